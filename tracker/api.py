@@ -1,0 +1,162 @@
+"""What `import tracker` offers: `Tracker().update(...)` for your own loop, `track_video(...)` for a whole source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracker.assembly import Reid, as_features, load_encoder, open_pipeline
+from tracker.config import TrackerConfig
+from tracker.detector.base import Detector
+from tracker.detector.inputs import as_detections
+from tracker.engine import Engine
+from tracker.errors import DetectionError
+from tracker.types import Detections, Frame, FrameTracks, ImageArray, Tracks
+
+
+class Tracker:
+    """Tracks people through the frames of one stream, given their boxes.
+
+    reid: "default", the network in the box; a path to another re-ID ONNX; a function (image, xyxy (N, 4)) -> (N, D);
+    or None, so that motion decides alone. fps is the frame rate where `update` gets no time stamps. Other keyword
+    arguments replace single settings, with two underscores for the dot: `Tracker(proposals__enabled=False)`.
+
+    >>> tracks = Tracker().update([[10, 20, 50, 120, 0.9]])
+    >>> len(tracks)  # a track shows after three detections
+    0
+    """
+
+    def __init__(
+        self,
+        config: TrackerConfig | None = None,
+        *,
+        reid: Reid = "default",
+        device: str = "auto",
+        fps: float | None = None,
+        **settings: Any,
+    ) -> None:
+        config = (config or TrackerConfig()).override({k.replace("__", "."): v for k, v in settings.items()})
+        self.config = config if fps is None else config.override({"default_fps": fps})
+        self._reid = reid
+        self._device = device
+        self.reset()
+        if reid != "default":
+            self._attach()  # what the user names is checked now; the default loads when the first image comes
+
+    def reset(self) -> None:
+        """Forget everything: for the next video. Identities start at 1 again."""
+        self._engine = Engine(self.config)
+        self._attached = False
+        self._given: bool | None = None
+        self._index = 0
+        self._time_s: float | None = None
+
+    def update(
+        self,
+        dets: Any,
+        frame: ImageArray | None = None,
+        *,
+        embeddings: Any = None,
+        timestamp: float | None = None,
+    ) -> Tracks:
+        """Track one frame.
+
+        dets: None, [], an array (N, 4), (N, 5) or (N, 6) of x1, y1, x2, y2[, score in [0, 1][, class]] in pixels, or
+        an object with `.xyxy` such as supervision.Detections. frame: (H, W, 3) uint8 BGR, or None: motion alone, no
+        proposals. embeddings: (N, D), one for each detection, instead of the network's; then nothing is proposed, and
+        they must come with every frame. timestamp: seconds, growing; None: the last one + 1 / fps.
+
+        Returns the confirmed tracks of this frame, see `Tracks`; never None. Raises DetectionError for input of a
+        wrong shape or with impossible values; the tracker is then as it was before.
+        """
+        detections = as_detections(dets)
+        if embeddings is not None:
+            detections = detections.with_features(as_features(embeddings, len(detections)))
+        elif detections.features is not None:
+            detections = detections.with_features(as_features(detections.features, len(detections)))
+        image = _as_image(frame)
+        time_s = self._next_time(timestamp)
+        self._check_one_space(detections, image)
+        if image is not None and not self._given and not self._attached:
+            self._attach()
+
+        height, width = (0, 0) if image is None else image.shape[:2]
+        tracks = self._engine.step(Frame(self._index, time_s, image, width, height), detections)
+        self._index += 1
+        self._time_s = time_s
+        return tracks
+
+    @property
+    def backfilled(self) -> list[FrameTracks]:
+        """Rows of earlier frames that the last `update` made known: the tentative frames of tracks just confirmed.
+
+        Frames count from 0, one for each `update`. Who writes a file and wants each track from its first frame on
+        holds the last `confirm_hits - 1` frames back; `track_video` does that.
+        """
+        return self._engine.backfilled
+
+    def _attach(self) -> None:
+        encoder, thresholds = load_encoder(self._reid, self._device)
+        self._engine.attach(encoder, thresholds)
+        self._attached = True
+
+    def _next_time(self, timestamp: float | None) -> float:
+        if timestamp is None:
+            return 0.0 if self._time_s is None else self._time_s + 1.0 / self.config.default_fps
+        if not np.isfinite(timestamp) or (self._time_s is not None and timestamp <= self._time_s):
+            raise DetectionError(f"timestamps must grow from frame to frame: got {timestamp!r} after {self._time_s!r}")
+        return float(timestamp)
+
+    def _check_one_space(self, detections: Detections, image: ImageArray | None) -> None:
+        """Embeddings of the caller and of the network lie in different spaces: one tracker uses one kind."""
+        given = detections.features is not None
+        if given and len(detections):
+            dim = self._engine.gallery.dim
+            size = detections.features.shape[1] if detections.features is not None else 0
+            if self._given is False or (dim and size != dim):
+                known = f"of size {dim}" if self._given else "from the network"
+                raise DetectionError(f"embeddings of size {size} after frames with embeddings {known}; use one kind")
+            self._given = True
+        elif self._given and len(detections):
+            raise DetectionError("earlier frames came with embeddings, this one without; give them with every frame")
+        elif image is not None and self._reid is not None and len(detections) and self._given is None:
+            self._given = False
+
+
+def track_video(
+    source: str | int | Path,
+    *,
+    detections: str | Path | None = None,
+    detector: str | Path | Detector | None = None,
+    reid: Reid = "default",
+    config: TrackerConfig | None = None,
+    device: str = "auto",
+    fps: float | None = None,
+    classes: tuple[str | int, ...] = ("person",),
+) -> Iterator[tuple[Frame, Tracks]]:
+    """Track a whole source; yields (frame, tracks) in order, each track from its first frame on.
+
+    source: a video file, a folder or glob of images, a MOT sequence folder, a webcam number, or an address.
+    detections: a MOT detection file to replay ("public": the det/det.txt of a MOT sequence); detector: an ONNX file
+    or an object with `detect(frame)`; with neither, the built-in person detector. Raises TrackletError, in one line.
+    """
+    pipeline = open_pipeline(
+        source, detections=detections, detector=detector, reid=reid, config=config, device=device, fps=fps,
+        classes=classes,
+    )  # fmt: skip
+    try:
+        yield from pipeline
+    finally:
+        pipeline.close()
+
+
+def _as_image(frame: Any) -> ImageArray | None:
+    if frame is None:
+        return None
+    image = np.asarray(frame)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise DetectionError(f"frame must be (H, W, 3) uint8 BGR, got {image.shape} {image.dtype}")
+    return image

@@ -1,0 +1,1 @@
+"""Who it looks like: crops, the re-ID network, and each track's gallery of embeddings."""

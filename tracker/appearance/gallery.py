@@ -1,0 +1,127 @@
+"""The embeddings each track was seen with: a bounded ring for each track, and their mean direction.
+
+Tracks own a slot; slots are taken at birth and given back at the end, so the memory is that of the largest crowd seen,
+and no array is copied when tracks come and go. Distances are cosine: d = 1 - cos, in [0, 2].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tracker.types import FeatureArray, FloatArray, IntArray
+
+
+class Gallery:
+    """Rings of unit-length embeddings, `size` for each slot.
+
+    Only the engine decides what is written (strong, unoccluded detections alone, methods 05 §2.4). The dimension is
+    set by the first embeddings and fixed from then on.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._rings: FeatureArray = np.zeros((0, size, 0), np.float32)  # (S, K, D)
+        self._sums = np.zeros((0, 0))  # (S, D) float64, so that adding and taking away does not drift
+        self._counts = np.zeros(0, np.int64)  # (S,) entries in the ring
+        self._next = np.zeros(0, np.int64)  # (S,) where the next entry goes
+        self._free: list[int] = []
+
+    @property
+    def dim(self) -> int:
+        """Embedding size D, or 0 before the first embedding."""
+        return int(self._rings.shape[2])
+
+    def take_slots(self, n: int) -> IntArray:
+        """n empty slots, lowest numbers first."""
+        missing = n - len(self._free)
+        if missing > 0:
+            self._grow(max(missing, len(self._counts)))
+        taken = [self._free.pop() for _ in range(n)]
+        return np.array(taken, np.int64)
+
+    def give_back(self, slots: IntArray) -> None:
+        """Empty the slots of ended tracks for others."""
+        self._counts[slots] = 0
+        self._next[slots] = 0
+        self._sums[slots] = 0.0
+        self._free.extend(int(slot) for slot in slots[::-1])
+
+    def write(self, slots: IntArray, embeddings: FeatureArray) -> None:
+        """Add one embedding to each slot: slots (n,) distinct, embeddings (n, D) unit rows; the oldest entry leaves."""
+        if len(slots) == 0:
+            return
+        self._set_dim(embeddings.shape[1])
+        at = self._next[slots]
+        # Empty places hold zeros, so taking the old entry away is right for them too.
+        self._sums[slots] += (
+            embeddings - self._rings[slots, at].astype(np.float64) * (self._counts[slots] == self._size)[:, None]
+        )
+        self._rings[slots, at] = embeddings
+        self._next[slots] = (at + 1) % self._size
+        self._counts[slots] = np.minimum(self._counts[slots] + 1, self._size)
+
+    def counts(self, slots: IntArray) -> IntArray:
+        """(n,) entries in each slot."""
+        return self._counts[slots]
+
+    def entries(self, slot: int) -> FeatureArray:
+        """(k, D) the embeddings of one slot, in no particular order."""
+        return self._rings[slot, : self._counts[slot]]
+
+    def means(self, slots: IntArray) -> FeatureArray:
+        """(n, D) mean direction of each slot's entries, unit rows; zeros where there are none."""
+        sums = self._sums[slots]
+        norm = np.linalg.norm(sums, axis=1, keepdims=True)
+        return np.divide(sums, norm, out=np.zeros_like(sums), where=norm > 1e-12).astype(np.float32)
+
+    def dist_mean(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
+        """Distance of (N, D) embeddings to the mean of each slot: (n, N); 1 (no likeness) where a slot is empty."""
+        if self.dim == 0:
+            return np.ones((len(slots), len(embeddings)))
+        return (1.0 - self.means(slots) @ embeddings.T).astype(np.float64)
+
+    def dist_pairs(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
+        """Pair by pair, the distance of embedding i to the mean of slot i: (n,); 1 where the slot is empty."""
+        if self.dim == 0:
+            return np.ones(len(slots))
+        return 1.0 - np.einsum("nd,nd->n", self.means(slots), embeddings).astype(np.float64)
+
+    def dist_min(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
+        """Distance of (N, D) embeddings to the nearest entry of each slot: (n, N); +inf where a slot is empty."""
+        out = np.full((len(slots), len(embeddings)), np.inf)
+        for row, slot in enumerate(slots):
+            if self._counts[slot] and len(embeddings):
+                out[row] = 1.0 - (self.entries(int(slot)) @ embeddings.T).max(axis=0)
+        return out
+
+    def dist_quantile(self, slots: IntArray, embeddings: FeatureArray, quantile: float) -> FloatArray:
+        """Pair by pair, the given quantile of the distances of embedding i to the entries of slot i: (n,).
+
+        slots (n,), embeddings (n, D), no empty slot. The lower of two neighbouring entries counts, so that the result
+        is the distance to a real entry.
+        """
+        if len(slots) == 0:
+            return np.zeros(0)
+        dist = 1.0 - np.einsum("nkd,nd->nk", self._rings[slots], embeddings).astype(np.float64)
+        count = self._counts[slots]
+        dist[np.arange(self._size)[None] >= count[:, None]] = np.inf
+        rank = np.floor(quantile * (count - 1)).astype(np.int64)
+        dist.sort(axis=1)
+        return np.asarray(dist[np.arange(len(slots)), rank])
+
+    def _set_dim(self, dim: int) -> None:
+        if self.dim == dim:
+            return
+        if self.dim:
+            raise ValueError(f"the gallery holds embeddings of size {self.dim}, got size {dim}")
+        n = len(self._counts)
+        self._rings = np.zeros((n, self._size, dim), np.float32)
+        self._sums = np.zeros((n, dim))
+
+    def _grow(self, more: int) -> None:
+        old = len(self._counts)
+        self._rings = np.concatenate([self._rings, np.zeros((more, self._size, self.dim), np.float32)])
+        self._sums = np.concatenate([self._sums, np.zeros((more, self.dim))])
+        self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
+        self._next = np.concatenate([self._next, np.zeros(more, np.int64)])
+        self._free = [*range(old + more - 1, old - 1, -1), *self._free]

@@ -1,0 +1,124 @@
+"""From what the user names (a source, a detector, a network) to parts that run together.
+
+The command, `track_video` and the evaluation all assemble their runs here, so that the same words give the same tracks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tracker.config import TrackerConfig
+from tracker.detector.base import Detector
+from tracker.engine import Encoder, Engine, Thresholds
+from tracker.errors import ConfigError, DetectionError, SourceError
+from tracker.pipeline import Pipeline
+from tracker.sources.base import FrameSource
+from tracker.types import FeatureArray, FloatArray, ImageArray
+
+EmbedFunction = Callable[[ImageArray, FloatArray], Any]
+Reid = Literal["default"] | str | Path | EmbedFunction | None
+
+
+def open_pipeline(
+    source: str | int | Path,
+    *,
+    detections: str | Path | None = None,
+    detector: str | Path | Detector | None = None,
+    reid: Reid = "default",
+    config: TrackerConfig | None = None,
+    device: str = "auto",
+    fps: float | None = None,
+    classes: tuple[str | int, ...] = ("person",),
+) -> Pipeline:
+    """Open the source and all parts; the words are those of `track_video`. Raises TrackletError."""
+    from tracker.sources.open import open_source
+
+    if detections is not None and detector is not None:
+        raise ConfigError("give either detections to replay or a detector to run, not both")
+    config = config or TrackerConfig()
+    opened = open_source(source, fps=fps, default_fps=config.default_fps)
+    try:
+        part = _open_detector(opened, detections, detector, device, classes)
+        encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device)
+        return Pipeline(opened, part, Engine(config, encoder, thresholds))
+    except BaseException:
+        opened.close()
+        raise
+
+
+def load_encoder(reid: Reid, device: str = "auto") -> tuple[Encoder | None, Thresholds | None]:
+    """The encoder that `reid` names and the thresholds it brings; (None, None) for None."""
+    if reid is None:
+        return None, None
+    if callable(reid):
+        return _FunctionEncoder(reid), None
+    from tracker.appearance.encoder import OnnxEncoder
+
+    encoder = OnnxEncoder(None if reid == "default" else reid, device)
+    known = encoder.calibration
+    return encoder, Thresholds(known.tau_same, known.tau_diff, known.sigma_same)
+
+
+class _FunctionEncoder:
+    """A user's function as encoder; its rows are made unit length."""
+
+    def __init__(self, function: EmbedFunction) -> None:
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self._function = function
+
+    def embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
+        return as_features(self._function(image, boxes), len(boxes))
+
+
+def as_features(embeddings: Any, n: int) -> FeatureArray:
+    """(N, D) float32 with unit rows. Raises DetectionError with the shape, or the row that is wrong."""
+    try:
+        features = np.asarray(embeddings, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DetectionError(f"embeddings must be an array of {n} rows of numbers: {error}") from error
+    if n == 0 and features.size == 0:
+        return np.zeros((0, features.shape[1] if features.ndim == 2 else 0), np.float32)
+    if features.ndim != 2 or len(features) != n or features.shape[1] == 0:
+        raise DetectionError(f"embeddings must have the shape ({n}, D), one row a detection, got {features.shape}")
+    norm = np.linalg.norm(features, axis=1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(norm[:, 0]))
+    if len(bad):
+        raise DetectionError(f"embedding {bad[0]} holds NaN or infinite values")
+    return np.divide(features, norm, out=np.zeros_like(features), where=norm > 0)
+
+
+def _open_detector(
+    source: FrameSource,
+    detections: str | Path | None,
+    detector: str | Path | Detector | None,
+    device: str,
+    classes: tuple[str | int, ...],
+) -> Detector:
+    if detections is not None:
+        from tracker.detector.public import PublicDetections
+
+        if str(detections) == "public":
+            found = getattr(source, "detections_path", None)
+            if found is None:
+                raise SourceError(f"{source.name}: brings no public detections (det/det.txt); name a file instead")
+            detections = found
+        return PublicDetections(detections)
+    if not _has_images(source):
+        raise SourceError(f"{source.name}: has no images to find people in; give detections with --detections FILE")
+    if detector is None:
+        from tracker.detector.hog import HogDetector
+
+        return HogDetector()
+    if isinstance(detector, (str, Path)):
+        from tracker.detector.onnx import OnnxDetector
+
+        return OnnxDetector(detector, classes=classes, device=device)
+    return detector
+
+
+def _has_images(source: FrameSource) -> bool:
+    return bool(getattr(source, "has_images", True))

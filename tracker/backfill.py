@@ -1,0 +1,50 @@
+"""Holds frames back until nothing can be added to them: the tentative frames of a track that is confirmed later."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+
+from tracker.types import Frame, FrameTracks, Tracks
+
+
+class Settler:
+    """Frames go in as they are tracked and come out final, in order; few are held (confirm_hits - 1 at most)."""
+
+    def __init__(self) -> None:
+        self._held: deque[tuple[Frame, Tracks]] = deque()
+
+    def push(
+        self, frame: Frame, tracks: Tracks, backfilled: list[FrameTracks], settled_before: int | None
+    ) -> list[tuple[Frame, Tracks]]:
+        """Add a frame and what became known of earlier ones; returns the frames that are final now.
+
+        settled_before: index of the first frame that may still change, None if none can.
+        """
+        self._held.append((frame, tracks))
+        for late in backfilled:
+            for at, (held, known) in enumerate(self._held):
+                if held.index == late.frame_index:
+                    self._held[at] = (held, merged(known, late.tracks))
+        final: list[tuple[Frame, Tracks]] = []
+        while self._held and (settled_before is None or self._held[0][0].index < settled_before):
+            final.append(self._held.popleft())
+        return final
+
+    def flush(self) -> list[tuple[Frame, Tracks]]:
+        """The frames still held, at the end of the source: what is tentative now stays unknown."""
+        final = list(self._held)
+        self._held.clear()
+        return final
+
+
+def merged(a: Tracks, b: Tracks) -> Tracks:
+    """Rows of both, sorted by identity."""
+    order = np.argsort(np.concatenate([a.id, b.id]), kind="stable")
+    columns = {
+        name: np.concatenate([getattr(a, name), getattr(b, name)])[order]
+        for name in ("xyxy", "id", "score", "class_id", "det_index", "source")
+    }
+    return replace(a, **columns)

@@ -1,0 +1,246 @@
+"""Settings of every stage: one frozen dataclass each, checked when made, with units in the names.
+
+Where a default comes from stands beside it. `methods 05` is short for the reconstruction of Thoreau & Kottege that the
+README describes; "calibrated" means that the number is read from the re-ID model's own metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from tracker.errors import ConfigError
+
+
+def _check(ok: bool, name: str, value: object, rule: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name} must be {rule}, got {value!r}")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    _check(math.isfinite(value) and low <= value <= high, name, value, f"in [{low:g}, {high:g}]")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionConfig:
+    """Which detections are strong, weak or dropped. Scores are in [0, 1]."""
+
+    strong_score: float = 0.5  # ByteTrack's track threshold; starts tracks and fills galleries
+    weak_score: float = 0.1  # ByteTrack's low threshold; only keeps known tracks alive
+    nms_iou: float = 0.7  # methods 05 §2.3: 0.5..0.7 on input
+
+    def __post_init__(self) -> None:
+        _check_range("detection.strong_score", self.strong_score, 0, 1)
+        _check_range("detection.weak_score", self.weak_score, 0, self.strong_score)
+        _check_range("detection.nms_iou", self.nms_iou, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class MotionConfig:
+    """Noise of the constant-velocity Kalman filter, as shares of the person's height (Deep SORT's constants)."""
+
+    position_std: float = 1 / 20  # of the height; measurement noise, and process noise per reference frame
+    velocity_std: float = 1 / 160  # of the height per reference frame
+    aspect_std: float = 1e-2  # width / height, process, per reference frame
+    aspect_velocity_std: float = 1e-5
+    aspect_measurement_std: float = 1e-1
+    reference_hz: float = 30.0  # the frame rate the constants above were made for; noise scales with real time
+    proposal_noise: float = 4.0  # variance factor of a proposed box as measurement, methods 05 §2.5.8
+
+    def __post_init__(self) -> None:
+        for name in ("position_std", "velocity_std", "aspect_std", "aspect_velocity_std", "aspect_measurement_std"):
+            _check(getattr(self, name) > 0, f"motion.{name}", getattr(self, name), "> 0")
+        _check_range("motion.reference_hz", self.reference_hz, 1e-3, 1e4)
+        _check_range("motion.proposal_noise", self.proposal_noise, 1, 1e4)
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationConfig:
+    """Costs and gates of the two association rounds, and the uses A and B of the metric."""
+
+    appearance_weight: float = 0.5  # 1 - lambda of methods 05 §2.5.4; 0 is plain Kalman + IoU
+    min_iou: float = 0.3  # SORT; strong detections
+    min_iou_weak: float = 0.5  # ByteTrack's second round
+    gate_chi2: float = 9.4877  # 95 % of chi-square with 4 degrees of freedom, as in Deep SORT
+    veto: bool = True  # use A: appearance cancels a pair that would switch identities
+    reassociate: bool = True  # use B: appearance finds lost tracks again
+    min_gallery: int = 3  # embeddings a track needs before A, B or C trust it (methods 05 §2.5)
+    veto_quantile: float = 0.25  # of the distances to the gallery; low, so that one bad entry vetoes nothing
+    swap_gain: float = 0.1  # A exchanges two pairs only if the summed distance falls by this (cosine distance)
+    second_best_ratio: float = 1.1  # B: the second-best candidate must be this much farther
+    min_height_ratio: float = 0.7  # B: height of the detection over that of the lost track
+    max_height_ratio: float = 1.4
+
+    def __post_init__(self) -> None:
+        _check_range("association.appearance_weight", self.appearance_weight, 0, 1)
+        _check_range("association.min_iou", self.min_iou, 0, 1)
+        _check_range("association.min_iou_weak", self.min_iou_weak, 0, 1)
+        _check(self.gate_chi2 > 0, "association.gate_chi2", self.gate_chi2, "> 0")
+        _check(self.min_gallery >= 1, "association.min_gallery", self.min_gallery, ">= 1")
+        _check_range("association.veto_quantile", self.veto_quantile, 0, 1)
+        _check_range("association.swap_gain", self.swap_gain, 0, 4)
+        _check(self.second_best_ratio >= 1, "association.second_best_ratio", self.second_best_ratio, ">= 1")
+        _check_range("association.min_height_ratio", self.min_height_ratio, 0, 1)
+        _check(self.max_height_ratio >= 1, "association.max_height_ratio", self.max_height_ratio, ">= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class AppearanceConfig:
+    """The gallery of each track, and distance thresholds where the model does not bring calibrated ones."""
+
+    gallery_size: int = 30  # embeddings kept for each track, the oldest leaves first
+    max_cover: float = 0.3  # a box covered or cut by more than this is occluded: not written (methods 05 §2.4)
+    min_height_px: float = 24.0  # smaller crops say little about who it is
+    tau_same: float | None = None  # cosine distance; None: calibrated
+    tau_diff: float | None = None  # cosine distance; None: calibrated
+    sigma_same: float | None = None  # spread of same-person distances; None: calibrated
+
+    def __post_init__(self) -> None:
+        _check(self.gallery_size >= 1, "appearance.gallery_size", self.gallery_size, ">= 1")
+        _check_range("appearance.max_cover", self.max_cover, 0, 1)
+        _check_range("appearance.min_height_px", self.min_height_px, 0, 1e5)
+        for name in ("tau_same", "tau_diff", "sigma_same"):
+            value = getattr(self, name)
+            if value is not None:
+                _check_range(f"appearance.{name}", value, 0, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalConfig:
+    """Use C: where the detector failed, the tracklet's prior says where to look again."""
+
+    enabled: bool = True
+    max_s: float = (
+        0.5  # time after the last detection in which a track may live on proposals (methods 05: 10-15 frames)
+    )
+    max_crops_per_frame: int = 48  # real-time guarantee; tracks seen most recently come first
+    grid_sigma: float = 1.0  # candidates reach this many standard deviations of the predicted centre
+    accept_scale: float = 1.0  # threshold as a share of tau_same (tau_prop <= tau_same)
+    background_margin: float = 0.1  # cosine distance by which the person must beat the background control
+    max_outside: float = 0.3  # share of a candidate that may lie outside the image
+    max_overlap: float = 0.5  # IoU with a box already explained: a probable occluder
+
+    def __post_init__(self) -> None:
+        _check_range("proposals.max_s", self.max_s, 0, 1e4)
+        _check(self.max_crops_per_frame >= 0, "proposals.max_crops_per_frame", self.max_crops_per_frame, ">= 0")
+        _check_range("proposals.grid_sigma", self.grid_sigma, 0, 10)
+        _check_range("proposals.accept_scale", self.accept_scale, 0, 1)
+        _check_range("proposals.background_margin", self.background_margin, 0, 2)
+        _check_range("proposals.max_outside", self.max_outside, 0, 1)
+        _check_range("proposals.max_overlap", self.max_overlap, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleConfig:
+    """Birth and death of tracks. Ages are in seconds: a 10 fps webcam must forget like a 30 fps film."""
+
+    confirm_hits: int = 3  # Deep SORT's n_init: consecutive detections that confirm a track
+    coast_s: float = 1.0  # a track without a detection is still matched by motion for so long (Deep SORT: 30 frames)
+    lost_s: float = 3.0  # and remembered by appearance for so long (use B); >= coast_s to have an effect
+
+    def __post_init__(self) -> None:
+        _check(self.confirm_hits >= 1, "lifecycle.confirm_hits", self.confirm_hits, ">= 1")
+        _check_range("lifecycle.coast_s", self.coast_s, 0, 1e6)
+        _check_range("lifecycle.lost_s", self.lost_s, 0, 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerConfig:
+    """All stages. `TrackerConfig()` is the benchmarked default."""
+
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
+    association: AssociationConfig = field(default_factory=AssociationConfig)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
+    default_fps: float = 30.0  # time step where neither a timestamp nor a source gives one
+
+    def __post_init__(self) -> None:
+        _check_range("default_fps", self.default_fps, 1e-3, 1e4)
+
+    def override(self, settings: dict[str, Any]) -> TrackerConfig:
+        """A copy with `{"section.name": value}` replaced; values may be text, as from a command line.
+
+        Raises ConfigError for a name that does not exist (it lists those that do) or a value of the wrong type.
+        """
+        sections: dict[str, dict[str, Any]] = {}
+        top: dict[str, Any] = {}
+        for dotted, value in settings.items():
+            section, _, name = dotted.rpartition(".")
+            if section:
+                sections.setdefault(section, {})[name] = value
+            else:
+                top[name] = value
+        changed: dict[str, Any] = _typed("", TrackerConfig, top)
+        for section, values in sections.items():
+            if section not in _SECTIONS:
+                raise ConfigError(f"unknown settings section {section!r}; there are: {', '.join(_SECTIONS)}")
+            part = getattr(self, section)
+            changed[section] = dataclasses.replace(part, **_typed(section + ".", type(part), values))
+        return dataclasses.replace(self, **changed)
+
+    def to_toml(self) -> str:
+        """The settings as TOML text that `load` reads back; unset (None) values are left out."""
+        lines = [f"default_fps = {self.default_fps!r}"]
+        for section in _SECTIONS:
+            lines.append(f"\n[{section}]")
+            for name, value in dataclasses.asdict(getattr(self, section)).items():
+                if value is not None:
+                    lines.append(f"{name} = {str(value).lower() if isinstance(value, bool) else repr(value)}")
+        return "\n".join(lines) + "\n"
+
+    @staticmethod
+    def load(path: str | Path) -> TrackerConfig:
+        """Settings from a TOML file with one table for each stage. Raises ConfigError with the file's name."""
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"cannot read settings from {path}: {error}") from error
+        flat: dict[str, Any] = {}
+        for key, value in table.items():
+            if isinstance(value, dict):
+                flat.update({f"{key}.{name}": inner for name, inner in value.items()})
+            else:
+                flat[key] = value
+        try:
+            return TrackerConfig().override(flat)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+
+_SECTIONS = tuple(f.name for f in dataclasses.fields(TrackerConfig) if f.name != "default_fps")
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def _typed(prefix: str, section: type, values: dict[str, Any]) -> dict[str, Any]:
+    hints = get_type_hints(section)
+    names = [name for name in hints if name not in _SECTIONS]
+    typed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in names:
+            raise ConfigError(f"unknown setting {prefix}{name}; there are: {', '.join(prefix + n for n in names)}")
+        kinds = getattr(hints[name], "__args__", (hints[name],))
+        typed[name] = _parse(prefix + name, value, kinds)
+    return typed
+
+
+def _parse(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        if type(None) in kinds:
+            return None
+        raise ConfigError(f"{name} must be a {kinds[0].__name__}, got {value!r}")
+    kind = kinds[0]
+    text = str(value).strip().lower()
+    if kind is bool:
+        if text in _TRUE or text in _FALSE:
+            return text in _TRUE
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
+    try:
+        return kind(value if isinstance(value, str) or kind is float or value == kind(value) else "")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be a {kind.__name__}, got {value!r}") from error

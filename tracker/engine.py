@@ -1,0 +1,463 @@
+"""The loop: one frame's detections in, identities out. Wires the stages and owns the state.
+
+Start reading at `Engine.step`: each line is a stage. The method is that of Thoreau & Kottege, "Improving Online
+Multiple Object tracking with Deep Metric Learning", 2018, https://arxiv.org/abs/1806.07592. Its abstract fixes the
+three uses of a learned appearance metric: (A) to prevent identity switches, (B) to associate tracklets through
+occlusion, (C) to propose detections where the detector failed, with the predicted state of the tracklet as a prior.
+How each is done in detail is our reconstruction ("methods 05" in the comments).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+
+from tracker import boxes as bx
+from tracker.appearance.gallery import Gallery
+from tracker.association import costs
+from tracker.association.assignment import assign
+from tracker.config import TrackerConfig
+from tracker.motion import kalman
+from tracker.proposals import prior, verify
+from tracker.tracks import lifecycle
+from tracker.tracks.bank import TrackBank
+from tracker.types import (
+    BoolArray,
+    Detections,
+    FeatureArray,
+    FloatArray,
+    Frame,
+    FrameTracks,
+    ImageArray,
+    IntArray,
+    Source,
+    Tracks,
+)
+
+# Where neither the settings nor a model's metadata give thresholds (embeddings handed in by the caller):
+# the values of the simulation in methods 05 §5.
+FALLBACK_TAU_SAME, FALLBACK_TAU_DIFF, FALLBACK_SIGMA = 0.45, 0.65, 0.15
+
+
+class Encoder(Protocol):
+    """Turns boxes of an image into unit-length embeddings; `appearance/encoder.py` runs the re-ID network."""
+
+    name: str  # for the summary
+
+    def embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
+        """image (H, W, 3) uint8 BGR, boxes (N, 4) xyxy -> (N, D) float32, unit rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Cosine distances that decide about identity, resolved from settings and the model's calibration."""
+
+    same: float  # below: the same person (1 % of different people are nearer)
+    diff: float  # above: somebody else (1 % of the pairs of one person are farther)
+    sigma: float  # spread of the distances of one person
+
+
+@dataclass(slots=True)
+class _Links:
+    """What a frame decides about each track of the predicted bank."""
+
+    detection: IntArray  # (T,) row of the detection matched, -1 none
+    relinked: BoolArray  # (T,) use B matched it: the filter starts anew
+    absorbed: BoolArray  # (T,) a tentative track that turned out to be a lost one
+    inherited: IntArray  # (T,) the detection that an absorbed track handed over, -1 none
+    proposed: BoolArray  # (T,) use C found it
+    measured: FloatArray  # (T, 4) box of the detection or proposal
+    belief: FloatArray  # (T,) score of a proposal
+
+    @staticmethod
+    def none(n: int) -> _Links:
+        nothing, no = np.full(n, -1, np.int64), np.zeros(n, bool)
+        return _Links(nothing, no, no.copy(), nothing.copy(), no.copy(), np.zeros((n, 4)), np.zeros(n))
+
+    def owners(self, n_detections: int) -> IntArray:
+        """(N,) row of the track that holds each detection, -1 none."""
+        owner = np.full(n_detections, -1, np.int64)
+        held = np.flatnonzero(self.detection >= 0)
+        owner[self.detection[held]] = held
+        return owner
+
+    def relink(self, lost: IntArray, detections: IntArray, owner: IntArray) -> None:
+        """Give detections to lost tracks; the tentative tracks that held them are absorbed."""
+        tentative = owner[detections]
+        held = tentative >= 0
+        self.absorbed[tentative[held]] = True
+        self.inherited[tentative[held]] = detections[held]
+        self.detection[tentative[held]] = -1
+        self.detection[lost] = detections
+        self.relinked[lost] = True
+
+
+class Engine:
+    """Tracks of one stream. Deterministic; the output of a frame never depends on later frames."""
+
+    def __init__(
+        self, config: TrackerConfig, encoder: Encoder | None = None, thresholds: Thresholds | None = None
+    ) -> None:
+        self.config = config
+        self.attach(encoder, thresholds)
+        self.bank = TrackBank.empty()
+        self.gallery = Gallery(config.appearance.gallery_size)
+        self.backfilled: list[FrameTracks] = []  # earlier frames of the tracks confirmed by the last step
+        self.stage_s: dict[str, float] = {}  # seconds spent in each stage so far
+        self.n_crops = 0
+        self.n_ids = 0
+        self._now_s: float | None = None
+        self._n_keys = 0
+        # Rows of tentative tracks in the frames before, with their keys; as many frames as confirmation can take.
+        self._tentative: deque[tuple[int, IntArray, Tracks]] = deque(maxlen=config.lifecycle.confirm_hits - 1)
+
+    def attach(self, encoder: Encoder | None, thresholds: Thresholds | None = None) -> None:
+        """Make embeddings with this encoder from the next step on; settings win over the thresholds it brings."""
+        self.encoder = encoder
+        known = thresholds or Thresholds(FALLBACK_TAU_SAME, FALLBACK_TAU_DIFF, FALLBACK_SIGMA)
+        look = self.config.appearance
+        self.thresholds = Thresholds(
+            known.same if look.tau_same is None else look.tau_same,
+            known.diff if look.tau_diff is None else look.tau_diff,
+            known.sigma if look.sigma_same is None else look.sigma_same,
+        )
+
+    def step(self, frame: Frame, detections: Detections) -> Tracks:
+        """Advance to this frame and return the confirmed tracks that were detected or proposed in it.
+
+        Times must grow from frame to frame. `detections.features` may hold embeddings made elsewhere; then no network
+        runs, and nothing is proposed. Without them the encoder makes them from the image, and without an image motion
+        decides alone.
+        """
+        image = frame.image if self.encoder is not None and detections.features is None else None
+        self.backfilled = []
+        with self._timed("predict"):
+            bank = self._predicted(frame.time_s)
+            seen, rows = self._selected(detections)
+        with self._timed("embed"):
+            seen = self._embedded(image, seen)
+        with self._timed("associate"):
+            links = self._associated(bank, seen)  # use A of the metric lives here
+        with self._timed("re-associate"):
+            self._reassociate(bank, seen, links, image)  # use B
+        with self._timed("propose"):
+            self._propose(bank, seen, links, image)  # use C
+        with self._timed("update"):
+            return self._updated(bank, seen, rows, links, frame)
+
+    @property
+    def settled_before(self) -> int | None:
+        """Index of the first frame that a later confirmation can still add to; None if there is no such frame."""
+        waiting = self.bank.key[~self.bank.confirmed]
+        for index, keys, _ in self._tentative:
+            if np.isin(keys, waiting).any():
+                return index
+        return None
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.stage_s[stage] = self.stage_s.get(stage, 0.0) + perf_counter() - start
+
+    # ---------------------------------------------------------------------------------------- before association
+
+    def _predicted(self, now_s: float) -> TrackBank:
+        dt_s = 0.0 if self._now_s is None else now_s - self._now_s
+        self._now_s = now_s
+        mean, cov = kalman.predict(self.bank.mean, self.bank.cov, dt_s, self.config.motion)
+        return self.bank.with_(mean=mean, cov=cov)
+
+    def _selected(self, detections: Detections) -> tuple[Detections, IntArray]:
+        """Detections above the weak score after non-maximum suppression, and their rows in what was given.
+
+        They come out by descending score, so that shuffled detections give the same tracks.
+        """
+        usable = np.flatnonzero(detections.scores >= self.config.detection.weak_score)
+        kept = bx.nms(detections.boxes[usable], detections.scores[usable], self.config.detection.nms_iou)
+        rows = usable[kept]
+        return detections.take(rows), rows
+
+    def _embedded(self, image: ImageArray | None, seen: Detections) -> Detections:
+        link = self.config.association
+        wanted = link.appearance_weight > 0 or link.veto or link.reassociate or self.config.proposals.enabled
+        if image is None or not wanted:
+            return seen
+        strong = np.flatnonzero(self._strong(seen))
+        if len(strong) == 0:
+            return seen
+        embedded = self._embed(image, seen.boxes[strong])
+        features = np.zeros((len(seen), embedded.shape[1]), np.float32)  # weak ones are never compared or stored
+        features[strong] = embedded
+        return seen.with_features(features)
+
+    def _embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
+        assert self.encoder is not None
+        self.n_crops += len(boxes)
+        return self.encoder.embed(image, boxes)
+
+    def _strong(self, seen: Detections) -> BoolArray:
+        return seen.scores >= self.config.detection.strong_score
+
+    # ------------------------------------------------------------------------------------------------ association
+
+    def _associated(self, bank: TrackBank, seen: Detections) -> _Links:
+        link = self.config.association
+        links = _Links.none(len(bank))
+        predicted = bx.cxcyah_to_xyxy(bank.mean[:, :4])
+        active = lifecycle.active(bank, self._now_s or 0.0, self.config.lifecycle)
+
+        strong = np.flatnonzero(self._strong(seen))
+        rows = np.flatnonzero(active)
+        cost = costs.overlap_cost(bx.iou(predicted[rows], seen.boxes[strong]), link.min_iou)
+        if seen.features is None:
+            i, j = assign(cost)
+        else:
+            i, j = self._assigned_by_looks(bank.keep(rows), seen.take(strong), cost)
+        links.detection[rows[i]] = strong[j]
+
+        weak = np.flatnonzero(~self._strong(seen))
+        rows = np.flatnonzero(active & bank.confirmed & (links.detection < 0))
+        i, j = assign(costs.overlap_cost(bx.iou(predicted[rows], seen.boxes[weak]), link.min_iou_weak))
+        links.detection[rows[i]] = weak[j]
+        return links
+
+    def _assigned_by_looks(self, bank: TrackBank, strong: Detections, cost: FloatArray) -> tuple[IntArray, IntArray]:
+        """Pairs (i, j) of tracks and strong detections by overlap and appearance, after use A."""
+        assert strong.features is not None
+        link = self.config.association
+        look = self.gallery.dist_mean(bank.slot, strong.features)
+        if link.appearance_weight > 0:
+            cost = costs.fuse(cost, look, self.gallery.counts(bank.slot) > 0, link.appearance_weight)
+            cost = costs.gate(cost, self._mahalanobis_sq(bank, strong.boxes), link.gate_chi2)
+        i, j = assign(cost)
+        if not link.veto:
+            return i, j
+        # Use A: what appearance contradicts is cancelled, or exchanged where two people crossed.
+        vetoed = np.zeros(len(i), bool)
+        trusted = np.flatnonzero(self.gallery.counts(bank.slot[i]) >= link.min_gallery)
+        dist = self.gallery.dist_quantile(bank.slot[i[trusted]], strong.features[j[trusted]], link.veto_quantile)
+        vetoed[trusted] = dist > self.thresholds.diff
+        j, vetoed = costs.swaps(i, j, vetoed, look, np.isfinite(cost), link.swap_gain)
+        return i[~vetoed], j[~vetoed]
+
+    def _mahalanobis_sq(self, bank: TrackBank, boxes: FloatArray) -> FloatArray:
+        variance = kalman.innovation_variance(bank.mean, bank.cov, self.config.motion)
+        return kalman.mahalanobis_sq(bank.mean, variance, bx.xyxy_to_cxcyah(boxes))
+
+    def _reassociate(self, bank: TrackBank, seen: Detections, links: _Links, image: ImageArray | None) -> None:
+        """Use B: strong detections that no track or only a tentative one claims go to the lost track they look like."""
+        link = self.config.association
+        if not link.reassociate or seen.features is None:
+            return
+        lost = lifecycle.lost(bank, links.detection >= 0, self._now_s or 0.0, self.config.lifecycle)
+        lost_rows = np.flatnonzero(lost & (self.gallery.counts(bank.slot) >= link.min_gallery))
+        owner = links.owners(len(seen))
+        found = np.flatnonzero(self._strong(seen) & ((owner < 0) | ~np.append(bank.confirmed, True)[owner]))
+        gated = self._plausible_return(bank.keep(lost_rows), seen.boxes[found])
+        found, gated = found[gated.any(axis=0)], gated[:, gated.any(axis=0)]
+        if len(found) == 0:
+            return
+
+        everyone = self.gallery.dist_min(bank.slot, seen.features[found])  # (T, found)
+        tentative = np.flatnonzero(owner[found] >= 0)
+        everyone[owner[found[tentative]], tentative] = np.inf  # the tentative track of the same box is no rival
+        dist, rivals = everyone[lost_rows], costs.least_of_others(everyone)[lost_rows]
+        alone = (gated & (dist < self.thresholds.same) & np.isinf(rivals)).any(axis=0)
+        if image is not None and alone.any():
+            surroundings = self._background_dist(image, bank.slot[lost_rows], seen.boxes[found[alone]])
+            rivals[:, alone] = np.minimum(rivals[:, alone], surroundings)
+        i, j = assign(costs.relink_cost(dist, rivals, gated, self.thresholds.same, link.second_best_ratio))
+        links.relink(lost_rows[i], found[j], owner)
+
+    def _plausible_return(self, lost: TrackBank, boxes: FloatArray) -> BoolArray:
+        """(T, N) pairs that motion and size permit: the gate grows while the track coasts."""
+        link = self.config.association
+        ratio = (boxes[:, 3] - boxes[:, 1])[None] / lost.mean[:, 3:4]
+        sized = (ratio >= link.min_height_ratio) & (ratio <= link.max_height_ratio)
+        return sized & (self._mahalanobis_sq(lost, boxes) <= link.gate_chi2)
+
+    def _background_dist(self, image: ImageArray, slots: IntArray, boxes: FloatArray) -> FloatArray:
+        """Mean distance of the surroundings of each box to each slot: (n, N); +inf where all lie outside the image."""
+        controls, inside = prior.background(boxes, image.shape[1], image.shape[0])
+        embedded = self._embed(image, controls.reshape(-1, 4))
+        dist = self.gallery.dist_mean(slots, embedded).reshape(len(slots), *inside.shape)
+        return verify.mean_control(np.where(inside, dist, np.nan))
+
+    # -------------------------------------------------------------------------------------------------- proposals
+
+    def _propose(self, bank: TrackBank, seen: Detections, links: _Links, image: ImageArray | None) -> None:
+        """Use C: look again where the prior of an unmatched confirmed track says, and let appearance decide."""
+        config = self.config.proposals
+        if not config.enabled or image is None:
+            return
+        height, width = image.shape[:2]
+        age_s = (self._now_s or 0.0) - bank.seen_s
+        asked = bank.confirmed & (links.detection < 0) & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
+        tracks = np.flatnonzero(asked & (self.gallery.counts(bank.slot) >= self.config.association.min_gallery))
+        if len(tracks) == 0:
+            return
+        kept = self._strong(seen)
+        kept[links.detection[links.detection >= 0]] = True
+        taken = seen.boxes[kept]
+        variance = kalman.innovation_variance(bank.mean[tracks], bank.cov[tracks], self.config.motion)
+        places = prior.candidates(tracks, bank.mean[tracks], variance, seen.boxes[~kept], config)
+        places = places.take(prior.plausible(places, taken, width, height, config))
+        tracks, count = np.unique(places.track, return_counts=True)
+        within = verify.within_budget(count + prior.N_CONTROLS, age_s[tracks], config.max_crops_per_frame)
+        tracks = tracks[within]
+        places = places.take(np.isin(places.track, tracks))
+        if len(places) == 0:
+            return
+
+        controls, inside = prior.background(bx.cxcyah_to_xyxy(bank.mean[tracks, :4]), width, height)
+        embedded = self._embed(image, np.concatenate([places.boxes, controls.reshape(-1, 4)]))
+        of_track = np.concatenate([places.track, np.repeat(tracks, prior.N_CONTROLS)])
+        dist = self.gallery.dist_pairs(bank.slot[of_track], embedded)
+        dist, control_dist = dist[: len(places)], dist[len(places) :].reshape(inside.shape)
+
+        best = verify.best_candidates(places.track, places.log_prior, dist, self.thresholds.sigma)  # one a track
+        tau = config.accept_scale * self.thresholds.same
+        control = verify.mean_control(np.where(inside, control_dist, np.nan))
+        best = best[verify.accepted(dist[best], control, tau, config)]
+        best = best[np.argsort(dist[best], kind="stable")]  # of two proposals in one place the surer stays
+        best = best[self._apart(bank.keep(places.track[best]), places.boxes[best], taken)]
+        rows = places.track[best]
+        links.proposed[rows] = True
+        links.measured[rows] = places.boxes[best]
+        links.belief[rows] = np.clip(1.0 - dist[best] / self.thresholds.diff, 0.0, 1.0)
+
+    def _apart(self, bank: TrackBank, boxes: FloatArray, taken: FloatArray) -> BoolArray:
+        """(n,) proposals whose updated box covers no detection and no surer proposal: a detection always wins."""
+        factor = np.full(len(boxes), self.config.motion.proposal_noise)
+        mean, _ = kalman.correct(bank.mean, bank.cov, bx.xyxy_to_cxcyah(boxes), self.config.motion, factor)
+        shown = bx.cxcyah_to_xyxy(mean[:, :4])
+        limit = self.config.detection.nms_iou
+        keep: BoolArray = (bx.iou(shown, taken) <= limit).all(axis=1)
+        among = bx.iou(shown, shown) > limit
+        for row in range(1, len(boxes)):
+            keep[row] = keep[row] and not (among[row, :row] & keep[:row]).any()
+        return keep
+
+    # ------------------------------------------------------------------------------------------------------ update
+
+    def _updated(self, bank: TrackBank, seen: Detections, rows: IntArray, links: _Links, frame: Frame) -> Tracks:
+        life, now_s = self.config.lifecycle, frame.time_s
+        matched = links.detection >= 0
+        owner = links.owners(len(seen))
+        if links.absorbed.any():
+            # A tentative track turned out to be a lost one: its frames belong to that identity.
+            heir = owner[links.inherited[links.absorbed]]
+            self._backfill(bank.key[links.absorbed], bank.id[heir], bank.shown_index[heir])
+        bank = self._corrected(bank, seen, links, now_s)
+
+        enough = self.gallery.counts(bank.slot) >= self.config.association.min_gallery
+        remembered = enough & self.config.association.reassociate
+        ends = links.absorbed | ~lifecycle.alive(bank, matched, remembered, now_s, life)
+        self.gallery.give_back(bank.slot[ends])
+        bank, detection, proposed = bank.keep(~ends), links.detection[~ends], links.proposed[~ends]
+
+        unclaimed = np.flatnonzero(self._strong(seen) & (owner < 0))
+        bank = bank.append(self._born(seen.take(unclaimed), now_s))
+        detection = np.concatenate([detection, unclaimed])
+        proposed = np.concatenate([proposed, np.zeros(len(unclaimed), bool)])
+        self._write_gallery(bank, seen, detection, frame)
+
+        fresh = lifecycle.newly_confirmed(bank, life)
+        bank = lifecycle.with_identities(bank, fresh, self.n_ids + 1)
+        self.n_ids += int(np.count_nonzero(fresh))
+        self._backfill(bank.key[fresh], bank.id[fresh], bank.shown_index[fresh])
+
+        shown = (detection >= 0) | proposed
+        tracks = Tracks(
+            bx.cxcyah_to_xyxy(bank.mean[:, :4]), bank.id, bank.score, bank.class_id,
+            np.where(detection >= 0, np.append(rows, -1)[detection], -1),
+            np.where(proposed, Source.PROPOSED, Source.DETECTED).astype(np.uint8),
+        )  # fmt: skip
+        waiting = shown & ~bank.confirmed
+        self._tentative.append((frame.index, bank.key[waiting], tracks[waiting]))
+        visible = np.flatnonzero(shown & bank.confirmed)
+        self.bank = bank.with_(shown_index=np.where(shown & bank.confirmed, frame.index, bank.shown_index))
+        return tracks[visible[np.argsort(bank.id[visible])]]
+
+    def _corrected(self, bank: TrackBank, seen: Detections, links: _Links, now_s: float) -> TrackBank:
+        """The bank after the measurements: matched tracks by their detection, proposed ones by the place found."""
+        motion = self.config.motion
+        matched = links.detection >= 0
+        links.measured[matched] = seen.boxes[links.detection[matched]]
+        rows = np.flatnonzero((matched | links.proposed) & ~links.absorbed)
+        if len(rows) == 0:
+            return bank
+        z = bx.xyxy_to_cxcyah(links.measured[rows])
+        factor = np.where(links.proposed[rows], motion.proposal_noise, 1.0)
+        mean, cov = bank.mean.copy(), bank.cov.copy()
+        mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, motion, factor)
+
+        again = np.flatnonzero(links.relinked[rows])
+        if len(again):
+            # What was predicted through the gap is worth less than the detection: start anew, with the mean velocity.
+            mean[rows[again]], cov[rows[again]] = kalman.initiate(z[again], motion)
+            gap_s = np.maximum(now_s - bank.seen_s[rows[again]], 1.0 / motion.reference_hz)
+            mean[rows[again], 4:6] = (z[again, :2] - bank.seen_xy[rows[again]]) / gap_s[:, None]
+
+        detected = np.flatnonzero(matched)
+        hits, seen_s, seen_xy = bank.hits.copy(), bank.seen_s.copy(), bank.seen_xy.copy()
+        score, class_id = bank.score.copy(), bank.class_id.copy()
+        hits[detected] += 1
+        seen_s[detected] = now_s
+        seen_xy[rows[matched[rows]]] = z[matched[rows], :2]
+        score[detected] = seen.scores[links.detection[detected]]
+        class_id[detected] = seen.classes[links.detection[detected]]
+        score[links.proposed] = links.belief[links.proposed]
+        return bank.with_(mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id)
+
+    def _born(self, seen: Detections, now_s: float) -> TrackBank:
+        """New tentative tracks of strong detections that nobody claims."""
+        n = len(seen)
+        z = bx.xyxy_to_cxcyah(seen.boxes)
+        mean, cov = kalman.initiate(z, self.config.motion)
+        self._n_keys += n
+        return TrackBank(
+            key=np.arange(self._n_keys - n, self._n_keys), id=np.zeros(n, np.int64), mean=mean, cov=cov,
+            hits=np.ones(n, np.int64), seen_s=np.full(n, now_s), seen_xy=z[:, :2], shown_index=np.full(n, -1),
+            score=seen.scores, class_id=seen.classes, slot=self.gallery.take_slots(n),
+        )  # fmt: skip
+
+    def _write_gallery(self, bank: TrackBank, seen: Detections, detection: IntArray, frame: Frame) -> None:
+        """Remember how the tracks look: strong detections alone, unoccluded, whole, large enough and like the rest."""
+        if seen.features is None:
+            return
+        look = self.config.appearance
+        boxes = seen.boxes
+        others = bx.cover(boxes, boxes)
+        np.fill_diagonal(others, 0.0)
+        clean = self._strong(seen) & (others <= look.max_cover).all(axis=1)
+        clean &= boxes[:, 3] - boxes[:, 1] >= look.min_height_px
+        if frame.width and frame.height:
+            clean &= (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2] <= frame.width) & (boxes[:, 3] <= frame.height)
+        rows = np.flatnonzero((detection >= 0) & np.append(clean, False)[detection])
+        slots, features = bank.slot[rows], seen.features[detection[rows]]
+        strange = self.gallery.dist_pairs(slots, features) >= self.thresholds.diff
+        strange &= self.gallery.counts(slots) >= self.config.association.min_gallery
+        self.gallery.write(slots[~strange], features[~strange])
+
+    def _backfill(self, keys: IntArray, ids: IntArray, after: IntArray) -> None:
+        """Earlier frames of tracks that were tentative then: track keys[i] is now known as ids[i].
+
+        Only frames later than after[i] count, in which that identity was not shown already.
+        """
+        if len(keys) == 0:
+            return
+        order = np.argsort(keys)
+        for index, waiting, tracks in self._tentative:
+            at = order[np.searchsorted(keys, waiting, sorter=order).clip(max=len(keys) - 1)]
+            rows = np.flatnonzero((keys[at] == waiting) & (after[at] < index))
+            if len(rows):
+                self.backfilled.append(FrameTracks(index, replace(tracks[rows], id=ids[at[rows]])))

@@ -1,0 +1,126 @@
+"""Constant-velocity Kalman filter over all tracks at once.
+
+State x = [cx, cy, a, h, and their velocities per second]: centre in pixels, aspect a = width / height, height in
+pixels. Model and constants follow Deep SORT (Wojke et al., 2017, section 2.1): noise grows with the height of the box,
+so that it does not depend on the resolution. Unlike there, time is in seconds, and process noise grows with real time,
+so that a dropped frame or a slow camera is one longer step.
+
+Every noise matrix is diagonal and F couples each coordinate only with its own velocity, so the 8 x 8 covariance is four
+separate 2 x 2 blocks. Only these are kept: `cov` (T, 3, 4) holds var(position), cov(position, velocity) and
+var(velocity) of the four coordinates. The closed forms below are then exact, symmetric by construction, and need no
+matrix inverse; `dense` gives the textbook matrices.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tracker.config import MotionConfig
+from tracker.types import FloatArray
+
+MIN_HEIGHT_PX = 1.0  # a coasting box may shrink, never turn inside out
+MIN_ASPECT = 0.05
+
+
+def initiate(measured: FloatArray, config: MotionConfig) -> tuple[FloatArray, FloatArray]:
+    """New tracks from (N, 4) measurements [cx, cy, a, h] -> mean (N, 8), cov (N, 3, 4); velocities 0 and uncertain."""
+    mean = np.concatenate([measured, np.zeros_like(measured)], axis=1)
+    height = measured[:, 3]
+    cov = np.zeros((len(measured), 3, 4))
+    cov[:, 0] = _scaled(height, 2 * config.position_std, config.aspect_std) ** 2
+    per_second = config.reference_hz
+    cov[:, 2] = _scaled(height, 10 * config.velocity_std * per_second, config.aspect_velocity_std * per_second) ** 2
+    return mean, cov
+
+
+def predict(mean: FloatArray, cov: FloatArray, dt_s: float, config: MotionConfig) -> tuple[FloatArray, FloatArray]:
+    """State dt_s seconds later: x <- F x, P <- F P F' + Q. mean (T, 8), cov (T, 3, 4); returns new arrays."""
+    position, velocity = mean[:, :4], mean[:, 4:].copy()
+    moved = position + dt_s * velocity
+    # A box that would shrink through zero stops shrinking (SORT does the same with its area).
+    stuck_height = moved[:, 3] < MIN_HEIGHT_PX
+    stuck_aspect = moved[:, 2] < MIN_ASPECT
+    velocity[stuck_height, 3] = 0.0
+    velocity[stuck_aspect, 2] = 0.0
+    moved[stuck_height, 3] = position[stuck_height, 3]
+    moved[stuck_aspect, 2] = position[stuck_aspect, 2]
+
+    frames = dt_s * config.reference_hz  # how many reference frames of noise
+    height = position[:, 3]
+    noise_position = _scaled(height, config.position_std, config.aspect_std) ** 2 * frames
+    per_second = config.reference_hz
+    noise_velocity = (
+        _scaled(height, config.velocity_std * per_second, config.aspect_velocity_std * per_second) ** 2 * frames
+    )
+    out = np.empty_like(cov)
+    out[:, 0] = cov[:, 0] + dt_s * (2 * cov[:, 1] + dt_s * cov[:, 2]) + noise_position
+    out[:, 1] = cov[:, 1] + dt_s * cov[:, 2]
+    out[:, 2] = cov[:, 2] + noise_velocity
+    return np.concatenate([moved, velocity], axis=1), out
+
+
+def innovation_variance(mean: FloatArray, cov: FloatArray, config: MotionConfig) -> FloatArray:
+    """Diagonal of S = H P H' + R for every track: (T, 4), units of [cx, cy, a, h] squared."""
+    return cov[:, 0] + _measurement_variance(mean, config)
+
+
+def correct(
+    mean: FloatArray,
+    cov: FloatArray,
+    measured: FloatArray,
+    config: MotionConfig,
+    noise_factor: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """State after measuring (T, 4) [cx, cy, a, h], one measurement for each track.
+
+    noise_factor (T,) multiplies the measurement variance R (proposed boxes are less exact than detected ones).
+    """
+    variance = _measurement_variance(mean, config)
+    if noise_factor is not None:
+        variance = variance * noise_factor[:, None]
+    total = cov[:, 0] + variance  # S, diagonal
+    gain_position = cov[:, 0] / total
+    gain_velocity = cov[:, 1] / total
+    residual = measured - mean[:, :4]
+    position = mean[:, :4] + gain_position * residual
+    velocity = mean[:, 4:] + gain_velocity * residual
+    out = np.empty_like(cov)
+    # P (1 - K) written as P R / S: never negative, whatever the rounding.
+    out[:, 0] = cov[:, 0] * variance / total
+    out[:, 1] = cov[:, 1] * variance / total
+    out[:, 2] = cov[:, 2] - gain_velocity * cov[:, 1]
+    return np.concatenate([position, velocity], axis=1), out
+
+
+def mahalanobis_sq(mean: FloatArray, variance: FloatArray, measured: FloatArray) -> FloatArray:
+    """Squared Mahalanobis distance of every measurement to every track.
+
+    mean (T, >= 4), variance (T, 4) = diagonal of S, measured (N, 4), all as [cx, cy, a, h]. Returns (T, N), unitless;
+    chi-square with 4 degrees of freedom if the model holds (gate: 9.4877 at 95 %).
+    """
+    total = np.zeros((len(mean), len(measured)))
+    for k in range(4):  # coordinate by coordinate: no (T, N, 4) array
+        total += (measured[None, :, k] - mean[:, None, k]) ** 2 / variance[:, None, k]
+    return total
+
+
+def dense(cov: FloatArray) -> FloatArray:
+    """The full covariance matrices: (T, 3, 4) -> (T, 8, 8)."""
+    out = np.zeros((len(cov), 8, 8))
+    k = np.arange(4)
+    out[:, k, k] = cov[:, 0]
+    out[:, k, k + 4] = cov[:, 1]
+    out[:, k + 4, k] = cov[:, 1]
+    out[:, k + 4, k + 4] = cov[:, 2]
+    return out
+
+
+def _scaled(height: FloatArray, share: float, aspect: float) -> FloatArray:
+    """Standard deviations (T, 4) of [cx, cy, a, h]: a share of the height, a constant for the aspect."""
+    std = np.repeat((share * height)[:, None], 4, axis=1)
+    std[:, 2] = aspect
+    return std
+
+
+def _measurement_variance(mean: FloatArray, config: MotionConfig) -> FloatArray:
+    return _scaled(mean[:, 3], config.position_std, config.aspect_measurement_std) ** 2

@@ -1,0 +1,89 @@
+"""From a source to final tracks, frame by frame: read, detect, step, settle. The command and `track_video` share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+
+from tracker.appearance.encoder import OnnxEncoder
+from tracker.backfill import Settler
+from tracker.detector.base import Detector
+from tracker.engine import Engine
+from tracker.errors import TrackletError
+from tracker.sources.base import FrameSource
+from tracker.sources.prefetch import Prefetch
+from tracker.types import Frame, Tracks
+
+
+class Pipeline:
+    """Iterate once: yields (frame, tracks), each frame once and in order.
+
+    Files are read ahead in a thread, and a frame is held until its tentative tracks are decided, so that a track has
+    its first frames; live sources are neither. Whatever ends the source early (a broken file, `stop`), the frames
+    tracked until then come out first.
+    """
+
+    def __init__(self, source: FrameSource, detector: Detector, engine: Engine) -> None:
+        self.source = source
+        self._frames_ahead = Prefetch(source)
+        self._live = source.live
+        self._detector = detector
+        self._engine = engine
+        self._read_s = self._detect_s = 0.0
+        self._stopping = False
+        self.waiting = False  # True while blocked on the source
+        self.n_frames = 0
+
+    def __iter__(self) -> Iterator[tuple[Frame, Tracks]]:
+        settler = Settler()
+        engine = self._engine
+        try:
+            for frame in self._frames():
+                start = perf_counter()
+                detections = self._detector.detect(frame)
+                self._detect_s += perf_counter() - start
+                tracks = engine.step(frame, detections)
+                self.n_frames += 1
+                if self._live:
+                    yield frame, tracks
+                else:
+                    yield from settler.push(frame, tracks, engine.backfilled, engine.settled_before)
+        except (TrackletError, KeyboardInterrupt):
+            yield from settler.flush()
+            raise
+        yield from settler.flush()
+
+    def stop(self) -> None:
+        """End after the current frame, as if the source ended there."""
+        self._stopping = True
+
+    def close(self) -> None:
+        self._frames_ahead.close()
+
+    @property
+    def description(self) -> str:
+        """What runs, in one line: source, detector, network and where it runs."""
+        size = f"{self.source.width}x{self.source.height}"
+        encoder = self._engine.encoder
+        looks = "motion alone" if encoder is None else encoder.name
+        where = f" on {encoder.provider}" if isinstance(encoder, OnnxEncoder) else ""
+        return f"{self.source.name} ({size}), people from {self._detector.name}, identity from {looks}{where}"
+
+    @property
+    def stage_s(self) -> dict[str, float]:
+        """Seconds spent in each stage so far; `read` is the time the tracker waited for frames."""
+        return {"read": self._read_s, "detect": self._detect_s, **self._engine.stage_s}
+
+    def _frames(self) -> Iterator[Frame]:
+        frames = iter(self._frames_ahead)
+        while not self._stopping:
+            start = perf_counter()
+            self.waiting = True
+            try:
+                frame = next(frames, None)
+            finally:
+                self.waiting = False
+                self._read_s += perf_counter() - start
+            if frame is None:
+                return
+            yield frame

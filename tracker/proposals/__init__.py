@@ -1,0 +1,1 @@
+"""Use C of the metric: where the detector failed, the tracklet's prior looks again."""

@@ -1,0 +1,95 @@
+"""Use C, the prior: where a tracklet whose detection is missing may be, and how likely each place is.
+
+Candidates spread around the predicted box in steps of the filter's own uncertainty (methods 05 §2.5.8). They are flat
+arrays: one row a candidate, with the row of its track beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracker import boxes as bx
+from tracker.config import ProposalConfig
+from tracker.types import BoolArray, FloatArray, IntArray
+
+_SCALES = (0.95, 1.05)  # sizes tried beside the predicted one
+N_CONTROLS = 4  # crops of the background control
+MAX_WEAK_PER_TRACK = 2  # weak detections near the prediction that join the candidates
+MIN_WEAK_IOU = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Places to look at; `prior.candidates` puts each track's predicted box first among its own."""
+
+    track: IntArray  # (C,) row of the track
+    boxes: FloatArray  # (C, 4) xyxy
+    log_prior: FloatArray  # (C,) -1/2 (b - y)' S^-1 (b - y), 0 at the predicted box
+
+    def __len__(self) -> int:
+        return len(self.track)
+
+    def take(self, rows: IntArray | BoolArray) -> Candidates:
+        return Candidates(self.track[rows], self.boxes[rows], self.log_prior[rows])
+
+
+def candidates(
+    tracks: IntArray, mean: FloatArray, variance: FloatArray, weak: FloatArray, config: ProposalConfig
+) -> Candidates:
+    """All candidates of the given tracks.
+
+    tracks (T,) rows; mean (T, >= 4) predicted [cx, cy, a, h] and variance (T, 4), the diagonal of S, of these tracks;
+    weak (W, 4) boxes of weak detections that matched nothing. The grid is {-1, 0, 1} x {-1, 0, 1} standard deviations
+    of the centre times `grid_sigma`, at the predicted size, and two more sizes at the predicted place.
+    """
+    step = np.array([(x, y) for y in (0, -1, 1) for x in (0, -1, 1)], np.float64) * config.grid_sigma  # (9, 2)
+    n_sizes = len(_SCALES)
+    state = np.repeat(mean[:, None, :4], len(step) + n_sizes, axis=1)  # (T, 11, 4)
+    state[:, : len(step), :2] += step[None] * np.sqrt(variance[:, None, :2])
+    state[:, len(step) :, 3] *= np.array(_SCALES)
+    log_prior = -0.5 * ((state - mean[:, None, :4]) ** 2 / variance[:, None]).sum(axis=2)
+
+    overlap = bx.iou(bx.cxcyah_to_xyxy(mean[:, :4]), weak)  # (T, W)
+    near_track, near_weak = _best_overlaps(overlap)
+    near_state = bx.xyxy_to_cxcyah(weak[near_weak])
+    near_prior = -0.5 * ((near_state - mean[near_track, :4]) ** 2 / variance[near_track]).sum(axis=1)
+    return Candidates(
+        np.concatenate([np.repeat(tracks, state.shape[1]), tracks[near_track]]),
+        np.concatenate([bx.cxcyah_to_xyxy(state.reshape(-1, 4)), weak[near_weak]]),
+        np.concatenate([log_prior.ravel(), near_prior]),
+    )
+
+
+def plausible(places: Candidates, taken: FloatArray, width: int, height: int, config: ProposalConfig) -> BoolArray:
+    """(C,) candidates worth a look: not too far outside the image, not where somebody else already stands.
+
+    taken (M, 4): boxes that this frame's detections already explain; a candidate on top of one is probably behind it.
+    """
+    inside = bx.area(bx.clip(places.boxes, width, height)) >= (1 - config.max_outside) * bx.area(places.boxes)
+    free = (bx.iou(places.boxes, taken) <= config.max_overlap).all(axis=1)
+    return bx.valid(places.boxes) & inside & free
+
+
+def background(boxes: FloatArray, width: int, height: int) -> tuple[FloatArray, BoolArray]:
+    """Control boxes of the same size beside each box: (n, 4, 4), and which of them lie inside the image: (n, 4).
+
+    One box width to the left and right, once level, once shifted by half a height: straight above and below, a box
+    moved by its width would still show the person.
+    """
+    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    sideways = np.array([-1.0, 1.0, -1.0, 1.0])
+    upward = np.array([0.0, 0.0, -0.5, 0.5])
+    shift = np.stack([w[:, None] * sideways, h[:, None] * upward], axis=2)  # (n, 4, 2)
+    controls = boxes[:, None] + np.concatenate([shift, shift], axis=2)
+    flat = controls.reshape(-1, 4)
+    inside = bx.area(bx.clip(flat, width, height)) >= 0.7 * bx.area(flat)
+    return controls, inside.reshape(-1, N_CONTROLS)
+
+
+def _best_overlaps(overlap: FloatArray) -> tuple[IntArray, IntArray]:
+    """(track, weak) index pairs of the weak detections nearest to each prediction: a few each, IoU > MIN_WEAK_IOU."""
+    rank = np.argsort(np.argsort(-overlap, axis=1, kind="stable"), axis=1)
+    track, weak = np.nonzero((overlap > MIN_WEAK_IOU) & (rank < MAX_WEAK_PER_TRACK))
+    return track.astype(np.int64), weak.astype(np.int64)

@@ -1,0 +1,1 @@
+"""Where results go: MOT text, annotated video, the closing summary."""

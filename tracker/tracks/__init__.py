@@ -1,0 +1,1 @@
+"""The tracks themselves: their state as arrays, and their birth, confirmation, loss and end."""

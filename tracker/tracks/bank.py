@@ -1,0 +1,54 @@
+"""The state of all tracks as columns, one row a track, oldest track first."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracker.types import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class TrackBank:
+    """All tracks that are alive. Columns only; `keep`, `append` and `with_` return a new bank."""
+
+    key: IntArray  # (T,) birth number, unique for ever; names a track before it has an identity
+    id: IntArray  # (T,) identity >= 1 once confirmed, 0 while tentative
+    mean: FloatArray  # (T, 8) Kalman state [cx, cy, a, h, velocities per second]
+    cov: FloatArray  # (T, 3, 4) its covariance, see motion/kalman.py
+    hits: IntArray  # (T,) detections matched so far; proposals do not count
+    seen_s: FloatArray  # (T,) time of the last detection
+    seen_xy: FloatArray  # (T, 2) centre of that detection, pixels
+    shown_index: IntArray  # (T,) index of the last frame in which the identity was put out, -1 never
+    score: FloatArray  # (T,) of the last detection or proposal
+    class_id: IntArray  # (T,)
+    slot: IntArray  # (T,) of the gallery
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @property
+    def confirmed(self) -> BoolArray:
+        return self.id > 0
+
+    def keep(self, rows: IntArray | BoolArray) -> TrackBank:
+        return TrackBank(*(getattr(self, name)[rows] for name in _COLUMNS))
+
+    def append(self, other: TrackBank) -> TrackBank:
+        return TrackBank(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS))
+
+    def with_(self, **columns: FloatArray | IntArray) -> TrackBank:
+        return dataclasses.replace(self, **columns)  # type: ignore[arg-type]
+
+    @staticmethod
+    def empty() -> TrackBank:
+        none, nobody = np.zeros(0), np.zeros(0, np.int64)
+        return TrackBank(
+            key=nobody, id=nobody, mean=np.zeros((0, 8)), cov=np.zeros((0, 3, 4)), hits=nobody, seen_s=none,
+            seen_xy=np.zeros((0, 2)), shown_index=nobody, score=none, class_id=nobody, slot=nobody,
+        )  # fmt: skip
+
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(TrackBank))

@@ -1,0 +1,137 @@
+"""What flows between the stages: arrays with one row per thing, and their units.
+
+Boxes are float64 `xyxy` in pixels of the source frame, x right, y down, continuous coordinates: the left edge of the
+left-most pixel is 0 and a box covers [x1, x2) x [y1, y2). Times are seconds. `T` tracks, `N` detections, `D` the
+embedding size, `M` rows of output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+FeatureArray: TypeAlias = NDArray[np.float32]
+IntArray: TypeAlias = NDArray[np.int64]
+BoolArray: TypeAlias = NDArray[np.bool_]
+ImageArray: TypeAlias = NDArray[np.uint8]
+
+
+class Source(IntEnum):
+    """Where an output box comes from."""
+
+    DETECTED = 0
+    PROPOSED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a source."""
+
+    index: int  # 0-based position in the source; MOT files count from 1
+    time_s: float  # seconds since the start of the source, never decreasing
+    image: ImageArray | None  # (H, W, 3) uint8 BGR; None where a sequence has detections but no pictures
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Detections of one frame, sorted by nothing. N may be 0; every array still has its full rank."""
+
+    boxes: FloatArray  # (N, 4) float64 xyxy, pixels of the source frame
+    scores: FloatArray  # (N,) float64 in [0, 1], larger is surer
+    classes: IntArray  # (N,) class number as the detector gave it; 0 where it gave none
+    features: FeatureArray | None = None  # (N, D) float32, unit rows; None until the appearance stage ran
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def take(self, rows: IntArray | BoolArray) -> Detections:
+        """The same columns, those rows."""
+        features = None if self.features is None else self.features[rows]
+        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], features)
+
+    def with_features(self, features: FeatureArray | None) -> Detections:
+        return replace(self, features=features)
+
+    @staticmethod
+    def empty() -> Detections:
+        return Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+
+
+class TrackRow(NamedTuple):
+    """One row of `Tracks`, for reading one by one."""
+
+    xyxy: FloatArray
+    id: int
+    score: float
+    class_id: int
+    det_index: int
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """Tracks of one frame: confirmed identities that were detected or proposed in it. Sorted by identity.
+
+    `len(tracks)`, iteration (as `TrackRow`), `tracks[mask]`, and `np.asarray(tracks)` work; the last gives (M, 8)
+    float64 with the columns x1, y1, x2, y2, id, score, class, det_index.
+    """
+
+    xyxy: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))  # (M, 4) pixels of the source frame
+    id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) >= 1, unique, never reused
+    score: FloatArray = field(default_factory=lambda: np.zeros(0))  # (M,) of the detection; of a proposal: its belief
+    class_id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,)
+    det_index: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) row given to update(), or -1
+    source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # (M,) values of `Source`
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def __iter__(self) -> Iterator[TrackRow]:
+        for row in range(len(self)):
+            yield TrackRow(
+                self.xyxy[row],
+                int(self.id[row]),
+                float(self.score[row]),
+                int(self.class_id[row]),
+                int(self.det_index[row]),
+                int(self.source[row]),
+            )
+
+    def __getitem__(self, rows: Any) -> Tracks:
+        """Rows chosen by a mask, an index array or a slice; one integer gives a `Tracks` of length 1."""
+        if isinstance(rows, (int, np.integer)):
+            # A list, not a slice: -1 must be the last row and a wrong number an IndexError.
+            rows = [int(rows)]
+        return Tracks(
+            self.xyxy[rows],
+            self.id[rows],
+            self.score[rows],
+            self.class_id[rows],
+            self.det_index[rows],
+            self.source[rows],
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        table = np.column_stack([self.xyxy, self.id, self.score, self.class_id, self.det_index])
+        return table.astype(dtype or np.float64, copy=False)
+
+    @property
+    def proposed(self) -> BoolArray:
+        """(M,) True where the detector missed the person and the tracklet's prior found them."""
+        return np.equal(self.source, Source.PROPOSED)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTracks:
+    """Tracks of one earlier frame that became known only later: the tentative frames of a track just confirmed."""
+
+    frame_index: int
+    tracks: Tracks
