@@ -1,0 +1,430 @@
+"""Sources: every frame once, in order, in time; every bad input one clear line."""
+
+from __future__ import annotations
+
+import http.server
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tracker.errors import SourceError
+from tracker.sources.base import FrameSource
+from tracker.sources.images import ImageFolder, natural_key
+from tracker.sources.mot import MotSequence
+from tracker.sources.open import open_source
+from tracker.sources.prefetch import Prefetch
+from tracker.sources.video import VideoFile
+from tracker.sources.webcam import LiveSource
+from tracker.types import Frame
+
+WIDTH, HEIGHT, N_FRAMES, FPS = 64, 48, 60, 25
+
+
+def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Noise, so that compressed frames have a size, with a brightness that tells the number."""
+    noise = np.random.default_rng(number).integers(0, 40, (height, width, 3))
+    return (noise + 3 * (number % 60)).astype(np.uint8)
+
+
+def write_video(path: Path, codec: str, n_frames: int = N_FRAMES) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), FPS, (WIDTH, HEIGHT))
+    assert writer.isOpened()
+    for number in range(n_frames):
+        writer.write(picture(number))
+    writer.release()
+    return path
+
+
+def write_sequence(folder: Path, n_frames: int = 4, images: bool = True, **changes: str | None) -> Path:
+    keys: dict[str, str | None] = {
+        "name": "TEST-01",
+        "imDir": "img1",
+        "frameRate": "20",
+        "seqLength": str(n_frames),
+        "imWidth": str(WIDTH),
+        "imHeight": str(HEIGHT),
+        "imExt": ".png",
+    }
+    keys.update(changes)
+    folder.mkdir(exist_ok=True)
+    lines = [f"{key}={value}" for key, value in keys.items() if value is not None]
+    (folder / "seqinfo.ini").write_text("\n".join(["[Sequence]", *lines]))
+    if images:
+        (folder / "img1").mkdir()
+        for number in range(1, n_frames + 1):
+            cv2.imwrite(str(folder / "img1" / f"{number:06d}.png"), picture(number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def avi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("avi") / "film.avi", "MJPG")
+
+
+@pytest.fixture(scope="module")
+def mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("mp4") / "film.mp4", "mp4v")
+
+
+@pytest.mark.parametrize("kind", ["avi", "mp4"])
+def test_video_gives_what_opencv_gives_one_by_one(kind, avi, mp4):
+    path = {"avi": avi, "mp4": mp4}[kind]
+    capture = cv2.VideoCapture(str(path))
+    with open_source(path) as source:
+        assert isinstance(source, FrameSource)
+        assert (source.width, source.height, source.fps, source.n_frames, source.live) == (64, 48, 25.0, 60, False)
+        count = 0
+        for frame in source:
+            ok, image = capture.read()
+            assert ok
+            assert np.array_equal(frame.image, image)
+            assert frame.index == count
+            assert frame.time_s == pytest.approx(count / FPS)
+            count += 1
+    assert count == N_FRAMES
+    assert not capture.read()[0]
+
+
+def test_a_given_frame_rate_beats_the_time_stamps(avi):
+    with open_source(avi, fps=10) as source:
+        assert [f.time_s for f in source][:3] == pytest.approx([0, 0.1, 0.2])
+
+
+@pytest.mark.parametrize("stamps", [[0, 0, 0, 0], [0, 40, 20, 60], [0, 40, float("nan"), 120], [-1, -1, -1, -1]])
+def test_time_increases_whatever_the_container_says(avi, monkeypatch, stamps):
+    values = iter([s / 1000 for s in stamps] + [0.0] * N_FRAMES)
+    monkeypatch.setattr(VideoFile, "_stamp", lambda self: next(values))
+    with VideoFile(avi) as source:
+        times = [frame.time_s for frame in source]
+    assert times[0] == 0
+    assert np.allclose(np.diff(times), 1 / FPS)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_cut_off_avi_gives_its_frames_then_says_where_it_breaks(avi, tmp_path, share):
+    data = avi.read_bytes()
+    path = tmp_path / "cut.avi"
+    path.write_bytes(data[: int(len(data) * share)])
+    frames = []
+    with (
+        Prefetch(open_source(path)) as source,
+        pytest.raises(SourceError, match=r"cut\.avi: breaks off after frame \d+ of 60") as error,
+    ):
+        for frame in source:
+            frames.append(frame.index)
+    assert frames == list(range(len(frames)))
+    assert f"frame {len(frames)} of" in str(error.value)
+    assert abs(len(frames) - share * N_FRAMES) < 6
+
+
+def test_damaged_mp4_breaks_off(mp4, tmp_path):
+    data = bytearray(mp4.read_bytes())
+    data[len(data) // 3 : len(data) * 3 // 4] = bytes(len(data) * 3 // 4 - len(data) // 3)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    with open_source(path) as source, pytest.raises(SourceError, match="breaks off after frame"):
+        list(source)
+
+
+@pytest.mark.parametrize(("announced", "fine"), [(60, True), (62, True), (63, False), (120, False)])
+def test_a_small_shortfall_of_the_announced_count_is_an_estimate(avi, announced, fine):
+    with VideoFile(avi) as source:
+        source.n_frames = announced
+        if fine:
+            assert len(list(source)) == N_FRAMES
+        else:
+            with pytest.raises(SourceError, match=f"frame 60 of {announced}"):
+                list(source)
+
+
+def test_variable_frame_rate_reaches_the_end_by_its_clock(avi, monkeypatch):
+    with VideoFile(avi) as source:
+        source.n_frames = 2 * N_FRAMES  # every second frame was left out: the stamps run twice as fast
+        stamps = iter(range(1, N_FRAMES))
+        monkeypatch.setattr(VideoFile, "_stamp", lambda self: next(stamps) * 2 / FPS)
+        assert len(list(source)) == N_FRAMES
+
+
+def test_cut_off_mp4_and_other_files_are_no_videos(mp4, tmp_path):
+    (tmp_path / "cut.mp4").write_bytes(mp4.read_bytes()[:3000])
+    (tmp_path / "text.mp4").write_text("no video\n" * 99)
+    (tmp_path / "empty.avi").touch()
+    for name, message in (("cut.mp4", "not a video"), ("text.mp4", "not a video"), ("empty.avi", "empty")):
+        with pytest.raises(SourceError, match=message) as error:
+            open_source(tmp_path / name)
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_zero_frames(tmp_path):
+    with pytest.raises(SourceError, match=r"none\.avi"):
+        open_source(write_video(tmp_path / "none.avi", "MJPG", 0))
+
+
+def test_bad_input_prints_nothing_beside_the_error(tmp_path):
+    """In a process of its own: FFmpeg reads its log level once, when the first video of a process opens."""
+    path = tmp_path / "text1.mp4"
+    path.write_text("no video\n" * 99)
+    code = f"""
+from tracker.errors import SourceError
+from tracker.sources.open import open_source
+for spec in ({str(path)!r}, "99", "http://127.0.0.1:9/film.mp4"):
+    try:
+        open_source(spec)
+    except SourceError:
+        print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("refused\n" * 3, "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("/does/not/exist.mp4", "no such file or folder"),
+        ("/does/not/*.png", "no image matches"),
+        ("99", "webcam 99: cannot be opened"),
+        ("rtsp://127.0.0.1:9/cam", "rtsp://127.0.0.1:9/cam: cannot be opened"),
+        ("http://127.0.0.1:9/film.mp4", "cannot be opened"),
+    ],
+)
+def test_sources_that_are_not_there(spec, message):
+    with pytest.raises(SourceError, match=message):
+        open_source(spec)
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_impossible_frame_rate(avi, fps):
+    with pytest.raises(SourceError, match="frame rate"):
+        open_source(avi, fps=fps)
+
+
+def test_natural_order():
+    names = ["img10.png", "img2.png", "IMG1.png", "a/b3", "a/b20", "10", "9"]
+    assert sorted(names, key=natural_key) == ["9", "10", "a/b3", "a/b20", "IMG1.png", "img2.png", "img10.png"]
+
+
+def test_folder_and_glob_in_natural_order(tmp_path):
+    for number in (10, 9, 1, 100):
+        cv2.imwrite(str(tmp_path / f"img{number}.png"), picture(number))
+    (tmp_path / "notes.txt").write_text("not an image")
+    for spec in (tmp_path, tmp_path / "*.png", tmp_path / "*"):
+        with open_source(spec, default_fps=10) as source:
+            assert (source.fps, source.n_frames) == (0.0, 4)
+            frames = list(source)
+        assert [f.time_s for f in frames] == pytest.approx([0, 0.1, 0.2, 0.3])
+        for frame, number in zip(frames, (1, 9, 10, 100), strict=True):
+            assert np.array_equal(frame.image, picture(number))
+
+
+def test_folder_without_images(tmp_path):
+    with pytest.raises(SourceError, match="no images"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
+def test_bad_image_in_a_folder_is_named_after_the_good_ones(tmp_path, suffix, damage):
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / f"{number}.{suffix}"), picture(number))
+    bad = tmp_path / f"3.{suffix}"
+    bad.write_bytes({"cut": bad.read_bytes()[:-200], "text": b"hello", "empty": b""}[damage])
+    seen = []
+    with Prefetch(ImageFolder(tmp_path)) as source, pytest.raises(SourceError, match=f"3.{suffix}: "):
+        seen.extend(frame.index for frame in source)
+        pytest.fail("no error")
+    # `extend` keeps what came before the error.
+    assert seen == [0, 1, 2]
+
+
+def test_another_size_in_the_middle(tmp_path):
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number, width=WIDTH if number != 2 else 32))
+    with open_source(tmp_path) as source, pytest.raises(SourceError, match=r"2\.png: the image is 32x48.*64x48"):
+        list(source)
+
+
+def test_mot_sequence(tmp_path):
+    folder = write_sequence(tmp_path / "seq")
+    (folder / "det").mkdir()
+    (folder / "det" / "det.txt").touch()
+    source = open_source(folder)
+    assert isinstance(source, MotSequence)
+    assert (source.sequence_name, source.fps, source.n_frames) == ("TEST-01", 20.0, 4)
+    assert source.detections_path == folder / "det" / "det.txt"
+    frames = list(source)
+    assert [f.index for f in frames] == [0, 1, 2, 3]
+    assert [f.time_s for f in frames] == pytest.approx([0, 0.05, 0.1, 0.15])
+    for frame in frames:
+        assert np.array_equal(frame.image, picture(frame.index + 1))
+
+
+def test_mot_sequence_without_pictures(tmp_path):
+    source = MotSequence(write_sequence(tmp_path / "seq", images=False))
+    assert source.detections_path is None
+    assert [(f.index, f.image, f.width, f.height) for f in source] == [(i, None, WIDTH, HEIGHT) for i in range(4)]
+
+
+@pytest.mark.parametrize("key", ["frameRate", "seqLength", "imWidth", "imHeight"])
+@pytest.mark.parametrize("value", [None, "", "abc", "0", "-3", "nan", "inf"])
+def test_seqinfo_names_key_and_file(tmp_path, key, value):
+    folder = write_sequence(tmp_path / "seq", images=False, **{key: value})
+    with pytest.raises(SourceError, match=rf"seqinfo\.ini: .*{key}"):
+        open_source(folder)
+
+
+@pytest.mark.parametrize("text", ["", "rubbish", "[Other]\nframeRate=3", "[Sequence]\nname=a\nname=b"])
+def test_seqinfo_that_is_none(tmp_path, text):
+    (tmp_path / "seqinfo.ini").write_text(text)
+    with pytest.raises(SourceError, match=r"seqinfo\.ini: ") as error:
+        open_source(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_mot_sequence_with_a_gap_or_a_wrong_size(tmp_path):
+    folder = write_sequence(tmp_path / "seq")
+    (folder / "img1" / "000003.png").unlink()
+    with pytest.raises(SourceError, match=r"no image 000003\.png"):
+        open_source(folder)
+    other = write_sequence(tmp_path / "other", imWidth="99")
+    with open_source(other) as source, pytest.raises(SourceError, match=r"64x48, but seqinfo\.ini says 99x48"):
+        list(source)
+
+
+class Counting:
+    """A source of n numbered frames without pictures, that may fail at the end."""
+
+    name, fps, width, height, n_frames, live = "counting", 10.0, 4, 4, None, False
+
+    def __init__(self, n: int, error: Exception | None = None, delay_s: float = 0.0) -> None:
+        self.n, self.error, self.delay_s, self.made, self.closed = n, error, delay_s, 0, False
+
+    def __iter__(self):
+        for index in range(self.n):
+            time.sleep(self.delay_s)
+            self.made += 1
+            yield Frame(index, index / self.fps, None, 4, 4)
+        if self.error:
+            raise self.error
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def prefetch_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch counting"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 8])
+@pytest.mark.parametrize("n", [0, 1, 8, 200])
+def test_prefetch_equals_direct_iteration(n, depth):
+    assert list(Prefetch(Counting(n), depth)) == list(Counting(n))
+
+
+@pytest.mark.parametrize("n", [0, 1, 20])
+def test_prefetch_raises_after_the_frames_before_the_error(n):
+    seen = []
+    error = SourceError("broke")
+    with pytest.raises(SourceError) as caught:
+        for frame in Prefetch(Counting(n, error), 4):
+            seen.append(frame.index)
+    assert caught.value is error
+    assert seen == list(range(n))
+    assert not prefetch_threads()
+
+
+def test_prefetch_reads_no_further_ahead_than_its_depth():
+    source = Counting(1000)
+    frames = iter(Prefetch(source, 5))
+    next(frames)
+    time.sleep(0.1)
+    assert source.made <= 1 + 5 + 1  # taken, queued, in the hand of the thread
+
+
+def test_leaving_early_ends_the_thread():
+    source = Counting(100000, delay_s=0.005)
+    with Prefetch(source) as ahead:
+        for frame in ahead:
+            if frame.index == 3:
+                break
+        start = time.monotonic()
+    assert time.monotonic() - start < 1
+    assert source.closed
+    assert not prefetch_threads()
+
+
+class Camera:
+    """Stands in for cv2.VideoCapture: frames with their number as brightness, then silence."""
+
+    def __init__(self, n: int, period_s: float) -> None:
+        self.n, self.period_s, self.given, self.released = n, period_s, 0, False
+
+    def get(self, _: int) -> float:
+        return 30.0
+
+    def read(self):
+        time.sleep(self.period_s)
+        if self.given == self.n:
+            return False, None
+        self.given += 1
+        return True, np.full((HEIGHT, WIDTH, 3), self.given, np.uint8)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_slow_reader_of_a_camera_gets_the_newest_frame():
+    camera = Camera(10**6, 0.004)
+    values, times, lag = [], [], []
+    with LiveSource("0", capture=camera) as source:
+        assert (source.live, source.n_frames, source.fps) == (True, None, 30.0)
+        for frame in source:
+            time.sleep(0.03)
+            values.append(int(frame.image[0, 0, 0]))
+            times.append(frame.time_s)
+            lag.append(camera.given)
+            if frame.index == 5:
+                break
+    assert source.dropped > 10
+    assert (np.diff(times) > 0.02).all()
+    # What is given out next was not in the past when the reader asked.
+    assert all(value >= before - 1 for value, before in zip(values[1:], lag[:-1], strict=True))
+    assert camera.released
+
+
+def test_camera_that_goes_away():
+    with (
+        LiveSource("0", capture=Camera(3, 0.01)) as source,
+        pytest.raises(SourceError, match="webcam 0: the stream ended after frame 3"),
+    ):
+        list(source)
+
+
+def test_film_behind_an_address_is_read_whole(avi):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    handler = partial(Quiet, directory=str(avi.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with open_source(f"http://127.0.0.1:{server.server_port}/{avi.name}") as source:
+            assert not source.live
+            assert len(list(source)) == N_FRAMES
+        server.shutdown()
+
+
+@pytest.mark.data
+def test_vtest_is_whole(data_root):
+    path = data_root / "videos" / "vtest.avi"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent")
+    with Prefetch(open_source(path)) as source:
+        assert sum(1 for _ in source) == 795

@@ -1,0 +1,111 @@
+"""A MOTChallenge sequence folder: seqinfo.ini, img1/, det/det.txt."""
+
+from __future__ import annotations
+
+import configparser
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracker.errors import SourceError
+from tracker.sources.base import ClosedByWith
+from tracker.sources.images import check_size, read_image
+from tracker.types import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceInfo:
+    """The table [Sequence] of seqinfo.ini."""
+
+    name: str
+    image_dir: str
+    fps: float
+    n_frames: int
+    width: int
+    height: int
+    image_suffix: str
+
+
+class MotSequence(ClosedByWith):
+    """Frames of a sequence folder. Frame.index is the MOT frame number minus 1.
+
+    Without the image folder the frames have `image = None`: enough to link given detections by motion alone.
+    fps: instead of frameRate; None: frameRate.
+    """
+
+    live = False
+
+    def __init__(self, folder: str | Path, *, fps: float | None = None) -> None:
+        self.folder = Path(folder)
+        self.info = read_seqinfo(self.folder / "seqinfo.ini")
+        self.name = self.sequence_name = self.info.name
+        self.fps = fps or self.info.fps
+        self.n_frames: int | None = self.info.n_frames
+        self.width, self.height = self.info.width, self.info.height
+        detections = self.folder / "det" / "det.txt"
+        self.detections_path = detections if detections.is_file() else None
+        self._images = self._find_images()
+
+    @property
+    def has_images(self) -> bool:
+        return bool(self._images)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self.info.n_frames):
+            image = None
+            if self._images:
+                image = read_image(self._images[index])
+                check_size(image, self._images[index], self.width, self.height, "seqinfo.ini says")
+            yield Frame(index, index / self.fps, image, self.width, self.height)
+
+    def _find_images(self) -> list[Path]:
+        """The image of every frame, in order; [] if there is no image folder."""
+        folder = self.folder / self.info.image_dir
+        if not folder.is_dir():
+            return []
+        suffix = self.info.image_suffix
+        numbered = {int(p.stem): p for p in folder.iterdir() if p.suffix == suffix and p.stem.isdecimal()}
+        for number in range(1, self.info.n_frames + 1):
+            if number not in numbered:
+                raise SourceError(
+                    f"{folder}: no image {number:06d}{suffix}, although seqinfo.ini says seqLength = "
+                    f"{self.info.n_frames} ({len(numbered)} numbered {suffix} images are there)"
+                )
+        return [numbered[number] for number in range(1, self.info.n_frames + 1)]
+
+
+def read_seqinfo(path: Path) -> SequenceInfo:
+    """Parse seqinfo.ini. Raises SourceError that names the key and the file."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8-sig"), source=path.name)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: not an ini file: {' '.join(str(error).split())}") from error
+    if not parser.has_section("Sequence"):
+        raise SourceError(f"{path}: the section [Sequence] is missing")
+    table = parser["Sequence"]
+    return SequenceInfo(
+        name=table.get("name", "").strip() or path.resolve().parent.name,
+        image_dir=table.get("imDir", "img1").strip() or "img1",
+        fps=_positive(table, "frameRate", path, whole=False),
+        n_frames=int(_positive(table, "seqLength", path)),
+        width=int(_positive(table, "imWidth", path)),
+        height=int(_positive(table, "imHeight", path)),
+        image_suffix=table.get("imExt", ".jpg").strip() or ".jpg",
+    )
+
+
+def _positive(table: configparser.SectionProxy, key: str, path: Path, *, whole: bool = True) -> float:
+    text = table.get(key)
+    if text is None:
+        raise SourceError(f"{path}: the key {key} is missing in [Sequence]")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value <= 0 or (whole and value != int(value)):
+        raise SourceError(f"{path}: {key} must be a positive {'whole ' if whole else ''}number, got {text!r}")
+    return value
