@@ -1,0 +1,130 @@
+"""Sinks: what was written can be read back, and what cannot be written is one clear line."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tracker.errors import OutputError
+from tracker.sinks.film import FilmSink, Trails, annotate, identity_colour
+from tracker.sinks.mot_txt import MotTextSink
+from tracker.sinks.progress import ProgressSink
+from tracker.sinks.summary import TallySink
+from tracker.types import Frame, Tracks
+
+
+def tracks_of(ids, boxes, sources=None) -> Tracks:
+    n = len(ids)
+    sources = np.zeros(n, np.uint8) if sources is None else np.array(sources, np.uint8)
+    return Tracks(
+        np.array(boxes, float).reshape(n, 4), np.array(ids, np.int64), np.full(n, 0.5), np.zeros(n, np.int64),
+        np.arange(n), sources,
+    )  # fmt: skip
+
+
+def frame_of(index: int, image: bool = True) -> Frame:
+    return Frame(index, index / 10, np.full((120, 160, 3), 90, np.uint8) if image else None, 160, 120)
+
+
+def test_mot_text_round_trip(tmp_path):
+    path = tmp_path / "out.txt"
+    with MotTextSink(path) as sink:
+        sink.write(frame_of(0), tracks_of([7, 2], [[10, 20, 30, 60], [-1.001, -1.001, 5, 5]]))
+        sink.write(frame_of(1), tracks_of([], []))
+        assert len(path.read_text().splitlines()) == 2  # on disk before the file is closed
+        sink.write(frame_of(2), tracks_of([2], [[0.25, 0.5, 4, 5]]))
+    assert path.read_text() == (
+        "1,2,0.00,0.00,6.00,6.00,0.5000,-1,-1,-1\n"
+        "1,7,11.00,21.00,20.00,40.00,0.5000,-1,-1,-1\n"
+        "3,2,1.25,1.50,3.75,4.50,0.5000,-1,-1,-1\n"
+    )
+
+
+@pytest.mark.parametrize("make", [MotTextSink, lambda p, **k: FilmSink(p, 10, (160, 120), **k)])
+def test_outputs_that_cannot_be(tmp_path, make):
+    taken = tmp_path / "taken.avi"
+    taken.write_text("mine")
+    with pytest.raises(OutputError, match="--overwrite"):
+        make(taken)
+    assert taken.read_text() == "mine"
+    make(taken, overwrite=True).close()
+    (tmp_path / "folder.avi").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        make(tmp_path / "folder.avi")
+    with pytest.raises(OutputError, match="does not exist"):
+        make(tmp_path / "missing" / "x.avi")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_full_disk_is_one_line():
+    with MotTextSink("/dev/full") as sink, pytest.raises(OutputError, match="frame 1: No space left"):
+        sink.write(frame_of(0), tracks_of([1], [[0, 0, 9, 9]]))
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.avi"])
+def test_film_reads_back(tmp_path, name):
+    with FilmSink(tmp_path / name, 10, (160, 120)) as sink:
+        for index in range(6):
+            sink.write(frame_of(index), tracks_of([3], [[40, 40, 90, 100]]))
+    film = cv2.VideoCapture(str(tmp_path / name))
+    pictures = []
+    while (read := film.read())[0]:
+        pictures.append(read[1])
+    assert len(pictures) == 6
+    assert pictures[0].shape == (120, 160, 3)
+    # The plate of the label is a filled area, which compression keeps.
+    distance = np.abs(pictures[3].astype(int) - identity_colour(3)).max(axis=2)
+    assert (distance < 60).sum() > 30
+
+
+def test_film_needs_pictures(tmp_path):
+    with FilmSink(tmp_path / "film.mp4", 10, (160, 120)) as sink, pytest.raises(OutputError, match="no pictures"):
+        sink.write(frame_of(0, image=False), tracks_of([], []))
+
+
+def test_detected_boxes_are_solid_and_proposed_ones_dashed():
+    image = np.zeros((400, 400, 3), np.uint8)
+    drawn = [annotate(image, tracks_of([5], [[100, 100, 200, 300]], [source])) for source in (0, 1)]
+    assert not image.any()
+    solid, dashed = ((picture[120:280, 100] == identity_colour(5)).all(axis=1).mean() for picture in drawn)
+    assert solid == 1
+    assert 0.3 < dashed < 0.7
+
+
+def test_trails_forget_who_is_gone():
+    trails = Trails(keep_s=1.0)
+    for index in range(1000):
+        trails.update(index / 10, tracks_of([index], [[0, 0, 2, 2]]))
+    assert len(trails) <= 12
+
+
+def test_progress_lines_and_silence():
+    now = iter(range(100))
+    stream = io.StringIO()
+    with ProgressSink(8, "auto", stream=stream, every_s=4, clock=lambda: float(next(now))) as progress:
+        for index in range(8):
+            progress.write(frame_of(index), tracks_of([1, 2], [[0, 0, 1, 1]] * 2))
+    lines = stream.getvalue().splitlines()
+    assert lines
+    assert lines[-1].startswith("frame 8 of 8, ")
+    assert lines[-1].endswith("2 in view")
+    silent = io.StringIO()
+    with ProgressSink(8, "silent", stream=silent) as progress:
+        progress.write(frame_of(0), tracks_of([], []))
+    assert silent.getvalue() == ""
+
+
+def test_summary_counts_and_adds_up():
+    tally = TallySink()
+    tally.write(frame_of(0), tracks_of([1, 2], [[0, 0, 1, 1]] * 2, [0, 1]))
+    tally.write(frame_of(1), tracks_of([2], [[0, 0, 1, 1]]))
+    text = tally.text(2.0, {"detect": 1.0, "associate": 0.5})
+    assert "2.00 s (1.0 fps)" in text
+    assert "3 (2 detected, 1 proposed)" in text
+    assert [line.split()[1:3] for line in text.splitlines()[-4:]] == [
+        ["500.00", "50.0"], ["250.00", "25.0"], ["250.00", "25.0"], ["1000.00", "100.0"],
+    ]  # fmt: skip

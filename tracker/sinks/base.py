@@ -1,0 +1,48 @@
+"""What every sink of results offers, and how an output file is claimed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+from tracker.errors import OutputError
+from tracker.types import Frame, Tracks
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Takes the final tracks of every frame once, in order. Raises OutputError; what was written before stays."""
+
+    def write(self, frame: Frame, tracks: Tracks) -> None: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class ClosedByWith:
+    """The context manager that every sink has."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing to release unless a subclass says so."""
+
+
+def check_output_path(path: Path, overwrite: bool) -> None:
+    """Raise OutputError if `path` cannot become an output file; devices and pipes are always fine."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; give the name of a file in it")
+        if path.is_file() and not overwrite:
+            raise OutputError(f"{path}: exists already; pass --overwrite to replace it")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path}: the folder {path.parent} does not exist")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,226 @@
+"""Annotated video: boxes, identities, trails; what the detector saw and what the prior proposed look different."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tracker.errors import OutputError, WriteError
+from tracker.sinks.base import ClosedByWith, check_output_path
+from tracker.types import Frame, ImageArray, Source, TrackRow, Tracks
+
+Colour: TypeAlias = tuple[int, int, int]  # BGR
+Point: TypeAlias = tuple[float, float]  # x, y in pixels
+
+CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+TRAIL_S = 2.0
+GOLDEN_RATIO = 0.6180339887498949
+
+
+class FilmSink(ClosedByWith):
+    """An annotated video file: .mp4 (MPEG-4 part 2), or .avi (Motion JPEG).
+
+    fps: of the film. size: (width, height) of the frames; the codecs need even numbers, so an odd last row or column is
+    left out. trail_s: how long the trail of foot points reaches back.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float,
+        size: tuple[int, int],
+        overwrite: bool = False,
+        trail_s: float = TRAIL_S,
+    ) -> None:
+        import cv2
+
+        self.path = Path(path)
+        codec = CODECS.get(self.path.suffix.lower())
+        if codec is None:
+            raise OutputError(f"{self.path}: cannot write a video of this kind; there are: {', '.join(CODECS)}")
+        if not (math.isfinite(fps) and fps > 0) or min(size) < 2:
+            raise OutputError(f"{self.path}: a video needs a frame rate and a size, got {fps!r} fps and {size}")
+        check_output_path(self.path, overwrite)
+        # OpenCV does not say why it cannot open a file; the operating system does.
+        try:
+            with self.path.open("wb"):
+                pass
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self._size = (size[0] // 2 * 2, size[1] // 2 * 2)
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        self._writer: Any = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*codec), fps, self._size)
+        if not self._writer.isOpened():
+            self.path.unlink(missing_ok=True)
+            raise OutputError(f"{self.path}: this OpenCV cannot write {codec} video of {size[0]}x{size[1]} pixels")
+        self._trails = Trails(trail_s)
+        self._n_written = 0
+
+    def write(self, frame: Frame, tracks: Tracks) -> None:
+        if frame.image is None:
+            raise OutputError(f"{self.path}: the source has no pictures, so there is no video to draw; leave it out")
+        if (frame.width // 2 * 2, frame.height // 2 * 2) != self._size:
+            raise OutputError(f"{self.path}: frame {frame.index + 1} is {frame.width}x{frame.height}, not {self._size}")
+        self._trails.update(frame.time_s, tracks)
+        picture = annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks))
+        self._writer.write(np.ascontiguousarray(picture[: self._size[1], : self._size[0]]))
+        self._n_written += 1
+
+    def close(self) -> None:
+        """Finish the file. Raises OutputError if it cannot be read back: OpenCV is silent about a full disk."""
+        import cv2
+
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        if self._n_written and self.path.is_file():
+            film = cv2.VideoCapture(str(self.path))
+            ok = film.isOpened() and film.read()[0]
+            film.release()
+            if not ok:
+                raise WriteError(f"{self.path}: the video could not be finished; is the disk full?")
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self.close()
+        except OutputError:
+            # The first error is the one to show.
+            if exc[0] is None:
+                raise
+
+
+class Trails:
+    """Foot points of every identity over the last `keep_s` seconds; identities gone for longer are forgotten."""
+
+    def __init__(self, keep_s: float = TRAIL_S) -> None:
+        self.keep_s = keep_s
+        self._points: dict[int, deque[tuple[float, float, float]]] = {}  # time_s, x, y
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def update(self, time_s: float, tracks: Tracks) -> None:
+        for row in tracks:
+            x1, _, x2, y2 = (float(value) for value in row.xyxy)
+            self._points.setdefault(row.id, deque()).append((time_s, (x1 + x2) / 2, y2))
+        oldest = time_s - self.keep_s
+        for identity, points in list(self._points.items()):
+            while points and points[0][0] < oldest:
+                points.popleft()
+            if not points:
+                del self._points[identity]
+
+    def of(self, tracks: Tracks) -> dict[int, list[Point]]:
+        """Points of the identities in `tracks`, oldest first."""
+        return {int(i): [(x, y) for _, x, y in self._points.get(int(i), ())] for i in tracks.id}
+
+
+def caption(frame: Frame, tracks: Tracks) -> str:
+    """The line in the corner."""
+    proposed = int(tracks.proposed.sum())
+    people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
+    return f"frame {frame.index + 1}  {people}" + (f", {proposed} proposed" if proposed else "")
+
+
+def identity_colour(identity: int) -> Colour:
+    """A stable bright BGR colour: steps of the golden ratio keep neighbouring numbers far apart on the colour wheel."""
+    hue = (identity * GOLDEN_RATIO) % 1.0
+    saturation = (0.95, 0.65, 0.8)[identity % 3]
+    value = (1.0, 0.95, 0.75)[identity // 3 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def annotate(
+    image: ImageArray, tracks: Tracks, trails: Mapping[int, Sequence[Point]] | None = None, *, caption: str = ""
+) -> ImageArray:
+    """A copy of the image (H, W, 3) BGR with tracks drawn on it; lines and letters grow with the image.
+
+    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner. `trails` holds foot
+    points per identity, oldest first; they fade towards the past.
+    """
+    picture = image.copy()
+    thickness = max(1, round(min(image.shape[:2]) / 360))
+    letter = max(0.35, min(image.shape[:2]) / 1300)
+    for row in tracks:
+        _draw_trail(picture, (trails or {}).get(row.id, ()), identity_colour(row.id), thickness)
+    for row in tracks:
+        _draw_box(picture, row, thickness)
+    for row in tracks:  # labels last: a neighbour's box must not cross a number
+        x1, y1 = _corners(row)[:2]
+        _draw_label(picture, str(row.id), (x1, y1), identity_colour(row.id), letter, thickness)
+    if caption:
+        _draw_label(picture, caption, (4 * thickness, image.shape[0]), (32, 32, 32), letter, thickness)
+    return picture
+
+
+def _corners(row: TrackRow) -> tuple[int, int, int, int]:
+    # Far outside the picture OpenCV's integers overflow.
+    x1, y1, x2, y2 = (round(float(value)) for value in np.clip(np.nan_to_num(row.xyxy), -20000, 20000))
+    return x1, y1, x2, y2
+
+
+def _draw_box(picture: ImageArray, row: TrackRow, thickness: int) -> None:
+    import cv2
+
+    colour = identity_colour(row.id)
+    x1, y1, x2, y2 = _corners(row)
+    if row.source != Source.PROPOSED:
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
+        return
+    dash = 5 * thickness
+    for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+        length = math.dist(start, end)
+        for at in np.arange(0.0, length, 2 * dash):
+            a, b = at / length, min(1.0, (at + dash) / length)
+            cv2.line(picture, _between(start, end, a), _between(start, end, b), colour, thickness)
+    half = 3 * thickness
+    diamond = np.array([(x2 - half, y1), (x2, y1 - half), (x2 + half, y1), (x2, y1 + half)], np.int32)
+    cv2.fillConvexPoly(picture, diamond, colour, cv2.LINE_AA)
+
+
+def _between(start: Point, end: Point, share: float) -> tuple[int, int]:
+    return round(start[0] + share * (end[0] - start[0])), round(start[1] + share * (end[1] - start[1]))
+
+
+def _draw_trail(picture: ImageArray, points: Sequence[Point], colour: Colour, thickness: int) -> None:
+    """Fading without a second image: each piece mixes its colour with the pixel under its middle."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    for number, (start, end) in enumerate(pairwise(points), start=1):
+        middle = _between(start, end, 0.5)
+        if not (0 <= middle[0] < width and 0 <= middle[1] < height):
+            continue
+        share = number / len(points)
+        under = picture[middle[1], middle[0]]
+        mixed = [share * over + (1 - share) * float(below) for over, below in zip(colour, under, strict=True)]
+        cv2.line(picture, _between(start, end, 0), _between(start, end, 1), mixed, thickness, cv2.LINE_AA)
+
+
+def _draw_label(
+    picture: ImageArray, text: str, corner: tuple[int, int], background: Colour, letter: float, thickness: int
+) -> None:
+    """Text on a filled plate that stands on `corner` (its lower left), pushed back into the picture."""
+    import cv2
+
+    font, stroke = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(letter * 1.8))
+    (text_width, text_height), _ = cv2.getTextSize(text, font, letter, stroke)
+    pad = 2 + thickness
+    plate_width, plate_height = text_width + 2 * pad, text_height + 2 * pad
+    x = min(max(corner[0], 0), max(picture.shape[1] - plate_width, 0))
+    y = min(max(corner[1] - plate_height, 0), max(picture.shape[0] - plate_height, 0))
+    blue, green, red = background
+    bright = 0.114 * blue + 0.587 * green + 0.299 * red > 140  # ITU-R BT.601 luma
+    cv2.rectangle(picture, (x, y), (x + plate_width, y + plate_height), background, cv2.FILLED)
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(picture, text, (x + pad, y + pad + text_height), font, letter, ink, stroke, cv2.LINE_AA)
