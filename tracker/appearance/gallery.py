@@ -72,19 +72,20 @@ class Gallery:
         """(n, D) mean direction of each slot's entries, unit rows; zeros where there are none."""
         sums = self._sums[slots]
         norm = np.linalg.norm(sums, axis=1, keepdims=True)
-        return np.divide(sums, norm, out=np.zeros_like(sums), where=norm > 1e-12).astype(np.float32)
+        unit = np.divide(sums, norm, out=np.zeros_like(sums), where=norm > 1e-12)
+        return np.asarray(unit, np.float32)
 
     def dist_mean(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Distance of (N, D) embeddings to the mean of each slot: (n, N); 1 (no likeness) where a slot is empty."""
         if self.dim == 0:
             return np.ones((len(slots), len(embeddings)))
-        return (1.0 - self.means(slots) @ embeddings.T).astype(np.float64)
+        return np.asarray(1.0 - self.means(slots) @ embeddings.T, np.float64)
 
     def dist_pairs(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Pair by pair, the distance of embedding i to the mean of slot i: (n,); 1 where the slot is empty."""
         if self.dim == 0:
             return np.ones(len(slots))
-        return 1.0 - np.einsum("nd,nd->n", self.means(slots), embeddings).astype(np.float64)
+        return np.asarray(1.0 - np.einsum("nd,nd->n", self.means(slots), embeddings), np.float64)
 
     def dist_min(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Distance of (N, D) embeddings to the nearest entry of each slot: (n, N); +inf where a slot is empty."""

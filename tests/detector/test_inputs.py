@@ -1,0 +1,134 @@
+"""Whatever a user holds becomes the same rows in the same order, or an error that names the row."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker.detector.inputs import as_detections
+from tracker.errors import DetectionError
+from tracker.types import Detections
+
+BOX = [10.0, 20.0, 30.0, 60.0]
+
+
+@pytest.mark.parametrize("nothing", [None, [], (), np.zeros(0), *(np.zeros((0, k)) for k in (4, 5, 6))])
+def test_nothing_is_empty_with_full_rank(nothing):
+    dets = as_detections(nothing)
+    assert (dets.boxes.shape, dets.scores.shape, dets.classes.shape) == ((0, 4), (0,), (0,))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("columns", [4, 5, 6])
+def test_tables_of_any_number_type(dtype, columns):
+    table = np.array([[10, 20, 30, 60, 1, 7], [0, 0, 5, 9, 0, 2]])[:, :columns]
+    dets = as_detections(table.astype(dtype))
+    np.testing.assert_array_equal(dets.boxes, table[:, :4])
+    np.testing.assert_array_equal(dets.scores, table[:, 4] if columns > 4 else [1, 1])
+    np.testing.assert_array_equal(dets.classes, table[:, 5] if columns > 5 else [0, 0])
+    assert (dets.boxes.dtype, dets.scores.dtype, dets.classes.dtype) == (np.float64, np.float64, np.int64)
+    np.testing.assert_array_equal(as_detections(table.tolist()).boxes, dets.boxes)
+
+
+def test_the_result_does_not_share_memory_with_the_input():
+    table = np.array([BOX])
+    dets = as_detections(table)
+    table[:] = -1
+    np.testing.assert_array_equal(dets.boxes, [BOX])
+
+
+class Tensor:
+    """As much of a torch tensor on a GPU as matters: no array until .cpu().numpy()."""
+
+    def __init__(self, values, where="cuda"):
+        self.values, self.where = values, where
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert cuda device type tensor to numpy")
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return Tensor(self.values, "cpu")
+
+    def numpy(self):
+        assert self.where == "cpu"
+        return np.array(self.values)
+
+
+@pytest.mark.parametrize("wrap", [np.array, Tensor])
+@pytest.mark.parametrize("names", [("confidence", "class_id"), ("conf", "cls")])
+def test_objects_with_xyxy(wrap, names):
+    columns = {names[0]: wrap([0.5]), names[1]: wrap([3.0])}
+    dets = as_detections(SimpleNamespace(xyxy=wrap([BOX]), data=wrap([[*BOX, 0.5, 3.0]]), **columns))
+    np.testing.assert_array_equal(dets.boxes, [BOX])
+    np.testing.assert_array_equal(dets.scores, [0.5])
+    np.testing.assert_array_equal(dets.classes, [3])
+    assert dets.features is None
+
+
+def test_objects_may_lack_scores_and_classes_and_bring_embeddings():
+    data = {"embedding": np.array([[3.0, 4.0]])}
+    dets = as_detections(SimpleNamespace(xyxy=np.array([BOX]), confidence=None, class_id=None, data=data))
+    np.testing.assert_array_equal(dets.scores, [1.0])
+    np.testing.assert_array_equal(dets.classes, [0])
+    np.testing.assert_allclose(dets.features, [[0.6, 0.8]], rtol=1e-6)
+    assert dets.features.dtype == np.float32
+
+
+def test_our_own_detections_are_checked_too():
+    dets = Detections(np.array([BOX]), np.array([0.25]), np.array([2]))
+    np.testing.assert_array_equal(as_detections(dets).scores, [0.25])
+    with pytest.raises(DetectionError, match="detection 0"):
+        as_detections(Detections(np.array([BOX]), np.array([np.nan]), np.array([2])))
+
+
+@pytest.mark.parametrize(
+    ("dets", "words"),
+    [
+        (BOX, r"shape \(4,\).*one box has shape \(1, 4\)"),
+        (np.zeros((2, 3)), r"shape \(2, 3\).*\(N, 4\)"),
+        (np.zeros((2, 7)), r"shape \(2, 7\)"),
+        (np.zeros((2, 4, 1)), r"shape \(2, 4, 1\)"),
+        (5.0, r"shape \(\)"),
+        ([BOX, [1, 2, 3]], "rows of numbers of one length, got list"),
+        ("boxes", "rows of numbers"),
+        ([[*BOX, "high"]], "rows of numbers"),
+        ([BOX, [1, np.nan, 3, 4]], r"detection 1 has the box \(1, nan, 3, 4\).*finite"),
+        ([[1, 2, np.inf, 4]], r"detection 0 has the box \(1, 2, inf, 4\)"),
+        ([BOX, BOX, [30, 20, 10, 60]], r"detection 2 has the box \(30, 20, 10, 60\); expected x2 > x1"),
+        ([[5, 5, 5, 9]], r"detection 0 has the box \(5, 5, 5, 9\)"),
+        ([[*BOX, 1.5]], r"detection 0 has the score 1\.5; expected 0 to 1"),
+        ([[*BOX, -0.1]], r"score -0\.1"),
+        ([[*BOX, np.nan]], "score nan"),
+        ([[*BOX, 0.5, 1.5]], r"class 1\.5"),
+        ([[*BOX, 0.5, np.nan]], "class nan"),
+        (SimpleNamespace(xyxy=np.zeros((2, 5))), r"boxes have shape \(2, 5\)"),
+        (SimpleNamespace(xyxy=[BOX], conf=[0.1, 0.2]), r"scores have shape \(2,\); expected \(1,\)"),
+        (SimpleNamespace(xyxy=[BOX], class_id=[[1]]), r"classes have shape \(1, 1\)"),
+        (SimpleNamespace(xyxy=[BOX], data={"embedding": np.ones((2, 8))}), r"embeddings have shape \(2, 8\)"),
+        (SimpleNamespace(xyxy=[BOX], data={"embedding": np.zeros((1, 8))}), "embedding of detection 0 has length 0"),
+    ],
+)
+def test_mistakes_are_named(dets, words):
+    with pytest.raises(DetectionError, match=words) as caught:
+        as_detections(dets)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.lists(st.lists(st.floats(width=32), min_size=6, max_size=6), min_size=1, max_size=4))
+def test_rows_pass_unchanged_or_the_first_bad_row_is_named(rows):
+    bad_box = [not (np.isfinite(r[:4]).all() and r[2] > r[0] and r[3] > r[1]) for r in rows]
+    bad_score = [not -1e-6 <= r[4] <= 1 + 1e-6 for r in rows]
+    bad_class = [not (abs(r[5]) < 2**31 and r[5] == np.floor(r[5])) for r in rows]
+    for bad in (bad_box, bad_score, bad_class):
+        if any(bad):
+            with pytest.raises(DetectionError, match=f"detection {bad.index(True)} "):
+                as_detections(rows)
+            return
+    np.testing.assert_array_equal(as_detections(rows).boxes, np.array(rows)[:, :4])

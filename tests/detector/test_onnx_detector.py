@@ -1,0 +1,180 @@
+"""The ONNX detector against hand-made models that answer with known tensors, and slow loops that decode them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tracker.detector.onnx import COCO_NAMES, OnnxDetector, letterbox
+from tracker.errors import DetectionError, ModelError
+from tracker.types import Frame
+
+H, W = 64, 96  # of the network
+POINTS = [(s, x, y) for s in (8, 16, 32) for y in range(H // s) for x in range(W // s)]  # as YOLOX orders them
+
+
+@pytest.fixture
+def model(tmp_path):
+    def save(output, names=None, input_shape=(1, 3, H, W), dtype=TensorProto.FLOAT, path="model.onnx"):
+        """Answers `output` whatever it sees; a sum over the input times 0 keeps the input in use."""
+        output = np.asarray(output, np.float32)
+        nodes = [
+            helper.make_node("ReduceSum", ["images"], ["sum"], keepdims=0),
+            helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+            helper.make_node("Add", ["answer", "nothing"], ["output"]),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "constant",
+            [helper.make_tensor_value_info("images", dtype, input_shape)],
+            [helper.make_tensor_value_info("output", TensorProto.FLOAT, output.shape)],
+            [numpy_helper.from_array(output, "answer"), numpy_helper.from_array(np.zeros((), np.float32), "zero")],
+        )
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        if names is not None:
+            helper.set_model_props(proto, {"names": str(names)})
+        onnx.save(proto, tmp_path / path)
+        return tmp_path / path
+
+    return save
+
+
+def frame(width=192, height=128):
+    return Frame(0, 0.0, np.zeros((height, width, 3), np.uint8), width, height)
+
+
+def yolox_loops(raw, scale, score):
+    """Decoded the slow way, in source pixels: every point, every step by hand."""
+    found = []
+    for (stride, x, y), row in zip(POINTS, raw, strict=True):
+        cx, cy = (row[0] + x) * stride / scale, (row[1] + y) * stride / scale
+        w, h = math.exp(row[2]) * stride / scale, math.exp(row[3]) * stride / scale
+        if row[4] * row[5] >= score:
+            found.append([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, row[4] * row[5]])
+    return np.array(sorted(found, key=lambda r: -r[4]))
+
+
+def test_yolox_agrees_with_a_loop_over_the_points(model):
+    rng = np.random.default_rng(1)
+    raw = np.column_stack([rng.uniform(0.4, 0.6, (len(POINTS), 2)), rng.normal(-1.2, 0.1, (len(POINTS), 2))])
+    raw = np.column_stack([raw, rng.uniform(0, 1, (len(POINTS), 81))]).astype(np.float32)
+    detector = OnnxDetector(model(raw[None]), score=0.3, nms_iou=0.999, device="cpu")
+    assert detector.layout == "yolox"
+    found, expected = detector.detect(frame()), yolox_loops(raw, scale=0.5, score=0.3)
+    inside = np.clip(expected[:, :4], 0, [192, 128, 192, 128])
+    np.testing.assert_allclose(found.boxes, inside, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found.scores, expected[:, 4], rtol=1e-5)
+
+
+def yolo_answer(*boxes, classes=80):
+    """boxes: (cx, cy, w, h, class, score) in input pixels."""
+    answer = np.zeros((1, 4 + classes, len(POINTS)), np.float32)
+    for column, (cx, cy, w, h, number, score) in enumerate(boxes):
+        answer[0, :4, column * 5] = cx, cy, w, h
+        answer[0, 4 + number, column * 5] = score
+    return answer
+
+
+def test_yolo_boxes_leave_the_centred_letterbox(model):
+    detector = OnnxDetector(model(yolo_answer((48, 32, 10, 20, 0, 0.9), (48, 32, 10, 20, 2, 0.95))), device="cpu")
+    assert detector.layout == "yolo"
+    # A square of 128 becomes 64 x 64 in the middle of 64 x 96: 16 columns of grey on the left.
+    found = detector.detect(frame(128, 128))
+    np.testing.assert_allclose(found.boxes, [[(43 - 16) * 2, 44, (53 - 16) * 2, 84]], atol=1e-4)
+    np.testing.assert_allclose(found.scores, [0.9], rtol=1e-6)
+
+
+def test_overlapping_boxes_of_one_class_become_one_and_of_two_stay(model):
+    answer = yolo_answer((48, 32, 10, 20, 0, 0.9), (48, 32, 10, 21, 0, 0.8), (48, 32, 10, 20, 2, 0.7))
+    both = OnnxDetector(model(answer), classes=("person", "car"), device="cpu").detect(frame())
+    np.testing.assert_array_equal(both.classes, [0, 2])
+    np.testing.assert_allclose(both.scores, [0.9, 0.7], rtol=1e-6)
+
+
+def test_end2end_rows(model):
+    answer = np.zeros((1, 30, 6))
+    answer[0, :3] = [[10, 10, 20, 30, 0.8, 0], [0, 0, 9, 9, 0.9, 2], [90, 50, 120, 90, 0.5, 0]]
+    found = OnnxDetector(model(answer), device="cpu").detect(frame())
+    np.testing.assert_allclose(found.boxes, [[20, 20, 40, 60], [180, 100, 192, 128]], atol=1e-4)
+
+
+def test_a_broken_number_of_the_model_is_no_detection(model):
+    answer = yolo_answer((48, 32, 10, 20, 0, 0.9), (np.nan, 3, 4, 5, 0, 0.9), (20, 20, -5, 5, 0, 0.9))
+    assert len(OnnxDetector(model(answer), device="cpu").detect(frame())) == 1
+
+
+@pytest.mark.parametrize("classes", [("person",), (0,), ("0",), "Person"])
+def test_classes_by_name_or_number(model, classes):
+    answer = yolo_answer((48, 32, 10, 20, 0, 0.9), (20, 20, 8, 8, 1, 0.9))
+    assert len(OnnxDetector(model(answer), classes=classes, device="cpu").detect(frame())) == 1
+
+
+def test_names_come_from_the_metadata(model):
+    path = model(yolo_answer((48, 32, 10, 20, 2, 0.9), classes=3), names={0: "car", 1: "dog", 2: "pedestrian"})
+    assert list(OnnxDetector(path, classes=["pedestrian"], device="cpu").detect(frame()).classes) == [2]
+    with pytest.raises(ModelError, match="no class 'person'; there are: car, dog, pedestrian, or numbers"):
+        OnnxDetector(path, device="cpu")
+    with pytest.raises(ModelError, match="no class 3"):
+        OnnxDetector(path, classes=[3], device="cpu")
+
+
+def test_a_model_with_one_class_knows_people(model):
+    path = model(yolo_answer((48, 32, 10, 20, 0, 0.9), classes=1), names={0: "head"})
+    assert len(OnnxDetector(path, device="cpu").detect(frame())) == 1
+
+
+def test_an_open_input_size_follows_the_frame(model):
+    path = model(yolo_answer(), input_shape=(1, 3, "height", "width"))
+    detector = OnnxDetector(path, size=96, device="cpu")
+    assert detector._input_size(1080, 1920) == (64, 96)
+    assert OnnxDetector(path, size=(64, 96), device="cpu")._input_size(500, 100) == (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "words"),
+    [
+        ((1, 1000), "auto", r"'output' has shape \(1, 1000\).*\(1, 126, 5 \+ classes\).*\(1, 4 \+ classes, 126\)"),
+        ((2, 84, 126), "auto", r"shape \(2, 84, 126\)"),
+        ((1, 84, 126), "yolox", r"shape \(1, 84, 126\).*expected \(1, 126, 5 \+ classes\) for raw YOLOX"),
+        ((1, 126, 85), "yolo", r"expected \(1, 4 \+ classes, 126\) for YOLO"),
+    ],
+)
+def test_another_layout_is_refused_with_both_shapes(model, shape, layout, words):
+    with pytest.raises(ModelError, match=words):
+        OnnxDetector(model(np.zeros(shape)), layout=layout, device="cpu")
+
+
+def test_another_input_is_refused(model):
+    with pytest.raises(ModelError, match=r"expected one float input \(1, 3, height, width\), found inputs 'images'"):
+        OnnxDetector(model(np.zeros((1, 84, 126)), input_shape=(1, 1, H, W)), device="cpu")
+    with pytest.raises(ModelError, match="unknown detector layout 'ssd'"):
+        OnnxDetector(model(np.zeros((1, 84, 126))), layout="ssd", device="cpu")
+
+
+def test_a_frame_without_picture_is_named(model):
+    with pytest.raises(DetectionError, match="frame 7 has no picture"):
+        OnnxDetector(model(yolo_answer()), device="cpu").detect(Frame(7, 0.0, None, 10, 10))
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("size", [(64, 96), (96, 64), (50, 131), (500, 20)])
+def test_letterbox_keeps_the_place_of_every_corner(centred, size):
+    """A white picture: grey outside, white inside, and the corners of white map to the corners of the source."""
+    image = np.full((*size, 3), 255, np.uint8)
+    blob, placed = letterbox(image, H, W, centred=centred)
+    assert blob.shape == (1, 3, H, W)
+    assert set(np.unique(blob)) <= {114.0, 255.0}
+    y, x = np.nonzero(blob[0, 0] == 255)
+    white = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], dtype=float)
+    np.testing.assert_allclose(placed.to_source(white), [[0, 0, size[1], size[0]]], atol=1e-9)
+    if not centred:
+        assert (placed.left, placed.top) == (0, 0)
+
+
+def test_coco_has_eighty_names():
+    assert len(set(COCO_NAMES)) == 80
+    assert (COCO_NAMES[0], COCO_NAMES[2], COCO_NAMES[79]) == ("person", "car", "toothbrush")

@@ -1,0 +1,17 @@
+"""What the engine asks of a detector."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tracker.types import Detections, Frame
+
+
+class Detector(Protocol):
+    """Finds people in one frame. Deterministic: the same frame gives the same detections."""
+
+    name: str  # for the summary, such as "HOG" or the model's file name
+
+    def detect(self, frame: Frame) -> Detections:
+        """Boxes in pixels of the frame, scores in [0, 1]; no detection is an empty `Detections`."""
+        ...

@@ -1,0 +1,147 @@
+"""Detections as users have them -> `Detections`: arrays, lists, and objects of the libraries that people know.
+
+Nothing is cropped, sorted or dropped: row i of what came in is row i of what goes on, or an error names it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.errors import DetectionError
+from tracker.types import BoolArray, Detections, FeatureArray, FloatArray, IntArray
+
+_SHAPES = "expected (N, 4) x1, y1, x2, y2, (N, 5) with a score, or (N, 6) with a score and a class"
+_SCORE_SLACK = 1e-6  # float32 networks write 1.0000001
+
+
+def as_detections(dets: Any) -> Detections:
+    """Detections of one frame from whatever a user holds.
+
+    dets: None or [] for no detection; an array or list of shape (N, 4), (N, 5) or (N, 6) with columns x1, y1, x2, y2,
+    score, class; `Detections`; or an object with `.xyxy`, such as supervision.Detections (`.confidence`, `.class_id`,
+    `.data["embedding"]`) and ultralytics' Boxes (`.conf`, `.cls`), whose columns may be None or torch tensors.
+    A missing score is 1, a missing class 0. Raises DetectionError with the shape, or with the row and the box.
+    """
+    if dets is None:
+        return Detections.empty()
+    if isinstance(dets, Detections):
+        return _checked(dets.boxes, dets.scores, dets.classes, dets.features)
+    if hasattr(dets, "xyxy"):
+        return _from_object(dets)
+    return _from_table(dets)
+
+
+def _from_table(dets: Any) -> Detections:
+    table = _numbers("detections", dets)
+    if table.shape == (0,):
+        return Detections.empty()
+    if table.ndim != 2 or table.shape[1] not in (4, 5, 6):
+        hint = "; one box has shape (1, 4)" if table.shape in ((4,), (5,), (6,)) else ""
+        raise DetectionError(f"detections have shape {table.shape}; {_SHAPES}{hint}")
+    scores = table[:, 4] if table.shape[1] > 4 else None
+    classes = table[:, 5] if table.shape[1] > 5 else None
+    return _checked(table[:, :4], scores, classes, None)
+
+
+def _from_object(dets: Any) -> Detections:
+    boxes = _numbers(".xyxy", dets.xyxy)
+    if boxes.shape == (0,):
+        boxes = boxes.reshape(0, 4)
+    scores, classes = _first(dets, "confidence", "conf"), _first(dets, "class_id", "cls")
+    data = getattr(dets, "data", None)
+    # ultralytics calls its raw tensor `data` too: only a dictionary has names in it.
+    features = data.get("embedding") if isinstance(data, dict) else None
+    return _checked(boxes, scores, classes, features)
+
+
+def _first(dets: Any, *names: str) -> Any:
+    for name in names:
+        value = getattr(dets, name, None)
+        if value is not None:
+            return value
+    return None
+
+
+def _checked(boxes: FloatArray, scores: Any, classes: Any, features: Any) -> Detections:
+    boxes = _numbers("boxes", boxes)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise DetectionError(f"boxes have shape {boxes.shape}; expected (N, 4): x1, y1, x2, y2")
+    n = len(boxes)
+    _check_boxes(boxes)
+    return Detections(boxes, _scores(scores, n), _classes(classes, n), _features(features, n))
+
+
+def _check_boxes(boxes: FloatArray) -> None:
+    finite: BoolArray = np.asarray(np.isfinite(boxes).all(axis=1))
+    with np.errstate(invalid="ignore"):
+        upright = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    wrong = np.flatnonzero(~(finite & upright))
+    if len(wrong):
+        row = int(wrong[0])
+        problem = "x2 > x1 and y2 > y1" if finite[row] else "finite numbers"
+        text = ", ".join(f"{value:g}" for value in boxes[row])
+        raise DetectionError(f"detection {row} has the box ({text}); expected {problem}")
+
+
+def _scores(scores: Any, n: int) -> FloatArray:
+    if scores is None:
+        return np.ones(n)
+    column = _column("scores", scores, n)
+    wrong = np.flatnonzero(~((column >= -_SCORE_SLACK) & (column <= 1 + _SCORE_SLACK)))  # true for NaN as well
+    if len(wrong):
+        raise DetectionError(f"detection {int(wrong[0])} has the score {column[wrong[0]]:g}; expected 0 to 1")
+    return np.clip(column, 0.0, 1.0)
+
+
+def _classes(classes: Any, n: int) -> IntArray:
+    if classes is None:
+        return np.zeros(n, np.int64)
+    column = _column("classes", classes, n)
+    with np.errstate(invalid="ignore"):
+        wrong = np.flatnonzero(~((column == np.floor(column)) & (np.abs(column) < 2**31)))
+    if len(wrong):
+        raise DetectionError(f"detection {int(wrong[0])} has the class {column[wrong[0]]:g}; expected a whole number")
+    return column.astype(np.int64)
+
+
+def _features(features: Any, n: int) -> FeatureArray | None:
+    """(n, D) float32, rows brought to length 1: cosine distances assume it."""
+    if features is None:
+        return None
+    table = _numbers("embeddings", features)
+    if table.ndim != 2 or len(table) != n or (n > 0 and table.shape[1] == 0):
+        if n == 0 and table.size == 0:
+            return None
+        raise DetectionError(f"embeddings have shape {table.shape}; expected ({n}, D), one row for each detection")
+    length = np.linalg.norm(table, axis=1)
+    wrong = np.flatnonzero(~(np.isfinite(length) & (length > 0)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DetectionError(f"the embedding of detection {row} has length {length[row]:g}; expected a positive one")
+    unit: FeatureArray = (table / length[:, None]).astype(np.float32)
+    return unit
+
+
+def _column(name: str, values: Any, n: int) -> FloatArray:
+    column = _numbers(name, values)
+    if column.shape != (n,):
+        raise DetectionError(f"{name} have shape {column.shape}; expected ({n},), one for each box")
+    return column
+
+
+def _numbers(name: str, values: Any) -> FloatArray:
+    """A new float64 array from arrays, lists, and torch tensors on any device."""
+    for method in ("detach", "cpu", "numpy"):
+        if not isinstance(values, np.ndarray) and hasattr(values, method):
+            values = getattr(values, method)()
+    try:
+        array: NDArray[Any] = np.asarray(values)
+        if array.dtype.kind not in "fiub" and array.size:
+            raise TypeError(f"dtype {array.dtype}")
+        return np.array(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        kind = type(values).__name__
+        raise DetectionError(f"{name} must be rows of numbers of one length, got {kind}: {_SHAPES}") from error

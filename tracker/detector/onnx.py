@@ -1,0 +1,280 @@
+"""Any YOLOX or YOLO person detector in ONNX: letterbox, inference, decode, non-maximum suppression.
+
+Three layouts of the output are known, C classes, N anchor points (H/s)(W/s) summed over the strides s = 8, 16, 32:
+- "yolox" (1, N, 5 + C): raw YOLOX. With g the point's cell: centre = (xy + g) s, size = exp(wh) s, score = objectness
+  times class. The picture lies at the top left, BGR, 0 to 255.
+- "yolo" (1, 4 + C, N): centre, size in input pixels and class scores. The picture is centred, RGB, 0 to 1.
+- "end2end" (1, N, 6): x1, y1, x2, y2 in input pixels, score, class; the picture as for "yolo".
+
+References: YOLOX: Exceeding YOLO Series in 2021 (Ge et al., 2021), https://arxiv.org/abs/2107.08430
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker import boxes as box_maths
+from tracker.errors import DetectionError, ModelError
+from tracker.onnx_session import open_session
+from tracker.types import Detections, FloatArray, Frame, ImageArray, IntArray
+
+LAYOUTS = ("auto", "yolox", "yolo", "end2end")
+
+# The 80 classes of MS COCO in the order that every detector trained on it uses.
+# fmt: off
+COCO_NAMES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis",
+    "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich",
+    "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed",
+    "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
+    "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)
+# fmt: on
+
+_STRIDES = (8, 16, 32)
+_PAD = 114  # grey of both families' training
+_DEFAULT_SIZE = 640  # of models that leave their input size open
+_MAX_CANDIDATES = 1000  # non-maximum suppression is quadratic; no frame has so many people
+_MAX_LOG_SIZE = 12.0  # exp() of a broken model's output must not overflow
+_DTYPES: dict[str, type[np.floating[Any]]] = {"float": np.float32, "float16": np.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where the picture lies in the network's input: input = source * scale + offset, on each axis."""
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+
+    def to_source(self, boxes: FloatArray) -> FloatArray:
+        """(N, 4) xyxy in input pixels -> source pixels."""
+        offset = np.array([self.left, self.top, self.left, self.top], dtype=np.float64)
+        return np.asarray((boxes - offset) / [self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+
+
+class OnnxDetector:
+    """A detector from a model file.
+
+    classes: names or numbers of what to keep; a model with one class is taken to know people. score: least score.
+    nms_iou: boxes of one class that overlap more are one. size: input of a model that leaves it open, as the long side
+    or (height, width), rounded up to multiples of 32. layout: see the module; "auto" tells it from the output's shape.
+    device, threads: see `open_session`. Raises ModelError where the model cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        classes: Sequence[str | int] = ("person",),
+        score: float = 0.1,
+        nms_iou: float = 0.65,
+        device: str = "auto",
+        size: int | tuple[int, int] | None = None,
+        layout: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        if layout not in LAYOUTS:
+            raise ModelError(f"unknown detector layout {layout!r}; there are: {', '.join(LAYOUTS)}")
+        self._session = open_session(path, device, threads)
+        self.path = self._session.path
+        self.name = self.path.name
+        self.provider = self._session.provider
+        self._score, self._nms_iou = score, nms_iou
+        self._dtype, self._fixed = self._check_input()
+        self._size = size
+        # One run on a grey picture: warms the network up and shows the output's real shape before the video starts.
+        height, width = self._input_size(_DEFAULT_SIZE, _DEFAULT_SIZE)
+        output = self._infer(np.full((1, 3, height, width), _PAD, dtype=np.float32))
+        self.layout = self._layout_of(output, height, width, layout)
+        n_classes = {"yolox": output.shape[2] - 5, "yolo": output.shape[1] - 4, "end2end": 0}[self.layout]
+        self.class_names = self._names(n_classes)
+        self._classes = self._choose(classes, n_classes)
+
+    def detect(self, frame: Frame) -> Detections:
+        """People in the frame, best first, cut to the picture."""
+        if frame.image is None:
+            raise DetectionError(
+                f"frame {frame.index} has no picture: {self.name} needs one; give --detections instead"
+            )
+        height, width = self._input_size(frame.height, frame.width)
+        blob, placed = letterbox(frame.image, height, width, centred=self.layout != "yolox")
+        blob = blob if self.layout == "yolox" else blob[:, ::-1] / np.float32(255)
+        output = self._infer(blob)
+        if self.layout == "yolox":
+            boxes, scores, classes = decode_yolox(output[0], height, width, self._classes, self._score)
+        elif self.layout == "yolo":
+            boxes, scores, classes = decode_yolo(output[0], self._classes, self._score)
+        else:
+            boxes, scores, classes = decode_end2end(output[0], self._classes, self._score)
+        boxes = box_maths.clip(placed.to_source(boxes), frame.width, frame.height)
+        good = np.flatnonzero(box_maths.valid(boxes) & np.isfinite(scores))
+        good = good[np.argsort(-scores[good], kind="stable")][:_MAX_CANDIDATES]
+        boxes, scores, classes = boxes[good], scores[good], classes[good]
+        # Shifted apart by class: boxes of different classes never suppress one another.
+        apart = boxes + (classes * (max(frame.width, frame.height) + 1.0))[:, None]
+        keep = box_maths.nms(apart, scores, self._nms_iou)
+        return Detections(boxes[keep], np.clip(scores[keep], 0.0, 1.0), classes[keep])
+
+    def _infer(self, blob: NDArray[np.float32]) -> NDArray[Any]:
+        output = self._session.run(np.ascontiguousarray(blob, dtype=self._dtype))[0]
+        return output.astype(np.float32, copy=False)
+
+    def _input_size(self, frame_height: int, frame_width: int) -> tuple[int, int]:
+        """(height, width) of the network's input for frames of this size."""
+        size = self._size if self._size is not None else _DEFAULT_SIZE
+        if isinstance(size, int):
+            scale = size / max(frame_height, frame_width)
+            wanted = (frame_height * scale, frame_width * scale)
+        else:
+            wanted = (float(size[0]), float(size[1]))
+        coarse = _STRIDES[-1]
+        open_height, open_width = (max(coarse, math.ceil(side / coarse - 1e-9) * coarse) for side in wanted)
+        return self._fixed[0] or open_height, self._fixed[1] or open_width
+
+    def _check_input(self) -> tuple[type[np.floating[Any]], tuple[int | None, int | None]]:
+        inputs, outputs = self._session.inputs, self._session.outputs
+        found = f"found inputs {', '.join(map(str, inputs))} and outputs {', '.join(map(str, outputs))}"
+        image = inputs[0].shape if len(inputs) == 1 else ()
+        if len(image) != 4 or image[0] not in (1, None) or image[1] not in (3, None) or inputs[0].dtype not in _DTYPES:
+            raise ModelError(f"{self.path}: no detector: expected one float input (1, 3, height, width), {found}")
+        if len(outputs) != 1 or outputs[0].dtype not in _DTYPES:
+            raise ModelError(f"{self.path}: no YOLO or YOLOX detector: expected one float output, {found}")
+        return _DTYPES[inputs[0].dtype], (image[2], image[3])
+
+    def _layout_of(self, output: NDArray[Any], height: int, width: int, asked: str) -> str:
+        points = sum(math.ceil(height / stride) * math.ceil(width / stride) for stride in _STRIDES)
+        shape = output.shape
+        fits = {
+            "yolox": len(shape) == 3 and shape[0] == 1 and shape[1] == points and shape[2] >= 6,
+            # Other strides are as good here: the network has decoded its boxes already.
+            "yolo": len(shape) == 3 and shape[0] == 1 and 5 <= shape[1] < shape[2] and shape[1] != points,
+            "end2end": len(shape) == 3 and shape[0] == 1 and shape[1] != points and shape[2] == 6,
+        }
+        for layout in LAYOUTS[1:]:
+            if fits[layout] and asked in ("auto", layout):
+                return layout
+        expected = {
+            "yolox": f"(1, {points}, 5 + classes) for raw YOLOX",
+            "yolo": f"(1, 4 + classes, {points}) for YOLO",
+            "end2end": "(1, N, 6) with suppression inside",
+        }
+        wanted = " or ".join(expected.values()) if asked == "auto" else expected[asked]
+        name = self._session.outputs[0].name
+        found = f"output {name!r} has shape {shape} for an input of {height} x {width}"
+        raise ModelError(f"{self.path}: {found}; expected {wanted}")
+
+    def _names(self, n_classes: int) -> dict[int, str]:
+        """Class names by number; numbers as text where nobody says them. n_classes 0: the layout does not tell."""
+        try:
+            names = ast.literal_eval(self._session.metadata.get("names", "None"))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            names = None
+        if isinstance(names, (list, tuple)):
+            names = dict(enumerate(names))
+        if isinstance(names, dict) and names and all(isinstance(key, int) for key in names):
+            return {key: str(name) for key, name in sorted(names.items())}
+        if n_classes in (len(COCO_NAMES), 0):
+            return dict(enumerate(COCO_NAMES))
+        return {number: str(number) for number in range(n_classes)}
+
+    def _choose(self, classes: Sequence[str | int], n_classes: int) -> IntArray:
+        if n_classes == 1 or (n_classes == 0 and len(self.class_names) == 1):
+            return np.zeros(1, np.int64)
+        if isinstance(classes, str):
+            classes = (classes,)
+        by_name = {name.lower(): number for number, name in self.class_names.items()}
+        chosen = set()
+        for wanted in classes:
+            number = by_name.get(str(wanted).strip().lower())
+            if number is None and str(wanted).strip().isdecimal():
+                number = int(wanted)
+            known = number in self.class_names if not n_classes else number is not None and number < n_classes
+            if number is None or not known:
+                names = list(self.class_names.values())
+                shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+                raise ModelError(f"{self.path}: no class {wanted!r}; there are: {shown}, or numbers from 0")
+            chosen.add(number)
+        if not chosen:
+            raise ModelError(f"{self.path}: no class was chosen; give names or numbers, such as person")
+        return np.array(sorted(chosen), dtype=np.int64)
+
+
+def letterbox(image: ImageArray, height: int, width: int, *, centred: bool) -> tuple[NDArray[np.float32], Letterbox]:
+    """A picture shrunk or enlarged to fit, on grey: (h, w, 3) uint8 -> (1, 3, height, width) float32 in 0 to 255."""
+    scale = min(height / image.shape[0], width / image.shape[1])
+    fit = round if centred else math.floor  # as either family does in training
+    new_h, new_w = (max(1, int(fit(side * scale + (0 if centred else 1e-9)))) for side in image.shape[:2])
+    left, top = ((width - new_w) // 2, (height - new_h) // 2) if centred else (0, 0)
+    canvas = np.full((height, width, 3), _PAD, dtype=np.uint8)
+    inner = canvas[top : top + new_h, left : left + new_w]
+    inner[...] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    blob = canvas.transpose(2, 0, 1)[None].astype(np.float32)
+    return blob, Letterbox(new_w / image.shape[1], new_h / image.shape[0], left, top)
+
+
+def decode_yolox(
+    output: NDArray[Any], height: int, width: int, classes: IntArray, score: float
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Raw YOLOX output (N, 5 + C) -> boxes (M, 4) xyxy in input pixels, scores (M,), class numbers (M,)."""
+    best, scores = _best(output[:, 5:].T, classes)
+    scores = scores * output[:, 4]
+    keep = np.flatnonzero(scores >= score)
+    cells, strides = _grid(height, width)
+    rows = output[keep].astype(np.float64)
+    stride = strides[keep, None]
+    centre = (rows[:, :2] + cells[keep]) * stride
+    half = np.exp(np.minimum(rows[:, 2:4], _MAX_LOG_SIZE)) * stride / 2
+    return np.concatenate([centre - half, centre + half], axis=1), scores[keep].astype(np.float64), best[keep]
+
+
+def decode_yolo(output: NDArray[Any], classes: IntArray, score: float) -> tuple[FloatArray, FloatArray, IntArray]:
+    """YOLO output (4 + C, N) -> boxes (M, 4) xyxy in input pixels, scores (M,), class numbers (M,)."""
+    best, scores = _best(output[4:], classes)
+    keep = np.flatnonzero(scores >= score)
+    rows = output[:4, keep].T.astype(np.float64)
+    half = rows[:, 2:] / 2
+    boxes = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
+    return boxes, scores[keep].astype(np.float64), best[keep]
+
+
+def decode_end2end(output: NDArray[Any], classes: IntArray, score: float) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Output (N, 6) of x1, y1, x2, y2, score, class -> the rows that count."""
+    numbers = output[:, 5].astype(np.int64)
+    keep = np.flatnonzero((output[:, 4] >= score) & np.isin(numbers, classes))
+    return output[keep, :4].astype(np.float64), output[keep, 4].astype(np.float64), numbers[keep]
+
+
+def _best(scores: NDArray[Any], classes: IntArray) -> tuple[IntArray, NDArray[Any]]:
+    """Of the chosen classes the likeliest one: scores (C, N) -> class numbers (N,), scores (N,).
+
+    Classes not asked for do not compete: a cyclist who looks more like a bicycle is still a person.
+    """
+    if len(classes) == 1:  # the usual case without an argmax over every point
+        return np.full(scores.shape[1], classes[0], dtype=np.int64), scores[classes[0]]
+    chosen = scores[classes]
+    row = chosen.argmax(axis=0)
+    return classes[row], chosen[row, np.arange(chosen.shape[1])]
+
+
+def _grid(height: int, width: int) -> tuple[FloatArray, FloatArray]:
+    """Cell (N, 2) as x, y and stride (N,) of every anchor point: strides ascending, rows of cells from the top left."""
+    cells, strides = [], []
+    for stride in _STRIDES:
+        y, x = np.mgrid[0 : math.ceil(height / stride), 0 : math.ceil(width / stride)]
+        cells.append(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64))
+        strides.append(np.full(x.size, float(stride)))
+    return np.concatenate(cells), np.concatenate(strides)

@@ -1,0 +1,171 @@
+"""Replay of a MOT detection file: `frame, -1, left, top, width, height, score, ...`, one row per box.
+
+Frames and pixels count from 1 in such a file: frame 1 is index 0, and left = 1 is the left edge of the picture.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+
+from tracker.errors import DetectionError
+from tracker.types import Detections, FloatArray, Frame
+
+SCORE_KINDS = ("auto", "probability", "margin", "boosted")
+
+_COLUMNS = "frame, id, left, top, width, height, score"
+_N_REQUIRED, _N_USED = 6, 7
+_MAX_FRAME = 2**31 - 1
+# Where precision is about one half, and how fast it rises, by deciles of the score: DPM and ACF public detections.
+_MARGIN_HALF, _MARGIN_SLOPE = 0.3, 2.0
+_BOOSTED_HALF, _BOOSTED_WIDTH = 25.0, 12.0
+_BOOSTED_FROM = 20.0  # margins of support vector machines stay far below, sums of boosted trees go far above
+
+
+class PublicDetections:
+    """The detections of a file, by frame index.
+
+    path: a MOT det.txt. scores: how to bring its scores to [0, 1], see `scores_to_unit`. width, height: of the video;
+    where given, boxes that have no pixel inside it are left out. Raises DetectionError with the file, the line, what
+    is wrong and what would be right.
+    """
+
+    def __init__(
+        self, path: str | Path, scores: str = "auto", width: int | None = None, height: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.name = self.path.name
+        table = _read(self.path)
+        # MOT files list frames in order, but nothing says they must: stable, so rows of a frame keep their order.
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        try:
+            unit = scores_to_unit(table[:, 6], scores)
+        except DetectionError as error:
+            raise DetectionError(f"{self.path}: {error}") from error
+        self.last_frame = int(table[-1, 0]) - 1  # 0-based index of the last frame with a detection
+        left_top = table[:, 2:4] - 1.0
+        boxes = np.concatenate([left_top, left_top + table[:, 4:6]], axis=1)
+        numbers = table[:, 0].astype(np.int64)
+        inside = (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
+        inside &= boxes[:, 0] < (math.inf if width is None else width)
+        inside &= boxes[:, 1] < (math.inf if height is None else height)
+        if width is not None or height is not None:
+            boxes, unit, numbers = boxes[inside], unit[inside], numbers[inside]
+        self.n_boxes = len(boxes)
+        self._all = Detections(boxes, unit, np.zeros(len(boxes), np.int64))
+        first, start = np.unique(numbers, return_index=True)
+        self._rows = {
+            int(number) - 1: slice(int(begin), int(end))
+            for number, begin, end in zip(first, start, [*start[1:], len(numbers)], strict=True)
+        }
+
+    def detect(self, frame: Frame) -> Detections:
+        return self.at(frame.index)
+
+    def at(self, index: int) -> Detections:
+        """Detections of the frame with this 0-based index."""
+        rows = self._rows.get(index)
+        if rows is None:
+            return Detections.empty()
+        return Detections(self._all.boxes[rows].copy(), self._all.scores[rows].copy(), self._all.classes[rows].copy())
+
+
+def scores_to_unit(scores: FloatArray, kind: str = "auto") -> FloatArray:
+    """Scores of any detector as numbers in [0, 1] that are about 0.5 where every second detection is a person.
+
+    "probability": as they are. "margin": support vector machines such as DPM, about -0.5 .. 4.5. "boosted": sums of
+    boosted trees such as ACF, about 0 .. 140. "auto": by the range of this file; -1 in every row means "no score",
+    which counts as 1.
+    """
+    if kind not in SCORE_KINDS:
+        raise DetectionError(f"unknown kind of scores {kind!r}; there are: {', '.join(SCORE_KINDS)}")
+    if kind == "auto":
+        kind = _kind_of(scores)
+    if kind == "absent":
+        return np.ones_like(scores)
+    if kind == "probability":
+        wrong = (scores < 0) | (scores > 1)
+        if wrong.any():
+            raise DetectionError(f"score {scores[wrong][0]:g} is no probability; expected 0 to 1, or margin or boosted")
+        return scores.copy()
+    # Clipped, so that absurd scores saturate instead of overflowing.
+    if kind == "margin":
+        z = np.clip(_MARGIN_SLOPE * (scores - _MARGIN_HALF), -500, 500)
+    else:
+        z = np.clip((scores - _BOOSTED_HALF) / _BOOSTED_WIDTH, -500, 500)
+    return np.asarray(1.0 / (1.0 + np.exp(-z)))
+
+
+def _kind_of(scores: FloatArray) -> str:
+    if len(scores) == 0 or (scores.min() >= 0 and scores.max() <= 1):
+        return "probability"
+    if (scores == -1).all():
+        return "absent"
+    return "boosted" if scores.max() > _BOOSTED_FROM else "margin"
+
+
+def _read(path: Path) -> FloatArray:
+    """(N, 7) float64, N >= 1: the columns of the file that count, all of them checked."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DetectionError(f"{path}: cannot read detections: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DetectionError(f"{path}: no text file; expected lines of `{_COLUMNS}`") from error
+    if not text.strip():
+        raise DetectionError(f"{path}: the file is empty; expected lines of `{_COLUMNS}`")
+    table = _parse_fast(text)
+    return _parse_lines(path, text) if table is None else table
+
+
+def _parse_fast(text: str) -> FloatArray | None:
+    """All lines at once, or None where any of them needs a closer look."""
+    try:
+        table = np.loadtxt(io.StringIO(text), delimiter=",", comments=None, ndmin=2)
+    except ValueError:
+        return None
+    if table.shape[1] < _N_REQUIRED:
+        return None
+    if table.shape[1] == _N_REQUIRED:
+        table = np.column_stack([table, np.ones(len(table))])
+    table = table[:, :_N_USED]
+    good = np.isfinite(table).all() and (table[:, 4:6] > 0).all()
+    good = good and (table[:, 0] >= 1).all() and (table[:, 0] <= _MAX_FRAME).all()
+    return table if good and (table[:, 0] == np.floor(table[:, 0])).all() else None
+
+
+def _parse_lines(path: Path, text: str) -> FloatArray:
+    rows = []
+    # Not splitlines(): it also breaks at form feeds and the like, and the numbers would not be those of an editor.
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
+        try:
+            if line.strip():
+                rows.append(_parse_line(line))
+        except DetectionError as error:
+            raise DetectionError(f"{path}, line {number}: {error}") from None
+    return np.array(rows)
+
+
+def _parse_line(line: str) -> list[float]:
+    cells = [cell.strip() for cell in line.split(",")]
+    if len(cells) < _N_REQUIRED:
+        raise DetectionError(
+            f"{len(cells)} column{'s' * (len(cells) > 1)}; expected at least 6 with commas: `{_COLUMNS}`"
+        )
+    row = []
+    for name, cell in zip(_COLUMNS.split(", "), cells, strict=False):
+        try:
+            row.append(float(cell))
+        except ValueError:
+            raise DetectionError(f"{name} {cell[:40]!r} is no number; expected `{_COLUMNS}`") from None
+        if not math.isfinite(row[-1]):
+            raise DetectionError(f"{name} is {cell}; expected a finite number")
+    if row[0] != math.floor(row[0]) or not 1 <= row[0] <= _MAX_FRAME:
+        raise DetectionError(f"frame {cells[0]}; expected a whole number, counted from 1")
+    for name, value in (("width", row[4]), ("height", row[5])):
+        if value <= 0:
+            raise DetectionError(f"{name} {value:g}; expected a positive number of pixels")
+    return row if len(row) == _N_USED else [*row, 1.0]
