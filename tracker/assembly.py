@@ -13,6 +13,7 @@ import numpy as np
 
 from tracker.config import TrackerConfig
 from tracker.detector.base import Detector
+from tracker.detector.open import open_detector
 from tracker.engine import Encoder, Engine, Thresholds
 from tracker.errors import ConfigError, DetectionError, SourceError
 from tracker.pipeline import Pipeline
@@ -88,7 +89,7 @@ def as_features(embeddings: Any, n: int) -> FeatureArray:
     bad = np.flatnonzero(~np.isfinite(norm[:, 0]))
     if len(bad):
         raise DetectionError(f"embedding {bad[0]} holds NaN or infinite values")
-    return np.divide(features, norm, out=np.zeros_like(features), where=norm > 0)
+    return np.asarray(np.divide(features, norm, out=np.zeros_like(features), where=norm > 0))
 
 
 def _open_detector(
@@ -99,24 +100,15 @@ def _open_detector(
     classes: tuple[str | int, ...],
 ) -> Detector:
     if detections is not None:
-        from tracker.detector.public import PublicDetections
-
         if str(detections) == "public":
-            found = getattr(source, "detections_path", None)
-            if found is None:
+            detections = getattr(source, "detections_path", None)
+            if detections is None:
                 raise SourceError(f"{source.name}: brings no public detections (det/det.txt); name a file instead")
-            detections = found
-        return PublicDetections(detections)
+        return open_detector(detections=detections)
     if not _has_images(source):
         raise SourceError(f"{source.name}: has no images to find people in; give detections with --detections FILE")
-    if detector is None:
-        from tracker.detector.hog import HogDetector
-
-        return HogDetector()
-    if isinstance(detector, (str, Path)):
-        from tracker.detector.onnx import OnnxDetector
-
-        return OnnxDetector(detector, classes=classes, device=device)
+    if detector is None or isinstance(detector, (str, Path)):
+        return open_detector(model=detector, classes=classes, device=device)
     return detector
 
 

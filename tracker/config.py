@@ -65,7 +65,8 @@ class AssociationConfig:
     appearance_weight: float = 0.5  # 1 - lambda of methods 05 §2.5.4; 0 is plain Kalman + IoU
     min_iou: float = 0.3  # SORT; strong detections
     min_iou_weak: float = 0.5  # ByteTrack's second round
-    gate_chi2: float = 9.4877  # 95 % of chi-square with 4 degrees of freedom, as in Deep SORT
+    gate_chi2: float = 18.4668  # 99.9 % of chi-square with 4 degrees of freedom; overlap gates already, 95 % cost IDF1
+    relink_chi2: float = 9.4877  # B: 95 %, as in Deep SORT
     veto: bool = True  # use A: appearance cancels a pair that would switch identities
     reassociate: bool = True  # use B: appearance finds lost tracks again
     min_gallery: int = 3  # embeddings a track needs before A, B or C trust it (methods 05 §2.5)
@@ -80,6 +81,7 @@ class AssociationConfig:
         _check_range("association.min_iou", self.min_iou, 0, 1)
         _check_range("association.min_iou_weak", self.min_iou_weak, 0, 1)
         _check(self.gate_chi2 > 0, "association.gate_chi2", self.gate_chi2, "> 0")
+        _check(self.relink_chi2 > 0, "association.relink_chi2", self.relink_chi2, "> 0")
         _check(self.min_gallery >= 1, "association.min_gallery", self.min_gallery, ">= 1")
         _check_range("association.veto_quantile", self.veto_quantile, 0, 1)
         _check_range("association.swap_gain", self.swap_gain, 0, 4)

@@ -282,7 +282,7 @@ class Engine:
         link = self.config.association
         ratio = (boxes[:, 3] - boxes[:, 1])[None] / lost.mean[:, 3:4]
         sized = (ratio >= link.min_height_ratio) & (ratio <= link.max_height_ratio)
-        return sized & (self._mahalanobis_sq(lost, boxes) <= link.gate_chi2)
+        return sized & (self._mahalanobis_sq(lost, boxes) <= link.relink_chi2)
 
     def _background_dist(self, image: ImageArray, slots: IntArray, boxes: FloatArray) -> FloatArray:
         """Mean distance of the surroundings of each box to each slot: (n, N); +inf where all lie outside the image."""
@@ -340,7 +340,7 @@ class Engine:
         mean, _ = kalman.correct(bank.mean, bank.cov, bx.xyxy_to_cxcyah(boxes), self.config.motion, factor)
         shown = bx.cxcyah_to_xyxy(mean[:, :4])
         limit = self.config.detection.nms_iou
-        keep: BoolArray = (bx.iou(shown, taken) <= limit).all(axis=1)
+        keep = np.asarray((bx.iou(shown, taken) <= limit).all(axis=1))
         among = bx.iou(shown, shown) > limit
         for row in range(1, len(boxes)):
             keep[row] = keep[row] and not (among[row, :row] & keep[:row]).any()

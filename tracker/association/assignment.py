@@ -14,20 +14,16 @@ def assign(cost: FloatArray) -> tuple[IntArray, IntArray]:
     cost (T, N); +inf forbids a pair. Returns (rows, columns), each (k,), rows ascending; a forbidden pair is never in
     it. Raises ValueError for NaN.
     """
-    allowed = np.isfinite(cost)
     if np.isnan(cost).any():
         raise ValueError("costs must not be NaN")
-    rows = np.flatnonzero(allowed.any(axis=1))
-    columns = np.flatnonzero(allowed.any(axis=0))
-    if len(rows) == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    allowed = np.isfinite(cost)
+    in_row, in_column = allowed.sum(axis=1), allowed.sum(axis=0)  # how many pairs each row and column allows
 
     # A pair whose row and column allow nothing else is a component of its own and surely matched. Most people walk
     # alone, so this leaves a small problem for the cubic method.
-    single = allowed & (allowed.sum(axis=1) == 1)[:, None] & (allowed.sum(axis=0) == 1)[None]
-    sure_rows, sure_columns = np.nonzero(single)
-    rows = np.setdiff1d(rows, sure_rows, assume_unique=True)
-    columns = np.setdiff1d(columns, sure_columns, assume_unique=True)
+    sure_rows, sure_columns = np.nonzero(allowed & (in_row == 1)[:, None] & (in_column == 1)[None])
+    in_row[sure_rows] = in_column[sure_columns] = 0
+    rows, columns = np.flatnonzero(in_row), np.flatnonzero(in_column)
     if len(rows):
         sub, sub_allowed = cost[np.ix_(rows, columns)], allowed[np.ix_(rows, columns)]
         finite = sub[sub_allowed]

@@ -62,7 +62,7 @@ def least_of_others(dist: FloatArray) -> FloatArray:
         return np.full_like(dist, np.inf)
     two: FloatArray = np.partition(dist, 1, axis=0)[:2]
     first = dist.argmin(axis=0)[None] == np.arange(len(dist))[:, None]
-    return np.where(first, two[1], two[0])
+    return np.asarray(np.where(first, two[1], two[0]))
 
 
 def relink_cost(

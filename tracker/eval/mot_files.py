@@ -1,0 +1,175 @@
+"""Readers of MOTChallenge ground truth and result text.
+
+Frames and pixels stay as the files have them, counted from 1: both sides of a comparison are in the same coordinates.
+Ground truth has two layouts. MOT16 and later: 8 or 9 columns, `consider` (7th) and the class (8th); class 1 is the
+pedestrian that counts. MOT15: 7 or 10 columns, no class; a box with a non-zero 7th value counts. A box with
+`consider` = 0 or of the classes in `DISTRACTORS` neither counts as a person nor costs a tracker that found it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from tracker.boxes import ltwh_to_xyxy
+from tracker.errors import TrackletError
+from tracker.types import BoolArray, FloatArray, IntArray
+
+PEDESTRIAN = 1
+DISTRACTORS = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection
+CLASSES = range(1, 14)
+MAX_COLUMNS = 10
+
+_LineCheck: TypeAlias = Callable[[list[float]], str | None]  # what is wrong with a line, or None
+
+
+class MotFileError(TrackletError):
+    """A ground-truth or result file that is missing or cannot be parsed; names the file, the line and the fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxTable:
+    """Boxes of a sequence, one row each, in the order of the file."""
+
+    frame: IntArray  # (R,) from 1
+    id: IntArray  # (R,) unique within a frame
+    boxes: FloatArray  # (R, 4) xyxy, MOT's pixels, which count from 1
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def take(self, rows: BoolArray | IntArray) -> BoxTable:
+        """The same columns, those rows."""
+        return BoxTable(self.frame[rows], self.id[rows], self.boxes[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """All annotated boxes of a sequence and what each means for the score."""
+
+    table: BoxTable
+    counts: BoolArray  # (R,) a person that must be found
+    ignored: BoolArray  # (R,) neither counts nor costs; a box that is neither counts nor ignored costs who reports it
+
+
+def read_ground_truth(path: str | Path) -> GroundTruth:
+    """Ground truth of MOT15, MOT16 or MOT17. Raises MotFileError, also where no box of it counts."""
+    path = Path(path)
+    values = _read_numbers(path, _check_truth_line)
+    table = _table(values)
+    n_columns = values.shape[1]
+    considered = values[:, 6] != 0 if n_columns >= 7 else np.zeros(0, bool)
+    if n_columns in (8, 9):
+        kind = values[:, 7].astype(np.int64)
+        ignored = ~considered | np.isin(kind, DISTRACTORS)
+        counts = considered & (kind == PEDESTRIAN)
+    else:
+        ignored, counts = ~considered, considered
+    if not counts.any():
+        raise MotFileError(f"{path}: no box that counts (pedestrian with a non-zero 7th value)")
+    return GroundTruth(table, counts, ignored)
+
+
+def read_results(path: str | Path) -> BoxTable:
+    """Output of a tracker: frame, id, left, top, width, height, ... An empty file is a tracker that found nobody."""
+    return _table(_read_numbers(Path(path), _check_line))
+
+
+def _table(values: FloatArray) -> BoxTable:
+    return BoxTable(values[:, 0].astype(np.int64), values[:, 1].astype(np.int64), ltwh_to_xyxy(values[:, 2:6]))
+
+
+def _read_numbers(path: Path, check: _LineCheck) -> FloatArray:
+    """(R, C) with C >= 6; every row is sound. The quick way first; only a faulty file is read line by line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise MotFileError(f"{path}: cannot be read: {reason}") from error
+    if not text.strip():
+        return np.zeros((0, 6))
+    try:
+        values = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2, comments=None)
+    except ValueError:
+        values = np.zeros((0, 0))
+    if not _sound(values) or (check is _check_truth_line and not _sound_truth(values)):
+        values = _read_lines(path, text, check)
+    return values
+
+
+def _sound(values: FloatArray) -> bool:
+    """Whether all rows hold what `_check_line` asks for."""
+    if not 6 <= values.shape[1] <= MAX_COLUMNS or not np.isfinite(values).all():
+        return False
+    whole = (values[:, :2] == np.rint(values[:, :2])).all() and np.abs(values[:, :2]).max() < 2**53
+    keys = np.unique(values[:, :2], axis=0)
+    return bool(whole and (values[:, 0] >= 1).all() and (values[:, 4:6] > 0).all() and len(keys) == len(values))
+
+
+def _sound_truth(values: FloatArray) -> bool:
+    return values.shape[1] >= 7 and (values.shape[1] not in (8, 9) or bool(np.isin(values[:, 7], CLASSES).all()))
+
+
+def _read_lines(path: Path, text: str, check: _LineCheck) -> FloatArray:
+    """The same numbers, slowly; raises MotFileError at the first line that is wrong."""
+    rows: list[list[float]] = []
+    first_line: dict[tuple[float, float], int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = line.strip().rstrip(",").split(",")
+        try:
+            row = [float(field) for field in fields]
+        except ValueError:
+            wrong = next(field for field in fields if not _is_number(field))
+            raise MotFileError(f"{path}:{number}: {wrong.strip()!r} is not a number") from None
+        problem = check(row)
+        if problem is None and rows and len(row) != len(rows[0]):
+            problem = f"{len(row)} columns, but {len(rows[0])} in the lines before"
+        key = (row[0], row[1]) if len(row) > 1 else (0.0, 0.0)
+        if problem is None and key in first_line:
+            problem = f"frame {key[0]:.0f} has id {key[1]:.0f} twice, first in line {first_line[key]}"
+        if problem is not None:
+            raise MotFileError(f"{path}:{number}: {problem}")
+        first_line[key] = number
+        rows.append(row)
+    return np.array(rows, dtype=np.float64)
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_line(row: list[float]) -> str | None:
+    """What is wrong with a line, or None."""
+    if not 6 <= len(row) <= MAX_COLUMNS:
+        return f"{len(row)} columns; expected frame, id, left, top, width, height and at most {MAX_COLUMNS - 6} more"
+    if not np.isfinite(row).all():
+        return "a value that is not finite"
+    if row[0] != int(row[0]) or row[0] < 1:
+        return f"frame must be a whole number from 1, got {row[0]:g}"
+    if row[1] != int(row[1]) or max(row[0], abs(row[1])) >= 2**53:
+        return f"id must be a whole number, got {row[1]:g}"
+    if row[4] <= 0 or row[5] <= 0:
+        return f"width and height must be positive, got {row[4]:g} x {row[5]:g}"
+    return None
+
+
+def _check_truth_line(row: list[float]) -> str | None:
+    problem = _check_line(row)
+    if problem is not None:
+        return problem
+    if len(row) < 7:
+        return f"{len(row)} columns; ground truth needs at least 7"
+    if len(row) in (8, 9) and row[7] not in CLASSES:
+        return f"class must be a whole number from {CLASSES[0]} to {CLASSES[-1]}, got {row[7]:g}"
+    return None

@@ -1,0 +1,35 @@
+"""MOTChallenge's preprocessing: who reports a box that neither counts nor costs is neither paid nor fined for it."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from tracker.boxes import iou
+from tracker.eval.mot_files import BoxTable, GroundTruth
+from tracker.types import BoolArray
+
+MIN_IOU = 0.5
+
+
+def prepare(truth: GroundTruth, results: BoxTable) -> tuple[BoxTable, BoxTable]:
+    """The ground truth that counts, and the results without those that matched an ignored box."""
+    return truth.table.take(truth.counts), results.take(~matched_to_ignored(truth, results))
+
+
+def matched_to_ignored(truth: GroundTruth, results: BoxTable) -> BoolArray:
+    """(R,) True for the results to drop.
+
+    In each frame results are matched one to one with *all* ground truth, largest sum of IoU first, pairs of at least
+    MIN_IOU alone. A person in front of a distractor thereby keeps its result, and a second result on it is dropped.
+    """
+    drop = np.zeros(len(results), dtype=bool)
+    for frame in np.intersect1d(truth.table.frame[truth.ignored], results.frame):
+        theirs = np.flatnonzero(truth.table.frame == frame)
+        ours = np.flatnonzero(results.frame == frame)
+        overlap = iou(truth.table.boxes[theirs], results.boxes[ours])
+        overlap[overlap < MIN_IOU] = 0.0
+        rows, columns = linear_sum_assignment(overlap, maximize=True)
+        real = overlap[rows, columns] > 0
+        drop[ours[columns[real]]] = truth.ignored[theirs[rows[real]]]
+    return drop
