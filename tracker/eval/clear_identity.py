@@ -12,7 +12,7 @@ Where motmetrics 1.4.0 breaks, and what stands here instead (tests/eval/test_mot
                                                                                   -> `accumulate`, eval/preprocess.py
     mot.merge_event_dataframes (line 459)      DataFrame.append, gone in pandas 2 -> `combine`: sums of counts
     io.load_motchallenge (`-= (1, 1)`)         deprecated by pandas 3, still works -> eval/mot_files.py
-What is used, the accumulator's update() and the metrics' compute(), works with NumPy 1.26 to 2.4 and pandas 2 and 3.
+What is used, the accumulator's update() and the metrics' compute(), works with NumPy 2.4 and pandas 3.1.
 """
 
 from __future__ import annotations

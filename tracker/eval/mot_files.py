@@ -2,8 +2,9 @@
 
 Frames and pixels stay as the files have them, counted from 1: both sides of a comparison are in the same coordinates.
 Ground truth has two layouts. MOT16 and later: 8 or 9 columns, `consider` (7th) and the class (8th); class 1 is the
-pedestrian that counts. MOT15: 7 or 10 columns, no class; a box with a non-zero 7th value counts. A box with
-`consider` = 0 or of the classes in `DISTRACTORS` neither counts as a person nor costs a tracker that found it.
+pedestrian that counts. MOT15: 7 or 10 columns, no class; a box with a non-zero 7th value counts. A box of the classes
+in `DISTRACTORS` neither counts as a person nor costs a tracker that found it. This is the official evaluation's rule,
+strictly: other boxes that do not count (`consider` = 0) excuse nobody, so that our numbers can stand beside its.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     considered = values[:, 6] != 0 if n_columns >= 7 else np.zeros(0, bool)
     if n_columns in (8, 9):
         kind = values[:, 7].astype(np.int64)
-        ignored = ~considered | np.isin(kind, DISTRACTORS)
+        ignored = np.isin(kind, DISTRACTORS)
         counts = considered & (kind == PEDESTRIAN)
     else:
-        ignored, counts = ~considered, considered
+        ignored, counts = np.zeros_like(considered), considered
     if not counts.any():
         raise MotFileError(f"{path}: no box that counts (pedestrian with a non-zero 7th value)")
     return GroundTruth(table, counts, ignored)

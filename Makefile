@@ -1,0 +1,55 @@
+# Two commands do everything on a machine with Python >= 3.11, make and git: `make demo` and `make test`.
+#   make demo   environment, install, a sample video, `track` on it        SAMPLE=film.avi takes your own copy
+#   make test   environment with the development tools, lint, whole suite   PYTHON=python3.12 chooses the interpreter
+#   make fast   the tests that take no time;  make lint;  make clean
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAINTS := .ci/constraints.txt
+CODE := tracker reid_training tools tests
+
+.PHONY: demo test lint fast clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/demo.py $(if $(SAMPLE),--sample "$(SAMPLE)")
+
+test: lint
+	$(BIN)/python -m pytest
+
+fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The stamps make a second run take no time; a changed pyproject.toml installs again.
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/.created
+	$(PIP) install --quiet -c $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/.created
+	$(PIP) install --quiet -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+# Every candidate is run, not only looked up: a version manager's shim may exist for a Python that is not chosen.
+$(VENV)/.created:
+	@set -e; \
+	good='import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'; \
+	for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python); do \
+	  if "$$python" -c "$$good" >/dev/null 2>&1; then \
+	    echo "environment: $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear $(VENV); touch $@; exit 0; \
+	  fi; \
+	done; \
+	echo "No Python >= 3.11 with its venv module found$(if $(PYTHON), as $(PYTHON))." >&2; \
+	echo "Install one (Debian and Ubuntu: apt install python3 python3-venv), or name it: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3" >&2; \
+	exit 1

@@ -1,0 +1,177 @@
+"""A Kalman + IoU tracker with one object a track, loops and textbook matrices: what the engine is without the metric.
+
+Rules: predict all; keep detections of at least `weak_score` after greedy non-maximum suppression; strong detections go
+to tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first; weak ones to confirmed tracks left
+over (IoU >= min_iou_weak); a strong detection left over begins a tentative track; `confirm_hits` detections in a row
+confirm it and give it the next identity, oldest track first; a miss ends a tentative track at once and a confirmed one
+after `coast_s`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from filterpy.kalman import KalmanFilter
+from scipy.optimize import linear_sum_assignment
+
+from tracker.config import MotionConfig, TrackerConfig
+from tracker.types import Tracks
+
+SLACK_S = 5e-7
+
+
+def iou_of(a, b) -> float:
+    """Intersection over union of two xyxy boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / union
+
+
+def nms_rows(boxes, scores, max_iou: float) -> list[int]:
+    """Greedy: the best box stays, whatever overlaps it by more than max_iou goes, and so on."""
+    left = sorted(range(len(boxes)), key=lambda row: (-scores[row], *boxes[row]))
+    kept = []
+    while left:
+        best, *rest = left
+        kept.append(best)
+        left = [row for row in rest if iou_of(boxes[best], boxes[row]) <= max_iou]
+    return kept
+
+
+def measurement(box) -> np.ndarray:
+    """Centre x, centre y, width / height, height."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    return np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, width / height, height])
+
+
+def textbook_filter(z, config: MotionConfig) -> KalmanFilter:
+    """A filterpy filter for one person, Deep SORT's noise, time in seconds."""
+    kf = KalmanFilter(dim_x=8, dim_z=4)
+    kf.x = np.concatenate([z, np.zeros(4)])[:, None]
+    kf.H = np.eye(4, 8)
+    h, hz = z[3], config.reference_hz
+    position, velocity = 2 * config.position_std * h, 10 * config.velocity_std * h * hz
+    std = [position, position, config.aspect_std, position]
+    std += [velocity, velocity, config.aspect_velocity_std * hz, velocity]
+    kf.P = np.diag(np.square(std))
+    return kf
+
+
+def textbook_predict(kf: KalmanFilter, dt_s: float, config: MotionConfig) -> None:
+    x = kf.x[:, 0]
+    for row, least in ((2, 0.05), (3, 1.0)):
+        if x[row] + dt_s * x[row + 4] < least:
+            kf.x[row + 4, 0] = 0.0  # would turn inside out: it stops shrinking
+    F = np.eye(8)
+    F[:4, 4:] = dt_s * np.eye(4)
+    h, hz = kf.x[3, 0], config.reference_hz
+    position, velocity = config.position_std * h, config.velocity_std * h * hz
+    std = [position, position, config.aspect_std, position]
+    std += [velocity, velocity, config.aspect_velocity_std * hz, velocity]
+    kf.predict(F=F, Q=np.diag(np.square(std)) * dt_s * hz)
+
+
+def textbook_update(kf: KalmanFilter, z, config: MotionConfig, noise_factor: float = 1.0) -> None:
+    position = config.position_std * kf.x[3, 0]
+    std = [position, position, config.aspect_measurement_std, position]
+    kf.update(np.asarray(z)[:, None], R=np.diag(np.square(std)) * noise_factor)
+
+
+class _Track:
+    def __init__(self, box, score, time_s, config):
+        self.id = 0
+        self.hits = 1
+        self.seen_s = time_s
+        self.score = score
+        self.filter = textbook_filter(measurement(box), config.motion)
+        self.waiting = []  # (frame index, box, score) of its tentative frames
+
+    @property
+    def box(self) -> np.ndarray:
+        x, y, aspect, height = self.filter.x[:4, 0]
+        width = aspect * height
+        return np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+
+
+class PlainTracker:
+    """One object a track. `step` gives what is known at once; `late` holds (frame index, id, box, score) rows of
+    earlier frames that the last step made known."""
+
+    def __init__(self, config: TrackerConfig):
+        self.config = config
+        self.tracks: list[_Track] = []
+        self.now_s: float | None = None
+        self.n_ids = 0
+        self.late: list[tuple] = []
+
+    def step(self, index: int, time_s: float, boxes, scores) -> Tracks:
+        detection, life = self.config.detection, self.config.lifecycle
+        dt_s = 0.0 if self.now_s is None else time_s - self.now_s
+        self.now_s = time_s
+        self.late = []
+        for track in self.tracks:
+            textbook_predict(track.filter, dt_s, self.config.motion)
+
+        usable = [row for row in range(len(boxes)) if scores[row] >= detection.weak_score]
+        kept = [usable[k] for k in nms_rows(boxes[usable], scores[usable], detection.nms_iou)]
+        strong = [row for row in kept if scores[row] >= detection.strong_score]
+        weak = [row for row in kept if scores[row] < detection.strong_score]
+
+        active = [t for t in self.tracks if t.id == 0 or time_s - t.seen_s <= life.coast_s + SLACK_S]
+        first = self._pairs(active, strong, boxes, self.config.association.min_iou)
+        rest = [t for t in active if t.id > 0 and all(t is not taken for taken, _ in first)]
+        matched = first + self._pairs(rest, weak, boxes, self.config.association.min_iou_weak)
+        for track, row in matched:
+            textbook_update(track.filter, measurement(boxes[row]), self.config.motion)
+            track.hits += 1
+            track.seen_s = time_s
+            track.score = scores[row]
+
+        seen = [track for track, _ in matched]
+        self.tracks = [
+            t
+            for t in self.tracks
+            if any(t is s for s in seen) or (t.id > 0 and time_s - t.seen_s <= life.coast_s + SLACK_S)
+        ]
+        taken = {row for _, row in matched}
+        born = [_Track(boxes[row], scores[row], time_s, self.config) for row in strong if row not in taken]
+        self.tracks += born
+        shown = seen + born
+
+        for track in self.tracks:
+            if track.id == 0 and track.hits >= life.confirm_hits:
+                self.n_ids += 1
+                track.id = self.n_ids
+                self.late += [(at, track.id, box, score) for at, box, score in track.waiting]
+            elif track.id == 0:
+                track.waiting.append((index, track.box, track.score))
+        return tracks_of([(t.id, t.box, t.score) for t in shown if t.id > 0])
+
+    @staticmethod
+    def _pairs(tracks, rows, boxes, min_iou):
+        if not tracks or not rows:
+            return []
+        forbidden = 1000.0
+        cost = np.full((len(tracks), len(rows)), forbidden)
+        for i, track in enumerate(tracks):
+            for j, row in enumerate(rows):
+                overlap = iou_of(track.box, boxes[row])
+                if overlap >= min_iou:
+                    cost[i, j] = 1 - overlap
+        return [(tracks[i], rows[j]) for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] < 2]
+
+
+def tracks_of(rows) -> Tracks:
+    """`Tracks` from (id, box, score) rows, in the order of the identities."""
+    rows = sorted(rows, key=lambda row: row[0])
+    n = len(rows)
+    return Tracks(
+        np.array([box for _, box, _ in rows]).reshape(n, 4),
+        np.array([who for who, _, _ in rows], np.int64),
+        np.array([score for _, _, score in rows], float),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.uint8),
+    )

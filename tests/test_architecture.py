@@ -1,0 +1,199 @@
+"""Imports go one way (the layout is in the README): an arrow that the layout forbids, or a cycle, fails here.
+
+tracker:        types, errors, boxes, config, onnx_session <- every stage folder <- engine and what joins it <- cli, api
+reid_training:  distances, mining, data, nets <- methods <- train, evaluate, export <- cli
+Imports inside functions count too; those under `if TYPE_CHECKING:` do not, they do not run.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = {"types", "errors", "boxes", "config", "onnx_session"}
+STAGES = {"sources", "detector", "appearance", "motion", "association", "tracks", "proposals", "sinks", "eval"}
+TRAINING_LEVEL = {"distances": 1, "mining": 1, "data": 1, "nets": 1, "methods": 2, "cli": 4}  # others: 3
+TRAINING_SHARED = {"errors", "config", "configs"}
+VAGUE = {"utils.py", "common.py", "misc.py", "helpers.py"}
+FOREIGN = {"tracker": {"torch", "torchvision", "onnx", "reid_training"}, "reid_training": {"tracker"}}
+# Commands join parts, wherever they live.
+COMMANDS = {"tracker.eval.cli"}
+
+
+def modules_of(root: Path, package: str) -> dict[str, Path]:
+    """Dotted name -> file."""
+    found = {}
+    for path in sorted((root / package).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(name: str, path: Path, known: dict[str, Path]) -> set[str]:
+    """What a module imports: dotted names, as deep as a module of `known` goes."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in _running_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                up = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*up, base] if base else up)
+            deep = {f"{base}.{alias.name}" for alias in node.names}
+            found.update(d if d in known else base for d in deep)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            found.update(a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+    return found
+
+
+def _running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for other in node.orelse:
+                yield from [other, *_running_nodes(other)]
+            continue
+        yield node
+        yield from _running_nodes(node)
+
+
+def violations(root: Path) -> list[str]:
+    """Everything the layout forbids, one line each."""
+    wrong = []
+    for package in ("tracker", "reid_training"):
+        known = modules_of(root, package)
+        arrows = {name: imports_of(name, path, known) for name, path in known.items()}
+        for name, path in known.items():
+            if path.name in VAGUE:
+                wrong.append(f"{name}: vague file name {path.name}")
+            for target in sorted(arrows[name]):
+                reason = forbidden(package, name, target)
+                if reason:
+                    wrong.append(f"{name} imports {target}: {reason}")
+        wrong += [f"cycle: {' -> '.join(cycle)}" for cycle in cycles(arrows)]
+    return wrong
+
+
+def forbidden(package: str, name: str, target: str) -> str | None:
+    top = target.split(".")[0]
+    if top in FOREIGN[package]:
+        return f"{package} never imports {top}"
+    if top != package or target == package or name in COMMANDS:
+        return None
+    here, there = [*name.split("."), ""][1], target.split(".")[1]
+    if here in ("", there):
+        return None if here != "methods" else _between_methods(name, target)
+    return _in_tracker(here, there) if package == "tracker" else _in_training(here, there)
+
+
+def _in_tracker(here: str, there: str) -> str | None:
+    if here in SHARED and there not in SHARED:
+        return "shared modules import each other alone"
+    if here in STAGES and there not in SHARED:
+        return "a stage folder imports shared modules alone"
+    if here == "engine" and (there == "eval" or there not in SHARED | STAGES):
+        return "the engine joins stages and knows nobody above it"
+    if there == "cli":
+        return "nothing imports the command"
+    return None
+
+
+def _in_training(here: str, there: str) -> str | None:
+    if there in TRAINING_SHARED:
+        return None
+    if here in TRAINING_SHARED:
+        return "shared modules import each other alone"
+    if TRAINING_LEVEL.get(there, 3) > TRAINING_LEVEL.get(here, 3):
+        return "the arrow points upwards"
+    return None
+
+
+def _between_methods(name: str, target: str) -> str | None:
+    """The contract (base) and the package itself may be known to all; the methods do not know each other."""
+    method, other = name.split(".")[2:3], target.split(".")[2:3]
+    if not method or not other or other == ["base"] or method == other:
+        return None
+    return "methods never import methods"
+
+
+def cycles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Every cycle that a depth-first walk closes."""
+    done: set[str] = set()
+    found: list[list[str]] = []
+
+    def walk(name: str, trail: list[str]) -> None:
+        if name in trail:
+            found.append([*trail[trail.index(name) :], name])
+        elif name not in done:
+            for target in sorted(arrows[name] & arrows.keys()):
+                walk(target, [*trail, name])
+            done.add(name)
+
+    for name in arrows:
+        walk(name, [])
+    return found
+
+
+def test_the_layout_holds():
+    assert violations(ROOT) == []
+
+
+def test_the_walk_sees_the_whole_tree():
+    assert {"tracker.engine", "tracker.boxes", "tracker.eval.cli"} <= modules_of(ROOT, "tracker").keys()
+    assert "tracker.types" in imports_of("tracker.boxes", ROOT / "tracker" / "boxes.py", modules_of(ROOT, "tracker"))
+
+
+# file, its text, and what must be said about it; None: fine
+CASES = [
+    ("tracker/motion/kalman.py", "from tracker.types import X", None),
+    ("tracker/motion/kalman.py", "from tracker import boxes", None),
+    ("tracker/motion/kalman.py", "from tracker.motion import camera", None),
+    ("tracker/motion/kalman.py", "from tracker.tracks.bank import TrackBank", "a stage folder"),
+    ("tracker/motion/kalman.py", "from ..tracks import bank", "a stage folder"),
+    ("tracker/motion/kalman.py", "import tracker.engine", "a stage folder"),
+    ("tracker/motion/kalman.py", "from tracker import engine", "a stage folder"),
+    ("tracker/motion/kalman.py", "def f():\n    from tracker.api import Tracker", "a stage folder"),
+    ("tracker/motion/kalman.py", "def f():\n    import_module('tracker.api')", "a stage folder"),
+    ("tracker/motion/kalman.py", "try:\n    import torch\nexcept ImportError:\n    pass", "never imports torch"),
+    ("tracker/motion/kalman.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tracker.api", None),
+    ("tracker/boxes.py", "from tracker.motion import kalman", "shared modules"),
+    ("tracker/engine.py", "from tracker.motion import kalman", None),
+    ("tracker/engine.py", "import tracker.cli", "the engine"),
+    ("tracker/eval/hota.py", "from tracker.sources import mot", "a stage folder"),
+    ("tracker/eval/cli.py", "def f():\n    from tracker.api import track_video", None),
+    ("tracker/api.py", "from tracker import cli", "nothing imports the command"),
+    ("tracker/api.py", "import reid_training.nets", "never imports reid_training"),
+    ("tracker/utils.py", "", "vague file name"),
+    ("reid_training/train.py", "from tracker.boxes import iou", "never imports tracker"),
+    ("reid_training/methods/bier.py", "from reid_training.methods import base", None),
+    ("reid_training/methods/bier.py", "from reid_training.methods.siamese import Siamese", "methods never import"),
+    ("reid_training/methods/bier.py", "from . import siamese", "methods never import"),
+    ("reid_training/nets/resnet.py", "import reid_training.methods.siamese", "upwards"),
+    ("reid_training/train.py", "from reid_training.methods import siamese", None),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "said"), CASES)
+def test_the_checker_fails_on_a_made_up_tree(tmp_path, file, text, said):
+    present = ["engine", "api", "cli", "boxes", "types", "motion/kalman", "motion/camera", "tracks/bank", "sources/mot"]
+    training = ["methods/base", "methods/siamese", "train"]
+    for name in [*(f"tracker/{p}.py" for p in present), *(f"reid_training/{p}.py" for p in training), file]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "__init__.py").touch()
+        path.touch()
+    (tmp_path / file).write_text(text)
+    found = violations(tmp_path)
+    assert (not found) if said is None else any(said in line for line in found), found
+
+
+def test_a_cycle_is_found(tmp_path):
+    (tmp_path / "tracker" / "motion").mkdir(parents=True)
+    (tmp_path / "tracker" / "motion" / "a.py").write_text("from tracker.motion import b")
+    (tmp_path / "tracker" / "motion" / "b.py").write_text("def f():\n    from tracker.motion.a import g")
+    assert any(line.startswith("cycle: tracker.motion.a -> tracker.motion.b") for line in violations(tmp_path))
