@@ -73,10 +73,10 @@ class Tracker:
         wrong shape or with impossible values; the tracker is then as it was before.
         """
         detections = as_detections(dets)
-        if embeddings is not None:
-            detections = detections.with_features(as_features(embeddings, len(detections)))
-        elif detections.features is not None:
-            detections = detections.with_features(as_features(detections.features, len(detections)))
+        given = detections.features if embeddings is None else embeddings
+        if given is not None:
+            features = as_features(given, len(detections))
+            detections = detections.with_features(features if len(detections) else None)
         image = _as_image(frame)
         time_s = self._next_time(timestamp)
         self._check_one_space(detections, image)
@@ -84,7 +84,9 @@ class Tracker:
             self._attach()
 
         height, width = (0, 0) if image is None else image.shape[:2]
-        tracks = self._engine.step(Frame(self._index, time_s, image, width, height), detections)
+        # Where the caller makes the embeddings, the network never looks: not in a frame without detections either.
+        shown = None if self._given else image
+        tracks = self._engine.step(Frame(self._index, time_s, shown, width, height), detections)
         self._index += 1
         self._time_s = time_s
         return tracks
@@ -106,6 +108,8 @@ class Tracker:
     def _next_time(self, timestamp: float | None) -> float:
         if timestamp is None:
             return 0.0 if self._time_s is None else self._time_s + 1.0 / self.config.default_fps
+        if not isinstance(timestamp, (int, float, np.integer, np.floating)):
+            raise DetectionError(f"a timestamp must be a number of seconds, got {timestamp!r}")
         if not np.isfinite(timestamp) or (self._time_s is not None and timestamp <= self._time_s):
             raise DetectionError(f"timestamps must grow from frame to frame: got {timestamp!r} after {self._time_s!r}")
         return float(timestamp)

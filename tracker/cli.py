@@ -145,6 +145,11 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
         raise ConfigError("no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show")
     if args.out and args.out != "-" and args.video and Path(args.out).resolve() == Path(args.video).resolve():
         raise ConfigError(f"--out and --video name the same file: {args.out}")
+    read = (args.source, args.detections, args.detector, args.reid, args.config)
+    inputs = {Path(name).resolve() for name in read if name}
+    for option, path in (("--out", args.out), ("--video", args.video)):
+        if path and path != "-" and Path(path).resolve() in inputs:
+            raise ConfigError(f"{option} would replace an input: {path}")
     start = perf_counter()
     classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:
@@ -176,6 +181,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
         for path in (args.out, args.video):
             if path and path != "-":
                 print(f"wrote {path}", file=sys.stderr)
+    if pipeline.leftover is not None:
+        print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
     if interrupted.seen:
         print(f"track: interrupted after frame {outputs.tally.n_frames}; the results until there are written",
               file=sys.stderr)  # fmt: skip

@@ -53,7 +53,8 @@ class MotionConfig:
 
     def __post_init__(self) -> None:
         for name in ("position_std", "velocity_std", "aspect_std", "aspect_velocity_std", "aspect_measurement_std"):
-            _check(getattr(self, name) > 0, f"motion.{name}", getattr(self, name), "> 0")
+            value = getattr(self, name)
+            _check(0 < value < math.inf, f"motion.{name}", value, "> 0 and finite")
         _check_range("motion.reference_hz", self.reference_hz, 1e-3, 1e4)
         _check_range("motion.proposal_noise", self.proposal_noise, 1, 1e4)
 
@@ -85,7 +86,7 @@ class AssociationConfig:
         _check(self.min_gallery >= 1, "association.min_gallery", self.min_gallery, ">= 1")
         _check_range("association.veto_quantile", self.veto_quantile, 0, 1)
         _check_range("association.swap_gain", self.swap_gain, 0, 4)
-        _check(self.second_best_ratio >= 1, "association.second_best_ratio", self.second_best_ratio, ">= 1")
+        _check_range("association.second_best_ratio", self.second_best_ratio, 1, 1e4)
         _check_range("association.min_height_ratio", self.min_height_ratio, 0, 1)
         _check(self.max_height_ratio >= 1, "association.max_height_ratio", self.max_height_ratio, ">= 1")
 
@@ -108,7 +109,7 @@ class AppearanceConfig:
         for name in ("tau_same", "tau_diff", "sigma_same"):
             value = getattr(self, name)
             if value is not None:
-                _check_range(f"appearance.{name}", value, 0, 2)
+                _check_range(f"appearance.{name}", value, 1e-6 if name == "sigma_same" else 0, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,5 +245,5 @@ def _parse(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
         raise ConfigError(f"{name} must be true or false, got {value!r}")
     try:
         return kind(value if isinstance(value, str) or kind is float or value == kind(value) else "")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{name} must be a {kind.__name__}, got {value!r}") from error

@@ -267,8 +267,7 @@ class Engine:
             return
 
         everyone = self.gallery.dist_min(bank.slot, seen.features[found])  # (T, found)
-        tentative = np.flatnonzero(owner[found] >= 0)
-        everyone[owner[found[tentative]], tentative] = np.inf  # the tentative track of the same box is no rival
+        everyone[~bank.confirmed] = np.inf  # a tentative track may be the very person: it is nobody's rival
         dist, rivals = everyone[lost_rows], costs.least_of_others(everyone)[lost_rows]
         alone = (gated & (dist < self.thresholds.same) & np.isinf(rivals)).any(axis=0)
         if image is not None and alone.any():
@@ -440,6 +439,7 @@ class Engine:
         np.fill_diagonal(others, 0.0)
         clean = self._strong(seen) & (others <= look.max_cover).all(axis=1)
         clean &= boxes[:, 3] - boxes[:, 1] >= look.min_height_px
+        clean &= seen.features.any(axis=1)  # zeros: the network saw nothing in the crop
         if frame.width and frame.height:
             clean &= (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2] <= frame.width) & (boxes[:, 3] <= frame.height)
         rows = np.flatnonzero((detection >= 0) & np.append(clean, False)[detection])

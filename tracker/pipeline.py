@@ -70,6 +70,17 @@ class Pipeline:
         return f"{self.source.name} ({size}), people from {self._detector.name}, identity from {looks}{where}"
 
     @property
+    def leftover(self) -> str | None:
+        """A replayed detection file that goes on after the source has ended may belong to another one: says so."""
+        last = getattr(self._detector, "last_frame", None)
+        if self._stopping or last is None or last < self.n_frames:
+            return None
+        return (
+            f"{self._detector.name} has detections up to frame {last + 1}, but {self.source.name} ended after frame "
+            f"{self.n_frames}; do they belong together?"
+        )
+
+    @property
     def stage_s(self) -> dict[str, float]:
         """Seconds spent in each stage so far; `read` is the time the tracker waited for frames."""
         return {"read": self._read_s, "detect": self._detect_s, **self._engine.stage_s}

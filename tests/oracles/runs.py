@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from oracles.streams import Stream
 
+from oracles.streams import Stream
 from tracker.backfill import Settler
 from tracker.config import TrackerConfig
 from tracker.engine import Engine

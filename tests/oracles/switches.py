@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from oracles.plain_tracker import iou_of
-
 from tracker.types import Tracks
 
 

@@ -6,6 +6,8 @@ import numpy as np
 
 from tracker.types import BoolArray, FloatArray, IntArray
 
+TIE = 1e-5  # equal float32 embeddings differ in distance by rounding alone, and 1e-7 / 1e-8 is no clear winner
+
 
 def overlap_cost(iou: FloatArray, min_iou: float) -> FloatArray:
     """1 - IoU, (T, N); pairs with IoU < min_iou are forbidden. This alone is SORT's cost (Bewley et al., 2016)."""
@@ -78,5 +80,5 @@ def relink_cost(
     an embedding that calls everything alike re-links nothing. The single-candidate rule: where no rival exists at all,
     tau_same and the motion gate decide alone.
     """
-    clear = rivals > second_best_ratio * dist
+    clear = rivals > second_best_ratio * np.maximum(dist, 0.0) + TIE
     return np.where(gated & (dist < tau_same) & clear, dist, np.inf)

@@ -1,0 +1,1 @@
+"""Training of the appearance metric: images in, one ONNX file out. Start reading at `train.py`."""

@@ -1,0 +1,85 @@
+"""The sample table: one row per image, and the one way from files to pixels."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from reid_training.errors import DataError
+
+IntArray = npt.NDArray[np.int64]
+ByteArray = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Images with their person and camera. N may be 0."""
+
+    paths: tuple[Path, ...]
+    pids: IntArray  # (N,)  person; -1 = junk, 0 = distractor where the data set has them
+    camids: IntArray  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, rows: IntArray) -> Samples:
+        return Samples(tuple(self.paths[i] for i in rows), self.pids[rows], self.camids[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The three parts of a re-identification data set. `train` shares no person with the other two."""
+
+    name: str
+    licence: str
+    train: Samples
+    query: Samples
+    gallery: Samples
+
+
+def split_identities(samples: Samples, val_fraction: float, seed: int) -> tuple[Samples, Samples]:
+    """Training and held-out samples; no person is in both. The same seed gives the same people."""
+    people = np.unique(samples.pids)
+    n_held = round(len(people) * val_fraction)
+    held = np.random.default_rng([seed, 1]).permutation(people)[:n_held]
+    is_held = np.isin(samples.pids, held)
+    return samples.take(np.flatnonzero(~is_held)), samples.take(np.flatnonzero(is_held))
+
+
+def check_trainable(samples: Samples, where: str) -> None:
+    """Metric learning compares: it needs two people, and someone seen twice."""
+    if len(samples) == 0:
+        raise DataError(f"{where}: no images")
+    people, counts = np.unique(samples.pids, return_counts=True)
+    if len(people) < 2:
+        raise DataError(f"{where}: all {len(samples)} images show one identity ({people[0]}); at least 2 are needed")
+    if counts.max() < 2:
+        raise DataError(f"{where}: every identity has one image; at least one identity needs 2")
+
+
+def read_image(path: Path, height: int, width: int) -> ByteArray:
+    """One image as RGB (height, width, 3): all of it, stretched by plain bilinear interpolation, as at run time."""
+    try:
+        raw = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
+    if image is None:
+        raise DataError(f"{path} is not an image, or it is damaged")
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def read_images(samples: Samples, height: int, width: int) -> ByteArray:
+    """All images, decoded once: (N, height, width, 3) uint8. Market-1501's training set at 128x64 takes 0.3 GB."""
+    images = np.empty((len(samples), height, width, 3), np.uint8)
+    with ThreadPoolExecutor(4) as pool:
+        for row, image in enumerate(pool.map(lambda path: read_image(path, height, width), samples.paths)):
+            images[row] = image
+    return images

@@ -1,0 +1,85 @@
+"""Pixels to embeddings, the same call for a network in torch and for one in an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reid_training.data.base import ByteArray, Samples, read_images
+from reid_training.data.transforms import normalise, to_tensor
+from reid_training.errors import ModelError
+from reid_training.methods.base import Method
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+    def __call__(self, images: ByteArray) -> FloatArray:
+        """images (B, height, width, 3) uint8 RGB. Returns (B, D) float32, rows of unit length."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchEmbedder:
+    method: Method  # in eval mode
+    height: int
+    width: int
+
+    def __call__(self, images: ByteArray) -> FloatArray:
+        with torch.inference_mode():
+            return np.asarray(self.method.embed(normalise(to_tensor(images))).numpy(), dtype=np.float32)
+
+
+class OnnxEmbedder:
+    """Does with a crop exactly what the file's metadata says, and nothing that it does not say."""
+
+    def __init__(self, path: Path, threads: int = 2) -> None:
+        import onnxruntime as ort
+
+        if not path.is_file():
+            raise ModelError(f"no file {path}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception:  # onnxruntime has a dozen exception types without a public base
+            raise ModelError(f"{path} is not an ONNX model, or it is damaged") from None
+        self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
+        if self.metadata.get("tracklet.format") != "reid/1":
+            raise ModelError(f"{path} has no metadata of `reid export` (tracklet.format = reid/1)")
+        try:
+            self.height, self.width = int(self.metadata["input_height"]), int(self.metadata["input_width"])
+            self._scale = np.float32(self.metadata["pixel_scale"])
+            self._mean = np.array(self.metadata["mean"].split(","), dtype=np.float32)
+            self._std = np.array(self.metadata["std"].split(","), dtype=np.float32)
+        except (KeyError, ValueError) as error:
+            raise ModelError(f"{path}: metadata is incomplete: {error}") from None
+
+    def __call__(self, images: ByteArray) -> FloatArray:
+        values = (images.astype(np.float32) * self._scale - self._mean) / self._std
+        feed: dict[str, Any] = {"images": np.ascontiguousarray(values.transpose(0, 3, 1, 2))}
+        return np.asarray(self.session.run(["embeddings"], feed)[0], dtype=np.float32)
+
+
+def embed_images(embedder: Embedder, images: ByteArray, batch: int = 64) -> FloatArray:
+    """images (N, H, W, 3). Returns (N, D)."""
+    return np.concatenate([embedder(images[start : start + batch]) for start in range(0, len(images), batch)])
+
+
+def embed_samples(embedder: Embedder, samples: Samples, chunk: int = 2048) -> FloatArray:
+    """Decodes and embeds piece by piece, so that no data set has to fit into memory. Returns (N, D)."""
+    parts = []
+    for start in range(0, len(samples), chunk):
+        piece = samples.take(np.arange(start, min(start + chunk, len(samples))))
+        parts.append(embed_images(embedder, read_images(piece, embedder.height, embedder.width)))
+    return np.concatenate(parts)

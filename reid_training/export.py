@@ -1,0 +1,125 @@
+"""From a checkpoint to the one ONNX file that the tracker reads: weights, L2 norm, preprocessing, calibration."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reid_training.config import RunConfig
+from reid_training.data.base import Dataset, check_trainable, split_identities
+from reid_training.data.transforms import MEAN, PIXEL_SCALE, STD, normalise, to_tensor
+from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_samples
+from reid_training.errors import ModelError
+from reid_training.evaluate import Calibration, calibrate
+from reid_training.methods.base import Method
+from reid_training.runs import load_method, replace_file
+
+OPSET = 17
+PARITY_BATCHES = (1, 2, 7, 32)  # 1, and sizes that no kernel's block divides
+PARITY_TOLERANCE = 1e-4  # per coordinate of a unit vector; measured 1e-6
+
+
+def export(checkpoint: Path, dataset: Dataset, out: Path) -> dict[str, Calibration]:
+    """Writes `out` when the graph agrees with torch, and leaves an earlier `out` alone when it does not.
+
+    The thresholds come from the people that training held out, so the data set must be the one trained on.
+    """
+    method, config, state = load_method(checkpoint)
+    if config.data.val_fraction == 0:
+        raise ModelError(f"{checkpoint} was trained with data.val_fraction 0: there is nobody left to calibrate on")
+    train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
+    n_people = len(np.unique(train_set.pids))
+    if n_people != state["n_classes"]:
+        raise ModelError(f"{checkpoint} was trained on {state['n_classes']} people, the data has {n_people}")
+    check_trainable(held_set, "held-out identities")
+    embedder = TorchEmbedder(method, config.data.height, config.data.width)
+    calibration = calibrate(embed_samples(embedder, held_set), held_set.pids, held_set.camids)
+    n_held = len(np.unique(held_set.pids))
+    trained_on = (
+        f"{dataset.name} training part, {n_people} people ({n_held} more held out), {len(state['history'])} epochs"
+    )
+    properties = metadata(config, calibration["pooled"], out.stem, trained_on, dataset.licence)
+    write_onnx(method, config, properties, out)
+    return calibration
+
+
+def metadata(
+    config: RunConfig, calibration: Calibration, name: str, trained_on: str, licence: str
+) -> Mapping[str, str]:
+    """What the tracker must know to use the network; all values are strings."""
+
+    def joined(values: tuple[float, ...]) -> str:
+        return ",".join(f"{value:g}" for value in values)
+
+    return {
+        "tracklet.format": "reid/1",
+        "name": name,
+        "input_height": str(config.data.height),
+        "input_width": str(config.data.width),
+        "color_order": "RGB",
+        "pixel_scale": repr(PIXEL_SCALE),
+        "mean": joined(MEAN),
+        "std": joined(STD),
+        "embedding_size": str(config.net.embedding_size),
+        "normalized": "true",
+        "distance": "cosine",
+        "tau_same": f"{calibration.tau_same:.6f}",
+        "tau_diff": f"{calibration.tau_diff:.6f}",
+        "sigma_same": f"{calibration.sigma_same:.6f}",
+        "method": str(config.method["name"]),
+        "trained_on": trained_on,
+        "licence": licence,
+    }
+
+
+def write_onnx(method: Method, config: RunConfig, properties: Mapping[str, str], out: Path) -> None:
+    """Input `images` (B, 3, H, W) float32, output `embeddings` (B, D) float32; checked before it gets its name."""
+    import onnx
+
+    size = (config.data.height, config.data.width)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "draft.onnx"
+        with warnings.catch_warnings():
+            # The exporter by tracing folds BN into the convolutions and needs no tracing of Python bytecode; torch
+            # announces on every call that another exporter is the default.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                method.eval(),
+                (torch.zeros(2, 3, *size),),
+                str(draft),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["embeddings"],
+                dynamic_axes={"images": {0: "batch"}, "embeddings": {0: "batch"}},
+            )
+        model = onnx.load(str(draft))
+        onnx.helper.set_model_props(model, dict(properties))
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, str(draft))
+        difference = parity(method, OnnxEmbedder(draft))
+        if not difference <= PARITY_TOLERANCE:
+            raise ModelError(f"the exported graph differs from torch by {difference:.2g}; {out} was not written")
+        content = draft.read_bytes()
+    replace_file(out, lambda stream: stream.write(content))
+
+
+def parity(method: Method, onnx_embedder: OnnxEmbedder) -> float:
+    """The largest difference of a coordinate between torch and ONNX, each with its own preprocessing."""
+    height, width = onnx_embedder.height, onnx_embedder.width
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for batch in PARITY_BATCHES:
+        images = rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
+        with torch.inference_mode():
+            expected = method.embed(normalise(to_tensor(images))).numpy()
+        got = onnx_embedder(images)
+        if got.shape != expected.shape:
+            raise ModelError(f"the exported graph gives {got.shape} for batch {batch}, torch {expected.shape}")
+        worst = max(worst, float(np.abs(got - expected).max()))
+    return worst

@@ -1,0 +1,116 @@
+"""A small multi-scale network for person crops, of the OSNet family.
+
+Omni-Scale Feature Learning for Person Re-Identification. Kaiyang Zhou, Yongxin Yang, Andrea Cavallaro, Tao Xiang.
+ICCV 2019, https://arxiv.org/abs/1905.00953
+
+What we take: (1) a 3x3 convolution split into a pointwise and a depthwise one, (2) a residual block that mixes
+receptive fields of several sizes, (3) one small gate, shared by all sizes, that weighs each channel by the image.
+Where we differ: the paper gives each of its four sizes a chain of its own (1 + 2 + 3 + 4 = 10 light convolutions per
+block). Here the four sizes are the four depths of ONE chain (4 light convolutions per block), so that a block of equal
+width costs less than half; the channels that this frees go into the first stage and the last one. Code is our own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from reid_training.config import NetConfig
+
+
+def round_channels(channels: float) -> int:
+    """The multiple of 8 nearest to `channels`, at least 8: CPU kernels work in blocks of 8 or 16 channels."""
+    return max(8, int(channels / 8 + 0.5) * 8)
+
+
+def conv_bn(n_in: int, n_out: int, size: int = 1, stride: int = 1, *, relu: bool = True) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(n_in, n_out, size, stride=stride, padding=size // 2, bias=False),
+        nn.BatchNorm2d(n_out),
+    ]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+
+
+class LightConv(nn.Module):
+    """A 3x3 convolution at a ninth of the price: pointwise (no activation), then depthwise, BN, ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(channels, channels, 1, bias=False)
+        self.spread = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        return torch.relu_(self.norm(self.spread(self.mix(x))))
+
+
+class Gate(nn.Module):
+    """Channel weights in (0, 1) computed from the image-wide mean; one instance serves all scales of a block."""
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        hidden = max(4, channels // reduction)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        weight = self.excite(torch.relu_(self.squeeze(x.mean((2, 3), keepdim=True))))
+        return x * torch.sigmoid(weight)
+
+
+class OmniScaleBlock(nn.Module):
+    """Residual block whose branch is the gated sum of `n_scales` receptive fields: 3, 5, 7, 9 pixels for four."""
+
+    def __init__(self, n_in: int, n_out: int, n_scales: int) -> None:
+        super().__init__()
+        middle = round_channels(n_out / 4)
+        self.reduce = conv_bn(n_in, middle)
+        self.chain = nn.ModuleList(LightConv(middle) for _ in range(n_scales))
+        self.gate = Gate(middle)
+        self.expand = conv_bn(middle, n_out, relu=False)
+        self.shortcut = nn.Identity() if n_in == n_out else conv_bn(n_in, n_out, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, n_in, H, W) -> (B, n_out, H, W)
+        scale = self.reduce(x)
+        mixed: Tensor | None = None
+        for step in self.chain:
+            scale = step(scale)
+            gated = self.gate(scale)
+            mixed = gated if mixed is None else mixed + gated
+        assert mixed is not None
+        return torch.relu_(self.expand(mixed) + self.shortcut(x))
+
+
+class OSNet(nn.Module):
+    """Crops (B, 3, H, W), normalised, to features (B, embedding_size), not normalised; H and W multiples of 16.
+
+    Widths at 1.0 are the paper's: 64, 256, 384, 512.
+    """
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        stem, *stages = [round_channels(c * config.width) for c in config.channels]
+        layers: list[nn.Module] = [conv_bn(3, stem, 7, stride=2), nn.MaxPool2d(3, stride=2, padding=1)]
+        n_in = stem
+        for index, n_out in enumerate(stages):
+            for depth in range(config.blocks):
+                layers.append(OmniScaleBlock(n_in if depth == 0 else n_out, n_out, config.scales))
+            if index < len(stages) - 1:
+                layers += [conv_bn(n_out, n_out), nn.AvgPool2d(2)]
+            n_in = n_out
+        layers.append(conv_bn(n_in, round_channels(config.last_channels * config.width)))
+        self.body = nn.Sequential(*layers)
+        self.project = nn.Linear(round_channels(config.last_channels * config.width), config.embedding_size, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.project.weight, std=self.project.in_features**-0.5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.project(self.body(images).mean((2, 3)))
+        return features

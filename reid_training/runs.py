@@ -1,0 +1,116 @@
+"""The folder of a run: config.toml, last.pt, metrics.csv, curve.png. Each is whole, also after a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from reid_training.config import RunConfig, from_dict
+from reid_training.errors import ModelError, ReidError
+from reid_training.methods import create
+from reid_training.methods.base import Method
+from reid_training.nets import build
+
+FORMAT = "tracklet-checkpoint/1"
+PARTS = ("config", "n_classes", "method", "ema", "optimiser", "history")
+CHECKPOINT = "last.pt"
+Row = dict[str, float]  # one epoch of the log
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write beside the file, then rename: a reader sees the old or the new one, never half of one."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise ReidError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    content = io.BytesIO()  # torch's own writer reports a full disk as a RuntimeError without the reason
+    torch.save({"format": FORMAT, **state}, content)
+    replace_file(path, lambda stream: stream.write(content.getbuffer()))
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A checkpoint file, or the one in a run folder."""
+    if path.is_dir():
+        path = path / CHECKPOINT
+    if not path.is_file():
+        raise ModelError(f"no checkpoint {path}")
+    return path
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    path = find_checkpoint(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # on garbage torch.load raises whatever its pickle opcodes run into, KeyError included
+        raise ModelError(f"{path} is not a checkpoint, or it is damaged") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ModelError(f"{path} is not a checkpoint of `reid train` (format {FORMAT})")
+    missing = [part for part in PARTS if part not in state]
+    if missing:
+        raise ModelError(f"{path} lacks {', '.join(missing)}")
+    return state
+
+
+def fill(method: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
+    """Weights into a network that must be the same one."""
+    try:
+        method.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ModelError(f"{path} holds another network: {first}") from None
+
+
+def new_method(config: RunConfig, n_classes: int) -> Method:
+    method = create(config.method, build(config.net), config.net)
+    method.prepare(n_classes)
+    return method
+
+
+def load_method(path: Path) -> tuple[Method, RunConfig, dict[str, Any]]:
+    """The averaged weights of a checkpoint, ready to embed; the config and the rest of the checkpoint."""
+    path = find_checkpoint(path)
+    state = load_checkpoint(path)
+    config = from_dict(state["config"], str(path))
+    method = new_method(config, state["n_classes"])
+    fill(method, state["ema"], path)
+    return method.eval(), config, state
+
+
+def write_log(folder: Path, history: list[Row]) -> None:
+    """The whole table every time: a resumed run leaves no rows of the epochs that it repeats."""
+    columns = list(dict.fromkeys(key for row in history for key in row))
+
+    def write(stream: IO[bytes]) -> None:
+        lines = [columns, *([f"{row[key]:.6g}" if key in row else "" for key in columns] for row in history)]
+        stream.write("".join(csv_line(line) for line in lines).encode())
+
+    replace_file(folder / "metrics.csv", write)
+
+
+def csv_line(cells: list[str]) -> str:
+    class Line(list[str]):
+        def write(self, text: str) -> None:
+            self.append(text)
+
+    line = Line()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return "".join(line)

@@ -1,0 +1,145 @@
+"""The batched filter against one filterpy.kalman.KalmanFilter per track (property 7)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracles.plain_tracker import textbook_filter, textbook_predict, textbook_update
+
+from tracker.config import MotionConfig
+from tracker.motion import kalman
+
+CONFIG = MotionConfig()
+
+
+def people(rng: np.random.Generator, n: int) -> np.ndarray:
+    """(n, 4) measurements cx, cy, a, h."""
+    return np.stack(
+        [rng.uniform(0, 1920, n), rng.uniform(0, 1080, n), rng.uniform(0.2, 0.9, n), rng.uniform(20, 500, n)], 1
+    )
+
+
+@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize("seed", range(4))
+def test_batched_filter_equals_filterpy_over_any_sequence(seed, n):
+    rng = np.random.default_rng(seed)
+    z = people(rng, n)
+    mean, cov = kalman.initiate(z, CONFIG)
+    textbook = [textbook_filter(row, CONFIG) for row in z]
+    for _ in range(60):
+        if rng.random() < 0.6:
+            dt_s = float(rng.choice([0.0, 1 / 120, 1 / 30, 0.1, 0.7]))
+            mean, cov = kalman.predict(mean, cov, dt_s, CONFIG)
+            for kf in textbook:
+                textbook_predict(kf, dt_s, CONFIG)
+        else:
+            z = mean[:, :4] * rng.normal(1, 0.03, (n, 4))
+            factor = rng.choice([1.0, 4.0], n)
+            mean, cov = kalman.correct(mean, cov, z, CONFIG, factor)
+            for kf, row, times in zip(textbook, z, factor, strict=True):
+                textbook_update(kf, row, CONFIG, times)
+        np.testing.assert_allclose(mean, [kf.x[:, 0] for kf in textbook], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(kalman.dense(cov), [kf.P for kf in textbook], rtol=1e-9, atol=1e-9)
+
+
+def test_innovation_variance_is_the_diagonal_of_the_textbook(rng):
+    z = people(rng, 5)
+    mean, cov = kalman.predict(*kalman.initiate(z, CONFIG), 0.2, CONFIG)
+    for row, kf in enumerate([textbook_filter(each, CONFIG) for each in z]):
+        textbook_predict(kf, 0.2, CONFIG)
+        textbook_update(kf, z[row], CONFIG)
+        np.testing.assert_allclose(kalman.innovation_variance(mean, cov, CONFIG)[row], np.diag(kf.S), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("tracks", "detections"), [(0, 3), (3, 0), (1, 1), (6, 20)])
+def test_mahalanobis_agrees_with_one_pair_at_a_time(rng, tracks, detections):
+    mean, cov = kalman.predict(*kalman.initiate(people(rng, tracks), CONFIG), 0.5, CONFIG)
+    z = people(rng, detections)
+    variance = kalman.innovation_variance(mean, cov, CONFIG)
+    fast = kalman.mahalanobis_sq(mean, variance, z)
+    assert fast.shape == (tracks, detections)
+    R = np.square([1, 1, 0, 1]) * (CONFIG.position_std * mean[:, 3:4]) ** 2
+    R[:, 2] = CONFIG.aspect_measurement_std**2
+    H = np.eye(4, 8)
+    for i in range(tracks):
+        S = H @ kalman.dense(cov)[i] @ H.T + np.diag(R[i])
+        for j in range(detections):
+            residual = z[j] - mean[i, :4]
+            assert fast[i, j] == pytest.approx(residual @ np.linalg.inv(S) @ residual, rel=1e-9)
+
+
+def test_covariance_stays_symmetric_and_positive(rng):
+    mean, cov = kalman.initiate(people(rng, 20), CONFIG)
+    for step in range(400):
+        mean, cov = kalman.predict(mean, cov, float(rng.choice([0.0, 1e-4, 0.04, 3.0])), CONFIG)
+        if step % 3:
+            noise = rng.choice([1.0, 4.0], 20)
+            mean, cov = kalman.correct(
+                mean, cov, mean[:, :4] + rng.normal(0, 1, (20, 4)) * (5, 5, 0.01, 5), CONFIG, noise
+            )
+        full = kalman.dense(cov)
+        assert np.array_equal(full, full.swapaxes(1, 2))
+        # Scaled to a unit diagonal: pixels and aspects lie ten orders of magnitude apart.
+        std = np.sqrt(np.diagonal(full, axis1=1, axis2=2))
+        assert np.linalg.eigvalsh(full / std[:, :, None] / std[:, None]).min() > -1e-12
+
+
+def test_coasting_strictly_widens_the_innovation(rng):
+    mean, cov = kalman.initiate(people(rng, 10), CONFIG)
+    for _ in range(5):
+        mean, cov = kalman.correct(*kalman.predict(mean, cov, 0.04, CONFIG), mean[:, :4], CONFIG)
+    last = cov[:, 0]
+    for _ in range(50):
+        mean, cov = kalman.predict(mean, cov, 0.04, CONFIG)
+        assert (cov[:, 0] > last).all()
+        last = cov[:, 0]
+
+
+def test_noise_grows_with_time_not_with_the_number_of_frames(rng):
+    """One step of 0.2 s widens the position about as much as five of 0.04 s (a fast camera forgets no later)."""
+    start = kalman.initiate(people(rng, 4), CONFIG)
+    one = kalman.predict(*start, 0.2, CONFIG)
+    many = start
+    for _ in range(5):
+        many = kalman.predict(*many, 0.04, CONFIG)
+    np.testing.assert_allclose(one[0], many[0])
+    np.testing.assert_allclose(one[1][:, 0], many[1][:, 0], rtol=0.1)
+
+
+def test_a_noisier_measurement_moves_the_state_less(rng):
+    mean, cov = kalman.initiate(people(rng, 6), CONFIG)
+    z = mean[:, :4] + (10, 10, 0.05, 10)
+    exact, exact_cov = kalman.correct(mean, cov, z, CONFIG)
+    same, _ = kalman.correct(mean, cov, z, CONFIG, np.ones(6))
+    vague, vague_cov = kalman.correct(mean, cov, z, CONFIG, np.full(6, 4.0))
+    assert np.array_equal(exact, same)
+    assert (np.abs(vague - mean)[:, :4] < np.abs(exact - mean)[:, :4]).all()
+    assert (vague_cov[:, 0] > exact_cov[:, 0]).all()
+
+
+def test_a_shrinking_box_never_turns_inside_out():
+    mean, cov = kalman.initiate(np.array([[100.0, 100, 0.4, 20]]), CONFIG)
+    mean[:, 6], mean[:, 7] = -0.5, -50.0  # gone in less than a second
+    for _ in range(100):
+        mean, cov = kalman.predict(mean, cov, 0.1, CONFIG)
+        assert mean[0, 3] >= kalman.MIN_HEIGHT_PX
+        assert mean[0, 2] >= kalman.MIN_ASPECT
+    assert np.isfinite(cov).all()
+
+
+def test_nobody_is_fine():
+    mean, cov = kalman.initiate(np.zeros((0, 4)), CONFIG)
+    mean, cov = kalman.predict(mean, cov, 0.1, CONFIG)
+    mean, cov = kalman.correct(mean, cov, np.zeros((0, 4)), CONFIG)
+    assert mean.shape == (0, 8)
+    assert cov.shape == (0, 3, 4)
+    assert kalman.dense(cov).shape == (0, 8, 8)
+
+
+def test_inputs_are_left_alone(rng):
+    mean, cov = kalman.initiate(people(rng, 3), CONFIG)
+    before = mean.copy(), cov.copy()
+    kalman.predict(mean, cov, 1.0, CONFIG)
+    kalman.correct(mean, cov, people(rng, 3), CONFIG, np.full(3, 4.0))
+    assert np.array_equal(before[0], mean)
+    assert np.array_equal(before[1], cov)

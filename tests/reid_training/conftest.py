@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reid_training.config import RunConfig, from_dict
+from reid_training.data.synthetic import write_market_folder
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn people to train on, eight to find again."""
+    return write_market_folder(tmp_path_factory.mktemp("market") / "drawn")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> RunConfig:
+    """A network and a schedule of a second."""
+    return from_dict(
+        {
+            "data": {"val_fraction": 0.25, "height": 64, "width": 32, "n_ids": 4, "n_per_id": 4},
+            "net": {"channels": [8, 16, 24], "last_channels": 32, "width": 1.0, "blocks": 1, "embedding_size": 16},
+            "schedule": {
+                "epochs": 4,
+                "warmup_epochs": 1,
+                "validate_every": 2,
+                "ema_decay": 0.9,
+                "precision": "fp32",
+                "threads": 1,
+            },
+        }
+    )

@@ -1,0 +1,256 @@
+"""The commands: what they print, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from reid_training import bench
+from reid_training.cli import main
+from reid_training.config import to_toml
+from reid_training.data.synthetic import write_market_folder
+from reid_training.runs import load_checkpoint, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, tiny):
+    path = tmp_path_factory.mktemp("config") / "tiny.toml"
+    path.write_text(to_toml(tiny))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, market, config):
+    folder = tmp_path_factory.mktemp("runs") / "cli"
+    assert main(["train", "--config", config, "--data", str(market), "--out", str(folder), "--seed", "0"]) == 0
+    return folder
+
+
+def test_the_three_commands_work_on_drawn_people(market, run, tmp_path, capsys):
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    onnx = str(tmp_path / "net.onnx")
+    assert main(["export", str(run), "--out", onnx, "--data", str(market)]) == 0
+    assert "agrees with torch at batch 1, 2, 7 and 32" in capsys.readouterr().out
+    tables = []
+    for model in (str(run), str(run / "last.pt"), onnx):
+        assert main(["evaluate", model, "--data", str(market)]) == 0
+        tables.append(capsys.readouterr().out)
+    assert "24 queries" in tables[0]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_resume_after_the_end_changes_nothing(market, run, config):
+    before = load_checkpoint(run)
+    assert main(["train", "--config", config, "--data", str(market), "--out", str(run), "--resume"]) == 0
+    after = load_checkpoint(run)
+    assert all(torch.equal(before["ema"][key], after["ema"][key]) for key in before["ema"])
+
+
+@pytest.mark.slow
+def test_help_is_quick_and_imports_no_torch():
+    code = "import sys, reid_training.cli as c; c.parser().format_help(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+
+
+def mistake(capsys, *argv) -> str:
+    """Runs the command, which must end with 2 and one line on stderr; returns the line."""
+    assert main([str(argument) for argument in argv]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("reid: ")
+    return lines[0]
+
+
+def train_on(config, folder, tmp_path):
+    return ("train", "--config", config, "--data", folder, "--out", tmp_path / "run")
+
+
+def test_missing_data_folder(capsys, config, tmp_path):
+    assert "no folder" in mistake(capsys, *train_on(config, tmp_path / "nowhere", tmp_path))
+
+
+def test_folder_of_another_layout(capsys, config, tmp_path):
+    assert "is not Market-1501" in mistake(capsys, *train_on(config, tmp_path, tmp_path))
+
+
+def test_no_images(capsys, config, tmp_path):
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    assert "no images" in mistake(capsys, *train_on(config, tmp_path / "data", tmp_path))
+
+
+def test_one_identity(capsys, config, tmp_path):
+    folder = write_market_folder(tmp_path / "data", n_train=1, n_test=2)
+    assert "show one identity (1); at least 2 are needed" in mistake(capsys, *train_on(config, folder, tmp_path))
+
+
+def test_one_image_per_identity(capsys, config, tmp_path):
+    folder = write_market_folder(tmp_path / "data", n_train=6, n_cameras=1, n_per_camera=1, n_distractors=1)
+    for image in (folder / "query").iterdir():
+        shutil.copy(image, folder / "bounding_box_test")
+    assert "every identity has one image" in mistake(capsys, *train_on(config, folder, tmp_path))
+
+
+def test_corrupt_image(capsys, config, tmp_path, market):
+    folder = shutil.copytree(market, tmp_path / "data")
+    bad = sorted((folder / "bounding_box_train").iterdir())[5]
+    bad.write_bytes(bad.read_bytes()[:20])
+    line = mistake(capsys, *train_on(config, folder, tmp_path))
+    assert str(bad) in line
+    assert "not an image, or it is damaged" in line
+
+
+def test_empty_image(capsys, config, tmp_path, market):
+    folder = shutil.copytree(market, tmp_path / "data")
+    (folder / "bounding_box_train" / "0001_c1s1_000000_99.jpg").touch()
+    assert "0001_c1s1_000000_99.jpg is not an image" in mistake(capsys, *train_on(config, folder, tmp_path))
+
+
+def test_image_without_person_and_camera(capsys, config, tmp_path, market):
+    folder = shutil.copytree(market, tmp_path / "data")
+    cv2.imwrite(str(folder / "bounding_box_train" / "holiday.jpg"), np.zeros((8, 8, 3), np.uint8))
+    assert "holiday.jpg is not named like" in mistake(capsys, *train_on(config, folder, tmp_path))
+
+
+def test_missing_config(capsys, tmp_path, market):
+    assert "no config file" in mistake(capsys, *train_on("nowhere.toml", market, tmp_path))
+
+
+def test_config_that_is_not_toml(capsys, tmp_path, market):
+    path = tmp_path / "bad.toml"
+    path.write_text("epochs == 3")
+    assert "is not TOML" in mistake(capsys, *train_on(path, market, tmp_path))
+
+
+def test_run_folder_in_use(capsys, market, run, config):
+    assert "holds a run already" in mistake(capsys, "train", "--config", config, "--data", market, "--out", run)
+
+
+def test_run_folder_that_cannot_be_written(capsys, market, config, tmp_path):
+    (tmp_path / "run").write_text("a file is in the way")
+    assert "cannot write" in mistake(capsys, *train_on(config, market, tmp_path))
+
+
+def test_resume_without_a_checkpoint(capsys, market, config, tmp_path):
+    assert "no checkpoint" in mistake(capsys, *train_on(config, market, tmp_path), "--resume")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_missing_checkpoint(capsys, market, tmp_path, command):
+    out = ("--out", tmp_path / "net.onnx") if command == "export" else ()
+    line = mistake(capsys, command, tmp_path / "none.pt", "--data", market, *out)
+    assert "none.pt" in line
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 half a zip", bytes(5000)])
+def test_not_a_checkpoint(capsys, market, tmp_path, content):
+    path = tmp_path / "last.pt"
+    path.write_bytes(content)
+    assert "last.pt is not a checkpoint" in mistake(capsys, "evaluate", path, "--data", market)
+
+
+@pytest.mark.parametrize("content", [{"weights": 1}, [1, 2], {"format": "other/3"}])
+def test_a_torch_file_of_another_program(capsys, market, tmp_path, content):
+    torch.save(content, tmp_path / "last.pt")
+    assert "is not a checkpoint of `reid train`" in mistake(capsys, "evaluate", tmp_path, "--data", market)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code from a checkpoint ran",))
+
+
+def test_a_checkpoint_cannot_run_code(capsys, market, tmp_path):
+    torch.save({"format": "tracklet-checkpoint/1", "config": Evil()}, tmp_path / "last.pt")
+    assert main(["evaluate", str(tmp_path), "--data", str(market)]) == 2
+    captured = capsys.readouterr()
+    assert "code from a checkpoint ran" not in captured.out + captured.err
+
+
+def test_checkpoint_of_another_net(capsys, market, run, tmp_path):
+    state = load_checkpoint(run)
+    state["config"]["net"]["channels"] = [8, 16, 32]
+    del state["format"]
+    save_checkpoint(tmp_path / "last.pt", state)
+    assert "holds another network: " in mistake(capsys, "evaluate", tmp_path, "--data", market)
+
+
+def test_checkpoint_without_its_parts(capsys, market, tmp_path):
+    save_checkpoint(tmp_path / "last.pt", {"config": {}})
+    assert "lacks" in mistake(capsys, "evaluate", tmp_path, "--data", market)
+
+
+def test_export_with_data_of_other_people(capsys, run, tmp_path):
+    folder = write_market_folder(tmp_path / "data", n_train=7, n_test=2)
+    line = mistake(capsys, "export", run, "--out", tmp_path / "net.onnx", "--data", folder)
+    assert "was trained on 9 people, the data has 5" in line
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_export_without_held_out_people(capsys, market, run, tmp_path):
+    state = load_checkpoint(run)
+    state["config"]["data"]["val_fraction"] = 0.0
+    save_checkpoint(tmp_path / "last.pt", state)
+    line = mistake(capsys, "export", tmp_path, "--out", tmp_path / "net.onnx", "--data", market)
+    assert "nobody left to calibrate on" in line
+
+
+def test_a_full_disk_is_said_and_spares_the_last_checkpoint(capsys, market, config, tmp_path, monkeypatch):
+    assert main(["train", "--config", config, "--data", str(market), "--out", str(tmp_path / "run")]) == 0
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    state = load_checkpoint(tmp_path / "run")
+    state["history"] = state["history"][:2]
+    save_checkpoint(tmp_path / "run" / "last.pt", state)
+    shortened = (tmp_path / "run" / "last.pt").read_bytes()
+    assert shortened != before
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    capsys.readouterr()
+    assert "No space left on device" in mistake(capsys, *train_on(config, market, tmp_path), "--resume")
+    assert (tmp_path / "run" / "last.pt").read_bytes() == shortened
+    assert list((tmp_path / "run").glob("*.part")) == []
+
+
+def test_bench_prints_a_row_per_batch_size(capsys, market, run, tmp_path, monkeypatch):
+    assert main(["export", str(run), "--out", str(tmp_path / "net.onnx"), "--data", str(market)]) == 0
+    monkeypatch.setattr(bench.time_crops, "__defaults__", (0.01,))
+    capsys.readouterr()
+    assert main(["bench", str(tmp_path / "net.onnx")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["1", "8", "32"]
+    assert all(0.0 < float(row[1]) <= float(row[2]) for row in rows)
+
+
+@pytest.mark.parametrize(("threads", "model"), [("0", "net.onnx"), ("1", "none.onnx")])
+def test_bench_of_nothing(capsys, tmp_path, threads, model):
+    assert ("--threads" if threads == "0" else model) in mistake(
+        capsys, "bench", tmp_path / model, "--threads", threads
+    )
+
+
+def test_onnx_without_metadata(capsys, market, run, tmp_path):
+    import onnx
+
+    out = tmp_path / "net.onnx"
+    assert main(["export", str(run), "--out", str(out), "--data", str(market)]) == 0
+    model = onnx.load(str(out))
+    onnx.helper.set_model_props(model, {})
+    onnx.save(model, str(out))
+    capsys.readouterr()
+    assert "has no metadata" in mistake(capsys, "evaluate", out, "--data", market)
+
+
+def test_broken_onnx(capsys, market, tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"not protobuf")
+    assert "net.onnx is not an ONNX model" in mistake(capsys, "evaluate", tmp_path / "net.onnx", "--data", market)

@@ -1,0 +1,372 @@
+"""`Tracker().update` and `track_video` as a user meets them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from oracles.runs import run, same
+from oracles.streams import lone_walker, wild_stream, with_identity_embeddings
+
+from tracker import Source, Tracker, TrackerConfig, Tracks, track_video
+from tracker.errors import ConfigError, DetectionError, ModelError, SourceError, TrackletError
+from tracker.types import Detections
+
+BOX = [10.0, 20, 50, 120]
+IMAGE = np.zeros((480, 640, 3), np.uint8)
+
+
+def feed(tracker: Tracker, dets, n: int = 3, **more) -> Tracks:
+    for _ in range(n):
+        tracks = tracker.update(dets, **more)
+    return tracks
+
+
+class Listed:
+    """Such as supervision.Detections."""
+
+    def __init__(self, **columns):
+        self.__dict__.update(columns)
+
+
+SHAPES = [
+    [BOX],
+    np.array([BOX]),
+    np.array([BOX], np.float32),
+    np.array([BOX], np.int32),
+    [[*BOX, 1.0]],
+    np.array([[*BOX, 1.0, 0]]),
+    Listed(xyxy=np.array([BOX]), confidence=None, class_id=None),
+    Listed(xyxy=np.array([BOX]), confidence=np.array([1.0]), class_id=np.array([0]), data={}),
+    Listed(xyxy=np.array([BOX]), conf=np.array([1.0]), cls=np.array([0.0])),
+    Detections(np.array([BOX]), np.ones(1), np.zeros(1, np.int64)),
+]
+
+
+@pytest.mark.parametrize("dets", SHAPES)
+def test_every_shape_that_people_have(dets):
+    tracker = Tracker(reid=None)
+    first = tracker.update(dets)
+    assert isinstance(first, Tracks)
+    assert len(first) == 0
+    tracks = feed(tracker, dets, 2)
+    assert tracks.id.tolist() == [1]
+    assert tracks.score.tolist() == [1.0]
+    assert tracks.det_index.tolist() == [0]
+    assert tracks.source.tolist() == [Source.DETECTED]
+    np.testing.assert_allclose(tracks.xyxy, [BOX], atol=1e-6)
+
+
+@pytest.mark.parametrize("nothing", [None, [], (), np.zeros(0), np.zeros((0, 4)), np.zeros((0, 6)), Listed(xyxy=[])])
+def test_every_shape_of_nothing(nothing):
+    tracker = Tracker(reid=None)
+    for _ in range(2):
+        tracks = tracker.update(nothing)
+        assert isinstance(tracks, Tracks)
+        assert len(tracks) == 0
+    feed(tracker, [BOX], 5)
+    assert len(tracker.update(nothing)) == 0
+    assert tracker.update([BOX]).id.tolist() == [1]
+
+
+def test_score_and_class_columns():
+    tracks = feed(Tracker(reid=None), [[*BOX, 0.75, 3]])
+    assert tracks.score.tolist() == [0.75]
+    assert tracks.class_id.tolist() == [3]
+
+
+# what goes in, what the message says
+BAD_DETS = [
+    (BOX, r"\(1, 4\)"),  # one box without the outer brackets
+    (np.zeros((2, 3)), r"\(2, 3\)"),
+    (np.zeros((2, 7)), r"\(2, 7\)"),
+    (np.zeros((1, 1, 4)), r"\(1, 1, 4\)"),
+    ([BOX, [1, 2, 3, 4, 5]], "rows of numbers"),
+    ("boxes", "numbers"),
+    ([[10, 20, np.nan, 120]], "detection 0"),
+    ([BOX, [10, 20, np.inf, 120]], "detection 1"),
+    ([[50, 20, 10, 120]], "x2 > x1"),
+    ([[10, 20, 10, 120]], "x2 > x1"),
+    ([[*BOX, 1.5]], "score"),
+    ([[*BOX, np.nan]], "score"),
+    ([[*BOX, 0.5, 0.5]], "class"),
+    (Listed(xyxy=np.array([BOX]), confidence=np.ones(2)), "scores"),
+    (object(), "detections"),
+]
+BAD_MORE = [
+    ({"frame": np.zeros((480, 640), np.uint8)}, r"\(480, 640\)"),
+    ({"frame": np.zeros((480, 640, 4), np.uint8)}, r"\(480, 640, 4\)"),
+    ({"frame": np.zeros((480, 640, 3))}, "float64"),
+    ({"frame": np.zeros((0, 640, 3), np.uint8)}, "frame"),
+    ({"frame": "picture.png"}, "frame"),
+    ({"embeddings": np.ones((2, 4))}, r"\(1, D\)"),
+    ({"embeddings": np.ones(4)}, r"\(1, D\)"),
+    ({"embeddings": [[np.nan, 1, 0, 0]]}, "NaN"),
+    ({"embeddings": [["x", "y"]]}, "numbers"),
+    ({"embeddings": np.ones((1, 0))}, r"\(1, D\)"),
+    ({"timestamp": 0.0}, "grow"),
+    ({"timestamp": -1.0}, "grow"),
+    ({"timestamp": np.nan}, "grow"),
+    ({"timestamp": np.inf}, "grow"),
+    ({"timestamp": "soon"}, "timestamp"),
+]
+BAD_CALLS = [((dets, {}), said) for dets, said in BAD_DETS] + [(([BOX], more), said) for more, said in BAD_MORE]
+
+
+@pytest.mark.parametrize(("call", "said"), BAD_CALLS)
+def test_a_bad_call_says_what_is_wrong_and_leaves_the_tracker_as_it_was(call, said):
+    dets, more = call
+    tracker, twin = Tracker(reid=None), Tracker(reid=None)
+    stream = wild_stream(np.random.default_rng(3), n_people=4, n_frames=24)
+    for t in range(len(stream)):
+        if t in (0, 1, 2, 7, 12) and not (t == 0 and more.get("timestamp") in (0.0, -1.0)):  # fine as the first
+            with pytest.raises(DetectionError, match=said) as caught:
+                tracker.update(dets, **{"timestamp": stream.times[t], **more})
+            assert "\n" not in str(caught.value)
+        a, b = (each.update(stream.detections[t], timestamp=stream.times[t]) for each in (tracker, twin))
+        assert same([a], [b])
+        assert len(tracker.backfilled) == len(twin.backfilled)
+
+
+def test_timestamps_and_the_frame_rate_mean_the_same():
+    stream = lone_walker(40, hidden=range(20, 34), fps=10.0)
+    by_rate, by_stamp, other = Tracker(reid=None, fps=10), Tracker(reid=None), Tracker(reid=None, fps=60)
+    for t in range(40):
+        a = by_rate.update(stream.detections[t])
+        b = by_stamp.update(stream.detections[t], timestamp=5 + t / 10)
+        c = other.update(stream.detections[t])
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-6)
+    assert a.id.tolist() == [2]  # 1.4 s away
+    assert c.id.tolist() == [1]  # 0.23 s away
+
+
+def test_stamps_may_stop_and_go_on_at_the_frame_rate():
+    tracker = Tracker(reid=None, fps=10)
+    tracker.update([BOX], timestamp=7.0)
+    tracker.update([BOX])
+    with pytest.raises(DetectionError, match=r"7\.05"):
+        tracker.update([BOX], timestamp=7.05)
+    tracker.update([BOX], timestamp=7.2)
+
+
+def test_update_equals_the_engine():
+    stream = with_identity_embeddings(wild_stream(np.random.default_rng(4)))
+    tracker = Tracker(reid=None)
+    outputs = []
+    for t in range(len(stream)):
+        seen = stream.detections[t]
+        table = np.column_stack([seen.boxes, seen.scores])
+        outputs.append(tracker.update(table, embeddings=seen.features, timestamp=stream.times[t]))
+    for a, b in zip(outputs, run(replace(stream, size=(0, 0))), strict=True):  # no picture, no size
+        assert np.array_equal(a.xyxy, b.xyxy)
+        assert np.array_equal(a.id, b.id)
+
+
+def test_embeddings_of_any_length_count_by_direction():
+    stream = with_identity_embeddings(lone_walker(90, hidden=range(20, 60), speed=(5.0, 0.0)))
+    plain, scaled = Tracker(reid=None), Tracker(reid=None)
+    for t in range(90):
+        seen = stream.detections[t]
+        a = plain.update(seen.boxes, embeddings=seen.features, timestamp=stream.times[t])
+        b = scaled.update(seen.boxes, embeddings=17.0 * seen.features, timestamp=stream.times[t])
+        assert same([a], [b])
+    assert a.id.tolist() == [1]
+
+
+@pytest.mark.parametrize("empty", [[], np.zeros((0, 4)), np.zeros((0, 0)), None])
+def test_frames_without_detections_may_bring_empty_embeddings(empty):
+    tracker = Tracker(reid=None)
+    look = np.array([[1.0, 0, 0, 0]])
+    feed(tracker, [BOX], 5, embeddings=look)
+    for dets in ([], None, np.zeros((0, 4))):
+        assert len(tracker.update(dets, embeddings=empty)) == 0
+    assert tracker.update([BOX], embeddings=look).id.tolist() == [1]
+
+
+def test_the_network_never_looks_where_embeddings_are_given():
+    """Not even in a frame without detections, where a known person would be looked for."""
+    asked = []
+
+    def looks(image, boxes):
+        asked.append(len(boxes))
+        return np.ones((len(boxes), 7))
+
+    tracker = Tracker(reid=looks)
+    tracker.update([], IMAGE)
+    feed(tracker, [BOX], 6, frame=IMAGE, embeddings=np.ones((1, 4)))
+    for nothing in (None, []):
+        assert len(tracker.update([], IMAGE, embeddings=nothing)) == 0
+    assert tracker.update([BOX], IMAGE, embeddings=np.ones((1, 4))).id.tolist() == [1]
+    assert asked == []
+
+
+def test_embeddings_come_with_every_frame_or_with_none():
+    tracker, twin = Tracker(reid=None), Tracker(reid=None)
+    looks = np.eye(2, 4)
+    two = [BOX, [300.0, 20, 350, 120]]
+    for each in (tracker, twin):
+        feed(each, two, 4, embeddings=looks)
+    with pytest.raises(DetectionError, match="every frame"):
+        tracker.update(two)
+    with pytest.raises(DetectionError, match="size 8"):
+        tracker.update(two, embeddings=np.eye(2, 8))
+    assert same([tracker.update(two, embeddings=looks)], [twin.update(two, embeddings=looks)])
+
+
+def test_embeddings_do_not_mix_with_those_of_the_network():
+    tracker = Tracker(reid=lambda image, boxes: np.ones((len(boxes), 4)))
+    feed(tracker, [BOX], 4, frame=IMAGE)
+    with pytest.raises(DetectionError, match="network"):
+        tracker.update([BOX], IMAGE, embeddings=np.ones((1, 4)))
+    assert tracker.update([BOX], IMAGE).id.tolist() == [1]
+
+
+def test_supervision_carries_embeddings_in_its_data():
+    tracker = Tracker(reid=None)
+    looks = np.array([[3.0, 4.0]])
+    dets = Listed(xyxy=np.array([BOX]), confidence=None, class_id=None, data={"embedding": looks})
+    feed(tracker, dets, 4)
+    assert tracker._engine.gallery.dim == 2
+
+
+def test_a_function_is_an_encoder():
+    asked = []
+
+    def looks(image, boxes):
+        asked.append((image.shape, boxes.shape))
+        return np.full((len(boxes), 4), 9.0)
+
+    tracker = Tracker(reid=looks)
+    assert feed(tracker, [BOX], 4, frame=IMAGE).id.tolist() == [1]
+    assert asked == [((480, 640, 3), (1, 4))] * 4
+    assert tracker._engine.gallery.dim == 4
+
+
+@pytest.mark.parametrize("wrong", [np.ones((3, 4)), np.ones(4), [["x"]], np.full((1, 4), np.nan)])
+def test_a_function_that_returns_nonsense_is_named_as_the_users_mistake(wrong):
+    tracker = Tracker(reid=lambda image, boxes: wrong)
+    with pytest.raises(DetectionError, match="embedding"):
+        tracker.update([BOX], IMAGE)
+
+
+def test_the_built_in_network_loads_with_the_first_image():
+    tracker = Tracker(device="cpu")
+    assert tracker.update([BOX]) is not None
+    assert tracker._engine.encoder is None
+    noise = np.random.default_rng(0).integers(0, 255, IMAGE.shape).astype(np.uint8)
+    tracks = feed(tracker, [BOX], 3, frame=noise)
+    assert tracks.id.tolist() == [1]
+    assert tracker._engine.encoder is not None
+    assert tracker._engine.n_crops == 3
+
+
+def test_reset_begins_a_new_video():
+    stream = with_identity_embeddings(wild_stream(np.random.default_rng(6), n_frames=30))
+    tracker = Tracker(reid=None)
+
+    def play():
+        return [tracker.update(d, timestamp=time_s) for d, time_s in zip(stream.detections, stream.times, strict=True)]
+
+    first = play()
+    tracker.reset()
+    assert same(first, play())
+    tracker.reset()
+    assert feed(tracker, [BOX]).id.tolist() == [1]  # and may come without embeddings
+
+
+def test_two_trackers_side_by_side():
+    a, b = Tracker(reid=None), Tracker(reid=None)
+    feed(a, [BOX, [300.0, 20, 350, 120]])
+    assert feed(b, [BOX]).id.tolist() == [1]
+    assert a.update([BOX]).id.tolist() == [1]
+
+
+def test_backfilled_frames_count_updates():
+    tracker = Tracker(reid=None)
+    tracker.update(None)
+    tracker.update([BOX])
+    tracker.update([BOX])
+    assert tracker.backfilled == []
+    tracker.update([BOX])
+    assert [(late.frame_index, late.tracks.id.tolist()) for late in tracker.backfilled] == [(1, [1]), (2, [1])]
+    tracker.update([BOX])
+    assert tracker.backfilled == []
+
+
+def test_settings_by_keyword_and_by_config():
+    config = TrackerConfig().override({"lifecycle.confirm_hits": 1})
+    assert Tracker(config, reid=None).update([BOX]).id.tolist() == [1]
+    assert Tracker(reid=None, lifecycle__confirm_hits=1).update([BOX]).id.tolist() == [1]
+    assert Tracker(config, reid=None, proposals__enabled=False).config.proposals.enabled is False
+    for wrong in ({"lifecycle__hits": 1}, {"lifecycle": 1}, {"verbose": True}, {"fps": 0}, {"fps": "fast"}):
+        with pytest.raises(ConfigError):
+            Tracker(reid=None, **wrong)
+
+
+def test_a_network_that_does_not_exist_fails_at_once(tmp_path):
+    (tmp_path / "garbage.onnx").write_bytes(b"no model at all")
+    for path in (tmp_path / "none.onnx", tmp_path / "garbage.onnx"):
+        with pytest.raises(ModelError, match=path.name):
+            Tracker(reid=path)
+
+
+# ------------------------------------------------------------------------------------------------ track_video
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A MOT sequence with pictures."""
+    from make_synthetic_mot import make_scene, write_sequence
+
+    path = tmp_path_factory.mktemp("scene") / "SYN-01"
+    write_sequence(make_scene(0, n_people=4, n_frames=20, width=320, height=240), path)
+    return path
+
+
+def test_track_video_gives_every_frame_once_and_each_track_from_its_start(folder):
+    frames = list(track_video(folder, detections="public", reid=None))
+    assert [frame.index for frame, _ in frames] == list(range(20))
+    assert len(frames[0][1]) > 0
+    assert all(frame.image.shape == (240, 320, 3) for frame, _ in frames)
+
+
+def test_track_video_with_ones_own_detector(folder):
+    class Fixed:
+        name = "fixed"
+
+        def detect(self, frame):
+            return Detections(np.array([BOX]), np.array([0.9]), np.zeros(1, np.int64))
+
+    ids = [tracks.id.tolist() for _, tracks in track_video(folder, detector=Fixed(), reid=None)]
+    assert ids == [[1]] * 20
+
+
+def test_track_video_can_be_left_in_the_middle(folder):
+    for frame, _ in track_video(folder, detections="public", reid=None):
+        if frame.index == 3:
+            break
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"source": "/nowhere/film.mp4"}, SourceError),
+        ({"detections": "/nowhere/det.txt"}, DetectionError),
+        ({"detections": "public", "detector": "x.onnx"}, ConfigError),
+        ({"detector": "/nowhere/x.onnx"}, ModelError),
+        ({"reid": "/nowhere/x.onnx", "detections": "public"}, ModelError),
+        ({"fps": -1, "detections": "public"}, TrackletError),
+    ],
+)
+def test_track_video_names_what_is_wrong(folder, arguments, error):
+    arguments = {"source": folder, "reid": None, **arguments}
+    with pytest.raises(error) as caught:
+        list(track_video(**arguments))
+    assert "\n" not in str(caught.value)
+
+
+def test_simple_namespaces_do_as_well():
+    dets = SimpleNamespace(xyxy=np.array([BOX]), confidence=[0.9], class_id=[1])
+    assert feed(Tracker(reid=None), dets).class_id.tolist() == [1]

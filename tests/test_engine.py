@@ -1,0 +1,294 @@
+"""Births, lives and ends of tracks through whole streams, and what the engine asks of its encoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from oracles.runs import OFF, PLAIN, config_of, run, run_settled, same
+from oracles.streams import lone_walker, one, wild_stream, with_identity_embeddings
+
+from tracker.engine import FALLBACK_TAU_SAME, Engine, Thresholds
+from tracker.types import Detections, Frame
+
+BOX = [100.0, 100, 140, 200]
+
+
+def ids_of(outputs) -> list[list[int]]:
+    return [tracks.id.tolist() for tracks in outputs]
+
+
+@pytest.mark.parametrize("confirm_hits", [1, 2, 3, 5])
+def test_a_track_shows_with_its_confirming_detection(confirm_hits):
+    outputs = run(lone_walker(8), {"lifecycle.confirm_hits": confirm_hits})
+    assert ids_of(outputs) == [[]] * (confirm_hits - 1) + [[1]] * (9 - confirm_hits)
+
+
+@pytest.mark.parametrize("confirm_hits", [1, 2, 3, 5])
+def test_and_its_first_frames_are_filled_in(confirm_hits):
+    assert ids_of(run_settled(lone_walker(8), {"lifecycle.confirm_hits": confirm_hits})) == [[1]] * 8
+
+
+def test_a_tentative_track_that_misses_one_frame_is_gone():
+    stream = lone_walker(6, hidden=[2])
+    assert ids_of(run(stream)) == [[], [], [], [], [], [1]]
+    assert ids_of(run_settled(stream)) == [[], [], [], [1], [1], [1]]
+
+
+def test_weak_detections_neither_begin_nor_confirm():
+    stream = lone_walker(10)
+    weak = [replace(d, scores=d.scores * 0.4) if t != 3 else d for t, d in enumerate(stream.detections)]
+    assert ids_of(run(replace(stream, detections=weak))) == [[]] * 10
+
+
+def test_weak_detections_keep_a_confirmed_track_alive():
+    stream = lone_walker(100)
+    weak = [d if t < 5 else replace(d, scores=d.scores * 0.4) for t, d in enumerate(stream.detections)]
+    assert ids_of(run(replace(stream, detections=weak)))[2:] == [[1]] * 98
+
+
+def test_detections_below_the_weak_score_do_not_exist():
+    stream = lone_walker(100)
+    faint = [d if t < 5 else replace(d, scores=d.scores * 0.1) for t, d in enumerate(stream.detections)]
+    assert ids_of(run(replace(stream, detections=faint)))[5:] == [[]] * 95
+
+
+@pytest.mark.parametrize("fps", [5.0, 10.0, 30.0, 60.0])
+@pytest.mark.parametrize(("gone_s", "kept"), [(0.8, True), (1.4, False)])
+def test_tracks_die_after_seconds_not_frames(fps, gone_s, kept):
+    start, n_gone = round(2 * fps), round(gone_s * fps)
+    stream = lone_walker(start + n_gone + 10, hidden=range(start, start + n_gone), fps=fps, speed=(8.0, 0.0))
+    assert run(stream)[-1].id.tolist() == [1 if kept else 2]
+
+
+@pytest.mark.parametrize("fps", [10.0, 25.0, 29.97, 30.0])
+def test_the_last_moment_of_a_life_does_not_hang_on_rounding(fps):
+    """Missed for exactly coast_s, a track still lives, whatever sums of 1 / fps round to."""
+    n = round(fps)
+    time_s, times = 0.1, []
+    for _ in range(n + 10):
+        times.append(time_s)
+        time_s += 1 / fps
+    coast_s = (n - 1) / fps
+    engine = Engine(config_of({"lifecycle.coast_s": coast_s}))
+    for t in range(5):
+        engine.step(Frame(t, times[t], None, 0, 0), one(BOX))
+    for t in range(5, 5 + n - 1):
+        engine.step(Frame(t, times[t], None, 0, 0), Detections.empty())
+    assert len(engine.bank) == 1
+    engine.step(Frame(n + 4, times[n + 4], None, 0, 0), Detections.empty())
+    assert len(engine.bank) == 0
+
+
+def test_only_who_is_remembered_is_kept_beyond_coasting():
+    blind, knowing = Engine(config_of()), Engine(config_of())
+    stream = lone_walker(60, hidden=range(10, 60))
+    run(stream, engine=blind)
+    run(with_identity_embeddings(stream), engine=knowing)
+    assert len(blind.bank) == 0
+    assert len(knowing.bank) == 1
+
+
+def test_identities_count_from_one_and_never_come_back():
+    stream = wild_stream(np.random.default_rng(5), n_people=8, n_frames=150, chaos=2)
+    outputs = run_settled(stream, PLAIN)
+    last_seen: dict[int, int] = {}
+    for t, tracks in enumerate(outputs):
+        assert len(set(tracks.id)) == len(tracks)
+        last_seen.update({int(who): t for who in tracks.id})
+    assert sorted(last_seen) == list(range(1, len(last_seen) + 1))
+    assert len(last_seen) > 8
+
+
+def test_two_engines_side_by_side_share_nothing():
+    a, b = (wild_stream(np.random.default_rng(seed)) for seed in (1, 2))
+    alone = run(a), run(b)
+    one_engine, other = Engine(config_of()), Engine(config_of())
+    mixed = ([], [])
+    for t in range(len(a)):
+        mixed[0].append(one_engine.step(a.frame(t), a.detections[t]))
+        mixed[1].append(other.step(b.frame(t), b.detections[t]))
+    assert same(mixed[0], alone[0])
+    assert same(mixed[1], alone[1])
+
+
+def test_the_same_stream_gives_the_same_tracks_again(rng):
+    stream = with_identity_embeddings(wild_stream(rng))
+    assert same(run(stream), run(stream))
+
+
+def test_score_and_class_are_those_of_the_detection():
+    boxes = np.array([BOX, [300.0, 100, 350, 220]])
+    for t in range(4):
+        if t == 0:
+            engine = Engine(config_of())
+        seen = Detections(boxes, np.array([0.6 + t / 100, 0.9]), np.array([2, 7]))
+        tracks = engine.step(Frame(t, t / 25, None, 0, 0), seen)
+    assert dict(zip(tracks.class_id.tolist(), tracks.score.tolist(), strict=True)) == {2: 0.63, 7: 0.9}
+
+
+def test_a_tentative_track_that_turns_out_to_be_a_lost_one_hands_over_its_frames():
+    """Back after the coasting time with a spoilt first look: a new track at first, then known again."""
+    stream = lone_walker(80, hidden=range(30, 60), speed=(10.0, 0.0))
+    looks = np.eye(2, dtype=np.float32)
+    spoilt = [d.with_features(looks[[int(t == 60)] * len(d)]) for t, d in enumerate(stream.detections)]
+    stream = replace(stream, detections=spoilt)
+    engine = Engine(config_of())
+    late = {}
+    for t in range(len(stream)):
+        tracks = engine.step(stream.frame(t), stream.detections[t])
+        late[t] = [(each.frame_index, each.tracks.id.tolist()) for each in engine.backfilled]
+        if t >= 61:
+            assert tracks.id.tolist() == [1]
+    assert late[61] == [(60, [1])]
+    assert late[2] == [(0, [1]), (1, [1])]
+    settled = run_settled(stream)
+    assert ids_of(settled) == [[] if 30 <= t < 60 else [1] for t in range(80)]
+    assert engine.n_ids == 1
+
+
+def test_a_tentative_track_is_no_rival_of_the_lost_one_it_may_be():
+    """Back too small at first (bent down, say), so that it is taken for somebody new who looks the same."""
+    stream = with_identity_embeddings(lone_walker(70, hidden=range(30, 60), speed=(5.0, 0.0)))
+    box = stream.detections[60].boxes
+    centre, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * 0.65
+    stream.detections[60] = replace(stream.detections[60], boxes=np.concatenate([centre - half, centre + half], axis=1))
+    assert ids_of(run(stream))[60:] == [[]] + [[1]] * 9
+
+
+def test_frames_in_which_the_heir_was_shown_are_not_handed_over():
+    """A double of a known person takes its place one frame later: that frame already has the identity."""
+    looks = np.eye(2, dtype=np.float32)
+    own = np.array([[100.0, 100, 124, 220]])
+    double = own + np.array([15.0, 0, 15, 0])
+    frames = [one(own, features=looks[[0]])] * 30
+    frames.append(one(np.concatenate([own, double]), features=looks))
+    frames += [one(double, features=looks[[0]])] * 3
+    stream = replace(lone_walker(len(frames)), detections=frames)
+    engine = Engine(config_of())
+    at_once = run(stream, engine=engine)
+    assert ids_of(at_once)[2:] == [[1]] * 32
+    assert engine.n_ids == 1
+    assert ids_of(run_settled(stream)) == [[1]] * 34
+
+
+def test_frames_are_held_only_while_somebody_in_them_is_undecided():
+    engine = Engine(config_of())
+    held = []
+    for t, seen in enumerate(
+        [one(BOX), one(BOX), one(BOX), one(BOX), Detections.empty(), one(BOX), Detections.empty()]
+    ):
+        engine.step(Frame(t, t / 25, None, 0, 0), seen)
+        held.append(engine.settled_before)
+    assert held == [0, 0, None, None, None, None, None]
+    stranger = one([400.0, 100, 440, 200])
+    held = []
+    for t, seen in enumerate([stranger, Detections.empty(), stranger, stranger], start=7):
+        engine.step(Frame(t, t / 25, None, 0, 0), seen)
+        held.append(engine.settled_before)
+    assert held == [7, None, 9, 9]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_frame_ever_holds_an_identity_twice(seed):
+    """Also where identities are found again while their tentative doubles are on record."""
+    rng = np.random.default_rng(seed)
+    stream = with_identity_embeddings(wild_stream(rng, n_people=9, n_frames=120, irregular=False, chaos=1.5))
+    # Every fifth look is somebody else's: tracks are vetoed, lost and found again all the time.
+    detections = []
+    for d in stream.detections:
+        features = d.features.copy()
+        wrong = rng.random(len(d)) < 0.2
+        features[wrong] = features[wrong][:, rng.permutation(features.shape[1])]
+        detections.append(d.with_features(features))
+    for tracks in run_settled(replace(stream, detections=detections)):
+        assert len(set(tracks.id)) == len(tracks)
+        assert (tracks.id >= 1).all()
+        assert (np.diff(tracks.id) > 0).all()
+
+
+def test_a_long_crowded_life_does_not_grow():
+    engine = Engine(config_of({"appearance.gallery_size": 4}))
+    sizes = []
+    for seed in range(6):
+        stream = with_identity_embeddings(wild_stream(np.random.default_rng(seed), n_frames=60, irregular=False))
+        for t in range(len(stream)):
+            seen = stream.detections[t]
+            looks = np.zeros((len(seen), 16), np.float32)
+            looks[np.arange(len(seen)), stream.who[t] % 16] = 1
+            engine.step(replace(stream.frame(t), time_s=stream.times[t] + 100 * seed), seen.with_features(looks))
+            assert len(engine._tentative) <= 2
+        sizes.append(len(engine.gallery._counts))
+    assert max(sizes[2:]) <= 64
+    assert len(engine.bank) < 60
+
+
+def test_repeated_and_late_times_are_fine():
+    engine = Engine(config_of())
+    for t, time_s in enumerate([0.0, 0.0, 0.0, 5000.0, 5000.0, 5000.0]):
+        tracks = engine.step(Frame(t, time_s, None, 0, 0), one(BOX))
+        assert np.isfinite(tracks.xyxy).all()
+    assert tracks.id.tolist() == [2]
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e6])
+def test_absurd_sizes_stay_finite(scale):
+    with np.errstate(all="raise", under="ignore"):
+        outputs = run(replace(lone_walker(20), detections=[one(np.array(BOX) * scale)] * 20))
+    assert ids_of(outputs)[-1] == [1]
+    np.testing.assert_allclose(outputs[-1].xyxy[0], np.array(BOX) * scale, rtol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------- the encoder
+
+
+class Counting:
+    name = "counting"
+
+    def __init__(self):
+        self.calls = []
+
+    def embed(self, image, boxes):
+        self.calls.append(len(boxes))
+        return np.tile(np.array([[1, 0]], np.float32), (len(boxes), 1))
+
+
+IMAGE = np.zeros((480, 640, 3), np.uint8)
+
+
+def test_strong_detections_are_embedded_in_one_call():
+    encoder = Counting()
+    seen = Detections(
+        np.array([BOX, [300.0, 100, 350, 220], [500.0, 100, 550, 200]]), np.array([0.9, 0.3, 0.8]), np.zeros(3, int)
+    )
+    Engine(config_of(), encoder).step(Frame(0, 0.0, IMAGE, 640, 480), seen)
+    assert encoder.calls == [2]
+
+
+@pytest.mark.parametrize("settings", [PLAIN, {}])
+def test_the_encoder_rests_where_nobody_asks(settings):
+    """No use is on, there is no picture, no detection, or embeddings came along."""
+    encoder = Counting()
+    engine = Engine(config_of(settings), encoder)
+    engine.step(Frame(0, 0.0, None, 640, 480), one(BOX))
+    engine.step(Frame(1, 0.1, IMAGE, 640, 480), Detections.empty())
+    engine.step(Frame(2, 0.2, IMAGE, 640, 480), one(BOX, features=np.array([[1, 0]], np.float32)))
+    if settings:
+        engine.step(Frame(3, 0.3, IMAGE, 640, 480), one(BOX))
+    assert encoder.calls == []
+
+
+def test_settings_win_over_the_thresholds_of_the_model_and_those_over_ours():
+    assert Engine(config_of()).thresholds.same == FALLBACK_TAU_SAME
+    model = Thresholds(0.2, 0.4, 0.1)
+    assert Engine(config_of(), Counting(), model).thresholds == model
+    mixed = Engine(config_of({"appearance.tau_diff": 0.5}), Counting(), model).thresholds
+    assert mixed == Thresholds(0.2, 0.5, 0.1)
+
+
+def test_time_is_accounted_for_by_stage():
+    engine = Engine(config_of(OFF))
+    run(lone_walker(5), engine=engine)
+    assert list(engine.stage_s) == ["predict", "embed", "associate", "re-associate", "propose", "update"]
+    assert all(seconds >= 0 for seconds in engine.stage_s.values())

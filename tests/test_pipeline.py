@@ -1,0 +1,143 @@
+"""From a source to final tracks: order, back-fill, and what happens when something breaks in the middle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracles.runs import config_of, run_settled, same
+from oracles.streams import one, wild_stream
+
+from tracker.engine import Engine
+from tracker.errors import SourceError
+from tracker.pipeline import Pipeline
+from tracker.types import Detections, Frame
+
+
+class Reel:
+    """A source of n frames without pictures that breaks after `breaks_after`."""
+
+    name, fps, width, height, n_frames = "reel", 25.0, 640, 480, None
+
+    def __init__(self, times, breaks_after=None, error=None, live=False):
+        self.times, self.breaks_after, self.live = times, breaks_after, live
+        self.error = error or SourceError("reel: breaks off")
+        self.closed = False
+
+    def __iter__(self):
+        for t, time_s in enumerate(self.times):
+            if t == self.breaks_after:
+                raise self.error
+            yield Frame(t, time_s, None, self.width, self.height)
+
+    def close(self):
+        self.closed = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+class Replay:
+    name = "replay"
+
+    def __init__(self, detections):
+        self.detections = detections
+
+    def detect(self, frame):
+        found = self.detections[frame.index]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def pipeline_of(stream, **how) -> Pipeline:
+    return Pipeline(Reel(stream.times, **how), Replay(stream.detections), Engine(config_of()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pipeline_is_source_detector_engine_and_settler(seed):
+    stream = wild_stream(np.random.default_rng(seed))
+    pipeline = pipeline_of(stream)
+    found = list(pipeline)
+    assert [frame.index for frame, _ in found] == list(range(len(stream)))
+    assert same([tracks for _, tracks in found], run_settled(stream))
+    assert pipeline.n_frames == len(stream)
+    assert not pipeline.waiting
+    assert {"read", "detect", "update"} <= pipeline.stage_s.keys()
+    assert "reel (640x480)" in pipeline.description
+    pipeline.close()
+    assert pipeline.source.closed
+
+
+@pytest.mark.parametrize("breaks_after", [0, 1, 3, 20])
+def test_a_source_that_breaks_gives_its_frames_first(breaks_after):
+    stream = wild_stream(np.random.default_rng(1))
+    pipeline = pipeline_of(stream, breaks_after=breaks_after)
+    found = []
+    with pytest.raises(SourceError, match="breaks off"):
+        found.extend(iter_into(pipeline, found))
+    assert [frame.index for frame, _ in found] == list(range(breaks_after))
+    wanted = run_settled(stream.only(range(breaks_after)))
+    assert same([tracks for _, tracks in found], wanted)
+
+
+def iter_into(pipeline, found):
+    for each in pipeline:
+        found.append(each)
+    return []
+
+
+def test_a_detector_that_breaks_gives_the_frames_before_it_first():
+    stream = wild_stream(np.random.default_rng(1), n_frames=20)
+    stream.detections[9] = SourceError("detector gave up")
+    found = []
+    with pytest.raises(SourceError, match="gave up"):
+        iter_into(pipeline_of(stream), found)
+    assert [frame.index for frame, _ in found] == list(range(9))
+
+
+@pytest.mark.parametrize("stop_at", [0, 4, 19])
+def test_stop_ends_as_if_the_source_ended_there(stop_at):
+    """Each frame shows at once, for every person is known; the rest never comes."""
+    times = [t / 25 for t in range(20)]
+    engine = Engine(config_of({"lifecycle.confirm_hits": 1}))
+    pipeline = Pipeline(Reel(times), Replay([one([0, 0, 10, 20])] * 20), engine)
+    seen = []
+    for frame, _ in pipeline:
+        seen.append(frame.index)
+        if frame.index == stop_at:
+            pipeline.stop()
+    pipeline.close()
+    assert seen == list(range(stop_at + 1))
+
+
+def test_stop_flushes_the_frames_that_are_held():
+    times = [t / 25 for t in range(20)]
+    pipeline = Pipeline(Reel(times), Replay([one([0, 0, 10, 20])] * 20), Engine(config_of()))
+    detect = pipeline._detector.detect
+
+    def stopping(frame):
+        if frame.index == 1:
+            pipeline.stop()
+        return detect(frame)
+
+    pipeline._detector.detect = stopping
+    assert [(frame.index, len(tracks)) for frame, tracks in pipeline] == [(0, 0), (1, 0)]
+
+
+def test_live_frames_are_not_held():
+    """A window must not lag; tentative frames of live sources stay unknown."""
+    times = [t / 25 for t in range(6)]
+    pipeline = Pipeline(Reel(times, live=True), Replay([one([0, 0, 10, 20])] * 6), Engine(config_of()))
+    assert [tracks.id.tolist() for _, tracks in pipeline] == [[], [], [1], [1], [1], [1]]
+
+
+def test_no_frames_at_all():
+    assert list(Pipeline(Reel([]), Replay([]), Engine(config_of()))) == []
+
+
+def test_frames_without_people():
+    found = list(Pipeline(Reel([0.0, 0.1]), Replay([Detections.empty()] * 2), Engine(config_of())))
+    assert [len(tracks) for _, tracks in found] == [0, 0]

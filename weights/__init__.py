@@ -1,0 +1,1 @@
+"""Trained networks, each with its card."""
