@@ -215,13 +215,17 @@ class Engine:
         active = lifecycle.active(bank, self._now_s or 0.0, self.config.lifecycle)
 
         strong = np.flatnonzero(self._strong(seen))
-        rows = np.flatnonzero(active)
-        cost = costs.overlap_cost(bx.iou(predicted[rows], seen.boxes[strong]), link.min_iou)
-        if seen.features is None:
-            i, j = assign(cost)
-        else:
-            i, j = self._assigned_by_looks(bank.keep(rows), seen.take(strong), cost)
-        links.detection[rows[i]] = strong[j]
+        for group in (active & bank.confirmed, ~bank.confirmed):  # who is known comes first
+            rows = np.flatnonzero(group)
+            cost = costs.overlap_cost(bx.iou(predicted[rows], seen.boxes[strong]), link.min_iou)
+            if link.gate_chi2 is not None:
+                cost = costs.gate(cost, self._mahalanobis_sq(bank.keep(rows), seen.boxes[strong]), link.gate_chi2)
+            if seen.features is None:
+                i, j = assign(cost)
+            else:
+                i, j = self._assigned_by_looks(bank.slot[rows], seen.features[strong], cost)
+            links.detection[rows[i]] = strong[j]
+            strong = np.delete(strong, j)
 
         weak = np.flatnonzero(~self._strong(seen))
         rows = np.flatnonzero(active & bank.confirmed & (links.detection < 0))
@@ -229,21 +233,21 @@ class Engine:
         links.detection[rows[i]] = weak[j]
         return links
 
-    def _assigned_by_looks(self, bank: TrackBank, strong: Detections, cost: FloatArray) -> tuple[IntArray, IntArray]:
-        """Pairs (i, j) of tracks and strong detections by overlap and appearance, after use A."""
-        assert strong.features is not None
+    def _assigned_by_looks(
+        self, slots: IntArray, features: FeatureArray, cost: FloatArray
+    ) -> tuple[IntArray, IntArray]:
+        """Pairs (i, j) of tracks and strong detections by overlap cost (T, N) and appearance, after use A."""
         link = self.config.association
-        look = self.gallery.dist_mean(bank.slot, strong.features)
+        look = self.gallery.dist_mean(slots, features)
         if link.appearance_weight > 0:
-            cost = costs.fuse(cost, look, self.gallery.counts(bank.slot) > 0, link.appearance_weight)
-            cost = costs.gate(cost, self._mahalanobis_sq(bank, strong.boxes), link.gate_chi2)
+            cost = costs.fuse(cost, look, self.gallery.counts(slots) > 0, link.appearance_weight)
         i, j = assign(cost)
         if not link.veto:
             return i, j
         # Use A: what appearance contradicts is cancelled, or exchanged where two people crossed.
         vetoed = np.zeros(len(i), bool)
-        trusted = np.flatnonzero(self.gallery.counts(bank.slot[i]) >= link.min_gallery)
-        dist = self.gallery.dist_quantile(bank.slot[i[trusted]], strong.features[j[trusted]], link.veto_quantile)
+        trusted = np.flatnonzero(self.gallery.counts(slots[i]) >= link.min_gallery)
+        dist = self.gallery.dist_quantile(slots[i[trusted]], features[j[trusted]], link.veto_quantile)
         vetoed[trusted] = dist > self.thresholds.diff
         j, vetoed = costs.swaps(i, j, vetoed, look, np.isfinite(cost), link.swap_gain)
         return i[~vetoed], j[~vetoed]

@@ -15,15 +15,21 @@ def test_overlap_cost_forbids_below_the_gate():
     np.testing.assert_allclose(found, [[0.1, 0.7, INF]])
 
 
-def test_fuse_is_the_weighted_mean_and_leaves_tracks_without_a_gallery(rng):
+def test_fuse_is_the_weighted_mean_and_takes_unknown_tracks_for_strangers(rng):
     cost, look = rng.uniform(0, 1, (3, 4)), rng.uniform(0, 2, (3, 4))
     cost[0, 1] = INF
     known = np.array([True, False, True])
     found = costs.fuse(cost, look, known, 0.3)
     for i in range(3):
         for j in range(4):
-            wanted = 0.7 * cost[i, j] + 0.3 * look[i, j] / 2 if known[i] else cost[i, j]
+            dist = look[i, j] if known[i] else max(look[0, j], look[2, j])
+            wanted = 0.7 * cost[i, j] + 0.3 * dist / 2
             assert found[i, j] == pytest.approx(wanted)
+
+
+def test_fuse_leaves_the_overlap_alone_where_nobody_is_known(rng):
+    cost = rng.uniform(0, 1, (2, 3))
+    assert (costs.fuse(cost, rng.uniform(0, 2, (2, 3)), np.zeros(2, bool), 0.5) == cost).all()
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 0.99])

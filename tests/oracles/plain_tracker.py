@@ -1,10 +1,10 @@
 """A Kalman + IoU tracker with one object a track, loops and textbook matrices: what the engine is without the metric.
 
-Rules: predict all; keep detections of at least `weak_score` after greedy non-maximum suppression; strong detections go
-to tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first; weak ones to confirmed tracks left
-over (IoU >= min_iou_weak); a strong detection left over begins a tentative track; `confirm_hits` detections in a row
-confirm it and give it the next identity, oldest track first; a miss ends a tentative track at once and a confirmed one
-after `coast_s`.
+Rules: predict all; keep detections of at least `weak_score` after greedy non-maximum suppression; strong detections
+go to confirmed tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first, what they leave to
+tentative ones in the same way; weak ones to confirmed tracks left over (IoU >= min_iou_weak); a strong detection left
+over begins a tentative track; `confirm_hits` detections in a row confirm it and give it the next identity, oldest
+track first; a miss ends a tentative track at once and a confirmed one after `coast_s`.
 """
 
 from __future__ import annotations
@@ -120,7 +120,10 @@ class PlainTracker:
         weak = [row for row in kept if scores[row] < detection.strong_score]
 
         active = [t for t in self.tracks if t.id == 0 or time_s - t.seen_s <= life.coast_s + SLACK_S]
-        first = self._pairs(active, strong, boxes, self.config.association.min_iou)
+        known, unknown = [t for t in active if t.id > 0], [t for t in active if t.id == 0]
+        first = self._pairs(known, strong, boxes, self.config.association.min_iou)
+        left = [row for row in strong if all(row != taken for _, taken in first)]
+        first += self._pairs(unknown, left, boxes, self.config.association.min_iou)
         rest = [t for t in active if t.id > 0 and all(t is not taken for taken, _ in first)]
         matched = first + self._pairs(rest, weak, boxes, self.config.association.min_iou_weak)
         for track, row in matched:

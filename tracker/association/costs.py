@@ -18,11 +18,13 @@ def fuse(cost: FloatArray, appearance: FloatArray, known: BoolArray, weight: flo
     """Overlap and appearance in one cost: lambda (1 - IoU) + (1 - lambda) d / 2, methods 05 §2.5.4.
 
     cost (T, N) from `overlap_cost`, appearance (T, N) cosine distance in [0, 2], known (T,) True where the track has
-    a gallery, weight = 1 - lambda in [0, 1]. A track without a gallery keeps its overlap cost: nothing is known of
-    its looks, and a made-up distance would make it win or lose against others by accident.
+    a gallery, weight = 1 - lambda in [0, 1]. A track without a gallery is taken to look like the least alike of those
+    that have one: whom appearance recognises goes first, and an embedding that calls everybody alike changes nothing.
     """
-    fused = (1.0 - weight) * cost + weight * appearance / 2.0
-    return np.where(known[:, None], fused, cost)
+    if not known.any():
+        return cost
+    appearance = np.where(known[:, None], appearance, appearance[known].max(axis=0))
+    return (1.0 - weight) * cost + weight * appearance / 2.0
 
 
 def gate(cost: FloatArray, mahalanobis_sq: FloatArray, limit: float) -> FloatArray:
