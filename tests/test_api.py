@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from oracles.runs import run, same
 from oracles.streams import lone_walker, wild_stream, with_identity_embeddings
-
 from tracker import Source, Tracker, TrackerConfig, Tracks, track_video
 from tracker.errors import ConfigError, DetectionError, ModelError, SourceError, TrackletError
 from tracker.types import Detections

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from oracles.plain_tracker import tracks_of
 
+from oracles.plain_tracker import tracks_of
 from tracker.backfill import Settler, merged
 from tracker.types import Frame, FrameTracks
 

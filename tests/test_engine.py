@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from oracles.runs import OFF, PLAIN, config_of, run, run_settled, same
 from oracles.streams import lone_walker, one, wild_stream, with_identity_embeddings
-
 from tracker.engine import FALLBACK_TAU_SAME, Engine, Thresholds
 from tracker.types import Detections, Frame
 

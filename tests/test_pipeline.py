@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from oracles.runs import config_of, run_settled, same
 from oracles.streams import one, wild_stream
-
 from tracker.engine import Engine
 from tracker.errors import SourceError
 from tracker.pipeline import Pipeline

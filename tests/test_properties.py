@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from make_synthetic_mot import make_scene
 from oracles.plain_tracker import PlainTracker, iou_of, tracks_of
 from oracles.runs import OFF, PLAIN, config_of, run, run_settled, same, text
@@ -22,7 +23,6 @@ from oracles.streams import (
     with_identity_embeddings,
 )
 from oracles.switches import id_switches
-
 from tracker.backfill import merged
 from tracker.engine import Engine
 from tracker.motion import kalman

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_synthetic_mot import make_scene, write_sequence
 
+from make_synthetic_mot import make_scene, write_sequence
 from tracker.api import track_video
 from tracker.cli import main
 from tracker.config import TrackerConfig

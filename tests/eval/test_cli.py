@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from make_synthetic_mot import make_scene, write_sequence
 
+from make_synthetic_mot import make_scene, write_sequence
 from tracker.eval.cli import find_sequences, main
 from tracker.eval.mot_files import MotFileError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracles.plain_tracker import textbook_filter, textbook_predict, textbook_update
 
+from oracles.plain_tracker import textbook_filter, textbook_predict, textbook_update
 from tracker.config import MotionConfig
 from tracker.motion import kalman
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from make_synthetic_mot import Scene
 
+from make_synthetic_mot import Scene
 from tracker.types import Detections, Frame
 
 SIZE = (640, 480)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracles.plain_tracker import iou_of
 
+from oracles.plain_tracker import iou_of
 from tracker import boxes as bx
 from tracker.config import ProposalConfig
 from tracker.proposals import prior

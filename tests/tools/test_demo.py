@@ -7,8 +7,9 @@ import hashlib
 import io
 import tarfile
 
-import demo
 import pytest
+
+import demo
 
 VIDEO = b"not really a video" * 100
 

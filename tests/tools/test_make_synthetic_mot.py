@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from make_synthetic_mot import draw, make_scene, write_sequence
 
+from make_synthetic_mot import draw, make_scene, write_sequence
 from tracker.eval.clear_identity import evaluate
 from tracker.eval.mot_files import read_ground_truth
 from tracker.eval.preprocess import prepare
