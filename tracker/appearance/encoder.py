@@ -21,7 +21,7 @@ from tracker.types import FeatureArray, FloatArray, ImageArray
 DEFAULT_MODEL = "reid_fast.onnx"
 
 _FORMAT = "reid/1"
-_MAX_BATCH = 64  # crops of one call of the network: bounds the memory of a crowd
+_MAX_BATCH = 512  # crops of one call of the network: more people than a frame holds; bounds the memory of a mistake
 
 
 @dataclass(frozen=True, slots=True)
