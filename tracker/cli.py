@@ -140,6 +140,7 @@ class _Outputs:
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     from tracker.assembly import open_pipeline
     from tracker.errors import ConfigError
+    from tracker.sinks.progress import ProgressSink
 
     if not (args.out or args.video or args.show):
         raise ConfigError("no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show")
@@ -160,10 +161,12 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
         )  # fmt: skip
         stack.callback(pipeline.close)
         outputs = _open_outputs(args, pipeline, stack)
+        if not args.quiet:
+            # Only now: what cannot begin says one line, why. And before the bar, which keeps to its own line.
+            print(f"track: {pipeline.description}", file=sys.stderr)
+            outputs.sinks.append(stack.enter_context(ProgressSink(pipeline.source.n_frames)))
         interrupted = _Interrupt(pipeline)
         stack.enter_context(interrupted)
-        if not args.quiet:
-            print(f"track: {pipeline.description}", file=sys.stderr)
         write_s = 0.0
         try:
             for frame, tracks in pipeline:
@@ -193,7 +196,6 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
 def _open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack) -> _Outputs:
     from tracker.sinks.film import FilmSink
     from tracker.sinks.mot_txt import MotTextSink
-    from tracker.sinks.progress import ProgressSink
     from tracker.sinks.summary import TallySink
 
     source = pipeline.source
@@ -210,8 +212,6 @@ def _open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack
 
         outputs.window = stack.enter_context(WindowSink(f"tracklet: {source.name}"))
         outputs.sinks.append(outputs.window)
-    if not args.quiet:
-        outputs.sinks.append(stack.enter_context(ProgressSink(source.n_frames)))
     return outputs
 
 
