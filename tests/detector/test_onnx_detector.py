@@ -70,6 +70,21 @@ def test_yolox_agrees_with_a_loop_over_the_points(model):
     np.testing.assert_allclose(found.scores, expected[:, 4], rtol=1e-5)
 
 
+def test_yolox_decoded_inside_gives_the_same_boxes(model):
+    rng = np.random.default_rng(2)
+    raw = np.column_stack([rng.uniform(-1, 2, (len(POINTS), 2)), rng.normal(0.5, 0.4, (len(POINTS), 2))])
+    raw = np.column_stack([raw, rng.uniform(0, 1, (len(POINTS), 81))]).astype(np.float32)
+    inside = raw.copy()
+    for (stride, x, y), row in zip(POINTS, inside, strict=True):
+        row[:2] = (row[0] + x) * stride, (row[1] + y) * stride
+        row[2:4] = np.exp(row[2:4]) * stride
+    outside = OnnxDetector(model(raw[None], path="raw.onnx"), score=0.3, device="cpu").detect(frame())
+    found = OnnxDetector(model(inside[None], path="decoded.onnx"), score=0.3, device="cpu").detect(frame())
+    assert len(found) > 5
+    np.testing.assert_allclose(found.boxes, outside.boxes, atol=1e-3)
+    np.testing.assert_array_equal(found.scores, outside.scores)
+
+
 def yolo_answer(*boxes, classes=80):
     """boxes: (cx, cy, w, h, class, score) in input pixels."""
     answer = np.zeros((1, 4 + classes, len(POINTS)), np.float32)

@@ -2,7 +2,8 @@
 
 Three layouts of the output are known, C classes, N anchor points (H/s)(W/s) summed over the strides s = 8, 16, 32:
 - "yolox" (1, N, 5 + C): raw YOLOX. With g the point's cell: centre = (xy + g) s, size = exp(wh) s, score = objectness
-  times class. The picture lies at the top left, BGR, 0 to 255.
+  times class. The picture lies at the top left, BGR, 0 to 255. An export that decodes inside has the same shape, and
+  centres and sizes in input pixels; the numbers tell them apart.
 - "yolo" (1, 4 + C, N): centre, size in input pixels and class scores. The picture is centred, RGB, 0 to 1.
 - "end2end" (1, N, 6): x1, y1, x2, y2 in input pixels, score, class; the picture as for "yolo".
 
@@ -100,6 +101,7 @@ class OnnxDetector:
         height, width = self._input_size(_DEFAULT_SIZE, _DEFAULT_SIZE)
         output = self._infer(np.full((1, 3, height, width), _PAD, dtype=np.float32))
         self.layout = self._layout_of(output, height, width, layout)
+        self._decoded = self.layout == "yolox" and is_decoded(output[0], height, width)
         n_classes = {"yolox": output.shape[2] - 5, "yolo": output.shape[1] - 4, "end2end": 0}[self.layout]
         self.class_names = self._names(n_classes)
         self._classes = self._choose(classes, n_classes)
@@ -115,7 +117,9 @@ class OnnxDetector:
         blob = blob if self.layout == "yolox" else blob[:, ::-1] / np.float32(255)
         output = self._infer(blob)
         if self.layout == "yolox":
-            boxes, scores, classes = decode_yolox(output[0], height, width, self._classes, self._score)
+            boxes, scores, classes = decode_yolox(
+                output[0], height, width, self._classes, self._score, decoded=self._decoded
+            )
         elif self.layout == "yolo":
             boxes, scores, classes = decode_yolo(output[0], self._classes, self._score)
         else:
@@ -226,18 +230,31 @@ def letterbox(image: ImageArray, height: int, width: int, *, centred: bool) -> t
     return blob, Letterbox(new_w / image.shape[1], new_h / image.shape[0], left, top)
 
 
+def is_decoded(output: NDArray[Any], height: int, width: int) -> bool:
+    """Whether YOLOX output (N, 5 + C) holds pixels already.
+
+    Raw centres are cells from the point's own one, a few at most; decoded ones spread over the whole input, and decoded
+    sizes are positive, while raw ones are logarithms.
+    """
+    spread = np.ptp(output[:, 0]) > width / 2 and np.ptp(output[:, 1]) > height / 2
+    return bool(spread and (output[:, 2:4] > 0).all())
+
+
 def decode_yolox(
-    output: NDArray[Any], height: int, width: int, classes: IntArray, score: float
+    output: NDArray[Any], height: int, width: int, classes: IntArray, score: float, *, decoded: bool = False
 ) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Raw YOLOX output (N, 5 + C) -> boxes (M, 4) xyxy in input pixels, scores (M,), class numbers (M,)."""
+    """YOLOX output (N, 5 + C) -> boxes (M, 4) xyxy in input pixels, scores (M,), class numbers (M,)."""
     best, scores = _best(output[:, 5:].T, classes)
     scores = scores * output[:, 4]
     keep = np.flatnonzero(scores >= score)
-    cells, strides = _grid(height, width)
     rows = output[keep].astype(np.float64)
-    stride = strides[keep, None]
-    centre = (rows[:, :2] + cells[keep]) * stride
-    half = np.exp(np.minimum(rows[:, 2:4], _MAX_LOG_SIZE)) * stride / 2
+    if decoded:
+        centre, half = rows[:, :2], rows[:, 2:4] / 2
+    else:
+        cells, strides = _grid(height, width)
+        stride = strides[keep, None]
+        centre = (rows[:, :2] + cells[keep]) * stride
+        half = np.exp(np.minimum(rows[:, 2:4], _MAX_LOG_SIZE)) * stride / 2
     return np.concatenate([centre - half, centre + half], axis=1), scores[keep].astype(np.float64), best[keep]
 
 
