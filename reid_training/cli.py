@@ -1,4 +1,4 @@
-"""`reid train | evaluate | export | bench`. Arguments to calls; torch is imported by a command, not by --help."""
+"""`reid train | evaluate | export | crops | bench`. Arguments to calls; a command imports torch, --help does not."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reid_training.errors import ConfigError, ModelError, ReidError
 
 if TYPE_CHECKING:
     from reid_training.config import RunConfig
+    from reid_training.data.base import Dataset
     from reid_training.evaluate import Calibration
 
 
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="reid", description="Train, score and export the appearance metric.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    data_help = "Market-1501 folder (bounding_box_train, query, bounding_box_test)"
+    data_help = "Market-1501 folder (bounding_box_train, query, bounding_box_test), or a table image,id,camera[,split]"
 
     train = commands.add_parser("train", help="train a network, into a run folder")
     train.add_argument("--config", default="reid_fast", help="TOML file or packaged name (default %(default)s)")
@@ -51,9 +52,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.set_defaults(run=run_train)
 
-    evaluate = commands.add_parser("evaluate", help="rank-1/5/10 and mAP on query and gallery")
+    evaluate = commands.add_parser("evaluate", help="rank-1/5/10, mAP and verification on query and gallery")
     evaluate.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
     evaluate.add_argument("--data", type=Path, required=True, help=data_help)
+    evaluate.add_argument("--rerank", action="store_true", help="also by k-reciprocal re-ranking (k1 20, k2 6, 0.3)")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
+    evaluate.add_argument("--csv", type=Path, metavar="FILE", help="the same as a table")
     evaluate.set_defaults(run=run_evaluate)
 
     export = commands.add_parser("export", help="write the ONNX file that the tracker reads")
@@ -61,6 +65,17 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, help="ONNX file")
     export.add_argument("--data", type=Path, required=True, help=f"{data_help}, the one trained on: for the thresholds")
     export.set_defaults(run=run_export)
+
+    crops = commands.add_parser("crops", help="cut people out of MOT ground truth, for --data")
+    crops.add_argument("folder", type=Path, metavar="MOT_FOLDER", help="a sequence, or any folder above sequences")
+    crops.add_argument("--out", type=Path, required=True, help="new folder for the crops and people.csv")
+    crops.add_argument("--sequences", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
+    crops.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="videos that are scored, by any name")
+    crops.add_argument("--min-visibility", type=float, default=0.5, help="share of the box (default %(default)s)")
+    crops.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th frame (default %(default)s)")
+    crops.add_argument("--min-height", type=int, default=32, metavar="PX", help="default %(default)s")
+    crops.add_argument("--margin", type=float, default=0.0, help="around the box, of its side (default %(default)s)")
+    crops.set_defaults(run=run_crops)
 
     bench = commands.add_parser("bench", help="milliseconds per crop on the CPU")
     bench.add_argument("model", type=Path, help="ONNX file")
@@ -74,21 +89,21 @@ def run_train(arguments: argparse.Namespace) -> None:
 
     from reid_training.config import read_toml
     from reid_training.curve import draw
-    from reid_training.data import market1501
     from reid_training.train import train
 
     config: RunConfig = read_toml(arguments.config)
     if arguments.seed is not None:
         config = dataclasses.replace(config, seed=arguments.seed)
-    history = train(config, market1501.read(arguments.data), arguments.out, resume=arguments.resume)
+    history = train(config, read_data(arguments.data), arguments.out, resume=arguments.resume)
     draw(history, arguments.out / "curve.png")
     print(f"written to {arguments.out}")
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
-    from reid_training.data import market1501
+    from reid_training.data.base import check_rankable
     from reid_training.embedders import Embedder, OnnxEmbedder, TorchEmbedder, embed_samples
-    from reid_training.evaluate import rank
+    from reid_training.evaluate import JUNK, as_row, rank, rank_by
+    from reid_training.rerank import reranked_rows
     from reid_training.runs import load_method
 
     if not arguments.model.exists():
@@ -99,27 +114,71 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     else:
         method, config, _ = load_method(arguments.model)
         embedder = TorchEmbedder(method, config.data.height, config.data.width)
-    data = market1501.read(arguments.data)
-    query, gallery = data.query, data.gallery
-    scores = rank(
-        embed_samples(embedder, query),
-        query.pids,
-        query.camids,
-        embed_samples(embedder, gallery),
-        gallery.pids,
-        gallery.camids,
-    )
-    print(f"{data.name}, single query, same-camera rule: {scores.n_queries} queries, {len(gallery)} gallery images")
-    print("rank-1  rank-5  rank-10  mAP")
-    print("  ".join(f"{100 * x:6.2f}" for x in (scores.rank1, scores.rank5, scores.rank10, scores.mean_ap)))
+    data = read_data(arguments.data)
+    check_rankable(data)
+    query, gallery = data.query, data.gallery.take((data.gallery.pids != JUNK).nonzero()[0])
+    labels = (query.pids, query.camids, gallery.pids, gallery.camids)
+    query_emb, gallery_emb = embed_samples(embedder, query), embed_samples(embedder, gallery)
+    found = {"cosine": rank(query_emb, *labels[:2], gallery_emb, *labels[2:])}
+    if arguments.rerank:
+        found["k-reciprocal"] = rank_by(reranked_rows(query_emb, gallery_emb), *labels)
+
+    n_queries = found["cosine"].n_queries
+    print(f"{data.name}, single query, same-camera rule: {n_queries} queries, {len(gallery)} gallery images")
+    print("distance      rank-1  rank-5  rank-10     mAP  TPR at FPR 1e-2    1e-3")
+    for name, scores in found.items():
+        shares = (scores.rank1, scores.rank5, scores.rank10, scores.mean_ap)
+        rates = (scores.tpr_at_fpr_1e2, scores.tpr_at_fpr_1e3)
+        widths = (6, 6, 7, 6, 15, 6)
+        cells = "  ".join(f"{100 * x:{n}.2f}" for x, n in zip((*shares, *rates), widths, strict=True))
+        print(f"{name:<12}  {cells}")
+    about = {"model": str(arguments.model), "data": data.name, "n_gallery": len(gallery)}
+    write_scores([{**about, "distance": name, **as_row(s)} for name, s in found.items()], arguments.json, arguments.csv)
+
+
+def write_scores(rows: list[dict[str, Any]], json_path: Path | None, csv_path: Path | None) -> None:
+    """One row per distance, the same columns in both files; what is not a number becomes null and an empty cell."""
+    import json
+
+    from reid_training.runs import csv_line, replace_file
+
+    rows = [{key: None if value != value else value for key, value in row.items()} for row in rows]
+    if json_path is not None:
+        text = json.dumps(rows, indent=1) + "\n"
+        replace_file(json_path, lambda stream: stream.write(text.encode()))
+    if csv_path is not None:
+        lines = [list(rows[0]), *(["" if value is None else str(value) for value in row.values()] for row in rows)]
+        table = "".join(csv_line(line) for line in lines)
+        replace_file(csv_path, lambda stream: stream.write(table.encode()))
 
 
 def run_export(arguments: argparse.Namespace) -> None:
-    from reid_training.data import market1501
     from reid_training.export import export
 
-    print_calibration(export(arguments.checkpoint, market1501.read(arguments.data), arguments.out))
+    print_calibration(export(arguments.checkpoint, read_data(arguments.data), arguments.out))
     print(f"{arguments.out}: {arguments.out.stat().st_size} bytes; agrees with torch at batch 1, 2, 7 and 32")
+
+
+def read_data(path: Path) -> Dataset:
+    """What --data names: a table, the folder of `reid crops` with its table, or a Market-1501 folder."""
+    from reid_training.data import csv_table, market1501
+    from reid_training.data.mot_crops import TABLE
+
+    if path.is_file():
+        return csv_table.read(path)
+    return csv_table.read(path / TABLE) if (path / TABLE).is_file() else market1501.read(path)
+
+
+def run_crops(arguments: argparse.Namespace) -> None:
+    from reid_training.data.mot_crops import TABLE, CropRules, choose_sequences, cut_crops, find_sequences, other_names
+
+    rules = CropRules(arguments.min_visibility, arguments.every, arguments.min_height, arguments.margin)
+    chosen = choose_sequences(find_sequences(arguments.folder), arguments.sequences, arguments.exclude)
+    n_crops = cut_crops(chosen, arguments.out, rules)
+    print(f"{arguments.out / TABLE}: {n_crops} crops")
+    print("train on none of these videos that is also scored, under any name:")
+    for sequence in chosen:
+        print("  " + " = ".join([sequence.name, *other_names(sequence.name)]))
 
 
 def run_bench(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from reid_training.config import RunConfig, ScheduleConfig, from_dict, to_dict, to_toml
-from reid_training.data.base import Dataset, check_trainable, read_images, split_identities
+from reid_training.data.base import Dataset, check_trainable, has_pairs, read_images, split_identities
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import augment
 from reid_training.embedders import TorchEmbedder, embed_images
@@ -72,7 +72,8 @@ def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = Fals
                 group["lr"] = rate
             batch = augment(images[rows], rng, config.augment)  # (P * K, 3, H, W)
             with torch.autocast("cpu", torch.bfloat16, enabled=schedule.precision == "bf16"):
-                loss = method.loss(batch, torch.from_numpy(labels[rows]))
+                draws = np.random.default_rng([config.seed, 3, step])  # its own: no miner changes the augmentation
+                loss = method.loss(batch, torch.from_numpy(labels[rows]), draws)
             optimiser.zero_grad()
             loss.total.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -89,7 +90,7 @@ def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = Fals
         row |= {key: value / n_batches for key, value in sums.items()}
         row["images_per_s"] = len(batches) * len(rows) / (time.perf_counter() - started)
         last = epoch + 1 == schedule.epochs
-        if len(held_set) and (last or (epoch + 1) % schedule.validate_every == 0):
+        if has_pairs(held_set) and (last or (epoch + 1) % schedule.validate_every == 0):
             embedder = TorchEmbedder(average, config.data.height, config.data.width)
             scores = rank_held_out(embed_images(embedder, held_images), held_set)
             row |= {"held_out_rank1": scores.rank1, "held_out_map": scores.mean_ap}

@@ -1,7 +1,7 @@
 """Imports go one way (the layout is in the README): an arrow that the layout forbids, or a cycle, fails here.
 
 tracker:        types, errors, boxes, config, onnx_session <- every stage folder <- engine and what joins it <- cli, api
-reid_training:  distances, mining, data, nets <- methods <- train, evaluate, export <- cli
+reid_training:  distances, mining, losses, data, nets <- methods <- train, evaluate, export <- cli
 Imports inside functions count too; those under `if TYPE_CHECKING:` do not, they do not run.
 """
 
@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = {"types", "errors", "boxes", "config", "onnx_session"}
 STAGES = {"sources", "detector", "appearance", "motion", "association", "tracks", "proposals", "sinks", "eval"}
-TRAINING_LEVEL = {"distances": 1, "mining": 1, "data": 1, "nets": 1, "methods": 2, "cli": 4}  # others: 3
+TRAINING_LEVEL = {"distances": 1, "mining": 1, "losses": 1, "data": 1, "nets": 1, "methods": 2, "cli": 4}  # others: 3
 TRAINING_SHARED = {"errors", "config", "configs"}
 VAGUE = {"utils.py", "common.py", "misc.py", "helpers.py"}
 FOREIGN = {"tracker": {"torch", "torchvision", "onnx", "reid_training"}, "reid_training": {"tracker"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ class Samples:
 
     paths: tuple[Path, ...]
     pids: IntArray  # (N,)  person; -1 = junk, 0 = distractor where the data set has them
-    camids: IntArray  # (N,)
+    camids: IntArray  # (N,)  negative = unknown, another number for every image
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -33,7 +34,10 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The three parts of a re-identification data set. `train` shares no person with the other two."""
+    """The three parts of a re-identification data set.
+
+    `train` shares no person with the other two, unless the data set has no parts: then all three are the whole.
+    """
 
     name: str
     licence: str
@@ -55,15 +59,44 @@ def check_trainable(samples: Samples, where: str) -> None:
     """Metric learning compares: it needs two people, and someone seen twice."""
     if len(samples) == 0:
         raise DataError(f"{where}: no images")
-    people, counts = np.unique(samples.pids, return_counts=True)
-    if len(people) < 2:
-        raise DataError(f"{where}: all {len(samples)} images show one identity ({people[0]}); at least 2 are needed")
-    if counts.max() < 2:
+    if len(np.unique(samples.pids)) < 2:
+        raise DataError(f"{where}: all {len(samples)} images show one identity; at least 2 are needed")
+    if not has_pairs(samples):
         raise DataError(f"{where}: every identity has one image; at least one identity needs 2")
 
 
-def read_image(path: Path, height: int, width: int) -> ByteArray:
-    """One image as RGB (height, width, 3): all of it, stretched by plain bilinear interpolation, as at run time."""
+def has_pairs(samples: Samples) -> bool:
+    """Whether anybody is seen twice."""
+    return len(np.unique(samples.pids)) < len(samples)
+
+
+def check_rankable(dataset: Dataset) -> None:
+    """Ranking asks for the same person by another camera, so every image needs its camera."""
+    for name, samples in (("query", dataset.query), ("gallery", dataset.gallery)):
+        if len(samples) == 0:
+            raise DataError(f"{dataset.name}: no {name} images; evaluation needs query and gallery")
+        unknown = np.flatnonzero(samples.camids < 0)
+        if len(unknown):
+            raise DataError(
+                f"{dataset.name}: evaluation needs the camera of every image; {len(unknown)} of {len(samples)} "
+                f"{name} images have none, the first is {samples.paths[unknown[0]]}"
+            )
+
+
+def ranking_cameras(samples: Samples) -> IntArray:
+    """The cameras for ranking inside one set.
+
+    The same-camera rule leaves nothing to find where nobody is seen by two cameras (crops of one video, cameras
+    unknown): then every image counts as a camera of its own, and an image only does not find itself.
+    """
+    pairs = np.unique(np.stack([samples.pids, samples.camids], axis=1), axis=0)
+    if len(pairs) > len(np.unique(samples.pids)):
+        return samples.camids
+    return np.arange(len(samples), dtype=np.int64)
+
+
+def decode(path: Path) -> ByteArray:
+    """One image as OpenCV gives it: BGR (H, W, 3)."""
     try:
         raw = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
@@ -71,6 +104,12 @@ def read_image(path: Path, height: int, width: int) -> ByteArray:
     image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
     if image is None:
         raise DataError(f"{path} is not an image, or it is damaged")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def read_image(path: Path, height: int, width: int) -> ByteArray:
+    """One image as RGB (height, width, 3): all of it, stretched by plain bilinear interpolation, as at run time."""
+    image: npt.NDArray[Any] = decode(path)
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)

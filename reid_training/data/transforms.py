@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone knows
 from torch import Tensor
@@ -10,11 +11,18 @@ from torch import Tensor
 from reid_training.config import AugmentConfig
 from reid_training.data.base import ByteArray
 
+FloatArray = npt.NDArray[np.float64]
+
 # ImageNet's statistics: any fixed numbers would do, these are the ones that other people's tools expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 PIXEL_SCALE = 1.0 / 255.0
 GREY = (0.299, 0.587, 0.114)
+# Brightness and the two colour differences of YUV (ITU-R BT.601): hue is the angle in the plane of the last two.
+YUV = np.array(
+    [GREY, 0.492 * (np.array([0.0, 0.0, 1.0]) - GREY), 0.877 * (np.array([1.0, 0.0, 0.0]) - GREY)]
+)  # (3, 3) from RGB
+MOST_JITTER = 2.0  # standard deviations: an edge that errs by more belongs to another box
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -29,14 +37,21 @@ def to_tensor(images: ByteArray) -> Tensor:
 
 
 def augment(images: ByteArray, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
-    """uint8 (B, H, W, 3) to network input (B, 3, H, W): flip, zoom, shift, colour, erase."""
+    """uint8 (B, H, W, 3) to network input (B, 3, H, W), in the order in which the world does it.
+
+    The box is misplaced, someone stands in front, the camera smears and has few pixels, the light changes. What is
+    switched off draws no random number: a config from before it existed still gives the same batches.
+    """
     batch = move_window(to_tensor(images), rng, config)
+    batch = occlude(batch, rng, config)
+    batch = blur_motion(batch, rng, config)
+    batch = lower_resolution(batch, rng, config)
     batch = normalise(change_colour(batch, rng, config))
     return erase(batch, rng, config)
 
 
 def move_window(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
-    """Flip, enlarge-and-crop and shift as one bilinear look-up; beyond the edge the edge's colour goes on."""
+    """Flip, enlarge-and-crop, shift and box jitter as one bilinear look-up; beyond the edge its colour goes on."""
     n = len(images)
     sides = np.where(rng.random(n) < config.flip, -1.0, 1.0)
     zoom = rng.uniform(1.0 - config.zoom, 1.0 + config.zoom / 2, (n, 2))
@@ -44,12 +59,89 @@ def move_window(images: Tensor, rng: np.random.Generator, config: AugmentConfig)
     theta = np.zeros((n, 2, 3), np.float32)
     theta[:, 0, 0], theta[:, 1, 1] = zoom[:, 0] * sides, zoom[:, 1]
     theta[:, :, 2] = shift
+    if config.box_jitter > 0:
+        deviations = np.clip(rng.standard_normal((n, 2, 2)), -MOST_JITTER, MOST_JITTER)
+        sides_px = np.array([images.shape[3], images.shape[2]])
+        edges = config.box_jitter * deviations * (sides_px.min() / sides_px)[:, None]  # (n, x and y, near and far)
+        half, centre = 1.0 + edges[:, :, 1] - edges[:, :, 0], edges.sum(2)  # of the new box, from -1 to 1
+        theta *= half[:, :, None]
+        theta[:, :, 2] += centre
     grid = F.affine_grid(torch.from_numpy(theta), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def occlude(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
+    """Someone stands in front of some people: another crop of the batch, moved down or aside, covers a part.
+
+    Covered from below: the other's head and shoulders. From a side: half of another body, a little lower, because
+    whoever is in front stands nearer to the camera.
+    """
+    n, _, height, width = images.shape
+    if config.occlude == 0 or n < 2:
+        return images
+    hit = rng.random(n) < config.occlude
+    others = (np.arange(n) + rng.integers(1, n, n)) % n  # anyone but oneself
+    depth = rng.uniform(*config.occlude_depth, n)
+    sides = rng.integers(-1, 2, n)  # left, below, right
+    lower = rng.uniform(0.0, 0.3, n)
+    downs = np.rint(np.where(sides == 0, 1.0 - depth, lower) * height).astype(int)
+    rights = np.rint(sides * (1.0 - depth) * width).astype(int)
+    covered = images.clone()
+    for i in np.flatnonzero(hit):
+        down, right = downs[i], rights[i]
+        part = images[others[i], :, : height - down, max(0, -right) : width - max(0, right)]
+        covered[i, :, down:, max(0, right) : width + min(0, right)] = part
+    return covered
+
+
+def blur_motion(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
+    """The mean along a line of pixels, sideways or up and down, in some images: a camera that pans, a quick step."""
+    if config.motion_blur == 0:
+        return images
+    n, _, _, width = images.shape
+    hit = rng.random(n) < config.motion_blur
+    lengths = rng.uniform(*config.motion_blur_length, n) * width
+    reaches = np.clip(np.rint((lengths - 1.0) / 2.0), 1, None).astype(int)  # pixels to either side
+    sideways = rng.random(n) < 0.5
+    blurred = images.clone()
+    for i in np.flatnonzero(hit):
+        reach = int(reaches[i])
+        pad, line = (
+            ((reach, reach, 0, 0), (1, 2 * reach + 1)) if sideways[i] else ((0, 0, reach, reach), (2 * reach + 1, 1))
+        )
+        blurred[i : i + 1] = F.avg_pool2d(F.pad(images[i : i + 1], pad, mode="replicate"), line, stride=1)
+    return blurred
+
+
+def lower_resolution(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
+    """Some people are far away: few pixels (means of areas, as a sensor takes them), enlarged as at run time."""
+    if config.low_resolution == 0:
+        return images
+    n, _, height, width = images.shape
+    hit = rng.random(n) < config.low_resolution
+    scales = rng.uniform(*config.low_resolution_scale, n)
+    coarse = images.clone()
+    for i in np.flatnonzero(hit):
+        small = (max(1, round(height * scales[i])), max(1, round(width * scales[i])))
+        few = F.interpolate(images[i : i + 1], small, mode="area")
+        coarse[i : i + 1] = F.interpolate(few, (height, width), mode="bilinear", align_corners=False)
+    return coarse
+
+
+def turn_hue(images: Tensor, turns: FloatArray) -> Tensor:
+    """Every colour goes round the colour circle by turns (B,); brightness and greys stay. Not clipped."""
+    angles = 2.0 * np.pi * turns
+    rotation = np.zeros((len(turns), 3, 3))
+    rotation[:, 0, 0] = 1.0
+    rotation[:, 1, 1] = rotation[:, 2, 2] = np.cos(angles)
+    rotation[:, 2, 1] = np.sin(angles)
+    rotation[:, 1, 2] = -rotation[:, 2, 1]
+    matrices = np.linalg.inv(YUV) @ rotation @ YUV  # (B, 3, 3)
+    return torch.einsum("bij,bjhw->bihw", images.new_tensor(matrices), images)
+
+
 def change_colour(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
-    """Brightness, contrast about the image's mean, saturation about its grey; stays in [0, 1]."""
+    """Brightness, contrast about the image's mean, saturation about its grey, hue; stays in [0, 1]."""
 
     def factors(spread: float) -> Tensor:
         values = rng.uniform(1.0 - spread, 1.0 + spread, (len(images), 1, 1, 1))
@@ -60,6 +152,8 @@ def change_colour(images: Tensor, rng: np.random.Generator, config: AugmentConfi
     images = mean + (images - mean) * factors(config.contrast)
     grey = (images * images.new_tensor(GREY)[:, None, None]).sum(1, keepdim=True)
     images = grey + (images - grey) * factors(config.saturation)
+    if config.hue > 0:
+        images = turn_hue(images, rng.uniform(-config.hue, config.hue, len(images)))
     return images.clamp_(0.0, 1.0)
 
 

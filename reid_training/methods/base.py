@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor, nn
 
 
@@ -21,8 +22,11 @@ class Method(nn.Module, ABC):
         """Build what depends on the training data. Called once, before the optimiser sees the parameters."""
 
     @abstractmethod
-    def loss(self, images: Tensor, labels: Tensor) -> Loss:
-        """images (B, 3, H, W), normalised; labels (B,) in 0 .. n_classes - 1."""
+    def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
+        """images (B, 3, H, W), normalised; labels (B,) in 0 .. n_classes - 1.
+
+        Whatever the loss draws at random comes from `rng`, so that a resumed run draws it again.
+        """
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:

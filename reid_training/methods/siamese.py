@@ -1,77 +1,69 @@
-"""Siamese network: contrastive or batch-hard triplet loss, with identity classification beside it.
+"""Siamese network: a loss over pairs, triplets or tuples of a batch, with identity classification beside it.
 
 Dimensionality Reduction by Learning an Invariant Mapping. Hadsell, Chopra, LeCun. CVPR 2006: equation 4 (contrastive).
 In Defense of the Triplet Loss for Person Re-Identification. Hermans, Beyer, Leibe. 2017, arXiv 1703.07737: equation 5.
 Bag of Tricks and a Strong Baseline for Deep Person Re-Identification. Luo et al. CVPRW 2019, arXiv 1903.07071.
+The papers of the other losses and miners stand beside them in `losses` and `mining`.
 
-What we take: (1) one network for both images of a pair, (2) the two pair losses, (3) label-smoothed classification of
-the training identities behind a BN-neck.
-Where we differ: the pair loss works on features of unit length (so that its margin means the same at every scale); the
-contrastive loss averages positives and negatives apart (a PK batch has far more negatives); the loss is an option.
+What we take: (1) one network for both images of a pair, (2) the pair losses and miners, (3) label-smoothed
+classification of the training identities behind a BN-neck, (4) the centre loss before it, as Luo et al. have it.
+Where we differ: the pair and centre losses work on features of unit length (so that a margin means the same at every
+scale, and because that is what is compared later); the contrastive loss averages positives and negatives apart (a PK
+batch has far more negatives); each loss is an option.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from reid_training import distances, mining
+from reid_training import distances, losses, mining
 from reid_training.config import require
 from reid_training.methods.base import Loss, Method
 from reid_training.nets.heads import BNNeck, unit_rows
+
+PAIR_LOSSES = ("contrastive", "triplet", "n_pair", "binomial_deviance")
+MINERS = ("all", "semi_hard", "hard", "distance_weighted")
 
 
 @dataclass(frozen=True, slots=True)
 class SiameseConfig:
     pair_loss: str = "triplet"
+    miner: str = "hard"  # of the triplet loss; the other losses have nothing to choose
+    soft_margin: bool = False  # of the triplet loss; the margin then serves the semi-hard miner alone
     margin: float = 0.3  # Euclidean distance of unit vectors; Hermans et al. and the Bag of Tricks use 0.3
+    n_pair_scale: float = 16.0  # of the similarities, in [-1, 1], that N-pair compares; a guess, not tuned
+    deviance_alpha: float = 2.0  # binomial deviance: slope, threshold and cost of a negative, as BIER sets them
+    deviance_beta: float = 0.5
+    deviance_negative_cost: float = 25.0
     pair_weight: float = 1.0
     id_weight: float = 1.0  # 0 = a pure Siamese network
+    centre_weight: float = 0.0  # 0 = no centres; Luo et al. use 0.0005 on free features, these are of length 1
     label_smoothing: float = 0.1  # Luo et al., section 3.4
     logit_scale: float = 0.0  # 0 = plain linear classifier; > 0 = cosine classifier with this scale
 
     def __post_init__(self) -> None:
-        require(
-            self.pair_loss in ("triplet", "contrastive"),
-            f"method.pair_loss must be triplet or contrastive, got {self.pair_loss!r}",
-        )
-        require(self.margin > 0, f"method.margin must be > 0, got {self.margin}")
+        for name, allowed in (("pair_loss", PAIR_LOSSES), ("miner", MINERS)):
+            value = getattr(self, name)
+            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name in ("margin", "n_pair_scale", "deviance_alpha", "deviance_negative_cost"):
+            require(getattr(self, name) > 0, f"method.{name} must be > 0, got {getattr(self, name)}")
+        require(abs(self.deviance_beta) < 1, f"method.deviance_beta must be in (-1, 1), got {self.deviance_beta}")
         require(
             self.pair_weight >= 0 and self.id_weight >= 0 and self.pair_weight + self.id_weight > 0,
             "method.pair_weight and method.id_weight must be >= 0 and not both 0, "
             f"got {self.pair_weight} and {self.id_weight}",
         )
+        require(self.centre_weight >= 0, f"method.centre_weight must be >= 0, got {self.centre_weight}")
         require(
             0.0 <= self.label_smoothing < 1.0,
             f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
         )
         require(self.logit_scale >= 0, f"method.logit_scale must be >= 0, got {self.logit_scale}")
-
-
-def contrastive_loss(dist: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Positives are pulled to 0, negatives pushed beyond the margin: mean d^2 + mean max(0, margin - d)^2.
-
-    dist (B, B), labels (B,). A batch without positives (or negatives) has no such term.
-    """
-    positive = mining.same_identity(labels)
-    negative = labels[:, None] != labels[None]
-    total = dist.sum() * 0.0  # keeps the graph when neither term exists
-    if positive.any():
-        total = total + dist[positive].pow(2).mean()
-    if negative.any():
-        total = total + (margin - dist[negative]).clamp_min(0.0).pow(2).mean()
-    return total
-
-
-def triplet_loss(dist: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Mean over anchors of max(0, margin + farthest positive - nearest negative); 0 if there is no triplet."""
-    anchors, positives, negatives = mining.batch_hard(dist.detach(), labels)
-    if len(anchors) == 0:
-        return dist.sum() * 0.0
-    return (margin + dist[anchors, positives] - dist[anchors, negatives]).clamp_min(0.0).mean()
 
 
 class Siamese(Method):
@@ -85,33 +77,73 @@ class Siamese(Method):
         # The neck learns from the classifier alone; a pure Siamese network goes without.
         self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
         self.classifier: nn.Linear | None = None
+        self.centres: nn.Parameter | None = None  # (n_classes, D)
 
     def prepare(self, n_classes: int) -> None:
         if self.config.id_weight > 0:
             self.classifier = nn.Linear(self.size, n_classes, bias=False)
             nn.init.normal_(self.classifier.weight, std=0.001 if self.config.logit_scale == 0 else 0.1)
+        if self.config.centre_weight > 0:
+            # At 0 a centre pulls along the feature's own length, which is then divided out: no class is sent anywhere.
+            self.centres = nn.Parameter(torch.zeros(n_classes, self.size))
 
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.neck(self.net(images).float()))
 
-    def loss(self, images: Tensor, labels: Tensor) -> Loss:
+    def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         features = self.net(images).float()  # (B, D); losses are computed in float32 also under autocast
         parts: dict[str, float] = {}
         total = features.new_zeros(())
         config = self.config
+        unit = unit_rows(features)
         if config.pair_weight > 0:
-            unit = unit_rows(features)
-            pair_loss = triplet_loss if config.pair_loss == "triplet" else contrastive_loss
-            value = pair_loss(distances.euclidean(unit, unit), labels, config.margin)
+            value = self._pair_loss(unit, labels, rng)
             total = total + config.pair_weight * value
             parts[config.pair_loss] = float(value.detach())
+        if self.centres is not None:
+            value = losses.centre_loss(unit, self.centres.detach(), labels)
+            total = total + config.centre_weight * value + losses.centre_pull(unit, self.centres, labels)
+            parts["centre"] = float(value.detach())
         if self.classifier is not None:
             logits = self._logits(self.neck(features))
-            value = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            value = losses.identity_loss(logits, labels, config.label_smoothing)
             total = total + config.id_weight * value
             parts["id"] = float(value.detach())
             parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
         return Loss(total, parts)
+
+    def _pair_loss(self, unit: Tensor, labels: Tensor, rng: np.random.Generator | None) -> Tensor:
+        config = self.config
+        if config.pair_loss in ("n_pair", "binomial_deviance"):
+            # Their factors on a similarity, 16 and 50, would blow up the rounding of bf16 (1/256).
+            with torch.autocast(unit.device.type, enabled=False):
+                return self._similarity_loss(unit, labels)
+        dist = distances.euclidean(unit, unit)  # (B, B)
+        if config.pair_loss == "contrastive":
+            return losses.contrastive_loss(dist, labels, config.margin)
+        triplets = self._triplets(dist.detach(), labels, rng)
+        if config.soft_margin:
+            return losses.soft_margin_triplet_loss(dist, triplets)
+        return losses.triplet_loss(dist, triplets, config.margin, active_only=config.miner == "all")
+
+    def _similarity_loss(self, unit: Tensor, labels: Tensor) -> Tensor:
+        config = self.config
+        if config.pair_loss == "n_pair":
+            anchors, positives = mining.n_pairs(labels)
+            return losses.n_pair_loss(unit[anchors], unit[positives], labels[anchors], config.n_pair_scale)
+        constants = (config.deviance_alpha, config.deviance_beta, config.deviance_negative_cost)
+        return losses.binomial_deviance_loss(unit @ unit.T, labels, *constants)
+
+    def _triplets(self, dist: Tensor, labels: Tensor, rng: np.random.Generator | None) -> mining.Triplets:
+        if self.config.miner == "all":
+            return mining.batch_all(labels)
+        if self.config.miner == "semi_hard":
+            return mining.semi_hard(dist, labels, self.config.margin)
+        if self.config.miner == "distance_weighted":
+            if rng is None:
+                raise ValueError("the distance_weighted miner draws at random: loss() needs an rng")
+            return mining.distance_weighted(dist, labels, self.size, rng)
+        return mining.batch_hard(dist, labels)
 
     def _logits(self, necked: Tensor) -> Tensor:
         assert self.classifier is not None

@@ -16,19 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_training.config import NetConfig
-
-
-def round_channels(channels: float) -> int:
-    """The multiple of 8 nearest to `channels`, at least 8: CPU kernels work in blocks of 8 or 16 channels."""
-    return max(8, int(channels / 8 + 0.5) * 8)
-
-
-def conv_bn(n_in: int, n_out: int, size: int = 1, stride: int = 1, *, relu: bool = True) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(n_in, n_out, size, stride=stride, padding=size // 2, bias=False),
-        nn.BatchNorm2d(n_out),
-    ]
-    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+from reid_training.nets.layers import PooledNet, conv_bn, round_channels
 
 
 class LightConv(nn.Module):
@@ -67,8 +55,8 @@ class OmniScaleBlock(nn.Module):
         self.reduce = conv_bn(n_in, middle)
         self.chain = nn.ModuleList(LightConv(middle) for _ in range(n_scales))
         self.gate = Gate(middle)
-        self.expand = conv_bn(middle, n_out, relu=False)
-        self.shortcut = nn.Identity() if n_in == n_out else conv_bn(n_in, n_out, relu=False)
+        self.expand = conv_bn(middle, n_out, activation=None)
+        self.shortcut = nn.Identity() if n_in == n_out else conv_bn(n_in, n_out, activation=None)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, n_in, H, W) -> (B, n_out, H, W)
         scale = self.reduce(x)
@@ -81,36 +69,20 @@ class OmniScaleBlock(nn.Module):
         return torch.relu_(self.expand(mixed) + self.shortcut(x))
 
 
-class OSNet(nn.Module):
-    """Crops (B, 3, H, W), normalised, to features (B, embedding_size), not normalised; H and W multiples of 16.
-
-    Widths at 1.0 are the paper's: 64, 256, 384, 512.
-    """
+class OSNet(PooledNet):
+    """Widths at 1.0 are the paper's: 64, 256, 384, 512."""
 
     def __init__(self, config: NetConfig) -> None:
-        super().__init__()
         stem, *stages = [round_channels(c * config.width) for c in config.channels]
+        depths = config.stage_blocks or (config.blocks,) * len(stages)
         layers: list[nn.Module] = [conv_bn(3, stem, 7, stride=2), nn.MaxPool2d(3, stride=2, padding=1)]
         n_in = stem
-        for index, n_out in enumerate(stages):
-            for depth in range(config.blocks):
+        for index, (n_out, n_blocks) in enumerate(zip(stages, depths, strict=True)):
+            for depth in range(n_blocks):
                 layers.append(OmniScaleBlock(n_in if depth == 0 else n_out, n_out, config.scales))
             if index < len(stages) - 1:
                 layers += [conv_bn(n_out, n_out), nn.AvgPool2d(2)]
             n_in = n_out
-        layers.append(conv_bn(n_in, round_channels(config.last_channels * config.width)))
-        self.body = nn.Sequential(*layers)
-        self.project = nn.Linear(round_channels(config.last_channels * config.width), config.embedding_size, bias=False)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.normal_(self.project.weight, std=self.project.in_features**-0.5)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.project(self.body(images).mean((2, 3)))
-        return features
+        n_last = round_channels(config.last_channels * config.width)
+        layers.append(conv_bn(n_in, n_last))
+        super().__init__(nn.Sequential(*layers), n_last, config.embedding_size)

@@ -89,7 +89,7 @@ def test_no_images(capsys, config, tmp_path):
 
 def test_one_identity(capsys, config, tmp_path):
     folder = write_market_folder(tmp_path / "data", n_train=1, n_test=2)
-    assert "show one identity (1); at least 2 are needed" in mistake(capsys, *train_on(config, folder, tmp_path))
+    assert "show one identity; at least 2 are needed" in mistake(capsys, *train_on(config, folder, tmp_path))
 
 
 def test_one_image_per_identity(capsys, config, tmp_path):

@@ -1,12 +1,19 @@
-"""CMC, mAP and calibration against oracles that go through the definitions one pair at a time."""
+"""CMC, mAP, verification and calibration against oracles that go through the definitions one pair at a time."""
 
 from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from reid_training.cli import main, write_scores
 from reid_training.errors import DataError
-from reid_training.evaluate import calibrate, rank
+from reid_training.evaluate import _Lowest, as_row, calibrate, rank, rank_by
 
 
 def unit(rng, n, d=6):
@@ -53,6 +60,157 @@ def test_rank_agrees_with_one_query_at_a_time(seed, chunk):
     assert [found.rank1, found.rank5, found.rank10, found.mean_ap, found.n_queries] == pytest.approx(expected, abs=1e-9)
 
 
+def slow_verification(dist, query_pids, query_camids, gallery_pids, gallery_camids, one_in):
+    """All pairs in two lists; every distance is tried as the threshold."""
+    same, diff = [], []
+    for q, (pid, camid) in enumerate(zip(query_pids, query_camids, strict=True)):
+        for g, (other, camera) in enumerate(zip(gallery_pids, gallery_camids, strict=True)):
+            if other == -1 or (other == pid and camera == camid):
+                continue
+            (same if other == pid else diff).append(float(dist[q, g]))
+    best = 0.0
+    for threshold in sorted({*same, *diff}):
+        if sum(d <= threshold for d in diff) * one_in > len(diff):
+            break
+        best = sum(s <= threshold for s in same) / len(same)
+    return best, len(same), len(diff)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("chunk", "steps"), [(1, 0), (5, 0), (256, 0), (5, 40), (256, 8)])
+def test_verification_agrees_with_one_pair_at_a_time(seed, chunk, steps):
+    """`steps` > 0: so few different distances that most pairs share theirs with others."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.integers(1, 9, 30), rng.integers(1, 4, 30), rng.integers(-1, 9, 70), rng.integers(1, 4, 70))
+    dist = rng.random((30, 70)).astype(np.float32)
+    dist[labels[0][:, None] == labels[2]] *= 0.2  # the same person is nearer, mostly
+    if steps:
+        dist = (dist * steps).round() / np.float32(steps)
+    found = rank_by(lambda start, stop: dist[start:stop], *labels, chunk=chunk)
+    for got, one_in in ((found.tpr_at_fpr_1e2, 100), (found.tpr_at_fpr_1e3, 1000)):
+        assert (got, found.n_same_pairs, found.n_diff_pairs) == slow_verification(dist, *labels, one_in)
+
+
+@pytest.mark.parametrize("chunk", [3, 256])
+def test_equal_distances_keep_the_order_of_the_gallery(chunk):
+    rng = np.random.default_rng(0)
+    labels = (rng.integers(1, 5, 20), rng.integers(1, 4, 20), rng.integers(-1, 5, 50), rng.integers(1, 4, 50))
+    corners = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32)
+    query, gallery = corners[rng.integers(0, 4, 20)], corners[rng.integers(0, 4, 50)]
+    arrays = (query, *labels[:2], gallery, *labels[2:])
+    found = rank(*arrays, chunk=chunk)
+    expected = slow_rank(*arrays)
+    assert [found.rank1, found.rank5, found.rank10, found.mean_ap, found.n_queries] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 3000])
+@pytest.mark.parametrize("steps", [0, 10])
+@pytest.mark.parametrize("smallest", ["anywhere", "first", "last"])
+def test_the_lowest_of_a_stream_are_those_of_the_whole(count, steps, smallest):
+    rng = np.random.default_rng(count)
+    values = rng.random(20_000).astype(np.float32)
+    values = (values * steps).round() if steps else values
+    parts = np.array_split(values, 23)
+    parts = parts if smallest == "anywhere" else sorted(parts, key=np.min, reverse=smallest == "last")
+    if smallest == "first":
+        parts[0] = np.concatenate([-np.arange(2 * count, dtype=np.float32), parts[0]])
+        rng.shuffle(parts[0])
+    values = np.concatenate(parts)
+    lowest = _Lowest(count)
+    for part in parts:
+        lowest.add(part[part <= lowest.bound])
+    whole = sorted(values.tolist())
+    for place in {0, count // 2, count - 1}:
+        assert lowest.value(place) == whole[place]
+    assert lowest.bound == whole[count - 1] or len(lowest.kept) > count
+    assert len(lowest.kept) <= 2 * count
+
+
+def test_verification_by_hand():
+    """200 strangers at 0.01, 0.02, ...: at 1 % two may pass, at 0.1 % none; the third and the first are the limits."""
+    dist = np.array([[0.005, 0.015, 0.0299, 0.03, 0.5, *np.arange(1, 201) / 100]], np.float32)
+    pids, camids = np.array([1] * 5 + [2] * 200), np.full(205, 2)
+    found = rank_by(lambda start, stop: dist[start:stop], np.array([1]), np.array([1]), pids, camids)
+    assert (found.tpr_at_fpr_1e2, found.tpr_at_fpr_1e3) == (3 / 5, 1 / 5)
+    assert (found.n_same_pairs, found.n_diff_pairs) == (5, 200)
+
+
+def test_verification_without_strangers_is_not_a_number():
+    emb = np.eye(2, dtype=np.float32)
+    found = rank(emb, np.array([1, 1]), np.array([1, 1]), emb, np.array([1, 1]), np.array([2, 2]))
+    assert np.isnan(found.tpr_at_fpr_1e2)
+    assert found.n_diff_pairs == 0
+
+
+def test_embeddings_that_are_not_finite_are_refused():
+    emb = np.full((2, 2), np.nan, np.float32)
+    with pytest.raises(DataError, match="not finite"):
+        rank(emb, np.array([1, 1]), np.array([1, 1]), emb, np.array([1, 1]), np.array([2, 2]))
+
+
+BIG = """
+import resource, sys
+import numpy as np
+from reid_training.evaluate import calibrate, rank, rank_by
+from reid_training.rerank import reranked_rows
+
+rng = np.random.default_rng(0)
+def unit(pids):
+    emb = people[pids] + rng.normal(size=(len(pids), 512), scale=2.0).astype(np.float32)
+    return (emb / np.linalg.norm(emb, axis=1, keepdims=True)).astype(np.float32)
+people = rng.normal(size=(1000, 512)).astype(np.float32)
+labels = [rng.integers(low, high, n) for low, high, n in
+          ((0, 1000, 3400), (0, 6, 3400), (0, 1000, 20000), (0, 6, 20000))]
+query, gallery = unit(labels[0]), unit(labels[2])
+if sys.argv[1] == "cosine":
+    rank(query, *labels[:2], gallery, *labels[2:])
+elif sys.argv[1] == "k-reciprocal":
+    rank_by(reranked_rows(query, gallery), *labels)
+else:
+    calibrate(gallery, *labels[2:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts KiB on Linux alone")
+@pytest.mark.parametrize("what", ["cosine", "k-reciprocal", "calibrate"])
+def test_a_gallery_of_20000_needs_less_than_2_gib(what):
+    """3,400 queries, 512 dimensions, a fresh interpreter, its whole resident memory."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", BIG, what], env=environment, capture_output=True, check=True, text=True
+    )
+    assert int(done.stdout) < 2 * 2**20
+
+
+def test_evaluate_writes_all_scores(tmp_path, market, tiny, capsys):
+    from reid_training.data import market1501
+    from reid_training.train import train
+
+    train(tiny, market1501.read(market), tmp_path / "run")
+    files = ["--json", str(tmp_path / "scores.json"), "--csv", str(tmp_path / "scores.csv")]
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(market), "--rerank", *files]) == 0
+    printed = capsys.readouterr().out
+    rows = json.loads((tmp_path / "scores.json").read_text())
+    with (tmp_path / "scores.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [row["distance"] for row in rows] == ["cosine", "k-reciprocal"]
+    assert [{key: str(value) for key, value in row.items()} for row in rows] == table
+    for row in rows:
+        line = next(line for line in printed.splitlines() if line.startswith(row["distance"]))
+        shares = [row[key] for key in ("rank1", "rank5", "rank10", "mean_ap", "tpr_at_fpr_1e2", "tpr_at_fpr_1e3")]
+        assert line.split()[1:] == [f"{100 * share:.2f}" for share in shares]
+
+
+def test_what_is_not_a_number_is_written_as_nothing(tmp_path):
+    emb = np.eye(2, dtype=np.float32)
+    scores = rank(emb, np.array([1, 1]), np.array([1, 1]), emb, np.array([1, 1]), np.array([2, 2]))
+    write_scores([as_row(scores)], tmp_path / "s.json", tmp_path / "s.csv")
+    assert json.loads((tmp_path / "s.json").read_text())[0]["tpr_at_fpr_1e2"] is None
+    assert (tmp_path / "s.csv").read_text().splitlines()[1].split(",")[4:6] == ["", ""]
+
+
 # One query: person 1, camera 1, at angle 0. Gallery rows are (angle, pid, camid), nearest first.
 CASES = {
     "right answer first": ([(1, 1, 2), (5, 2, 2)], 1.0, 1.0),
@@ -88,10 +246,11 @@ def test_no_query_with_a_right_answer_is_an_error():
         rank(emb[:1], np.array([1]), np.array([1]), emb, np.array([1, 2]), np.array([1, 1]))
 
 
-def test_calibration_agrees_with_one_pair_at_a_time():
+@pytest.mark.parametrize("chunk", [1, 7, 256])
+def test_calibration_agrees_with_one_pair_at_a_time(chunk):
     rng = np.random.default_rng(3)
     emb, pids, camids = unit(rng, 60), rng.integers(0, 10, 60), rng.integers(0, 3, 60)
-    found = calibrate(emb, pids, camids)
+    found = calibrate(emb, pids, camids, chunk=chunk)
     for name, wanted in (("pooled", (True, False)), ("same_camera", (True,)), ("cross_camera", (False,))):
         same, diff = [], []
         for i in range(60):
@@ -100,6 +259,8 @@ def test_calibration_agrees_with_one_pair_at_a_time():
                     (same if pids[i] == pids[j] else diff).append(1.0 - float(emb[i] @ emb[j]))
         group = found[name]
         assert (group.n_same, group.n_diff) == (len(same), len(diff))
+        assert group.tau_same == pytest.approx(np.quantile(diff, 0.01), abs=1e-6)
+        assert group.tau_diff == pytest.approx(np.quantile(same, 0.99), abs=1e-6)
         # An interpolated quantile lies between two pairs: one pair more or less may pass.
         assert abs(sum(d <= group.tau_same for d in diff) - 0.01 * len(diff)) <= 1
         assert abs(sum(d <= group.tau_diff + 1e-6 for d in same) - 0.99 * len(same)) <= 1
@@ -111,3 +272,11 @@ def test_calibration_of_a_perfect_metric_separates_everyone():
     emb = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
     found = calibrate(emb, np.repeat(np.arange(4), 3), np.tile([1, 2, 2], 4))["pooled"]
     assert (found.tau_diff, found.sigma_same, found.tau_same, found.tpr_at_tau_same) == (0.0, 0.0, 1.0, 1.0)
+
+
+def test_calibration_leaves_out_a_part_without_pairs_of_both_kinds():
+    emb = np.repeat(np.eye(2, dtype=np.float32), 2, axis=0)
+    pids = np.array([1, 1, 2, 2])
+    assert set(calibrate(emb, pids, np.array([1, 2, 1, 2]))) == {"pooled", "cross_camera"}
+    assert set(calibrate(emb, pids, np.ones(4, np.int64))) == {"pooled", "same_camera"}
+    assert calibrate(emb, np.ones(4, np.int64), pids) == {}

@@ -19,7 +19,7 @@ from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_samples
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import calibrate, rank_held_out
 from reid_training.methods import METHODS
-from reid_training.nets import build
+from reid_training.nets import NETS, build
 from reid_training.nets.osnet import OSNet
 from reid_training.runs import load_checkpoint, load_method, new_method, replace_file
 from reid_training.train import learning_rate, train, update_average
@@ -48,8 +48,12 @@ def test_a_run_leaves_config_checkpoint_and_log(run, tiny):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("killed_in_epoch", [2, 3])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, market, tiny, monkeypatch, precision, killed_in_epoch):
-    config = dataclasses.replace(tiny, schedule=dataclasses.replace(tiny.schedule, precision=precision))
+@pytest.mark.parametrize("options", [{}, {"miner": "distance_weighted", "centre_weight": 0.05}], ids=["plain", "drawn"])
+def test_a_killed_run_resumes_to_the_same_bits(
+    tmp_path, market, tiny, monkeypatch, precision, killed_in_epoch, options
+):
+    schedule = dataclasses.replace(tiny.schedule, precision=precision)
+    config = dataclasses.replace(tiny, schedule=schedule, method={"name": "siamese", **options})
     data = market1501.read(market)
     train(config, data, tmp_path / "whole")
 
@@ -225,7 +229,7 @@ def test_a_block_sees_as_far_as_its_scales_say():
 
 
 def test_names_in_the_config_are_the_names_that_exist():
-    assert {*NetConfig.NAMES} == {"osnet"}
+    assert tuple(NETS) == NetConfig.NAMES
     assert build(NetConfig()).__class__ is OSNet
     assert "siamese" in METHODS
 
@@ -316,7 +320,7 @@ def test_config_survives_toml_and_dict(tiny):
         ({"data": {"hight": 128}}, "hight is unknown; known: val_fraction, height"),
         ({"augment": {"erase": 2}}, "erase is a probability, got 2"),
         ({"augment": {"erase_area": [0.5, 0.1]}}, "erase_area must be two fractions"),
-        ({"net": {"name": "vgg"}}, "net.name must be one of osnet, got 'vgg'"),
+        ({"net": {"name": "vgg"}}, "net.name must be one of osnet, resnet18, resnet50, mobilenetv2, got 'vgg'"),
         ({"net": {"width": 0}}, "net.width must be in"),
         ({"schedule": {"epochs": 0}}, "epochs must be >= 1, got 0"),
         ({"schedule": {"epochs": True}}, "epochs must be of type int, got True"),
@@ -336,7 +340,7 @@ def test_bad_settings_are_named(table, message):
     [
         ({"name": "magic"}, "method.name must be one of siamese, got 'magic'"),
         ({"name": "siamese", "margin": -1.0}, "method.margin must be > 0"),
-        ({"name": "siamese", "pair_loss": "quadruplet"}, "pair_loss must be triplet or contrastive"),
+        ({"name": "siamese", "pair_loss": "quadruplet"}, "pair_loss must be one of contrastive, triplet"),
         ({"name": "siamese", "pair_weight": 0.0, "id_weight": 0.0}, "not both 0"),
         ({"name": "siamese", "depth": 3}, "method.depth is unknown"),
     ],

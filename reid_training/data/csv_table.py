@@ -1,0 +1,124 @@
+"""A user's own crops: a table `image,id,camera[,split]` of text, one row per image.
+
+The first line names the columns; further columns are passed over. `image` is a path, relative to the table. `id` and
+`camera` are any text. `camera` may be left out or empty: training does without, evaluation does not. `split` is
+train, query or gallery; without it all images are all three, and each person's first image by each camera is a query.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reid_training.data.base import Dataset, IntArray, Samples
+from reid_training.errors import DataError
+
+REQUIRED = ("image", "id")
+SPLITS = ("train", "query", "gallery")
+LICENCE = "not stated: that of the user's own images"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    line: int  # of the file, from 1
+    image: Path
+    person: str
+    camera: str  # "" = unknown
+    split: str  # "" = the table has no such column
+
+
+def read(path: Path) -> Dataset:
+    rows = list(read_rows(path))
+    if not rows:
+        raise DataError(f"{path}: no images; the table has a header and nothing below it")
+    _check_parts(path, rows)
+    pids, camids = number([row.person for row in rows]), number([row.camera for row in rows])
+    # An unknown camera is nobody else's: -1, -2, ...
+    camids = np.where([row.camera == "" for row in rows], -1 - np.arange(len(rows)), camids)
+    samples = Samples(tuple(row.image for row in rows), pids, camids)
+    if rows[0].split:
+        parts = np.array([row.split for row in rows])
+        train, query, gallery = (samples.take(np.flatnonzero(parts == split)) for split in SPLITS)
+    else:
+        _, first = np.unique(np.stack([pids, camids], axis=1), axis=0, return_index=True)
+        train, query, gallery = samples, samples.take(first), samples
+    return Dataset(path.name, LICENCE, train, query, gallery)
+
+
+def number(texts: list[str]) -> IntArray:
+    """Every text as its place among all different ones in the order of their characters, from 1.
+
+    The order of the rows changes nothing. 0 and -1 stay free: they have a meaning in Market-1501.
+    """
+    _, places = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    return places.astype(np.int64) + 1
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows in the order of the file; every mistake is named with its line."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            columns = _read_header(path, next(reader, []))
+            for fields in reader:
+                if fields:  # an empty line is no row
+                    yield _parse_row(path, reader.line_num, columns, fields)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not a table in UTF-8 text") from None
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _read_header(path: Path, fields: list[str]) -> list[str]:
+    columns = [field.strip().lower() for field in fields]
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        found = ",".join(fields) or "nothing"
+        raise DataError(
+            f"{path}, line 1: no column {' and no column '.join(missing)}; "
+            f"the first line must be image,id,camera and may have split, found {found[:80]!r}"
+        )
+    double = sorted({name for name in columns if name and columns.count(name) > 1})
+    if double:
+        raise DataError(f"{path}, line 1: the column {double[0]} is there twice")
+    return columns
+
+
+def _parse_row(path: Path, line: int, columns: list[str], fields: list[str]) -> Row:
+    where = f"{path}, line {line}"
+    if len(fields) != len(columns):
+        raise DataError(f"{where}: {len(fields)} fields, but the header has {len(columns)}")
+    values = {name: field.strip() for name, field in zip(columns, fields, strict=True)}
+    for name in REQUIRED:
+        if not values[name]:
+            raise DataError(f"{where}: {name} is empty")
+    split = values.get("split", "").lower()
+    if "split" in values and split not in SPLITS:
+        raise DataError(f"{where}: split must be {', '.join(SPLITS)}, got {values['split']!r}")
+    image = path.parent / values["image"]
+    if not image.is_file():
+        raise DataError(f"{where}: no file {image}")
+    return Row(line, image, values["id"], values.get("camera", ""), split)
+
+
+def _check_parts(path: Path, rows: list[Row]) -> None:
+    """No image shows two people, and nobody who is trained on is scored."""
+    shown: dict[Path, Row] = {}
+    trained: dict[str, bool] = {}
+    for row in rows:
+        first = shown.setdefault(row.image, row)
+        if first.person != row.person:
+            raise DataError(
+                f"{path}, line {row.line}: {row.image} shows {row.person!r}, but in line {first.line} {first.person!r}"
+            )
+        if trained.setdefault(row.person, row.split == "train") != (row.split == "train"):
+            raise DataError(
+                f"{path}, line {row.line}: {row.person!r} is in train and in query or gallery; "
+                f"nobody may be both trained on and scored"
+            )

@@ -1,0 +1,54 @@
+"""What several networks are made of."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def round_channels(channels: float) -> int:
+    """The multiple of 8 nearest to `channels`, at least 8: CPU kernels work in blocks of 8 or 16 channels."""
+    return max(8, int(channels / 8 + 0.5) * 8)
+
+
+def conv_bn(
+    n_in: int,
+    n_out: int,
+    size: int = 1,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    activation: type[nn.ReLU | nn.ReLU6] | None = nn.ReLU,
+) -> nn.Sequential:
+    """Convolution without a bias (the norm has one), batch norm, activation; keeps the size of the picture / stride."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(n_in, n_out, size, stride=stride, padding=size // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(n_out),
+    ]
+    return nn.Sequential(*layers, activation(inplace=True)) if activation else nn.Sequential(*layers)
+
+
+def initialise(net: nn.Module, project: nn.Linear) -> None:
+    """Random weights for a training from scratch: the variance of the signal stays the same from layer to layer."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(project.weight, std=project.in_features**-0.5)
+
+
+class PooledNet(nn.Module):
+    """Crops (B, 3, H, W), normalised, to features (B, embedding_size), not normalised; H and W multiples of 16.
+
+    `body` gives (B, n_features, h, w); its mean over the picture is mapped linearly.
+    """
+
+    def __init__(self, body: nn.Module, n_features: int, embedding_size: int) -> None:
+        super().__init__()
+        self.body = body
+        self.project = nn.Linear(n_features, embedding_size, bias=False)
+        initialise(self, self.project)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.project(self.body(images).mean((2, 3)))
+        return features

@@ -1,0 +1,169 @@
+"""One contract for all networks: shapes, gradients, sizes known from the papers, and the way to ONNX."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from reid_training.config import ConfigError, NetConfig, RunConfig, from_dict
+from reid_training.embedders import OnnxEmbedder
+from reid_training.evaluate import Calibration
+from reid_training.export import PARITY_TOLERANCE, metadata, parity, write_onnx
+from reid_training.nets import NETS, build
+from reid_training.runs import new_method
+
+TINY = {
+    "osnet": NetConfig("osnet", channels=(8, 16, 24), last_channels=32, width=1.0, blocks=1, embedding_size=16),
+    "osnet, uneven depth": NetConfig("osnet", channels=(8, 16, 24), width=0.5, stage_blocks=(1, 3), embedding_size=16),
+    **{name: NetConfig(name, width=0.125, embedding_size=16) for name in NETS if name != "osnet"},
+    **{f"{n}, stride 2": NetConfig(n, width=0.125, last_stride=2, embedding_size=16) for n in NETS if n != "osnet"},
+}
+
+
+@pytest.fixture(params=TINY.values(), ids=TINY)
+def tiny_net(request) -> NetConfig:
+    return request.param
+
+
+def n_parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def on_paper(config: NetConfig) -> nn.Module:
+    """Shapes without numbers: a network of any size at no cost."""
+    with torch.device("meta"):
+        return build(config).eval()
+
+
+def test_the_contract_covers_every_network():
+    assert {config.name for config in TINY.values()} == set(NETS)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (128, 64), (256, 128)])
+def test_every_network_gives_the_asked_embedding_at_any_size(tiny_net, size):
+    net = build(tiny_net).eval()
+    with torch.no_grad():
+        features = net(torch.zeros(3, 3, *size))
+    assert features.shape == (3, 16)
+    assert torch.isfinite(features).all()
+
+
+@pytest.mark.parametrize("embedding_size", [1, 128, 512])
+@pytest.mark.parametrize("name", NETS)
+def test_the_embedding_size_is_an_argument(name, embedding_size):
+    net = on_paper(NetConfig(name, embedding_size=embedding_size))
+    assert net(torch.zeros(2, 3, 128, 64, device="meta")).shape == (2, embedding_size)
+
+
+def test_every_parameter_gets_a_gradient(tiny_net):
+    torch.manual_seed(0)
+    method = new_method(RunConfig(net=tiny_net), 4)
+    images = torch.randn(8, 3, 128, 64, generator=torch.Generator().manual_seed(0))
+    method.loss(images, torch.arange(4).repeat_interleave(2)).total.backward()
+    without = [
+        name
+        for name, parameter in method.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+    ]
+    assert without == []
+
+
+def test_the_signal_neither_dies_nor_explodes(tiny_net):
+    torch.manual_seed(0)
+    net = build(tiny_net).train()
+    features = net(torch.randn(16, 3, 128, 64))
+    assert 1e-3 < float(features.detach().std(dim=0).mean()) < 1e3
+
+
+# Parameters before the embedding: torchvision's published counts less their classifiers of 1000 classes
+# (11,689,512 - 513,000; 25,557,032 - 2,049,000; 3,504,872 - 1,281,000).
+TRUNKS = {"resnet18": (512, 11_176_512), "resnet50": (2048, 23_508_032), "mobilenetv2": (1280, 2_223_872)}
+
+
+@pytest.mark.parametrize("last_stride", [1, 2])
+@pytest.mark.parametrize("name", TRUNKS)
+def test_full_width_has_the_known_number_of_parameters(name, last_stride):
+    n_features, expected = TRUNKS[name]
+    net = on_paper(NetConfig(name, width=1.0, last_stride=last_stride, embedding_size=128))
+    assert n_parameters(net.body) == expected
+    assert n_parameters(net.project) == 128 * n_features
+
+
+def multiply_adds(net: nn.Module, height: int, width: int) -> float:
+    """Millions, of the convolutions."""
+    total = 0
+
+    def count(conv: nn.Conv2d, _, out: torch.Tensor) -> None:
+        nonlocal total
+        total += conv.weight.numel() * out.shape[2] * out.shape[3]
+
+    hooks = [module.register_forward_hook(count) for module in net.modules() if isinstance(module, nn.Conv2d)]
+    net(torch.zeros(1, 3, height, width, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return total / 1e6
+
+
+# At 224x224 with the papers' strides, as torchvision publishes them: a stride in the wrong place shows here.
+@pytest.mark.parametrize(("name", "millions"), [("resnet18", 1814), ("resnet50", 4089), ("mobilenetv2", 301)])
+def test_full_width_has_the_known_cost(name, millions):
+    net = on_paper(NetConfig(name, width=1.0, last_stride=2))
+    assert multiply_adds(net, 224, 224) == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if name != "osnet"])
+@pytest.mark.parametrize(("last_stride", "places"), [(1, (8, 4)), (2, (4, 2))])
+def test_stride_1_leaves_the_last_stage_twice_the_height_and_width(name, last_stride, places):
+    net = on_paper(NetConfig(name, last_stride=last_stride))
+    assert net.body(torch.zeros(1, 3, 128, 64, device="meta")).shape[2:] == places
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_width_and_depth_are_arguments(name):
+    sizes = [n_parameters(on_paper(NetConfig(name, width=width))) for width in (0.25, 0.5, 1.0)]
+    assert sizes[0] < 0.5 * sizes[1] < 0.25 * sizes[2]
+    if name == "osnet":
+        by_stage = [n_parameters(on_paper(NetConfig(stage_blocks=depths))) for depths in ((2, 2, 2), (2, 2, 3))]
+        assert by_stage[0] == n_parameters(on_paper(NetConfig(blocks=2))) < by_stage[1]
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if "stride 2" not in name])
+def test_every_network_goes_to_onnx(tmp_path, name):
+    """With batch statistics that are not those of a fresh network, so that folding a norm must be right to agree."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(from_dict({"data": {"height": 64, "width": 32}}), net=TINY[name])
+    method = new_method(config, 4)
+    for norm in (module for module in method.net.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.momentum = 1.0
+    with torch.no_grad():
+        coloured = torch.randn(32, 3, 64, 32) + 3.0 * torch.randn(32, 3, 1, 1)
+        method.train().embed(coloured)
+    properties = metadata(config, Calibration(0.1, 0.2, 0.1, 0.9, 1, 1), "net", "nothing", "none")
+    write_onnx(method.eval(), config, properties, tmp_path / "net.onnx")
+    embedder = OnnxEmbedder(tmp_path / "net.onnx")
+    # float32 rounds a random network of 50 layers to about 2e-5 of its float64 result, in torch alone.
+    assert parity(method, embedder) < PARITY_TOLERANCE
+    rng = np.random.default_rng(1)
+    images = np.tile(rng.integers(0, 256, (5, 1, 1, 3), dtype=np.uint8), (1, 64, 32, 1))
+    assert np.ptp(embedder(images), axis=0).max() > 1e-3, "different crops, different embeddings"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"name": "resnet"}, "net.name must be one of osnet, resnet18, resnet50, mobilenetv2, got 'resnet'"),
+        ({"name": "resnet18", "scales": 2}, "net.scales has no meaning for resnet18"),
+        ({"name": "mobilenetv2", "channels": [8, 16]}, "net.channels has no meaning for mobilenetv2"),
+        ({"name": "osnet", "last_stride": 2}, "net.last_stride has no meaning for osnet"),
+        ({"name": "resnet50", "last_stride": 3}, "net.last_stride must be 1 or 2, got 3"),
+        ({"stage_blocks": [1, 2]}, r"net.stage_blocks must be empty or 3 numbers >= 1, got \(1, 2\)"),
+        ({"stage_blocks": [1, 0, 2]}, "net.stage_blocks must be empty or 3 numbers"),
+    ],
+)
+def test_bad_settings_are_named(table, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict({"net": table})
