@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reid_training.errors import ConfigError, ModelError, ReidError
+from reid_training.errors import ConfigError, DataError, ModelError, ReidError
 
 if TYPE_CHECKING:
     from reid_training.config import RunConfig
     from reid_training.data.base import Dataset
-    from reid_training.evaluate import Calibration
+    from reid_training.embedders import Embedder
+    from reid_training.evaluate import Calibration, Ranking
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
     evaluate.add_argument("--data", type=Path, required=True, help=data_help)
     evaluate.add_argument("--rerank", action="store_true", help="also by k-reciprocal re-ranking (k1 20, k2 6, 0.3)")
+    evaluate.add_argument("--min-gap", type=int, metavar="N", help="inside each video: the same person N frames away")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
     evaluate.add_argument("--csv", type=Path, metavar="FILE", help="the same as a table")
     evaluate.set_defaults(run=run_evaluate)
@@ -79,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="milliseconds per crop on the CPU")
     bench.add_argument("model", type=Path, help="ONNX file")
-    bench.add_argument("--threads", type=int, default=1, help="default %(default)s")
+    bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 and 2")
     bench.set_defaults(run=run_bench)
     return top
 
@@ -101,19 +103,14 @@ def run_train(arguments: argparse.Namespace) -> None:
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
     from reid_training.data.base import check_rankable
-    from reid_training.embedders import Embedder, OnnxEmbedder, TorchEmbedder, embed_samples
-    from reid_training.evaluate import JUNK, as_row, rank, rank_by
+    from reid_training.embedders import embed_samples
+    from reid_training.evaluate import JUNK, rank, rank_by
     from reid_training.rerank import reranked_rows
-    from reid_training.runs import load_method
 
-    if not arguments.model.exists():
-        raise ModelError(f"no file {arguments.model}")
-    embedder: Embedder
-    if arguments.model.suffix == ".onnx":
-        embedder = OnnxEmbedder(arguments.model)
-    else:
-        method, config, _ = load_method(arguments.model)
-        embedder = TorchEmbedder(method, config.data.height, config.data.width)
+    if arguments.min_gap is not None:
+        run_evaluate_in_videos(arguments)
+        return
+    embedder = load_embedder(arguments.model)
     data = read_data(arguments.data)
     check_rankable(data)
     query, gallery = data.query, data.gallery.take((data.gallery.pids != JUNK).nonzero()[0])
@@ -125,6 +122,51 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 
     n_queries = found["cosine"].n_queries
     print(f"{data.name}, single query, same-camera rule: {n_queries} queries, {len(gallery)} gallery images")
+    report(found, {"model": str(arguments.model), "data": data.name, "n_gallery": len(gallery)}, arguments)
+
+
+def run_evaluate_in_videos(arguments: argparse.Namespace) -> None:
+    from reid_training.data import csv_table
+    from reid_training.data.mot_crops import TABLE
+    from reid_training.embedders import embed_samples
+    from reid_training.evaluate import rank_in_videos
+
+    if arguments.min_gap < 1:
+        raise ConfigError(f"--min-gap must be >= 1, got {arguments.min_gap}")
+    if arguments.rerank:
+        raise ConfigError("--rerank is for query and gallery; it does not go together with --min-gap")
+    embedder = load_embedder(arguments.model)
+    table = arguments.data / TABLE if arguments.data.is_dir() else arguments.data
+    if arguments.data.is_dir() and not table.is_file():
+        raise DataError(f"{arguments.data}: no {TABLE}; --min-gap needs the table of `reid crops`, with its frames")
+    samples, frames = csv_table.read_videos(table)
+    embeddings = embed_samples(embedder, samples)
+    scores = rank_in_videos(embeddings, samples.pids, samples.camids, frames, arguments.min_gap)
+    n_videos = len(set(samples.camids.tolist()))
+    print(
+        f"{table.name}, inside each video ({n_videos}), the same person at least {arguments.min_gap} frames away: "
+        f"{scores.n_queries} queries, {len(samples)} crops"
+    )
+    about = {"model": str(arguments.model), "data": table.name, "n_gallery": len(samples), "min_gap": arguments.min_gap}
+    report({"cosine": scores}, about, arguments)
+
+
+def load_embedder(model: Path) -> Embedder:
+    from reid_training.embedders import OnnxEmbedder, TorchEmbedder
+    from reid_training.runs import load_method
+
+    if not model.exists():
+        raise ModelError(f"no file {model}")
+    if model.suffix == ".onnx":
+        return OnnxEmbedder(model)
+    method, config, _ = load_method(model)
+    return TorchEmbedder(method, config.data.height, config.data.width)
+
+
+def report(found: dict[str, Ranking], about: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Prints one line per distance, and writes the files that were asked for."""
+    from reid_training.evaluate import as_row
+
     print("distance      rank-1  rank-5  rank-10     mAP  TPR at FPR 1e-2    1e-3")
     for name, scores in found.items():
         shares = (scores.rank1, scores.rank5, scores.rank10, scores.mean_ap)
@@ -132,7 +174,6 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         widths = (6, 6, 7, 6, 15, 6)
         cells = "  ".join(f"{100 * x:{n}.2f}" for x, n in zip((*shares, *rates), widths, strict=True))
         print(f"{name:<12}  {cells}")
-    about = {"model": str(arguments.model), "data": data.name, "n_gallery": len(gallery)}
     write_scores([{**about, "distance": name, **as_row(s)} for name, s in found.items()], arguments.json, arguments.csv)
 
 
@@ -184,12 +225,13 @@ def run_crops(arguments: argparse.Namespace) -> None:
 def run_bench(arguments: argparse.Namespace) -> None:
     from reid_training.bench import time_crops
 
-    if arguments.threads < 1:
-        raise ConfigError(f"--threads must be >= 1, got {arguments.threads}")
-    print("batch  ms per crop: median     p95")
+    if min(arguments.threads) < 1:
+        raise ConfigError(f"--threads must be >= 1, got {min(arguments.threads)}")
+    print("batch  threads  ms per crop: median     p95")
     for batch in (1, 8, 32):
-        median, p95 = time_crops(arguments.model, batch, arguments.threads)
-        print(f"{batch:5d}  {median:19.3f}  {p95:6.3f}")
+        for threads in arguments.threads:
+            median, p95 = time_crops(arguments.model, batch, threads)
+            print(f"{batch:5d}  {threads:7d}  {median:19.3f}  {p95:6.3f}")
 
 
 def print_calibration(groups: dict[str, Calibration]) -> None:

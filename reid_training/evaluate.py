@@ -19,6 +19,8 @@ SAME_FPR = 0.01  # the false positive rate that defines tau_same
 
 # Distances of the queries start .. stop - 1 to the whole gallery: (start, stop) -> (stop - start, G).
 DistanceRows = Callable[[int, int], FloatArray]
+# Which gallery images are right and which are wrong for these queries, each (stop - start, G); the others are ignored.
+AnswerRows = Callable[[int, int], tuple[BoolArray, BoolArray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,37 @@ def rank(
     chunk: int = 256,
 ) -> Ranking:
     """The single-query protocol of Market-1501 by cosine distance: query (Q, D), gallery (G, D), unit rows."""
-    if not (np.isfinite(query).all() and np.isfinite(gallery).all()):
-        raise DataError("the network gives embeddings that are not finite; there is nothing to rank")
+    _check_finite(query, gallery)
     return rank_by(cosine_rows(query, gallery), query_pids, query_camids, gallery_pids, gallery_camids, chunk)
+
+
+def rank_in_videos(
+    embeddings: FloatArray, pids: IntArray, camids: IntArray, frames: IntArray, min_gap: int, chunk: int = 256
+) -> Ranking:
+    """What a tracker asks of the metric: after at least `min_gap` >= 1 frames, who of this video is it?
+
+    embeddings (N, D), unit rows; pids, camids (the video) and frames (N,). Every crop asks for all other crops of its
+    video. The same person nearer than `min_gap` frames, the crop itself among them, is ignored: it looks alike because
+    it is almost the same picture. Other people always count, in the same frame too.
+    Memory: that of `_score`, and 16 * chunk * N bytes for the frames between two crops.
+    """
+    _check_finite(embeddings)
+
+    def answers(start: int, stop: int) -> tuple[BoolArray, BoolArray]:
+        block = slice(start, stop)
+        same_video = camids[block, None] == camids
+        is_same = pids[block, None] == pids
+        is_far = np.abs(frames[block, None] - frames) >= min_gap
+        return same_video & is_same & is_far, same_video & ~is_same
+
+    n_diff = 2 * (_equal_pairs(camids) - _equal_pairs(pids, camids))
+    nothing = f"nobody is seen twice in one video at least {min_gap} frames apart"
+    return _score(cosine_rows(embeddings, embeddings), answers, len(embeddings), n_diff, chunk, nothing)
+
+
+def _check_finite(*embeddings: FloatArray) -> None:
+    if not all(np.isfinite(rows).all() for rows in embeddings):
+        raise DataError("the network gives embeddings that are not finite; there is nothing to rank")
 
 
 def cosine_rows(query: FloatArray, gallery: FloatArray) -> DistanceRows:
@@ -74,23 +104,38 @@ def rank_by(
     For each query the gallery is sorted by distance after taking out (1) images of the same person by the same camera
     and (2) junk (pid -1). Distractors (pid 0) stay and are wrong. Average precision is the mean of the precision at
     each right image; a query without a right image is left out of ranks and mAP. Equal distances: gallery order.
-    The pairs that remain are also judged one by one (verification). Memory: about 8 * chunk * G bytes, and the one
-    per cent of the different-person pairs that lies nearest.
+    The pairs that remain are also judged one by one (verification).
     """
     is_junk = gallery_pids == JUNK
+
+    def answers(start: int, stop: int) -> tuple[BoolArray, BoolArray]:
+        is_same = query_pids[start:stop, None] == gallery_pids
+        same_camera = query_camids[start:stop, None] == gallery_camids
+        return is_same & ~same_camera & ~is_junk, ~is_same & ~is_junk
+
     n_diff = _different_pairs(query_pids, gallery_pids[~is_junk])
+    nothing = "no query has an image of the same person by another camera in the gallery"
+    return _score(distance_rows, answers, len(query_pids), n_diff, chunk, nothing)
+
+
+def _score(
+    distance_rows: DistanceRows, answer_rows: AnswerRows, n_rows: int, n_diff: int, chunk: int, nothing: str
+) -> Ranking:
+    """Ranks and verification of n_rows queries with n_diff wrong pairs in all; `nothing` says why none has an answer.
+
+    Memory: about 8 * chunk * G bytes, and the one per cent of the different-person pairs that lies nearest.
+    """
     allowed = [n_diff // 100, n_diff // 1000]  # false accepts at FPR 1e-2 and 1e-3, exact in integers
     nearest_diff = _Lowest(allowed[0] + 1)
     same: list[FloatArray] = []
     hits_at = np.zeros(3)
     precision_sum, n_queries = 0.0, 0
-    for start in range(0, len(query_pids), chunk):
-        stop = min(start + chunk, len(query_pids))
+    for start in range(0, n_rows, chunk):
+        stop = min(start + chunk, n_rows)
         dist = distance_rows(start, stop)  # (q, G)
-        is_same = query_pids[start:stop, None] == gallery_pids
-        kept = ~(is_same & (query_camids[start:stop, None] == gallery_camids)) & ~is_junk
-        is_right = is_same & kept
-        nearest_diff.add(dist[kept & ~is_same & (dist <= nearest_diff.bound)])
+        is_right, is_wrong = answer_rows(start, stop)
+        kept = is_right | is_wrong
+        nearest_diff.add(dist[is_wrong & (dist <= nearest_diff.bound)])
         same.append(dist[is_right])
         for row in np.flatnonzero(is_right.any(axis=1)):
             places = _places(dist[row], is_right[row], kept[row])
@@ -98,7 +143,7 @@ def rank_by(
             hits_at += places[0] < np.array([1, 5, 10])
             precision_sum += float(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
     if n_queries == 0:
-        raise DataError("no query has an image of the same person by another camera in the gallery")
+        raise DataError(nothing)
     same_dist = np.concatenate(same)
     rank1, rank5, rank10 = (float(share) for share in hits_at / n_queries)
     mean_ap = precision_sum / n_queries

@@ -1,4 +1,7 @@
-"""The folder of a run: config.toml, last.pt, metrics.csv, curve.png. Each is whole, also after a power cut."""
+"""The folder of a run: config.toml, last.pt, metrics.csv, curve.png. Each is whole, also after a power cut.
+
+With the package tensorboard there is an event file too; it grows by the epoch and can lose its end.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import torch
@@ -21,6 +25,7 @@ from reid_training.nets import build
 FORMAT = "tracklet-checkpoint/1"
 PARTS = ("config", "n_classes", "method", "ema", "optimiser", "history")
 CHECKPOINT = "last.pt"
+EVENTS_SUFFIX = ".reid"  # ours among other event files in the same folder
 Row = dict[str, float]  # one epoch of the log
 
 
@@ -104,6 +109,52 @@ def write_log(folder: Path, history: list[Row]) -> None:
         stream.write("".join(csv_line(line) for line in lines).encode())
 
     replace_file(folder / "metrics.csv", write)
+
+
+class EventLog:
+    """The rows of the log as curves for TensorBoard, where the package tensorboard is installed; else nothing."""
+
+    def __init__(self, folder: Path, history: list[Row]) -> None:
+        """Starts from `history`, in a new file: a resumed run leaves no points of the epochs that it repeats."""
+        self.folder = folder
+        self.writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        with self._named_errors():
+            for old in folder.glob(f"events.out.tfevents.*{EVENTS_SUFFIX}"):
+                old.unlink(missing_ok=True)
+            # purge_step: a TensorBoard that is already looking forgets what it read from the old file.
+            self.writer = SummaryWriter(folder, purge_step=1, filename_suffix=EVENTS_SUFFIX)
+        for row in history:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        if self.writer is None:
+            return
+        with self._named_errors():
+            for key, value in row.items():
+                if key != "epoch":
+                    self.writer.add_scalar(key, value, int(row["epoch"]))
+            self.writer.flush()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ReidError(f"cannot write the event file in {self.folder}: {error.strerror}") from None
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.writer is not None:
+            with contextlib.suppress(OSError):  # every row is flushed already; a full disk was reported then
+                self.writer.close()
 
 
 def csv_line(cells: list[str]) -> str:

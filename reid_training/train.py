@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import copy
 import logging
 import math
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from reid_training.config import RunConfig, ScheduleConfig, from_dict, to_dict, to_toml
 from reid_training.data.base import Dataset, check_trainable, has_pairs, read_images, split_identities
@@ -22,6 +24,7 @@ from reid_training.evaluate import rank_held_out
 from reid_training.methods.base import Method
 from reid_training.runs import (
     CHECKPOINT,
+    EventLog,
     Row,
     fill,
     load_checkpoint,
@@ -60,53 +63,62 @@ def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = Fals
         *(len(train_set), len(people), len(held_set), len(np.unique(held_set.pids))),
     )
 
-    for epoch in range(len(history), schedule.epochs):
-        started, sums, n_batches = time.perf_counter(), dict[str, float](), 0
-        rng = np.random.default_rng([config.seed, 2, epoch])
-        batches = list(pk_batches(train_set.pids, config.data.n_ids, config.data.n_per_id, rng))
-        method.train()
-        for index, rows in enumerate(batches):
-            step = epoch * len(batches) + index
-            rate = learning_rate(step, len(batches), schedule)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            batch = augment(images[rows], rng, config.augment)  # (P * K, 3, H, W)
-            with torch.autocast("cpu", torch.bfloat16, enabled=schedule.precision == "bf16"):
-                draws = np.random.default_rng([config.seed, 3, step])  # its own: no miner changes the augmentation
-                loss = method.loss(batch, torch.from_numpy(labels[rows]), draws)
-            optimiser.zero_grad()
-            loss.total.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            update_average(average, method, schedule.ema_decay, step)
+    with EventLog(out, history) as events:
+        for epoch in range(len(history), schedule.epochs):
+            started, sums, n_batches = time.perf_counter(), dict[str, float](), 0
+            rng = np.random.default_rng([config.seed, 2, epoch])
+            batches = list(pk_batches(train_set.pids, config.data.n_ids, config.data.n_per_id, rng))
+            method.train()
+            title = f"epoch {epoch + 1}/{schedule.epochs}"
+            # Only where stderr is a terminal; gone before the epoch's line, and before a message about an error.
+            with tqdm(batches, desc=title, unit=" batches", leave=False, dynamic_ncols=True, disable=None) as bar:
+                for index, rows in enumerate(bar):
+                    step = epoch * len(batches) + index
+                    rate = learning_rate(step, len(batches), schedule)
+                    for group in optimiser.param_groups:
+                        group["lr"] = rate
+                    batch = augment(images[rows], rng, config.augment)  # (P * K, 3, H, W)
+                    with torch.autocast("cpu", torch.bfloat16, enabled=schedule.precision == "bf16"):
+                        # Its own generator: no miner changes the augmentation.
+                        draws = np.random.default_rng([config.seed, 3, step])
+                        loss = method.loss(batch, torch.from_numpy(labels[rows]), draws)
+                    optimiser.zero_grad()
+                    loss.total.backward()  # type: ignore[no-untyped-call]
+                    optimiser.step()
+                    update_average(average, method, schedule.ema_decay, step)
 
-            total = float(loss.total.detach())
-            if not math.isfinite(total):
-                raise ModelError(f"the loss became {total} in epoch {epoch + 1}; lower schedule.learning_rate")
-            n_batches += 1
-            for key, value in {"loss": total, **loss.parts}.items():
-                sums[key] = sums.get(key, 0.0) + value
+                    total = float(loss.total.detach())
+                    if not math.isfinite(total):
+                        raise ModelError(f"the loss became {total} in epoch {epoch + 1}; lower schedule.learning_rate")
+                    n_batches += 1
+                    for key, value in {"loss": total, **loss.parts}.items():
+                        sums[key] = sums.get(key, 0.0) + value
 
-        row: Row = {"epoch": epoch + 1, "learning_rate": rate}
-        row |= {key: value / n_batches for key, value in sums.items()}
-        row["images_per_s"] = len(batches) * len(rows) / (time.perf_counter() - started)
-        last = epoch + 1 == schedule.epochs
-        if has_pairs(held_set) and (last or (epoch + 1) % schedule.validate_every == 0):
-            embedder = TorchEmbedder(average, config.data.height, config.data.width)
-            scores = rank_held_out(embed_images(embedder, held_images), held_set)
-            row |= {"held_out_rank1": scores.rank1, "held_out_map": scores.mean_ap}
-        history.append(row)
-        logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-        if last or (epoch + 1) % schedule.checkpoint_every == 0:
-            save_checkpoint(out / CHECKPOINT, snapshot(config, len(people), method, average, optimiser, history))
-            write_log(out, history)
+            row: Row = {"epoch": epoch + 1, "learning_rate": rate}
+            row |= {key: value / n_batches for key, value in sums.items()}
+            row["images_per_s"] = len(batches) * len(rows) / (time.perf_counter() - started)
+            last = epoch + 1 == schedule.epochs
+            if has_pairs(held_set) and (last or (epoch + 1) % schedule.validate_every == 0):
+                embedder = TorchEmbedder(average, config.data.height, config.data.width)
+                scores = rank_held_out(embed_images(embedder, held_images), held_set)
+                row |= {"held_out_rank1": scores.rank1, "held_out_map": scores.mean_ap}
+            history.append(row)
+            events.add(row)
+            logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+            if last or (epoch + 1) % schedule.checkpoint_every == 0:
+                save_checkpoint(out / CHECKPOINT, snapshot(config, len(people), method, average, optimiser, history))
+                write_log(out, history)
     return history
 
 
 def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> float:
-    """Linear from 0 over the warm-up, then half a cosine down to 0."""
+    """Linear from 0 over the warm-up; then half a cosine down to 0, or constant with a drop after each milestone."""
     warmup = schedule.warmup_epochs * steps_per_epoch
     if step < warmup:
         return schedule.learning_rate * (step + 1) / warmup
+    if schedule.decay == "step":
+        n_drops = bisect.bisect_right(schedule.milestones, step // steps_per_epoch)
+        return schedule.learning_rate * schedule.gamma**n_drops
     done = (step - warmup) / max(1, schedule.epochs * steps_per_epoch - warmup)
     return schedule.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
 

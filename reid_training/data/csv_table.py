@@ -3,6 +3,7 @@
 The first line names the columns; further columns are passed over. `image` is a path, relative to the table. `id` and
 `camera` are any text. `camera` may be left out or empty: training does without, evaluation does not. `split` is
 train, query or gallery; without it all images are all three, and each person's first image by each camera is a query.
+`frame`, the number of the picture in its video, is read for evaluation inside videos alone.
 """
 
 from __future__ import annotations
@@ -29,24 +30,52 @@ class Row:
     person: str
     camera: str  # "" = unknown
     split: str  # "" = the table has no such column
+    frame: str | None  # None = the table has no such column
 
 
 def read(path: Path) -> Dataset:
-    rows = list(read_rows(path))
-    if not rows:
-        raise DataError(f"{path}: no images; the table has a header and nothing below it")
-    _check_parts(path, rows)
-    pids, camids = number([row.person for row in rows]), number([row.camera for row in rows])
-    # An unknown camera is nobody else's: -1, -2, ...
-    camids = np.where([row.camera == "" for row in rows], -1 - np.arange(len(rows)), camids)
-    samples = Samples(tuple(row.image for row in rows), pids, camids)
+    rows = _checked_rows(path)
+    samples = _to_samples(rows)
     if rows[0].split:
         parts = np.array([row.split for row in rows])
         train, query, gallery = (samples.take(np.flatnonzero(parts == split)) for split in SPLITS)
     else:
-        _, first = np.unique(np.stack([pids, camids], axis=1), axis=0, return_index=True)
+        _, first = np.unique(np.stack([samples.pids, samples.camids], axis=1), axis=0, return_index=True)
         train, query, gallery = samples, samples.take(first), samples
     return Dataset(path.name, LICENCE, train, query, gallery)
+
+
+def read_videos(path: Path) -> tuple[Samples, IntArray]:
+    """Every image that is not for training, once, its camera the video; and the frames (N,). Both must be known."""
+    rows = list({row.image: row for row in _checked_rows(path) if row.split != "train"}.values())
+    if not rows:
+        raise DataError(f"{path}: all images are for training; there is nothing to evaluate")
+    return _to_samples(rows), np.array([_frame_of(path, row) for row in rows], dtype=np.int64)
+
+
+def _frame_of(path: Path, row: Row) -> int:
+    if row.frame is None:
+        raise DataError(f"{path}: no column frame; evaluation inside videos needs it, as `reid crops` writes it")
+    if not row.camera:
+        raise DataError(f"{path}, line {row.line}: no camera; evaluation inside videos needs the video of every image")
+    if not (row.frame.isdecimal() and len(row.frame) <= 18):  # what fits into 64 bits
+        raise DataError(f"{path}, line {row.line}: frame must be a whole number, got {row.frame!r}")
+    return int(row.frame)
+
+
+def _checked_rows(path: Path) -> list[Row]:
+    rows = list(read_rows(path))
+    if not rows:
+        raise DataError(f"{path}: no images; the table has a header and nothing below it")
+    _check_parts(path, rows)
+    return rows
+
+
+def _to_samples(rows: list[Row]) -> Samples:
+    pids, camids = number([row.person for row in rows]), number([row.camera for row in rows])
+    # An unknown camera is nobody else's: -1, -2, ...
+    camids = np.where([row.camera == "" for row in rows], -1 - np.arange(len(rows)), camids)
+    return Samples(tuple(row.image for row in rows), pids, camids)
 
 
 def number(texts: list[str]) -> IntArray:
@@ -104,7 +133,7 @@ def _parse_row(path: Path, line: int, columns: list[str], fields: list[str]) -> 
     image = path.parent / values["image"]
     if not image.is_file():
         raise DataError(f"{where}: no file {image}")
-    return Row(line, image, values["id"], values.get("camera", ""), split)
+    return Row(line, image, values["id"], values.get("camera", ""), split, values.get("frame"))
 
 
 def _check_parts(path: Path, rows: list[Row]) -> None:

@@ -222,14 +222,15 @@ def test_a_full_disk_is_said_and_spares_the_last_checkpoint(capsys, market, conf
     assert list((tmp_path / "run").glob("*.part")) == []
 
 
-def test_bench_prints_a_row_per_batch_size(capsys, market, run, tmp_path, monkeypatch):
+def test_bench_prints_a_row_per_batch_size_and_number_of_threads(capsys, market, run, tmp_path, monkeypatch):
     assert main(["export", str(run), "--out", str(tmp_path / "net.onnx"), "--data", str(market)]) == 0
     monkeypatch.setattr(bench.time_crops, "__defaults__", (0.01,))
     capsys.readouterr()
-    assert main(["bench", str(tmp_path / "net.onnx")]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [row[0] for row in rows] == ["1", "8", "32"]
-    assert all(0.0 < float(row[1]) <= float(row[2]) for row in rows)
+    for chosen, threads in (([], ["1", "2"]), (["--threads", "2"], ["2"]), (["--threads", "1", "3"], ["1", "3"])):
+        assert main(["bench", str(tmp_path / "net.onnx"), *chosen]) == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+        assert [row[:2] for row in rows] == [[batch, n] for batch in ("1", "8", "32") for n in threads]
+        assert all(0.0 < float(row[2]) <= float(row[3]) for row in rows)
 
 
 @pytest.mark.parametrize(("threads", "model"), [("0", "net.onnx"), ("1", "none.onnx")])

@@ -1,0 +1,217 @@
+"""The learning rate of every step; the bar and the curves that one watches meanwhile, which change no number."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import io
+import sys
+import types
+
+import pytest
+import torch
+
+from reid_training import train as training
+from reid_training.config import RunConfig, ScheduleConfig, from_dict, to_dict
+from reid_training.data import market1501
+from reid_training.errors import ConfigError, ReidError
+from reid_training.runs import EventLog, load_checkpoint
+from reid_training.train import learning_rate, train
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def with_schedule(config: RunConfig, **settings) -> RunConfig:
+    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **settings))
+
+
+def slow_step_rates(peak, epochs, warmup_epochs, milestones, gamma, steps_per_epoch):
+    """Epoch by epoch: climb in equal stairs, then hold, and multiply when a milestone's epochs are done."""
+    rates, rate = [], peak
+    for epoch in range(epochs):
+        if epoch in milestones:
+            rate *= gamma
+        for step in range(steps_per_epoch):
+            if epoch < warmup_epochs:
+                rates.append(peak / (warmup_epochs * steps_per_epoch) * (epoch * steps_per_epoch + step + 1))
+            else:
+                rates.append(rate)
+    return rates
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 7])
+@pytest.mark.parametrize(
+    ("epochs", "warmup_epochs", "milestones", "gamma"),
+    [
+        (10, 0, [4], 0.1),
+        (10, 2, [4, 7], 0.1),
+        (10, 3, [3, 4, 9], 0.5),  # the first drop right after the warm-up, two in a row, one before the last epoch
+        (2, 1, [1], 0.3),
+    ],
+)
+def test_step_rates_agree_with_epoch_by_epoch(epochs, warmup_epochs, milestones, gamma, steps_per_epoch):
+    schedule = ScheduleConfig(
+        epochs=epochs, warmup_epochs=warmup_epochs, decay="step", milestones=tuple(milestones), gamma=gamma
+    )
+    fast = [learning_rate(step, steps_per_epoch, schedule) for step in range(epochs * steps_per_epoch)]
+    slow = slow_step_rates(schedule.learning_rate, epochs, warmup_epochs, milestones, gamma, steps_per_epoch)
+    assert fast == pytest.approx(slow, rel=1e-12)
+
+
+def test_both_decays_share_the_warm_up():
+    cosine = ScheduleConfig(epochs=9, warmup_epochs=3)
+    step = dataclasses.replace(cosine, decay="step", milestones=(5,))
+    assert [learning_rate(i, 4, cosine) for i in range(12)] == [learning_rate(i, 4, step) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"decay": "linear"}, "schedule.decay must be cosine or step, got 'linear'"),
+        ({"decay": "step"}, "schedule.milestones is empty"),
+        ({"decay": "step", "milestones": 40}, "milestones must be a list, got 40"),
+        ({"decay": "step", "milestones": [40.5]}, "milestones must be of type int, got 40.5"),
+        ({"decay": "step", "milestones": [70, 40]}, r"milestones must ascend, got \(70, 40\)"),
+        ({"decay": "step", "milestones": [40, 40]}, "milestones must ascend"),
+        ({"decay": "step", "milestones": [4, 40]}, r"milestones must be in .* = \[5, 99\], got \(4, 40\)"),
+        ({"decay": "step", "milestones": [40, 100]}, r"= \[5, 99\], got \(40, 100\)"),
+        ({"decay": "step", "milestones": [0], "warmup_epochs": 0}, r"= \[1, 99\], got \(0,\)"),
+        ({"decay": "step", "milestones": [40], "gamma": 1.0}, r"gamma must be in \(0, 1\), got 1.0"),
+        ({"decay": "step", "milestones": [40], "gamma": 0}, "gamma must be in"),
+        ({"milestones": [40]}, "schedule.milestones has no meaning for cosine"),
+        ({"gamma": 0.5}, "schedule.gamma has no meaning for cosine"),
+    ],
+)
+def test_bad_schedules_are_named(table, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict({"schedule": table})
+
+
+def test_a_config_from_before_the_step_schedule_means_the_cosine(tiny):
+    table = to_dict(tiny)
+    for key in ("decay", "milestones", "gamma"):
+        del table["schedule"][key]
+    assert from_dict(table) == tiny
+
+
+@pytest.mark.parametrize("killed_in_epoch", [2, 3])
+def test_a_resumed_run_keeps_to_its_steps(tmp_path, market, tiny, monkeypatch, killed_in_epoch):
+    config = with_schedule(tiny, decay="step", milestones=(2, 3), gamma=0.25)
+    data = market1501.read(market)
+    train(config, data, tmp_path / "whole")
+    die_in_epoch(killed_in_epoch, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, tmp_path / "cut")
+    monkeypatch.undo()
+    train(config, data, tmp_path / "cut", resume=True)
+
+    peak = config.schedule.learning_rate
+    whole, cut = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "cut")
+    for state in (whole, cut):
+        assert [row["learning_rate"] for row in state["history"]] == pytest.approx([peak, peak, peak / 4, peak / 16])
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def same_weights(a, b) -> bool:
+    a, b = load_checkpoint(a)["method"], load_checkpoint(b)["method"]
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def die_in_epoch(epoch, monkeypatch):
+    """Ctrl-C at the first step of that epoch."""
+    real = training.learning_rate
+
+    def die(step, steps_per_epoch, schedule):
+        if step == (epoch - 1) * steps_per_epoch:
+            raise KeyboardInterrupt
+        return real(step, steps_per_epoch, schedule)
+
+    monkeypatch.setattr(training, "learning_rate", die)
+
+
+def test_a_bar_on_a_terminal_alone_and_the_same_numbers(tmp_path, market, tiny, monkeypatch):
+    config, data = with_schedule(tiny, epochs=2), market1501.read(market)
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream, name in ((terminal, "terminal"), (pipe, "pipe")):
+        monkeypatch.setattr(sys, "stderr", stream)
+        train(config, data, tmp_path / name)
+    assert "epoch 1/2" in terminal.getvalue()
+    assert "epoch 2/2" in terminal.getvalue()
+    assert pipe.getvalue() == ""
+    assert same_weights(tmp_path / "terminal", tmp_path / "pipe")
+
+
+def test_the_bar_is_gone_before_the_message_about_a_stop(tmp_path, market, tiny, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    die_in_epoch(1, monkeypatch)
+    with pytest.raises(KeyboardInterrupt) as caught:  # holds the frames, as an except clause of the caller does
+        train(tiny, market1501.read(market), tmp_path)
+    assert "epoch 1/4" in terminal.getvalue()
+    assert terminal.getvalue().split("\r")[-1].strip() == ""
+    del caught
+
+
+def test_training_needs_no_tensorboard(tmp_path, market, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    train(with_schedule(tiny, epochs=1), market1501.read(market), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "last.pt", "metrics.csv"]
+
+
+def test_every_number_of_an_epoch_becomes_a_point(tmp_path, monkeypatch):
+    points = []
+    writer = types.SimpleNamespace(add_scalar=lambda *point: points.append(point), flush=lambda: None)
+    writer.close = lambda: points.append("closed")
+    fake = types.SimpleNamespace(SummaryWriter=lambda *_, **__: writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    ours, other = tmp_path / "events.out.tfevents.1.a.reid", tmp_path / "events.out.tfevents.1.a"
+    for path in (ours, other):
+        path.write_bytes(b"")
+    with EventLog(tmp_path, [{"epoch": 1, "loss": 3.0}]) as events:
+        events.add({"epoch": 2, "loss": 2.0, "held_out_map": 0.5})
+    assert points == [("loss", 3.0, 1), ("loss", 2.0, 2), ("held_out_map", 0.5, 2), "closed"]
+    assert list(tmp_path.iterdir()) == [other], "someone else's event file stays"
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer = types.SimpleNamespace(add_scalar=lambda *_: None, flush=full, close=full)
+    fake = types.SimpleNamespace(SummaryWriter=lambda *_, **__: writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    with (
+        pytest.raises(ReidError, match=f"cannot write the event file in {tmp_path}: No space left"),
+        EventLog(tmp_path, []) as events,
+    ):
+        events.add({"epoch": 1, "loss": 3.0})
+
+
+@pytest.mark.parametrize("first_half", ["with", "without"])
+def test_a_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch, first_half):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data = market1501.read(market)
+    # Killed in the fourth epoch, the last checkpoint after the second: the third is done twice.
+    config = with_schedule(tiny, checkpoint_every=2)
+    die_in_epoch(4, monkeypatch)
+    if first_half == "without":
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, tmp_path)
+    assert len(list(tmp_path.glob("events*"))) == (first_half == "with")
+    monkeypatch.undo()
+    history = train(config, data, tmp_path, resume=True)
+
+    assert len(list(tmp_path.glob("events*"))) == 1
+    found = EventAccumulator(str(tmp_path), purge_orphaned_data=False).Reload()
+    assert set(found.Tags()["scalars"]) == {key for row in history for key in row} - {"epoch"}
+    for key in found.Tags()["scalars"]:
+        points = [(event.step, event.value) for event in found.Scalars(key)]
+        expected = [(row["epoch"], row[key]) for row in history if key in row]
+        assert [step for step, _ in points] == [step for step, _ in expected]
+        assert [value for _, value in points] == pytest.approx([value for _, value in expected], rel=1e-6)  # float32
