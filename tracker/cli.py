@@ -18,7 +18,9 @@ from tracker.errors import TrackletError
 
 if TYPE_CHECKING:
     from tracker.pipeline import Pipeline
+    from tracker.sinks.base import Sink
     from tracker.sinks.summary import TallySink
+    from tracker.sinks.window import WindowSink
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
@@ -132,9 +134,9 @@ def _config(args: argparse.Namespace) -> TrackerConfig:
 class _Outputs:
     """The sinks of a run, in the order in which they are fed; opened with the first frame, whose size they need."""
 
-    sinks: list[Any]
+    sinks: list[Sink]
     tally: TallySink
-    window: Any = None
+    window: WindowSink | None = None
 
 
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:

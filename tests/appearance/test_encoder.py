@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib.resources import files
 
 import numpy as np
@@ -119,10 +120,13 @@ def test_ports_that_differ_from_the_card_are_refused(model, wrong):
         OnnxEncoder(model(**wrong), "cpu")
 
 
-def test_the_packaged_network_if_it_is_there():
+def test_the_packaged_network_is_the_one_its_card_describes():
     path = files("weights").joinpath(DEFAULT_MODEL)
-    if not path.is_file():
-        pytest.skip(f"no {path}")
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in card
+
+
+def test_the_packaged_network_embeds():
     encoder = OnnxEncoder(device="cpu", threads=1)
     image = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
     boxes = np.array([[10, 10, 60, 150], [100, 20, 150, 160], [10, 10, 60, 150.0]])
