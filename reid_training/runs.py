@@ -84,8 +84,9 @@ def fill(method: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
         raise ModelError(f"{path} holds another network: {first}") from None
 
 
-def new_method(config: RunConfig, n_classes: int) -> Method:
-    method = create(config.method, build(config.net), config.net)
+def new_method(config: RunConfig, n_classes: int, *, start: bool = False) -> Method:
+    """`start`: with the weights that training starts from; else they are there to be filled."""
+    method = create(config.method, build(config.net, start=start), config.net)
     method.prepare(n_classes)
     return method
 

@@ -18,6 +18,7 @@ from reid_training.config import RunConfig, ScheduleConfig, from_dict, to_dict, 
 from reid_training.data.base import Dataset, check_trainable, has_pairs, read_images, split_identities
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import augment
+from reid_training.distil import Teacher
 from reid_training.embedders import TorchEmbedder, embed_images
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
@@ -48,9 +49,10 @@ def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = Fals
     people, labels = np.unique(train_set.pids, return_inverse=True)  # pids -> 0 .. n_classes - 1
 
     torch.manual_seed(config.seed)  # initial weights; nothing after this line draws from torch's generator
-    method = new_method(config, len(people))
+    method = new_method(config, len(people), start=not resume)
     method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs miss it on Module
     average = copy.deepcopy(method).eval()
+    teacher = Teacher(Path(config.distil.teacher), config.distil.weight) if config.distil.teacher else None
     optimiser = torch.optim.AdamW(parameter_groups(method, schedule.weight_decay), lr=schedule.learning_rate)
     history: list[Row] = []
     if resume:
@@ -82,6 +84,8 @@ def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = Fals
                         # Its own generator: no miner changes the augmentation.
                         draws = np.random.default_rng([config.seed, 3, step])
                         loss = method.loss(batch, torch.from_numpy(labels[rows]), draws)
+                    if teacher is not None:
+                        loss = teacher.add_to(loss, batch)
                     optimiser.zero_grad()
                     loss.total.backward()  # type: ignore[no-untyped-call]
                     optimiser.step()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 class Loss:
     total: Tensor  # scalar, with gradient
     parts: dict[str, float]  # for the log; unweighted
+    embeddings: Tensor  # (B, D), rows of unit length, with gradient: what `embed` gives for these images
 
 
 class Method(nn.Module, ABC):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from reid_training.errors import ConfigError
+
 
 def round_channels(channels: float) -> int:
     """The multiple of 8 nearest to `channels`, at least 8: CPU kernels work in blocks of 8 or 16 channels."""
@@ -43,11 +45,24 @@ class PooledNet(nn.Module):
     `body` gives (B, n_features, h, w); its mean over the picture is mapped linearly.
     """
 
-    def __init__(self, body: nn.Module, n_features: int, embedding_size: int) -> None:
+    def __init__(self, body: nn.Sequential, n_features: int, embedding_size: int) -> None:
         super().__init__()
         self.body = body
         self.project = nn.Linear(n_features, embedding_size, bias=False)
+        self.n_frozen = 0
         initialise(self, self.project)
+
+    def freeze(self, n_layers: int) -> None:
+        """The first `n_layers` of the body keep their weights and their BN statistics."""
+        if n_layers > len(self.body):
+            raise ConfigError(f"net.frozen must be at most {len(self.body)}, the layers of the network, got {n_layers}")
+        self.n_frozen = n_layers
+        self.body[:n_layers].requires_grad_(False)
+
+    def train(self, mode: bool = True) -> PooledNet:
+        super().train(mode)
+        self.body[: self.n_frozen].eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.project(self.body(images).mean((2, 3)))

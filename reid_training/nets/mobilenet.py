@@ -31,13 +31,13 @@ LAST = 1280  # not narrowed below width 1 in the paper; here it is scaled with t
 class InvertedResidual(nn.Module):
     """Widen by a pointwise convolution, look around by a depthwise one, narrow again without an activation."""
 
-    def __init__(self, n_in: int, n_out: int, stride: int, expansion: int) -> None:
+    def __init__(self, n_in: int, n_out: int, stride: int, expansion: int, kernel: int = 3) -> None:
         super().__init__()
         middle = expansion * n_in
         widen = [conv_bn(n_in, middle, activation=nn.ReLU6)] if expansion > 1 else []
         self.branch = nn.Sequential(
             *widen,
-            conv_bn(middle, middle, 3, stride, groups=middle, activation=nn.ReLU6),
+            conv_bn(middle, middle, kernel, stride, groups=middle, activation=nn.ReLU6),
             conv_bn(middle, n_out, activation=None),
         )
         self.adds = stride == 1 and n_in == n_out

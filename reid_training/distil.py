@@ -1,0 +1,62 @@
+"""Learning from a larger network: the student copies how alike the teacher finds the images of a batch.
+
+Similarity-Preserving Knowledge Distillation. Frederick Tung, Greg Mori. ICCV 2019, https://arxiv.org/abs/1907.09682:
+equations 2 to 4. Relational Knowledge Distillation. Park, Kim, Lu, Cho. CVPR 2019, https://arxiv.org/abs/1904.05068.
+
+What we take: (1) the table of similarities within the batch as the thing that is handed down, which asks for nothing of
+the two networks' sizes, (2) its mean squared error beside the student's own losses.
+Where we differ: the similarities are the cosines of the two embeddings, because it is they that the tracker compares,
+not rows of activations scaled one by one; an image's similarity to itself, always 1, is left out. The teacher sees the
+student's augmented images, enlarged to its own input size, and so has an opinion of occlusions and blur as well.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from reid_training.methods.base import Loss
+from reid_training.runs import load_method
+
+
+def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over pairs i != j of (cos(s_i, s_j) - cos(t_i, t_j))^2.
+
+    student (B, D), teacher (B, E): rows of unit length for the same images; D and E need not be equal.
+
+    References: Tung, Mori 2019, equation 4, with cosines for the rows of activations.
+    """
+    n = len(student)
+    if n < 2:
+        return student.sum() * 0.0
+    difference = student @ student.T - teacher @ teacher.T
+    return difference.fill_diagonal_(0.0).pow(2).sum() / (n * (n - 1))
+
+
+class Teacher:
+    """A trained network that is only asked, never changed and never saved with the student."""
+
+    def __init__(self, run: Path, weight: float) -> None:
+        """`run` is a run folder or checkpoint of `reid train`."""
+        self.method, config, _ = load_method(run)
+        self.method.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+        self.size = (config.data.height, config.data.width)
+        self.weight = weight
+
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) of any size. Returns (B, E) rows of unit length."""
+        if images.shape[2:] != self.size:
+            images = F.interpolate(images, self.size, mode="bilinear", align_corners=False)
+        embeddings: Tensor = self.method.embed(images)
+        return embeddings
+
+    def add_to(self, loss: Loss, images: Tensor) -> Loss:
+        """The student's loss on `images` with the copying beside it."""
+        copying = relation_loss(loss.embeddings, self.embed(images))
+        return Loss(
+            loss.total + self.weight * copying, {**loss.parts, "relation": float(copying.detach())}, loss.embeddings
+        )
