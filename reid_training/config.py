@@ -154,10 +154,15 @@ class ScheduleConfig:
     ema_decay: float = 0.999  # about the last 1000 steps; 0 = no averaging
     checkpoint_every: int = 1  # epochs
     validate_every: int = 5  # epochs
-    precision: str = "bf16"  # bf16 autocast measured 1.2-1.6 times as fast as fp32 on a CPU with AVX512-BF16
+    # bf16 autocast measured 1.2-1.6 times as fast as fp32 on a CPU with AVX512-BF16 (osnet; slower for 5x5 depthwise
+    # convolutions); fp16 scales its loss and is for GPUs without bf16.
+    precision: str = "bf16"
+    device: str = "auto"  # or cpu, cuda; auto is cuda where there is one
     threads: int = 2  # of torch; part of the config because bitwise reproduction needs the same number
 
     DECAYS: ClassVar[tuple[str, ...]] = ("cosine", "step")
+    PRECISIONS: ClassVar[tuple[str, ...]] = ("fp32", "bf16", "fp16")
+    DEVICES: ClassVar[tuple[str, ...]] = ("auto", "cpu", "cuda")
 
     def __post_init__(self) -> None:
         for name in ("epochs", "checkpoint_every", "validate_every", "threads"):
@@ -170,7 +175,9 @@ class ScheduleConfig:
         self._check_decay()
         require(self.weight_decay >= 0, f"schedule.weight_decay must be >= 0, got {self.weight_decay}")
         require(0.0 <= self.ema_decay < 1.0, f"schedule.ema_decay must be in [0, 1), got {self.ema_decay}")
-        require(self.precision in ("fp32", "bf16"), f"schedule.precision must be fp32 or bf16, got {self.precision!r}")
+        for name, allowed in (("precision", self.PRECISIONS), ("device", self.DEVICES)):
+            value = getattr(self, name)
+            require(value in allowed, f"schedule.{name} must be one of {', '.join(allowed)}, got {value!r}")
 
     def _check_decay(self) -> None:
         require(self.decay in self.DECAYS, f"schedule.decay must be {' or '.join(self.DECAYS)}, got {self.decay!r}")

@@ -39,10 +39,11 @@ def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class Teacher:
     """A trained network that is only asked, never changed and never saved with the student."""
 
-    def __init__(self, run: Path, weight: float) -> None:
+    def __init__(self, run: Path, weight: float, device: torch.device) -> None:
         """`run` is a run folder or checkpoint of `reid train`."""
         self.method, config, _ = load_method(run)
-        self.method.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+        self.method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method.requires_grad_(False)
         self.size = (config.data.height, config.data.width)
         self.weight = weight
 
@@ -56,7 +57,9 @@ class Teacher:
 
     def add_to(self, loss: Loss, images: Tensor) -> Loss:
         """The student's loss on `images` with the copying beside it."""
-        copying = relation_loss(loss.embeddings, self.embed(images))
+        targets = self.embed(images)
+        with torch.autocast(images.device.type, enabled=False):  # of autocast the teacher may profit, not the loss
+            copying = relation_loss(loss.embeddings, targets)
         return Loss(
             loss.total + self.weight * copying, {**loss.parts, "relation": float(copying.detach())}, loss.embeddings
         )

@@ -15,9 +15,10 @@ import torch
 from tqdm import tqdm
 
 from reid_training.config import RunConfig, ScheduleConfig, from_dict, to_dict, to_toml
-from reid_training.data.base import Dataset, check_trainable, has_pairs, read_images, split_identities
+from reid_training.data.base import Dataset, IntArray, check_trainable, has_pairs, read_images, split_identities
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import augment
+from reid_training.devices import Worker, loss_of, worker
 from reid_training.distil import Teacher
 from reid_training.embedders import TorchEmbedder, embed_images
 from reid_training.errors import ConfigError, ModelError
@@ -37,82 +38,158 @@ from reid_training.runs import (
 
 logger = logging.getLogger(__name__)
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = False) -> list[Row]:
-    """Train on the people of `dataset.train` that are not held out; everything is written to `out`."""
-    schedule = config.schedule
-    torch.set_num_threads(schedule.threads)
-    train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
-    check_trainable(train_set, f"{dataset.name}, training part")
-    images = read_images(train_set, config.data.height, config.data.width)  # (N, H, W, 3)
-    held_images = read_images(held_set, config.data.height, config.data.width)
-    people, labels = np.unique(train_set.pids, return_inverse=True)  # pids -> 0 .. n_classes - 1
+    """Train on the people of `dataset.train` that are not held out; everything is written to `out`.
 
-    torch.manual_seed(config.seed)  # initial weights; nothing after this line draws from torch's generator
-    method = new_method(config, len(people), start=not resume)
-    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs miss it on Module
-    average = copy.deepcopy(method).eval()
-    teacher = Teacher(Path(config.distil.teacher), config.distil.weight) if config.distil.teacher else None
-    optimiser = torch.optim.AdamW(parameter_groups(method, schedule.weight_decay), lr=schedule.learning_rate)
-    history: list[Row] = []
-    if resume:
-        history = restore(out / CHECKPOINT, config, len(people), method, average, optimiser)
-    elif (out / CHECKPOINT).exists():
-        raise ConfigError(f"{out} holds a run already; give --resume or another --out")
-    replace_file(out / "config.toml", lambda stream: stream.write(to_toml(config).encode()))
-    logger.info(
-        "%d images of %d people; %d images of %d people held out",
-        *(len(train_set), len(people), len(held_set), len(np.unique(held_set.pids))),
-    )
+    Under torchrun every process takes its share of the batches; a step is then as many batches as there are processes.
+    """
+    torch.set_num_threads(config.schedule.threads)
+    with worker(config.schedule.device) as me:
+        return Run(config, dataset, out, me, resume=resume).train()
 
-    with EventLog(out, history) as events:
-        for epoch in range(len(history), schedule.epochs):
-            started, sums, n_batches = time.perf_counter(), dict[str, float](), 0
-            rng = np.random.default_rng([config.seed, 2, epoch])
-            batches = list(pk_batches(train_set.pids, config.data.n_ids, config.data.n_per_id, rng))
-            method.train()
-            title = f"epoch {epoch + 1}/{schedule.epochs}"
-            # Only where stderr is a terminal; gone before the epoch's line, and before a message about an error.
-            with tqdm(batches, desc=title, unit=" batches", leave=False, dynamic_ncols=True, disable=None) as bar:
-                for index, rows in enumerate(bar):
-                    step = epoch * len(batches) + index
-                    rate = learning_rate(step, len(batches), schedule)
-                    for group in optimiser.param_groups:
-                        group["lr"] = rate
-                    batch = augment(images[rows], rng, config.augment)  # (P * K, 3, H, W)
-                    with torch.autocast("cpu", torch.bfloat16, enabled=schedule.precision == "bf16"):
-                        # Its own generator: no miner changes the augmentation.
-                        draws = np.random.default_rng([config.seed, 3, step])
-                        loss = method.loss(batch, torch.from_numpy(labels[rows]), draws)
-                    if teacher is not None:
-                        loss = teacher.add_to(loss, batch)
-                    optimiser.zero_grad()
-                    loss.total.backward()  # type: ignore[no-untyped-call]
-                    optimiser.step()
-                    update_average(average, method, schedule.ema_decay, step)
 
-                    total = float(loss.total.detach())
-                    if not math.isfinite(total):
-                        raise ModelError(f"the loss became {total} in epoch {epoch + 1}; lower schedule.learning_rate")
-                    n_batches += 1
-                    for key, value in {"loss": total, **loss.parts}.items():
-                        sums[key] = sums.get(key, 0.0) + value
+class Run:
+    """What a run keeps between its epochs."""
 
-            row: Row = {"epoch": epoch + 1, "learning_rate": rate}
-            row |= {key: value / n_batches for key, value in sums.items()}
-            row["images_per_s"] = len(batches) * len(rows) / (time.perf_counter() - started)
-            last = epoch + 1 == schedule.epochs
-            if has_pairs(held_set) and (last or (epoch + 1) % schedule.validate_every == 0):
-                embedder = TorchEmbedder(average, config.data.height, config.data.width)
-                scores = rank_held_out(embed_images(embedder, held_images), held_set)
-                row |= {"held_out_rank1": scores.rank1, "held_out_map": scores.mean_ap}
-            history.append(row)
-            events.add(row)
-            logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            if last or (epoch + 1) % schedule.checkpoint_every == 0:
-                save_checkpoint(out / CHECKPOINT, snapshot(config, len(people), method, average, optimiser, history))
-                write_log(out, history)
-    return history
+    def __init__(self, config: RunConfig, dataset: Dataset, out: Path, me: Worker, *, resume: bool) -> None:
+        self.config, self.out, self.me = config, out, me
+        self.train_set, self.held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
+        check_trainable(self.train_set, f"{dataset.name}, training part")
+        size = (config.data.height, config.data.width)
+        # Decoded once; they lie where the network is, and are augmented there.
+        self.images = torch.from_numpy(read_images(self.train_set, *size)).to(me.device)  # (N, H, W, 3) uint8
+        self.held_images = read_images(self.held_set, *size)
+        people, labels = np.unique(self.train_set.pids, return_inverse=True)  # pids -> 0 .. n_classes - 1
+        self.n_classes, self.labels = len(people), torch.from_numpy(labels).to(me.device)
+
+        torch.manual_seed(config.seed)  # initial weights; nothing after this line draws from torch's generator
+        self.method = new_method(config, self.n_classes, start=not resume)
+        self.method.to(device=me.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+        self.average = copy.deepcopy(self.method).eval()
+        teacher = config.distil.teacher
+        self.teacher = Teacher(Path(teacher), config.distil.weight, me.device) if teacher else None
+        groups = parameter_groups(self.method, config.schedule.weight_decay)
+        self.optimiser = torch.optim.AdamW(groups, lr=config.schedule.learning_rate)
+        # float16 underflows where gradients are small; what is off passes everything on unchanged.
+        self.scaler = torch.amp.GradScaler(me.device.type, enabled=config.schedule.precision == "fp16")
+        self.history: list[Row] = []
+        if resume:
+            self.restore(out / CHECKPOINT)
+        elif (out / CHECKPOINT).exists():
+            raise ConfigError(f"{out} holds a run already; give --resume or another --out")
+        self.loss_of = loss_of(self.method, me)
+
+    def train(self) -> list[Row]:
+        """The epochs that are not done yet. Returns the rows of all."""
+        if not self.me.leads:
+            for epoch in range(len(self.history), self.config.schedule.epochs):
+                self.history.append(self.epoch(epoch))
+            return self.history
+
+        replace_file(self.out / "config.toml", lambda stream: stream.write(to_toml(self.config).encode()))
+        logger.info(
+            "%d images of %d people; %d images of %d people held out",
+            *(len(self.train_set), self.n_classes, len(self.held_set), len(np.unique(self.held_set.pids))),
+        )
+        with EventLog(self.out, self.history) as events:
+            for epoch in range(len(self.history), self.config.schedule.epochs):
+                row = self.epoch(epoch)
+                row |= self.validate(epoch)
+                self.history.append(row)
+                events.add(row)
+                logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+                if self.is_due(epoch, self.config.schedule.checkpoint_every):
+                    save_checkpoint(self.out / CHECKPOINT, self.snapshot())
+                    write_log(self.out, self.history)
+        return self.history
+
+    def is_due(self, epoch: int, every: int) -> bool:
+        return (epoch + 1) % every == 0 or epoch + 1 == self.config.schedule.epochs
+
+    def epoch(self, epoch: int) -> Row:
+        """One pass over the images. Returns its row of the log."""
+        config, me = self.config, self.me
+        rng = np.random.default_rng([config.seed, 2, epoch])
+        batches = me.share(list(pk_batches(self.train_set.pids, config.data.n_ids, config.data.n_per_id, rng)))
+        if not batches:
+            raise ConfigError(f"fewer batches than processes ({me.n}): lower data.n_ids or data.n_per_id")
+        rng = me.generator(rng, config.seed, 4, epoch)
+        started, sums, n_images = time.perf_counter(), dict[str, float](), 0
+        self.method.train()
+        title = f"epoch {epoch + 1}/{config.schedule.epochs}"
+        # Only where stderr is a terminal; gone before the epoch's line, and before a message about an error.
+        shown = None if me.leads else True
+        with tqdm(batches, desc=title, unit=" batches", leave=False, dynamic_ncols=True, disable=shown) as bar:
+            for index, rows in enumerate(bar):
+                step = epoch * len(batches) + index
+                rate = learning_rate(step, len(batches), config.schedule)
+                parts = self.step(rows, step, rate, rng)
+                if not math.isfinite(parts["loss"]):
+                    raise ModelError(
+                        f"the loss became {parts['loss']} in epoch {epoch + 1}; lower schedule.learning_rate"
+                    )
+                n_images += len(rows)
+                for key, value in parts.items():
+                    sums[key] = sums.get(key, 0.0) + value
+        row: Row = {"epoch": epoch + 1, "learning_rate": rate}
+        row |= me.mean({key: value / len(batches) for key, value in sums.items()})
+        row["images_per_s"] = me.n * n_images / (time.perf_counter() - started)
+        return row
+
+    def step(self, rows: IntArray, step: int, rate: float, rng: np.random.Generator) -> dict[str, float]:
+        """One batch, one step of the optimiser. Returns the parts of the loss."""
+        config = self.config
+        batch = augment(self.images[torch.from_numpy(rows).to(self.me.device)], rng, config.augment)  # (P * K, 3, H, W)
+        # Its own generator: no miner changes the augmentation.
+        draws = self.me.generator(np.random.default_rng([config.seed, 3, step]), config.seed, 5, step)
+        dtype = AUTOCAST.get(config.schedule.precision)
+        with torch.autocast(self.me.device.type, dtype, enabled=dtype is not None):
+            loss = self.loss_of(batch, self.labels[rows], draws)
+            if self.teacher is not None:
+                loss = self.teacher.add_to(loss, batch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        self.scaler.scale(loss.total).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        update_average(self.average, self.method, config.schedule.ema_decay, step)
+        return {"loss": float(loss.total.detach()), **loss.parts}
+
+    def validate(self, epoch: int) -> Row:
+        """Scores of the averaged weights on the people held out, where they are due."""
+        if not has_pairs(self.held_set) or not self.is_due(epoch, self.config.schedule.validate_every):
+            return {}
+        embedder = TorchEmbedder(self.average, self.config.data.height, self.config.data.width)
+        scores = rank_held_out(embed_images(embedder, self.held_images), self.held_set)
+        return {"held_out_rank1": scores.rank1, "held_out_map": scores.mean_ap}
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "config": to_dict(self.config),
+            "n_classes": self.n_classes,
+            "method": self.method.state_dict(),
+            "ema": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": self.history,
+        }
+
+    def restore(self, path: Path) -> None:
+        """Weights, averages, the optimiser's state and the epochs already done, from the last checkpoint."""
+        state = load_checkpoint(path)
+        if from_dict(state["config"], str(path)) != from_dict(to_dict(self.config)):
+            raise ModelError(f"{path} was trained with other settings; resume needs the config.toml beside it")
+        if state["n_classes"] != self.n_classes:
+            raise ModelError(f"{path} was trained on {state['n_classes']} people, the data has {self.n_classes}")
+        fill(self.method, state["method"], path)
+        fill(self.average, state["ema"], path)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 existed have none
+        self.history = list(state["history"])
 
 
 def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> float:
@@ -146,41 +223,3 @@ def update_average(average: Method, method: Method, decay: float, step: int) -> 
     for mean, value in pairs:
         if not mean.is_floating_point():  # BN's counter of batches
             mean.copy_(value)
-
-
-def snapshot(
-    config: RunConfig,
-    n_classes: int,
-    method: Method,
-    average: Method,
-    optimiser: torch.optim.Optimizer,
-    history: list[Row],
-) -> dict[str, Any]:
-    return {
-        "config": to_dict(config),
-        "n_classes": n_classes,
-        "method": method.state_dict(),
-        "ema": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "history": history,
-    }
-
-
-def restore(
-    path: Path,
-    config: RunConfig,
-    n_classes: int,
-    method: Method,
-    average: Method,
-    optimiser: torch.optim.Optimizer,
-) -> list[Row]:
-    """Weights, averages and the optimiser's state from the last checkpoint; returns the epochs already done."""
-    state = load_checkpoint(path)
-    if from_dict(state["config"], str(path)) != from_dict(to_dict(config)):
-        raise ModelError(f"{path} was trained with other settings; resume needs the config.toml beside it")
-    if state["n_classes"] != n_classes:
-        raise ModelError(f"{path} was trained on {state['n_classes']} people, the data has {n_classes}")
-    fill(method, state["method"], path)
-    fill(average, state["ema"], path)
-    optimiser.load_state_dict(state["optimiser"])
-    return list(state["history"])

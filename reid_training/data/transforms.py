@@ -31,16 +31,17 @@ def normalise(images: Tensor) -> Tensor:
     return (images - mean[:, None, None]) / std[:, None, None]
 
 
-def to_tensor(images: ByteArray) -> Tensor:
+def to_tensor(images: ByteArray | Tensor) -> Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [0, 1]; the memory stays channels-last, as the network wants it."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() * PIXEL_SCALE
+    return torch.as_tensor(images).permute(0, 3, 1, 2).float() * PIXEL_SCALE
 
 
-def augment(images: ByteArray, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
+def augment(images: ByteArray | Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
     """uint8 (B, H, W, 3) to network input (B, 3, H, W), in the order in which the world does it.
 
     The box is misplaced, someone stands in front, the camera smears and has few pixels, the light changes. What is
-    switched off draws no random number: a config from before it existed still gives the same batches.
+    switched off draws no random number: a config from before it existed still gives the same batches. A tensor is
+    changed on its own device.
     """
     batch = move_window(to_tensor(images), rng, config)
     batch = occlude(batch, rng, config)
@@ -66,7 +67,7 @@ def move_window(images: Tensor, rng: np.random.Generator, config: AugmentConfig)
         half, centre = 1.0 + edges[:, :, 1] - edges[:, :, 0], edges.sum(2)  # of the new box, from -1 to 1
         theta *= half[:, :, None]
         theta[:, :, 2] += centre
-    grid = F.affine_grid(torch.from_numpy(theta), list(images.shape), align_corners=False)
+    grid = F.affine_grid(images.new_tensor(theta), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
@@ -145,7 +146,7 @@ def change_colour(images: Tensor, rng: np.random.Generator, config: AugmentConfi
 
     def factors(spread: float) -> Tensor:
         values = rng.uniform(1.0 - spread, 1.0 + spread, (len(images), 1, 1, 1))
-        return torch.from_numpy(values.astype(np.float32))
+        return images.new_tensor(values)
 
     images = images * factors(config.brightness)
     mean = images.mean((1, 2, 3), keepdim=True)

@@ -89,7 +89,7 @@ def test_the_teacher_says_what_the_exported_network_would(teacher):
     images = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     enlarged = F.interpolate(images, (config.data.height, config.data.width), mode="bilinear", align_corners=False)
     with torch.no_grad():
-        torch.testing.assert_close(Teacher(teacher, 1.0).embed(images), method.embed(enlarged))
+        torch.testing.assert_close(Teacher(teacher, 1.0, torch.device("cpu")).embed(images), method.embed(enlarged))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -153,4 +153,4 @@ def test_bad_settings_are_named():
     with pytest.raises(ConfigError, match=r"distil\.weight must be > 0, got 0"):
         from_dict({"distil": {"weight": 0}})
     with pytest.raises(ModelError, match="no checkpoint"):
-        Teacher(Path("nowhere"), 1.0)
+        Teacher(Path("nowhere"), 1.0, torch.device("cpu"))
