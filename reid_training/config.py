@@ -204,11 +204,13 @@ class DistilConfig:
     """A teacher beside the labels; see `distil`."""
 
     teacher: str = ""  # run folder or checkpoint; empty = none
-    # Of the relation loss. A similarity that is off by 0.1 costs 0.2 then, beside an identity loss that ends at 1.2.
-    weight: float = 20.0
+    # Of the relation loss. A similarity that is off by 0.1 costs 0.4 then, beside an identity loss that ends at 1.2.
+    weight: float = 40.0
+    every: int = 1  # the teacher looks at each n-th image of a batch: it is the slower of the two
 
     def __post_init__(self) -> None:
         require(self.weight > 0, f"distil.weight must be > 0, got {self.weight}")
+        require(self.every >= 1, f"distil.every must be >= 1, got {self.every}")
 
 
 @dataclass(frozen=True, slots=True)

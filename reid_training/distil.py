@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from reid_training.config import DistilConfig
 from reid_training.methods.base import Loss
 from reid_training.runs import load_method
 
@@ -39,13 +40,13 @@ def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class Teacher:
     """A trained network that is only asked, never changed and never saved with the student."""
 
-    def __init__(self, run: Path, weight: float, device: torch.device) -> None:
-        """`run` is a run folder or checkpoint of `reid train`."""
-        self.method, config, _ = load_method(run)
+    def __init__(self, distil: DistilConfig, device: torch.device) -> None:
+        """`distil.teacher` is a run folder or checkpoint of `reid train`."""
+        self.method, config, _ = load_method(Path(distil.teacher))
         self.method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method.requires_grad_(False)
         self.size = (config.data.height, config.data.width)
-        self.weight = weight
+        self.weight, self.every = distil.weight, distil.every
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
@@ -57,9 +58,10 @@ class Teacher:
 
     def add_to(self, loss: Loss, images: Tensor) -> Loss:
         """The student's loss on `images` with the copying beside it."""
-        targets = self.embed(images)
+        seen = slice(None, None, self.every)  # a batch is grouped by person: people stay, with fewer images each
+        targets = self.embed(images[seen])
         with torch.autocast(images.device.type, enabled=False):  # of autocast the teacher may profit, not the loss
-            copying = relation_loss(loss.embeddings, targets)
+            copying = relation_loss(loss.embeddings[seen], targets)
         return Loss(
             loss.total + self.weight * copying, {**loss.parts, "relation": float(copying.detach())}, loss.embeddings
         )

@@ -69,8 +69,7 @@ class Run:
         self.method = new_method(config, self.n_classes, start=not resume)
         self.method.to(device=me.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         self.average = copy.deepcopy(self.method).eval()
-        teacher = config.distil.teacher
-        self.teacher = Teacher(Path(teacher), config.distil.weight, me.device) if teacher else None
+        self.teacher = Teacher(config.distil, me.device) if config.distil.teacher else None
         groups = parameter_groups(self.method, config.schedule.weight_decay)
         self.optimiser = torch.optim.AdamW(groups, lr=config.schedule.learning_rate)
         # float16 underflows where gradients are small; what is off passes everything on unchanged.

@@ -1,6 +1,7 @@
 """What each of the three uses of the metric does, on sequences with ground truth.
 
-    python tools/measure_uses.py --data ../shared/data [--detections public built-in] [--markdown]
+    python tools/measure_uses.py --data ../shared/data [--detections public built-in] [--reid fast accurate]
+        [--uses A+B+C] [--markdown]
 
 Runs the tracker on PETS09-S2L1 (whose frames are vtest.avi) and MOT16-09, with the public detections and with the
 built-in detector, for A (veto), B (re-association) and C (proposals) off, each alone, in pairs, and all on, and as a
@@ -10,6 +11,7 @@ plain Kalman + IoU tracker. The detector runs once for all rows; frames per seco
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +76,9 @@ def detect_once(sequence: Sequence, kind: str) -> Replay:
         return Replay(detector.name, {frame.index: detector.detect(frame) for frame in source})
 
 
-def run(sequence: Sequence, detector: Replay, settings: dict[str, Any]) -> tuple[Scores, dict[str, float]]:
+def run(sequence: Sequence, detector: Replay, settings: dict[str, Any], reid: str) -> tuple[Scores, dict[str, float]]:
     """Scores, and proposed boxes, crops per frame and frames per second of one run."""
-    encoder, thresholds = load_encoder("default")
+    encoder, thresholds = load_encoder(reid)
     engine = Engine(TrackerConfig().override(settings), encoder, thresholds)
     pipeline = Pipeline(open_source(sequence.frames), detector, engine)
     start = perf_counter()
@@ -98,6 +100,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--detections", nargs="+", choices=("public", "built-in"), default=["public", "built-in"])
     parser.add_argument("--sequences", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--uses", nargs="+", choices=tuple(ROWS), default=list(ROWS), metavar="USES")
+    parser.add_argument("--reid", nargs="+", default=["default"], metavar="ONNX", help="networks, one after the other")
     parser.add_argument("--markdown", action="store_true")
     args = parser.parse_args()
     head = ["sequence, detections", "uses", "MOTA", "IDF1", "IDs", "FP", "FN", "proposed", "crops/frame", "fps"]
@@ -112,12 +116,13 @@ def main() -> None:
             continue
         for kind in args.detections:
             detector = detect_once(sequence, kind)
-            for name, settings in ROWS.items():
-                s, more = run(sequence, detector, settings)
+            for reid, name in itertools.product(args.reid, args.uses):
+                s, more = run(sequence, detector, ROWS[name], reid)
                 counts = [s.switches, s.false_positives, s.misses, int(more["proposed"])]
                 rates = [f"{more['crops']:.1f}", f"{more['fps']:.0f}"]
-                where = f"{sequence.name}, {kind}"
-                print(form.format(where, name, f"{100 * s.mota:.1f}", f"{100 * s.idf1:.1f}", *counts, *rates))
+                where = f"{sequence.name}, {kind}" + (f", {Path(reid).stem}" if len(args.reid) > 1 else "")
+                scores = [f"{100 * s.mota:.1f}", f"{100 * s.idf1:.1f}"]
+                print(form.format(where, name, *scores, *counts, *rates), flush=True)
                 sys.stdout.flush()
 
 

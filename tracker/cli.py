@@ -86,7 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     people.add_argument("--conf", type=float, metavar="SCORE", help="score from which a detection starts a track")
 
     who = parser.add_argument_group("appearance, and its three uses")
-    who.add_argument("--reid", metavar="ONNX", default="default", help="re-ID network; 'none': motion alone")
+    who.add_argument(
+        "--reid", metavar="ONNX", default="default", help="re-ID network: fast, accurate, a file; none: motion alone"
+    )
     who.add_argument("--appearance-weight", type=float, metavar="W", help="share of appearance in the cost, 0 to 1")
     who.add_argument("--no-veto", action="store_true", help="A off: appearance does not cancel identity switches")
     who.add_argument("--no-reassociate", action="store_true", help="B off: no finding again after occlusion")

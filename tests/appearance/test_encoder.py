@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tracker.appearance.encoder import DEFAULT_MODEL, Calibration, OnnxEncoder
+from tracker.appearance.encoder import DEFAULT_MODEL, PACKAGED, Calibration, OnnxEncoder
 from tracker.errors import ModelError
 
 CARD = {
@@ -120,14 +120,17 @@ def test_ports_that_differ_from_the_card_are_refused(model, wrong):
         OnnxEncoder(model(**wrong), "cpu")
 
 
-def test_the_packaged_network_is_the_one_its_card_describes():
-    path = files("weights").joinpath(DEFAULT_MODEL)
+@pytest.mark.parametrize("name", PACKAGED.values())
+def test_the_packaged_networks_are_those_their_cards_describe(name):
+    path = files("weights").joinpath(name)
     card = path.with_suffix(".md").read_text(encoding="utf-8")
     assert hashlib.sha256(path.read_bytes()).hexdigest() in card
 
 
-def test_the_packaged_network_embeds():
-    encoder = OnnxEncoder(device="cpu", threads=1)
+@pytest.mark.parametrize("name", [None, *PACKAGED])
+def test_the_packaged_networks_embed(name):
+    encoder = OnnxEncoder(name, device="cpu", threads=1)
+    assert encoder.path.name == (DEFAULT_MODEL if name is None else PACKAGED[name])
     image = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
     boxes = np.array([[10, 10, 60, 150], [100, 20, 150, 160], [10, 10, 60, 150.0]])
     features = encoder.embed(image, boxes)
@@ -135,3 +138,9 @@ def test_the_packaged_network_embeds():
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(features[0], features[2], atol=1e-5)
     assert encoder.calibration.tau_same <= encoder.calibration.tau_diff
+
+
+def test_a_file_goes_before_a_packaged_network_of_its_name(model, tmp_path, monkeypatch):
+    (tmp_path / "accurate").write_bytes(model({"name": "mine"}).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert OnnxEncoder("accurate", "cpu").name == "mine"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from reid_training.config import ConfigError, DistilConfig, from_dict, to_toml
 from reid_training.data import market1501
 from reid_training.distil import Teacher, relation_loss
 from reid_training.errors import ModelError
+from reid_training.methods.base import Loss
 from reid_training.runs import load_checkpoint, load_method
 from reid_training.train import train
 
@@ -89,7 +89,9 @@ def test_the_teacher_says_what_the_exported_network_would(teacher):
     images = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     enlarged = F.interpolate(images, (config.data.height, config.data.width), mode="bilinear", align_corners=False)
     with torch.no_grad():
-        torch.testing.assert_close(Teacher(teacher, 1.0, torch.device("cpu")).embed(images), method.embed(enlarged))
+        torch.testing.assert_close(
+            Teacher(DistilConfig(str(teacher)), torch.device("cpu")).embed(images), method.embed(enlarged)
+        )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -149,8 +151,21 @@ def test_the_command_takes_a_teacher_and_names_a_missing_one(tmp_path, market, t
     assert not (tmp_path / "other").exists()
 
 
+def test_the_teacher_may_look_at_some_images_only(teacher):
+    images = torch.randn(6, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    student = unit(6, 4, 0).float()
+    loss = Loss(torch.zeros(()), {}, student)
+    asked = Teacher(DistilConfig(str(teacher), weight=2.0, every=3), torch.device("cpu"))
+    expected = slow_relation_loss(student[[0, 3]], asked.embed(images[[0, 3]]))
+    added = asked.add_to(loss, images)
+    assert added.parts["relation"] == pytest.approx(expected, abs=1e-6)
+    assert float(added.total) == pytest.approx(2.0 * expected, abs=1e-6)
+
+
 def test_bad_settings_are_named():
+    with pytest.raises(ConfigError, match=r"distil\.every must be >= 1, got 0"):
+        from_dict({"distil": {"every": 0}})
     with pytest.raises(ConfigError, match=r"distil\.weight must be > 0, got 0"):
         from_dict({"distil": {"weight": 0}})
     with pytest.raises(ModelError, match="no checkpoint"):
-        Teacher(Path("nowhere"), 1.0, torch.device("cpu"))
+        Teacher(DistilConfig("nowhere"), torch.device("cpu"))

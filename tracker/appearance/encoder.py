@@ -18,7 +18,8 @@ from tracker.errors import ModelError
 from tracker.onnx_session import Session, open_session
 from tracker.types import FeatureArray, FloatArray, ImageArray
 
-DEFAULT_MODEL = "reid_fast.onnx"
+PACKAGED = {"fast": "reid_fast.onnx", "accurate": "reid_accurate.onnx"}  # names that stand for files in weights/
+DEFAULT_MODEL = PACKAGED["fast"]
 
 _FORMAT = "reid/1"
 _MAX_BATCH = 512  # crops of one call of the network: more people than a frame holds; bounds the memory of a mistake
@@ -54,20 +55,23 @@ class ModelCard:
 class OnnxEncoder:
     """Embeds the boxes of a frame.
 
-    path: a model; None takes the one that comes with the package. device, threads: see `open_session`.
-    Raises ModelError where the file is no re-ID model, naming the metadata key, what was found and what is right.
+    path: a model, or the name of one that comes with the package (`PACKAGED`); None takes the default one. A file of
+    that name in the working directory goes first. device, threads: see `open_session`. Raises ModelError where
+    the file is no re-ID model, naming the metadata key, what was found and what is right.
     """
 
     def __init__(self, path: str | Path | None = None, device: str = "auto", threads: int | None = None) -> None:
-        if path is None:
+        packaged_name = DEFAULT_MODEL if path is None else PACKAGED.get(str(path))
+        if packaged_name is not None and (path is None or not Path(path).exists()):
             # A real file in a checkout and in an installed wheel alike; unpacked only where the package is a zip.
             try:
                 home = files("weights")
             except ModuleNotFoundError as error:
                 raise ModelError("the package `weights` with the built-in re-ID model is not installed") from error
-            with as_file(home.joinpath(DEFAULT_MODEL)) as packaged:
+            with as_file(home.joinpath(packaged_name)) as packaged:
                 self._session = open_session(packaged, device, threads)
         else:
+            assert path is not None
             self._session = open_session(path, device, threads)
         self.path = self._session.path
         self.card = read_card(self._session.metadata, self.path)

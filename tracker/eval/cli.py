@@ -48,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--video", action="append", default=[], metavar="SEQUENCE=FILE", help="frames of a sequence without pictures"
     )
-    run.add_argument("--reid", metavar="ONNX", default="default", help="re-ID network; 'none': motion alone")
+    run.add_argument(
+        "--reid", metavar="ONNX", default="default", help="re-ID network: fast, accurate, a file; none: motion alone"
+    )
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run")
     run.add_argument("--config", metavar="TOML", help="settings file")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting of the tracker")
