@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--config", default="reid_fast", help="TOML file or packaged name (default %(default)s)")
     train.add_argument("--data", type=Path, required=True, help=data_help)
     train.add_argument("--out", type=Path, required=True, help="run folder")
+    train.add_argument("--teacher", metavar="RUN", help="run of a larger network to learn from as well")
     train.add_argument("--seed", type=int, help="instead of the config's")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.set_defaults(run=run_train)
@@ -63,9 +65,11 @@ def parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=run_evaluate)
 
     export = commands.add_parser("export", help="write the ONNX file that the tracker reads")
-    export.add_argument("checkpoint", type=Path, metavar="RUN", help="run folder or checkpoint")
+    run_help = "run folder or checkpoint; for a variant also the fp32 ONNX file"
+    export.add_argument("model", type=Path, metavar="RUN", help=run_help)
     export.add_argument("--out", type=Path, required=True, help="ONNX file")
     export.add_argument("--data", type=Path, required=True, help=f"{data_help}, the one trained on: for the thresholds")
+    export.add_argument("--precision", default="fp32", help="or a variant: fp16, int8 (default %(default)s)")
     export.set_defaults(run=run_export)
 
     crops = commands.add_parser("crops", help="cut people out of MOT ground truth, for --data")
@@ -80,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     crops.set_defaults(run=run_crops)
 
     bench = commands.add_parser("bench", help="milliseconds per crop on the CPU")
-    bench.add_argument("model", type=Path, help="ONNX file")
+    bench.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="ONNX file; several: side by side")
     bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 and 2")
     bench.set_defaults(run=run_bench)
     return top
@@ -91,14 +95,19 @@ def run_train(arguments: argparse.Namespace) -> None:
 
     from reid_training.config import read_toml
     from reid_training.curve import draw
+    from reid_training.devices import keep_freed_memory
     from reid_training.train import train
 
+    keep_freed_memory()
     config: RunConfig = read_toml(arguments.config)
     if arguments.seed is not None:
         config = dataclasses.replace(config, seed=arguments.seed)
+    if arguments.teacher is not None:
+        config = dataclasses.replace(config, distil=dataclasses.replace(config.distil, teacher=arguments.teacher))
     history = train(config, read_data(arguments.data), arguments.out, resume=arguments.resume)
-    draw(history, arguments.out / "curve.png")
-    print(f"written to {arguments.out}")
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes under torchrun one writes
+        draw(history, arguments.out / "curve.png")
+        print(f"written to {arguments.out}")
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
@@ -196,8 +205,30 @@ def write_scores(rows: list[dict[str, Any]], json_path: Path | None, csv_path: P
 def run_export(arguments: argparse.Namespace) -> None:
     from reid_training.export import export
 
-    print_calibration(export(arguments.checkpoint, read_data(arguments.data), arguments.out))
+    if arguments.precision != "fp32":
+        run_export_variant(arguments)
+        return
+    if arguments.model.suffix == ".onnx":
+        raise ConfigError(f"{arguments.model} is exported already; --precision fp16 or int8 makes a variant of it")
+    print_calibration(export(arguments.model, read_data(arguments.data), arguments.out))
     print(f"{arguments.out}: {arguments.out.stat().st_size} bytes; agrees with torch at batch 1, 2, 7 and 32")
+
+
+def run_export_variant(arguments: argparse.Namespace) -> None:
+    from reid_training.precision import export_variant
+
+    variant = export_variant(arguments.model, read_data(arguments.data), arguments.precision, arguments.out)
+    if variant.calibration is None:
+        print(f"thresholds as in {arguments.model}: it does not say who was held out; a run does")
+        crops = "training crops that set no scale"
+    else:
+        print_calibration(variant.calibration)
+        crops = "crops of held-out people"
+    print(
+        f"{arguments.out}: {arguments.out.stat().st_size} bytes; cosine to fp32 on {variant.n_crops} {crops}: "
+        f"mean {variant.mean_cosine:.5f}, least {variant.least_cosine:.5f}"
+    )
+    print(f"agrees with itself at batch 1, 2, 7 and 32: a coordinate differs by {variant.batch_difference:.1g} at most")
 
 
 def read_data(path: Path) -> Dataset:
@@ -227,11 +258,15 @@ def run_bench(arguments: argparse.Namespace) -> None:
 
     if min(arguments.threads) < 1:
         raise ConfigError(f"--threads must be >= 1, got {min(arguments.threads)}")
-    print("batch  threads  ms per crop: median     p95")
+    titles = [f"{model}, ms per crop: median" for model in arguments.models]
+    print("  ".join(["batch  threads", *(f"{title}     p95" for title in titles)]))
     for batch in (1, 8, 32):
         for threads in arguments.threads:
-            median, p95 = time_crops(arguments.model, batch, threads)
-            print(f"{batch:5d}  {threads:7d}  {median:19.3f}  {p95:6.3f}")
+            cells = [f"{batch:5d}  {threads:7d}"]
+            for model, title in zip(arguments.models, titles, strict=True):
+                median, p95 = time_crops(model, batch, threads)
+                cells.append(f"{median:{len(title)}.3f}  {p95:6.3f}")
+            print("  ".join(cells))
 
 
 def print_calibration(groups: dict[str, Calibration]) -> None:

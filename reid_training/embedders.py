@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,10 @@ class TorchEmbedder:
     width: int
 
     def __call__(self, images: ByteArray) -> FloatArray:
+        device = next(self.method.parameters()).device
         with torch.inference_mode():
-            return np.asarray(self.method.embed(normalise(to_tensor(images))).numpy(), dtype=np.float32)
+            embeddings = self.method.embed(normalise(to_tensor(torch.from_numpy(images).to(device))))
+        return np.asarray(embeddings.cpu().numpy(), dtype=np.float32)
 
 
 class OnnxEmbedder:
@@ -66,9 +68,12 @@ class OnnxEmbedder:
             raise ModelError(f"{path}: metadata is incomplete: {error}") from None
 
     def __call__(self, images: ByteArray) -> FloatArray:
+        return np.asarray(self.session.run(["embeddings"], {"images": self.prepared(images)})[0], dtype=np.float32)
+
+    def prepared(self, images: ByteArray) -> FloatArray:
+        """images (B, height, width, 3) uint8 RGB. Returns what the network takes, (B, 3, height, width)."""
         values = (images.astype(np.float32) * self._scale - self._mean) / self._std
-        feed: dict[str, Any] = {"images": np.ascontiguousarray(values.transpose(0, 3, 1, 2))}
-        return np.asarray(self.session.run(["embeddings"], feed)[0], dtype=np.float32)
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
 def embed_images(embedder: Embedder, images: ByteArray, batch: int = 64) -> FloatArray:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from reid_training.config import RunConfig
-from reid_training.data.base import Dataset, check_trainable, split_identities
+from reid_training.data.base import Dataset, Samples, check_trainable, split_identities
 from reid_training.data.transforms import MEAN, PIXEL_SCALE, STD, normalise, to_tensor
 from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_samples
-from reid_training.errors import ModelError
+from reid_training.errors import ModelError, ReidError
 from reid_training.evaluate import Calibration, calibrate
 from reid_training.methods.base import Method
 from reid_training.runs import load_method, replace_file
 
 OPSET = 17
+START_WORDS = {"random": "scratch", "imagenet": "ImageNet weights"}
 PARITY_BATCHES = (1, 2, 7, 32)  # 1, and sizes that no kernel's block divides
 PARITY_TOLERANCE = 1e-4  # per coordinate of a unit vector; measured 1e-6
 
@@ -30,22 +32,29 @@ def export(checkpoint: Path, dataset: Dataset, out: Path) -> dict[str, Calibrati
     The thresholds come from the people that training held out, so the data set must be the one trained on.
     """
     method, config, state = load_method(checkpoint)
-    if config.data.val_fraction == 0:
-        raise ModelError(f"{checkpoint} was trained with data.val_fraction 0: there is nobody left to calibrate on")
-    train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
-    n_people = len(np.unique(train_set.pids))
-    if n_people != state["n_classes"]:
-        raise ModelError(f"{checkpoint} was trained on {state['n_classes']} people, the data has {n_people}")
-    check_trainable(held_set, "held-out identities")
+    _, held_set = split_as_trained(checkpoint, config, state["n_classes"], dataset)
     embedder = TorchEmbedder(method, config.data.height, config.data.width)
     calibration = calibrate(embed_samples(embedder, held_set), held_set.pids, held_set.camids)
     n_held = len(np.unique(held_set.pids))
     trained_on = (
-        f"{dataset.name} training part, {n_people} people ({n_held} more held out), {len(state['history'])} epochs"
+        f"{dataset.name} training part, {state['n_classes']} people ({n_held} more held out), "
+        f"{len(state['history'])} epochs from {START_WORDS[config.net.start]}"
     )
     properties = metadata(config, calibration["pooled"], out.stem, trained_on, dataset.licence)
     write_onnx(method, config, properties, out)
     return calibration
+
+
+def split_as_trained(checkpoint: Path, config: RunConfig, n_classes: int, dataset: Dataset) -> tuple[Samples, Samples]:
+    """The people that training saw, and those it held out; raises ModelError where the data cannot be the same."""
+    if config.data.val_fraction == 0:
+        raise ModelError(f"{checkpoint} was trained with data.val_fraction 0: there is nobody left to calibrate on")
+    train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
+    n_people = len(np.unique(train_set.pids))
+    if n_people != n_classes:
+        raise ModelError(f"{checkpoint} was trained on {n_classes} people, the data has {n_people}")
+    check_trainable(held_set, "held-out identities")
+    return train_set, held_set
 
 
 def metadata(
@@ -68,12 +77,18 @@ def metadata(
         "embedding_size": str(config.net.embedding_size),
         "normalized": "true",
         "distance": "cosine",
-        "tau_same": f"{calibration.tau_same:.6f}",
-        "tau_diff": f"{calibration.tau_diff:.6f}",
-        "sigma_same": f"{calibration.sigma_same:.6f}",
+        **thresholds(calibration),
         "method": str(config.method["name"]),
         "trained_on": trained_on,
         "licence": licence,
+    }
+
+
+def thresholds(calibration: Calibration) -> dict[str, str]:
+    return {
+        "tau_same": f"{calibration.tau_same:.6f}",
+        "tau_diff": f"{calibration.tau_diff:.6f}",
+        "sigma_same": f"{calibration.sigma_same:.6f}",
     }
 
 
@@ -82,8 +97,8 @@ def write_onnx(method: Method, config: RunConfig, properties: Mapping[str, str],
     import onnx
 
     size = (config.data.height, config.data.width)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "draft.onnx"
+    with drafts() as folder:
+        draft = folder / "draft.onnx"
         with warnings.catch_warnings():
             # The exporter by tracing folds BN into the convolutions and needs no tracing of Python bytecode; torch
             # announces on every call that another exporter is the default.
@@ -107,6 +122,16 @@ def write_onnx(method: Method, config: RunConfig, properties: Mapping[str, str],
             raise ModelError(f"the exported graph differs from torch by {difference:.2g}; {out} was not written")
         content = draft.read_bytes()
     replace_file(out, lambda stream: stream.write(content))
+
+
+@contextlib.contextmanager
+def drafts() -> Iterator[Path]:
+    """A folder for what is not finished; gone afterwards."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise ReidError(f"cannot write drafts in {tempfile.gettempdir()}: {error.strerror}") from None
 
 
 def parity(method: Method, onnx_embedder: OnnxEmbedder) -> float:
