@@ -1,61 +1,205 @@
-"""`track-eval`: scores what it is given, runs the tracker otherwise, and names what is missing."""
+"""`track-eval`: tracks and scores a folder, names what is missing, and loses nothing else to it."""
 
 from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
 
 import pytest
 
 from make_synthetic_mot import make_scene, write_sequence
 from tracker.eval.cli import find_sequences, main
 from tracker.eval.mot_files import MotFileError
+from tracker.eval.report import COLUMNS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
     for seed, name in enumerate(["one", "two"]):
         scene = make_scene(seed, n_people=4, n_frames=40, burst_start=0)
         write_sequence(scene, tmp_path / "mot" / name, images=False)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_perfect_results_score_100(folder, capsys):
-    results = folder / "results"
-    results.mkdir()
+def run(*options: str) -> int:
+    return main(["mot", "--reid", "none", "--jobs", "1", *options])
+
+
+def table(text: str) -> dict[str, list[str]]:
+    """Name -> cells, of the printed table."""
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
+
+
+def perfect_results(folder) -> None:
+    (folder / "perfect").mkdir()
     for name in ("one", "two"):
-        (results / f"{name}.txt").write_text((folder / "mot" / name / "gt" / "gt.txt").read_text())
-    assert main([str(folder / "mot"), "--results", str(results)]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[0] for line in lines] == ["sequence", "one", "two", "combined"]
-    # name, MOTA, IDF1, IDs, Frag, MT, ML, FP, FN, precision, recall, fps
-    assert lines[3] == ["combined", "100.0", "100.0", "0", "0", "8", "0", "0", "0", "100.0", "100.0", "-"]
+        shutil.copy(folder / "mot" / name / "gt" / "gt.txt", folder / "perfect" / f"{name}.txt")
 
 
-def test_tracks_and_scores_without_pictures(folder, capsys):
-    command = [str(folder / "mot" / "one"), "--out", str(folder / "out"), "--reid", "none"]
-    assert main(command) == 0
-    name, mota, *_, fps = capsys.readouterr().out.splitlines()[1].split()
-    assert name == "one"
-    assert float(mota) > 50
-    assert float(fps) > 0
-    assert (folder / "out" / "one.txt").read_text().count("\n") > 40
-    assert main(command) != 0  # refuses to overwrite
-    assert "one.txt" in capsys.readouterr().err
-    assert main([*command, "--overwrite", "--set", "lifecycle.confirm_hits=2"]) == 0
+def test_perfect_results_score_100(folder, capsys):
+    perfect_results(folder)
+    assert main(["mot", "--results", "perfect", "--jobs", "2"]) == 0
+    out, err = capsys.readouterr()
+    rows = table(out)
+    assert list(rows) == ["sequence", "one", "two", "combined"]
+    assert rows["combined"] == [*["100.0"] * 5, "0", "0", "8", "0", "0", "0", "-"]
+    assert err == ""
+
+
+def test_tracks_and_scores_a_folder(folder, capsys):
+    assert run() == 0
+    rows = table(capsys.readouterr().out)
+    assert rows["sequence"] == list(COLUMNS[1:])
+    for name in ("one", "two", "combined"):
+        assert float(rows[name][COLUMNS.index("MOTA") - 1]) > 80
+        assert float(rows[name][-1]) > 0
+    written = (folder / "results" / "one.txt").read_bytes()
+    assert written.count(b"\n") > 40
+    assert run() == 2  # refuses to overwrite, before anything is tracked
+    assert "one.txt: exists already" in capsys.readouterr().err
+    assert run("--overwrite", "--set", "lifecycle.confirm_hits=2") == 0
+    assert sorted(path.name for path in (folder / "results").iterdir()) == ["one.txt", "two.txt"]
+    capsys.readouterr()
+    assert run("--results", "results") == 0  # the same scores from the files alone
+    again = table(capsys.readouterr().out)
+    assert again["combined"][-1] == "-"
+
+
+def test_several_jobs_give_what_one_gives(folder, capsys):
+    tables = []
+    for n_jobs in ("1", "2"):
+        assert main(["mot", "--reid", "none", "--out", f"out{n_jobs}", "--jobs", n_jobs]) == 0
+        tables.append({name: cells[:-1] for name, cells in table(capsys.readouterr().out).items()})
+    assert tables[0] == tables[1]
+    for name in ("one.txt", "two.txt"):
+        assert (folder / "out1" / name).read_bytes() == (folder / "out2" / name).read_bytes()
+
+
+def test_the_table_in_files_and_the_zip(folder, capsys):
+    assert run("--csv", "s.csv", "--json", "s.json", "--markdown", "s.md", "--submit", "s.zip") == 0
+    rows = table(capsys.readouterr().out)
+    objects = json.loads((folder / "s.json").read_text())
+    assert [one["sequence"] for one in objects] == ["one", "two", "combined"]
+    assert [f"{one['HOTA']:.1f}" for one in objects] == [rows[one["sequence"]][0] for one in objects]
+    lines = list(csv.DictReader(io.StringIO((folder / "s.csv").read_text())))
+    assert [float(line["MOTA"]) for line in lines] == [one["MOTA"] for one in objects]
+    assert (folder / "s.md").read_text().count("\n") == 5
+    with zipfile.ZipFile(folder / "s.zip") as archive:
+        assert archive.namelist() == ["one.txt", "two.txt"]
+        assert archive.read("one.txt") == (folder / "results" / "one.txt").read_bytes()
+    assert run("--out", "again", "--csv", "s.csv") == 2
+    assert "s.csv: exists already" in capsys.readouterr().err
+    assert not (folder / "again" / "one.txt").exists()
+
+
+def test_sequences_without_ground_truth_are_tracked_and_submitted(folder, capsys):
+    shutil.rmtree(folder / "mot" / "two" / "gt")
+    assert run("--submit", "s.zip") == 0
+    out, err = capsys.readouterr()
+    assert table(out)["two"][:-1] == ["-"] * 11
+    assert table(out)["combined"][:4] == ["(1", "of", "2)", table(out)["one"][0]]
+    assert err == "track-eval: no ground truth, so not scored: two\n"
+    assert zipfile.ZipFile(folder / "s.zip").namelist() == ["one.txt", "two.txt"]
+    assert run("--results", "results", "--submit", "s2.zip") == 0
+    assert run("--results", "results") == 2  # nothing else could be meant than to score it
+    assert "gt.txt: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n_jobs", ["1", "2"])
+def test_a_sequence_that_fails_is_named_and_the_others_finish(folder, capsys, n_jobs):
+    pictures = folder / "mot" / "one" / "img1"
+    pictures.mkdir()
+    (pictures / "000001.jpg").write_bytes(b"")
+    command = ["mot", "--reid", "none", "--jobs", n_jobs, "--submit", "s.zip"]
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert first.startswith("track-eval: one: ")
+    assert "no image 000002.jpg" in first
+    assert second == "track-eval: s.zip: not written, because sequences are missing"
+    assert list(table(out)) == ["sequence", "two", "combined"]
+    assert [path.name for path in (folder / "results").iterdir()] == ["two.txt"]
+    assert not (folder / "s.zip").exists()
+
+
+def test_a_sequence_that_breaks_off_leaves_no_half_result(folder, capsys):
+    scene = make_scene(0, n_people=2, n_frames=12, burst_start=0)
+    shutil.rmtree(folder / "mot" / "one")
+    write_sequence(scene, folder / "mot" / "one")
+    (folder / "mot" / "one" / "img1" / "000010.jpg").write_bytes(b"broken")
+    assert run() == 2
+    assert "000010.jpg: " in capsys.readouterr().err
+    assert [path.name for path in (folder / "results").iterdir()] == ["two.txt"]
+
+
+def test_a_missing_result_is_named_and_the_others_are_scored(folder, capsys):
+    perfect_results(folder)
+    (folder / "perfect" / "one.txt").unlink()
+    assert run("--results", "perfect") == 2
+    out, err = capsys.readouterr()
+    assert err == "track-eval: one: perfect/one.txt: cannot be read: No such file or directory\n"
+    assert table(out)["two"][0] == "100.0"
+
+
+def test_boxes_after_the_end_are_named(folder, capsys):
+    perfect_results(folder)
+    with (folder / "perfect" / "two.txt").open("a") as file:
+        file.write("41,1,10,10,20,40,1,1,1\n")
+    assert run("--results", "perfect") == 2
+    assert "perfect/two.txt: has a box in frame 41, but seqinfo.ini says seqLength = 40" in capsys.readouterr().err
+
+
+def test_a_detector_takes_the_place_of_public_detections(folder, capsys):
+    (folder / "detector.onnx").write_bytes(b"no model")
+    assert run("--detector", "detector.onnx", "--video", "one=absent.avi") == 2
+    err = capsys.readouterr().err
+    assert "absent.avi" in err
+    assert "two: has no images to find people in" in err  # it is the detector that would look
+
+
+def test_one_mistake_is_one_line_however_many_sequences_it_stops(folder, capsys):
+    assert run("--set", "lifecycle.confirm_hits=0") == 2
+    assert run("--results", "nowhere") == 2
+    for name in ("one", "two"):
+        shutil.rmtree(folder / "mot" / name)
+        write_sequence(make_scene(0, n_people=1, n_frames=2), folder / "mot" / name)
+    assert main(["mot", "--reid", "absent.onnx", "--jobs", "1"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("track-eval: one, two: absent.onnx: ")
 
 
 @pytest.mark.parametrize(
     ("tail", "said"),
     [
-        (["--results", "nowhere"], "nowhere/one.txt: no such file"),
-        ([], "--results DIR"),
-        (["--out", "o", "--set", "lifecycle.nothing=2"], "lifecycle.nothing"),
-        (["--out", "o", "--set", "novalue"], "NAME=VALUE"),
-        (["--out", "o", "--video", "three=x.avi"], "the sequences are: one, two"),
-        (["--out", "o", "--reid", "none", "--det", "det/absent.txt"], "absent.txt"),
+        (["--results", "nowhere"], "nowhere: no such folder"),
+        (["--results", "mot", "--out", "o"], "not both"),
+        (["--set", "lifecycle.nothing=2"], "lifecycle.nothing"),
+        (["--set", "novalue"], "NAME=VALUE"),
+        (["--video", "three=x.avi"], "the sequences are: one, two"),
+        (["--jobs", "0"], "--jobs must be >= 1, got 0"),
+        (["--csv", "x", "--json", "x"], "two outputs name the same file: x"),
+        (["--csv", "nowhere/x.csv"], "nowhere does not exist"),
+        (["--det", "det/absent.txt"], "absent.txt"),
     ],
 )
-def test_a_mistake_ends_in_one_line_and_2(folder, capsys, monkeypatch, tail, said):
-    monkeypatch.chdir(folder)
-    assert main(["mot", *tail]) == 2
+def test_a_mistake_ends_in_one_line_and_2(folder, capsys, tail, said):
+    shutil.rmtree(folder / "mot" / "two" / "gt")
+    if "--det" in tail:
+        shutil.rmtree(folder / "mot" / "two")
+    assert run(*tail) == 2
     err = capsys.readouterr().err
     assert said in err
     assert err.startswith("track-eval: ")
@@ -67,4 +211,27 @@ def test_folders_without_sequences_are_named(folder):
     for path in ("absent", "empty"):
         with pytest.raises(MotFileError, match=path):
             find_sequences([str(folder / path)])
+    shutil.rmtree(folder / "mot" / "two" / "gt")  # as in MOT16/test
     assert [s.name for s in find_sequences([str(folder), str(folder / "mot" / "one")])] == ["one", "two"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
+@pytest.mark.parametrize("n_jobs", ["1", "2"])
+def test_ctrl_c_ends_in_one_line_and_leaves_no_half_result(folder, n_jobs):
+    shutil.rmtree(folder / "mot")
+    write_sequence(make_scene(0, n_people=3, n_frames=80), folder / "mot" / "one")
+    shutil.copytree(folder / "mot" / "one", folder / "mot" / "two")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tracker.eval.cli", "mot", "--jobs", n_jobs], stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list((folder / "results").glob("*.part")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err == "track-eval: interrupted; the results of the sequences that were finished are written\n"
+    assert list((folder / "results").glob("*.part")) == []

@@ -81,6 +81,13 @@ def read_results(path: str | Path) -> BoxTable:
     return _table(_read_numbers(Path(path), _check_line))
 
 
+def check_frames(path: Path, table: BoxTable, n_frames: int | None) -> None:
+    """Raise MotFileError for a box after the last frame of the sequence; n_frames None: the length is not known."""
+    last = int(table.frame.max(initial=0))
+    if n_frames is not None and last > n_frames:
+        raise MotFileError(f"{path}: has a box in frame {last}, but seqinfo.ini says seqLength = {n_frames}")
+
+
 def _table(values: FloatArray) -> BoxTable:
     return BoxTable(values[:, 0].astype(np.int64), values[:, 1].astype(np.int64), ltwh_to_xyxy(values[:, 2:6]))
 

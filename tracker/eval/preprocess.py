@@ -7,9 +7,8 @@ from scipy.optimize import linear_sum_assignment
 
 from tracker.boxes import iou
 from tracker.eval.mot_files import BoxTable, GroundTruth
+from tracker.eval.overlap import MIN_IOU, SLACK, by_frame
 from tracker.types import BoolArray
-
-MIN_IOU = 0.5
 
 
 def prepare(truth: GroundTruth, results: BoxTable) -> tuple[BoxTable, BoxTable]:
@@ -24,11 +23,11 @@ def matched_to_ignored(truth: GroundTruth, results: BoxTable) -> BoolArray:
     MIN_IOU alone. A person in front of a distractor thereby keeps its result, and a second result on it is dropped.
     """
     drop = np.zeros(len(results), dtype=bool)
-    for frame in np.intersect1d(truth.table.frame[truth.ignored], results.frame):
-        theirs = np.flatnonzero(truth.table.frame == frame)
-        ours = np.flatnonzero(results.frame == frame)
+    for _, theirs, ours in by_frame(truth.table, results):
+        if not truth.ignored[theirs].any():
+            continue
         overlap = iou(truth.table.boxes[theirs], results.boxes[ours])
-        overlap[overlap < MIN_IOU] = 0.0
+        overlap[overlap < MIN_IOU - SLACK] = 0.0
         rows, columns = linear_sum_assignment(overlap, maximize=True)
         real = overlap[rows, columns] > 0
         drop[ours[columns[real]]] = truth.ignored[theirs[rows[real]]]

@@ -1,0 +1,94 @@
+"""Work side by side: the same outcomes as one after the other; failures and deaths stay with their item."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tracker.errors import SourceError
+from tracker.eval.parallel import Done, Failure, run_all
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def double(item, advanced):
+    """Fails in the way its item asks for."""
+    advanced(1)
+    if item == "user":
+        raise SourceError("frame 7 is missing")
+    if item == "bug":
+        raise ValueError("never thought of")
+    if item == "death":
+        os.kill(os.getpid(), signal.SIGKILL)
+    advanced(2)
+    return item * 2
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_one_that_fails_takes_nobody_along(n_jobs, capfd):
+    steps: list[int] = []
+    outcomes = dict(run_all(double, ["a", "user", "b", "bug", "c"], n_jobs, steps.append))
+    assert outcomes == {
+        0: Done("aa"),
+        1: Failure("frame 7 is missing", 2),
+        2: Done("bb"),
+        3: Failure("ValueError: never thought of", 1),
+        4: Done("cc"),
+    }
+    assert sum(steps) == 3 * 3 + 2 * 1
+    err = capfd.readouterr().err
+    assert "never thought of" in err  # a mistake of ours is shown whole
+    assert "frame 7" not in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGKILL")
+def test_a_process_that_dies_is_an_outcome_too():
+    outcomes = dict(run_all(double, ["death", "a"], 2, lambda _: None))
+    assert outcomes == {0: Failure("its process ended with status -9", 1), 1: Done("aa")}
+
+
+def wait_long(item, advanced):
+    """Says that it began; its file shows whether it could clean up."""
+    path = Path(item)
+    try:
+        path.touch()
+        advanced(1)
+        time.sleep(60)
+    finally:
+        path.unlink()
+
+
+INTERRUPTED = """
+import sys
+from tracker.eval.parallel import run_all
+sys.path.insert(0, "tests")
+from eval.test_parallel import wait_long
+if __name__ == "__main__":
+    try:
+        list(run_all(wait_long, sys.argv[1:], 2, lambda _: print("began", flush=True)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
+def test_ctrl_c_ends_all_processes_without_a_word(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    items = [str(tmp_path / name) for name in ("one", "two", "three")]
+    process = subprocess.Popen(
+        [sys.executable, str(script), *items], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["began\n", "began\n"]
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody hears it
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+    assert not [name for name in items if Path(name).exists()]
