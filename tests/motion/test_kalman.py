@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from oracles.plain_tracker import textbook_filter, textbook_predict, textbook_update
+from tracker.boxes import cxcyah_to_xyxy
 from tracker.config import MotionConfig
 from tracker.motion import kalman
 
@@ -40,6 +41,75 @@ def test_batched_filter_equals_filterpy_over_any_sequence(seed, n):
                 textbook_update(kf, row, CONFIG, times)
         np.testing.assert_allclose(mean, [kf.x[:, 0] for kf in textbook], rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(kalman.dense(cov), [kf.P for kf in textbook], rtol=1e-9, atol=1e-9)
+
+
+def camera_jacobian(motion) -> np.ndarray:
+    """(8, 8): what a similarity (2, 3) does to [cx, cy, a, h] and to their velocities."""
+    J = np.eye(4)
+    J[:2, :2] = motion[:, :2]
+    J[3, 3] = np.sqrt(np.linalg.det(motion[:, :2]))
+    return np.kron(np.eye(2), J)
+
+
+def any_motion(rng: np.random.Generator) -> np.ndarray:
+    """(2, 3) similarity of a camera."""
+    p, q = rng.uniform(0.8, 1.25) * np.array([np.cos(turn := rng.uniform(-0.4, 0.4)), np.sin(turn)])
+    return np.array([[p, -q, rng.normal(0, 50)], [q, p, rng.normal(0, 50)]])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_moving_camera_equals_filterpy_with_dense_matrices_over_any_sequence(seed):
+    """filterpy's own prediction, F = J and no noise, is the camera's motion: the blocks lose nothing."""
+    rng = np.random.default_rng(seed)
+    z = people(rng, 5)
+    mean, cov = kalman.initiate(z, CONFIG)
+    textbook = [textbook_filter(row, CONFIG) for row in z]
+    for step in range(45):
+        if step % 3 == 0:
+            mean, cov = kalman.predict(mean, cov, 0.04, CONFIG)
+            for kf in textbook:
+                textbook_predict(kf, 0.04, CONFIG)
+        elif step % 3 == 1:
+            motion = any_motion(rng)
+            mean, cov = kalman.moved_by_camera(mean, cov, motion)
+            for kf in textbook:
+                kf.predict(F=camera_jacobian(motion), Q=np.zeros((8, 8)))
+                kf.x[:2, 0] += motion[:, 2]
+        else:
+            z = mean[:, :4] * rng.normal(1, 0.03, (5, 4))
+            mean, cov = kalman.correct(mean, cov, z, CONFIG)
+            for kf, row in zip(textbook, z, strict=True):
+                textbook_update(kf, row, CONFIG)
+        np.testing.assert_allclose(mean, [kf.x[:, 0] for kf in textbook], rtol=1e-9, atol=1e-7)
+        # The dense matrices couple cx and cy by rounding alone.
+        scale = cov[:, [0, 0, 2, 2], :].reshape(5, -1).max()
+        np.testing.assert_allclose(kalman.dense(cov), [kf.P for kf in textbook], rtol=1e-8, atol=1e-13 * scale)
+
+
+def test_a_camera_that_zooms_and_pans_takes_the_corners_of_a_box_along(rng):
+    mean, cov = kalman.initiate(people(rng, 6), CONFIG)
+    motion = np.array([[1.1, 0, 30], [0, 1.1, -12]])
+    moved, _ = kalman.moved_by_camera(mean, cov, motion)
+    for before, now in zip(cxcyah_to_xyxy(mean[:, :4]), cxcyah_to_xyxy(moved[:, :4]), strict=True):
+        np.testing.assert_allclose(now, [1.1 * v + d for v, d in zip(before, (30, -12, 30, -12), strict=True)])
+
+
+def test_a_camera_that_moves_back_brings_everything_back(rng):
+    mean, cov = kalman.predict(*kalman.initiate(people(rng, 6), CONFIG), 0.3, CONFIG)
+    mean[:, 4:] = rng.normal(0, 20, (6, 4))
+    motion = any_motion(rng)
+    inverse = np.linalg.inv(np.vstack([motion, [0, 0, 1]]))[:2]
+    again = kalman.moved_by_camera(*kalman.moved_by_camera(mean, cov, motion), inverse)
+    np.testing.assert_allclose(again[0], mean, rtol=1e-9)
+    np.testing.assert_allclose(again[1], cov, rtol=1e-9)
+
+
+def test_a_still_camera_changes_no_bit(rng):
+    mean, cov = kalman.predict(*kalman.initiate(people(rng, 20), CONFIG), 0.3, CONFIG)
+    mean[:, 4:] = rng.normal(0, 20, (20, 4))
+    moved = kalman.moved_by_camera(mean, cov, np.eye(2, 3))
+    assert np.array_equal(moved[0], mean)
+    assert np.array_equal(moved[1], cov)
 
 
 def test_innovation_variance_is_the_diagonal_of_the_textbook(rng):
@@ -131,6 +201,7 @@ def test_nobody_is_fine():
     mean, cov = kalman.initiate(np.zeros((0, 4)), CONFIG)
     mean, cov = kalman.predict(mean, cov, 0.1, CONFIG)
     mean, cov = kalman.correct(mean, cov, np.zeros((0, 4)), CONFIG)
+    mean, cov = kalman.moved_by_camera(mean, cov, np.eye(2, 3))
     assert mean.shape == (0, 8)
     assert cov.shape == (0, 3, 4)
     assert kalman.dense(cov).shape == (0, 8, 8)
@@ -141,5 +212,6 @@ def test_inputs_are_left_alone(rng):
     before = mean.copy(), cov.copy()
     kalman.predict(mean, cov, 1.0, CONFIG)
     kalman.correct(mean, cov, people(rng, 3), CONFIG, np.full(3, 4.0))
+    kalman.moved_by_camera(mean, cov, any_motion(rng))
     assert np.array_equal(before[0], mean)
     assert np.array_equal(before[1], cov)

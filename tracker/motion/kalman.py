@@ -59,6 +59,26 @@ def predict(mean: FloatArray, cov: FloatArray, dt_s: float, config: MotionConfig
     return np.concatenate([moved, velocity], axis=1), out
 
 
+def moved_by_camera(mean: FloatArray, cov: FloatArray, motion: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The same state seen by a camera that moved: x <- J x + t, P <- J P J'. mean (T, 8), cov (T, 3, 4); new arrays.
+
+    motion (2, 3): the similarity [[p, -q, x], [q, p, y]] that takes places in the frame before to this one, in pixels.
+    J turns and scales centre and velocity by its left half, scales h and its velocity by s = sqrt(p^2 + q^2), and
+    leaves the aspect: a box stays upright. The noise of cx and cy is always the same, so that their covariance is a
+    multiple of the unit matrix, which a turn does not change: J P J' is s^2 P, and exact in blocks. The identity
+    changes no bit.
+    """
+    turn, shift = motion[:, :2], motion[:, 2]
+    scale = np.hypot(motion[0, 0], motion[1, 0])
+    per_coordinate = np.array([scale, scale, 1.0, scale])
+    out = mean * np.tile(per_coordinate, 2)
+    for first in (0, 4):  # position, velocity
+        out[:, first] = turn[0, 0] * mean[:, first] + turn[0, 1] * mean[:, first + 1]
+        out[:, first + 1] = turn[1, 0] * mean[:, first] + turn[1, 1] * mean[:, first + 1]
+    out[:, :2] += shift
+    return out, cov * per_coordinate**2
+
+
 def innovation_variance(mean: FloatArray, cov: FloatArray, config: MotionConfig) -> FloatArray:
     """Diagonal of S = H P H' + R for every track: (T, 4), units of [cx, cy, a, h] squared."""
     return cov[:, 0] + _measurement_variance(mean, config)
