@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 
+from bench_camera import after, middle_of, noisy, similarity, texture, view
 from oracles.runs import OFF, PLAIN, config_of, run, run_settled, same
 from oracles.streams import lone_walker, one, wild_stream, with_identity_embeddings
+from tracker.detector.public import PublicDetections
 from tracker.engine import FALLBACK_TAU_SAME, Engine, Thresholds
+from tracker.sources.open import open_source
 from tracker.types import Detections, Frame
 
 BOX = [100.0, 100, 140, 200]
@@ -290,5 +294,98 @@ def test_settings_win_over_the_thresholds_of_the_model_and_those_over_ours():
 def test_time_is_accounted_for_by_stage():
     engine = Engine(config_of(OFF))
     run(lone_walker(5), engine=engine)
-    assert list(engine.stage_s) == ["predict", "embed", "associate", "re-associate", "propose", "update"]
+    assert list(engine.stage_s) == ["predict", "camera", "embed", "associate", "re-associate", "propose", "update"]
     assert all(seconds >= 0 for seconds in engine.stage_s.values())
+
+
+# -------------------------------------------------------------------------------------------- a camera that moves
+
+
+def filmed(rng, stream, way) -> tuple:
+    """A stream seen by a camera: the places (2, 3) of `way` take the stream's pixels to those of each frame.
+
+    Returns the stream in pixels of the frames (upright boxes, so no turns) and the images, without the people.
+    """
+    world = texture(rng, 2 * stream.size[0], 2 * stream.size[1])
+    middle = middle_of(world, stream.size)
+    images = [noisy(rng, view(world, after(place, middle), stream.size)) for place in way]
+    seen = []
+    for place, d in zip(way, stream.detections, strict=True):
+        corners = d.boxes.reshape(-1, 2, 2) @ place[:, :2].T + place[:, 2]
+        seen.append(replace(d, boxes=corners.reshape(-1, 4)))
+    return replace(stream, detections=seen), images
+
+
+def shaken_way(rng, n_frames) -> list[np.ndarray]:
+    """From the first frame to each: a pan of 4 pixels a frame and a shake of 15: more than people walk."""
+    shifts = np.cumsum(np.full((n_frames, 2), (4.0, 0.0)), axis=0) + rng.normal(0, 15, (n_frames, 2))
+    return [np.column_stack([np.eye(2), shift]) for shift in shifts]
+
+
+def test_who_stands_where_the_camera_pans_away_is_found_again_after_a_gap(rng):
+    """Hidden for 15 frames, in which the camera goes on by four times the width of the person."""
+    standing = lone_walker(40, hidden=range(12, 27), speed=(0.0, 0.0), height=90.0)
+    way = [np.column_stack([np.eye(2), (min(max(t - 10, 0), 18) * 8.0, 0.0)]) for t in range(40)]
+    stream, images = filmed(rng, standing, way)
+    steady = run_settled(stream, images=images)
+    assert ids_of(steady) == [[] if 12 <= t < 27 else [1] for t in range(40)]
+    assert ids_of(run_settled(stream, {"motion.camera": False}, images=images))[39] == [2]
+
+
+def test_a_compensated_film_gives_the_identities_of_the_film_from_a_tripod(rng):
+    people = wild_stream(rng, n_people=4, n_frames=40, irregular=False, chaos=0.3)
+    stream, images = filmed(rng, people, shaken_way(rng, 40))
+    tripod, shaken = run_settled(people), run_settled(stream, images=images)
+    assert ids_of(shaken) == ids_of(tripod)
+
+
+def test_a_zooming_camera_keeps_who_is_far_from_the_middle(rng):
+    """In steps of 6 % a box at the edge leaves itself behind; the gap hides the person while it happens."""
+    standing = lone_walker(30, hidden=range(10, 20), speed=(0.0, 0.0), start=(150.0, 150.0), height=60.0)
+    zooms = [1.06 ** min(max(t - 10, 0), 8) for t in range(30)]
+    way = [similarity(zoom, 0.0, (0.0, 0.0), (640, 480)) for zoom in zooms]
+    stream, images = filmed(rng, standing, way)
+    assert ids_of(run(stream, images=images))[20:] == [[1]] * 10
+    assert ids_of(run(stream, {"motion.camera": False}, images=images))[29] != [1]
+
+
+def test_the_way_since_the_last_detection_counts_from_where_the_camera_looks_now(rng):
+    """Use B starts the filter anew with the mean velocity since then: somebody who stood has none."""
+    standing = lone_walker(60, hidden=range(15, 50), speed=(0.0, 0.0), height=90.0)
+    way = [np.column_stack([np.eye(2), (4.0 * t, 0.0)]) for t in range(60)]
+    stream, images = filmed(rng, with_identity_embeddings(standing), way)
+    engine = Engine(config_of())
+    outputs = run(stream.only(range(51)), engine=engine, images=images[:51])
+    assert outputs[50].id.tolist() == [1]
+    assert np.abs(engine.bank.mean[0, 4:6]).max() < 5.0  # pixels per second; the camera makes 100
+
+
+@pytest.mark.parametrize("chaos", [0.5, 2.0])
+def test_on_a_tripod_compensation_changes_no_bit(rng, chaos):
+    stream = wild_stream(rng, n_frames=40, chaos=chaos)
+    world = texture(rng, 640, 480)
+    images = []
+    for people in stream.truth:
+        image = world.copy()
+        for x1, y1, x2, y2 in people.clip(0, 640).astype(int):
+            image[y1:y2, x1:x2] = 255 - image[y1:y2, x1:x2]
+        images.append(noisy(rng, image))
+    assert same(run(stream, images=images), run(stream, {"motion.camera": False}))
+
+
+def test_frames_without_images_know_no_camera(rng):
+    stream = wild_stream(rng, n_frames=40)
+    assert same(run(stream), run(stream, {"motion.camera": False}))
+
+
+@pytest.mark.data
+def test_on_the_tripod_of_vtest_compensation_changes_no_bit(data_root):
+    video, found = data_root / "videos" / "vtest.avi", data_root / "mot15/train/PETS09-S2L1/det/det.txt"
+    if not (video.is_file() and found.is_file()):
+        pytest.skip(f"no {video} or {found}")
+    detections = PublicDetections(found)
+    steady, plain = Engine(config_of()), Engine(config_of({"motion.camera": False}))
+    with open_source(video) as source:
+        for frame in islice(source, 200):
+            seen = detections.detect(frame)
+            assert same([steady.step(frame, seen)], [plain.step(frame, seen)])

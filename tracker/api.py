@@ -84,9 +84,10 @@ class Tracker:
             self._attach()
 
         height, width = (0, 0) if image is None else image.shape[:2]
-        # Where the caller makes the embeddings, the network never looks: not in a frame without detections either.
-        shown = None if self._given else image
-        tracks = self._engine.step(Frame(self._index, time_s, shown, width, height), detections)
+        if self._given:
+            # Where the caller makes the embeddings, the network never looks: not in a frame without detections either.
+            self._engine.encoder = None
+        tracks = self._engine.step(Frame(self._index, time_s, image, width, height), detections)
         self._index += 1
         self._time_s = time_s
         return tracks

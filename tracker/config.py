@@ -41,7 +41,8 @@ class DetectionConfig:
 
 @dataclass(frozen=True, slots=True)
 class MotionConfig:
-    """Noise of the constant-velocity Kalman filter, as shares of the person's height (Deep SORT's constants)."""
+    """Noise of the constant-velocity Kalman filter, as shares of the person's height (Deep SORT's constants), and the
+    motion of the camera."""
 
     position_std: float = 1 / 20  # of the height; measurement noise, and process noise per reference frame
     velocity_std: float = 1 / 160  # of the height per reference frame
@@ -50,6 +51,7 @@ class MotionConfig:
     aspect_measurement_std: float = 1e-1
     reference_hz: float = 30.0  # the frame rate the constants above were made for; noise scales with real time
     proposal_noise: float = 4.0  # variance factor of a proposed box as measurement, methods 05 §2.5.8
+    camera: bool = True  # tracks move along with the background of the images, so that the camera may move too
 
     def __post_init__(self) -> None:
         for name in ("position_std", "velocity_std", "aspect_std", "aspect_velocity_std", "aspect_measurement_std"):

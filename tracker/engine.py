@@ -24,6 +24,7 @@ from tracker.association import costs
 from tracker.association.assignment import assign
 from tracker.config import TrackerConfig
 from tracker.motion import kalman
+from tracker.motion.camera import CameraMotion
 from tracker.proposals import prior, verify
 from tracker.tracks import lifecycle
 from tracker.tracks.bank import TrackBank
@@ -109,11 +110,13 @@ class Engine:
         self.attach(encoder, thresholds)
         self.bank = TrackBank.empty()
         self.gallery = Gallery(config.appearance.gallery_size)
+        self.camera = CameraMotion()
         self.backfilled: list[FrameTracks] = []  # earlier frames of the tracks confirmed by the last step
         self.stage_s: dict[str, float] = {}  # seconds spent in each stage so far
         self.n_crops = 0
         self.n_ids = 0
         self._now_s: float | None = None
+        self._detected = np.zeros((0, 4))  # xyxy of the last frame's detections
         self._n_keys = 0
         # Rows of tentative tracks in the frames before, with their keys; as many frames as confirmation can take.
         self._tentative: deque[tuple[int, IntArray, Tracks]] = deque(maxlen=config.lifecycle.confirm_hits - 1)
@@ -141,6 +144,8 @@ class Engine:
         with self._timed("predict"):
             bank = self._predicted(frame.time_s)
             seen, rows = self._selected(detections)
+        with self._timed("camera"):
+            bank = self._steadied(bank, frame.image)
         with self._timed("embed"):
             seen = self._embedded(image, seen)
         with self._timed("associate"):
@@ -149,6 +154,7 @@ class Engine:
             self._reassociate(bank, seen, links, image)  # use B
         with self._timed("propose"):
             self._propose(bank, seen, links, image)  # use C
+        self._detected = seen.boxes
         with self._timed("update"):
             return self._updated(bank, seen, rows, links, frame)
 
@@ -174,6 +180,15 @@ class Engine:
         self._now_s = now_s
         mean, cov = kalman.predict(self.bank.mean, self.bank.cov, dt_s, self.config.motion)
         return self.bank.with_(mean=mean, cov=cov)
+
+    def _steadied(self, bank: TrackBank, image: ImageArray | None) -> TrackBank:
+        """The predicted bank, moved along with the background if the camera moved since the frame before."""
+        if not self.config.motion.camera:
+            return bank
+        tracked = bx.cxcyah_to_xyxy(self.bank.mean[:, :4])  # where people were in the frame before
+        motion = self.camera.step(image, np.concatenate([tracked, self._detected]))
+        mean, cov = kalman.moved_by_camera(bank.mean, bank.cov, motion)
+        return bank.with_(mean=mean, cov=cov, seen_xy=bank.seen_xy @ motion[:, :2].T + motion[:, 2])
 
     def _selected(self, detections: Detections) -> tuple[Detections, IntArray]:
         """Detections above the weak score after non-maximum suppression, and their rows in what was given.
