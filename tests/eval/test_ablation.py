@@ -85,7 +85,9 @@ def test_each_row_is_the_run_with_its_settings(folder, capsys, few_rows):
         for name in ("one", "two"):
             lines = (folder / "results" / f"{name}.txt").read_bytes()
             assert (folder / "study" / uses.replace(" ", "") / f"{name}.txt").read_bytes() == lines
-    assert len((folder / "study" / "ablation.md").read_text().splitlines()) == 2 + 3 * len(few_rows)
+    markdown = (folder / "study" / "ablation.md").read_text().splitlines()
+    assert len(markdown) == 2 + 3 * len(few_rows) + 2
+    assert markdown[-1] == printed[0]
 
 
 def test_crops_and_proposals_are_counted(folder, few_rows):

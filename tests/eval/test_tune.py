@@ -247,7 +247,7 @@ def made_up(wanted):
     units = [Unit(Path(name), "det/det.txt", None, None, "cpu", None, True) for name in wanted]
     crew = MadeUpCrew(wanted)
     videos = {"a": [0, 1], "b": [2], "c": [3]}
-    return crew, Tuning(videos, Scorer(units, crew, None), TrackerConfig(), ["HOTA", "IDF1"])
+    return crew, Tuning(videos, Scorer(units, crew, None, print), TrackerConfig(), ["HOTA", "IDF1"], print)
 
 
 MADE_UP_SPACE = {"lifecycle.confirm_hits": [1, 2, 3, 4, 5], "lifecycle.coast_s": [1.0, 2.0]}

@@ -38,7 +38,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "all - weak round": ALL | {"association.min_iou_weak": 1.0},  # nothing overlaps that much; C may still use them
 }
 
-LEGEND = "uses of the metric: A prevents switches (veto), B re-associates, C proposes; all = A+B+C; - = without"
+LEGEND = 'uses of the metric: A prevents switches (veto), B re-associates, C proposes; all = A+B+C; "-" = without'
 _NUMBERS = (*RATES, "IDs", "Frag", "FP", "FN")
 
 
@@ -69,8 +69,7 @@ class Study:
     def __init__(self, folder: Path, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
         self._runs = [(uses, at, job) for uses in ROWS for at, job in enumerate(_under(uses, folder, jobs))]
-        self._table = {form: folder / f"ablation.{end}" for form, end in (("csv", "csv"), ("markdown", "md"))}
-        self._picture = folder / "ablation.png"
+        self._csv, self._markdown, self._picture = (folder / f"ablation.{end}" for end in ("csv", "md", "png"))
         self.rows: list[StudyRow] = []
         self.note = LEGEND
         tracking = jobs[0].tracking
@@ -79,7 +78,7 @@ class Study:
 
     @property
     def outputs(self) -> list[Path]:
-        return [*self._table.values(), self._picture, *(job.results for _, _, job in self._runs)]
+        return [self._csv, self._markdown, self._picture, *(job.results for _, _, job in self._runs)]
 
     def run(self, n_jobs: int) -> list[tuple[str, Failure]]:
         """Track and score, `n_jobs` runs at a time; returns what failed."""
@@ -112,8 +111,8 @@ class Study:
         return rows
 
     def _save(self) -> None:
-        for form, path in self._table.items():
-            report.write_text(path, report.FORMATS[form](self.rows))
+        report.write_text(self._csv, report.as_csv(self.rows))
+        report.write_text(self._markdown, f"{report.as_markdown(self.rows)}\n{self.note}\n")
         found: dict[str, dict[str, Mapping[str, Any]]] = {}
         for row in self.rows:
             if not row.row.name.startswith("combined ("):  # of some sequences alone: not to be compared
@@ -121,7 +120,7 @@ class Study:
         panels = [bars.Panel(title, of_title) for title, of_title in found.items()]
         if "combined" in found:
             panels = panels[-1:] + panels[:-1]  # first
-        image = bars.draw(panels, list(ROWS), BASELINE, "What each part of the tracker is worth", LEGEND)
+        image = bars.draw(panels, list(ROWS), BASELINE, "What each part of the tracker is worth", self.note)
         report.write_bytes(self._picture, bars.as_png(image))
 
 

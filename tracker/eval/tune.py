@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tracker.eval.options import (
     reid_of,
     videos_of,
 )
-from tracker.eval.parallel import Crew, Done, share_of_cores
+from tracker.eval.parallel import Advanced, Crew, Done, share_of_cores
 from tracker.eval.report import RATES, Row, Value
 from tracker.eval.search import Found, Space, TrialsSpentError, changes, descend
 from tracker.eval.sequences import TRUTH, find_sequences, length_of
@@ -87,10 +87,13 @@ class Scorer:
     Nothing is run before it is asked for: a search that leaves a video out never sees it.
     """
 
-    def __init__(self, units: Sequence[Unit], crew: Crew[Trial, Row], max_trials: int | None) -> None:
+    def __init__(
+        self, units: Sequence[Unit], crew: Crew[Trial, Row], max_trials: int | None, advanced: Advanced
+    ) -> None:
         self.units = units
         self.n_trials = 0  # configurations that needed a run
         self._crew = crew
+        self._advanced = advanced
         self._max_trials = max_trials
         self._known: dict[tuple[int, TrackerConfig], dict[str, float]] = {}
         self._member = _shared_out(units, crew.n_jobs)
@@ -115,6 +118,7 @@ class Scorer:
         keys = list(missing)
         items = [(self._member[at], Trial(self.units[at], config)) for at, config in keys]
         for index, outcome in self._crew.outcomes(items):
+            self._advanced(1)
             at, config = keys[index]
             if not isinstance(outcome, Done):
                 raise TuningError(f"{self.units[at].name}: {outcome.text}", outcome.exit_code)
@@ -134,7 +138,12 @@ class Tuning:
     """The search on all videos, then without each of them; what was found so far is always there to be written."""
 
     def __init__(
-        self, videos: Mapping[str, Sequence[int]], scorer: Scorer, base: TrackerConfig, objective: Sequence[str]
+        self,
+        videos: Mapping[str, Sequence[int]],
+        scorer: Scorer,
+        base: TrackerConfig,
+        objective: Sequence[str],
+        say: Callable[[str], Any],
     ) -> None:
         self.videos = videos  # name -> its units
         self.base = base
@@ -143,6 +152,7 @@ class Tuning:
         self.start = math.nan  # the objective on all videos before
         self.finished = False
         self._scorer = scorer
+        self._say = say
         self._objective = objective
 
     def run(self, space: Space, min_gain: float, seed: int) -> None:
@@ -180,7 +190,7 @@ class Tuning:
             self.found[held_out] = point
             value = changes(point.config, TrackerConfig()).get(point.change, "the default") if point.change else ""
             step = f"{point.change} = {value}" if point.change else "start"
-            print(f"{title}: {point.score:.2f} {step} ({self._scorer.n_trials} trials)", file=sys.stderr, flush=True)
+            self._say(f"{title}: {point.score:.2f} {step} ({self._scorer.n_trials} trials)")
         return self.found[held_out].config
 
 
@@ -300,8 +310,9 @@ def preset_text(tuning: Tuning, units: Sequence[Unit], space: Space, command: st
     lines += [f"#   {name}: {', '.join(_toml(value) for value in values)}" for name, values in space.items()]
     lines += ["#", "# Leave one out: scores of each video before, and with settings found on all others:"]
     lines += [f"#   {line}" for line in report.as_text(tuning.table).splitlines()] if tuning.rows else ["#   none yet"]
-    lines += ["#", "# Settings found without each video:"]
-    lines += [f"#   {video}: {_told(point.config)}" for video, point in tuning.found.items() if video != EVERYTHING]
+    folds = {video: point for video, point in tuning.found.items() if video != EVERYTHING}
+    lines += ["#", f"# Settings found without each video:{'' if folds else ' none yet'}"]
+    lines += [f"#   {video}: {_told(point.config)}" for video, point in folds.items()]
     lines += [
         "#",
         f"# Below: settings found on all videos; the objective rose from {tuning.start:.2f} to {best.score:.2f} there.",
@@ -316,6 +327,8 @@ def preset_text(tuning: Tuning, units: Sequence[Unit], space: Space, command: st
 
 
 def _run(args: argparse.Namespace, command: str) -> int:
+    from tqdm import tqdm
+
     from tracker.sinks.base import check_output_path
 
     check_jobs(args)
@@ -342,9 +355,12 @@ def _run(args: argparse.Namespace, command: str) -> int:
     details = f"seed {args.seed}, objective: mean of {', '.join(objective)} over all runs, min gain {args.min_gain:g}"
 
     status = 0
-    with Crew(run_trial, min(args.jobs, len(units))) as crew:
-        scorer = Scorer(units, crew, args.trials)
-        tuning = Tuning(videos, scorer, base, objective)
+    with (
+        tqdm(unit=" runs", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar,
+        Crew(run_trial, min(args.jobs, len(units))) as crew,
+    ):
+        scorer = Scorer(units, crew, args.trials, bar.update)
+        tuning = Tuning(videos, scorer, base, objective, lambda text: bar.write(text, file=sys.stderr))
         try:
             tuning.run(space, args.min_gain, args.seed)
         except TrialsSpentError:
