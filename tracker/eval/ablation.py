@@ -120,7 +120,7 @@ class Study:
         panels = [bars.Panel(title, of_title) for title, of_title in found.items()]
         if "combined" in found:
             panels = panels[-1:] + panels[:-1]  # first
-        image = bars.draw(panels, list(ROWS), BASELINE, "What each part of the tracker is worth", self.note)
+        image = bars.draw(panels, list(ROWS), BASELINE, "What each part of the tracker is worth", LEGEND)
         report.write_bytes(self._picture, bars.as_png(image))
 
 

@@ -6,6 +6,7 @@ Drawn with OpenCV, which tracking needs anyway: matplotlib belongs to training.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,17 @@ _INK, _GREY, _FAINT, _SHADE = (40, 40, 40), (120, 120, 120), (225, 225, 225), (2
 
 # Pixels. The picture is drawn large, so that it stays sharp on a dense screen and in print.
 _LABEL, _PLOT, _VALUE, _MARGIN = 330, 620, 190, 40  # widths: names, bars, numbers behind them, space around
-_BAR, _GAP, _TITLE, _AXIS, _HEAD = 22, 18, 60, 56, 160  # heights: a bar, between rows, panel's title and axis, legend
+_BAR, _GAP, _TITLE, _AXIS, _HEAD, _LINE = (
+    22,
+    18,
+    60,
+    56,
+    130,
+    28,
+)  # heights: bar, between rows, title, axis, legend, note
 _MAX_COLUMNS = 3
 _FONT, _SMALL = 0.72, 0.58  # of OpenCV's letters: about 16 and 13 pixels high
+_LETTER = 11  # width of a small one
 _CHANGE = 0.05  # a difference that rounds to nothing is not shown
 
 
@@ -43,7 +52,10 @@ def draw(panels: Sequence[Panel], rows: Sequence[str], baseline: str, title: str
     n_lines = math.ceil(len(panels) / n_columns)
     panel_w = _LABEL + _PLOT + _VALUE + _MARGIN
     panel_h = _TITLE + len(rows) * (len(BARS) * _BAR + _GAP) + _AXIS
-    width, height = n_columns * panel_w + _MARGIN, _HEAD + n_lines * panel_h + _MARGIN
+    width = n_columns * panel_w + _MARGIN
+    notes = textwrap.wrap(note, (width - 2 * _MARGIN) // _LETTER)
+    head = _HEAD + len(notes) * _LINE
+    height = head + n_lines * panel_h + _MARGIN
     image = np.full((height, width, 3), 255, np.uint8)
 
     _text(cv2, image, title, (_MARGIN, 52), scale=1.25 * _FONT, thick=2)
@@ -52,13 +64,14 @@ def draw(panels: Sequence[Panel], rows: Sequence[str], baseline: str, title: str
         cv2.rectangle(image, (x, 78), (x + 28, 100), _COLOURS[name], cv2.FILLED)
         x = _text(cv2, image, f"{name} [%]", (x + 38, 98)) + 36
     _text(cv2, image, f"grey: difference to {baseline} (dashed)", (x, 98), colour=_GREY)
-    _text(cv2, image, note, (_MARGIN, 138), colour=_GREY, scale=_SMALL)
+    for number, line in enumerate(notes):
+        _text(cv2, image, line, (_MARGIN, 138 + number * _LINE), colour=_GREY, scale=_SMALL)
 
     values = [v for panel in panels for row in panel.rows.values() for v in (row.get(name) for name in BARS) if v]
     top = max(10, 10 * math.ceil(max(values, default=100.0) / 10))
     for number, panel in enumerate(panels):
         left = _MARGIN + number % n_columns * panel_w
-        _panel(cv2, image, panel, rows, baseline, (left, _HEAD + number // n_columns * panel_h), top)
+        _panel(cv2, image, panel, rows, baseline, (left, head + number // n_columns * panel_h), top)
     return image
 
 

@@ -142,7 +142,7 @@ def detect_sequence(job: Job, advanced: Advanced) -> Replay:
     _check_info(job)
     with open_source(job.video or job.sequence, fps=_fps(job)) as source:
         if not getattr(source, "has_images", True):
-            raise MotFileError(f"{source.name}: has no images to find people in")
+            raise MotFileError("no images to find people in; give detections with --det FILE")
         model = None if tracking.detector == BUILT_IN else tracking.detector
         detector = open_detector(model=model, device=tracking.device, threads=tracking.threads)
         found = {}
