@@ -21,7 +21,7 @@ TRAINING_SHARED = {"errors", "config", "configs"}
 VAGUE = {"utils.py", "common.py", "misc.py", "helpers.py"}
 FOREIGN = {"tracker": {"torch", "torchvision", "onnx", "reid_training"}, "reid_training": {"tracker"}}
 # Commands join parts, wherever they live.
-COMMANDS = {"tracker.eval.cli"}
+COMMANDS = {"tracker.eval.cli", "tracker.eval.job", "tracker.eval.tune", "tracker.eval.unit"}
 
 
 def modules_of(root: Path, package: str) -> dict[str, Path]:

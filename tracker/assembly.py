@@ -34,8 +34,12 @@ def open_pipeline(
     device: str = "auto",
     fps: float | None = None,
     classes: tuple[str | int, ...] = ("person",),
+    threads: int | None = None,
 ) -> Pipeline:
-    """Open the source and all parts; the words are those of `track_video`. Raises TrackletError."""
+    """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
+
+    threads: of each network on the CPU, for who runs several pipelines side by side; None: all cores.
+    """
     from tracker.sources.open import open_source
 
     if detections is not None and detector is not None:
@@ -43,23 +47,28 @@ def open_pipeline(
     config = config or TrackerConfig()
     opened = open_source(source, fps=fps, default_fps=config.default_fps)
     try:
-        part = _open_detector(opened, detections, detector, device, classes)
-        encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device)
+        part = _open_detector(opened, detections, detector, device, classes, threads)
+        encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)
         return Pipeline(opened, part, Engine(config, encoder, thresholds))
     except BaseException:
         opened.close()
         raise
 
 
-def load_encoder(reid: Reid, device: str = "auto") -> tuple[Encoder | None, Thresholds | None]:
-    """The encoder that `reid` names and the thresholds it brings; (None, None) for None."""
+def load_encoder(
+    reid: Reid, device: str = "auto", threads: int | None = None
+) -> tuple[Encoder | None, Thresholds | None]:
+    """The encoder that `reid` names and the thresholds it brings; (None, None) for None.
+
+    threads: see `open_session`.
+    """
     if reid is None:
         return None, None
     if callable(reid):
         return _FunctionEncoder(reid), None
     from tracker.appearance.encoder import OnnxEncoder
 
-    encoder = OnnxEncoder(None if reid == "default" else reid, device)
+    encoder = OnnxEncoder(None if reid == "default" else reid, device, threads)
     known = encoder.calibration
     return encoder, Thresholds(known.tau_same, known.tau_diff, known.sigma_same)
 
@@ -98,6 +107,7 @@ def _open_detector(
     detector: str | Path | Detector | None,
     device: str,
     classes: tuple[str | int, ...],
+    threads: int | None,
 ) -> Detector:
     if detections is not None:
         if str(detections) == "public":
@@ -108,7 +118,7 @@ def _open_detector(
     if not _has_images(source):
         raise SourceError(f"{source.name}: has no images to find people in; give detections with --detections FILE")
     if detector is None or isinstance(detector, (str, Path)):
-        return open_detector(model=detector, classes=classes, device=device)
+        return open_detector(model=detector, classes=classes, device=device, threads=threads)
     return detector
 
 

@@ -70,6 +70,11 @@ class Pipeline:
         return f"{self.source.name} ({size}), people from {self._detector.name}, identity from {looks}{where}"
 
     @property
+    def n_crops(self) -> int:
+        """Crops embedded so far."""
+        return self._engine.n_crops
+
+    @property
     def leftover(self) -> str | None:
         """A replayed detection file that goes on after the source has ended may belong to another one: says so."""
         last = getattr(self._detector, "last_frame", None)

@@ -32,7 +32,7 @@ def test_fuse_leaves_the_overlap_alone_where_nobody_is_known(rng):
     assert (costs.fuse(cost, rng.uniform(0, 2, (2, 3)), np.zeros(2, bool), 0.5) == cost).all()
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_fuse_never_allows_a_forbidden_pair(weight):
     found = costs.fuse(np.array([[INF]]), np.array([[0.0]]), np.array([True]), weight)
     assert found[0, 0] == INF

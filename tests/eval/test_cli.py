@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from make_synthetic_mot import make_scene, write_sequence
-from tracker.eval.cli import find_sequences, main
+from tracker.eval.cli import main
 from tracker.eval.mot_files import MotFileError
 from tracker.eval.report import COLUMNS
+from tracker.eval.sequences import find_sequences
 
 ROOT = Path(__file__).resolve().parents[2]
 

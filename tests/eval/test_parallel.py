@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tracker.errors import SourceError
-from tracker.eval.parallel import Done, Failure, run_all
+from tracker.eval.parallel import Crew, Done, Failure, n_cores, run_all, share_of_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +51,51 @@ def test_one_that_fails_takes_nobody_along(n_jobs, capfd):
 def test_a_process_that_dies_is_an_outcome_too():
     outcomes = dict(run_all(double, ["death", "a"], 2, lambda _: None))
     assert outcomes == {0: Failure("its process ended with status -9", 1), 1: Done("aa")}
+
+
+def n_threads(item, advanced):
+    import cv2
+
+    return cv2.getNumThreads()
+
+
+def test_processes_share_the_cores():
+    assert share_of_cores(1) is None  # alone: whatever the libraries take
+    for n_jobs in range(2, 2 * n_cores()):
+        share = share_of_cores(n_jobs)
+        assert share * n_jobs <= max(n_cores(), n_jobs)
+        assert share >= 1
+    n_jobs = max(2, n_cores())
+    assert dict(run_all(n_threads, "ab", n_jobs, lambda _: None)) == {0: Done(1), 1: Done(1)}
+    with Crew(n_threads, n_jobs) as crew:
+        assert dict(crew.outcomes([(0, "a"), (1, "b")])) == {0: Done(1), 1: Done(1)}
+
+
+def remember(item, advanced):
+    """How many items this process had before, and those of `double`."""
+    remember.count = getattr(remember, "count", -1) + 1
+    return remember.count, double(item, advanced)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_crew_lives_from_one_call_to_the_next(n_jobs):
+    remember.__dict__.clear()
+    with Crew(remember, n_jobs) as crew:
+        home = [at % n_jobs for at in range(4)]
+        first = dict(crew.outcomes(list(zip(home, ["a", "user", "b", "c"], strict=True))))
+        second = dict(crew.outcomes(list(zip(home, "wxyz", strict=True))))
+    assert first[1] == Failure("frame 7 is missing", 2)
+    assert [first[at].result[1] for at in (0, 2, 3)] == ["aa", "bb", "cc"]
+    counts = [second[at].result[0] for at in range(4)]
+    assert counts == ([4, 5, 6, 7] if n_jobs == 1 else [2, 2, 3, 3])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGKILL")
+def test_a_member_that_dies_fails_its_items_alone():
+    with Crew(double, 2) as crew:
+        outcomes = dict(crew.outcomes([(0, "death"), (1, "a"), (0, "b"), (1, "c")]))
+    died = Failure("its process ended with status -9", 1)
+    assert outcomes == {0: died, 1: Done("aa"), 2: died, 3: Done("cc")}
 
 
 def wait_long(item, advanced):

@@ -24,7 +24,8 @@ def fuse(cost: FloatArray, appearance: FloatArray, known: BoolArray, weight: flo
     if not known.any():
         return cost
     appearance = np.where(known[:, None], appearance, appearance[known].max(axis=0))
-    return (1.0 - weight) * cost + weight * appearance / 2.0
+    allowed = np.isfinite(cost)  # a weight of 1 takes nothing of the overlap but this: 0 * inf is no cost
+    return np.where(allowed, (1.0 - weight) * np.where(allowed, cost, 0.0) + weight * appearance / 2.0, np.inf)
 
 
 def gate(cost: FloatArray, mahalanobis_sq: FloatArray, limit: float) -> FloatArray:

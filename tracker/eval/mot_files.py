@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tracker.boxes import ltwh_to_xyxy
+from tracker.boxes import ltwh_to_xyxy, xyxy_to_ltwh
 from tracker.errors import TrackletError
 from tracker.types import BoolArray, FloatArray, IntArray
 
@@ -79,6 +79,13 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
 def read_results(path: str | Path) -> BoxTable:
     """Output of a tracker: frame, id, left, top, width, height, ... An empty file is a tracker that found nobody."""
     return _table(_read_numbers(Path(path), _check_line))
+
+
+def as_read(frame: IntArray, ids: IntArray, xyxy: FloatArray) -> BoxTable:
+    """The table that `read_results` gives of a file with these tracks: frames and pixels from 0 in, from 1 out."""
+    ltwh = xyxy_to_ltwh(xyxy)
+    ltwh[:, :2] += 1
+    return BoxTable(frame + 1, ids, ltwh_to_xyxy(np.round(ltwh, 2)))
 
 
 def check_frames(path: Path, table: BoxTable, n_frames: int | None) -> None:

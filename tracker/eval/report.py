@@ -8,8 +8,10 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
+from tracker.errors import OutputError
 from tracker.eval.clear_identity import Scores
 from tracker.eval.hota import HotaScores
 
@@ -17,6 +19,12 @@ Value: TypeAlias = str | int | float | None
 
 RATES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")  # per cent
 COLUMNS = ("sequence", *RATES, "IDs", "Frag", "MT", "ML", "FP", "FN", "fps")
+
+
+class TableRow(Protocol):
+    """A line of any table; all lines of a table have the same columns."""
+
+    def values(self) -> dict[str, Value]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,42 +50,69 @@ class Row:
         return found
 
 
-def as_text(rows: Sequence[Row]) -> str:
+def as_text(rows: Sequence[TableRow]) -> str:
     """Aligned lines; rates in per cent with one decimal, "-" where there is no number."""
-    cells = [COLUMNS, *_cells(rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    cells = [_columns(rows), *_cells(rows)]
+    names = [isinstance(value, str) for value in rows[0].values().values()]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
     lines = []
     for line in cells:
-        right = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-        lines.append("  ".join([line[0].ljust(widths[0]), *right]))
+        aligned = (
+            cell.ljust(width) if name else cell.rjust(width)
+            for cell, width, name in zip(line, widths, names, strict=True)
+        )
+        lines.append("  ".join(aligned))
     return "\n".join(lines) + "\n"
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
+def as_markdown(rows: Sequence[TableRow]) -> str:
     """A table as GitHub shows it, rounded like the text."""
-    rule = ("---", *["---:"] * (len(COLUMNS) - 1))
-    names = ([line[0].replace("|", "\\|"), *line[1:]] for line in _cells(rows))
-    return "".join(f"| {' | '.join(line)} |\n" for line in (COLUMNS, rule, *names))
+    rule = ["---" if isinstance(value, str) else "---:" for value in rows[0].values().values()]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in _cells(rows))
+    return "".join(f"| {' | '.join(line)} |\n" for line in (_columns(rows), rule, *escaped))
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[TableRow]) -> str:
     """A header and one line a row, nothing rounded, empty where there is no number."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
     writer.writeheader()
     writer.writerows(row.values() for row in rows)
     return text.getvalue()
 
 
-def as_json(rows: Sequence[Row]) -> str:
+def as_json(rows: Sequence[TableRow]) -> str:
     """A list of objects, one a row, nothing rounded, null where there is no number."""
     return json.dumps([row.values() for row in rows], indent=2) + "\n"
 
 
-FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {"csv": as_csv, "json": as_json, "markdown": as_markdown}
+FORMATS: dict[str, Callable[[Sequence[TableRow]], str]] = {"csv": as_csv, "json": as_json, "markdown": as_markdown}
 
 
-def _cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file at once, or leave the one that is there. Raises OutputError."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file at once, or leave the one that is there. Raises OutputError."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe
+            path.write_bytes(data)
+            return
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _columns(rows: Sequence[TableRow]) -> tuple[str, ...]:
+    return tuple(rows[0].values())
+
+
+def _cells(rows: Sequence[TableRow]) -> list[tuple[str, ...]]:
     return [tuple(_cell(value) for value in row.values().values()) for row in rows]
 
 

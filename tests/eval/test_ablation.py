@@ -1,0 +1,223 @@
+"""`track-eval --ablation`: every row is the run that `--set` gives, and what fails takes no other row along."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from make_synthetic_mot import make_scene, write_sequence
+from tracker.config import TrackerConfig
+from tracker.detector.public import PublicDetections
+from tracker.eval import ablation, bars, job
+from tracker.eval.cli import main
+
+N_FRAMES = 25
+SCORES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "IDs", "Frag", "FP", "FN")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Two short sequences with images."""
+    root = tmp_path_factory.mktemp("scenes")
+    for seed, name in enumerate(["one", "two"]):
+        scene = make_scene(seed, n_people=4, n_frames=N_FRAMES, width=320, height=240, burst_start=0.1)
+        write_sequence(scene, root / "mot" / name)
+    return root / "mot"
+
+
+@pytest.fixture
+def folder(scenes, tmp_path, monkeypatch):
+    shutil.copytree(scenes, tmp_path / "mot")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def few_rows(monkeypatch):
+    """The study with four rows, for what does not depend on which they are."""
+    kept = {name: ablation.ROWS[name] for name in ("Kalman + IoU", "off", "C", "all")}
+    monkeypatch.setattr(ablation, "ROWS", kept)
+    return kept
+
+
+def study_of(folder) -> dict[tuple[str, str], dict[str, str]]:
+    with (folder / "study" / "ablation.csv").open(newline="") as file:
+        return {(row["sequence"], row["uses"]): row for row in csv.DictReader(file)}
+
+
+def settings_of(name: str) -> list[str]:
+    return [text for setting, value in ablation.ROWS[name].items() for text in ("--set", f"{setting}={value}")]
+
+
+def test_the_rows_are_the_study_of_the_paper_and_each_part_off():
+    """Off, each use alone, pairs, all: the power set of A, B and C."""
+    uses = ("association.veto", "association.reassociate", "proposals.enabled")
+    on = {name: frozenset(use for use in uses if row[use]) for name, row in ablation.ROWS.items()}
+    a, b, c = (frozenset([use]) for use in uses)
+    named = {"off": a - a, "A": a, "B": b, "C": c, "A+B": a | b, "A+C": a | c, "B+C": b | c, "all": a | b | c}
+    assert {name: on[name] for name in named} == named
+    for name, settings in ablation.ROWS.items():
+        assert TrackerConfig().override(settings), name
+        if name.startswith("all - "):
+            assert on[name] == a | b | c
+            assert len(settings) == len(uses) + 1
+
+
+def test_each_row_is_the_run_with_its_settings(folder, capsys, few_rows):
+    assert main(["mot", "--ablation", "study", "--jobs", "1", "--set", "lifecycle.confirm_hits=2"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("uses of the metric: A ")
+    assert printed[1].split()[-3:] == ["proposed", "crops/frame", "fps"]
+    assert len(printed) == 2 + 3 * len(few_rows)
+    study = study_of(folder)
+    assert list(study) == [(where, uses) for where in ("one", "two", "combined") for uses in few_rows]
+    for uses in ("Kalman + IoU", "C"):
+        command = ["mot", "--jobs", "1", "--json", "s.json", "--overwrite", "--set", "lifecycle.confirm_hits=2"]
+        assert main([*command, *settings_of(uses)]) == 0
+        for row in json.loads((folder / "s.json").read_text()):
+            found = study[row["sequence"], uses]
+            assert {name: float(found[name]) for name in SCORES} == {name: row[name] for name in SCORES}
+        for name in ("one", "two"):
+            lines = (folder / "results" / f"{name}.txt").read_bytes()
+            assert (folder / "study" / uses.replace(" ", "") / f"{name}.txt").read_bytes() == lines
+    markdown = (folder / "study" / "ablation.md").read_text().splitlines()
+    assert len(markdown) == 2 + 3 * len(few_rows) + 2
+    assert markdown[-1] == printed[0]
+
+
+def test_crops_and_proposals_are_counted(folder, few_rows):
+    """Without uses and appearance nothing is embedded; "off" embeds every strong detection after suppression."""
+    assert main(["mot/one", "--ablation", "study", "--jobs", "1", "--set", "detection.nms_iou=1"]) == 0
+    study = {uses: row for (_, uses), row in study_of(folder).items()}
+    assert float(study["Kalman + IoU"]["crops/frame"]) == 0
+    detections = PublicDetections(folder / "mot" / "one" / "det" / "det.txt")
+    strong = sum((detections.at(index).scores >= 0.5).sum() for index in range(N_FRAMES))
+    assert float(study["off"]["crops/frame"]) == pytest.approx(strong / N_FRAMES)
+    assert float(study["C"]["crops/frame"]) > float(study["off"]["crops/frame"])
+    assert int(study["off"]["proposed"]) == 0
+
+
+def test_jobs_change_nothing_but_speed(folder, few_rows):
+    del few_rows["Kalman + IoU"], few_rows["all"]
+    tables = []
+    for n_jobs in ("1", "2"):
+        assert main(["mot", "--ablation", "study", "--reid", "none", "--overwrite", "--jobs", n_jobs]) == 0
+        tables.append({key: {k: v for k, v in row.items() if k != "fps"} for key, row in study_of(folder).items()})
+    assert tables[0] == tables[1]
+
+
+def test_a_detector_runs_once_for_all_rows(folder, capsys, few_rows, monkeypatch):
+    looked = []
+
+    class Detector:
+        name = "counted"
+
+        def detect(self, frame):
+            looked.append(frame.index)
+            return PublicDetections(folder / "mot" / "one" / "det" / "det.txt").at(frame.index)
+
+    monkeypatch.setattr("tracker.detector.open.open_detector", lambda **_: Detector())
+    command = ["mot/one", "--reid", "none", "--jobs", "1"]
+    assert main([*command, "--ablation", "study", "--detector", "some.onnx"]) == 0
+    assert looked == list(range(N_FRAMES))
+    assert "frames per second are without the detector" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert main([*command, "--json", "s.json"]) == 0  # the same boxes from the file
+    assert float(study_of(folder)["one", "all"]["HOTA"]) == json.loads((folder / "s.json").read_text())[0]["HOTA"]
+
+
+def test_a_row_that_fails_leaves_the_others(folder, capsys, few_rows, monkeypatch):
+    real = job.evaluate_sequence
+
+    def fails(work, advanced):
+        if work.results.parent.name == "C" and work.sequence.name == "two":
+            raise ValueError("never thought of")
+        return real(work, advanced)
+
+    monkeypatch.setattr(job, "evaluate_sequence", fails)
+    assert main(["mot", "--ablation", "study", "--reid", "none", "--jobs", "1"]) == 1
+    assert "track-eval: two, C: ValueError: never thought of" in capsys.readouterr().err
+    study = study_of(folder)
+    assert ("two", "C") not in study
+    assert ("combined (1 of 2)", "C") in study
+    assert len(study) == 3 * len(few_rows) - 1
+
+
+def test_ctrl_c_keeps_what_was_finished(folder, capsys, few_rows, monkeypatch):
+    real = job.evaluate_sequence
+
+    def stops(work, advanced):
+        if work.results.parent.name == "C":
+            raise KeyboardInterrupt
+        return real(work, advanced)
+
+    monkeypatch.setattr(job, "evaluate_sequence", stops)
+    assert main(["mot/one", "--ablation", "study", "--reid", "none", "--jobs", "1"]) == 130
+    assert [uses for _, uses in study_of(folder)] == ["Kalman + IoU", "off"]
+    assert (folder / "study" / "ablation.png").is_file()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"),
+    [
+        (["--out", "o"], "does not go with --out"),
+        (["--results", "mot"], "does not go with --results"),
+        (["--csv", "x.csv"], "does not go with --csv"),
+        (["--detector", "absent.onnx"], "absent.onnx: no such model file"),
+        (["--set", "nothing.here=1"], "unknown settings section"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_2(folder, capsys, few_rows, tail, said):
+    assert main(["mot", "--ablation", "study", "--jobs", "1", *tail]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_nothing_is_replaced_unasked_and_truth_is_needed(folder, capsys, few_rows):
+    command = ["mot/one", "--ablation", "study", "--reid", "none", "--jobs", "1"]
+    assert main(command) == 0
+    assert main(command) == 2
+    assert "exists already" in capsys.readouterr().err
+    shutil.rmtree(folder / "mot" / "one" / "gt")
+    assert main([*command, "--overwrite"]) == 2
+    assert "a study needs ground truth" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- the picture
+
+
+def bar_lengths(image, measure: str) -> list[int]:
+    """Pixels in the longest run of the measure's colour, for each bar from top to bottom, below the legend."""
+    mask = (image[bars._HEAD :] == np.array(bars._COLOURS[measure])).all(axis=2)
+    n, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    thick = [stats[i] for i in range(1, n) if stats[i][cv2.CC_STAT_HEIGHT] > 10]
+    return [int(s[cv2.CC_STAT_WIDTH]) for s in sorted(thick, key=lambda s: s[cv2.CC_STAT_TOP])]
+
+
+def test_bars_are_as_long_as_their_numbers():
+    scores = {"off": (40.0, 50.0, 60.0), "A": (20.0, 50.0, 80.0), "B": (10.0, -5.0, 30.0)}
+    panel = bars.Panel("one", {name: dict(zip(bars.BARS, of, strict=True)) for name, of in scores.items()})
+    image = bars.draw([panel], list(scores), "off", "title", "note")
+    for i, measure in enumerate(bars.BARS):
+        positive = [of[i] for of in scores.values() if of[i] > 0]  # what is negative has no bar
+        lengths = bar_lengths(image, measure)
+        assert len(lengths) >= len(positive)
+        np.testing.assert_allclose(
+            np.array(lengths[: len(positive)]) / lengths[0], np.array(positive) / positive[0], atol=0.02
+        )
+
+
+def test_a_picture_of_many_sequences_with_holes_can_be_read_back():
+    panels = [bars.Panel(f"sequence {i}", {"off": dict.fromkeys(bars.BARS, 10.0 * i)}) for i in range(5)]
+    panels.append(bars.Panel("nothing", {"A": {"HOTA": None}}))
+    image = bars.draw(panels, ["off", "A"], "off", "title", "note")
+    read = cv2.imdecode(np.frombuffer(bars.as_png(image), np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(read, image)

@@ -1,0 +1,31 @@
+"""Parts are opened as they were asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from make_synthetic_mot import make_scene, write_sequence
+from tracker import onnx_session
+from tracker.assembly import load_encoder, open_pipeline
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2])
+def test_every_network_gets_its_threads(tmp_path, monkeypatch, threads):
+    write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), tmp_path / "one")
+    asked = []
+
+    def opened(path, device="auto", threads=None):
+        asked.append(threads)
+        return onnx_session.open_session(path, device, threads)
+
+    class Detector:
+        name = "detector"
+
+        def __init__(self, path, *, threads, **_):
+            asked.append(threads)
+
+    monkeypatch.setattr("tracker.appearance.encoder.open_session", opened)
+    monkeypatch.setattr("tracker.detector.onnx.OnnxDetector", Detector)
+    load_encoder("default", "cpu", threads)
+    open_pipeline(tmp_path / "one", detector="some.onnx", device="cpu", threads=threads).close()
+    assert asked == [threads] * 3

@@ -1,0 +1,50 @@
+"""MOT sequence folders: where they are, and what their seqinfo.ini says."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Sequence
+from pathlib import Path
+
+from tracker.eval.mot_files import MotFileError
+
+TRUTH = Path("gt") / "gt.txt"
+INFO = "seqinfo.ini"
+
+
+def find_sequences(paths: Sequence[str]) -> list[Path]:
+    """Sequence folders among and below the paths, by name. Raises MotFileError for a path that holds none."""
+    found: dict[str, Path] = {}
+    for text in paths:
+        path = Path(text).resolve()
+        if not path.is_dir():
+            raise MotFileError(f"{text}: no such folder")
+        if (path / "gt").is_dir() or (path / INFO).is_file():
+            inside = [path]
+        else:
+            inside = sorted(
+                {file.parents[1] for depth in ("*", "*/*") for file in path.glob(f"{depth}/{TRUTH}")}
+                | {file.parent for depth in ("*", "*/*") for file in path.glob(f"{depth}/{INFO}")}
+            )
+        if not inside:
+            raise MotFileError(f"{text}: neither a sequence (with {INFO} or {TRUTH}) nor a folder of sequences")
+        for sequence in inside:
+            if found.setdefault(sequence.name, sequence) != sequence:
+                raise MotFileError(f"two sequences are called {sequence.name}: {found[sequence.name]} and {sequence}")
+    return [found[name] for name in sorted(found)]
+
+
+def length_of(sequence: Path) -> int | None:
+    """Frames of the sequence by seqinfo.ini, None if that does not say."""
+    length = info_of(sequence, "seqLength")
+    return None if length is None else int(length)
+
+
+def info_of(sequence: Path, key: str) -> float | None:
+    """A number of seqinfo.ini, None if the file or the key is not there."""
+    info = configparser.ConfigParser(interpolation=None)
+    try:
+        info.read(sequence / INFO, encoding="utf-8-sig")
+        return info.getfloat("Sequence", key, fallback=None)
+    except (configparser.Error, ValueError, UnicodeDecodeError) as error:
+        raise MotFileError(f"{sequence / INFO}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,434 @@
+"""`track-eval tune SEQUENCES... --out preset.toml`: search settings on some videos, score them on the others."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracker.config import TrackerConfig
+from tracker.errors import ConfigError, TrackletError
+from tracker.eval import report
+from tracker.eval.mot_files import MotFileError
+from tracker.eval.options import (
+    INTERRUPTED,
+    add_jobs,
+    add_tracking,
+    check_jobs,
+    config_of,
+    pairs,
+    reid_of,
+    videos_of,
+)
+from tracker.eval.parallel import Advanced, Crew, Done, share_of_cores
+from tracker.eval.report import RATES, Row, Value
+from tracker.eval.search import Found, Space, TrialsSpentError, changes, descend
+from tracker.eval.sequences import TRUTH, find_sequences, length_of
+from tracker.eval.unit import Trial, Unit, run_trial
+
+# Values around the defaults, about as far as a tracker still works; a setting that matters is one more line here.
+SPACE: dict[str, list[Any]] = {
+    "detection.strong_score": [0.3, 0.4, 0.5, 0.6, 0.7],
+    "detection.weak_score": [0.05, 0.1, 0.2, 0.3, 0.4],
+    "detection.nms_iou": [0.5, 0.6, 0.7, 0.8, 0.9],
+    "motion.position_std": [1 / 40, 1 / 30, 1 / 20, 1 / 15, 1 / 10],
+    "motion.velocity_std": [1 / 320, 1 / 160, 1 / 80, 1 / 40],
+    "association.appearance_weight": [0.0, 0.25, 0.5, 0.75],
+    "association.min_iou": [0.1, 0.2, 0.3, 0.4],
+    "association.min_iou_weak": [0.3, 0.4, 0.5, 0.6],
+    "association.second_best_ratio": [1.0, 1.1, 1.25, 1.5],
+    "association.relink_chi2": [5.99, 9.4877, 18.47, 36.0],
+    "lifecycle.confirm_hits": [1, 2, 3, 4, 5],
+    "lifecycle.coast_s": [0.5, 1.0, 1.5, 2.0],
+    "lifecycle.lost_s": [1.0, 3.0, 5.0, 10.0],
+    "proposals.max_s": [0.0, 0.25, 0.5, 1.0],
+    "proposals.accept_scale": [0.3, 0.5, 0.75, 1.0],
+    "proposals.background_margin": [0.1, 0.2, 0.3, 0.4],
+    "appearance.max_cover": [0.1, 0.2, 0.3, 0.5],
+}
+OBJECTIVE = "HOTA+MOTA+IDF1"
+EVERYTHING = "all videos"
+MEMORY_GB = 4.0
+
+EPILOG = """example:
+  track-eval tune MOT16/train MOT17/train --det det/DPM.txt --det det/FRCNN.txt --out preset.toml
+  track video.mp4 --config preset.toml
+
+For each video the settings are searched on all others and scored on it (leave one out): that says what tuning is
+worth. The preset holds the settings found on all videos. A folder called `tune` is scored by `track-eval ./tune`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldRow:
+    """A line of the report: a video held out, its scores with the settings before and with those found without it."""
+
+    held_out: str
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+    def values(self) -> dict[str, Value]:
+        found: dict[str, Value] = {"held out": self.held_out}
+        for name in ("HOTA", "MOTA", "IDF1"):
+            found |= {name: self.before[name], f"{name} tuned": self.after[name]}
+        return found
+
+
+class Scorer:
+    """Scores of units under configurations, each run once, `crew.n_jobs` at a time.
+
+    Nothing is run before it is asked for: a search that leaves a video out never sees it.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], crew: Crew[Trial, Row], max_trials: int | None, advanced: Advanced
+    ) -> None:
+        self.units = units
+        self.n_trials = 0  # configurations that needed a run
+        self._crew = crew
+        self._advanced = advanced
+        self._max_trials = max_trials
+        self._known: dict[tuple[int, TrackerConfig], dict[str, float]] = {}
+        self._member = _shared_out(units, crew.n_jobs)
+
+    def scores(self, config: TrackerConfig, among: Iterable[int]) -> dict[str, float]:
+        """Means over these units, in per cent."""
+        among = list(among)
+        self.run([config], among)
+        rows = [self._known[at, self.units[at].relevant(config)] for at in among]
+        return {name: math.fsum(row[name] for row in rows) / len(rows) for name in RATES}
+
+    def run(self, configs: Sequence[TrackerConfig], among: Sequence[int], *, counted: bool = False) -> None:
+        """Make the scores known. Raises TrialsSpentError, and MotFileError or another mistake of a unit."""
+        missing: dict[tuple[int, TrackerConfig], None] = {}
+        for config in configs:
+            new = [key for at in among if (key := (at, self.units[at].relevant(config))) not in self._known]
+            if counted and new and not set(new) <= missing.keys():
+                if self._max_trials is not None and self.n_trials >= self._max_trials:
+                    raise TrialsSpentError
+                self.n_trials += 1
+            missing |= dict.fromkeys(new)
+        keys = list(missing)
+        items = [(self._member[at], Trial(self.units[at], config)) for at, config in keys]
+        for index, outcome in self._crew.outcomes(items):
+            self._advanced(1)
+            at, config = keys[index]
+            if not isinstance(outcome, Done):
+                raise TuningError(f"{self.units[at].name}: {outcome.text}", outcome.exit_code)
+            values = outcome.result.values()
+            self._known[at, config] = {name: float(values[name] or 0.0) for name in RATES}
+
+
+class TuningError(TrackletError):
+    """A unit that cannot be tracked or scored."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class Tuning:
+    """The search on all videos, then without each of them; what was found so far is always there to be written."""
+
+    def __init__(
+        self,
+        videos: Mapping[str, Sequence[int]],
+        scorer: Scorer,
+        base: TrackerConfig,
+        objective: Sequence[str],
+        say: Callable[[str], Any],
+    ) -> None:
+        self.videos = videos  # name -> its units
+        self.base = base
+        self.found: dict[str, Found] = {}  # EVERYTHING or the video held out -> the best so far
+        self.rows: list[FoldRow] = []  # of the folds that are done
+        self.start = math.nan  # the objective on all videos before
+        self.finished = False
+        self._scorer = scorer
+        self._say = say
+        self._objective = objective
+
+    def run(self, space: Space, min_gain: float, seed: int) -> None:
+        """Raises what stops it; `found` and `rows` stay."""
+        self._search(EVERYTHING, space, min_gain, seed)
+        for video, held_out in self.videos.items():
+            config = self._search(video, space, min_gain, seed)
+            before, after = (self._scorer.scores(c, held_out) for c in (self.base, config))
+            self.rows.append(FoldRow(video, before, after))
+        self.finished = True
+
+    @property
+    def table(self) -> list[FoldRow]:
+        """The rows, and their mean."""
+        if len(self.rows) < 2:
+            return self.rows
+        means = [
+            {name: math.fsum(getattr(row, side)[name] for row in self.rows) / len(self.rows) for name in RATES}
+            for side in ("before", "after")
+        ]
+        return [*self.rows, FoldRow("mean", *means)]
+
+    def _search(self, held_out: str, space: Space, min_gain: float, seed: int) -> TrackerConfig:
+        among = [at for video, units in self.videos.items() if video != held_out for at in units]
+
+        def objective(configs: Sequence[TrackerConfig]) -> list[float]:
+            self._scorer.run(configs, among, counted=True)
+            scores = (self._scorer.scores(config, among) for config in configs)
+            return [math.fsum(one[name] for name in self._objective) / len(self._objective) for one in scores]
+
+        title = EVERYTHING if held_out == EVERYTHING else f"without {held_out}"
+        for point in descend(self.base, space, objective, min_gain, seed):
+            if not self.found:
+                self.start = point.score
+            self.found[held_out] = point
+            value = changes(point.config, TrackerConfig()).get(point.change, "the default") if point.change else ""
+            step = f"{point.change} = {value}" if point.change else "start"
+            self._say(f"{title}: {point.score:.2f} {step} ({self._scorer.n_trials} trials)")
+        return self.found[held_out].config
+
+
+def main(argv: Sequence[str]) -> int:
+    """The subcommand; returns the exit status, as `track-eval` does."""
+    args = build_parser().parse_args(argv)
+    try:
+        return _run(args, shlex.join(["track-eval", "tune", *argv]))
+    except TrackletError as error:
+        print(f"track-eval tune: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("track-eval tune: interrupted; nothing was found yet", file=sys.stderr)
+        return INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="track-eval tune",
+        description="Search settings on some videos, score them on the others, write a preset for --config.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a MOT sequence folder, or a folder of them")
+    parser.add_argument("--out", metavar="TOML", type=Path, required=True, help="the preset")
+    parser.add_argument("--overwrite", action="store_true", help="replace a preset that exists")
+    add_jobs(parser, "runs at a time (default: one a core)")
+
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--space",
+        metavar="TOML",
+        help='what is tried: "section.name" = [values]; default: a list in tracker/eval/tune.py',
+    )
+    search.add_argument(
+        "--trials", metavar="N", type=int, help="configurations to try at most (default: until no gain)"
+    )
+    search.add_argument("--seed", metavar="S", type=int, default=0, help="of the order of settings (default: 0)")
+    search.add_argument(
+        "--min-gain", metavar="POINTS", type=float, default=0.1, help="a change must gain more (default: 0.1)"
+    )
+    search.add_argument(
+        "--objective", metavar="A+B", default=OBJECTIVE, help=f"mean of {', '.join(RATES)} (default: {OBJECTIVE})"
+    )
+    search.add_argument(
+        "--same-video", action="append", default=[], metavar="A=B",
+        help="sequences to hold out together; names that differ in MOT16-, MOT17-, MOT20- alone are",
+    )  # fmt: skip
+    search.add_argument(
+        "--memory", metavar="GB", type=float, default=MEMORY_GB,
+        help=f"for decoded images; others are read again in every run (default: {MEMORY_GB:g})",
+    )  # fmt: skip
+
+    run = parser.add_argument_group("tracking")
+    run.add_argument(
+        "--det", action="append", metavar="FILE",
+        help="detections inside each sequence folder (default: det/det.txt); given again: each of them where it exists",
+    )  # fmt: skip
+    add_tracking(run)
+    return parser
+
+
+def group_videos(sequences: Sequence[Path], same: Mapping[str, str]) -> dict[str, list[str]]:
+    """Videos to hold out as a whole: name -> names of its sequences.
+
+    MOT16-09 and MOT17-09 are one video; `same` names others. Raises ConfigError for a name that does not exist.
+    """
+    names = [sequence.name for sequence in sequences]
+    for name in (*same, *same.values()):
+        if name not in names:
+            raise ConfigError(f"--same-video names {name}; the sequences are: {', '.join(names)}")
+    group = {name: re.sub(r"^MOT(16|17|20)-", "", name) for name in names}
+    for a, b in same.items():
+        old, new = group[a], group[b]
+        group = {name: new if of == old else of for name, of in group.items()}
+    together: dict[str, list[str]] = {}
+    for name, of in group.items():
+        together.setdefault(of, []).append(name)
+    return {"+".join(members): members for members in together.values()}
+
+
+def load_space(path: str | None, base: TrackerConfig) -> Space:
+    """The space of a file, or the one above. Raises ConfigError; every value must be possible beside the others."""
+    if path is None:
+        return SPACE
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read a search space from {path}: {error}") from error
+    space: dict[str, Any] = {}
+    for key, value in table.items():  # "section.name" = [...], or name = [...] in a table [section]
+        space |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
+    for name, values in space.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{path}: {name} must be a list of values, got {values!r}")
+        for value in values:
+            try:
+                base.override({name: value})
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from error
+    if not space:
+        raise ConfigError(f'{path}: no setting to search; expected lines such as "lifecycle.lost_s" = [1.0, 3.0]')
+    return space
+
+
+def preset_text(tuning: Tuning, units: Sequence[Unit], space: Space, command: str, details: str) -> str:
+    """The settings that differ from the package's defaults, for --config, and how they were found as comments."""
+    best = tuning.found[EVERYTHING]
+    lines = [f"# {' '.join(command.splitlines())}", f"# {details}"]
+    if not tuning.finished:
+        lines.append("# PARTIAL: the search was stopped before its end.")
+    lines += ["#", "# Runs (a sequence with its detections), by video:"]
+    for video, members in tuning.videos.items():
+        looks = ", ".join(units[at].name + ("" if units[at].reid else " (motion alone)") for at in members)
+        lines.append(f"#   {video}: {looks}")
+    lines += ["#", "# Values tried beside those at the start:"]
+    lines += [f"#   {name}: {', '.join(_toml(value) for value in values)}" for name, values in space.items()]
+    lines += ["#", "# Leave one out: scores of each video before, and with settings found on all others:"]
+    lines += [f"#   {line}" for line in report.as_text(tuning.table).splitlines()] if tuning.rows else ["#   none yet"]
+    folds = {video: point for video, point in tuning.found.items() if video != EVERYTHING}
+    lines += ["#", f"# Settings found without each video:{'' if folds else ' none yet'}"]
+    lines += [f"#   {video}: {_told(point.config)}" for video, point in folds.items()]
+    lines += [
+        "#",
+        f"# Below: settings found on all videos; the objective rose from {tuning.start:.2f} to {best.score:.2f} there.",
+    ]
+    sections: dict[str, list[str]] = {"": []}
+    for name, value in changes(best.config, TrackerConfig()).items():
+        section, _, short = name.rpartition(".")
+        sections.setdefault(section, []).append(f"{short} = {_toml(value)}")
+    for section, settings in sections.items():
+        lines += ["", f"[{section}]", *settings] if section else ["", *settings] if settings else []
+    return "\n".join(lines) + "\n"
+
+
+def _run(args: argparse.Namespace, command: str) -> int:
+    from tqdm import tqdm
+
+    from tracker.sinks.base import check_output_path
+
+    check_jobs(args)
+    objective = _objective(args.objective)
+    for name, value, least in (
+        ("--trials", args.trials, 1),
+        ("--min-gain", args.min_gain, 0),
+        ("--seed", args.seed, 0),
+    ):
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name} must be >= {least}, got {value}")
+    base = config_of(args)
+    space = load_space(args.space, base)
+    sequences = find_sequences(args.paths)
+    grouped = group_videos(sequences, pairs(args.same_video, "--same-video takes A=B"))
+    units = _units(args, sequences)
+    videos = {
+        video: [at for at, unit in enumerate(units) if unit.sequence.name in members]
+        for video, members in grouped.items()
+    }
+    if len(videos) < 2:
+        raise ConfigError(f"leave one out needs at least two videos, got {', '.join(videos)}")
+    check_output_path(args.out, args.overwrite)
+    details = f"seed {args.seed}, objective: mean of {', '.join(objective)} over all runs, min gain {args.min_gain:g}"
+
+    status = 0
+    with (
+        tqdm(unit=" runs", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar,
+        Crew(run_trial, min(args.jobs, len(units))) as crew,
+    ):
+        scorer = Scorer(units, crew, args.trials, bar.update)
+        tuning = Tuning(videos, scorer, base, objective, lambda text: bar.write(text, file=sys.stderr))
+        try:
+            tuning.run(space, args.min_gain, args.seed)
+        except TrialsSpentError:
+            print(f"track-eval tune: {args.trials} trials are spent before the search ended", file=sys.stderr)
+        except (TrackletError, KeyboardInterrupt) as error:
+            if EVERYTHING not in tuning.found:
+                raise
+            status = error.exit_code if isinstance(error, TrackletError) else INTERRUPTED
+            print(f"track-eval tune: {str(error) or 'interrupted'}; {args.out} is partial", file=sys.stderr)
+    report.write_text(args.out, preset_text(tuning, units, space, command, f"{details}, {scorer.n_trials} trials"))
+    if tuning.rows:
+        sys.stdout.write(report.as_text(tuning.table))
+    for video, point in tuning.found.items():
+        print(f"{'found on all' if video == EVERYTHING else f'without {video}'}: {_told(point.config)}")
+    return status
+
+
+def _units(args: argparse.Namespace, sequences: Sequence[Path]) -> list[Unit]:
+    """Every sequence with every detection file that it has; images are kept in memory while there is room."""
+    from tracker.sources.open import open_source
+
+    videos = videos_of(args, sequences)
+    files = list(dict.fromkeys(args.det or ["det/det.txt"]))
+    room = args.memory * 1e9
+    threads = share_of_cores(args.jobs)
+    units = []
+    for sequence in sequences:
+        if not (sequence / TRUTH).is_file():
+            raise MotFileError(f"{sequence / TRUTH}: no such file; tuning needs ground truth")
+        present = [file for file in files if (sequence / file).is_file()]
+        if not present:
+            raise MotFileError(f"{sequence}: has none of the detection files {', '.join(files)}")
+        video = videos.get(sequence.name)
+        with open_source(video or sequence) as source:
+            looks = bool(getattr(source, "has_images", True))
+            n_bytes = source.width * source.height * 3 * (source.n_frames or 0) if looks else 0
+        for file in present:
+            keep = n_bytes <= room
+            room -= n_bytes if keep else 0
+            units.append(Unit(sequence, file, video, reid_of(args) if looks else None, args.device, threads, keep))
+    return units
+
+
+def _shared_out(units: Sequence[Unit], n_members: int) -> list[int]:
+    """The member of the crew that each unit belongs to, so that all have about as much to do."""
+    work = [0.0] * n_members
+    home = [0] * len(units)
+    cost = [(length_of(unit.sequence) or 1) * (3 if unit.reid else 1) for unit in units]  # networks take their time
+    for at in sorted(range(len(units)), key=lambda at: -cost[at]):
+        home[at] = work.index(min(work))
+        work[home[at]] += cost[at]
+    return home
+
+
+def _objective(text: str) -> list[str]:
+    names = [name.strip() for name in text.split("+")]
+    wrong = [name for name in names if name not in RATES]
+    if wrong:
+        raise ConfigError(f"--objective takes {', '.join(RATES)} joined by +, got {wrong[0]!r}")
+    return names
+
+
+def _told(config: TrackerConfig) -> str:
+    found = changes(config, TrackerConfig())
+    return ", ".join(f"{name} = {_toml(value)}" for name, value in found.items()) or "the defaults"
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return '"none"'
+    return str(value).lower() if isinstance(value, bool) else repr(value)
