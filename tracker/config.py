@@ -146,6 +146,28 @@ class ProposalConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OcclusionConfig:
+    """Confirmed tracks that hide behind somebody: when their prediction is put out, and how they wait."""
+
+    enabled: bool = True
+    min_cover: float = 0.3  # share of the predicted box behind one nearer person
+    max_overlap: float = 0.4  # IoU with a box of this frame: more is the same person, found as another track
+    max_s: float = 0.4  # time after the last detection for which a prediction stands for the person
+    max_std: float = 0.35  # standard deviation of the predicted centre, as a share of the height
+    max_jitter: float = 0.06  # standard deviation of the logarithm of the height
+    min_hits: int = 10  # detections a track needs before its prediction is trusted
+    max_speed: float = 0.8
+
+    def __post_init__(self) -> None:
+        _check_range("occlusion.min_cover", self.min_cover, 0, 1)
+        _check_range("occlusion.max_overlap", self.max_overlap, 0, 1)
+        _check_range("occlusion.max_s", self.max_s, 0, 1e4)
+        _check(self.max_std > 0, "occlusion.max_std", self.max_std, "> 0")
+        _check_range("occlusion.max_jitter", self.max_jitter, 0, 10)
+        _check(self.min_hits >= 1, "occlusion.min_hits", self.min_hits, ">= 1")
+
+
+@dataclass(frozen=True, slots=True)
 class LifecycleConfig:
     """Birth and death of tracks. Ages are in seconds: a 10 fps webcam must forget like a 30 fps film."""
 
@@ -168,6 +190,7 @@ class TrackerConfig:
     association: AssociationConfig = field(default_factory=AssociationConfig)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    occlusion: OcclusionConfig = field(default_factory=OcclusionConfig)
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
     default_fps: float = 30.0  # time step where neither a timestamp nor a source gives one
 

@@ -26,7 +26,7 @@ from tracker.config import TrackerConfig
 from tracker.motion import kalman
 from tracker.motion.camera import CameraMotion
 from tracker.proposals import prior, verify
-from tracker.tracks import lifecycle
+from tracker.tracks import lifecycle, occlusion
 from tracker.tracks.bank import TrackBank
 from tracker.types import (
     BoolArray,
@@ -74,13 +74,14 @@ class _Links:
     absorbed: BoolArray  # (T,) a tentative track that turned out to be a lost one
     inherited: IntArray  # (T,) the detection that an absorbed track handed over, -1 none
     proposed: BoolArray  # (T,) use C found it
+    held: BoolArray  # (T,) known to be hidden: its prediction stands for it
     measured: FloatArray  # (T, 4) box of the detection or proposal
     belief: FloatArray  # (T,) score of a proposal
 
     @staticmethod
     def none(n: int) -> _Links:
         nothing, no = np.full(n, -1, np.int64), np.zeros(n, bool)
-        return _Links(nothing, no, no.copy(), nothing.copy(), no.copy(), np.zeros((n, 4)), np.zeros(n))
+        return _Links(nothing, no, no.copy(), nothing.copy(), no.copy(), no.copy(), np.zeros((n, 4)), np.zeros(n))
 
     def owners(self, n_detections: int) -> IntArray:
         """(N,) row of the track that holds each detection, -1 none."""
@@ -141,6 +142,7 @@ class Engine:
         """
         image = frame.image if self.encoder is not None and detections.features is None else None
         self.backfilled = []
+        self._wh = (frame.width, frame.height)
         with self._timed("predict"):
             bank = self._predicted(frame.time_s)
             seen, rows = self._selected(detections)
@@ -154,6 +156,8 @@ class Engine:
             self._reassociate(bank, seen, links, image)  # use B
         with self._timed("propose"):
             self._propose(bank, seen, links, image)  # use C
+        with self._timed("hold"):
+            self._hold(bank, seen, links)
         self._detected = seen.boxes
         with self._timed("update"):
             return self._updated(bank, seen, rows, links, frame)
@@ -178,8 +182,15 @@ class Engine:
     def _predicted(self, now_s: float) -> TrackBank:
         dt_s = 0.0 if self._now_s is None else now_s - self._now_s
         self._now_s = now_s
-        mean, cov = kalman.predict(self.bank.mean, self.bank.cov, dt_s, self.config.motion)
-        return self.bank.with_(mean=mean, cov=cov)
+        bank = self.bank
+        before = bank.mean
+        import os
+        if os.environ.get('FREEZE','1')=='1':
+            unseen = bank.seen_s < now_s - dt_s - lifecycle.TIME_SLACK_S
+            before = before.copy()
+            before[unseen, 6:] = 0.0
+        mean, cov = kalman.predict(before, bank.cov, dt_s, self.config.motion)
+        return bank.with_(mean=mean, cov=cov)
 
     def _steadied(self, bank: TrackBank, image: ImageArray | None) -> TrackBank:
         """The predicted bank, moved along with the background if the camera moved since the frame before."""
@@ -246,7 +257,28 @@ class Engine:
         rows = np.flatnonzero(active & bank.confirmed & (links.detection < 0))
         i, j = assign(costs.overlap_cost(bx.iou(predicted[rows], seen.boxes[weak]), link.min_iou_weak))
         links.detection[rows[i]] = weak[j]
+        import os
+        if os.environ.get('OCR','0')!='0' and len(strong):
+            free = ~np.isin(strong, links.detection)
+            left = strong[free]
+            rows = np.flatnonzero(active & bank.confirmed & (links.detection < 0))
+            if os.environ.get('EXP','0')!='0':
+                k=float(os.environ['EXP'])
+                def grow(b):
+                    w=(b[:,2]-b[:,0])*k; h=(b[:,3]-b[:,1])*k
+                    return b+np.stack([-w,-h,w,h],1)
+                o = bx.iou(grow(predicted[rows]), grow(seen.boxes[left]))
+            else:
+                last = self.lastbox(bank)[rows]
+                o = bx.iou(last, seen.boxes[left])
+            i, j = assign(costs.overlap_cost(o, float(os.environ['OCR'])))
+            links.detection[rows[i]] = left[j]
         return links
+
+    def lastbox(self, bank):
+        a=bank.mean[:,2]; h=bank.mean[:,3]
+        c=bank.seen_xy
+        return np.stack([c[:,0]-a*h/2,c[:,1]-h/2,c[:,0]+a*h/2,c[:,1]+h/2],1)
 
     def _assigned_by_looks(
         self, slots: IntArray, features: FeatureArray, cost: FloatArray
@@ -364,6 +396,27 @@ class Engine:
             keep[row] = keep[row] and not (among[row, :row] & keep[:row]).any()
         return keep
 
+    def _hold(self, bank: TrackBank, seen: Detections, links: _Links) -> None:
+        config = self.config.occlusion
+        if not config.enabled:
+            return
+        matched = links.detection >= 0
+        there = np.concatenate([seen.boxes[links.detection[matched & bank.confirmed]], links.measured[links.proposed]])
+        asked = bank.confirmed & ~matched & ~links.proposed
+        predicted = bx.cxcyah_to_xyxy(bank.mean[:, :4])
+        age_s = (self._now_s or 0.0) - bank.seen_s
+        import os
+        hidden = occlusion.covered(predicted, there) >= config.min_cover
+        if os.environ.get('BLINK'):
+            hidden |= age_s <= float(os.environ['BLINK'])
+        twin = bx.iou(predicted, there).max(axis=1, initial=0.0) > config.max_overlap
+        good = occlusion.steady(bank.shape, bank.hits, config) & occlusion.tight(bank.mean, bank.cov, config)
+        good &= np.hypot(bank.mean[:,4],bank.mean[:,5])<config.max_speed*bank.mean[:,3]
+        if os.environ.get('INS'):
+            W,H=self._wh
+            good &= bx.area(bx.clip(predicted,W,H))>=.9*bx.area(predicted)
+        links.held[:] = asked & hidden & ~twin & good & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
+
     # ------------------------------------------------------------------------------------------------------ update
 
     def _updated(self, bank: TrackBank, seen: Detections, rows: IntArray, links: _Links, frame: Frame) -> Tracks:
@@ -381,11 +434,14 @@ class Engine:
         ends = links.absorbed | ~lifecycle.alive(bank, matched, remembered, now_s, life)
         self.gallery.give_back(bank.slot[ends])
         bank, detection, proposed = bank.keep(~ends), links.detection[~ends], links.proposed[~ends]
+        held = np.concatenate([links.held[~ends], np.zeros(0, bool)])
 
-        unclaimed = np.flatnonzero(self._strong(seen) & (owner < 0))
+        import os
+        unclaimed = np.flatnonzero((seen.scores >= max(self.config.detection.strong_score,float(os.environ.get('BIRTH','0')))) & (owner < 0))
         bank = bank.append(self._born(seen.take(unclaimed), now_s))
         detection = np.concatenate([detection, unclaimed])
         proposed = np.concatenate([proposed, np.zeros(len(unclaimed), bool)])
+        held = np.concatenate([held, np.zeros(len(unclaimed), bool)])
         self._write_gallery(bank, seen, detection, frame)
 
         fresh = lifecycle.newly_confirmed(bank, life)
@@ -393,11 +449,16 @@ class Engine:
         self.n_ids += int(np.count_nonzero(fresh))
         self._backfill(bank.key[fresh], bank.id[fresh], bank.shown_index[fresh])
 
-        shown = (detection >= 0) | proposed
+        shown = (detection >= 0) | proposed | held
+        outbox = bx.cxcyah_to_xyxy(bank.mean[:, :4])
+        if os.environ.get('RAW','0')!='0':
+            m = detection >= 0
+            w = float(os.environ['RAW'])
+            outbox[m] = (1-w)*outbox[m]+w*seen.boxes[detection[m]]
         tracks = Tracks(
-            bx.cxcyah_to_xyxy(bank.mean[:, :4]), bank.id, bank.score, bank.class_id,
+            outbox, bank.id, bank.score, bank.class_id,
             np.where(detection >= 0, np.append(rows, -1)[detection], -1),
-            np.where(proposed, Source.PROPOSED, Source.DETECTED).astype(np.uint8),
+            np.where(proposed, Source.PROPOSED, np.where(held, Source.OCCLUDED, Source.DETECTED)).astype(np.uint8),
         )  # fmt: skip
         waiting = shown & ~bank.confirmed
         self._tentative.append((frame.index, bank.key[waiting], tracks[waiting]))
@@ -415,6 +476,12 @@ class Engine:
             return bank
         z = bx.xyxy_to_cxcyah(links.measured[rows])
         factor = np.where(links.proposed[rows], motion.proposal_noise, 1.0)
+        import os
+        nsa = float(os.environ.get('NSA','0'))
+        if nsa:
+            md = links.detection[rows]
+            sc = np.where(md >= 0, seen.scores[md] if len(seen) else 0, 0.5)
+            factor = np.where(links.proposed[rows], motion.proposal_noise, np.maximum(nsa*(1-sc), float(os.environ.get('NSAF','0.1'))))
         mean, cov = bank.mean.copy(), bank.cov.copy()
         mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, motion, factor)
 
@@ -427,14 +494,15 @@ class Engine:
 
         detected = np.flatnonzero(matched)
         hits, seen_s, seen_xy = bank.hits.copy(), bank.seen_s.copy(), bank.seen_xy.copy()
-        score, class_id = bank.score.copy(), bank.class_id.copy()
+        score, class_id, shape = bank.score.copy(), bank.class_id.copy(), bank.shape.copy()
+        shape[detected] = occlusion.with_height(shape[detected], (seen.boxes[:, 3] - seen.boxes[:, 1])[links.detection[detected]])
         hits[detected] += 1
         seen_s[detected] = now_s
         seen_xy[rows[matched[rows]]] = z[matched[rows], :2]
         score[detected] = seen.scores[links.detection[detected]]
         class_id[detected] = seen.classes[links.detection[detected]]
         score[links.proposed] = links.belief[links.proposed]
-        return bank.with_(mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id)
+        return bank.with_(mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id, shape=shape)
 
     def _born(self, seen: Detections, now_s: float) -> TrackBank:
         """New tentative tracks of strong detections that nobody claims."""
@@ -444,7 +512,7 @@ class Engine:
         self._n_keys += n
         return TrackBank(
             key=np.arange(self._n_keys - n, self._n_keys), id=np.zeros(n, np.int64), mean=mean, cov=cov,
-            hits=np.ones(n, np.int64), seen_s=np.full(n, now_s), seen_xy=z[:, :2], shown_index=np.full(n, -1),
+            hits=np.ones(n, np.int64), seen_s=np.full(n, now_s), seen_xy=z[:, :2], shape=np.stack([np.log(np.maximum(z[:, 3], 1.0)), np.zeros(n)], axis=1), shown_index=np.full(n, -1),
             score=seen.scores, class_id=seen.classes, slot=self.gallery.take_slots(n),
         )  # fmt: skip
 

@@ -27,6 +27,7 @@ class Source(IntEnum):
 
     DETECTED = 0
     PROPOSED = 1
+    OCCLUDED = 2
 
 
 @dataclass(frozen=True, slots=True)
