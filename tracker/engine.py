@@ -241,7 +241,20 @@ class Engine:
         active = lifecycle.active(bank, self._now_s or 0.0, self.config.lifecycle)
 
         strong = np.flatnonzero(self._strong(seen))
-        for group in (active & bank.confirmed, ~bank.confirmed):  # who is known comes first
+        import os
+        mode = os.environ.get('CASC', '0')
+        c = active & bank.confirmed
+        if mode == '1':
+            hid = (self._now_s or 0.0) - bank.seen_s > float(os.environ.get('CASCT', '0.1'))
+            groups = (c & ~hid, c & hid, ~bank.confirmed)
+        elif mode == '2':
+            age = (self._now_s or 0.0) - bank.seen_s
+            vis = age < float(os.environ.get('CASCT', '0.1'))
+            hid = c & ~vis & (occlusion.covered(predicted, predicted[c & vis]) >= .3)
+            groups = (c & ~hid, hid, ~bank.confirmed)
+        else:
+            groups = (c, ~bank.confirmed)
+        for group in groups:  # who is known comes first
             rows = np.flatnonzero(group)
             cost = costs.overlap_cost(bx.iou(predicted[rows], seen.boxes[strong]), link.min_iou)
             if link.gate_chi2 is not None:
@@ -351,6 +364,11 @@ class Engine:
         height, width = image.shape[:2]
         age_s = (self._now_s or 0.0) - bank.seen_s
         asked = bank.confirmed & (links.detection < 0) & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
+        import os
+        if os.environ.get('STC','0')=='1':
+            oc = self.config.occlusion
+            asked &= occlusion.steady(bank.shape, bank.hits, oc) & occlusion.tight(bank.mean, bank.cov, oc)
+            asked &= np.hypot(bank.mean[:,4],bank.mean[:,5])<oc.max_speed*bank.mean[:,3]
         tracks = np.flatnonzero(asked & (self.gallery.counts(bank.slot) >= self.config.association.min_gallery))
         if len(tracks) == 0:
             return
@@ -389,7 +407,8 @@ class Engine:
         factor = np.full(len(boxes), self.config.motion.proposal_noise)
         mean, _ = kalman.correct(bank.mean, bank.cov, bx.xyxy_to_cxcyah(boxes), self.config.motion, factor)
         shown = bx.cxcyah_to_xyxy(mean[:, :4])
-        limit = self.config.detection.nms_iou
+        import os
+        limit = float(os.environ.get('APART', self.config.detection.nms_iou))
         keep = np.asarray((bx.iou(shown, taken) <= limit).all(axis=1))
         among = bx.iou(shown, shown) > limit
         for row in range(1, len(boxes)):
