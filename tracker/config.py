@@ -50,6 +50,8 @@ class MotionConfig:
     aspect_velocity_std: float = 1e-5
     aspect_measurement_std: float = 1e-1
     reference_hz: float = 30.0  # the frame rate the constants above were made for; noise scales with real time
+    score_noise: float = 3.0  # variance factor of a detection: score_noise * (1 - score); 0: the same for all
+    least_noise: float = 0.1  # the smallest such factor
     proposal_noise: float = 4.0  # variance factor of a proposed box as measurement, methods 05 §2.5.8
     camera: bool = True  # tracks move along with the background of the images, so that the camera may move too
 
@@ -58,6 +60,8 @@ class MotionConfig:
             value = getattr(self, name)
             _check(0 < value < math.inf, f"motion.{name}", value, "> 0 and finite")
         _check_range("motion.reference_hz", self.reference_hz, 1e-3, 1e4)
+        _check_range("motion.score_noise", self.score_noise, 0, 1e4)
+        _check_range("motion.least_noise", self.least_noise, 1e-3, 1)
         _check_range("motion.proposal_noise", self.proposal_noise, 1, 1e4)
 
 
@@ -133,7 +137,8 @@ class ProposalConfig:
     accept_scale: float = 0.5
     background_margin: float = 0.3
     max_outside: float = 0.3  # share of a candidate that may lie outside the image
-    max_overlap: float = 0.5  # IoU with a box already explained: a probable occluder
+    # IoU with a detection, or with a surer proposal: more is probably that person, or who hides the one looked for.
+    max_overlap: float = 0.3
 
     def __post_init__(self) -> None:
         _check_range("proposals.max_s", self.max_s, 0, 1e4)
@@ -147,7 +152,12 @@ class ProposalConfig:
 
 @dataclass(frozen=True, slots=True)
 class OcclusionConfig:
-    """Confirmed tracks that hide behind somebody: when their prediction is put out, and how they wait."""
+    """Confirmed tracks that are hidden behind somebody: when their prediction is put out, and what they may claim.
+
+    The limits come from looking at 32,000 predictions of unmatched tracks on MOT16-09, MOT17-02, -04, -09, -10,
+    PETS09-S2L1 and TUD-Campus: within them, about 70 % of those behind somebody lay on a person that nothing else
+    explained; outside of any of them, less than half.
+    """
 
     enabled: bool = True
     min_cover: float = 0.3  # share of the predicted box behind one nearer person
@@ -156,7 +166,6 @@ class OcclusionConfig:
     max_std: float = 0.35  # standard deviation of the predicted centre, as a share of the height
     max_jitter: float = 0.06  # standard deviation of the logarithm of the height
     min_hits: int = 10  # detections a track needs before its prediction is trusted
-    max_speed: float = 0.8
 
     def __post_init__(self) -> None:
         _check_range("occlusion.min_cover", self.min_cover, 0, 1)

@@ -117,6 +117,7 @@ class Engine:
         self.n_crops = 0
         self.n_ids = 0
         self._now_s: float | None = None
+        self._step_s = 0.0  # from the frame before to this one
         self._detected = np.zeros((0, 4))  # xyxy of the last frame's detections
         self._n_keys = 0
         # Rows of tentative tracks in the frames before, with their keys; as many frames as confirmation can take.
@@ -142,7 +143,6 @@ class Engine:
         """
         image = frame.image if self.encoder is not None and detections.features is None else None
         self.backfilled = []
-        self._wh = (frame.width, frame.height)
         with self._timed("predict"):
             bank = self._predicted(frame.time_s)
             seen, rows = self._selected(detections)
@@ -181,16 +181,13 @@ class Engine:
 
     def _predicted(self, now_s: float) -> TrackBank:
         dt_s = 0.0 if self._now_s is None else now_s - self._now_s
-        self._now_s = now_s
-        bank = self.bank
-        before = bank.mean
-        import os
-        if os.environ.get('FREEZE','1')=='1':
-            unseen = bank.seen_s < now_s - dt_s - lifecycle.TIME_SLACK_S
-            before = before.copy()
-            before[unseen, 6:] = 0.0
-        mean, cov = kalman.predict(before, bank.cov, dt_s, self.config.motion)
-        return bank.with_(mean=mean, cov=cov)
+        self._step_s, self._now_s = dt_s, now_s
+        mean, cov = kalman.predict(self.bank.mean, self.bank.cov, dt_s, self.config.motion, ~self._visible(self.bank))
+        return self.bank.with_(mean=mean, cov=cov)
+
+    def _visible(self, bank: TrackBank) -> BoolArray:
+        """(T,) tracks that were detected in the frame before this one."""
+        return (self._now_s or 0.0) - bank.seen_s <= self._step_s + lifecycle.TIME_SLACK_S
 
     def _steadied(self, bank: TrackBank, image: ImageArray | None) -> TrackBank:
         """The predicted bank, moved along with the background if the camera moved since the frame before."""
@@ -241,22 +238,13 @@ class Engine:
         active = lifecycle.active(bank, self._now_s or 0.0, self.config.lifecycle)
 
         strong = np.flatnonzero(self._strong(seen))
-        import os
-        mode = os.environ.get('CASC', '0')
-        c = active & bank.confirmed
-        if mode == '1':
-            hid = (self._now_s or 0.0) - bank.seen_s > float(os.environ.get('CASCT', '0.1'))
-            groups = (c & ~hid, c & hid, ~bank.confirmed)
-        elif mode == '2':
-            age = (self._now_s or 0.0) - bank.seen_s
-            vis = age < float(os.environ.get('CASCT', '0.1'))
-            hid = c & ~vis & (occlusion.covered(predicted, predicted[c & vis]) >= .3)
-            groups = (c & ~hid, hid, ~bank.confirmed)
-        else:
-            groups = (c, ~bank.confirmed)
-        for group in groups:  # who is known comes first
+        for group in (active & bank.confirmed, ~bank.confirmed):  # who is known comes first
             rows = np.flatnonzero(group)
-            cost = costs.overlap_cost(bx.iou(predicted[rows], seen.boxes[strong]), link.min_iou)
+            overlap = bx.iou(predicted[rows], seen.boxes[strong])
+            cost = costs.overlap_cost(overlap, link.min_iou)
+            if self.config.occlusion.enabled:
+                occluder = occlusion.occluder(predicted[rows], self._visible(bank)[rows], self.config.occlusion)
+                cost[occlusion.stolen(overlap, occluder)] = np.inf
             if link.gate_chi2 is not None:
                 cost = costs.gate(cost, self._mahalanobis_sq(bank.keep(rows), seen.boxes[strong]), link.gate_chi2)
             if seen.features is None:
@@ -270,28 +258,7 @@ class Engine:
         rows = np.flatnonzero(active & bank.confirmed & (links.detection < 0))
         i, j = assign(costs.overlap_cost(bx.iou(predicted[rows], seen.boxes[weak]), link.min_iou_weak))
         links.detection[rows[i]] = weak[j]
-        import os
-        if os.environ.get('OCR','0')!='0' and len(strong):
-            free = ~np.isin(strong, links.detection)
-            left = strong[free]
-            rows = np.flatnonzero(active & bank.confirmed & (links.detection < 0))
-            if os.environ.get('EXP','0')!='0':
-                k=float(os.environ['EXP'])
-                def grow(b):
-                    w=(b[:,2]-b[:,0])*k; h=(b[:,3]-b[:,1])*k
-                    return b+np.stack([-w,-h,w,h],1)
-                o = bx.iou(grow(predicted[rows]), grow(seen.boxes[left]))
-            else:
-                last = self.lastbox(bank)[rows]
-                o = bx.iou(last, seen.boxes[left])
-            i, j = assign(costs.overlap_cost(o, float(os.environ['OCR'])))
-            links.detection[rows[i]] = left[j]
         return links
-
-    def lastbox(self, bank):
-        a=bank.mean[:,2]; h=bank.mean[:,3]
-        c=bank.seen_xy
-        return np.stack([c[:,0]-a*h/2,c[:,1]-h/2,c[:,0]+a*h/2,c[:,1]+h/2],1)
 
     def _assigned_by_looks(
         self, slots: IntArray, features: FeatureArray, cost: FloatArray
@@ -364,11 +331,6 @@ class Engine:
         height, width = image.shape[:2]
         age_s = (self._now_s or 0.0) - bank.seen_s
         asked = bank.confirmed & (links.detection < 0) & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
-        import os
-        if os.environ.get('STC','0')=='1':
-            oc = self.config.occlusion
-            asked &= occlusion.steady(bank.shape, bank.hits, oc) & occlusion.tight(bank.mean, bank.cov, oc)
-            asked &= np.hypot(bank.mean[:,4],bank.mean[:,5])<oc.max_speed*bank.mean[:,3]
         tracks = np.flatnonzero(asked & (self.gallery.counts(bank.slot) >= self.config.association.min_gallery))
         if len(tracks) == 0:
             return
@@ -407,34 +369,29 @@ class Engine:
         factor = np.full(len(boxes), self.config.motion.proposal_noise)
         mean, _ = kalman.correct(bank.mean, bank.cov, bx.xyxy_to_cxcyah(boxes), self.config.motion, factor)
         shown = bx.cxcyah_to_xyxy(mean[:, :4])
-        import os
-        limit = float(os.environ.get('APART', self.config.detection.nms_iou))
+        limit = self.config.proposals.max_overlap
         keep = np.asarray((bx.iou(shown, taken) <= limit).all(axis=1))
         among = bx.iou(shown, shown) > limit
         for row in range(1, len(boxes)):
             keep[row] = keep[row] and not (among[row, :row] & keep[:row]).any()
         return keep
 
+    # --------------------------------------------------------------------------------------------------- occlusion
+
     def _hold(self, bank: TrackBank, seen: Detections, links: _Links) -> None:
+        """Confirmed tracks that are hidden, and by whom: their predictions stand for them while they can be trusted."""
         config = self.config.occlusion
         if not config.enabled:
             return
-        matched = links.detection >= 0
-        there = np.concatenate([seen.boxes[links.detection[matched & bank.confirmed]], links.measured[links.proposed]])
-        asked = bank.confirmed & ~matched & ~links.proposed
+        found = links.detection >= 0
+        there = np.concatenate([seen.boxes[links.detection[found & bank.confirmed]], links.measured[links.proposed]])
         predicted = bx.cxcyah_to_xyxy(bank.mean[:, :4])
         age_s = (self._now_s or 0.0) - bank.seen_s
-        import os
+        asked = bank.confirmed & ~found & ~links.proposed & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
         hidden = occlusion.covered(predicted, there) >= config.min_cover
-        if os.environ.get('BLINK'):
-            hidden |= age_s <= float(os.environ['BLINK'])
+        # Nearly the place of somebody who was found: the same person, now under another identity.
         twin = bx.iou(predicted, there).max(axis=1, initial=0.0) > config.max_overlap
-        good = occlusion.steady(bank.shape, bank.hits, config) & occlusion.tight(bank.mean, bank.cov, config)
-        good &= np.hypot(bank.mean[:,4],bank.mean[:,5])<config.max_speed*bank.mean[:,3]
-        if os.environ.get('INS'):
-            W,H=self._wh
-            good &= bx.area(bx.clip(predicted,W,H))>=.9*bx.area(predicted)
-        links.held[:] = asked & hidden & ~twin & good & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
+        links.held[:] = asked & hidden & ~twin & occlusion.trusted(bank, config)
 
     # ------------------------------------------------------------------------------------------------------ update
 
@@ -452,15 +409,13 @@ class Engine:
         remembered = enough & self.config.association.reassociate
         ends = links.absorbed | ~lifecycle.alive(bank, matched, remembered, now_s, life)
         self.gallery.give_back(bank.slot[ends])
-        bank, detection, proposed = bank.keep(~ends), links.detection[~ends], links.proposed[~ends]
-        held = np.concatenate([links.held[~ends], np.zeros(0, bool)])
+        bank, detection = bank.keep(~ends), links.detection[~ends]
+        source = np.select([links.proposed, links.held], [Source.PROPOSED, Source.OCCLUDED], Source.DETECTED)[~ends]
 
-        import os
-        unclaimed = np.flatnonzero((seen.scores >= max(self.config.detection.strong_score,float(os.environ.get('BIRTH','0')))) & (owner < 0))
+        unclaimed = np.flatnonzero(self._strong(seen) & (owner < 0))
         bank = bank.append(self._born(seen.take(unclaimed), now_s))
         detection = np.concatenate([detection, unclaimed])
-        proposed = np.concatenate([proposed, np.zeros(len(unclaimed), bool)])
-        held = np.concatenate([held, np.zeros(len(unclaimed), bool)])
+        source = np.concatenate([source, np.full(len(unclaimed), Source.DETECTED)])
         self._write_gallery(bank, seen, detection, frame)
 
         fresh = lifecycle.newly_confirmed(bank, life)
@@ -468,16 +423,11 @@ class Engine:
         self.n_ids += int(np.count_nonzero(fresh))
         self._backfill(bank.key[fresh], bank.id[fresh], bank.shown_index[fresh])
 
-        shown = (detection >= 0) | proposed | held
-        outbox = bx.cxcyah_to_xyxy(bank.mean[:, :4])
-        if os.environ.get('RAW','0')!='0':
-            m = detection >= 0
-            w = float(os.environ['RAW'])
-            outbox[m] = (1-w)*outbox[m]+w*seen.boxes[detection[m]]
+        shown = (detection >= 0) | (source != Source.DETECTED)
         tracks = Tracks(
-            outbox, bank.id, bank.score, bank.class_id,
+            bx.cxcyah_to_xyxy(bank.mean[:, :4]), bank.id, bank.score, bank.class_id,
             np.where(detection >= 0, np.append(rows, -1)[detection], -1),
-            np.where(proposed, Source.PROPOSED, np.where(held, Source.OCCLUDED, Source.DETECTED)).astype(np.uint8),
+            source.astype(np.uint8),
         )  # fmt: skip
         waiting = shown & ~bank.confirmed
         self._tentative.append((frame.index, bank.key[waiting], tracks[waiting]))
@@ -494,13 +444,9 @@ class Engine:
         if len(rows) == 0:
             return bank
         z = bx.xyxy_to_cxcyah(links.measured[rows])
-        factor = np.where(links.proposed[rows], motion.proposal_noise, 1.0)
-        import os
-        nsa = float(os.environ.get('NSA','0'))
-        if nsa:
-            md = links.detection[rows]
-            sc = np.where(md >= 0, seen.scores[md] if len(seen) else 0, 0.5)
-            factor = np.where(links.proposed[rows], motion.proposal_noise, np.maximum(nsa*(1-sc), float(os.environ.get('NSAF','0.1'))))
+        factor = np.full(len(rows), motion.proposal_noise)
+        by_detection = matched[rows]
+        factor[by_detection] = kalman.score_noise(seen.scores[links.detection[rows[by_detection]]], motion)
         mean, cov = bank.mean.copy(), bank.cov.copy()
         mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, motion, factor)
 
@@ -513,15 +459,17 @@ class Engine:
 
         detected = np.flatnonzero(matched)
         hits, seen_s, seen_xy = bank.hits.copy(), bank.seen_s.copy(), bank.seen_xy.copy()
-        score, class_id, shape = bank.score.copy(), bank.class_id.copy(), bank.shape.copy()
-        shape[detected] = occlusion.with_height(shape[detected], (seen.boxes[:, 3] - seen.boxes[:, 1])[links.detection[detected]])
+        score, class_id, height = bank.score.copy(), bank.class_id.copy(), bank.height.copy()
+        height[detected] = occlusion.next_height(height[detected], links.measured[detected])
         hits[detected] += 1
         seen_s[detected] = now_s
         seen_xy[rows[matched[rows]]] = z[matched[rows], :2]
         score[detected] = seen.scores[links.detection[detected]]
         class_id[detected] = seen.classes[links.detection[detected]]
         score[links.proposed] = links.belief[links.proposed]
-        return bank.with_(mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id, shape=shape)
+        return bank.with_(
+            mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id, height=height
+        )
 
     def _born(self, seen: Detections, now_s: float) -> TrackBank:
         """New tentative tracks of strong detections that nobody claims."""
@@ -531,8 +479,9 @@ class Engine:
         self._n_keys += n
         return TrackBank(
             key=np.arange(self._n_keys - n, self._n_keys), id=np.zeros(n, np.int64), mean=mean, cov=cov,
-            hits=np.ones(n, np.int64), seen_s=np.full(n, now_s), seen_xy=z[:, :2], shape=np.stack([np.log(np.maximum(z[:, 3], 1.0)), np.zeros(n)], axis=1), shown_index=np.full(n, -1),
-            score=seen.scores, class_id=seen.classes, slot=self.gallery.take_slots(n),
+            hits=np.ones(n, np.int64), seen_s=np.full(n, now_s), seen_xy=z[:, :2],
+            height=occlusion.first_height(seen.boxes), shown_index=np.full(n, -1), score=seen.scores,
+            class_id=seen.classes, slot=self.gallery.take_slots(n),
         )  # fmt: skip
 
     def _write_gallery(self, bank: TrackBank, seen: Detections, detection: IntArray, frame: Frame) -> None:

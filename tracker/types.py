@@ -27,7 +27,7 @@ class Source(IntEnum):
 
     DETECTED = 0
     PROPOSED = 1
-    OCCLUDED = 2
+    OCCLUDED = 2  # predicted: hidden behind somebody
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracker.config import MotionConfig
-from tracker.types import FloatArray
+from tracker.types import BoolArray, FloatArray
 
 MIN_HEIGHT_PX = 1.0  # a coasting box may shrink, never turn inside out
 MIN_ASPECT = 0.05
@@ -33,9 +33,18 @@ def initiate(measured: FloatArray, config: MotionConfig) -> tuple[FloatArray, Fl
     return mean, cov
 
 
-def predict(mean: FloatArray, cov: FloatArray, dt_s: float, config: MotionConfig) -> tuple[FloatArray, FloatArray]:
-    """State dt_s seconds later: x <- F x, P <- F P F' + Q. mean (T, 8), cov (T, 3, 4); returns new arrays."""
+def predict(
+    mean: FloatArray, cov: FloatArray, dt_s: float, config: MotionConfig, unseen: BoolArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """State dt_s seconds later: x <- F x, P <- F P F' + Q. mean (T, 8), cov (T, 3, 4); returns new arrays.
+
+    unseen (T,): tracks without a detection at the last step; their boxes keep their size. The last boxes before
+    somebody vanishes are cut by what hides them, and a box that goes on shrinking at that rate is soon nowhere.
+    (ByteTrack, Zhang et al. 2022, stops the height of lost tracks too.)
+    """
     position, velocity = mean[:, :4], mean[:, 4:].copy()
+    if unseen is not None:
+        velocity[unseen, 2:] = 0.0
     moved = position + dt_s * velocity
     # A box that would shrink through zero stops shrinking (SORT does the same with its area).
     stuck_height = moved[:, 3] < MIN_HEIGHT_PX
@@ -110,6 +119,17 @@ def correct(
     out[:, 1] = cov[:, 1] * variance / total
     out[:, 2] = cov[:, 2] - gain_velocity * cov[:, 1]
     return np.concatenate([position, velocity], axis=1), out
+
+
+def score_noise(scores: FloatArray, config: MotionConfig) -> FloatArray:
+    """(N,) factor of the measurement variance of detections with these scores (N,) in [0, 1]: the surer, the smaller.
+
+    After the noise scale adaptive filter of GIAOTracker (Du et al. 2021, https://arxiv.org/abs/2202.11983), where it is
+    1 - score; here times `motion.score_noise` and never below `motion.least_noise`.
+    """
+    if config.score_noise == 0:
+        return np.ones_like(scores)
+    return np.maximum(config.score_noise * (1.0 - scores), config.least_noise)
 
 
 def mahalanobis_sq(mean: FloatArray, variance: FloatArray, measured: FloatArray) -> FloatArray:

@@ -21,7 +21,7 @@ class TrackBank:
     hits: IntArray  # (T,) detections matched so far; proposals do not count
     seen_s: FloatArray  # (T,) time of the last detection
     seen_xy: FloatArray  # (T, 2) centre of that detection, pixels
-    shape: FloatArray  # (T, 2) running mean and variance of the logarithm of its detected heights
+    height: FloatArray  # (T, 2) running mean and variance of the logarithm of its detected heights
     shown_index: IntArray  # (T,) index of the last frame in which the identity was put out, -1 never
     score: FloatArray  # (T,) of the last detection or proposal
     class_id: IntArray  # (T,)
@@ -48,7 +48,8 @@ class TrackBank:
         none, nobody = np.zeros(0), np.zeros(0, np.int64)
         return TrackBank(
             key=nobody, id=nobody, mean=np.zeros((0, 8)), cov=np.zeros((0, 3, 4)), hits=nobody, seen_s=none,
-            seen_xy=np.zeros((0, 2)), shape=np.zeros((0, 2)), shown_index=nobody, score=none, class_id=nobody, slot=nobody,
+            seen_xy=np.zeros((0, 2)), height=np.zeros((0, 2)),
+            shown_index=nobody, score=none, class_id=nobody, slot=nobody,
         )  # fmt: skip
 
 

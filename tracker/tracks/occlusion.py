@@ -1,7 +1,8 @@
-"""Why a track went unmatched: behind whom it is, and whether its prediction is still good enough to stand for it.
+"""Tracks that were not detected because somebody stands in front of them.
 
-A detector does not see who is behind somebody. Such a person needs no second look (there is nothing to see) but
-patience: the filter's prediction is put out while it is tight, and the track waits for its person on the other side.
+Where a person is hidden there is nothing to look at, so use C cannot help; but we know by whom, and the filter says
+where. The prediction is put out while it can be trusted, and a hidden track must not take the detection of whoever
+hides it. (An unmatched track that nobody hides is either proposed, after a second look, or not put out at all.)
 """
 
 from __future__ import annotations
@@ -10,40 +11,68 @@ import numpy as np
 
 from tracker import boxes as bx
 from tracker.config import OcclusionConfig
-from tracker.types import BoolArray, FloatArray
+from tracker.tracks.bank import TrackBank
+from tracker.types import BoolArray, FloatArray, IntArray
 
-SHAPE_MEMORY = 0.2  # weight of the newest height in the running mean and variance of a track's heights
+HEIGHT_MEMORY = 0.2  # weight of the newest box in the running mean and variance of a track's heights
 
 
 def covered(boxes: FloatArray, front: FloatArray) -> FloatArray:
-    """(T,) largest share of each box (T, 4) that one box of `front` (M, 4) hides.
+    """(T,) the largest share of each box (T, 4) that one box of `front` (M, 4) hides, in [0, 1]."""
+    return np.asarray(_hiding(boxes, front).max(axis=1, initial=0.0))
 
-    Only who stands nearer hides: with a level camera and level ground, whose feet are lower in the picture.
+
+def occluder(predicted: FloatArray, visible: BoolArray, config: OcclusionConfig) -> IntArray:
+    """(T,) row of the visible track behind which each unseen track probably is, -1 where there is none.
+
+    predicted (T, 4) boxes in this frame; visible (T,): detected in the frame before.
     """
-    nearer = front[None, :, 3] > boxes[:, None, 3]  # (T, M)
-    return np.asarray(np.where(nearer, bx.cover(boxes, front), 0.0).max(axis=1, initial=0.0))
+    if len(predicted) == 0:
+        return np.zeros(0, np.int64)
+    hiding = np.where(visible[None], _hiding(predicted, predicted), 0.0)
+    hidden = ~visible & (hiding.max(axis=1) >= config.min_cover)
+    return np.where(hidden, hiding.argmax(axis=1), -1)
 
 
-def steady(shape: FloatArray, hits: FloatArray, config: OcclusionConfig) -> BoolArray:
-    """(T,) tracks whose boxes kept their height: what half hidden people or a bad detector jolted cannot be foretold.
+def stolen(overlap: FloatArray, occluder: IntArray) -> BoolArray:
+    """(T, N) pairs of a hidden track and a detection that fits the one who hides it better.
 
-    shape (T, 2): running mean and variance of the logarithm of the height, see `with_height`.
+    overlap (T, N): IoU of predictions and detections; occluder (T,) as above. Without this rule a crossing often ends
+    with the hidden track on the visible person, and the visible one's identity lost.
     """
-    return np.asarray((hits >= config.min_hits) & (np.sqrt(shape[:, 1]) <= config.max_jitter))
+    hidden = occluder >= 0
+    return np.asarray(hidden[:, None] & (overlap[occluder] > overlap))
 
 
-def tight(mean: FloatArray, cov: FloatArray, config: OcclusionConfig) -> BoolArray:
-    """(T,) predictions whose centre is known to within a share of the height: one standard deviation, sideways."""
-    return np.asarray(np.sqrt(cov[:, 0, 0]) <= config.max_std * mean[:, 3])
+def trusted(bank: TrackBank, config: OcclusionConfig) -> BoolArray:
+    """(T,) tracks whose prediction may stand for the person: detected often, of steady height, well known in place."""
+    steady = np.sqrt(bank.height[:, 1]) <= config.max_jitter
+    tight = np.sqrt(bank.cov[:, 0, 0]) <= config.max_std * bank.mean[:, 3]
+    return np.asarray((bank.hits >= config.min_hits) & steady & tight)
 
 
-def with_height(shape: FloatArray, height: FloatArray) -> FloatArray:
-    """Running mean and variance of log height (T, 2) after one more height (T,), pixels."""
-    step = np.log(np.maximum(height, 1.0)) - shape[:, 0]
-    return np.stack(
-        [
-            shape[:, 0] + SHAPE_MEMORY * step,
-            (1 - SHAPE_MEMORY) * (shape[:, 1] + SHAPE_MEMORY * step**2),
-        ],
-        axis=1,
-    )
+def first_height(boxes: FloatArray) -> FloatArray:
+    """(T, 2) mean and variance of the logarithm of the height of one box (T, 4) each: `TrackBank.height` at birth."""
+    return np.stack([_log_height(boxes), np.zeros(len(boxes))], axis=1)
+
+
+def next_height(height: FloatArray, boxes: FloatArray) -> FloatArray:
+    """(T, 2) exponentially weighted mean and variance of log height after one more box (T, 4) each.
+
+    The logarithm, so that it means the same for people near and far. Jumps come from boxes that are cut by an occluder
+    or stand for two people, and nothing can be foretold from those.
+    """
+    step = _log_height(boxes) - height[:, 0]
+    mean = height[:, 0] + HEIGHT_MEMORY * step
+    variance = (1 - HEIGHT_MEMORY) * (height[:, 1] + HEIGHT_MEMORY * step**2)
+    return np.stack([mean, variance], axis=1)
+
+
+def _hiding(boxes: FloatArray, front: FloatArray) -> FloatArray:
+    """(T, M) share of each box that each of `front` hides. Only who stands nearer hides: whose feet are lower."""
+    nearer = front[None, :, 3] > boxes[:, None, 3]
+    return np.where(nearer, bx.cover(boxes, front), 0.0)
+
+
+def _log_height(boxes: FloatArray) -> FloatArray:
+    return np.asarray(np.log(np.maximum(boxes[:, 3] - boxes[:, 1], 1.0)))
