@@ -38,6 +38,8 @@ def plain_outputs(stream, config):
     for t in range(len(stream)):
         seen = stream.detections[t]
         at_once.append(tracker.step(t, stream.times[t], seen.boxes, seen.scores))
+        hidden = np.isin(at_once[-1].id, tracker.hidden)
+        at_once[-1] = replace(at_once[-1], source=np.where(hidden, Source.OCCLUDED, Source.DETECTED).astype(np.uint8))
         settled.append(at_once[-1])
         for index, who, box, score in tracker.late:
             settled[index] = merged(settled[index], tracks_of([(who, box, score)]))
@@ -53,6 +55,9 @@ def test_1_all_uses_off_is_byte_for_byte_a_kalman_and_iou_tracker(seed):
         "lifecycle.confirm_hits": int(rng.integers(1, 5)),
         "lifecycle.coast_s": float(rng.choice([0.0, 0.2, 1.0])),
         "detection.nms_iou": float(rng.choice([0.5, 0.7])),
+        "motion.score_noise": float(rng.choice([0.0, 1.0, 3.0])),
+        "motion.least_noise": float(rng.choice([0.05, 0.5])),
+        "occlusion.enabled": False,
     }
     at_once, settled = plain_outputs(stream, config_of(settings))
     assert text(at_once)
@@ -60,12 +65,39 @@ def test_1_all_uses_off_is_byte_for_byte_a_kalman_and_iou_tracker(seed):
     assert text(run_settled(stream, settings)) == text(settled)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_1_with_hidden_tracks_it_is_still_byte_for_byte_the_slow_tracker(seed):
+    rng = np.random.default_rng(seed)
+    stream = wild_stream(rng, n_people=9, n_frames=60, irregular=seed % 2 == 0, chaos=1.2)
+    settings = {
+        **PLAIN,
+        "occlusion.enabled": True,
+        "occlusion.min_cover": float(rng.choice([0.05, 0.3])),
+        "occlusion.max_overlap": float(rng.choice([0.3, 0.7])),
+        "occlusion.max_s": float(rng.choice([0.3, 2.0])),
+        "occlusion.max_std": float(rng.choice([0.2, 10.0])),
+        "occlusion.max_jitter": float(rng.choice([0.05, 10.0])),
+        "occlusion.min_hits": int(rng.integers(1, 8)),
+        "lifecycle.coast_s": float(rng.choice([0.4, 1.0])),
+    }
+    at_once, settled = plain_outputs(stream, config_of(settings))
+    outputs = run(stream, settings)
+    assert any(tracks.occluded.any() for tracks in outputs)
+    assert text(outputs) == text(at_once)
+    assert [tracks.occluded.tolist() for tracks in outputs] == [tracks.occluded.tolist() for tracks in at_once]
+    assert text(run_settled(stream, settings)) == text(settled)
+    without = {**settings, "occlusion.enabled": False}
+    assert text(run(stream, without)) == text(plain_outputs(stream, config_of(without))[0]) != text(outputs)
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_1_on_generated_scenes_with_crossings_and_a_wall(seed):
+@pytest.mark.parametrize("occlusion", [False, True])
+def test_1_on_generated_scenes_with_crossings_and_a_wall(seed, occlusion):
     stream = scene_stream(make_scene(seed, n_people=10, n_frames=80))
-    at_once, settled = plain_outputs(stream, config_of(PLAIN))
-    assert text(run(stream, PLAIN)) == text(at_once)
-    assert text(run_settled(stream, PLAIN)) == text(settled)
+    settings = {**PLAIN, "occlusion.enabled": occlusion}
+    at_once, settled = plain_outputs(stream, config_of(settings))
+    assert text(run(stream, settings)) == text(at_once)
+    assert text(run_settled(stream, settings)) == text(settled)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -267,6 +299,8 @@ def test_4_the_order_of_detections_does_not_matter(seed):
 def test_4_det_index_is_the_row_of_the_callers_detection(seed):
     stream = wild_stream(np.random.default_rng(seed))
     for t, tracks in enumerate(run(stream)):
+        assert (tracks.det_index[tracks.occluded] == -1).all()
+        tracks = tracks[~tracks.occluded]
         assert len(set(tracks.det_index)) == len(tracks)
         for row in tracks:
             detected = stream.detections[t]
@@ -323,7 +357,7 @@ def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
         assert (engine.gallery.counts(engine.bank.slot) <= 5).all()
         for slot in engine.bank.slot:
             np.testing.assert_allclose(np.linalg.norm(engine.gallery.entries(int(slot)), axis=1), 1, atol=1e-6)
-        assert len(tracks) <= len(seen)
+        assert np.count_nonzero(~tracks.occluded) <= len(seen)
     assert n_written > 50
     assert n_left > 50
 
@@ -455,12 +489,15 @@ def painted_streams(seed: int):
     return stream, Painter(stream)
 
 
-@pytest.mark.parametrize("nms_iou", [0.2, 0.7])
+@pytest.mark.parametrize("max_overlap", [0.2, 0.5])
 @pytest.mark.parametrize("seed", range(4))
-def test_6_laws_of_proposals_on_wild_streams(seed, nms_iou):
+def test_6_laws_of_proposals_on_wild_streams(seed, max_overlap):
     stream, painter = painted_streams(seed)
-    budget = 40
-    settings = {"proposals.max_crops_per_frame": budget, "detection.nms_iou": nms_iou, "proposals.max_overlap": 1.0}
+    budget, max_s = 40, 0.5
+    settings = {
+        "proposals.max_crops_per_frame": budget, "proposals.max_overlap": max_overlap, "proposals.max_s": max_s,
+        "occlusion.enabled": False, "detection.strong_score": 0.5,
+    }  # fmt: skip
     engine = Engine(config_of(settings, association__reassociate=False), painter)
     seen_s: dict[int, float] = {}
     n_proposed = 0
@@ -477,10 +514,10 @@ def test_6_laws_of_proposals_on_wild_streams(seed, nms_iou):
         kept = [row for row in engine._selected(seen)[1] if seen.scores[row] >= 0.5 or row in tracks.det_index]
         for row in tracks[tracks.proposed]:
             n_proposed += 1
-            assert stream.times[t] - seen_s[row.id] <= 0.5 + 1e-6
-            assert all(iou_of(row.xyxy, seen.boxes[k]) <= nms_iou for k in kept)
+            assert stream.times[t] - seen_s[row.id] <= max_s + 1e-6
+            assert all(iou_of(row.xyxy, seen.boxes[k]) <= max_overlap for k in kept)
             assert all(
-                iou_of(row.xyxy, other.xyxy) <= nms_iou for other in tracks[tracks.proposed] if other.id != row.id
+                iou_of(row.xyxy, other.xyxy) <= max_overlap for other in tracks[tracks.proposed] if other.id != row.id
             )
         seen_s.update({int(who): stream.times[t] for who in tracks.id[~tracks.proposed]})
     assert n_proposed > 10

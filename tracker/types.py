@@ -79,7 +79,7 @@ class TrackRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """Tracks of one frame: confirmed identities that were detected or proposed in it. Sorted by identity.
+    """Tracks of one frame: confirmed identities that were detected, proposed or hidden in it. Sorted by identity.
 
     `len(tracks)`, iteration (as `TrackRow`), `tracks[mask]`, and `np.asarray(tracks)` work; the last gives (M, 8)
     float64 with the columns x1, y1, x2, y2, id, score, class, det_index.
@@ -87,7 +87,7 @@ class Tracks:
 
     xyxy: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))  # (M, 4) pixels of the source frame
     id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) >= 1, unique, never reused
-    score: FloatArray = field(default_factory=lambda: np.zeros(0))  # (M,) of the detection; of a proposal: its belief
+    score: FloatArray = field(default_factory=lambda: np.zeros(0))  # (M,) of the detection; proposal: its belief; hidden: the last
     class_id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,)
     det_index: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) row given to update(), or -1
     source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # (M,) values of `Source`
@@ -128,6 +128,11 @@ class Tracks:
     def proposed(self) -> BoolArray:
         """(M,) True where the detector missed the person and the tracklet's prior found them."""
         return np.equal(self.source, Source.PROPOSED)
+
+    @property
+    def occluded(self) -> BoolArray:
+        """(M,) True where somebody hides the person and the box is what the filter predicts."""
+        return np.equal(self.source, Source.OCCLUDED)
 
 
 @dataclass(frozen=True, slots=True)

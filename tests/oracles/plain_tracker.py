@@ -1,10 +1,19 @@
 """A Kalman + IoU tracker with one object a track, loops and textbook matrices: what the engine is without the metric.
 
+Filter: a box not detected in the frame before keeps its size; the variance of a measurement is `score_noise` times
+1 - score, at least `least_noise`, or the same for all where `score_noise` is 0.
+
 Rules: predict all; keep detections of at least `weak_score` after greedy non-maximum suppression; strong detections
 go to confirmed tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first, what they leave to
 tentative ones in the same way; weak ones to confirmed tracks left over (IoU >= min_iou_weak); a strong detection left
 over begins a tentative track; `confirm_hits` detections in a row confirm it and give it the next identity, oldest
 track first; a miss ends a tentative track at once and a confirmed one after `coast_s`.
+
+Hidden (`occlusion.enabled`): a confirmed track missed in the frame before is behind the nearer (lower feet) confirmed
+one, seen in the frame before, that covers most of it, if that is `min_cover`; it may not have a strong detection that
+overlaps this one more. A confirmed track that nothing matched is put out as predicted where a nearer confirmed one that
+was found covers `min_cover` of it, none overlaps it more than `max_overlap`, and it was seen `max_s` ago at most,
+`min_hits` times at least, in heights of a spread of `max_jitter` at most, and its place is known to `max_std` heights.
 """
 
 from __future__ import annotations
@@ -14,6 +23,7 @@ from filterpy.kalman import KalmanFilter
 from scipy.optimize import linear_sum_assignment
 
 from tracker.config import MotionConfig, TrackerConfig
+from tracker.tracks.occlusion import HEIGHT_MEMORY
 from tracker.types import Tracks
 
 SLACK_S = 5e-7
@@ -27,6 +37,23 @@ def iou_of(a, b) -> float:
         return 0.0
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
     return width * height / union
+
+
+def hidden_share(box, front) -> float:
+    """Share of a box that another hides: none unless the other's feet are lower, for then it is farther away."""
+    width = min(box[2], front[2]) - max(box[0], front[0])
+    height = min(box[3], front[3]) - max(box[1], front[1])
+    if front[3] <= box[3] or width <= 0 or height <= 0:
+        return 0.0
+    return width * height / ((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def spread_of(values, memory: float = HEIGHT_MEMORY) -> tuple[float, float]:
+    """Weighted mean and variance of all values so far: each weighs 1 - memory of the next, the first all the rest."""
+    n = len(values)
+    weights = [(1 - memory) ** (n - 1)] + [memory * (1 - memory) ** (n - 1 - k) for k in range(1, n)]
+    mean = sum(w * v for w, v in zip(weights, values, strict=True))
+    return mean, sum(w * (v - mean) ** 2 for w, v in zip(weights, values, strict=True))
 
 
 def nms_rows(boxes, scores, max_iou: float) -> list[int]:
@@ -59,7 +86,9 @@ def textbook_filter(z, config: MotionConfig) -> KalmanFilter:
     return kf
 
 
-def textbook_predict(kf: KalmanFilter, dt_s: float, config: MotionConfig) -> None:
+def textbook_predict(kf: KalmanFilter, dt_s: float, config: MotionConfig, unseen: bool = False) -> None:
+    if unseen:
+        kf.x[6:8] = 0.0
     x = kf.x[:, 0]
     for row, least in ((2, 0.05), (3, 1.0)):
         if x[row] + dt_s * x[row + 4] < least:
@@ -79,11 +108,21 @@ def textbook_update(kf: KalmanFilter, z, config: MotionConfig, noise_factor: flo
     kf.update(np.asarray(z)[:, None], R=np.diag(np.square(std)) * noise_factor)
 
 
+def textbook_noise(score: float, config: MotionConfig) -> float:
+    """What the variance of a detection's measurement is multiplied with."""
+    if config.score_noise == 0:
+        return 1.0
+    factor = config.score_noise * (1 - score)
+    return factor if factor > config.least_noise else config.least_noise
+
+
 class _Track:
     def __init__(self, box, score, time_s, config):
         self.id = 0
         self.hits = 1
         self.seen_s = time_s
+        self.seen = True  # in the last frame
+        self.log_heights = [np.log(box[3] - box[1])]
         self.score = score
         self.filter = textbook_filter(measurement(box), config.motion)
         self.waiting = []  # (frame index, box, score) of its tentative frames
@@ -97,7 +136,7 @@ class _Track:
 
 class PlainTracker:
     """One object a track. `step` gives what is known at once; `late` holds (frame index, id, box, score) rows of
-    earlier frames that the last step made known."""
+    earlier frames that the last step made known, `hidden` the identities that it put out as predicted."""
 
     def __init__(self, config: TrackerConfig):
         self.config = config
@@ -105,6 +144,7 @@ class PlainTracker:
         self.now_s: float | None = None
         self.n_ids = 0
         self.late: list[tuple] = []
+        self.hidden: list[int] = []
 
     def step(self, index: int, time_s: float, boxes, scores) -> Tracks:
         detection, life = self.config.detection, self.config.lifecycle
@@ -112,7 +152,7 @@ class PlainTracker:
         self.now_s = time_s
         self.late = []
         for track in self.tracks:
-            textbook_predict(track.filter, dt_s, self.config.motion)
+            textbook_predict(track.filter, dt_s, self.config.motion, unseen=not track.seen)
 
         usable = [row for row in range(len(boxes)) if scores[row] >= detection.weak_score]
         kept = [usable[k] for k in nms_rows(boxes[usable], scores[usable], detection.nms_iou)]
@@ -121,13 +161,20 @@ class PlainTracker:
 
         active = [t for t in self.tracks if t.id == 0 or time_s - t.seen_s <= life.coast_s + SLACK_S]
         known, unknown = [t for t in active if t.id > 0], [t for t in active if t.id == 0]
-        first = self._pairs(known, strong, boxes, self.config.association.min_iou)
+        stolen = self._stolen(known, strong, boxes)
+        first = self._pairs(known, strong, boxes, self.config.association.min_iou, stolen)
         left = [row for row in strong if all(row != taken for _, taken in first)]
         first += self._pairs(unknown, left, boxes, self.config.association.min_iou)
         rest = [t for t in active if t.id > 0 and all(t is not taken for taken, _ in first)]
         matched = first + self._pairs(rest, weak, boxes, self.config.association.min_iou_weak)
+        hidden = self._hidden(time_s, matched, boxes)
+        for track in self.tracks:
+            track.seen = False
         for track, row in matched:
-            textbook_update(track.filter, measurement(boxes[row]), self.config.motion)
+            noise = textbook_noise(scores[row], self.config.motion)
+            textbook_update(track.filter, measurement(boxes[row]), self.config.motion, noise)
+            track.seen = True
+            track.log_heights.append(np.log(boxes[row][3] - boxes[row][1]))
             track.hits += 1
             track.seen_s = time_s
             track.score = scores[row]
@@ -141,7 +188,9 @@ class PlainTracker:
         taken = {row for _, row in matched}
         born = [_Track(boxes[row], scores[row], time_s, self.config) for row in strong if row not in taken]
         self.tracks += born
-        shown = seen + born
+        hidden = [t for t in hidden if any(t is alive for alive in self.tracks)]
+        self.hidden = sorted(t.id for t in hidden)
+        shown = seen + hidden + born
 
         for track in self.tracks:
             if track.id == 0 and track.hits >= life.confirm_hits:
@@ -152,8 +201,45 @@ class PlainTracker:
                 track.waiting.append((index, track.box, track.score))
         return tracks_of([(t.id, t.box, t.score) for t in shown if t.id > 0])
 
+    def _stolen(self, known, rows, boxes) -> set[tuple[int, int]]:
+        """(number of the track in `known`, row of the detection) pairs that may not be."""
+        config = self.config.occlusion
+        stolen: set[tuple[int, int]] = set()
+        if not config.enabled:
+            return stolen
+        for i, track in enumerate(known):
+            in_front = [(hidden_share(track.box, other.box), other) for other in known if other.seen]
+            if track.seen or not in_front:
+                continue
+            share, occluder = max(in_front, key=lambda pair: pair[0])
+            if share > 0 and share >= config.min_cover:
+                stolen |= {(i, row) for row in rows if iou_of(occluder.box, boxes[row]) > iou_of(track.box, boxes[row])}
+        return stolen
+
+    def _hidden(self, time_s, matched, boxes) -> list[_Track]:
+        config = self.config.occlusion
+        there = [boxes[row] for track, row in matched if track.id > 0]
+        hidden = []
+        for track in self.tracks:
+            if not config.enabled or track.id == 0 or any(track is found for found, _ in matched):
+                continue
+            share = max((hidden_share(track.box, front) for front in there), default=0.0)
+            known_place = np.sqrt(track.filter.P[0, 0]) <= config.max_std * track.filter.x[3, 0]
+            steady = np.sqrt(spread_of(track.log_heights)[1]) <= config.max_jitter
+            if (
+                share > 0
+                and share >= config.min_cover
+                and all(iou_of(track.box, box) <= config.max_overlap for box in there)
+                and time_s - track.seen_s <= config.max_s + SLACK_S
+                and track.hits >= config.min_hits
+                and steady
+                and known_place
+            ):
+                hidden.append(track)
+        return hidden
+
     @staticmethod
-    def _pairs(tracks, rows, boxes, min_iou):
+    def _pairs(tracks, rows, boxes, min_iou, forbidden_pairs=()):
         if not tracks or not rows:
             return []
         forbidden = 1000.0
@@ -161,7 +247,7 @@ class PlainTracker:
         for i, track in enumerate(tracks):
             for j, row in enumerate(rows):
                 overlap = iou_of(track.box, boxes[row])
-                if overlap >= min_iou:
+                if overlap >= min_iou and (i, row) not in forbidden_pairs:
                     cost[i, j] = 1 - overlap
         return [(tracks[i], rows[j]) for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] < 2]
 

@@ -1,4 +1,4 @@
-"""Annotated video: boxes, identities, trails; what the detector saw and what the prior proposed look different."""
+"""Annotated video: boxes, identities, trails; what was seen, proposed and predicted behind somebody look different."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ Point: TypeAlias = tuple[float, float]  # x, y in pixels
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 TRAIL_S = 2.0
+HIDDEN_OPACITY = 0.7  # of the dots around somebody hidden
 GOLDEN_RATIO = 0.6180339887498949
 
 
@@ -126,9 +127,9 @@ class Trails:
 
 def caption(frame: Frame, tracks: Tracks) -> str:
     """The line in the corner."""
-    proposed = int(tracks.proposed.sum())
     people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
-    return f"frame {frame.index + 1}  {people}" + (f", {proposed} proposed" if proposed else "")
+    counts = ((int(tracks.proposed.sum()), "proposed"), (int(tracks.occluded.sum()), "hidden"))
+    return f"frame {frame.index + 1}  {people}" + "".join(f", {n} {what}" for n, what in counts if n)
 
 
 def identity_colour(identity: int) -> Colour:
@@ -145,8 +146,8 @@ def annotate(
 ) -> ImageArray:
     """A copy of the image (H, W, 3) BGR with tracks drawn on it; lines and letters grow with the image.
 
-    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner. `trails` holds foot
-    points per identity, oldest first; they fade towards the past.
+    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; boxes predicted behind
+    somebody are rows of faint dots. `trails` holds foot points per identity, oldest first; they fade towards the past.
     """
     picture = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 360))
@@ -174,11 +175,16 @@ def _draw_box(picture: ImageArray, row: TrackRow, thickness: int) -> None:
 
     colour = identity_colour(row.id)
     x1, y1, x2, y2 = _corners(row)
-    if row.source != Source.PROPOSED:
+    sides = (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1)))
+    if row.source == Source.DETECTED:
         cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
         return
+    if row.source == Source.OCCLUDED:
+        for start, end in sides:
+            _draw_dots(picture, start, end, colour, thickness)
+        return
     dash = 5 * thickness
-    for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+    for start, end in sides:
         length = math.dist(start, end)
         for at in np.arange(0.0, length, 2 * dash):
             a, b = at / length, min(1.0, (at + dash) / length)
@@ -188,12 +194,30 @@ def _draw_box(picture: ImageArray, row: TrackRow, thickness: int) -> None:
     cv2.fillConvexPoly(picture, diamond, colour, cv2.LINE_AA)
 
 
+def _draw_dots(picture: ImageArray, start: Point, end: Point, colour: Colour, thickness: int) -> None:
+    """Faint dots from start to just before end. More than a pixel wide, or the codec of a film takes them away."""
+    import cv2
+
+    length = math.dist(start, end)
+    for at in np.arange(0.0, length, 5 * thickness):
+        place = _between(start, end, at / length)
+        corner = place[0] + thickness, place[1] + thickness
+        cv2.rectangle(picture, place, corner, _mixed(picture, place, colour, HIDDEN_OPACITY), cv2.FILLED)
+
+
+def _mixed(picture: ImageArray, place: tuple[int, int], colour: Colour, share: float) -> tuple[float, ...]:
+    """This share of the colour, the rest of the pixel there: fading without a second image."""
+    height, width = picture.shape[:2]
+    under = picture[min(max(place[1], 0), height - 1), min(max(place[0], 0), width - 1)]
+    return tuple(share * over + (1 - share) * float(below) for over, below in zip(colour, under, strict=True))
+
+
 def _between(start: Point, end: Point, share: float) -> tuple[int, int]:
     return round(start[0] + share * (end[0] - start[0])), round(start[1] + share * (end[1] - start[1]))
 
 
 def _draw_trail(picture: ImageArray, points: Sequence[Point], colour: Colour, thickness: int) -> None:
-    """Fading without a second image: each piece mixes its colour with the pixel under its middle."""
+    """Fades towards the past: each piece mixes its colour with the pixel under its middle."""
     import cv2
 
     height, width = picture.shape[:2]
@@ -201,9 +225,7 @@ def _draw_trail(picture: ImageArray, points: Sequence[Point], colour: Colour, th
         middle = _between(start, end, 0.5)
         if not (0 <= middle[0] < width and 0 <= middle[1] < height):
             continue
-        share = number / len(points)
-        under = picture[middle[1], middle[0]]
-        mixed = [share * over + (1 - share) * float(below) for over, below in zip(colour, under, strict=True)]
+        mixed = _mixed(picture, middle, colour, number / len(points))
         cv2.line(picture, _between(start, end, 0), _between(start, end, 1), mixed, thickness, cv2.LINE_AA)
 
 

@@ -15,6 +15,7 @@ class TallySink(ClosedByWith):
         self.n_frames = 0
         self.n_detected = 0
         self.n_proposed = 0
+        self.n_hidden = 0
         self._identities: set[int] = set()
 
     @property
@@ -22,10 +23,11 @@ class TallySink(ClosedByWith):
         return len(self._identities)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
-        proposed = int(tracks.proposed.sum())
+        proposed, hidden = int(tracks.proposed.sum()), int(tracks.occluded.sum())
         self.n_frames += 1
         self.n_proposed += proposed
-        self.n_detected += len(tracks) - proposed
+        self.n_hidden += hidden
+        self.n_detected += len(tracks) - proposed - hidden
         self._identities.update(tracks.id.tolist())
 
     def text(self, wall_s: float, stage_s: Mapping[str, float] | None = None) -> str:
@@ -36,6 +38,7 @@ class TallySink(ClosedByWith):
             n_identities=self.n_identities,
             n_detected=self.n_detected,
             n_proposed=self.n_proposed,
+            n_hidden=self.n_hidden,
             stage_s=stage_s or {},
         )
 
@@ -47,6 +50,7 @@ def summary_text(
     n_identities: int,
     n_detected: int,
     n_proposed: int,
+    n_hidden: int = 0,
     stage_s: Mapping[str, float],
 ) -> str:
     """Counts and a table of stages (name -> seconds in all), as text without a line end.
@@ -54,11 +58,12 @@ def summary_text(
     Shares are of the wall time. Stages that run beside the others (decoding ahead) can bring the sum above 100 %.
     """
     fps = n_frames / wall_s if wall_s > 0 else 0.0
+    origins = f"{n_detected} detected, {n_proposed} proposed" + (f", {n_hidden} behind somebody" if n_hidden else "")
     facts = [
         ("frames", f"{n_frames}"),
         ("time", f"{wall_s:.2f} s ({fps:.1f} fps)"),
         ("identities", f"{n_identities}"),
-        ("boxes", f"{n_detected + n_proposed} ({n_detected} detected, {n_proposed} proposed)"),
+        ("boxes", f"{n_detected + n_proposed + n_hidden} ({origins})"),
     ]
     lines = [f"{name:<11} {value}" for name, value in facts]
     if not stage_s:
