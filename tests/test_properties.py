@@ -68,16 +68,16 @@ def test_1_all_uses_off_is_byte_for_byte_a_kalman_and_iou_tracker(seed):
 @pytest.mark.parametrize("seed", range(8))
 def test_1_with_hidden_tracks_it_is_still_byte_for_byte_the_slow_tracker(seed):
     rng = np.random.default_rng(seed)
-    stream = wild_stream(rng, n_people=9, n_frames=60, irregular=seed % 2 == 0, chaos=1.2)
+    stream = wild_stream(rng, n_people=9, n_frames=100, irregular=seed % 2 == 0, chaos=1.2)
     settings = {
         **PLAIN,
         "occlusion.enabled": True,
         "occlusion.min_cover": float(rng.choice([0.05, 0.3])),
         "occlusion.max_overlap": float(rng.choice([0.3, 0.7])),
         "occlusion.max_s": float(rng.choice([0.3, 2.0])),
-        "occlusion.max_std": float(rng.choice([0.2, 10.0])),
-        "occlusion.max_jitter": float(rng.choice([0.05, 10.0])),
-        "occlusion.min_hits": int(rng.integers(1, 8)),
+        "occlusion.max_std": float(rng.choice([0.35, 10.0])),
+        "occlusion.max_jitter": float(rng.choice([0.2, 10.0])),
+        "occlusion.min_hits": int(rng.integers(1, 5)),
         "lifecycle.coast_s": float(rng.choice([0.4, 1.0])),
     }
     at_once, settled = plain_outputs(stream, config_of(settings))
@@ -485,7 +485,7 @@ def test_6_nothing_is_proposed_for_a_tentative_track():
 
 def painted_streams(seed: int):
     rng = np.random.default_rng(seed)
-    stream = wild_stream(rng, n_people=9, n_frames=70, irregular=False, chaos=1.2)
+    stream = wild_stream(rng, n_people=9, n_frames=100, irregular=False, chaos=1.2)
     return stream, Painter(stream)
 
 
