@@ -1,7 +1,8 @@
 """Settings of every stage: one frozen dataclass each, checked when made, with units in the names.
 
 Where a default comes from stands beside it. `methods 05` is short for the reconstruction of Thoreau & Kottege that the
-README describes; "calibrated" means that the number is read from the re-ID model's own metadata.
+README describes; "calibrated" means that the number is read from the re-ID model's own metadata; "tuned" means that
+the run in docs/tuning.toml chose it, which also scored it on videos left out.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class DetectionConfig:
 
     strong_score: float = 0.5  # ByteTrack's track threshold; starts tracks and fills galleries
     weak_score: float = 0.1  # ByteTrack's low threshold; only keeps known tracks alive
-    nms_iou: float = 0.7  # methods 05 §2.3: 0.5..0.7 on input
+    nms_iou: float = 0.5  # tuned; methods 05 §2.3: 0.5..0.7 on input
 
     def __post_init__(self) -> None:
         _check_range("detection.strong_score", self.strong_score, 0, 1)
@@ -69,7 +70,7 @@ class MotionConfig:
 class AssociationConfig:
     """Costs and gates of the two association rounds, and the uses A and B of the metric."""
 
-    appearance_weight: float = 0.5  # 1 - lambda of methods 05 §2.5.4; 0 is plain Kalman + IoU
+    appearance_weight: float = 0.75  # tuned; 1 - lambda of methods 05 §2.5.4; 0 is plain Kalman + IoU
     min_iou: float = 0.3  # SORT; strong detections
     min_iou_weak: float = 0.5  # ByteTrack's second round
     # Squared Mahalanobis limit of the first round, or None. Overlap gates already; 18.47 (99.9 % of chi-square with 4
@@ -181,7 +182,7 @@ class LifecycleConfig:
     """Birth and death of tracks. Ages are in seconds: a 10 fps webcam must forget like a 30 fps film."""
 
     confirm_hits: int = 3  # Deep SORT's n_init: consecutive detections that confirm a track
-    coast_s: float = 1.0  # a track without a detection is still matched by motion for so long (Deep SORT: 30 frames)
+    coast_s: float = 2.0  # tuned; a track without a detection is matched by motion for so long (Deep SORT: 30 frames)
     lost_s: float = 3.0  # and remembered by appearance for so long (use B); >= coast_s to have an effect
 
     def __post_init__(self) -> None:
