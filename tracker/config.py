@@ -16,6 +16,9 @@ from typing import Any, get_type_hints
 from tracker.errors import ConfigError
 
 
+VERIFIERS = ("appearance", "detector", "both")
+
+
 def _check(ok: bool, name: str, value: object, rule: str) -> None:
     if not ok:
         raise ConfigError(f"{name} must be {rule}, got {value!r}")
@@ -126,6 +129,14 @@ class ProposalConfig:
     """Use C: where the detector failed, the tracklet's prior says where to look again."""
 
     enabled: bool = True
+    # What confirms a proposal: "appearance", the "detector" run on a window around the prediction, or "both". Where no
+    # detector is at hand (replayed detections, `Tracker.update`), "both" means appearance and "detector" nothing.
+    verifier: str = "both"
+    window_scale: float = 1.6  # height of a window over that of the predicted box
+    window_score: float = 0.2  # least score in a window
+    window_iou: float = 0.4  # least IoU with the predicted box
+    window_margin: float = 0.1  # "both": cosine distance by which the person must beat the background control
+    max_windows_per_frame: int = 8  # of one picture, so that the detector runs at most once more
     max_s: float = (
         0.5  # time after the last detection in which a track may live on proposals (methods 05: 10-15 frames)
     )
@@ -141,6 +152,12 @@ class ProposalConfig:
     max_overlap: float = 0.3
 
     def __post_init__(self) -> None:
+        _check(self.verifier in VERIFIERS, "proposals.verifier", self.verifier, f"one of {', '.join(VERIFIERS)}")
+        _check_range("proposals.window_scale", self.window_scale, 1, 10)
+        _check_range("proposals.window_score", self.window_score, 0, 1)
+        _check_range("proposals.window_iou", self.window_iou, 0, 1)
+        _check_range("proposals.window_margin", self.window_margin, 0, 2)
+        _check(self.max_windows_per_frame >= 0, "proposals.max_windows_per_frame", self.max_windows_per_frame, ">= 0")
         _check_range("proposals.max_s", self.max_s, 0, 1e4)
         _check(self.max_crops_per_frame >= 0, "proposals.max_crops_per_frame", self.max_crops_per_frame, ">= 0")
         _check_range("proposals.grid_sigma", self.grid_sigma, 0, 10)
