@@ -49,10 +49,7 @@ def open_pipeline(
     try:
         part = _open_detector(opened, detections, detector, device, classes, threads)
         encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)
-        by_name = detections is None and (detector is None or isinstance(detector, (str, Path)))
-        # An object of the user may know nothing but its own frames; where it takes any picture, it says so.
-        looks = part if by_name or getattr(part, "any_picture", False) else None
-        return Pipeline(opened, part, Engine(config, encoder, thresholds, looks))
+        return Pipeline(opened, part, Engine(config, encoder, thresholds, getattr(part, "second_look", None)))
     except BaseException:
         opened.close()
         raise

@@ -111,7 +111,7 @@ class Engine:
         thresholds: Thresholds | None = None,
         detector: window.WindowDetector | None = None,
     ) -> None:
-        """detector: looks once more at windows of the frame, for use C; None where detections only come in."""
+        """detector: asked again about windows of the frame, for use C; None where detections only come in."""
         self.config = config
         self.attach(encoder, thresholds)
         self.detector = detector
@@ -144,8 +144,8 @@ class Engine:
         """Advance to this frame and return the confirmed tracks that were detected or proposed in it.
 
         Times must grow from frame to frame. `detections.features` may hold embeddings made elsewhere; then no network
-        runs, and appearance proposes nothing. Without them the encoder makes them from the image, and without an image motion
-        decides alone.
+        runs, and appearance confirms no proposal. Without them the encoder makes them from the image, and without an
+        image motion decides alone.
         """
         image = frame.image if self.encoder is not None and detections.features is None else None
         self.backfilled = []
@@ -334,9 +334,9 @@ class Engine:
     ) -> None:
         """Use C: look again where the prior of an unmatched confirmed track says; a verifier decides what it saw."""
         config = self.config.proposals
-        by_window = self.detector is not None and config.verifier != "appearance"
+        by_window = self.detector is not None and frame.image is not None and config.verifier != "appearance"
         by_looks = image is not None and config.verifier != "detector"
-        # "both" without a detector is left with appearance; without appearance nothing agrees with the detector.
+        # "both" without a detector is left with appearance; without appearance nobody agrees with the detector.
         if not config.enabled or not (by_looks or (by_window and config.verifier == "detector")):
             return
         age_s = (self._now_s or 0.0) - bank.seen_s
@@ -351,9 +351,9 @@ class Engine:
         taken, weak = seen.boxes[kept], seen.boxes[~kept]
         if by_window:
             places, belief = self._seen_again(bank, tracks, age_s, taken, frame)
-            if by_looks and image is not None:
-                agreed = self._recognised(bank, places, image)
-                places, belief = places.take(agreed), belief[agreed]
+            if image is not None and by_looks:
+                same = self._recognised(bank, places, image)
+                places, belief = places.take(same), belief[same]
         else:
             assert image is not None
             places, belief = self._found_by_looks(bank, tracks, age_s, taken, weak, image)
@@ -381,9 +381,14 @@ class Engine:
             return places, np.zeros(0)
 
         controls, inside = prior.background(bx.cxcyah_to_xyxy(bank.mean[tracks, :4]), width, height)
-        dist, control = self._dist_and_control(bank, places, controls, tracks, inside, image)
+        embedded = self._embed(image, np.concatenate([places.boxes, controls.reshape(-1, 4)]))
+        of_track = np.concatenate([places.track, np.repeat(tracks, prior.N_CONTROLS)])
+        dist = self.gallery.dist_pairs(bank.slot[of_track], embedded)
+        dist, control_dist = dist[: len(places)], dist[len(places) :].reshape(inside.shape)
+
         best = verify.best_candidates(places.track, places.log_prior, dist, self.thresholds.sigma)  # one a track
         tau = config.accept_scale * self.thresholds.same
+        control = verify.mean_control(np.where(inside, control_dist, np.nan))
         best = best[verify.accepted(dist[best], control, tau, config)]
         return places.take(best), 1.0 - dist[best] / self.thresholds.diff
 
@@ -397,8 +402,7 @@ class Engine:
         here = prior.Candidates(tracks, predicted, np.zeros(len(tracks)))
         large = bx.valid(predicted) & (predicted[:, 3] - predicted[:, 1] >= window.MIN_BOX_PX)
         tracks = tracks[large & prior.plausible(here, taken, frame.width, frame.height, config)]
-        cost = np.ones(len(tracks), np.int64)
-        tracks = tracks[verify.within_budget(cost, age_s[tracks], min(config.max_windows_per_frame, window.MAX_WINDOWS))]
+        tracks = tracks[verify.within_budget(np.ones_like(tracks), age_s[tracks], window.MAX_WINDOWS)]
         if len(tracks) == 0:
             return prior.Candidates.none(), np.zeros(0)
         variance = kalman.innovation_variance(bank.mean[tracks], bank.cov[tracks], self.config.motion)
@@ -409,24 +413,11 @@ class Engine:
         return places.take(best), scores[best]
 
     def _recognised(self, bank: TrackBank, places: prior.Candidates, image: ImageArray) -> BoolArray:
-        """(C,) places that the detector found and that appearance confirms: a wider limit than where it is alone."""
-        config = self.config.proposals
+        """(C,) places that look like their tracks. That somebody stands there is known; it remains to tell who."""
         if len(places) == 0:
             return np.zeros(0, bool)
-        controls, inside = prior.background(places.boxes, image.shape[1], image.shape[0])
-        dist, control = self._dist_and_control(bank, places, controls, places.track, inside, image)
-        return verify.agreed(dist, control, self.thresholds.same, config)
-
-    def _dist_and_control(
-        self, bank: TrackBank, places: prior.Candidates, controls: FloatArray, tracks: IntArray, inside: BoolArray,
-        image: ImageArray,
-    ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
-        """Distances of the places to their tracks (C,), and mean distances of the controls (n, 4, 4) to `tracks` (n,)."""
-        embedded = self._embed(image, np.concatenate([places.boxes, controls.reshape(-1, 4)]))
-        of_track = np.concatenate([places.track, np.repeat(tracks, prior.N_CONTROLS)])
-        dist = self.gallery.dist_pairs(bank.slot[of_track], embedded)
-        dist, control_dist = dist[: len(places)], dist[len(places) :].reshape(inside.shape)
-        return dist, verify.mean_control(np.where(inside, control_dist, np.nan))
+        dist = self.gallery.dist_pairs(bank.slot[places.track], self._embed(image, places.boxes))
+        return np.asarray(dist < self.thresholds.same)
 
     def _apart(self, bank: TrackBank, boxes: FloatArray, taken: FloatArray) -> BoolArray:
         """(n,) proposals whose updated box covers no detection and no surer proposal: a detection always wins."""

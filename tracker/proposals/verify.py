@@ -50,12 +50,3 @@ def accepted(dist: FloatArray, control: FloatArray, tau: float, config: Proposal
     shows that appearance tells the person from the scene, and the proposal is refused.
     """
     return np.isfinite(control) & (dist < tau) & (dist + config.background_margin <= control)
-
-
-def agreed(dist: FloatArray, control: FloatArray, tau: float, config: ProposalConfig) -> BoolArray:
-    """(n,) places found by the detector in which appearance sees the person, rather than the scene.
-
-    Somebody certainly stands there, so the limits are wider than where appearance decides alone: what remains to be
-    told is who.
-    """
-    return np.isfinite(control) & (dist < tau) & (dist + config.window_margin <= control)

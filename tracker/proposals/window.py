@@ -22,12 +22,14 @@ from tracker.types import Detections, FloatArray, Frame, ImageArray, IntArray
 _GRIDS = ((2, 1), (4, 2))
 MAX_WINDOWS = _GRIDS[-1][0] * _GRIDS[-1][1]
 PICTURE_PX = 416  # side of the square picture
+SCALE = 1.6  # height of a window over that of the predicted box; with 1.3 the detector reports parts of people whole
+MIN_IOU = 0.4  # with the predicted box; less is somebody else in the window
 _GREY = 114  # what lies outside the frame; as the networks' own padding
 MIN_BOX_PX = 12.0  # height of a box below which enlarging shows nothing
 
 
 class WindowDetector(Protocol):
-    """A detector that looks at any picture, unlike a replayed file."""
+    """A detector that takes any picture, unlike a replayed file."""
 
     def detect(self, frame: Frame) -> Detections: ...
 
@@ -47,9 +49,9 @@ class Mosaic:
         return (boxes - np.tile(cells[:, :2], 2)) * np.tile(scale, 2) + np.tile(windows[:, :2], 2)
 
 
-def around(boxes: FloatArray, scale: float) -> IntArray:
-    """(n, 4) -> (n, 4) windows in whole pixels, twice as high as wide, `scale` times as high as the box or wider."""
-    size = np.maximum(boxes[:, 3] - boxes[:, 1], 2 * (boxes[:, 2] - boxes[:, 0])) * scale
+def around(boxes: FloatArray) -> IntArray:
+    """(n, 4) -> (n, 4) windows in whole pixels, twice as high as wide, SCALE times as high as the box, or more."""
+    size = np.maximum(boxes[:, 3] - boxes[:, 1], 2 * (boxes[:, 2] - boxes[:, 0])) * SCALE
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = np.stack([size / 4, size / 2], axis=1)
     low = np.floor(centre - half)
@@ -63,7 +65,7 @@ def mosaic(image: ImageArray, windows: IntArray, side: int = PICTURE_PX) -> Mosa
     picture = np.full((side, side, 3), _GREY, np.uint8)
     at = np.arange(len(windows))
     low = np.stack([at % columns * width, at // columns * height], axis=1)
-    cells = np.concatenate([low, low + [width, height]], axis=1)
+    cells = np.concatenate([low, low + np.array([width, height])], axis=1)
     limit = np.array([image.shape[1], image.shape[0]] * 2)
     for window, cell in zip(windows, cells, strict=True):
         inside = np.clip(window, 0, limit)
@@ -80,8 +82,11 @@ def mosaic(image: ImageArray, windows: IntArray, side: int = PICTURE_PX) -> Mosa
 def cell_of(boxes: FloatArray, cells: IntArray) -> IntArray:
     """(M,) the cell in which each box has its centre, -1 none."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = (centre[:, None] >= cells[None, :, :2]).all(axis=2) & (centre[:, None] < cells[None, :, 2:]).all(axis=2)
-    return np.where(inside.any(axis=1), inside.argmax(axis=1) if len(cells) else -1, -1).astype(np.int64)
+    inside = np.all((centre[:, None] >= cells[None, :, :2]) & (centre[:, None] < cells[None, :, 2:]), axis=2)  # (M, n)
+    found = np.full(len(boxes), -1, np.int64)
+    box, cell = np.nonzero(inside)  # cells lie apart: no box is in two
+    found[box] = cell
+    return found
 
 
 def look(
@@ -99,14 +104,14 @@ def look(
     """
     assert frame.image is not None
     predicted = bx.cxcyah_to_xyxy(mean[:, :4])
-    tiled = mosaic(frame.image, around(predicted, config.window_scale))
+    tiled = mosaic(frame.image, around(predicted))
     side = tiled.image.shape[0]
     found = detector.detect(Frame(frame.index, frame.time_s, tiled.image, side, side))
     cell = cell_of(found.boxes, tiled.cells)
     usable = np.flatnonzero((cell >= 0) & (found.scores >= config.window_score) & bx.valid(found.boxes))
     cell = cell[usable]
     boxes = tiled.to_frame(found.boxes[usable], cell)
-    near = bx.iou(predicted, boxes)[cell, np.arange(len(cell))] >= config.window_iou
+    near = bx.iou(predicted, boxes)[cell, np.arange(len(cell))] >= MIN_IOU
     boxes, cell = boxes[near], cell[near]
     log_prior = -0.5 * ((bx.xyxy_to_cxcyah(boxes) - mean[cell, :4]) ** 2 / variance[cell]).sum(axis=1)
     return Candidates(tracks[cell], boxes, log_prior), found.scores[usable[near]]
