@@ -7,6 +7,8 @@ import pytest
 from make_synthetic_mot import make_scene, write_sequence
 from tracker import onnx_session
 from tracker.assembly import load_encoder, open_pipeline
+from tracker.detector.onnx import OnnxDetector
+from tracker.types import Detections
 
 
 @pytest.mark.parametrize("threads", [None, 1, 2])
@@ -29,3 +31,34 @@ def test_every_network_gets_its_threads(tmp_path, monkeypatch, threads):
     load_encoder("default", "cpu", threads)
     open_pipeline(tmp_path / "one", detector="some.onnx", device="cpu", threads=threads).close()
     assert asked == [threads] * 3
+
+
+class Mine:
+    """A user's detector; one with `second_look` may be asked about windows."""
+
+    name = "mine"
+
+    def __init__(self, **more):
+        vars(self).update(more)
+
+    def detect(self, frame):
+        return Detections.empty()
+
+
+def test_who_is_asked_about_windows(tmp_path, monkeypatch):
+    """The detector that says so: a network does, OpenCV's and a file of detections do not."""
+    folder = tmp_path / "one"
+    write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), folder)
+
+    def asked(**words):
+        pipeline = open_pipeline(folder, device="cpu", **words)
+        pipeline.close()
+        return pipeline._engine.detector
+
+    other = Mine()
+    assert asked(detector=Mine(second_look=other)) is other
+    assert asked(detector=Mine()) is None
+    assert asked(detections="public") is None
+    assert asked() is None
+    monkeypatch.setattr("tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: None)
+    assert isinstance(asked(detector="some.onnx"), OnnxDetector)

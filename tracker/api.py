@@ -146,7 +146,9 @@ def track_video(
 
     source: a video file, a folder or glob of images, a MOT sequence folder, a webcam number, or an address.
     detections: a MOT detection file to replay ("public": the det/det.txt of a MOT sequence); detector: an ONNX file
-    or an object with `detect(frame)`; with neither, the built-in person detector. Raises TrackletError, in one line.
+    or an object with `detect(frame)`; with neither, the built-in person detector. An object with an attribute
+    `second_look` (see `detector.base.Detector`) is asked again about people it missed. Raises TrackletError, in one
+    line.
     """
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid, config=config, device=device, fps=fps,

@@ -49,7 +49,7 @@ def open_pipeline(
     try:
         part = _open_detector(opened, detections, detector, device, classes, threads)
         encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)
-        return Pipeline(opened, part, Engine(config, encoder, thresholds))
+        return Pipeline(opened, part, Engine(config, encoder, thresholds, getattr(part, "second_look", None)))
     except BaseException:
         opened.close()
         raise

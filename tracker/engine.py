@@ -25,7 +25,7 @@ from tracker.association.assignment import assign
 from tracker.config import TrackerConfig
 from tracker.motion import kalman
 from tracker.motion.camera import CameraMotion
-from tracker.proposals import prior, verify
+from tracker.proposals import prior, verify, window
 from tracker.tracks import lifecycle, occlusion
 from tracker.tracks.bank import TrackBank
 from tracker.types import (
@@ -105,10 +105,16 @@ class Engine:
     """Tracks of one stream. Deterministic; the output of a frame never depends on later frames."""
 
     def __init__(
-        self, config: TrackerConfig, encoder: Encoder | None = None, thresholds: Thresholds | None = None
+        self,
+        config: TrackerConfig,
+        encoder: Encoder | None = None,
+        thresholds: Thresholds | None = None,
+        detector: window.WindowDetector | None = None,
     ) -> None:
+        """detector: asked again about windows of the frame, for use C; None where detections only come in."""
         self.config = config
         self.attach(encoder, thresholds)
+        self.detector = detector
         self.bank = TrackBank.empty()
         self.gallery = Gallery(config.appearance.gallery_size)
         self.camera = CameraMotion()
@@ -138,8 +144,8 @@ class Engine:
         """Advance to this frame and return the confirmed tracks that were detected or proposed in it.
 
         Times must grow from frame to frame. `detections.features` may hold embeddings made elsewhere; then no network
-        runs, and nothing is proposed. Without them the encoder makes them from the image, and without an image motion
-        decides alone.
+        runs, and appearance confirms no proposal. Without them the encoder makes them from the image, and without an
+        image motion decides alone.
         """
         image = frame.image if self.encoder is not None and detections.features is None else None
         self.backfilled = []
@@ -155,7 +161,7 @@ class Engine:
         with self._timed("re-associate"):
             self._reassociate(bank, seen, links, image)  # use B
         with self._timed("propose"):
-            self._propose(bank, seen, links, image)  # use C
+            self._propose(bank, seen, links, frame, image)  # use C
         with self._timed("hold"):
             self._hold(bank, seen, links)
         self._detected = seen.boxes
@@ -323,29 +329,56 @@ class Engine:
 
     # -------------------------------------------------------------------------------------------------- proposals
 
-    def _propose(self, bank: TrackBank, seen: Detections, links: _Links, image: ImageArray | None) -> None:
-        """Use C: look again where the prior of an unmatched confirmed track says, and let appearance decide."""
+    def _propose(
+        self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame, image: ImageArray | None
+    ) -> None:
+        """Use C: look again where the prior of an unmatched confirmed track says; a verifier decides what it saw."""
         config = self.config.proposals
-        if not config.enabled or image is None:
+        by_window = self.detector is not None and frame.image is not None and config.verifier != "appearance"
+        by_looks = image is not None and config.verifier != "detector"
+        # "both" without a detector is left with appearance; without appearance nobody agrees with the detector.
+        if not config.enabled or not (by_looks or (by_window and config.verifier == "detector")):
             return
-        height, width = image.shape[:2]
         age_s = (self._now_s or 0.0) - bank.seen_s
         asked = bank.confirmed & (links.detection < 0) & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
-        tracks = np.flatnonzero(asked & (self.gallery.counts(bank.slot) >= self.config.association.min_gallery))
+        if by_looks:
+            asked &= self.gallery.counts(bank.slot) >= self.config.association.min_gallery
+        tracks = np.flatnonzero(asked)
         if len(tracks) == 0:
             return
         kept = self._strong(seen)
         kept[links.detection[links.detection >= 0]] = True
-        taken = seen.boxes[kept]
+        taken, weak = seen.boxes[kept], seen.boxes[~kept]
+        if by_window:
+            places, belief = self._seen_again(bank, tracks, age_s, taken, frame)
+            if image is not None and by_looks:
+                same = self._recognised(bank, places, image)
+                places, belief = places.take(same), belief[same]
+        else:
+            assert image is not None
+            places, belief = self._found_by_looks(bank, tracks, age_s, taken, weak, image)
+        best = np.argsort(-belief, kind="stable")  # of two proposals in one place the surer stays
+        best = best[self._apart(bank.keep(places.track[best]), places.boxes[best], taken)]
+        rows = places.track[best]
+        links.proposed[rows] = True
+        links.measured[rows] = places.boxes[best]
+        links.belief[rows] = np.clip(belief[best], 0.0, 1.0)
+
+    def _found_by_looks(
+        self, bank: TrackBank, tracks: IntArray, age_s: FloatArray, taken: FloatArray, weak: FloatArray,
+        image: ImageArray,
+    ) -> tuple[prior.Candidates, FloatArray]:  # fmt: skip
+        """For each track the place around its prediction that looks most like it, if it looks enough like it."""
+        config, (height, width) = self.config.proposals, image.shape[:2]
         variance = kalman.innovation_variance(bank.mean[tracks], bank.cov[tracks], self.config.motion)
-        places = prior.candidates(tracks, bank.mean[tracks], variance, seen.boxes[~kept], config)
+        places = prior.candidates(tracks, bank.mean[tracks], variance, weak, config)
         places = places.take(prior.plausible(places, taken, width, height, config))
         tracks, count = np.unique(places.track, return_counts=True)
         within = verify.within_budget(count + prior.N_CONTROLS, age_s[tracks], config.max_crops_per_frame)
         tracks = tracks[within]
         places = places.take(np.isin(places.track, tracks))
         if len(places) == 0:
-            return
+            return places, np.zeros(0)
 
         controls, inside = prior.background(bx.cxcyah_to_xyxy(bank.mean[tracks, :4]), width, height)
         embedded = self._embed(image, np.concatenate([places.boxes, controls.reshape(-1, 4)]))
@@ -357,12 +390,34 @@ class Engine:
         tau = config.accept_scale * self.thresholds.same
         control = verify.mean_control(np.where(inside, control_dist, np.nan))
         best = best[verify.accepted(dist[best], control, tau, config)]
-        best = best[np.argsort(dist[best], kind="stable")]  # of two proposals in one place the surer stays
-        best = best[self._apart(bank.keep(places.track[best]), places.boxes[best], taken)]
-        rows = places.track[best]
-        links.proposed[rows] = True
-        links.measured[rows] = places.boxes[best]
-        links.belief[rows] = np.clip(1.0 - dist[best] / self.thresholds.diff, 0.0, 1.0)
+        return places.take(best), 1.0 - dist[best] / self.thresholds.diff
+
+    def _seen_again(
+        self, bank: TrackBank, tracks: IntArray, age_s: FloatArray, taken: FloatArray, frame: Frame
+    ) -> tuple[prior.Candidates, FloatArray]:
+        """For each track what the detector finds best in a window around its prediction, with its score."""
+        assert self.detector is not None
+        config = self.config.proposals
+        predicted = bx.cxcyah_to_xyxy(bank.mean[tracks, :4])
+        here = prior.Candidates(tracks, predicted, np.zeros(len(tracks)))
+        large = bx.valid(predicted) & (predicted[:, 3] - predicted[:, 1] >= window.MIN_BOX_PX)
+        tracks = tracks[large & prior.plausible(here, taken, frame.width, frame.height, config)]
+        tracks = tracks[verify.within_budget(np.ones_like(tracks), age_s[tracks], window.MAX_WINDOWS)]
+        if len(tracks) == 0:
+            return prior.Candidates.none(), np.zeros(0)
+        variance = kalman.innovation_variance(bank.mean[tracks], bank.cov[tracks], self.config.motion)
+        places, scores = window.look(self.detector, frame, tracks, bank.mean[tracks], variance, config)
+        free = prior.plausible(places, taken, frame.width, frame.height, config)
+        places, scores = places.take(free), scores[free]
+        best = window.best(places, scores)
+        return places.take(best), scores[best]
+
+    def _recognised(self, bank: TrackBank, places: prior.Candidates, image: ImageArray) -> BoolArray:
+        """(C,) places that look like their tracks. That somebody stands there is known; it remains to tell who."""
+        if len(places) == 0:
+            return np.zeros(0, bool)
+        dist = self.gallery.dist_pairs(bank.slot[places.track], self._embed(image, places.boxes))
+        return np.asarray(dist < self.thresholds.same)
 
     def _apart(self, bank: TrackBank, boxes: FloatArray, taken: FloatArray) -> BoolArray:
         """(n,) proposals whose updated box covers no detection and no surer proposal: a detection always wins."""

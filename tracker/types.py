@@ -87,7 +87,8 @@ class Tracks:
 
     xyxy: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))  # (M, 4) pixels of the source frame
     id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) >= 1, unique, never reused
-    score: FloatArray = field(default_factory=lambda: np.zeros(0))  # (M,) of the detection; proposal: its belief; hidden: the last
+    # (M,) of the detection; proposed: the verifier's belief; hidden: that of the last detection or proposal
+    score: FloatArray = field(default_factory=lambda: np.zeros(0))
     class_id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,)
     det_index: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) row given to update(), or -1
     source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # (M,) values of `Source`

@@ -15,6 +15,7 @@ from tracker.config import TrackerConfig
 from tracker.detector.public import PublicDetections
 from tracker.eval import ablation, bars, job
 from tracker.eval.cli import main
+from tracker.types import Detections
 
 N_FRAMES = 25
 SCORES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "IDs", "Frag", "FP", "FN")
@@ -130,6 +131,45 @@ def test_a_detector_runs_once_for_all_rows(folder, capsys, few_rows, monkeypatch
     monkeypatch.chdir(folder)
     assert main([*command, "--json", "s.json"]) == 0  # the same boxes from the file
     assert float(study_of(folder)["one", "all"]["HOTA"]) == json.loads((folder / "s.json").read_text())[0]["HOTA"]
+
+
+def test_the_detector_is_still_asked_about_windows(folder, few_rows, monkeypatch):
+    """What it finds in whole frames is replayed, what it finds in windows is not: the rows are the runs of `--set`."""
+    windows = []
+
+    class Detector:
+        """Misses everybody in every sixth frame, and sees somebody in the middle of every window."""
+
+        name = "two looks"
+
+        def detect(self, frame):
+            if frame.image.shape[0] != frame.image.shape[1]:
+                found = PublicDetections(folder / "mot" / "one" / "det" / "det.txt").at(frame.index)
+                return found.take(np.arange(len(found) if frame.index % 6 != 5 else 0))
+            windows.append(frame.index)
+            middle = np.array([[104.0, 208], [312, 208], [52, 104], [156, 104], [260, 104], [364, 104]])
+            boxes = np.tile(middle, 2) + np.array([-32, -65, 32, 65])
+            return Detections(boxes, np.full(len(boxes), 0.8), np.zeros(len(boxes), np.int64))
+
+        @property
+        def second_look(self):
+            return self
+
+    for module in ("tracker.detector.open", "tracker.assembly"):
+        monkeypatch.setattr(f"{module}.open_detector", lambda **_: Detector())
+    command = ["mot/one", "--detector", "some.onnx", "--reid", "none", "--jobs", "1"]
+    command += ["--set", "proposals.verifier=detector"]
+    assert main([*command, "--ablation", "study"]) == 0
+    of_study = sorted(windows)
+    assert int(study_of(folder)["one", "C"]["proposed"]) > 0
+    assert int(study_of(folder)["one", "off"]["proposed"]) == 0
+    windows.clear()
+    for uses in few_rows:
+        assert main([*command, *settings_of(uses), "--overwrite"]) == 0
+        assert (folder / "study" / uses.replace(" ", "") / "one.txt").read_bytes() == (
+            folder / "results" / "one.txt"
+        ).read_bytes()
+    assert sorted(windows) == of_study
 
 
 def test_a_row_that_fails_leaves_the_others(folder, capsys, few_rows, monkeypatch):

@@ -8,7 +8,11 @@ from tracker.types import Detections, Frame
 
 
 class Detector(Protocol):
-    """Finds people in one frame. Deterministic: the same frame gives the same detections."""
+    """Finds people in one frame. Deterministic: the same frame gives the same detections.
+
+    A detector may have one more attribute, `second_look`: a detector, itself or another one, that takes any picture and
+    sees more of a person in an enlarged window than in the whole frame. Use C then asks it about the people missed.
+    """
 
     name: str  # for the summary, such as "HOG" or the model's file name
 

@@ -75,7 +75,7 @@ class Study:
         self.note = LEGEND
         tracking = jobs[0].tracking
         if tracking is not None and tracking.detector is not None:
-            self.note += "; frames per second are without the detector, which ran once for all rows"
+            self.note += "; frames per second are without the detector, which ran once on every frame for all rows"
 
     @property
     def outputs(self) -> list[Path]:
@@ -89,7 +89,13 @@ class Study:
         jobs = []
         for _, at, job in runs:
             assert job.tracking is not None
-            tracking = replace(job.tracking, detector=detectors[at], threads=threads)
+            asked = job.tracking.detector
+            tracking = replace(
+                job.tracking,
+                detector=detectors[at],
+                threads=threads,
+                second_look=asked if isinstance(asked, str) else None,
+            )
             jobs.append(replace(job, tracking=tracking))
 
         def finished(outcomes: Mapping[int, Outcome]) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tracker.config import TrackerConfig
 from tracker.eval import clear_identity, hota
@@ -19,6 +19,9 @@ from tracker.eval.preprocess import prepare
 from tracker.eval.replay import Replay
 from tracker.eval.report import Row
 from tracker.eval.sequences import INFO, TRUTH, info_of, length_of
+
+if TYPE_CHECKING:
+    from tracker.detector.base import Detector
 
 Result = TypeVar("Result")
 
@@ -35,6 +38,7 @@ class Tracking:
     reid: str | None
     device: str
     threads: int | None = None  # of each network; None: all cores
+    second_look: str | None = None  # the detector whose work a `Replay` holds; use C still asks it about windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,6 @@ def evaluate_sequence(job: Job, advanced: Advanced) -> Outcome:
 
 def detect_sequence(job: Job, advanced: Advanced) -> Replay:
     """What the job's detector finds in every frame."""
-    from tracker.detector.open import open_detector
     from tracker.sources.open import open_source
     from tracker.sources.prefetch import Prefetch
 
@@ -143,8 +146,7 @@ def detect_sequence(job: Job, advanced: Advanced) -> Replay:
     with open_source(job.video or job.sequence, fps=_fps(job)) as source:
         if not getattr(source, "has_images", True):
             raise MotFileError("no images to find people in; give detections with --det FILE")
-        model = None if tracking.detector == BUILT_IN else tracking.detector
-        detector = open_detector(model=model, device=tracking.device, threads=tracking.threads)
+        detector = _open_detector(tracking.detector, tracking)
         found = {}
         for frame in Prefetch(source):
             found[frame.index] = detector.detect(frame)
@@ -188,13 +190,17 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
 
     _check_info(job)
     unfinished = job.results.with_name(job.results.name + ".part")
+    detector = None if tracking.detector == BUILT_IN else tracking.detector
+    if isinstance(detector, Replay) and tracking.second_look is not None:
+        asked = _open_detector(tracking.second_look, tracking)
+        detector = detector.with_second_look(getattr(asked, "second_look", None))
     n_proposed, start = 0, perf_counter()
     try:
         with MotTextSink(unfinished, overwrite=True) as sink, closing(
             open_pipeline(
                 job.video or job.sequence,
                 detections=job.sequence / tracking.detections if tracking.detector is None else None,
-                detector=None if tracking.detector == BUILT_IN else tracking.detector,
+                detector=detector,
                 reid=tracking.reid, config=tracking.config, device=tracking.device, fps=_fps(job),
                 threads=tracking.threads,
             )
@@ -208,6 +214,13 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
     finally:
         unfinished.unlink(missing_ok=True)
     return Tracked(pipeline.n_frames, seconds, pipeline.n_crops, n_proposed)
+
+
+def _open_detector(name: str, tracking: Tracking) -> Detector:
+    from tracker.detector.open import open_detector
+
+    model = None if name == BUILT_IN else name
+    return open_detector(model=model, device=tracking.device, threads=tracking.threads)
 
 
 def _check_info(job: Job) -> None:

@@ -10,15 +10,28 @@ import numpy as np
 from tracker.types import Detections, FeatureArray, FloatArray, Frame, ImageArray
 
 
-class Replay:
-    """Detections of every frame, made once: a detector that costs nothing."""
+class _Detector(Protocol):
+    name: str
 
-    def __init__(self, name: str, frames: Mapping[int, Detections]) -> None:
+    def detect(self, frame: Frame) -> Detections: ...
+
+
+class Replay:
+    """Detections of every frame, made once: a detector that costs nothing.
+
+    second_look: whom use C asks about windows of a frame, which nobody can foresee; see `Detector`.
+    """
+
+    def __init__(self, name: str, frames: Mapping[int, Detections], second_look: _Detector | None = None) -> None:
         self.name = name
+        self.second_look = second_look
         self._frames = frames
 
     def detect(self, frame: Frame) -> Detections:
         return self._frames[frame.index]
+
+    def with_second_look(self, second_look: _Detector | None) -> Replay:
+        return Replay(self.name, self._frames, second_look)
 
 
 class KeptFrames:

@@ -34,6 +34,10 @@ class Candidates:
     def take(self, rows: IntArray | BoolArray) -> Candidates:
         return Candidates(self.track[rows], self.boxes[rows], self.log_prior[rows])
 
+    @staticmethod
+    def none() -> Candidates:
+        return Candidates(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))
+
 
 def candidates(
     tracks: IntArray, mean: FloatArray, variance: FloatArray, weak: FloatArray, config: ProposalConfig
