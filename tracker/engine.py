@@ -24,10 +24,11 @@ from tracker.association import costs
 from tracker.association.assignment import assign
 from tracker.config import TrackerConfig
 from tracker.motion import kalman
-from tracker.motion.camera import CameraMotion
+from tracker.motion.camera import CameraMotion, still
 from tracker.proposals import prior, verify, window
 from tracker.tracks import lifecycle, occlusion
 from tracker.tracks.bank import TrackBank
+from tracker.tracks.scenery import Scenery
 from tracker.types import (
     BoolArray,
     Detections,
@@ -118,6 +119,7 @@ class Engine:
         self.bank = TrackBank.empty()
         self.gallery = Gallery(config.appearance.gallery_size)
         self.camera = CameraMotion()
+        self.scenery = Scenery(config.occlusion)
         self.backfilled: list[FrameTracks] = []  # earlier frames of the tracks confirmed by the last step
         self.stage_s: dict[str, float] = {}  # seconds spent in each stage so far
         self.n_crops = 0
@@ -163,7 +165,7 @@ class Engine:
         with self._timed("propose"):
             self._propose(bank, seen, links, frame, image)  # use C
         with self._timed("hold"):
-            self._hold(bank, seen, links)
+            self._hold(bank, seen, links, frame)
         self._detected = seen.boxes
         with self._timed("update"):
             return self._updated(bank, seen, rows, links, frame)
@@ -201,6 +203,8 @@ class Engine:
             return bank
         tracked = bx.cxcyah_to_xyxy(self.bank.mean[:, :4])  # where people were in the frame before
         motion = self.camera.step(image, np.concatenate([tracked, self._detected]))
+        if not np.array_equal(motion, still()):
+            self.scenery.forget()  # it knew another view
         mean, cov = kalman.moved_by_camera(bank.mean, bank.cov, motion)
         return bank.with_(mean=mean, cov=cov, seen_xy=bank.seen_xy @ motion[:, :2].T + motion[:, 2])
 
@@ -433,17 +437,25 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------- occlusion
 
-    def _hold(self, bank: TrackBank, seen: Detections, links: _Links) -> None:
-        """Confirmed tracks that are hidden, and by whom: their predictions stand for them while they can be trusted."""
-        config = self.config.occlusion
+    def _hold(self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame) -> None:
+        """Confirmed tracks that are hidden, and by what: their predictions stand for them while they can be trusted."""
+        config, now_s = self.config.occlusion, frame.time_s
         if not config.enabled:
             return
         found = links.detection >= 0
-        there = np.concatenate([seen.boxes[links.detection[found & bank.confirmed]], links.measured[links.proposed]])
+        rows = np.flatnonzero(found & bank.confirmed)
+        boxes = seen.boxes[links.detection[rows]]
+        there = np.concatenate([boxes, links.measured[links.proposed]])
         predicted = bx.cxcyah_to_xyxy(bank.mean[:, :4])
-        age_s = (self._now_s or 0.0) - bank.seen_s
-        asked = bank.confirmed & ~found & ~links.proposed & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
-        hidden = occlusion.covered(predicted, there) >= config.min_cover
+        missed = bank.confirmed & ~found & ~links.proposed
+        asked = missed & (now_s - bank.seen_s <= config.max_s + lifecycle.TIME_SLACK_S)
+        covered = occlusion.covered(predicted, there) >= config.min_cover
+        hidden = covered
+        if config.scenery:
+            self.scenery.fit(frame.width, frame.height)
+            hidden = covered | self.scenery.hides(predicted)
+            self.scenery.learn(bank.keep(rows), boxes, now_s, self._step_s)
+            self.scenery.miss(bank.key[missed], covered[missed], now_s, self._step_s)
         # Nearly the place of somebody who was found: the same person, now under another identity.
         twin = bx.iou(predicted, there).max(axis=1, initial=0.0) > config.max_overlap
         links.held[:] = asked & hidden & ~twin & occlusion.trusted(bank, config)
