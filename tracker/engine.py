@@ -24,7 +24,7 @@ from tracker.association import costs
 from tracker.association.assignment import assign
 from tracker.config import TrackerConfig
 from tracker.motion import kalman
-from tracker.motion.camera import CameraMotion, still
+from tracker.motion.camera import CameraMotion, SharedMotion, still
 from tracker.proposals import prior, verify, window
 from tracker.tracks import lifecycle, occlusion
 from tracker.tracks.bank import TrackBank
@@ -119,6 +119,7 @@ class Engine:
         self.bank = TrackBank.empty()
         self.gallery = Gallery(config.appearance.gallery_size)
         self.camera = CameraMotion()
+        self.shared_motion = SharedMotion()
         self.scenery = Scenery(config.occlusion)
         self.backfilled: list[FrameTracks] = []  # earlier frames of the tracks confirmed by the last step
         self.stage_s: dict[str, float] = {}  # seconds spent in each stage so far
@@ -155,7 +156,7 @@ class Engine:
             bank = self._predicted(frame.time_s)
             seen, rows = self._selected(detections)
         with self._timed("camera"):
-            bank = self._steadied(bank, frame.image)
+            bank = self._steadied(bank, seen, frame.image)
         with self._timed("embed"):
             seen = self._embedded(image, seen)
         with self._timed("associate"):
@@ -197,12 +198,15 @@ class Engine:
         """(T,) tracks that were detected in the frame before this one."""
         return (self._now_s or 0.0) - bank.seen_s <= self._step_s + lifecycle.TIME_SLACK_S
 
-    def _steadied(self, bank: TrackBank, image: ImageArray | None) -> TrackBank:
+    def _steadied(self, bank: TrackBank, seen: Detections, image: ImageArray | None) -> TrackBank:
         """The predicted bank, moved along with the background if the camera moved since the frame before."""
         if not self.config.motion.camera:
             return bank
         tracked = bx.cxcyah_to_xyxy(self.bank.mean[:, :4])  # where people were in the frame before
         motion = self.camera.step(image, np.concatenate([tracked, self._detected]))
+        if image is None:
+            known = bx.cxcyah_to_xyxy(bank.mean[bank.confirmed & self._visible(bank), :4])
+            motion = self.shared_motion.step(known, seen.boxes[self._strong(seen)])
         if not np.array_equal(motion, still()):
             self.scenery.forget()  # it knew another view
         mean, cov = kalman.moved_by_camera(bank.mean, bank.cov, motion)
