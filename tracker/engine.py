@@ -464,6 +464,16 @@ class Engine:
         twin = bx.iou(predicted, there).max(axis=1, initial=0.0) > config.max_overlap
         links.held[:] = asked & hidden & ~twin & occlusion.trusted(bank, config)
 
+    def _complete(self, bank: TrackBank, links: _Links, frame: Frame) -> None:
+        """Boxes of people who were detected in part get their usual width back."""
+        config = self.config.occlusion
+        if not config.enabled:
+            return
+        found = links.measured[(links.detection >= 0) & bank.confirmed]
+        rows = np.flatnonzero((links.detection >= 0) & bank.confirmed & ~links.relinked)
+        predicted = bx.cxcyah_to_xyxy(bank.mean[rows, :4])
+        links.measured[rows] = occlusion.completed(links.measured[rows], predicted, found, frame.width, config)
+
     # ------------------------------------------------------------------------------------------------------ update
 
     def _updated(self, bank: TrackBank, seen: Detections, rows: IntArray, links: _Links, frame: Frame) -> Tracks:
@@ -474,7 +484,7 @@ class Engine:
             # A tentative track turned out to be a lost one: its frames belong to that identity.
             heir = owner[links.inherited[links.absorbed]]
             self._backfill(bank.key[links.absorbed], bank.id[heir], bank.shown_index[heir])
-        bank = self._corrected(bank, seen, links, now_s)
+        bank = self._corrected(bank, seen, links, frame)
 
         enough = self.gallery.counts(bank.slot) >= self.config.association.min_gallery
         remembered = enough & self.config.association.reassociate
@@ -506,11 +516,12 @@ class Engine:
         self.bank = bank.with_(shown_index=np.where(shown & bank.confirmed, frame.index, bank.shown_index))
         return tracks[visible[np.argsort(bank.id[visible])]]
 
-    def _corrected(self, bank: TrackBank, seen: Detections, links: _Links, now_s: float) -> TrackBank:
+    def _corrected(self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame) -> TrackBank:
         """The bank after the measurements: matched tracks by their detection, proposed ones by the place found."""
-        motion = self.config.motion
+        motion, now_s = self.config.motion, frame.time_s
         matched = links.detection >= 0
         links.measured[matched] = seen.boxes[links.detection[matched]]
+        self._complete(bank, links, frame)
         rows = np.flatnonzero((matched | links.proposed) & ~links.absorbed)
         if len(rows) == 0:
             return bank

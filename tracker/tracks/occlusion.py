@@ -14,6 +14,8 @@ from tracker.config import OcclusionConfig
 from tracker.tracks.bank import TrackBank
 from tracker.types import BoolArray, FloatArray, IntArray
 
+CUT_WIDTH = 0.9  # of the usual width: a narrower box may be cut
+CUT_COVER = 0.5  # of what is missing beside it must be taken by somebody, or by the edge of the image
 HEIGHT_MEMORY = 0.2  # weight of the newest box in the running mean and variance of a track's heights
 
 
@@ -49,6 +51,43 @@ def trusted(bank: TrackBank, config: OcclusionConfig) -> BoolArray:
     steady = np.sqrt(bank.height[:, 1]) <= config.max_jitter
     tight = np.sqrt(bank.cov[:, 0, 0]) <= config.max_std * bank.mean[:, 3]
     return np.asarray((bank.hits >= config.min_hits) & steady & tight)
+
+
+def completed(
+    boxes: FloatArray, predicted: FloatArray, front: FloatArray, width: int, config: OcclusionConfig
+) -> FloatArray:
+    """(T, 4) detections of known tracks, wider where a side of the person is hidden or outside the image.
+
+    boxes (T, 4) detected, predicted (T, 4) for the same tracks, front (M, 4) who may hide them, width of the image in
+    pixels or 0 if unknown. Detectors frame what they see, but a person half behind another is as wide as before, and
+    nobody is found again by half a box. A box that is narrower for its height than predicted gets the share
+    `complete` of what is missing, on the side where a nearer person or the edge of the image takes its place. Not all
+    of it: a track that began with a box around two people would never become narrow.
+    """
+    size, expected = boxes[:, 2:] - boxes[:, :2], predicted[:, 2:] - predicted[:, :2]
+    usual = np.minimum(expected[:, 0], size[:, 1] * expected[:, 0] / expected[:, 1])
+    missing = np.where(size[:, 0] < CUT_WIDTH * usual, config.complete * (usual - size[:, 0]), 0.0)
+    x1, y1, x2, y2 = boxes.T
+    left = _taken(np.stack([x1 - missing, y1, x1, y2], axis=1), front, width)
+    right = _taken(np.stack([x2, y1, x2 + missing, y2], axis=1), front, width)
+    # Hidden on both sides: around the predicted centre, as far as the detection lies within.
+    middle = np.clip((predicted[:, 0] + predicted[:, 2] - size[:, 0] - missing) / 2, x1 - missing, x1)
+    to_left = np.select(
+        [np.minimum(left, right) >= CUT_COVER, np.maximum(left, right) < CUT_COVER], [x1 - middle, 0.0],
+        np.where(left > right, missing, 0.0),
+    )  # fmt: skip
+    to_right = np.where(np.maximum(left, right) < CUT_COVER, 0.0, missing - to_left)
+    return np.stack([x1 - to_left, y1, x2 + to_right, y2], axis=1)
+
+
+def _taken(strips: FloatArray, front: FloatArray, width: int) -> FloatArray:
+    """(T,) share of each strip (T, 4) beside a box that one nearer person takes, or that is outside the image."""
+    beyond = np.zeros(len(strips))
+    if width > 0:
+        inside = np.minimum(strips[:, 2], width) - np.maximum(strips[:, 0], 0.0)
+        whole = strips[:, 2] - strips[:, 0]
+        beyond = 1.0 - np.divide(np.maximum(inside, 0.0), whole, out=np.ones_like(whole), where=whole > 0)
+    return np.maximum(beyond, covered(strips, front))
 
 
 def first_height(boxes: FloatArray) -> FloatArray:
