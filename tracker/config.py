@@ -32,7 +32,7 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 class DetectionConfig:
     """Which detections are strong, weak or dropped. Scores are in [0, 1]."""
 
-    strong_score: float = 0.5  # ByteTrack's track threshold; starts tracks and fills galleries
+    strong_score: float = 0.5  # ByteTrack's track threshold; fills galleries
     weak_score: float = 0.1  # ByteTrack's low threshold; only keeps known tracks alive
     nms_iou: float = 0.5  # tuned; methods 05 §2.3: 0.5..0.7 on input
 
@@ -215,11 +215,13 @@ class OcclusionConfig:
 class LifecycleConfig:
     """Birth and death of tracks. Ages are in seconds: a 10 fps webcam must forget like a 30 fps film."""
 
+    birth_score: float = 0.6  # of a detection that begins a track; never less than detection.strong_score
     confirm_hits: int = 3  # Deep SORT's n_init: consecutive detections that confirm a track
     coast_s: float = 2.0  # tuned; a track without a detection is matched by motion for so long (Deep SORT: 30 frames)
     lost_s: float = 3.0  # and remembered by appearance for so long (use B); >= coast_s to have an effect
 
     def __post_init__(self) -> None:
+        _check_range("lifecycle.birth_score", self.birth_score, 0, 1)
         _check(self.confirm_hits >= 1, "lifecycle.confirm_hits", self.confirm_hits, ">= 1")
         _check_range("lifecycle.coast_s", self.coast_s, 0, 1e6)
         _check_range("lifecycle.lost_s", self.lost_s, 0, 1e6)

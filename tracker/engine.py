@@ -240,6 +240,10 @@ class Engine:
         self.n_crops += len(boxes)
         return self.encoder.embed(image, boxes)
 
+    @property
+    def _birth_score(self) -> float:
+        return max(self.config.detection.strong_score, self.config.lifecycle.birth_score)
+
     def _strong(self, seen: Detections) -> BoolArray:
         return seen.scores >= self.config.detection.strong_score
 
@@ -493,7 +497,7 @@ class Engine:
         bank, detection = bank.keep(~ends), links.detection[~ends]
         source = np.select([links.proposed, links.held], [Source.PROPOSED, Source.OCCLUDED], Source.DETECTED)[~ends]
 
-        unclaimed = np.flatnonzero(self._strong(seen) & (owner < 0))
+        unclaimed = np.flatnonzero((seen.scores >= self._birth_score) & (owner < 0))
         bank = bank.append(self._born(seen.take(unclaimed), now_s))
         detection = np.concatenate([detection, unclaimed])
         source = np.concatenate([source, np.full(len(unclaimed), Source.DETECTED)])

@@ -36,6 +36,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "all - appearance cost": ALL | {"association.appearance_weight": 0.0},
     "all - overlap cost": ALL | {"association.appearance_weight": 1.0},  # overlap still gates
     "all - weak round": ALL | {"association.min_iou_weak": 1.0},  # nothing overlaps that much; C may still use them
+    "all - hidden tracks": ALL | {"occlusion.enabled": False},
     "all - camera motion": ALL | {"motion.camera": False},
 }
 

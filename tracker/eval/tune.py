@@ -45,12 +45,15 @@ SPACE: dict[str, list[Any]] = {
     "association.min_iou_weak": [0.3, 0.4, 0.5, 0.6],
     "association.second_best_ratio": [1.0, 1.1, 1.25, 1.5],
     "association.relink_chi2": [5.99, 9.4877, 18.47, 36.0],
+    "lifecycle.birth_score": [0.3, 0.5, 0.6, 0.7, 0.8],
     "lifecycle.confirm_hits": [1, 2, 3, 4, 5],
-    "lifecycle.coast_s": [0.5, 1.0, 1.5, 2.0],
+    "lifecycle.coast_s": [0.5, 1.0, 2.0, 3.0],
     "lifecycle.lost_s": [1.0, 3.0, 5.0, 10.0],
     "proposals.max_s": [0.0, 0.25, 0.5, 1.0],
     "proposals.accept_scale": [0.3, 0.5, 0.75, 1.0],
     "proposals.background_margin": [0.1, 0.2, 0.3, 0.4],
+    "occlusion.max_s": [0.2, 0.4, 0.7],
+    "occlusion.complete": [0.0, 0.5, 1.0],
     "appearance.max_cover": [0.1, 0.2, 0.3, 0.5],
 }
 OBJECTIVE = "HOTA+MOTA+IDF1"
