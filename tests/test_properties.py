@@ -28,12 +28,14 @@ from tracker.engine import Engine
 from tracker.motion import kalman
 from tracker.types import Detections, Source
 
+SHORT = {"lifecycle.coast_s": 1.0}  # shorter than the gaps of these streams, so that motion alone cannot close them
+
 # ---------------------------------------------------------------------- 1: without the metric, a plain tracker
 
 
 def plain_outputs(stream, config):
     """(at once, settled) of the slow tracker."""
-    tracker = PlainTracker(config)
+    tracker = PlainTracker(config, stream.frame(0).width)
     at_once, settled = [], []
     for t in range(len(stream)):
         seen = stream.detections[t]
@@ -52,6 +54,7 @@ def test_1_all_uses_off_is_byte_for_byte_a_kalman_and_iou_tracker(seed):
     stream = wild_stream(rng, n_people=int(rng.integers(1, 9)), n_frames=50, irregular=seed % 2 == 0, chaos=seed % 3)
     settings = {
         **PLAIN,
+        "lifecycle.birth_score": float(rng.choice([0.3, 0.7])),
         "lifecycle.confirm_hits": int(rng.integers(1, 5)),
         "lifecycle.coast_s": float(rng.choice([0.0, 0.2, 1.0])),
         "detection.nms_iou": float(rng.choice([0.5, 0.7])),
@@ -72,6 +75,7 @@ def test_1_with_hidden_tracks_it_is_still_byte_for_byte_the_slow_tracker(seed):
     settings = {
         **PLAIN,
         "occlusion.enabled": True,
+        "occlusion.complete": float(rng.choice([0.0, 0.5, 1.0])),
         "occlusion.min_cover": float(rng.choice([0.05, 0.3])),
         "occlusion.max_overlap": float(rng.choice([0.3, 0.7])),
         "occlusion.max_s": float(rng.choice([0.3, 2.0])),
@@ -169,7 +173,7 @@ def test_2_the_background_control_refuses_every_proposal_of_a_constant_encoder(s
 def test_2_even_a_person_alone_is_not_found_again_by_a_constant_encoder(rng):
     """Nobody else to be compared with: the surroundings are the rival (the single-candidate rule)."""
     stream = lone_walker(80, hidden=range(30, 65), speed=(5.0, 0.0), start=(300, 240))
-    engine = Engine(config_of(), Constant(constant_vector(rng)))
+    engine = Engine(config_of(SHORT), Constant(constant_vector(rng)))
     outputs = run(stream, engine=engine, images=[np.zeros((480, 640, 3), np.uint8)] * 80)
     assert outputs[29].id.tolist() == [1]
     assert outputs[79].id.tolist() == [2]
@@ -213,10 +217,10 @@ def test_3_b_keeps_the_identity_of_the_hidden(hidden_s, company):
             looks = np.eye(2, dtype=np.float32)[[0] * len(seen) + [1] * company]
             n = len(people)
             detections.append(Detections(people, np.full(n, 0.9), np.zeros(n, np.int64), looks))
-        outputs = run_settled(replace(stream, detections=detections))
+        outputs = run_settled(replace(stream, detections=detections), SHORT)
         ids = {int(tracks.id[np.argmax(tracks.xyxy[:, 3])]) for tracks in outputs if len(tracks) == 1 + company}
         assert len(ids) == 1, (aside, ids)
-        without = run_settled(replace(stream, detections=detections), {"association.reassociate": False})
+        without = run_settled(replace(stream, detections=detections), {**SHORT, "association.reassociate": False})
         if hidden_s > 1.0:  # beyond coasting, motion alone has forgotten
             assert len({int(i) for tracks in without for i in tracks.id}) == 2 + company
 
@@ -263,7 +267,7 @@ def test_3_b_refuses_another_size(ratio, kept):
         centre, half = (seen.boxes[:, :2] + seen.boxes[:, 2:]) / 2, (seen.boxes[:, 2:] - seen.boxes[:, :2]) / 2
         half = half * (1 if t < 65 else ratio)
         detections.append(replace(seen, boxes=np.concatenate([centre - half, centre + half], axis=1)))
-    outputs = run(with_identity_embeddings(replace(stream, detections=detections)))
+    outputs = run(with_identity_embeddings(replace(stream, detections=detections)), SHORT)
     assert outputs[-1].id.tolist() == [1 if kept else 2]
 
 
@@ -271,7 +275,7 @@ def test_3_b_starts_the_filter_anew_with_the_mean_velocity_through_the_gap():
     stream = with_identity_embeddings(lone_walker(66, hidden=range(30, 65), speed=(20.0, 0.0)))
     aside = np.array([0.0, 36, 0, 36])
     shifted = [d if t < 65 else replace(d, boxes=d.boxes + aside) for t, d in enumerate(stream.detections)]
-    engine = Engine(config_of())
+    engine = Engine(config_of(SHORT))
     outputs = run(replace(stream, detections=shifted), engine=engine)
     assert outputs[-1].id.tolist() == [1]
     np.testing.assert_allclose(engine.bank.mean[0, 4:6], [20, 25], atol=1e-6)  # 36 px down in 36 frames of 0.04 s
@@ -329,7 +333,9 @@ def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
     """Each detection's embedding names it, so that what is written tells which detection it was."""
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=8, n_frames=60)
-    engine = Engine(config_of({"appearance.gallery_size": 5, "appearance.min_height_px": 70, **OFF}))
+    engine = Engine(
+        config_of({"appearance.gallery_size": 5, "appearance.min_height_px": 70, "lifecycle.birth_score": 0.5, **OFF})
+    )
     written = spy_on_writes(engine)
     n_written = n_left = 0
     for t in range(len(stream)):

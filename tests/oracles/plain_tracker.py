@@ -6,7 +6,7 @@ Filter: a box not detected in the frame before keeps its size; the variance of a
 Rules: predict all; keep detections of at least `weak_score` after greedy non-maximum suppression; strong detections
 go to confirmed tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first, what they leave to
 tentative ones in the same way; weak ones to confirmed tracks left over (IoU >= min_iou_weak); a strong detection left
-over begins a tentative track; `confirm_hits` detections in a row confirm it and give it the next identity, oldest
+over that has `birth_score` begins a tentative track; `confirm_hits` detections in a row confirm it and give it the next identity, oldest
 track first; a miss ends a tentative track at once and a confirmed one after `coast_s`.
 
 Hidden (`occlusion.enabled`): a confirmed track missed in the frame before is behind the nearer (lower feet) confirmed
@@ -14,6 +14,7 @@ one, seen in the frame before, that covers most of it, if that is `min_cover`; i
 overlaps this one more. A confirmed track that nothing matched is put out as predicted where a nearer confirmed one that
 was found covers `min_cover` of it, none overlaps it more than `max_overlap`, and it was seen `max_s` ago at most,
 `min_hits` times at least, in heights of a spread of `max_jitter` at most, and its place is known to `max_std` heights.
+The measurement of a confirmed track is the `whole_box` of its detection.
 """
 
 from __future__ import annotations
@@ -46,6 +47,37 @@ def hidden_share(box, front) -> float:
     if front[3] <= box[3] or width <= 0 or height <= 0:
         return 0.0
     return width * height / ((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def whole_box(box, predicted, in_front, image_width, share):
+    """A detection with `share` of its missing width put back beside it, where something takes the place of the person.
+
+    The usual width is the predicted one, or less if the box is lower than predicted; 0.9 of it is wide enough. At least
+    half of what is missing on a side must be taken by one box whose feet are lower, or lie outside the image.
+    """
+    x1, y1, x2, y2 = box
+    usual = predicted[2] - predicted[0]
+    if y2 - y1 < predicted[3] - predicted[1]:
+        usual = (y2 - y1) * usual / (predicted[3] - predicted[1])
+    if share == 0 or x2 - x1 >= 0.9 * usual:
+        return np.array(box)
+    missing = share * (usual - (x2 - x1))
+
+    def is_taken(strip):
+        outside = sum(
+            max(0.0, length) for length in (min(strip[2], 0) - strip[0], strip[2] - max(strip[0], image_width))
+        )
+        shares = [hidden_share(strip, front) for front in in_front] + [outside / (strip[2] - strip[0])]
+        return max(shares) >= 0.5, max(shares)
+
+    (left, by_left), (right, by_right) = is_taken((x1 - missing, y1, x1, y2)), is_taken((x2, y1, x2 + missing, y2))
+    if left and right:
+        start = (predicted[0] + predicted[2] - (x2 - x1) - missing) / 2
+        start = min(max(start, x1 - missing), x1)
+        return np.array([start, y1, start + (x2 - x1) + missing, y2])
+    if left and by_left > by_right:
+        return np.array([x1 - missing, y1, x2, y2])
+    return np.array([x1, y1, x2 + missing, y2]) if right else np.array(box)
 
 
 def spread_of(values, memory: float = HEIGHT_MEMORY) -> tuple[float, float]:
@@ -138,8 +170,9 @@ class PlainTracker:
     """One object a track. `step` gives what is known at once; `late` holds (frame index, id, box, score) rows of
     earlier frames that the last step made known, `hidden` the identities that it put out as predicted."""
 
-    def __init__(self, config: TrackerConfig):
+    def __init__(self, config: TrackerConfig, image_width: int):
         self.config = config
+        self.image_width = image_width
         self.tracks: list[_Track] = []
         self.now_s: float | None = None
         self.n_ids = 0
@@ -170,11 +203,14 @@ class PlainTracker:
         hidden = self._hidden(time_s, matched, boxes)
         for track in self.tracks:
             track.seen = False
+        there = [boxes[row] for track, row in matched if track.id > 0]
         for track, row in matched:
-            noise = textbook_noise(scores[row], self.config.motion)
-            textbook_update(track.filter, measurement(boxes[row]), self.config.motion, noise)
+            noise, box = textbook_noise(scores[row], self.config.motion), boxes[row]
+            if track.id > 0 and self.config.occlusion.enabled:
+                box = whole_box(box, track.box, there, self.image_width, self.config.occlusion.complete)
+            textbook_update(track.filter, measurement(box), self.config.motion, noise)
             track.seen = True
-            track.log_heights.append(np.log(boxes[row][3] - boxes[row][1]))
+            track.log_heights.append(np.log(box[3] - box[1]))
             track.hits += 1
             track.seen_s = time_s
             track.score = scores[row]
@@ -186,7 +222,8 @@ class PlainTracker:
             if any(t is s for s in seen) or (t.id > 0 and time_s - t.seen_s <= life.coast_s + SLACK_S)
         ]
         taken = {row for _, row in matched}
-        born = [_Track(boxes[row], scores[row], time_s, self.config) for row in strong if row not in taken]
+        births = [row for row in strong if scores[row] >= life.birth_score]
+        born = [_Track(boxes[row], scores[row], time_s, self.config) for row in births if row not in taken]
         self.tracks += born
         hidden = [t for t in hidden if any(t is alive for alive in self.tracks)]
         self.hidden = sorted(t.id for t in hidden)

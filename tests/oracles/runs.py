@@ -12,7 +12,8 @@ from tracker.sinks.mot_txt import mot_lines
 from tracker.types import Tracks
 
 OFF = {"association.veto": False, "association.reassociate": False, "proposals.enabled": False}
-PLAIN = {**OFF, "association.appearance_weight": 0.0}
+# Also without what is learned over time: the camera, the scenery.
+PLAIN = {**OFF, "association.appearance_weight": 0.0, "motion.camera": False, "occlusion.scenery": False}
 
 
 def config_of(settings=(), **more) -> TrackerConfig:
