@@ -13,7 +13,7 @@ import pytest
 
 from make_synthetic_mot import make_scene
 from oracles.plain_tracker import PlainTracker, iou_of, tracks_of
-from oracles.runs import OFF, PLAIN, config_of, run, run_settled, same, text
+from oracles.runs import OFF, PLAIN, SHORT, config_of, run, run_settled, same, text
 from oracles.streams import (
     lone_walker,
     scene_stream,
@@ -27,8 +27,6 @@ from tracker.backfill import merged
 from tracker.engine import Engine
 from tracker.motion import kalman
 from tracker.types import Detections, Source
-
-SHORT = {"lifecycle.coast_s": 1.0}  # shorter than the gaps of these streams, so that motion alone cannot close them
 
 # ---------------------------------------------------------------------- 1: without the metric, a plain tracker
 
