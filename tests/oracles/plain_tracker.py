@@ -3,11 +3,11 @@
 Filter: a box not detected in the frame before keeps its size; the variance of a measurement is `score_noise` times
 1 - score, at least `least_noise`, or the same for all where `score_noise` is 0.
 
-Rules: predict all; keep detections of at least `weak_score` after greedy non-maximum suppression; strong detections
-go to confirmed tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first, what they leave to
-tentative ones in the same way; weak ones to confirmed tracks left over (IoU >= min_iou_weak); a strong detection left
-over that has `birth_score` begins a tentative track; `confirm_hits` detections in a row confirm it and give it the next identity, oldest
-track first; a miss ends a tentative track at once and a confirmed one after `coast_s`.
+Rules: predict all; keep detections of at least `weak_score` after greedy non-maximum suppression; strong detections go
+to confirmed tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first, what they leave to tentative
+ones in the same way; weak ones to confirmed tracks left over (IoU >= min_iou_weak); a strong detection left over that
+has `birth_score` begins a tentative track; `confirm_hits` detections in a row confirm it and give it the next identity,
+oldest track first; a miss ends a tentative track at once and a confirmed one after `coast_s`.
 
 Hidden (`occlusion.enabled`): a confirmed track missed in the frame before is behind the nearer (lower feet) confirmed
 one, seen in the frame before, that covers most of it, if that is `min_cover`; it may not have a strong detection that

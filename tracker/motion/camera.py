@@ -87,11 +87,11 @@ class CameraMotion:
 class SharedMotion:
     """Motion of the camera where there are no images: the step that all people share. Deterministic.
 
-    People walk their own ways, so on a camera that stands still the median of their n residuals (detected less predicted
-    place) varies as that of n independent ones: with pi / 2 times their variance, over n. Where the median varies much
-    more than that, over some seconds, the camera is what moves, and the median says how far. On MOT17-10, held in a
-    hand, the two variances have a ratio of 2.2 and more (DPM and FRCNN detections) from the third second on; on six
-    sequences with a camera that stands still it never was above 1.33.
+    People walk their own ways, so on a camera that stands still the median of their n residuals (detected less
+    predicted place) varies as that of n independent ones: with pi / 2 times their variance, over n. Where the median
+    varies much more than that, over some seconds, the camera is what moves, and the median says how far. On MOT17-10,
+    held in a hand, the two variances have a ratio of 2.2 and more (DPM and FRCNN detections) from the third second on;
+    on six sequences with a camera that stands still it never was above 1.33.
     """
 
     def __init__(self) -> None:
