@@ -7,21 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from oracles.banks import bank_of
 from tracker.config import LifecycleConfig
 from tracker.tracks import lifecycle
 from tracker.tracks.bank import TrackBank
 
 LIFE = LifecycleConfig(confirm_hits=3, coast_s=1.0, lost_s=3.0)
-
-
-def bank_of(n: int, **columns) -> TrackBank:
-    whole = {
-        "key": np.arange(n), "id": np.zeros(n, np.int64), "mean": np.zeros((n, 8)), "cov": np.zeros((n, 3, 4)),
-        "hits": np.ones(n, np.int64), "seen_s": np.zeros(n), "seen_xy": np.zeros((n, 2)),
-        "height": np.zeros((n, 2)), "shown_index": np.full(n, -1), "score": np.ones(n),
-        "class_id": np.zeros(n, np.int64), "slot": np.arange(n),
-    }  # fmt: skip
-    return TrackBank(**{**whole, **{name: np.asarray(value) for name, value in columns.items()}})
 
 
 def test_keep_append_and_with_act_on_every_column(rng):

@@ -1,0 +1,18 @@
+"""Banks of tracks with the columns that a test is about."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tracker.tracks.bank import TrackBank
+
+
+def bank_of(n: int, **columns) -> TrackBank:
+    """n tentative tracks of nobody, all at the origin, but for the columns given."""
+    whole = {
+        "key": np.arange(n), "id": np.zeros(n, np.int64), "mean": np.zeros((n, 8)), "cov": np.zeros((n, 3, 4)),
+        "hits": np.ones(n, np.int64), "seen_s": np.zeros(n), "seen_xy": np.zeros((n, 2)),
+        "height": np.zeros((n, 2)), "shown_index": np.full(n, -1), "score": np.ones(n),
+        "class_id": np.zeros(n, np.int64), "slot": np.arange(n),
+    }  # fmt: skip
+    return TrackBank(**{**whole, **{name: np.asarray(value) for name, value in columns.items()}})

@@ -1,0 +1,271 @@
+"""Who is hidden by whom, what a hidden track may claim, and boxes that were cut: one box at a time as the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from oracles.banks import bank_of
+from oracles.plain_tracker import hidden_share, iou_of, spread_of
+from tracker import boxes as bx
+from tracker.config import OcclusionConfig
+from tracker.tracks import occlusion
+
+CONFIG = OcclusionConfig()
+NOBODY = np.zeros((0, 4))
+
+
+def crowd(rng: np.random.Generator, n: int, width: float = 300.0) -> np.ndarray:
+    """(n, 4) people who stand close together, a few of them partly outside an image of that width."""
+    tall = rng.uniform(60, 140, n)
+    wide = tall * rng.uniform(0.3, 0.5, n)
+    x, y = rng.uniform(-10, width + 10, n), rng.uniform(50, 120, n)
+    return np.stack([x - wide / 2, y, x + wide / 2, y + tall], axis=1)
+
+
+# --------------------------------------------------------------------------------------------------- who hides whom
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 4), (4, 0), (1, 1), (9, 7)])
+def test_covered_is_the_most_that_one_nearer_person_hides(rng, n, m):
+    boxes, front = crowd(rng, n), crowd(rng, m)
+    shares = [max((hidden_share(box, other) for other in front), default=0.0) for box in boxes]
+    assert occlusion.covered(boxes, front).shape == (n,)
+    np.testing.assert_allclose(occlusion.covered(boxes, front), shares, rtol=1e-12)
+
+
+def test_two_who_hide_a_half_each_do_not_hide_a_whole():
+    box = np.array([[0.0, 0, 40, 100]])
+    halves = np.array([[-20.0, 0, 20, 110], [20.0, 0, 60, 110]])
+    assert occlusion.covered(box, halves).tolist() == pytest.approx([0.5])
+
+
+def test_who_stands_on_the_same_line_or_behind_hides_nobody():
+    box = np.array([[0.0, 0, 40, 100]])
+    for feet, share in ((99.0, 0.0), (100.0, 0.0), (100.5, 1.0)):
+        assert occlusion.covered(box, np.array([[-5.0, -5, 45, feet]])).tolist() == [share]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("min_cover", [0.1, 0.3, 0.8])
+def test_the_occluder_is_the_visible_track_that_hides_most(seed, min_cover):
+    rng = np.random.default_rng(seed)
+    config = OcclusionConfig(min_cover=min_cover)
+    boxes, visible = crowd(rng, 14), rng.random(14) < 0.5
+    expected = []
+    for i, box in enumerate(boxes):
+        shares = [hidden_share(box, other) if visible[j] else 0.0 for j, other in enumerate(boxes)]
+        best = max(range(len(boxes)), key=lambda j: shares[j])
+        expected.append(best if not visible[i] and shares[best] >= min_cover else -1)
+    assert occlusion.occluder(boxes, visible, config).tolist() == expected
+    assert not {i for i, j in enumerate(expected) if j >= 0} & set(np.flatnonzero(visible))
+
+
+def test_nobody_hides_nobody():
+    assert occlusion.occluder(NOBODY, np.zeros(0, bool), CONFIG).shape == (0,)
+    alone = np.array([[0.0, 0, 40, 100]])
+    for visible in (True, False):
+        assert occlusion.occluder(alone, np.array([visible]), CONFIG).tolist() == [-1]
+    # Where nobody is visible there is no occluder, however they stand.
+    crowded = crowd(np.random.default_rng(3), 10)
+    assert (occlusion.occluder(crowded, np.zeros(10, bool), CONFIG) == -1).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_stolen_is_what_fits_the_one_in_front_better(seed):
+    rng = np.random.default_rng(seed)
+    tracks, visible = crowd(rng, 8), rng.random(8) < 0.5
+    seen = tracks[rng.integers(0, 8, 11)] + rng.normal(0, 5, (11, 4))
+    behind = occlusion.occluder(tracks, visible, CONFIG)
+    stolen = occlusion.stolen(bx.iou(tracks, seen), behind)
+    for i, track in enumerate(tracks):
+        for j, box in enumerate(seen):
+            taken = behind[i] >= 0 and iou_of(tracks[behind[i]], box) > iou_of(track, box)
+            assert stolen[i, j] == taken
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0)])
+def test_nothing_is_stolen_where_nothing_is(n, m):
+    assert occlusion.stolen(np.zeros((n, m)), np.full(n, -1)).shape == (n, m)
+    assert not occlusion.stolen(np.zeros((n, m)), np.full(n, -1)).any()
+
+
+# ------------------------------------------------------------------------------------------------ whom one may trust
+
+# detections, standard deviation of the log height, of the centre as a share of the height -> trusted
+TRUST = [
+    (10, 0.06, 0.35, True),  # each limit is within
+    (9, 0.06, 0.35, False),
+    (10, 0.061, 0.35, False),
+    (10, 0.06, 0.351, False),
+    (500, 0.0, 0.0, True),
+]
+
+
+@pytest.mark.parametrize(("hits", "jitter", "share", "trusted"), TRUST)
+@pytest.mark.parametrize("tall", [20.0, 128.0])
+def test_trust_needs_many_detections_a_steady_height_and_a_known_place(hits, jitter, share, trusted, tall):
+    config = OcclusionConfig(min_hits=10, max_jitter=0.06 + 1e-9, max_std=0.35 + 1e-9)
+    cov = np.zeros((1, 3, 4))
+    cov[0, 0] = (share * tall) ** 2
+    bank = bank_of(1, hits=[hits], height=[[4.0, jitter**2]], mean=[[0, 0, 0.4, tall, 0, 0, 0, 0]], cov=cov)
+    assert occlusion.trusted(bank, config).tolist() == [trusted]
+    assert occlusion.trusted(bank_of(0), config).shape == (0,)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 40])
+def test_the_running_height_is_the_weighted_mean_and_variance_of_all_boxes(rng, n):
+    """Three people at once against the sum over all their boxes."""
+    heights = rng.uniform(1.5, 400, (n, 3))
+    boxes = np.stack([np.zeros_like(heights), np.full_like(heights, 7), np.ones_like(heights), 7 + heights], axis=2)
+    running = occlusion.first_height(boxes[0])
+    for each in boxes[1:]:
+        running = occlusion.next_height(running, each)
+    expected = [spread_of(np.log(heights[:, person])) for person in range(3)]
+    np.testing.assert_allclose(running, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_heights_of_nobody_and_of_nothing():
+    assert occlusion.first_height(NOBODY).shape == (0, 2)
+    assert occlusion.next_height(np.zeros((0, 2)), NOBODY).shape == (0, 2)
+    flat = np.array([[0.0, 5, 9, 5], [0.0, 5, 9, 5.5]])  # less than a pixel counts as one
+    assert occlusion.first_height(flat).tolist() == [[0, 0], [0, 0]]
+
+
+def test_jitter_means_the_same_near_and_far(rng):
+    heights = rng.uniform(0.9, 1.1, 30)
+    near, far = (spread_of(np.log(scale * heights)) for scale in (400, 40))
+    running = occlusion.first_height(np.array([[0, 0, 1, 400 * heights[0]], [0, 0, 1, 40 * heights[0]]]))
+    for each in heights[1:]:
+        running = occlusion.next_height(running, np.array([[0, 0, 1, 400 * each], [0, 0, 1, 40 * each]]))
+    assert running[0, 1] == pytest.approx(running[1, 1]) == pytest.approx(near[1]) == pytest.approx(far[1])
+
+
+# ------------------------------------------------------------------------------------------------- boxes that are cut
+
+
+def strip_taken(x1: float, x2: float, box, front, width: int) -> float:
+    """Share of the strip between x1 and x2 beside a box that one nearer person takes, or that is outside the image."""
+    outside = 0.0
+    if width > 0 and x2 > x1:
+        outside = 1 - max(0.0, min(x2, width) - max(x1, 0.0)) / (x2 - x1)
+    return max([outside] + [hidden_share((x1, box[1], x2, box[3]), other) for other in front])
+
+
+def completed_one(box, predicted, front, width: int, config: OcclusionConfig) -> list[float]:
+    """What the docstring of `completed` says, for one box."""
+    x1, y1, x2, y2 = box
+    usual_aspect = (predicted[2] - predicted[0]) / (predicted[3] - predicted[1])
+    usual = min(predicted[2] - predicted[0], usual_aspect * (y2 - y1))
+    if x2 - x1 >= occlusion.CUT_WIDTH * usual:
+        return [x1, y1, x2, y2]
+    missing = config.complete * (usual - (x2 - x1))
+    left = strip_taken(x1 - missing, x1, box, front, width) >= occlusion.CUT_COVER
+    right = strip_taken(x2, x2 + missing, box, front, width) >= occlusion.CUT_COVER
+    if left and right:
+        new_width = x2 - x1 + missing
+        start = (predicted[0] + predicted[2]) / 2 - new_width / 2
+        start = min(max(start, x2 - new_width), x1)
+        return [start, y1, start + new_width, y2]
+    if left:
+        return [x1 - missing, y1, x2, y2]
+    if right:
+        return [x1, y1, x2 + missing, y2]
+    return [x1, y1, x2, y2]
+
+
+def cut_people(rng: np.random.Generator, n: int, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and the part of each that was detected, cut at both sides; every third is hardly cut."""
+    predicted = crowd(rng, n, width)
+    wide = predicted[:, 2] - predicted[:, 0]
+    cut = rng.uniform(0, 0.45, (n, 2)) * wide[:, None]
+    cut[::3] *= 0.05
+    found = predicted + rng.normal(0, 2, (n, 4))
+    found[:, 0], found[:, 2] = predicted[:, 0] + cut[:, 0], predicted[:, 2] - cut[:, 1]
+    return predicted, found
+
+
+@pytest.mark.parametrize("width", [0, 300])
+@pytest.mark.parametrize("complete", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_completed_boxes_agree_with_one_box_at_a_time(seed, complete, width):
+    rng = np.random.default_rng(seed)
+    config = OcclusionConfig(complete=complete)
+    predicted, found = cut_people(rng, 60, 300)
+    front = np.concatenate([found, crowd(rng, 10)])
+    wider = occlusion.completed(found, predicted, front, width, config)
+    one_by_one = [completed_one(b, p, front, width, config) for b, p in zip(found, predicted, strict=True)]
+    np.testing.assert_allclose(wider, one_by_one, rtol=1e-12, atol=1e-9)
+    assert complete == 0 or 5 < (wider != found).any(axis=1).sum() < 55  # both kinds occur
+
+
+@pytest.mark.parametrize("width", [0, 300])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_completed_box_holds_the_detection_and_is_never_wider_than_usual(seed, width):
+    rng = np.random.default_rng(seed)
+    predicted, found = cut_people(rng, 80, 300)
+    front = np.concatenate([found, crowd(rng, 10)])
+    usual = predicted[:, 2] - predicted[:, 0]
+    before = found[:, 2] - found[:, 0]
+    for complete in (0.0, 0.3, 1.0):
+        wider = occlusion.completed(found, predicted, front, width, OcclusionConfig(complete=complete))
+        assert np.array_equal(wider[:, [1, 3]], found[:, [1, 3]])
+        assert (wider[:, 0] <= found[:, 0] + 1e-9).all()
+        assert (wider[:, 2] >= found[:, 2] - 1e-9).all()
+        assert (wider[:, 2] - wider[:, 0] <= np.maximum(before, usual) + 1e-9).all()
+        if complete == 0:
+            assert np.array_equal(wider, found)
+
+
+PERSON = np.array([[100.0, 50, 140, 150]])  # as usual: 40 wide
+RIGHT_HALF, LEFT_HALF, MIDDLE = ([[120.0, 50, 140, 150]], [[100.0, 50, 120, 150]], [[110.0, 50, 130, 150]])
+ON_THE_LEFT, ON_THE_RIGHT = [[80.0, 60, 120, 170]], [[120.0, 60, 160, 170]]
+
+# who stands in front, what was seen -> with the whole usual width, with half of what is missing
+SIDES = [
+    (ON_THE_LEFT, RIGHT_HALF, [100, 140], [110, 140]),
+    (ON_THE_RIGHT, LEFT_HALF, [100, 140], [100, 130]),
+    ([[80.0, 60, 110, 170], [130.0, 60, 160, 170]], MIDDLE, [100, 140], [105, 135]),
+    ([[80.0, 0, 120, 140]], RIGHT_HALF, [120, 140], [120, 140]),  # stands behind
+    (NOBODY, RIGHT_HALF, [120, 140], [120, 140]),  # narrower for reasons of their own
+]
+
+
+@pytest.mark.parametrize(("front", "seen", "whole", "half"), SIDES)
+def test_width_is_given_back_on_the_side_that_is_hidden(front, seen, whole, half):
+    for complete, expected in ((1.0, whole), (0.5, half), (0.0, [seen[0][0], seen[0][2]])):
+        config = OcclusionConfig(complete=complete)
+        wider = occlusion.completed(np.array(seen), PERSON, np.array(front), 640, config)
+        assert wider[0].tolist() == [expected[0], 50, expected[1], 150]
+
+
+@pytest.mark.parametrize(("width", "completes"), [(640, True), (0, False)])
+def test_the_edge_of_the_image_hides_and_an_image_of_unknown_size_has_none(width, completes):
+    config = OcclusionConfig(complete=1.0)
+    for seen, usual in (([0.0, 50, 20, 150], [-20.0, 50, 20, 150]), ([620.0, 50, 640, 150], [620.0, 50, 660, 150])):
+        wider = occlusion.completed(np.array([seen]), np.array([usual]), NOBODY, width, config)
+        assert wider[0].tolist() == (usual if completes else seen)
+
+
+def test_who_is_seen_farther_away_is_expected_smaller():
+    """Half as tall as predicted, half as wide: nothing is missing."""
+    seen = np.array([[120.0, 100, 140, 150]])
+    front = np.array(ON_THE_LEFT)
+    assert np.array_equal(occlusion.completed(seen, PERSON, front, 640, OcclusionConfig(complete=1.0)), seen)
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 5), (5, 0)])
+def test_completing_nobody_or_in_front_of_nobody(rng, n, m):
+    predicted, found = cut_people(rng, n, 300)
+    wider = occlusion.completed(found, predicted, crowd(rng, m), 0, CONFIG)
+    assert wider.shape == (n, 4)
+    assert np.array_equal(wider, found)
+
+
+def test_inputs_are_left_alone(rng):
+    predicted, found = cut_people(rng, 20, 300)
+    before = found.copy(), predicted.copy()
+    occlusion.completed(found, predicted, found, 300, CONFIG)
+    occlusion.next_height(occlusion.first_height(found), predicted)
+    assert np.array_equal(before[0], found)
+    assert np.array_equal(before[1], predicted)
