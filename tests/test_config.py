@@ -12,6 +12,7 @@ from tracker.config import (
     DetectionConfig,
     LifecycleConfig,
     MotionConfig,
+    OcclusionConfig,
     ProposalConfig,
     TrackerConfig,
 )
@@ -30,6 +31,10 @@ WRONG = [
     (MotionConfig, "position_std", float("inf")),
     (MotionConfig, "reference_hz", 0.0),
     (MotionConfig, "proposal_noise", 0.5),
+    (MotionConfig, "score_noise", -0.1),
+    (MotionConfig, "score_noise", float("nan")),
+    (MotionConfig, "least_noise", 0.0),  # a detection would be believed for ever
+    (MotionConfig, "least_noise", 1.1),
     (AssociationConfig, "appearance_weight", 1.01),
     (AssociationConfig, "min_iou", -0.1),
     (AssociationConfig, "gate_chi2", 0.0),
@@ -46,6 +51,29 @@ WRONG = [
     (ProposalConfig, "max_s", -1.0),
     (ProposalConfig, "max_crops_per_frame", -1),
     (ProposalConfig, "accept_scale", 1.1),
+    (ProposalConfig, "verifier", "looks"),
+    (ProposalConfig, "verifier", ""),
+    (ProposalConfig, "window_score", 1.1),
+    (ProposalConfig, "window_score", -0.1),
+    (ProposalConfig, "max_overlap", 1.1),
+    (ProposalConfig, "max_outside", -0.1),
+    (OcclusionConfig, "min_cover", 1.1),
+    (OcclusionConfig, "max_overlap", -0.1),
+    (OcclusionConfig, "max_s", -0.1),
+    (OcclusionConfig, "max_s", float("inf")),
+    (OcclusionConfig, "max_std", 0.0),
+    (OcclusionConfig, "max_std", float("nan")),
+    (OcclusionConfig, "max_jitter", -0.01),
+    (OcclusionConfig, "min_hits", 0),
+    (OcclusionConfig, "complete", 1.1),
+    (OcclusionConfig, "complete", float("nan")),
+    (OcclusionConfig, "scenery_share", -0.1),
+    (OcclusionConfig, "scenery_prior_s", 0.0),  # shares are divided by it
+    (OcclusionConfig, "scenery_cases", 0),
+    (OcclusionConfig, "scenery_memory_s", 0.0),
+    (OcclusionConfig, "scenery_memory_s", float("inf")),
+    (LifecycleConfig, "birth_score", 1.1),
+    (LifecycleConfig, "birth_score", float("nan")),
     (LifecycleConfig, "confirm_hits", 0),
     (LifecycleConfig, "coast_s", -0.1),
     (LifecycleConfig, "lost_s", float("inf")),
@@ -74,10 +102,14 @@ def test_override_leaves_the_original_and_reads_text():
             "association.veto": "off",
             "appearance.tau_same": "0.3",
             "default_fps": 12,
+            "proposals.verifier": "detector",
+            "occlusion.scenery": "no",
         }
     )
     assert (changed.lifecycle.lost_s, changed.lifecycle.confirm_hits, changed.default_fps) == (5.0, 2, 12.0)
     assert changed.association.veto is False
+    assert changed.occlusion.scenery is False
+    assert changed.proposals.verifier == "detector"
     assert changed.appearance.tau_same == 0.3
     assert default == TrackerConfig()
     assert changed.override({"appearance.tau_same": "none"}).appearance.tau_same is None
@@ -107,6 +139,9 @@ BAD_OVERRIDES = [
     ("lifecycle.confirm_hits", float("nan"), "confirm_hits"),
     ("association.veto", "maybe", "veto"),
     ("detection.strong_score", "7", "strong_score"),
+    ("proposals.verifier", "looks", "appearance, detector, both"),  # says what it may be
+    ("occlusion.enabled", "perhaps", "occlusion.enabled"),
+    ("occlusion.covered", 1, "occlusion.min_cover"),
 ]
 
 
@@ -122,6 +157,7 @@ def test_toml_there_and_back(tmp_path):
         TrackerConfig().override(
             {"appearance.tau_same": 0.31, "association.veto": False, "default_fps": 7.5, "lifecycle.confirm_hits": 1}
         ),
+        TrackerConfig().override({"proposals.verifier": "appearance", "occlusion.enabled": False}),
         TrackerConfig().override({"association.gate_chi2": float("inf"), "motion.position_std": 1e-7}),
     ):
         path = tmp_path / "settings.toml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oracles.plain_tracker import textbook_filter, textbook_predict, textbook_update
+from oracles.plain_tracker import textbook_filter, textbook_noise, textbook_predict, textbook_update
 from tracker.boxes import cxcyah_to_xyxy
 from tracker.config import MotionConfig
 from tracker.motion import kalman
@@ -187,6 +187,54 @@ def test_a_noisier_measurement_moves_the_state_less(rng):
     assert (vague_cov[:, 0] > exact_cov[:, 0]).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_unseen_tracks_keep_their_size_as_in_filterpy(seed):
+    """Others are predicted at the same time, and the noise of both grows."""
+    rng = np.random.default_rng(seed)
+    z = people(rng, 6)
+    mean, cov = kalman.initiate(z, CONFIG)
+    mean[:, 4:] = rng.normal(0, 1, (6, 4)) * (50, 50, 0.1, 20)
+    textbook = [textbook_filter(row, CONFIG) for row in z]
+    for kf, row in zip(textbook, mean, strict=True):
+        kf.x[:, 0] = row
+    for dt_s in (0.04, 0.2, 0.04, 0.7):
+        unseen = rng.random(6) < 0.5
+        moved, cov = kalman.predict(mean, cov, dt_s, CONFIG, unseen)
+        assert np.array_equal(moved[unseen, 2:4], mean[unseen, 2:4])
+        mean = moved
+        for kf, hidden in zip(textbook, unseen, strict=True):
+            textbook_predict(kf, dt_s, CONFIG, unseen=bool(hidden))
+        np.testing.assert_allclose(mean, [kf.x[:, 0] for kf in textbook], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(kalman.dense(cov), [kf.P for kf in textbook], rtol=1e-9, atol=1e-9)
+
+
+def test_where_all_are_seen_nothing_is_different(rng):
+    mean, cov = kalman.initiate(people(rng, 5), CONFIG)
+    mean[:, 4:] = rng.normal(0, 5, (5, 4))
+    known, plain = kalman.predict(mean, cov, 0.1, CONFIG, np.zeros(5, bool)), kalman.predict(mean, cov, 0.1, CONFIG)
+    assert np.array_equal(known[0], plain[0])
+    assert np.array_equal(known[1], plain[1])
+
+
+@pytest.mark.parametrize(("times", "least"), [(3.0, 0.1), (0.0, 0.1), (1.0, 1.0), (0.5, 1e-3)])
+def test_noise_by_score_agrees_with_one_score_at_a_time(rng, times, least):
+    config = MotionConfig(score_noise=times, least_noise=least)
+    scores = np.concatenate([[0.0, 1.0, 1 - 0.1 / 3], rng.random(50)])
+    factor = kalman.score_noise(scores, config)
+    np.testing.assert_allclose(factor, [textbook_noise(score, config) for score in scores], rtol=1e-12)
+    surest_first = factor[np.argsort(-scores)]
+    assert (np.diff(surest_first) >= 0).all()
+    assert (factor > 0).all()  # a measurement without noise would end the filter's doubts for ever
+    assert kalman.score_noise(np.zeros(0), config).shape == (0,)
+
+
+def test_a_surer_detection_moves_the_state_more(rng):
+    mean, cov = kalman.initiate(people(rng, 2)[[0, 0]], CONFIG)
+    factor = kalman.score_noise(np.array([0.5, 0.9]), CONFIG)
+    moved, _ = kalman.correct(mean, cov, mean[:, :4] + (10, 10, 0, 10), CONFIG, factor)
+    assert (moved[1, [0, 1, 3]] > moved[0, [0, 1, 3]]).all()
+
+
 def test_a_shrinking_box_never_turns_inside_out():
     mean, cov = kalman.initiate(np.array([[100.0, 100, 0.4, 20]]), CONFIG)
     mean[:, 6], mean[:, 7] = -0.5, -50.0  # gone in less than a second
@@ -209,8 +257,9 @@ def test_nobody_is_fine():
 
 def test_inputs_are_left_alone(rng):
     mean, cov = kalman.initiate(people(rng, 3), CONFIG)
+    mean[:, 4:] = rng.normal(0, 5, (3, 4))
     before = mean.copy(), cov.copy()
-    kalman.predict(mean, cov, 1.0, CONFIG)
+    kalman.predict(mean, cov, 1.0, CONFIG, np.ones(3, bool))
     kalman.correct(mean, cov, people(rng, 3), CONFIG, np.full(3, 4.0))
     kalman.moved_by_camera(mean, cov, any_motion(rng))
     assert np.array_equal(before[0], mean)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tracker.errors import OutputError
-from tracker.sinks.film import FilmSink, Trails, annotate, identity_colour
+from tracker.sinks.film import FilmSink, Trails, annotate, caption, identity_colour
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
 from tracker.sinks.summary import TallySink
-from tracker.types import Frame, Tracks
+from tracker.types import Frame, Source, Tracks
 
 
 def tracks_of(ids, boxes, sources=None) -> Tracks:
@@ -95,6 +95,50 @@ def test_detected_boxes_are_solid_and_proposed_ones_dashed():
     assert 0.3 < dashed < 0.7
 
 
+def test_hidden_people_are_faint_dots_and_nothing_else_changes():
+    image = np.zeros((400, 400, 3), np.uint8)
+    by_source = {s: annotate(image, tracks_of([5], [[100, 100, 200, 300]], [s])) for s in Source}
+    assert not image.any()
+    drawn = {s: picture.any(axis=2) for s, picture in by_source.items()}
+    hidden = by_source[Source.OCCLUDED][120:280, 100]
+    dotted = hidden.any(axis=1)
+    assert 0.2 < dotted.mean() < 0.7
+    assert np.diff(np.flatnonzero(np.diff(dotted))).max() <= 5  # many small ones, all the way down
+    assert hidden.max() < max(identity_colour(5))  # faint
+    for a, b in ((Source.DETECTED, Source.OCCLUDED), (Source.PROPOSED, Source.OCCLUDED)):
+        assert (drawn[a] != drawn[b]).sum() > 50
+    # The label says who it is, in all three alike.
+    label = {s: picture[:98] for s, picture in by_source.items()}
+    assert np.array_equal(label[Source.DETECTED], label[Source.OCCLUDED])
+
+
+def test_dots_fade_into_what_lies_below():
+    """Seven tenths of the colour, the rest of the picture; also for a box that reaches out of the image."""
+    image = np.full((400, 400, 3), 200, np.uint8)
+    picture = annotate(image, tracks_of([5], [[-30, 150, 200, 450]], [Source.OCCLUDED]))
+    expected = 0.7 * np.array(identity_colour(5)) + 0.3 * 200
+    column = picture[170:390, 200]
+    dots = column[(column != 200).any(axis=1)]
+    assert len(dots) > 20
+    assert np.abs(dots - expected).max() <= 1
+
+
+# sources of the tracks of a frame -> the line in the corner of frame 1
+CAPTIONS = [
+    ([], "frame 1  0 people"),
+    ([0], "frame 1  1 person"),
+    ([0, 0, 1], "frame 1  3 people, 1 proposed"),
+    ([2, 2, 0], "frame 1  3 people, 2 hidden"),
+    ([2, 1, 0, 1], "frame 1  4 people, 2 proposed, 1 hidden"),
+]
+
+
+@pytest.mark.parametrize(("sources", "line"), CAPTIONS)
+def test_the_caption_counts_by_origin_and_leaves_zeros_out(sources, line):
+    n = len(sources)
+    assert caption(frame_of(0), tracks_of(range(1, n + 1), [[0, 0, 9, 9]] * n, sources)) == line
+
+
 def test_trails_forget_who_is_gone():
     trails = Trails(keep_s=1.0)
     for index in range(1000):
@@ -128,3 +172,12 @@ def test_summary_counts_and_adds_up():
     assert [line.split()[1:3] for line in text.splitlines()[-4:]] == [
         ["500.00", "50.0"], ["250.00", "25.0"], ["250.00", "25.0"], ["1000.00", "100.0"],
     ]  # fmt: skip
+
+
+def test_summary_counts_who_stands_behind_somebody_only_where_there_is_one():
+    tally = TallySink()
+    tally.write(frame_of(0), tracks_of([1, 2, 3], [[0, 0, 1, 1]] * 3, [0, 1, 0]))
+    assert "3 (2 detected, 1 proposed)" in tally.text(1.0)
+    tally.write(frame_of(1), tracks_of([1, 2, 3, 4], [[0, 0, 1, 1]] * 4, [0, 2, 2, 1]))
+    assert "7 (3 detected, 2 proposed, 2 behind somebody)" in tally.text(1.0)
+    assert (tally.n_detected, tally.n_proposed, tally.n_hidden, tally.n_identities) == (3, 2, 2, 4)
