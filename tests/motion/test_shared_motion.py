@@ -52,7 +52,7 @@ def test_false_and_missing_detections_do_not_move_it_either(seed):
     shared = SharedMotion()
     for predicted, detected in walk(rng, 400, 15):
         corner = rng.uniform(0, 800, (5, 2))
-        strangers = np.concatenate([corner, corner + (50, 120)], axis=1)
+        strangers = np.concatenate([corner, corner + np.array([50, 120])], axis=1)
         seen = np.concatenate([detected[rng.random(15) < 0.7], strangers])
         assert np.array_equal(shared.step(predicted, seen), STILL)
 
@@ -106,7 +106,7 @@ def shaking(rng) -> SharedMotion:
 
 def test_a_shift_of_known_boxes_is_found_exactly(rng):
     predicted = np.array([[x, 100.0, x + 40, 200] for x in range(0, 800, 100)])
-    found = shaking(rng).step(predicted, predicted[::-1] + (7, -3, 7, -3))
+    found = shaking(rng).step(predicted, predicted[::-1] + np.array([7, -3, 7, -3]))
     np.testing.assert_allclose(found, [[1, 0, 7], [0, 1, -3]], atol=1e-9)
 
 
