@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from bench_camera import after, middle_of, noisy, similarity, texture, view
+from oracles.plain_tracker import hidden_share, iou_of
 from oracles.runs import OFF, PLAIN, SHORT, config_of, run, run_settled, same
-from oracles.streams import lone_walker, one, wild_stream, with_identity_embeddings
+from oracles.streams import Stream, lone_walker, one, wild_stream, with_identity_embeddings
+from oracles.switches import id_switches
 from tracker.detector.public import PublicDetections
 from tracker.engine import FALLBACK_TAU_SAME, Engine, Thresholds
 from tracker.sources.open import open_source
-from tracker.types import Detections, Frame
+from tracker.types import Detections, Frame, Source
 
 BOX = [100.0, 100, 140, 200]
 
@@ -44,6 +46,33 @@ def test_weak_detections_neither_begin_nor_confirm():
     stream = lone_walker(10)
     weak = [replace(d, scores=d.scores * 0.4) if t != 3 else d for t, d in enumerate(stream.detections)]
     assert ids_of(run(replace(stream, detections=weak))) == [[]] * 10
+
+
+def with_scores(stream, scores):
+    """The same detections with one score for each frame."""
+    detections = [replace(d, scores=np.full(len(d), s)) for d, s in zip(stream.detections, scores, strict=True)]
+    return replace(stream, detections=detections)
+
+
+def test_who_is_strong_but_not_sure_enough_for_a_birth_goes_on_and_begins_nothing():
+    settings = {"detection.strong_score": 0.5, "lifecycle.birth_score": 0.7}
+    assert ids_of(run(with_scores(lone_walker(20), [0.69] * 20), settings)) == [[]] * 20
+    assert ids_of(run(with_scores(lone_walker(20), [0.7] * 20), settings))[2:] == [[1]] * 18
+    # One sure detection begins a track; the others confirm it and keep it, as strong ones do.
+    outputs = run(with_scores(lone_walker(20), [0.7] + [0.55] * 19), settings)
+    assert ids_of(outputs) == [[]] * 2 + [[1]] * 18
+    # With as small an overlap as a weak detection may not have.
+    stream = with_scores(lone_walker(12, speed=(0.0, 0.0)), [0.9] * 10 + [0.55] * 2)
+    aside = replace(stream.detections[10], boxes=stream.detections[10].boxes + np.array([20.0, 0, 20, 0]))
+    for score, shown in ((0.55, [[1]]), (0.45, [[]])):
+        frames = [*stream.detections[:10], replace(aside, scores=np.array([score]))]
+        assert ids_of(run(replace(stream, detections=frames).only(range(11)), settings))[10:] == shown
+
+
+def test_a_birth_never_asks_for_less_than_a_strong_detection():
+    settings = {"detection.strong_score": 0.5, "lifecycle.birth_score": 0.2, "lifecycle.confirm_hits": 1}
+    assert ids_of(run(with_scores(lone_walker(20), [0.45] * 20), settings)) == [[]] * 20
+    assert ids_of(run(with_scores(lone_walker(20), [0.5] * 20), settings)) == [[1]] * 20
 
 
 def test_weak_detections_keep_a_confirmed_track_alive():
@@ -299,6 +328,67 @@ def test_time_is_accounted_for_by_stage():
     assert all(seconds >= 0 for seconds in engine.stage_s.values())
 
 
+# ---------------------------------------------------------------------------------------------- somebody in front
+
+
+def crossing(n_frames: int = 60) -> Stream:
+    """Person 0 walks to the right behind person 1, who is nearer and larger, walks to the left, and is always detected;
+    who is covered by half or more is not detected."""
+    walker = lone_walker(n_frames, start=(120.0, 240.0), speed=(120.0, 0.0), height=120.0)
+    nearer = lone_walker(n_frames, start=(400.0, 220.0), speed=(-120.0, 0.0), height=220.0)
+    detections, who, truth = [], [], []
+    for behind, front in zip(walker.truth, nearer.truth, strict=True):
+        seen = [1] if hidden_share(behind[0], front[0]) >= 0.5 else [1, 0]  # not in the order of the identities
+        boxes = np.concatenate([behind, front])
+        detections.append(one(boxes[seen]))
+        who.append(np.array(seen))
+        truth.append(boxes)
+    return Stream(walker.times, detections, who, truth)
+
+
+def test_who_walks_behind_somebody_is_put_out_as_hidden_and_comes_out_as_themselves():
+    stream = crossing()
+    outputs = run(stream)
+    hidden = [t for t in range(len(stream)) if len(stream.detections[t]) == 1]
+    assert 4 <= len(hidden) <= 10
+    identity = {person: outputs[5].id[list(outputs[5].det_index).index([1, 0].index(person))] for person in (0, 1)}
+    for t in range(3, len(stream)):
+        tracks = {row.id: row for row in outputs[t]}
+        assert set(tracks) == {1, 2}
+        assert tracks[identity[1]].source == Source.DETECTED
+        behind = tracks[identity[0]]
+        assert (behind.source == Source.OCCLUDED) == (t in hidden)
+        assert (behind.det_index == -1) == (t in hidden)
+        assert np.array_equal(outputs[t].occluded, outputs[t].source == Source.OCCLUDED)
+        assert iou_of(behind.xyxy, stream.truth[t][0]) > 0.5
+        assert iou_of(tracks[identity[1]].xyxy, stream.truth[t][1]) > 0.7
+
+
+def test_switched_off_nobody_is_hidden():
+    outputs = run(crossing(), {"occlusion.enabled": False})
+    assert not any(tracks.occluded.any() for tracks in outputs)
+    assert all((tracks.det_index >= 0).all() for tracks in outputs)
+    assert min(len(tracks) for tracks in outputs[3:]) == 1
+
+
+def test_a_hidden_person_is_held_for_seconds_not_for_ever():
+    """Both stop when one is behind the other."""
+    stream = crossing()
+    meet = next(t for t in range(60) if hidden_share(*stream.truth[t]) > 0.9)
+    frames = [*range(meet + 1), *[meet] * 40]
+    waiting = replace(stream.only(frames), times=[t / 25 for t in range(len(frames))])
+    outputs = run(waiting)
+    last_seen = max(t for t, d in enumerate(waiting.detections) if len(d) == 2)
+    held = [t for t, tracks in enumerate(outputs) if tracks.occluded.any()]
+    assert held == list(range(last_seen + 1, last_seen + 1 + round(0.4 * 25)))
+
+
+def test_who_is_missed_with_nobody_in_front_is_not_put_out():
+    outputs = run(lone_walker(60, hidden=range(30, 36)))
+    assert ids_of(outputs)[30:36] == [[]] * 6
+    assert ids_of(outputs)[36] == [1]
+
+
 # -------------------------------------------------------------------------------------------- a camera that moves
 
 
@@ -374,9 +464,33 @@ def test_on_a_tripod_compensation_changes_no_bit(rng, chaos):
     assert same(run(stream, images=images), run(stream, {"motion.camera": False}))
 
 
-def test_frames_without_images_know_no_camera(rng):
-    stream = wild_stream(rng, n_frames=40)
+@pytest.mark.parametrize("seed", range(3))
+def test_without_images_a_camera_on_a_tripod_changes_no_bit(seed):
+    """Walkers who bounce, cross and vanish do not look like a camera that moves."""
+    stream = wild_stream(np.random.default_rng(seed), n_people=9, n_frames=120)
     assert same(run(stream), run(stream, {"motion.camera": False}))
+
+
+def handheld(rng, stream) -> Stream:
+    """The stream in the pixels of a camera that is held in a hand: its pace changes at random, without a direction."""
+    pace, place, shifts = np.zeros(2), np.zeros(2), []
+    for _ in range(len(stream)):
+        pace = 0.9 * pace + rng.normal(0, 3, 2)
+        place = 0.98 * place + pace
+        shifts.append(np.tile(place, 2))
+    detections = [replace(d, boxes=d.boxes + shift) for d, shift in zip(stream.detections, shifts, strict=True)]
+    truth = [boxes + shift for boxes, shift in zip(stream.truth, shifts, strict=True)]
+    return replace(stream, detections=detections, truth=truth)
+
+
+def test_without_images_people_show_how_the_camera_moves_and_fewer_identities_change():
+    switches = {True: 0, False: 0}
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        stream = handheld(rng, wild_stream(rng, n_people=8, n_frames=120, irregular=False, chaos=0.6))
+        for camera in switches:
+            switches[camera] += id_switches(stream.truth, run(stream, {"motion.camera": camera}))
+    assert switches[True] < switches[False]
 
 
 @pytest.mark.data
