@@ -134,6 +134,7 @@ class ScheduleConfig:
     clip_norm: float = 10.0  # of the gradient
     plain_epochs: int = 3  # last epochs without grids and pasting: the network ends on pictures as they are
     validate_every: int = 1  # epochs
+    validate_side: int = 416  # the longer side of held-out pictures, as the network gets them
     precision: str = "bf16"
     device: str = "auto"
     threads: int = 2
@@ -143,7 +144,7 @@ class ScheduleConfig:
     DEVICES: ClassVar[tuple[str, ...]] = ("auto", "cpu", "cuda")
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "scenes_per_epoch", "batch", "validate_every", "threads"):
+        for name in ("epochs", "scenes_per_epoch", "batch", "validate_every", "validate_side", "threads"):
             require(getattr(self, name) >= 1, f"schedule.{name} must be >= 1, got {getattr(self, name)}")
         for name in ("warmup_epochs", "plain_epochs", "loaders", "weight_decay"):
             require(getattr(self, name) >= 0, f"schedule.{name} must be >= 0, got {getattr(self, name)}")

@@ -135,10 +135,16 @@ def detection_loss(
     """logits (B, N), distances (B, N, 4) -> the loss of the batch, and its parts for the log."""
     boxes = decode(distances, places)
     given = assign(logits.detach().sigmoid(), boxes.detach(), truth, places, config)
-    total = given.target.sum().clamp(min=1.0)  # in whole people's cells: large and small people weigh the same
+    score, box = costs(logits, boxes, truth, given, config)
+    total = config.score_weight * score + config.box_weight * box
+    return total, {"score_loss": float(score.detach()), "box_loss": float(box.detach())}
+
+
+def costs(logits: Tensor, boxes: Tensor, truth: Truth, given: Assignment, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """Of the scores and of the boxes, per person: both are divided by the sum of the targets."""
+    total = given.target.sum().clamp(min=1.0)
     score = quality_focal(logits[given.counts], given.target[given.counts], config.beta).sum() / total
     rows = given.person >= 0
     wanted = truth.people[rows.nonzero()[:, 0], given.person[rows]]
     box = ((1.0 - giou(boxes[rows], wanted)) * given.target[rows]).sum() / total
-    loss = config.score_weight * score + config.box_weight * box
-    return loss, {"score_loss": float(score.detach()), "box_loss": float(box.detach())}
+    return score, box

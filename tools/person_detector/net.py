@@ -48,8 +48,9 @@ def cells(height: int, width: int, device: torch.device | None = None) -> Cells:
     for stride in STRIDES:
         y = (torch.arange(height // stride, dtype=torch.float32, device=device) + 0.5) * stride
         x = (torch.arange(width // stride, dtype=torch.float32, device=device) + 0.5) * stride
-        centres.append(torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=1))
-        strides.append(torch.full((len(x) * len(y),), float(stride), device=device))
+        rows, columns = torch.meshgrid(y, x, indexing="ij")
+        centres.append(torch.stack([columns, rows], dim=-1).reshape(-1, 2))
+        strides.append(torch.full_like(centres[-1][:, 0], float(stride)))
     return Cells(torch.cat(centres), torch.cat(strides))
 
 

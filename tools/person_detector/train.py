@@ -30,8 +30,7 @@ from reid_training.train import AUTOCAST, update_average
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_SIDE = 416  # long side of the held-out pictures
-CACHE = "cache"  # beside the data: runs share it
+CACHE = "cache"
 
 
 def train(config: RunConfig, data: Path, out: Path, *, cache: Path | None = None, resume: bool = False) -> list[Row]:
@@ -146,7 +145,7 @@ class Run:
         due = (epoch + 1) % schedule.validate_every == 0 or epoch + 1 == schedule.epochs
         if self.held is None or not due:
             return {}
-        detector = TorchDetector(self.average, VALIDATION_SIDE)
+        detector = TorchDetector(self.average, schedule.validate_side)
         found: dict[str, list[Found]] = {name: [] for name in self.held_names}
         for row, name in enumerate(self.held_names):
             boxes, scores = detector(np.ascontiguousarray(self.held.image(row)))
