@@ -149,8 +149,8 @@ class ProposalConfig:
     grid_sigma: float = 1.0  # candidates reach this many standard deviations of the predicted centre
     # Threshold as a share of tau_same (tau_prop <= tau_same), and cosine distance by which the person must beat the
     # background control. Chosen on PETS09-S2L1, TUD-Campus and MOT16-09: with 1 and 0.1 proposals cost more than they
-    # found, for in a scene the network has never seen, 10 % of the pairs of different people lie within tau_same. With a
-    # margin of 0.3 they find more, but on PETS09-S2L1 and on MOT16-09 with YOLOX-nano's boxes no more than they cost.
+    # found, for in a scene the network has never seen, 10 % of the pairs of different people lie within tau_same. With
+    # 0.3 as margin they find more, but on PETS09-S2L1, and on MOT16-09 with YOLOX-nano's boxes, no more than they cost.
     accept_scale: float = 0.5
     background_margin: float = 0.45
     max_outside: float = 0.3  # share of a candidate that may lie outside the image
