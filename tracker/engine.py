@@ -207,8 +207,9 @@ class Engine:
         if image is None:
             known = bx.cxcyah_to_xyxy(bank.mean[bank.confirmed & self._visible(bank), :4])
             motion = self.shared_motion.step(known, seen.boxes[self._strong(seen)])
-        if not np.array_equal(motion, still()):
-            self.scenery.forget()  # it knew another view
+        if np.array_equal(motion, still()):
+            return bank
+        self.scenery.forget()  # it knew another view
         mean, cov = kalman.moved_by_camera(bank.mean, bank.cov, motion)
         return bank.with_(mean=mean, cov=cov, seen_xy=bank.seen_xy @ motion[:, :2].T + motion[:, 2])
 
@@ -452,21 +453,21 @@ class Engine:
             return
         found = links.detection >= 0
         rows = np.flatnonzero(found & bank.confirmed)
+        missed = np.flatnonzero(bank.confirmed & ~found & ~links.proposed)
         boxes = seen.boxes[links.detection[rows]]
         there = np.concatenate([boxes, links.measured[links.proposed]])
-        predicted = bx.cxcyah_to_xyxy(bank.mean[:, :4])
-        missed = bank.confirmed & ~found & ~links.proposed
-        asked = missed & (now_s - bank.seen_s <= config.max_s + lifecycle.TIME_SLACK_S)
+        predicted = bx.cxcyah_to_xyxy(bank.mean[missed, :4])
         covered = occlusion.covered(predicted, there) >= config.min_cover
         hidden = covered
         if config.scenery:
             self.scenery.fit(frame.width, frame.height)
             hidden = covered | self.scenery.hides(predicted)
             self.scenery.learn(bank.keep(rows), boxes, now_s, self._step_s)
-            self.scenery.miss(bank.key[missed], covered[missed], now_s, self._step_s)
+            self.scenery.miss(bank.key[missed], covered, now_s, self._step_s)
+        recent = now_s - bank.seen_s[missed] <= config.max_s + lifecycle.TIME_SLACK_S
         # Nearly the place of somebody who was found: the same person, now under another identity.
         twin = bx.iou(predicted, there).max(axis=1, initial=0.0) > config.max_overlap
-        links.held[:] = asked & hidden & ~twin & occlusion.trusted(bank, config)
+        links.held[missed] = recent & hidden & ~twin & occlusion.trusted(bank.keep(missed), config)
 
     def _complete(self, bank: TrackBank, links: _Links, frame: Frame) -> None:
         """Boxes of people who were detected in part get their usual width back."""

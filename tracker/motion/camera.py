@@ -108,7 +108,7 @@ class SharedMotion:
         Exactly np.eye(2, 3) while the camera seems to stand still, and where less than MIN_PEOPLE were found again.
         """
         shift = np.zeros(2)
-        for _ in range(2):  # the second time those take part who had been too far off
+        for _ in range(1 + self.moves):  # the second time those take part who had been too far off
             i, j = _nearest(predicted + np.tile(shift, 2), detected)
             if len(i) < MIN_PEOPLE:
                 return still()

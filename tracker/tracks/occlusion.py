@@ -29,11 +29,12 @@ def occluder(predicted: FloatArray, visible: BoolArray, config: OcclusionConfig)
 
     predicted (T, 4) boxes in this frame; visible (T,): detected in the frame before.
     """
-    if len(predicted) == 0:
-        return np.zeros(0, np.int64)
-    hiding = np.where(visible[None], _hiding(predicted, predicted), 0.0)
-    hidden = ~visible & (hiding.max(axis=1) >= config.min_cover)
-    return np.where(hidden, hiding.argmax(axis=1), -1)
+    behind = np.full(len(predicted), -1, np.int64)
+    unseen, front = np.flatnonzero(~visible), np.flatnonzero(visible)
+    if len(unseen) and len(front):
+        hiding = _hiding(predicted[unseen], predicted[front])
+        behind[unseen] = np.where(hiding.max(axis=1) >= config.min_cover, front[hiding.argmax(axis=1)], -1)
+    return behind
 
 
 def stolen(overlap: FloatArray, occluder: IntArray) -> BoolArray:
@@ -66,18 +67,23 @@ def completed(
     """
     size, expected = boxes[:, 2:] - boxes[:, :2], predicted[:, 2:] - predicted[:, :2]
     usual = np.minimum(expected[:, 0], size[:, 1] * expected[:, 0] / expected[:, 1])
-    missing = np.where(size[:, 0] < CUT_WIDTH * usual, config.complete * (usual - size[:, 0]), 0.0)
-    x1, y1, x2, y2 = boxes.T
+    narrow = np.flatnonzero(size[:, 0] < CUT_WIDTH * usual)  # few, and only they need the pairs below
+    if config.complete == 0 or len(narrow) == 0:
+        return boxes
+    missing = config.complete * (usual - size[:, 0])[narrow]
+    x1, y1, x2, y2 = boxes[narrow].T
     left = _taken(np.stack([x1 - missing, y1, x1, y2], axis=1), front, width)
     right = _taken(np.stack([x2, y1, x2 + missing, y2], axis=1), front, width)
     # Hidden on both sides: around the predicted centre, as far as the detection lies within.
-    middle = np.clip((predicted[:, 0] + predicted[:, 2] - size[:, 0] - missing) / 2, x1 - missing, x1)
+    middle = np.clip((predicted[narrow, 0] + predicted[narrow, 2] - (x2 - x1) - missing) / 2, x1 - missing, x1)
     to_left = np.select(
         [np.minimum(left, right) >= CUT_COVER, np.maximum(left, right) < CUT_COVER], [x1 - middle, 0.0],
         np.where(left > right, missing, 0.0),
     )  # fmt: skip
     to_right = np.where(np.maximum(left, right) < CUT_COVER, 0.0, missing - to_left)
-    return np.stack([x1 - to_left, y1, x2 + to_right, y2], axis=1)
+    whole = boxes.copy()
+    whole[narrow] = np.stack([x1 - to_left, y1, x2 + to_right, y2], axis=1)
+    return whole
 
 
 def _taken(strips: FloatArray, front: FloatArray, width: int) -> FloatArray:

@@ -71,6 +71,8 @@ class Scenery:
     def hides(self, boxes: FloatArray) -> BoolArray:
         """(T,) True for boxes (T, 4) that lie where the scenery hides people."""
         config = self._config
+        if not self.cases.any():
+            return np.zeros(len(boxes), bool)
         down, across = self._reach(boxes)
         area = down.sum(axis=1) * across.sum(axis=1)
         hidden, visible, cases = (
@@ -94,7 +96,8 @@ class Scenery:
 
         gap_s = now_s - bank.seen_s
         back = np.flatnonzero((gap_s > step_s + TIME_SLACK_S) & (gap_s <= MAX_GAP_S + TIME_SLACK_S))
-        for row in back:
+        n_missed = (bank.key[back, None] == self._missed_key[None]).sum(axis=1)
+        for row in back[n_missed >= MIN_MISSES]:
             self._learn_gap(bank.keep(np.array([row])), boxes[row], now_s)
 
     def miss(self, keys: IntArray, covered: BoolArray, now_s: float, step_s: float) -> None:
