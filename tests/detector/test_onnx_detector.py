@@ -19,7 +19,7 @@ POINTS = [(s, x, y) for s in (8, 16, 32) for y in range(H // s) for x in range(W
 
 @pytest.fixture
 def model(tmp_path):
-    def save(output, names=None, input_shape=(1, 3, H, W), dtype=TensorProto.FLOAT, path="model.onnx"):
+    def save(output, names=None, input_shape=(1, 3, H, W), dtype=TensorProto.FLOAT, path="model.onnx", **more):
         """Answers `output` whatever it sees; a sum over the input times 0 keeps the input in use."""
         output = np.asarray(output, np.float32)
         nodes = [
@@ -35,8 +35,9 @@ def model(tmp_path):
             [numpy_helper.from_array(output, "answer"), numpy_helper.from_array(np.zeros((), np.float32), "zero")],
         )
         proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-        if names is not None:
-            helper.set_model_props(proto, {"names": str(names)})
+        properties = more if names is None else {"names": str(names), **more}
+        if properties:
+            helper.set_model_props(proto, {name.replace("__", "."): text for name, text in properties.items()})
         onnx.save(proto, tmp_path / path)
         return tmp_path / path
 
@@ -117,6 +118,67 @@ def test_end2end_rows(model):
     np.testing.assert_allclose(found.boxes, [[20, 20, 40, 60], [180, 100, 192, 128]], atol=1e-4)
 
 
+def person_answer(*boxes):
+    answer = np.zeros((1, len(POINTS), 5), np.float32)
+    answer[0, : len(boxes)] = np.reshape(boxes, (-1, 5))
+    return answer
+
+
+@pytest.mark.parametrize("said", [{}, {"tracklet__format": "person/1"}])
+def test_our_own_layout_by_its_metadata_and_by_its_shape(model, said):
+    answer = person_answer((10, 10, 20, 30, 0.8), (90, 50, 120, 90, 0.5), (0, 0, 9, 9, 0.05), (10, 11, 20, 31, 0.7))
+    detector = OnnxDetector(model(answer, **said), device="cpu")
+    assert detector.layout == "person"
+    found = detector.detect(frame())
+    np.testing.assert_allclose(found.boxes, [[20, 20, 40, 60], [180, 100, 192, 128]], atol=1e-4)
+    np.testing.assert_allclose(found.scores, [0.8, 0.5], rtol=1e-6)
+    np.testing.assert_array_equal(found.classes, [0, 0])
+
+
+def test_our_own_metadata_is_held_to_its_word(model):
+    with pytest.raises(ModelError, match=r"expected \(1, 126, 5\) for Tracklet's own"):
+        OnnxDetector(model(yolo_answer(), tracklet__format="person/1"), device="cpu")
+    with pytest.raises(ModelError, match="metadata says 'reid/1'; expected a detector, 'person/1'"):
+        OnnxDetector(model(person_answer(), tracklet__format="reid/1"), device="cpu")
+
+
+def echo(path, **properties):
+    """A network that answers, as rows of five, the top left pixels of the input it got, channel by channel."""
+    nodes = [
+        helper.make_node("Slice", ["images", "zeros", "ends", "axes"], ["corner"]),
+        helper.make_node("Reshape", ["corner", "rows"], ["people"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "echo",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, (1, 3, "height", "width"))],
+        [helper.make_tensor_value_info("people", TensorProto.FLOAT, (1, 6, 5))],
+        [
+            numpy_helper.from_array(np.array([0, 0]), "zeros"),
+            numpy_helper.from_array(np.array([2, 5]), "ends"),
+            numpy_helper.from_array(np.array([2, 3]), "axes"),
+            numpy_helper.from_array(np.array([1, 6, 5]), "rows"),
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(proto, {"tracklet.format": "person/1", **properties})
+    onnx.save(proto, path)
+    return path
+
+
+def test_our_own_network_sees_blue_green_red_from_the_top_left(tmp_path):
+    """Blue 10, green 20, red 30; nothing divided, nothing moved, and a shrunk picture is the mean of its pixels."""
+    detector = OnnxDetector(echo(tmp_path / "echo.onnx"), size=96, device="cpu")
+    asked = []
+    infer = detector._infer
+    detector._infer = lambda blob: asked.append(blob) or infer(blob)
+    stripes = np.zeros((128, 192, 3), np.uint8)
+    stripes[:, ::2] = (20, 40, 60)
+    detector.detect(Frame(0, 0.0, stripes, 192, 128))
+    np.testing.assert_array_equal(asked[0][0, :, 0, 0], [10, 20, 30])
+    assert np.ptp(asked[0], axis=(2, 3)).max() == 0
+
+
 def test_a_broken_number_of_the_model_is_no_detection(model):
     answer = yolo_answer((48, 32, 10, 20, 0, 0.9), (np.nan, 3, 4, 5, 0, 0.9), (20, 20, -5, 5, 0, 0.9))
     assert len(OnnxDetector(model(answer), device="cpu").detect(frame())) == 1
@@ -173,6 +235,18 @@ def test_another_input_is_refused(model):
 def test_a_frame_without_picture_is_named(model):
     with pytest.raises(DetectionError, match="frame 7 has no picture"):
         OnnxDetector(model(yolo_answer()), device="cpu").detect(Frame(7, 0.0, None, 10, 10))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1080, 1920), (576, 768), (1920, 1080), (300, 301), (100, 2000)])
+@pytest.mark.parametrize("size", [320, 416, 640])
+def test_an_open_input_has_the_shape_of_the_frame(model, height, width, size):
+    """Multiples of 32 that the picture fills: the long side as asked, less than 32 rows or columns of grey."""
+    detector = OnnxDetector(model(yolo_answer(), input_shape=(1, 3, "height", "width")), size=size, device="cpu")
+    shape = detector._input_size(height, width)
+    assert max(shape) == size
+    assert shape[0] % 32 == shape[1] % 32 == 0
+    scale = size / max(height, width)
+    assert all(0 <= side - length * scale < 32 for side, length in zip(shape, (height, width), strict=True))
 
 
 @pytest.mark.parametrize("centred", [True, False])

@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 
 from person_detector.ap import Curve, FloatArray, Found, curve, match, score_at_recall
 from person_detector.labels import SUFFIXES
-from person_detector.predict import MAX_KEPT, NMS_IOU, SCORE, fit
+from person_detector.predict import NMS_IOU, SCORE
 from person_detector.scenes import read_image
 from reid_training.errors import ConfigError, DataError
-from tracker.boxes import clip, nms
 from tracker.detector.onnx import OnnxDetector
 from tracker.eval.mot_files import read_ground_truth
-from tracker.onnx_session import open_session
 from tracker.sources.open import open_source
 from tracker.types import Frame, ImageArray
 
@@ -44,26 +42,8 @@ class Detector(Protocol):
         ...
 
 
-class PersonDetector:
-    """A network of `export`, on one CPU thread."""
-
-    def __init__(self, path: Path, size: int, *, score: float = SCORE, nms_iou: float = NMS_IOU) -> None:
-        self.session = open_session(path, "cpu", 1)
-        self.name, self.size, self.score, self.nms_iou = f"{path.stem} {size}", size, score, nms_iou
-
-    def __call__(self, image: ImageArray) -> tuple[FloatArray, FloatArray]:
-        canvas, scale = fit(image, self.size)
-        blob = np.ascontiguousarray(canvas.transpose(2, 0, 1)[None], dtype=np.float32)
-        rows = self.session.run(blob)[0][0]
-        rows = rows[rows[:, 4] >= self.score].astype(np.float64)
-        rows = rows[np.argsort(-rows[:, 4], kind="stable")][:MAX_KEPT]
-        boxes = clip(rows[:, :4] / scale, image.shape[1], image.shape[0])
-        keep = nms(boxes, rows[:, 4], self.nms_iou)
-        return boxes[keep], rows[keep, 4]
-
-
-class OtherDetector:
-    """A YOLOX- or YOLO-style network, as `track --detector` runs it, on one CPU thread."""
+class FileDetector:
+    """Our own network or a YOLOX- or YOLO-style one, as `track --detector` runs it, on one CPU thread."""
 
     def __init__(self, path: Path, size: int, *, score: float = SCORE, nms_iou: float = NMS_IOU) -> None:
         self.detector = OnnxDetector(path, device="cpu", size=size, threads=1, score=score, nms_iou=nms_iou)
@@ -81,8 +61,7 @@ def open_detector(text: str) -> Detector:
     path, size = Path(parts["path"]), int(parts["size"] or DEFAULT_SIZE)
     if size < 32:
         raise ConfigError(f"{text}: the size of a detector's input is at least 32")
-    is_ours = "tracklet.format" in open_session(path, "cpu", 1).metadata
-    return PersonDetector(path, size) if is_ours else OtherDetector(path, size)
+    return FileDetector(path, size)
 
 
 @dataclass(frozen=True, slots=True)

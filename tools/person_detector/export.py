@@ -18,9 +18,9 @@ from person_detector.runs import load_net
 from reid_training.errors import ModelError
 from reid_training.export import OPSET, drafts
 from reid_training.runs import replace_file
+from tracker.detector.onnx import PERSON_FORMAT
 from tracker.onnx_session import open_session
 
-FORMAT = "person/1"
 PARITY_SHAPES = ((1, 320, 416), (2, 256, 416), (1, 64, 96))
 PARITY_PIXELS, PARITY_SCORE = 0.05, 1e-4
 
@@ -31,7 +31,7 @@ def export(checkpoint: Path, out: Path) -> Mapping[str, str]:
     trained_on = ", ".join(config.sources) or "nothing"
     start = "ImageNet weights" if config.net.start == "imagenet" else "scratch"
     properties = {
-        "tracklet.format": FORMAT,
+        "tracklet.format": PERSON_FORMAT,
         "name": out.stem,
         "color_order": "BGR",
         "strides": ",".join(map(str, STRIDES)),

@@ -1,6 +1,8 @@
-"""Any YOLOX or YOLO person detector in ONNX: letterbox, inference, decode, non-maximum suppression.
+"""Our own person detector, or any YOLOX or YOLO one, in ONNX: letterbox, inference, decode, non-maximum suppression.
 
-Three layouts of the output are known, C classes, N anchor points (H/s)(W/s) summed over the strides s = 8, 16, 32:
+Four layouts of the output are known, C classes, N anchor points (H/s)(W/s) summed over the strides s = 8, 16, 32:
+- "person" (1, N, 5): x1, y1, x2, y2 in input pixels, score. The picture lies at the top left, BGR, 0 to 255. What
+  tools/train_detector.py exports; the model's metadata says so, and no other layout has five columns.
 - "yolox" (1, N, 5 + C): raw YOLOX. With g the point's cell: centre = (xy + g) s, size = exp(wh) s, score = objectness
   times class. The picture lies at the top left, BGR, 0 to 255. An export that decodes inside has the same shape, and
   centres and sizes in input pixels; the numbers tell them apart.
@@ -28,7 +30,8 @@ from tracker.errors import DetectionError, ModelError
 from tracker.onnx_session import open_session
 from tracker.types import Detections, FloatArray, Frame, ImageArray, IntArray
 
-LAYOUTS = ("auto", "yolox", "yolo", "end2end")
+LAYOUTS = ("auto", "person", "yolox", "yolo", "end2end")
+PERSON_FORMAT = "person/1"  # "tracklet.format" in the metadata of the layout "person"
 
 # The 80 classes of MS COCO in the order that every detector trained on it uses.
 # fmt: off
@@ -102,7 +105,7 @@ class OnnxDetector:
         output = self._infer(np.full((1, 3, height, width), _PAD, dtype=np.float32))
         self.layout = self._layout_of(output, height, width, layout)
         self._decoded = self.layout == "yolox" and is_decoded(output[0], height, width)
-        n_classes = {"yolox": output.shape[2] - 5, "yolo": output.shape[1] - 4, "end2end": 0}[self.layout]
+        n_classes = {"person": 1, "yolox": output.shape[2] - 5, "yolo": output.shape[1] - 4, "end2end": 0}[self.layout]
         self.class_names = self._names(n_classes)
         self._classes = self._choose(classes, n_classes)
 
@@ -118,10 +121,12 @@ class OnnxDetector:
                 f"frame {frame.index} has no picture: {self.name} needs one; give --detections instead"
             )
         height, width = self._input_size(frame.height, frame.width)
-        blob, placed = letterbox(frame.image, height, width, centred=self.layout != "yolox")
-        blob = blob if self.layout == "yolox" else blob[:, ::-1] / np.float32(255)
-        output = self._infer(blob)
-        if self.layout == "yolox":
+        ultralytics = self.layout in ("yolo", "end2end")
+        blob, placed = letterbox(frame.image, height, width, centred=ultralytics, smooth=self.layout == "person")
+        output = self._infer(blob[:, ::-1] / np.float32(255) if ultralytics else blob)
+        if self.layout == "person":
+            boxes, scores, classes = decode_person(output[0], self._score)
+        elif self.layout == "yolox":
             boxes, scores, classes = decode_yolox(
                 output[0], height, width, self._classes, self._score, decoded=self._decoded
             )
@@ -167,7 +172,13 @@ class OnnxDetector:
     def _layout_of(self, output: NDArray[Any], height: int, width: int, asked: str) -> str:
         points = sum(math.ceil(height / stride) * math.ceil(width / stride) for stride in _STRIDES)
         shape = output.shape
+        known = self._session.metadata.get("tracklet.format")
+        if known is not None:
+            if known != PERSON_FORMAT:
+                raise ModelError(f"{self.path}: its metadata says {known!r}; expected a detector, {PERSON_FORMAT!r}")
+            asked = "person" if asked == "auto" else asked
         fits = {
+            "person": len(shape) == 3 and shape[0] == 1 and shape[2] == 5,
             "yolox": len(shape) == 3 and shape[0] == 1 and shape[1] == points and shape[2] >= 6,
             # Other strides are as good here: the network has decoded its boxes already.
             "yolo": len(shape) == 3 and shape[0] == 1 and 5 <= shape[1] < shape[2] and shape[1] != points,
@@ -177,6 +188,7 @@ class OnnxDetector:
             if fits[layout] and asked in ("auto", layout):
                 return layout
         expected = {
+            "person": f"(1, {points}, 5) for Tracklet's own",
             "yolox": f"(1, {points}, 5 + classes) for raw YOLOX",
             "yolo": f"(1, 4 + classes, {points}) for YOLO",
             "end2end": "(1, N, 6) with suppression inside",
@@ -222,15 +234,21 @@ class OnnxDetector:
         return np.array(sorted(chosen), dtype=np.int64)
 
 
-def letterbox(image: ImageArray, height: int, width: int, *, centred: bool) -> tuple[NDArray[np.float32], Letterbox]:
-    """A picture shrunk or enlarged to fit, on grey: (h, w, 3) uint8 -> (1, 3, height, width) float32 in 0 to 255."""
+def letterbox(
+    image: ImageArray, height: int, width: int, *, centred: bool, smooth: bool = False
+) -> tuple[NDArray[np.float32], Letterbox]:
+    """A picture shrunk or enlarged to fit, on grey: (h, w, 3) uint8 -> (1, 3, height, width) float32 in 0 to 255.
+
+    smooth: every pixel of a shrunk picture counts, as in the training of our own network; else as in that of YOLO.
+    """
     scale = min(height / image.shape[0], width / image.shape[1])
     fit = round if centred else math.floor  # as either family does in training
     new_h, new_w = (max(1, int(fit(side * scale + (0 if centred else 1e-9)))) for side in image.shape[:2])
     left, top = ((width - new_w) // 2, (height - new_h) // 2) if centred else (0, 0)
     canvas = np.full((height, width, 3), _PAD, dtype=np.uint8)
     inner = canvas[top : top + new_h, left : left + new_w]
-    inner[...] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if smooth and scale < 1 else cv2.INTER_LINEAR
+    inner[...] = cv2.resize(image, (new_w, new_h), interpolation=how)
     blob = canvas.transpose(2, 0, 1)[None].astype(np.float32)
     return blob, Letterbox(new_w / image.shape[1], new_h / image.shape[0], left, top)
 
@@ -261,6 +279,13 @@ def decode_yolox(
         centre = (rows[:, :2] + cells[keep]) * stride
         half = np.exp(np.minimum(rows[:, 2:4], _MAX_LOG_SIZE)) * stride / 2
     return np.concatenate([centre - half, centre + half], axis=1), scores[keep].astype(np.float64), best[keep]
+
+
+def decode_person(output: NDArray[Any], score: float) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Output (N, 5) of x1, y1, x2, y2, score -> the rows that count, all of class 0."""
+    keep = np.flatnonzero(output[:, 4] >= score)
+    rows = output[keep].astype(np.float64)
+    return rows[:, :4], rows[:, 4], np.zeros(len(rows), np.int64)
 
 
 def decode_yolo(output: NDArray[Any], classes: IntArray, score: float) -> tuple[FloatArray, FloatArray, IntArray]:

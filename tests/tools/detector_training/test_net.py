@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,11 +10,15 @@ import torch
 from person_detector.config import NetConfig
 from person_detector.export import write_onnx
 from person_detector.net import STRIDES, Decoded, PersonNet, cells, decode, n_parameters
+from person_detector.predict import TorchDetector
 from reid_training import config as reid
 from reid_training.data.transforms import MEAN, STD
 from reid_training.errors import ModelError
 from reid_training.nets.efficientnet import efficientnet_lite0, start_from_imagenet
+from tracker.boxes import iou, valid
+from tracker.detector.onnx import PERSON_FORMAT, OnnxDetector
 from tracker.onnx_session import open_session
+from tracker.types import Frame
 
 SMALL = NetConfig(width=16, coarse_channels=32, coarse_blocks=1, start="random", frozen=0)
 
@@ -92,6 +97,26 @@ def test_the_graph_gives_what_torch_gives(tmp_path):
     (got,) = session.run(images.numpy())
     with torch.inference_mode():
         torch.testing.assert_close(torch.from_numpy(got), Decoded(net)(images), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(150, 200), (200, 90)])
+def test_the_tracker_finds_what_torch_finds(tmp_path, height, width):
+    """The same picture through the tracker's own preprocessing and decoding, to a fraction of a pixel."""
+    torch.manual_seed(0)
+    net = PersonNet(SMALL)
+    net.train()(torch.rand(4, 3, 64, 64) * 255)
+    out = tmp_path / "person.onnx"
+    write_onnx(net.eval(), {"tracklet.format": PERSON_FORMAT}, out)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 8)
+    expected, _ = TorchDetector(net, 96, score=0.0, nms_iou=1.0)(image)
+    expected = expected[valid(expected)]
+    detector = OnnxDetector(out, size=96, score=0.0, nms_iou=1.0, device="cpu")
+    found = detector.detect(Frame(0, 0.0, image, width, height))
+    assert len(found) == len(expected) > 50
+    nearest = iou(found.boxes, expected)  # of untrained scores any order is right
+    assert nearest.max(axis=0).min() > 0.95
+    assert nearest.max(axis=1).min() > 0.95
 
 
 def test_a_graph_that_disagrees_is_not_written(tmp_path, monkeypatch):
