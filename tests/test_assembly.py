@@ -8,6 +8,7 @@ from make_synthetic_mot import make_scene, write_sequence
 from tracker import onnx_session
 from tracker.assembly import load_encoder, open_pipeline
 from tracker.detector.onnx import OnnxDetector
+from tracker.errors import ConfigError
 from tracker.types import Detections
 
 
@@ -58,6 +59,8 @@ def test_who_is_asked_about_windows(tmp_path, monkeypatch):
     other = Mine()
     assert asked(detector=Mine(second_look=other)) is other
     assert asked(detector=Mine()) is None
+    with pytest.raises(ConfigError, match="size of 416 is for an ONNX file; an object chooses its own"):
+        asked(detector=Mine(), detector_size=416)
     assert asked(detections="public") is None
     assert asked() is None
     monkeypatch.setattr("tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: None)

@@ -18,6 +18,7 @@ from tracker.api import track_video
 from tracker.cli import main
 from tracker.config import TrackerConfig
 from tracker.sinks.mot_txt import mot_lines
+from tracker.types import Detections
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -269,6 +270,33 @@ def test_models_that_are_none(track, tmp_path, which):
             status, _, err = track(*words, detections=None)
         assert status == 2
         assert str(name) in one_line(err)
+
+
+@pytest.mark.parametrize("words", [[], ["--detector-size", "416"]])
+def test_a_detector_gets_its_size(track, tmp_path, monkeypatch, words):
+    asked = []
+
+    class Detector:
+        name = "some.onnx"
+
+        def __init__(self, path, *, size, **_):
+            asked.append(size)
+
+        def detect(self, frame):
+            return Detections.empty()
+
+    monkeypatch.setattr("tracker.detector.onnx.OnnxDetector", Detector)
+    status, _, _ = track("--out", tmp_path / "t.txt", "--detector", "some.onnx", *words, detections=None)
+    assert (status, asked) == (0, [416 if words else None])
+
+
+def test_a_size_without_a_detector(track, tmp_path):
+    status, _, err = track("--out", tmp_path / "t.txt", "--detector-size", "416")
+    assert status == 2
+    assert "size of 416 is for an ONNX model; detections from a file have none" in one_line(err)
+    status, _, err = track("--out", tmp_path / "t.txt", "--detector-size", "416", detections=None)
+    assert status == 2
+    assert "the built-in detector has its own" in one_line(err)
 
 
 def test_detections_and_a_detector_are_one_too_many(track, tmp_path):

@@ -34,6 +34,7 @@ def open_pipeline(
     device: str = "auto",
     fps: float | None = None,
     classes: tuple[str | int, ...] = ("person",),
+    detector_size: int | None = None,
     threads: int | None = None,
 ) -> Pipeline:
     """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
@@ -47,7 +48,7 @@ def open_pipeline(
     config = config or TrackerConfig()
     opened = open_source(source, fps=fps, default_fps=config.default_fps)
     try:
-        part = _open_detector(opened, detections, detector, device, classes, threads)
+        part = _open_detector(opened, detections, detector, device, classes, detector_size, threads)
         encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)
         return Pipeline(opened, part, Engine(config, encoder, thresholds, getattr(part, "second_look", None)))
     except BaseException:
@@ -107,6 +108,7 @@ def _open_detector(
     detector: str | Path | Detector | None,
     device: str,
     classes: tuple[str | int, ...],
+    size: int | None,
     threads: int | None,
 ) -> Detector:
     if detections is not None:
@@ -114,11 +116,13 @@ def _open_detector(
             detections = getattr(source, "detections_path", None)
             if detections is None:
                 raise SourceError(f"{source.name}: brings no public detections (det/det.txt); name a file instead")
-        return open_detector(detections=detections)
+        return open_detector(detections=detections, size=size)
     if not _has_images(source):
         raise SourceError(f"{source.name}: has no images to find people in; give detections with --detections FILE")
     if detector is None or isinstance(detector, (str, Path)):
-        return open_detector(model=detector, classes=classes, device=device, threads=threads)
+        return open_detector(model=detector, classes=classes, size=size, device=device, threads=threads)
+    if size is not None:
+        raise ConfigError(f"a detector size of {size} is for an ONNX file; an object chooses its own")
     return detector
 
 

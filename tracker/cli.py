@@ -83,6 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     people.add_argument("--detector", "--model", metavar="ONNX", help="run a YOLOX- or YOLO-style detector")
     people.add_argument("--classes", default="person", help="classes to keep, names or numbers (default: person)")
+    people.add_argument(
+        "--detector-size", type=int, metavar="PX",
+        help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
+    )  # fmt: skip
     people.add_argument("--conf", type=float, metavar="SCORE", help="score from which a detection starts a track")
 
     who = parser.add_argument_group("appearance, and its three uses")
@@ -162,6 +166,7 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
             config=config, device=args.device, fps=args.fps, classes=classes,
+            detector_size=args.detector_size,
         )  # fmt: skip
         stack.callback(pipeline.close)
         outputs = _open_outputs(args, pipeline, stack)

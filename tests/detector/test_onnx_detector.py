@@ -208,7 +208,7 @@ def test_an_open_input_size_follows_the_frame(model):
     path = model(yolo_answer(), input_shape=(1, 3, "height", "width"))
     detector = OnnxDetector(path, size=96, device="cpu")
     assert detector._input_size(1080, 1920) == (64, 96)
-    assert OnnxDetector(path, size=(64, 96), device="cpu")._input_size(500, 100) == (64, 96)
+    assert detector._input_size(1920, 1080) == (96, 64)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +247,42 @@ def test_an_open_input_has_the_shape_of_the_frame(model, height, width, size):
     assert shape[0] % 32 == shape[1] % 32 == 0
     scale = size / max(height, width)
     assert all(0 <= side - length * scale < 32 for side, length in zip(shape, (height, width), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "frame_size", "shape"),
+    [
+        ({}, (1080, 1920), (384, 640)),
+        ({}, (576, 768), (480, 640)),
+        ({}, (240, 320), (256, 320)),  # nothing is enlarged
+        ({}, (20, 30), (32, 32)),
+        ({"imgsz": "[320, 320]"}, (1080, 1920), (192, 320)),
+        ({"imgsz": "1280"}, (1080, 1920), (736, 1280)),
+        ({"imgsz": "1280"}, (576, 768), (576, 768)),
+        ({"imgsz": "huge"}, (1080, 1920), (384, 640)),
+        ({"imgsz": "[640, 'x']"}, (1080, 1920), (384, 640)),
+        ({"imgsz": "[]"}, (1080, 1920), (384, 640)),
+    ],
+)
+def test_the_size_nobody_asked_for_follows_frame_and_model(model, metadata, frame_size, shape):
+    path = model(yolo_answer(), input_shape=(1, 3, "height", "width"), **metadata)
+    assert OnnxDetector(path, device="cpu")._input_size(*frame_size) == shape
+
+
+def test_a_fixed_input_stays_and_says_so(model):
+    path = model(yolo_answer())
+    assert OnnxDetector(path, device="cpu")._input_size(1080, 1920) == (H, W)
+    assert OnnxDetector(path, size=96, device="cpu")._input_size(1080, 1920) == (H, W)
+    with pytest.raises(ModelError, match=r"fixed at 64 x 96 \(height x width\), so it cannot run at 640; leave"):
+        OnnxDetector(path, size=640, device="cpu")
+    with pytest.raises(ModelError, match="fixed at any x 96"):
+        OnnxDetector(model(yolo_answer(), input_shape=(1, 3, "height", W)), size=640, device="cpu")
+
+
+@pytest.mark.parametrize("size", [0, 31, -416, 10**6, True, 416.0])
+def test_sizes_that_are_none(model, size):
+    with pytest.raises(ModelError, match="long side in pixels, 32 to 8192, got"):
+        OnnxDetector(model(yolo_answer(), input_shape=(1, 3, "height", "width")), size=size, device="cpu")
 
 
 @pytest.mark.parametrize("centred", [True, False])

@@ -170,6 +170,12 @@ def test_a_detector_takes_the_place_of_public_detections(folder, capsys):
     assert "two: has no images to find people in" in err  # it is the detector that would look
 
 
+def test_a_detector_size_needs_a_network(folder, capsys):
+    for words in ([], ["--detector", "built-in"]):
+        assert run("--detector-size", "416", *words) == 2
+        assert "--detector-size goes with --detector ONNX" in capsys.readouterr().err
+
+
 def test_one_mistake_is_one_line_however_many_sequences_it_stops(folder, capsys):
     assert run("--set", "lifecycle.confirm_hits=0") == 2
     assert run("--results", "nowhere") == 2

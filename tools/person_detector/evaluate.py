@@ -25,6 +25,7 @@ from person_detector.scenes import read_image
 from reid_training.errors import ConfigError, DataError
 from tracker.detector.onnx import OnnxDetector
 from tracker.eval.mot_files import read_ground_truth
+from tracker.onnx_session import open_session
 from tracker.sources.open import open_source
 from tracker.types import Frame, ImageArray
 
@@ -46,7 +47,9 @@ class FileDetector:
     """Our own network or a YOLOX- or YOLO-style one, as `track --detector` runs it, on one CPU thread."""
 
     def __init__(self, path: Path, size: int, *, score: float = SCORE, nms_iou: float = NMS_IOU) -> None:
-        self.detector = OnnxDetector(path, device="cpu", size=size, threads=1, score=score, nms_iou=nms_iou)
+        (image,) = open_session(path, "cpu", 1).inputs
+        asked = None if image.shape[-1] else size  # a fixed input stays as it is
+        self.detector = OnnxDetector(path, device="cpu", size=asked, threads=1, score=score, nms_iou=nms_iou)
         self.name = f"{path.stem} {size}"
 
     def __call__(self, image: ImageArray) -> tuple[FloatArray, FloatArray]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,10 @@ COCO_NAMES = (
 
 _STRIDES = (8, 16, 32)
 _PAD = 114  # grey of both families' training
-_DEFAULT_SIZE = 640  # of models that leave their input size open
+# Long side of the input of models that leave it open, where neither the user nor the model's "imgsz" says one: what
+# most YOLO networks are trained at.
+DEFAULT_LONG_SIDE_PX = 640
+_MIN_SIZE, _MAX_SIZE = 32, 8192
 _MAX_CANDIDATES = 1000  # non-maximum suppression is quadratic; no frame has so many people
 _MAX_LOG_SIZE = 12.0  # exp() of a broken model's output must not overflow
 _DTYPES: dict[str, type[np.floating[Any]]] = {"float": np.float32, "float16": np.float16}
@@ -74,9 +77,10 @@ class OnnxDetector:
     """A detector from a model file.
 
     classes: names or numbers of what to keep; a model with one class is taken to know people. score: least score.
-    nms_iou: boxes of one class that overlap more are one. size: input of a model that leaves it open, as the long side
-    or (height, width), rounded up to multiples of 32. layout: see the module; "auto" tells it from the output's shape.
-    device, threads: see `open_session`. Raises ModelError where the model cannot be used.
+    nms_iou: boxes of one class that overlap more are one. size: long side of the input, pixels, of a model that leaves
+    it open; the other side follows the frame, both rounded up to multiples of 32; None: see `default_long_side`.
+    layout: see the module; "auto" tells it from the output's shape. device, threads: see `open_session`. Raises
+    ModelError where the model cannot be used.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class OnnxDetector:
         score: float = 0.1,
         nms_iou: float = 0.65,
         device: str = "auto",
-        size: int | tuple[int, int] | None = None,
+        size: int | None = None,
         layout: str = "auto",
         threads: int | None = None,
     ) -> None:
@@ -99,9 +103,10 @@ class OnnxDetector:
         self.provider = self._session.provider
         self._score, self._nms_iou = score, nms_iou
         self._dtype, self._fixed = self._check_input()
-        self._size = size
+        self._size = self._check_size(size)
+        self._own_size = _long_side_in(self._session.metadata)
         # One run on a grey picture: warms the network up and shows the output's real shape before the video starts.
-        height, width = self._input_size(_DEFAULT_SIZE, _DEFAULT_SIZE)
+        height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
         output = self._infer(np.full((1, 3, height, width), _PAD, dtype=np.float32))
         self.layout = self._layout_of(output, height, width, layout)
         self._decoded = self.layout == "yolox" and is_decoded(output[0], height, width)
@@ -149,15 +154,29 @@ class OnnxDetector:
 
     def _input_size(self, frame_height: int, frame_width: int) -> tuple[int, int]:
         """(height, width) of the network's input for frames of this size."""
-        size = self._size if self._size is not None else _DEFAULT_SIZE
-        if isinstance(size, int):
-            scale = size / max(frame_height, frame_width)
-            wanted = (frame_height * scale, frame_width * scale)
-        else:
-            wanted = (float(size[0]), float(size[1]))
-        coarse = _STRIDES[-1]
-        open_height, open_width = (max(coarse, math.ceil(side / coarse - 1e-9) * coarse) for side in wanted)
+        size = self._size or default_long_side(frame_height, frame_width, self._own_size)
+        coarse, scale = _STRIDES[-1], size / max(frame_height, frame_width)
+        open_height, open_width = (
+            max(coarse, math.ceil(side * scale / coarse - 1e-9) * coarse) for side in (frame_height, frame_width)
+        )
         return self._fixed[0] or open_height, self._fixed[1] or open_width
+
+    def _check_size(self, size: int | None) -> int | None:
+        """The size asked for, if the model can have it."""
+        if size is None:
+            return None
+        if isinstance(size, bool) or not isinstance(size, int) or not _MIN_SIZE <= size <= _MAX_SIZE:
+            raise ModelError(
+                f"the detector's size is its long side in pixels, {_MIN_SIZE} to {_MAX_SIZE}, got {size!r}"
+            )
+        height, width = self._fixed
+        if (height or width) and size != max(height or 0, width or 0):
+            fixed = " x ".join("any" if side is None else str(side) for side in self._fixed)
+            raise ModelError(
+                f"{self.path}: its input is fixed at {fixed} (height x width), so it cannot run at {size}; "
+                "leave the size away, or export it with an open height and width"
+            )
+        return size
 
     def _check_input(self) -> tuple[type[np.floating[Any]], tuple[int | None, int | None]]:
         inputs, outputs = self._session.inputs, self._session.outputs
@@ -232,6 +251,26 @@ class OnnxDetector:
         if not chosen:
             raise ModelError(f"{self.path}: no class was chosen; give names or numbers, such as person")
         return np.array(sorted(chosen), dtype=np.int64)
+
+
+def default_long_side(frame_height: int, frame_width: int, own: int | None = None) -> int:
+    """Long side of the input for frames of this size where the user names none, before rounding up to 32.
+
+    The frame's own, so that nothing is enlarged, but at most what the network was made for: own, its "imgsz", else
+    DEFAULT_LONG_SIDE_PX. A network sees people who are small in the input worse, and takes time by its area.
+    """
+    return min(max(frame_height, frame_width), own or DEFAULT_LONG_SIDE_PX)
+
+
+def _long_side_in(metadata: Mapping[str, str]) -> int | None:
+    """The long side in "imgsz", as ultralytics writes it: 640 or [480, 640]."""
+    try:
+        sides = ast.literal_eval(metadata.get("imgsz", "None"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    sides = sides if isinstance(sides, (list, tuple)) else [sides]
+    good = [side for side in sides if isinstance(side, int) and _MIN_SIZE <= side <= _MAX_SIZE]
+    return max(good) if good and len(good) == len(sides) else None
 
 
 def letterbox(

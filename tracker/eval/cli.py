@@ -78,6 +78,10 @@ def build_parser() -> argparse.ArgumentParser:
     people.add_argument(
         "--detector", metavar="ONNX", help=f"run a YOLOX- or YOLO-style detector instead, or OpenCV's: {BUILT_IN}"
     )
+    run.add_argument(
+        "--detector-size", type=int, metavar="PX",
+        help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
+    )  # fmt: skip
     add_tracking(run)
 
     files = parser.add_argument_group("files")
@@ -148,7 +152,11 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     tracking = None
     if args.results is None:
         threads = threads_of(args.jobs, len(sequences))
-        tracking = Tracking(config, args.det, args.detector, reid_of(args), args.device, threads)
+        if args.detector_size is not None and args.detector in (None, BUILT_IN):
+            raise ConfigError("--detector-size goes with --detector ONNX")
+        tracking = Tracking(
+            config, args.det, args.detector, reid_of(args), args.device, threads, detector_size=args.detector_size
+        )
     folder = args.results or args.out or Path("results")
     needs_truth = args.results is not None and args.submit is None
     return [Job(s, folder / f"{s.name}.txt", tracking, videos.get(s.name), needs_truth) for s in sequences]

@@ -38,6 +38,7 @@ class Tracking:
     reid: str | None
     device: str
     threads: int | None = None  # of each network; None: all cores
+    detector_size: int | None = None  # long side of an ONNX detector's input; None: by the size of the frames
     second_look: str | None = None  # the detector whose work a `Replay` holds; use C still asks it about windows
 
 
@@ -201,6 +202,7 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
                 job.video or job.sequence,
                 detections=job.sequence / tracking.detections if tracking.detector is None else None,
                 detector=detector,
+                detector_size=tracking.detector_size if isinstance(detector, str) else None,
                 reid=tracking.reid, config=tracking.config, device=tracking.device, fps=_fps(job),
                 threads=tracking.threads,
             )
@@ -220,7 +222,7 @@ def _open_detector(name: str, tracking: Tracking) -> Detector:
     from tracker.detector.open import open_detector
 
     model = None if name == BUILT_IN else name
-    return open_detector(model=model, device=tracking.device, threads=tracking.threads)
+    return open_detector(model=model, size=tracking.detector_size, device=tracking.device, threads=tracking.threads)
 
 
 def _check_info(job: Job) -> None:
