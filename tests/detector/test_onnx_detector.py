@@ -193,7 +193,7 @@ def test_classes_by_name_or_number(model, classes):
 def test_names_come_from_the_metadata(model):
     path = model(yolo_answer((48, 32, 10, 20, 2, 0.9), classes=3), names={0: "car", 1: "dog", 2: "pedestrian"})
     assert list(OnnxDetector(path, classes=["pedestrian"], device="cpu").detect(frame()).classes) == [2]
-    with pytest.raises(ModelError, match="no class 'person'; there are: car, dog, pedestrian, or numbers"):
+    with pytest.raises(ModelError, match="no class 'person'; there are: car, dog, pedestrian, or numbers 0 to 2"):
         OnnxDetector(path, device="cpu")
     with pytest.raises(ModelError, match="no class 3"):
         OnnxDetector(path, classes=[3], device="cpu")
@@ -202,6 +202,38 @@ def test_names_come_from_the_metadata(model):
 def test_a_model_with_one_class_knows_people(model):
     path = model(yolo_answer((48, 32, 10, 20, 0, 0.9), classes=1), names={0: "head"})
     assert len(OnnxDetector(path, device="cpu").detect(frame())) == 1
+    assert len(OnnxDetector(path, classes=["Head"], device="cpu").detect(frame())) == 1
+    with pytest.raises(ModelError, match="no class 'car'; there are: head, or numbers 0"):
+        OnnxDetector(path, classes=["car"], device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "found"),
+    [
+        ("{0: 'car', 1: 'walker'}", ["walker"], [1]),  # ultralytics
+        ('{"0": "car", "1": "walker"}', ["walker"], [1]),  # JSON
+        ("['car', 'walker']", ["walker", "car"], [1, 0]),
+        ("('car', 'walker')", [1], [1]),
+        ("nonsense", ["1"], [1]),
+        ("{'car': 0}", [0], [0]),
+    ],
+)
+def test_names_as_exporters_write_them(model, names, classes, found):
+    path = model(yolo_answer((10, 20, 8, 8, 0, 0.7), (48, 32, 10, 20, 1, 0.9), classes=2), names=names)
+    assert OnnxDetector(path, classes=classes, device="cpu").detect(frame()).classes.tolist() == found
+
+
+def test_a_wrong_class_lists_what_is_possible(model):
+    """All of COCO's names where there are 80 classes and nobody names them; numbers where there are others."""
+    with pytest.raises(
+        ModelError, match=r"no class 'people'; there are: person, bicycle, .*, toothbrush, or numbers 0 to 79"
+    ):
+        OnnxDetector(model(yolo_answer()), classes=["people"], device="cpu")
+    with pytest.raises(ModelError, match="no class 'person'; there are: numbers 0 to 2, for the file holds no names"):
+        OnnxDetector(model(yolo_answer(classes=3)), device="cpu")
+    many = dict(enumerate(f"c{number}" for number in range(120)))
+    with pytest.raises(ModelError, match="c98, c99 and 20 more, or numbers 0 to 119"):
+        OnnxDetector(model(yolo_answer(classes=120), names=many), device="cpu")
 
 
 def test_an_open_input_size_follows_the_frame(model):

@@ -53,6 +53,7 @@ _PAD = 114  # grey of both families' training
 # most YOLO networks are trained at.
 DEFAULT_LONG_SIDE_PX = 640
 _MIN_SIZE, _MAX_SIZE = 32, 8192
+_MAX_LISTED = 100  # names of classes in a message; COCO has 80
 _MAX_CANDIDATES = 1000  # non-maximum suppression is quadratic; no frame has so many people
 _MAX_LOG_SIZE = 12.0  # exp() of a broken model's output must not overflow
 _DTYPES: dict[str, type[np.floating[Any]]] = {"float": np.float32, "float16": np.float16}
@@ -225,17 +226,19 @@ class OnnxDetector:
             names = None
         if isinstance(names, (list, tuple)):
             names = dict(enumerate(names))
-        if isinstance(names, dict) and names and all(isinstance(key, int) for key in names):
-            return {key: str(name) for key, name in sorted(names.items())}
+        if isinstance(names, dict) and names and all(str(key).isdecimal() for key in names):
+            return dict(sorted((int(key), str(name)) for key, name in names.items()))
         if n_classes in (len(COCO_NAMES), 0):
             return dict(enumerate(COCO_NAMES))
         return {number: str(number) for number in range(n_classes)}
 
     def _choose(self, classes: Sequence[str | int], n_classes: int) -> IntArray:
-        if n_classes == 1 or (n_classes == 0 and len(self.class_names) == 1):
-            return np.zeros(1, np.int64)
         if isinstance(classes, str):
             classes = (classes,)
+        if n_classes == 1 or (n_classes == 0 and len(self.class_names) == 1):
+            # Trained for one purpose, whatever its class is called: "person" means it.
+            only = self.class_names.get(0, "0").lower()
+            classes = [0 if str(wanted).strip().lower() in (only, "person") else wanted for wanted in classes]
         by_name = {name.lower(): number for number, name in self.class_names.items()}
         chosen = set()
         for wanted in classes:
@@ -244,13 +247,23 @@ class OnnxDetector:
                 number = int(wanted)
             known = number in self.class_names if not n_classes else number is not None and number < n_classes
             if number is None or not known:
-                names = list(self.class_names.values())
-                shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-                raise ModelError(f"{self.path}: no class {wanted!r}; there are: {shown}, or numbers from 0")
+                raise ModelError(f"{self.path}: no class {wanted!r}; there are: {self._possible(n_classes)}")
             chosen.add(number)
         if not chosen:
             raise ModelError(f"{self.path}: no class was chosen; give names or numbers, such as person")
         return np.array(sorted(chosen), dtype=np.int64)
+
+    def _possible(self, n_classes: int) -> str:
+        """What may be asked for, in words: names with the range of their numbers, or the numbers alone."""
+        count = n_classes or max(self.class_names, default=-1) + 1
+        numbers = f"0 to {count - 1}" if count > 1 else "0"
+        named = [name for number, name in self.class_names.items() if name != str(number) and number < count]
+        return f"{_listed(named)}, or numbers {numbers}" if named else f"numbers {numbers}, for the file holds no names"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = names[:_MAX_LISTED]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 def default_long_side(frame_height: int, frame_width: int, own: int | None = None) -> int:

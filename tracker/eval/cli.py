@@ -82,6 +82,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--detector-size", type=int, metavar="PX",
         help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
     )  # fmt: skip
+    run.add_argument(
+        "--classes",
+        default="person",
+        help="of the detector's classes those to keep, names or numbers (default: person)",
+    )
     add_tracking(run)
 
     files = parser.add_argument_group("files")
@@ -155,7 +160,14 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
         if args.detector_size is not None and args.detector in (None, BUILT_IN):
             raise ConfigError("--detector-size goes with --detector ONNX")
         tracking = Tracking(
-            config, args.det, args.detector, reid_of(args), args.device, threads, detector_size=args.detector_size
+            config,
+            args.det,
+            args.detector,
+            reid_of(args),
+            args.device,
+            threads,
+            detector_size=args.detector_size,
+            classes=tuple(name.strip() for name in args.classes.split(",")),
         )
     folder = args.results or args.out or Path("results")
     needs_truth = args.results is not None and args.submit is None

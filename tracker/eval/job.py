@@ -39,6 +39,7 @@ class Tracking:
     device: str
     threads: int | None = None  # of each network; None: all cores
     detector_size: int | None = None  # long side of an ONNX detector's input; None: by the size of the frames
+    classes: tuple[str | int, ...] = ("person",)  # that the detector keeps
     second_look: str | None = None  # the detector whose work a `Replay` holds; use C still asks it about windows
 
 
@@ -202,6 +203,7 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
                 job.video or job.sequence,
                 detections=job.sequence / tracking.detections if tracking.detector is None else None,
                 detector=detector,
+                classes=tracking.classes,
                 detector_size=tracking.detector_size if isinstance(detector, str) else None,
                 reid=tracking.reid, config=tracking.config, device=tracking.device, fps=_fps(job),
                 threads=tracking.threads,
@@ -222,7 +224,10 @@ def _open_detector(name: str, tracking: Tracking) -> Detector:
     from tracker.detector.open import open_detector
 
     model = None if name == BUILT_IN else name
-    return open_detector(model=model, size=tracking.detector_size, device=tracking.device, threads=tracking.threads)
+    return open_detector(
+        model=model, classes=tracking.classes, size=tracking.detector_size, device=tracking.device,
+        threads=tracking.threads,
+    )  # fmt: skip
 
 
 def _check_info(job: Job) -> None:
