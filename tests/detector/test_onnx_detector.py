@@ -248,13 +248,38 @@ def test_an_open_input_size_follows_the_frame(model):
     [
         ((1, 1000), "auto", r"'output' has shape \(1, 1000\).*\(1, 126, 5 \+ classes\).*\(1, 4 \+ classes, 126\)"),
         ((2, 84, 126), "auto", r"shape \(2, 84, 126\)"),
-        ((1, 84, 126), "yolox", r"shape \(1, 84, 126\).*expected \(1, 126, 5 \+ classes\) for raw YOLOX"),
-        ((1, 126, 85), "yolo", r"expected \(1, 4 \+ classes, 126\) for YOLO"),
+        ((1, 84, 126), "yolox", r"shape \(1, 84, 126\).*expected \(1, 126, 5 \+ classes\) for YOLOX$"),
+        ((1, 126, 85), "yolo", r"expected \(1, 4 \+ classes, 126\) for YOLO$"),
     ],
 )
 def test_another_layout_is_refused_with_both_shapes(model, shape, layout, words):
     with pytest.raises(ModelError, match=words):
         OnnxDetector(model(np.zeros(shape)), layout=layout, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "hint"),
+    [
+        ([(1, 378, 85)], "three rows a point are YOLOv5's or YOLOv7's anchors"),
+        ([(20, 7)], "rows of seven with the batch first are YOLOv7's end-to-end export"),
+        ([(1, 1), (1, 100, 4), (1, 100), (1, 100)], "four outputs are those of a TensorRT plug-in"),
+        ([(1, 116, 126), (1, 32, 16, 24)], "several maps are raw heads or masks"),
+        ([(1, 126, 80), (1, 126, 4)], "found inputs .* and outputs 'output' float .*, 'output_1' float"),
+    ],
+)
+def test_other_exports_are_named_in_one_line(model, tmp_path, shapes, hint):
+    path = model(np.zeros(shapes[0]))
+    proto = onnx.load(path)
+    for number, shape in enumerate(shapes[1:], 1):
+        proto.graph.initializer.append(numpy_helper.from_array(np.zeros(shape, np.float32), f"answer_{number}"))
+        proto.graph.node.append(helper.make_node("Identity", [f"answer_{number}"], [f"output_{number}"]))
+        proto.graph.output.append(helper.make_tensor_value_info(f"output_{number}", TensorProto.FLOAT, shape))
+    onnx.save(proto, path)
+    with pytest.raises(ModelError, match=hint) as caught:
+        OnnxDetector(path, device="cpu")
+    assert "\n" not in str(caught.value)
+    assert "expected" in str(caught.value)
+    assert str(shapes[0])[1:-1] in str(caught.value)
 
 
 def test_another_input_is_refused(model):

@@ -47,6 +47,12 @@ COCO_NAMES = (
 )
 # fmt: on
 
+_LAYOUT_WORDS = {
+    "person": "(1, {n}, 5) for Tracklet's own",
+    "yolox": "(1, {n}, 5 + classes) for YOLOX",
+    "yolo": "(1, 4 + classes, {n}) for YOLO",
+    "end2end": "(1, rows, 6) with suppression inside",
+}
 _STRIDES = (8, 16, 32)
 _PAD = 114  # grey of both families' training
 # Long side of the input of models that leave it open, where neither the user nor the model's "imgsz" says one: what
@@ -186,7 +192,9 @@ class OnnxDetector:
         if len(image) != 4 or image[0] not in (1, None) or image[1] not in (3, None) or inputs[0].dtype not in _DTYPES:
             raise ModelError(f"{self.path}: no detector: expected one float input (1, 3, height, width), {found}")
         if len(outputs) != 1 or outputs[0].dtype not in _DTYPES:
-            raise ModelError(f"{self.path}: no YOLO or YOLOX detector: expected one float output, {found}")
+            wanted = " or ".join(_LAYOUT_WORDS.values()).format(n="N")
+            hint = _hint([port.shape for port in outputs])
+            raise ModelError(f"{self.path}: no known detector: expected one float output, {wanted}; {found}{hint}")
         return _DTYPES[inputs[0].dtype], (image[2], image[3])
 
     def _layout_of(self, output: NDArray[Any], height: int, width: int, asked: str) -> str:
@@ -207,16 +215,11 @@ class OnnxDetector:
         for layout in LAYOUTS[1:]:
             if fits[layout] and asked in ("auto", layout):
                 return layout
-        expected = {
-            "person": f"(1, {points}, 5) for Tracklet's own",
-            "yolox": f"(1, {points}, 5 + classes) for raw YOLOX",
-            "yolo": f"(1, 4 + classes, {points}) for YOLO",
-            "end2end": "(1, N, 6) with suppression inside",
-        }
-        wanted = " or ".join(expected.values()) if asked == "auto" else expected[asked]
-        name = self._session.outputs[0].name
-        found = f"output {name!r} has shape {shape} for an input of {height} x {width}"
-        raise ModelError(f"{self.path}: {found}; expected {wanted}")
+        wanted = " or ".join(_LAYOUT_WORDS.values()) if asked == "auto" else _LAYOUT_WORDS[asked]
+        image, port = self._session.inputs[0], self._session.outputs[0]
+        found = f"output {port.name!r} has shape {shape} for the input {image.name!r} of (1, 3, {height}, {width})"
+        hint = _hint([shape], points)
+        raise ModelError(f"{self.path}: {found}; expected {wanted.format(n=points)}{hint}")
 
     def _names(self, n_classes: int) -> dict[int, str]:
         """Class names by number; numbers as text where nobody says them. n_classes 0: the layout does not tell."""
@@ -259,6 +262,21 @@ class OnnxDetector:
         numbers = f"0 to {count - 1}" if count > 1 else "0"
         named = [name for number, name in self.class_names.items() if name != str(number) and number < count]
         return f"{_listed(named)}, or numbers {numbers}" if named else f"numbers {numbers}, for the file holds no names"
+
+
+def _hint(shapes: Sequence[tuple[int | None, ...]], points: int | None = None) -> str:
+    """What outputs of these shapes probably are, and what to do about it; "" where nobody knows."""
+    if len(shapes) == 4:
+        return "; four outputs are those of a TensorRT plug-in: export without it"
+    if len(shapes) > 1 and any(len(shape) in (4, 5) for shape in shapes):
+        return "; several maps are raw heads or masks: export a plain detector, with its decoding inside"
+    if len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][1] == 7:
+        return "; rows of seven with the batch first are YOLOv7's end-to-end export: export without suppression"
+    if points and len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][1] == 3 * points:
+        return (
+            "; three rows a point are YOLOv5's or YOLOv7's anchors: export as YOLOv8 does, or with suppression inside"
+        )
+    return ""
 
 
 def _listed(names: Sequence[str]) -> str:
