@@ -290,6 +290,22 @@ def test_a_detector_gets_its_size(track, tmp_path, monkeypatch, words):
     assert (status, asked) == (0, [416 if words else None])
 
 
+def test_the_detector_runs_at_every_nth_frame(track, tmp_path):
+    """As the setting of the same name does; the description and the summary say so."""
+    status, _, err = track("--out", tmp_path / "a.txt", "--detect-every", 4)
+    assert status == 0
+    assert "det.txt of one frame in 4, " in err
+    assert "predicted between detections" in err
+    assert track("--out", tmp_path / "b.txt", "--set", "detection.every=4")[0] == 0
+    assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
+    assert track("--out", tmp_path / "c.txt", "--detect-every", 1)[0] == 0
+    assert track("--out", tmp_path / "d.txt")[0] == 0
+    assert (tmp_path / "c.txt").read_bytes() == (tmp_path / "d.txt").read_bytes()
+    status, _, err = track("--out", tmp_path / "e.txt", "--detect-every", 0)
+    assert status == 2
+    assert "detection.every must be in [1, 100], got 0" in one_line(err)
+
+
 def test_a_size_without_a_detector(track, tmp_path):
     status, _, err = track("--out", tmp_path / "t.txt", "--detector-size", "416")
     assert status == 2

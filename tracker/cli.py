@@ -87,6 +87,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--detector-size", type=int, metavar="PX",
         help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
     )  # fmt: skip
+    people.add_argument(
+        "--detect-every", type=int, metavar="N",
+        help="run the detector at every Nth frame; between them tracks live on proposals and predictions (default: 1)",
+    )  # fmt: skip
     people.add_argument("--conf", type=float, metavar="SCORE", help="score from which a detection starts a track")
 
     who = parser.add_argument_group("appearance, and its three uses")
@@ -125,6 +129,8 @@ def _config(args: argparse.Namespace) -> TrackerConfig:
     if args.conf is not None:
         settings["detection.strong_score"] = args.conf
         settings["detection.weak_score"] = min(args.conf, config.detection.weak_score)
+    if args.detect_every is not None:
+        settings["detection.every"] = args.detect_every
     if args.appearance_weight is not None:
         settings["association.appearance_weight"] = args.appearance_weight
     if args.no_veto:

@@ -35,8 +35,12 @@ class DetectionConfig:
     strong_score: float = 0.5  # ByteTrack's track threshold; fills galleries
     weak_score: float = 0.1  # ByteTrack's low threshold; only keeps known tracks alive
     nms_iou: float = 0.5  # tuned; methods 05 §2.3: 0.5..0.7 on input
+    # The detector looks at every n-th frame; 1: at all of them. Between them tracks live on the proposals of use C, by
+    # appearance alone, and on predictions; nobody is born, missed or forgotten there. See docs/detectors.md.
+    every: int = 1
 
     def __post_init__(self) -> None:
+        _check(1 <= self.every <= 100, "detection.every", self.every, "in [1, 100]")
         _check_range("detection.strong_score", self.strong_score, 0, 1)
         _check_range("detection.weak_score", self.weak_score, 0, self.strong_score)
         _check_range("detection.nms_iou", self.nms_iou, 0, 1)

@@ -126,11 +126,13 @@ class Engine:
         self.n_crops = 0
         self.n_ids = 0
         self._now_s: float | None = None
-        self._step_s = 0.0  # from the frame before to this one
+        self._looked_s: float | None = None  # time of the last frame at which the detector looked
+        self._looked_index = -1  # and its index
+        self._gap_s = 0.0  # from the last such frame before this one to this one
         self._detected = np.zeros((0, 4))  # xyxy of the last frame's detections
         self._n_keys = 0
-        # Rows of tentative tracks in the frames before, with their keys; as many frames as confirmation can take.
-        self._tentative: deque[tuple[int, IntArray, Tracks]] = deque(maxlen=config.lifecycle.confirm_hits - 1)
+        # Rows of tentative tracks in the frames before, with their keys; from the first that is still undecided on.
+        self._tentative: deque[tuple[int, IntArray, Tracks]] = deque()
 
     def attach(self, encoder: Encoder | None, thresholds: Thresholds | None = None) -> None:
         """Make embeddings with this encoder from the next step on; settings win over the thresholds it brings."""
@@ -143,17 +145,23 @@ class Engine:
             known.sigma if look.sigma_same is None else look.sigma_same,
         )
 
-    def step(self, frame: Frame, detections: Detections) -> Tracks:
+    def step(self, frame: Frame, detections: Detections | None) -> Tracks:
         """Advance to this frame and return the confirmed tracks that were detected or proposed in it.
+
+        detections: None if the detector did not look at this frame, which is another thing than finding nobody. Then
+        ages stand still, nobody is born, missed or ends, and nothing is learned; who was put out last stays, where use
+        C finds them by their looks or, failing that, where the filter predicts them.
 
         Times must grow from frame to frame. `detections.features` may hold embeddings made elsewhere; then no network
         runs, and appearance confirms no proposal. Without them the encoder makes them from the image, and without an
         image motion decides alone.
         """
+        looked = detections is not None
+        detections = Detections.empty() if detections is None else detections
         image = frame.image if self.encoder is not None and detections.features is None else None
         self.backfilled = []
         with self._timed("predict"):
-            bank = self._predicted(frame.time_s)
+            bank = self._predicted(frame, looked)
             seen, rows = self._selected(detections)
         with self._timed("camera"):
             bank = self._steadied(bank, seen, frame.image)
@@ -164,12 +172,15 @@ class Engine:
         with self._timed("re-associate"):
             self._reassociate(bank, seen, links, image)  # use B
         with self._timed("propose"):
-            self._propose(bank, seen, links, frame, image)  # use C
+            self._propose(bank, seen, links, frame, image, looked)  # use C
         with self._timed("hold"):
-            self._hold(bank, seen, links, frame)
+            if looked:
+                self._hold(bank, seen, links, frame)
+            else:
+                self._carry(bank, links, frame)
         self._detected = seen.boxes
         with self._timed("update"):
-            return self._updated(bank, seen, rows, links, frame)
+            return self._updated(bank, seen, rows, links, frame, looked)
 
     @property
     def settled_before(self) -> int | None:
@@ -188,15 +199,19 @@ class Engine:
 
     # ---------------------------------------------------------------------------------------- before association
 
-    def _predicted(self, now_s: float) -> TrackBank:
+    def _predicted(self, frame: Frame, looked: bool) -> TrackBank:
+        now_s = frame.time_s
         dt_s = 0.0 if self._now_s is None else now_s - self._now_s
-        self._step_s, self._now_s = dt_s, now_s
+        self._gap_s = 0.0 if self._looked_s is None else now_s - self._looked_s
+        self._now_s = now_s
+        if looked:
+            self._looked_s, self._looked_index = now_s, frame.index
         mean, cov = kalman.predict(self.bank.mean, self.bank.cov, dt_s, self.config.motion, ~self._visible(self.bank))
         return self.bank.with_(mean=mean, cov=cov)
 
     def _visible(self, bank: TrackBank) -> BoolArray:
-        """(T,) tracks that were detected in the frame before this one."""
-        return (self._now_s or 0.0) - bank.seen_s <= self._step_s + lifecycle.TIME_SLACK_S
+        """(T,) tracks that were detected when the detector last looked, before this frame."""
+        return (self._now_s or 0.0) - bank.seen_s <= self._gap_s + lifecycle.TIME_SLACK_S
 
     def _steadied(self, bank: TrackBank, seen: Detections, image: ImageArray | None) -> TrackBank:
         """The predicted bank, moved along with the background if the camera moved since the frame before."""
@@ -343,16 +358,19 @@ class Engine:
     # -------------------------------------------------------------------------------------------------- proposals
 
     def _propose(
-        self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame, image: ImageArray | None
+        self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame, image: ImageArray | None, looked: bool
     ) -> None:
-        """Use C: look again where the prior of an unmatched confirmed track says; a verifier decides what it saw."""
+        """Use C: look again where the prior of an unmatched confirmed track says; a verifier decides what it saw.
+
+        In a frame at which the detector does not look, it looks at no window either.
+        """
         config = self.config.proposals
-        by_window = self.detector is not None and frame.image is not None and config.verifier != "appearance"
+        by_window = looked and self.detector is not None and frame.image is not None and config.verifier != "appearance"
         by_looks = image is not None and config.verifier != "detector"
         # "both" without a detector is left with appearance; without appearance nobody agrees with the detector.
         if not config.enabled or not (by_looks or (by_window and config.verifier == "detector")):
             return
-        age_s = (self._now_s or 0.0) - bank.seen_s
+        age_s = (self._looked_s or 0.0) - bank.seen_s
         asked = bank.confirmed & (links.detection < 0) & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
         if by_looks:
             asked &= self.gallery.counts(bank.slot) >= self.config.association.min_gallery
@@ -462,12 +480,23 @@ class Engine:
         if config.scenery:
             self.scenery.fit(frame.width, frame.height)
             hidden = covered | self.scenery.hides(predicted)
-            self.scenery.learn(bank.keep(rows), boxes, now_s, self._step_s)
-            self.scenery.miss(bank.key[missed], covered, now_s, self._step_s)
+            self.scenery.learn(bank.keep(rows), boxes, now_s, self._gap_s)
+            self.scenery.miss(bank.key[missed], covered, now_s, self._gap_s)
         recent = now_s - bank.seen_s[missed] <= config.max_s + lifecycle.TIME_SLACK_S
         # Nearly the place of somebody who was found: the same person, now under another identity.
         twin = bx.iou(predicted, there).max(axis=1, initial=0.0) > config.max_overlap
         links.held[missed] = recent & hidden & ~twin & occlusion.trusted(bank.keep(missed), config)
+
+    def _carry(self, bank: TrackBank, links: _Links, frame: Frame) -> None:
+        """Who was put out since the detector looked goes on as predicted, while in the picture, unless proposed.
+
+        That C does not propose somebody says little: its limits are strict, for they were made for people missed.
+        """
+        predicted = bx.cxcyah_to_xyxy(bank.mean[:, :4])
+        if frame.width and frame.height:
+            predicted = bx.clip(predicted, frame.width, frame.height)
+        going = bank.confirmed & (bank.shown_index >= self._looked_index)
+        links.held[:] = going & ~links.proposed & bx.valid(predicted)
 
     def _complete(self, bank: TrackBank, links: _Links, frame: Frame) -> None:
         """Boxes of people who were detected in part get their usual width back."""
@@ -481,7 +510,9 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------------ update
 
-    def _updated(self, bank: TrackBank, seen: Detections, rows: IntArray, links: _Links, frame: Frame) -> Tracks:
+    def _updated(
+        self, bank: TrackBank, seen: Detections, rows: IntArray, links: _Links, frame: Frame, looked: bool
+    ) -> Tracks:
         life, now_s = self.config.lifecycle, frame.time_s
         matched = links.detection >= 0
         owner = links.owners(len(seen))
@@ -494,9 +525,11 @@ class Engine:
         enough = self.gallery.counts(bank.slot) >= self.config.association.min_gallery
         remembered = enough & self.config.association.reassociate
         ends = links.absorbed | ~lifecycle.alive(bank, matched, remembered, now_s, life)
+        ends &= looked
         self.gallery.give_back(bank.slot[ends])
         bank, detection = bank.keep(~ends), links.detection[~ends]
-        source = np.select([links.proposed, links.held], [Source.PROPOSED, Source.OCCLUDED], Source.DETECTED)[~ends]
+        unseen = Source.OCCLUDED if looked else Source.PREDICTED
+        source = np.select([links.proposed, links.held], [Source.PROPOSED, unseen], Source.DETECTED)[~ends]
 
         unclaimed = np.flatnonzero((seen.scores >= self._birth_score) & (owner < 0))
         bank = bank.append(self._born(seen.take(unclaimed), now_s))
@@ -509,6 +542,8 @@ class Engine:
         self.n_ids += int(np.count_nonzero(fresh))
         self._backfill(bank.key[fresh], bank.id[fresh], bank.shown_index[fresh])
 
+        if not looked:
+            source[~bank.confirmed] = Source.PREDICTED  # the detector will tell whether they are somebody
         shown = (detection >= 0) | (source != Source.DETECTED)
         tracks = Tracks(
             bx.cxcyah_to_xyxy(bank.mean[:, :4]), bank.id, bank.score, bank.class_id,
@@ -517,6 +552,8 @@ class Engine:
         )  # fmt: skip
         waiting = shown & ~bank.confirmed
         self._tentative.append((frame.index, bank.key[waiting], tracks[waiting]))
+        while self._tentative and not np.isin(self._tentative[0][1], bank.key[waiting]).any():
+            self._tentative.popleft()
         visible = np.flatnonzero(shown & bank.confirmed)
         self.bank = bank.with_(shown_index=np.where(shown & bank.confirmed, frame.index, bank.shown_index))
         return tracks[visible[np.argsort(bank.id[visible])]]

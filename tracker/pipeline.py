@@ -37,10 +37,11 @@ class Pipeline:
     def __iter__(self) -> Iterator[tuple[Frame, Tracks]]:
         settler = Settler()
         engine = self._engine
+        every = engine.config.detection.every
         try:
             for frame in self._frames():
                 start = perf_counter()
-                detections = self._detector.detect(frame)
+                detections = self._detector.detect(frame) if self.n_frames % every == 0 else None
                 self._detect_s += perf_counter() - start
                 tracks = engine.step(frame, detections)
                 self.n_frames += 1
@@ -67,7 +68,9 @@ class Pipeline:
         encoder = self._engine.encoder
         looks = "motion alone" if encoder is None else encoder.name
         where = f" on {encoder.provider}" if isinstance(encoder, OnnxEncoder) else ""
-        return f"{self.source.name} ({size}), people from {self._detector.name}, identity from {looks}{where}"
+        every = self._engine.config.detection.every
+        often = "" if every == 1 else f" of one frame in {every}"
+        return f"{self.source.name} ({size}), people from {self._detector.name}{often}, identity from {looks}{where}"
 
     @property
     def n_crops(self) -> int:

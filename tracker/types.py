@@ -28,6 +28,7 @@ class Source(IntEnum):
     DETECTED = 0
     PROPOSED = 1
     OCCLUDED = 2  # predicted: hidden behind somebody
+    PREDICTED = 3  # predicted: the detector did not look at this frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class TrackRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """Tracks of one frame: confirmed identities that were detected, proposed or hidden in it. Sorted by identity.
+    """Tracks of one frame: identities that were detected, proposed, hidden or predicted in it. Sorted by identity.
 
     `len(tracks)`, iteration (as `TrackRow`), `tracks[mask]`, and `np.asarray(tracks)` work; the last gives (M, 8)
     float64 with the columns x1, y1, x2, y2, id, score, class, det_index.
@@ -87,7 +88,7 @@ class Tracks:
 
     xyxy: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))  # (M, 4) pixels of the source frame
     id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) >= 1, unique, never reused
-    # (M,) of the detection; proposed: the verifier's belief; hidden: that of the last detection or proposal
+    # (M,) of the detection; proposed: the verifier's belief; else: that of the last detection or proposal
     score: FloatArray = field(default_factory=lambda: np.zeros(0))
     class_id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,)
     det_index: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) row given to update(), or -1
@@ -134,6 +135,11 @@ class Tracks:
     def occluded(self) -> BoolArray:
         """(M,) True where somebody hides the person and the box is what the filter predicts."""
         return np.equal(self.source, Source.OCCLUDED)
+
+    @property
+    def predicted(self) -> BoolArray:
+        """(M,) True where the detector did not look at the frame and the box is what the filter predicts."""
+        return np.equal(self.source, Source.PREDICTED)
 
 
 @dataclass(frozen=True, slots=True)

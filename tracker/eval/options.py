@@ -27,6 +27,7 @@ def add_tracking(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run")
     group.add_argument("--config", metavar="TOML", help="settings file")
+    group.add_argument("--detect-every", type=int, metavar="N", help="use detections of every Nth frame alone")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting of the tracker")
 
 
@@ -36,9 +37,10 @@ def check_jobs(args: argparse.Namespace) -> None:
 
 
 def config_of(args: argparse.Namespace) -> TrackerConfig:
-    """The defaults, changed by --config and then by --set."""
+    """The defaults, changed by --config, then by --set, then by --detect-every."""
     config = TrackerConfig() if args.config is None else TrackerConfig.load(args.config)
-    return config.override(pairs(args.set, "--set takes NAME=VALUE"))
+    config = config.override(pairs(args.set, "--set takes NAME=VALUE"))
+    return config if args.detect_every is None else config.override({"detection.every": args.detect_every})
 
 
 def reid_of(args: argparse.Namespace) -> str | None:

@@ -79,8 +79,8 @@ class OpenUnit:
         check_frames(truth_path, self._truth.table, length_of(unit.sequence))
         self.name = unit.name  # with `detect`, it is its own pipeline's detector
         self._detector = open_detector(detections=unit.sequence / unit.detections)
-        encoder, self._thresholds = load_encoder(unit.reid, unit.device, unit.threads)
-        self._looks = None if encoder is None else RememberedLooks(encoder, MAX_LOOKS)
+        self._encoder, self._thresholds = load_encoder(unit.reid, unit.device, unit.threads)
+        self._looks = None if self._encoder is None else RememberedLooks(self._encoder, MAX_LOOKS)
         self._frames: list[Frame] | None = None
 
     def evaluate(self, config: TrackerConfig) -> Row:
@@ -90,7 +90,9 @@ class OpenUnit:
 
         frames, ids, boxes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros((0, 4))]
         with self._source() as source:
-            pipeline = Pipeline(source, self, Engine(config, self._looks, self._thresholds))
+            # Where detections of some frames are left out, `detect` cannot say which frame is looked at.
+            encoder = self._looks if config.detection.every == 1 else self._encoder
+            pipeline = Pipeline(source, self, Engine(config, encoder, self._thresholds))
             for frame, tracks in pipeline:
                 frames.append(np.full(len(tracks), frame.index))
                 ids.append(tracks.id)

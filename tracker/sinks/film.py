@@ -128,7 +128,8 @@ class Trails:
 def caption(frame: Frame, tracks: Tracks) -> str:
     """The line in the corner."""
     people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
-    counts = ((int(tracks.proposed.sum()), "proposed"), (int(tracks.occluded.sum()), "hidden"))
+    kinds = ((tracks.proposed, "proposed"), (tracks.occluded, "hidden"), (tracks.predicted, "predicted"))
+    counts = [(int(rows.sum()), what) for rows, what in kinds]
     return f"frame {frame.index + 1}  {people}" + "".join(f", {n} {what}" for n, what in counts if n)
 
 
@@ -146,8 +147,9 @@ def annotate(
 ) -> ImageArray:
     """A copy of the image (H, W, 3) BGR with tracks drawn on it; lines and letters grow with the image.
 
-    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; boxes predicted behind
-    somebody are rows of faint dots. `trails` holds foot points per identity, oldest first; they fade towards the past.
+    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; predicted ones,
+    behind somebody or between detections, are rows of faint dots. `trails` holds foot points per identity, oldest
+    first; they fade towards the past.
     """
     picture = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 360))
@@ -179,7 +181,7 @@ def _draw_box(picture: ImageArray, row: TrackRow, thickness: int) -> None:
     if row.source == Source.DETECTED:
         cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
         return
-    if row.source == Source.OCCLUDED:
+    if row.source in (Source.OCCLUDED, Source.PREDICTED):
         for start, end in sides:
             _draw_dots(picture, start, end, colour, thickness)
         return

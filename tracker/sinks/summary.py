@@ -16,6 +16,7 @@ class TallySink(ClosedByWith):
         self.n_detected = 0
         self.n_proposed = 0
         self.n_hidden = 0
+        self.n_predicted = 0
         self._identities: set[int] = set()
 
     @property
@@ -23,11 +24,12 @@ class TallySink(ClosedByWith):
         return len(self._identities)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
-        proposed, hidden = int(tracks.proposed.sum()), int(tracks.occluded.sum())
+        proposed, hidden, predicted = (int(rows.sum()) for rows in (tracks.proposed, tracks.occluded, tracks.predicted))
         self.n_frames += 1
         self.n_proposed += proposed
         self.n_hidden += hidden
-        self.n_detected += len(tracks) - proposed - hidden
+        self.n_predicted += predicted
+        self.n_detected += len(tracks) - proposed - hidden - predicted
         self._identities.update(tracks.id.tolist())
 
     def text(self, wall_s: float, stage_s: Mapping[str, float] | None = None) -> str:
@@ -39,6 +41,7 @@ class TallySink(ClosedByWith):
             n_detected=self.n_detected,
             n_proposed=self.n_proposed,
             n_hidden=self.n_hidden,
+            n_predicted=self.n_predicted,
             stage_s=stage_s or {},
         )
 
@@ -51,6 +54,7 @@ def summary_text(
     n_detected: int,
     n_proposed: int,
     n_hidden: int = 0,
+    n_predicted: int = 0,
     stage_s: Mapping[str, float],
 ) -> str:
     """Counts and a table of stages (name -> seconds in all), as text without a line end.
@@ -59,11 +63,12 @@ def summary_text(
     """
     fps = n_frames / wall_s if wall_s > 0 else 0.0
     origins = f"{n_detected} detected, {n_proposed} proposed" + (f", {n_hidden} behind somebody" if n_hidden else "")
+    origins += f", {n_predicted} predicted between detections" if n_predicted else ""
     facts = [
         ("frames", f"{n_frames}"),
         ("time", f"{wall_s:.2f} s ({fps:.1f} fps)"),
         ("identities", f"{n_identities}"),
-        ("boxes", f"{n_detected + n_proposed + n_hidden} ({origins})"),
+        ("boxes", f"{n_detected + n_proposed + n_hidden + n_predicted} ({origins})"),
     ]
     lines = [f"{name:<11} {value}" for name, value in facts]
     if not stage_s:

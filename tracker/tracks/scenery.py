@@ -86,7 +86,7 @@ class Scenery:
     def learn(self, bank: TrackBank, boxes: FloatArray, now_s: float, step_s: float) -> None:
         """Tracks that are found in this frame: `bank` as predicted, boxes (T, 4) of their detections.
 
-        Call it in every frame, before `miss`; step_s is the time since the frame before.
+        Call it in every frame at which the detector looks, before `miss`; step_s is the time since the one before.
         """
         fade = math.exp(-step_s / self._config.scenery_memory_s)
         for grid in (self.hidden_s, self.visible_s, self.cases):
