@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -255,6 +256,30 @@ def test_an_open_input_size_follows_the_frame(model):
 def test_another_layout_is_refused_with_both_shapes(model, shape, layout, words):
     with pytest.raises(ModelError, match=words):
         OnnxDetector(model(np.zeros(shape)), layout=layout, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("side", "shape", "layout"),
+    [
+        (416, (1, 3549, 85), "yolox"),
+        (640, (1, 84, 8400), "yolo"),
+        (640, (1, 7, 8400), "yolo"),
+        (640, (1, 300, 6), "end2end"),
+        (416, (1, 3549, 5), "person"),
+    ],
+)
+def test_the_exports_of_the_documentation(model, side, shape, layout):
+    detector = OnnxDetector(model(np.zeros(shape), input_shape=(1, 3, side, side)), classes=[0], device="cpu")
+    assert detector.layout == layout
+    assert len(detector.detect(frame())) == 0
+
+
+def test_the_documented_message_is_the_message(model):
+    text = " ".join((Path(__file__).parents[2] / "docs" / "detectors.md").read_text(encoding="utf-8").split())
+    with pytest.raises(ModelError) as caught:
+        OnnxDetector(model(np.zeros((1, 25200, 85)), input_shape=(1, 3, 640, 640)), device="cpu")
+    said = str(caught.value).partition(": ")[2].replace("'output'", "'output0'")
+    assert said in text
 
 
 @pytest.mark.parametrize(
