@@ -1,4 +1,4 @@
-"""`reid train | evaluate | export | crops | bench`. Arguments to calls; a command imports torch, --help does not."""
+"""`reid train | methods | evaluate | export | crops | bench`: arguments to calls; --help imports no torch."""
 
 from __future__ import annotations
 
@@ -50,10 +50,17 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--config", default="reid_fast", help="TOML file or packaged name (default %(default)s)")
     train.add_argument("--data", type=Path, required=True, help=data_help)
     train.add_argument("--out", type=Path, required=True, help="run folder")
+    train.add_argument("--method", metavar="NAME", help="instead of the config's; `reid methods` lists them")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting of the config; repeatable"
+    )
     train.add_argument("--teacher", metavar="RUN", help="run of a larger network to learn from as well")
     train.add_argument("--seed", type=int, help="instead of the config's")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.set_defaults(run=run_train)
+
+    methods = commands.add_parser("methods", help="the methods of `reid train --method`, with their settings")
+    methods.set_defaults(run=run_methods)
 
     evaluate = commands.add_parser("evaluate", help="rank-1/5/10, mAP and verification on query and gallery")
     evaluate.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
@@ -93,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
 def run_train(arguments: argparse.Namespace) -> None:
     import dataclasses
 
-    from reid_training.config import read_toml
+    from reid_training.config import override, read_toml
     from reid_training.curve import draw
     from reid_training.devices import keep_freed_memory
     from reid_training.train import train
@@ -104,10 +111,24 @@ def run_train(arguments: argparse.Namespace) -> None:
         config = dataclasses.replace(config, seed=arguments.seed)
     if arguments.teacher is not None:
         config = dataclasses.replace(config, distil=dataclasses.replace(config.distil, teacher=arguments.teacher))
+    if arguments.method is not None and arguments.method != config.method["name"]:
+        config = dataclasses.replace(config, method={"name": arguments.method})
+    config = override(config, arguments.set)
     history = train(config, read_data(arguments.data), arguments.out, resume=arguments.resume)
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes under torchrun one writes
         draw(history, arguments.out / "curve.png")
         print(f"written to {arguments.out}")
+
+
+def run_methods(arguments: argparse.Namespace) -> None:
+    import dataclasses
+
+    from reid_training.methods import METHODS
+
+    for name, (method, config) in METHODS.items():
+        print(f"{name}: {(sys.modules[method.__module__].__doc__ or '').splitlines()[0]}")
+        for setting in dataclasses.fields(config):
+            print(f"    {setting.name} = {setting.default}")
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

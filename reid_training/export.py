@@ -40,7 +40,7 @@ def export(checkpoint: Path, dataset: Dataset, out: Path) -> dict[str, Calibrati
         f"{dataset.name} training part, {state['n_classes']} people ({n_held} more held out), "
         f"{len(state['history'])} epochs from {START_WORDS[config.net.start]}"
     )
-    properties = metadata(config, calibration["pooled"], out.stem, trained_on, dataset.licence)
+    properties = metadata(config, method.size, calibration["pooled"], out.stem, trained_on, dataset.licence)
     write_onnx(method, config, properties, out)
     return calibration
 
@@ -58,7 +58,7 @@ def split_as_trained(checkpoint: Path, config: RunConfig, n_classes: int, datase
 
 
 def metadata(
-    config: RunConfig, calibration: Calibration, name: str, trained_on: str, licence: str
+    config: RunConfig, size: int, calibration: Calibration, name: str, trained_on: str, licence: str
 ) -> Mapping[str, str]:
     """What the tracker must know to use the network; all values are strings."""
 
@@ -74,7 +74,7 @@ def metadata(
         "pixel_scale": repr(PIXEL_SCALE),
         "mean": joined(MEAN),
         "std": joined(STD),
-        "embedding_size": str(config.net.embedding_size),
+        "embedding_size": str(size),
         "normalized": "true",
         "distance": "cosine",
         **thresholds(calibration),

@@ -150,7 +150,7 @@ class Run:
             if self.teacher is not None:
                 loss = self.teacher.add_to(loss, batch)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate", 1.0)  # not in checkpoints from before groups had one
         self.optimiser.zero_grad()
         self.scaler.scale(loss.total).backward()
         self.scaler.step(self.optimiser)
@@ -204,12 +204,18 @@ def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> 
 
 
 def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]]:
-    """Biases and BN scales do not decay: they hold means and scales, not features."""
-    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Two for each group of the method: biases and BN scales do not decay, they hold means and scales, not features.
+
+    "rate" is the group's factor of the learning rate.
+    """
+    rates = method.rates()
+    groups = []
+    for name, parameters in method.groups().items():
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        rate = rates.get(name, 1.0)
+        groups.append({"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "rate": rate})
+        groups.append({"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "rate": rate})
+    return groups
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
 from reid_training.config import require
-from reid_training.methods.base import Loss, Method
+from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import BNNeck, unit_rows
 
 PAIR_LOSSES = ("contrastive", "triplet", "n_pair", "binomial_deviance")
@@ -91,6 +91,8 @@ class Siamese(Method):
         return unit_rows(self.neck(self.net(images).float()))
 
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
+        if self.config.pair_weight > 0:
+            check_batch("siamese", images, labels)
         features = self.net(images).float()  # (B, D)
         # Under autocast the products of the losses would be rounded to bf16: a distance of 0.4 to 0.003, and worse
         # where a similarity is multiplied by 16 or 50.

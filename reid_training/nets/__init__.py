@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from reid_training.config import NetConfig
+from reid_training.nets.conv4 import conv4
 from reid_training.nets.efficientnet import efficientnet_lite0, start_from_imagenet
 from reid_training.nets.layers import PooledNet
 from reid_training.nets.mobilenet import mobilenetv2
@@ -18,6 +19,7 @@ NETS: dict[str, Callable[[NetConfig], PooledNet]] = {
     "resnet50": resnet,
     "mobilenetv2": mobilenetv2,
     "efficientnet_lite0": efficientnet_lite0,
+    "conv4": conv4,
 }
 
 

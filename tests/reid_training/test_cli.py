@@ -15,8 +15,9 @@ import torch
 
 from reid_training import bench
 from reid_training.cli import main
-from reid_training.config import to_toml
+from reid_training.config import ConfigError, override, to_toml
 from reid_training.data.synthetic import write_market_folder
+from reid_training.methods import METHODS
 from reid_training.runs import load_checkpoint, save_checkpoint
 
 
@@ -255,3 +256,31 @@ def test_onnx_without_metadata(capsys, market, run, tmp_path):
 def test_broken_onnx(capsys, market, tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"not protobuf")
     assert "net.onnx is not an ONNX model" in mistake(capsys, "evaluate", tmp_path / "net.onnx", "--data", market)
+
+
+def test_methods_lists_every_method_with_its_settings(capsys):
+    assert main(["methods"]) == 0
+    out = capsys.readouterr().out
+    for name in METHODS:
+        assert f"\n{name}: " in f"\n{out}"
+    assert "    margin = 0.3\n" in out
+
+
+def test_one_setting_from_the_command_line(tiny):
+    changed = override(tiny, ["schedule.epochs=7", "method.margin = 0.5", "net.width=0.5", "seed=3"])
+    assert (changed.schedule.epochs, changed.method["margin"], changed.net.width, changed.seed) == (7, 0.5, 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("schedule.epochs", "wants SECTION.KEY=VALUE"),
+        ("epochs=3", "no section ''"),
+        ("trainer.epochs=3", "no section 'trainer'"),
+        ("schedule.epoch=3", "schedule.epoch is unknown"),
+        ("schedule.epochs=many", "must be of type int"),
+    ],
+)
+def test_a_wrong_setting_from_the_command_line(tiny, setting, said):
+    with pytest.raises(ConfigError, match=said):
+        override(tiny, [setting])

@@ -19,11 +19,12 @@ from reid_training.nets import NETS, build
 from reid_training.runs import new_method
 from reid_training.train import parameter_groups
 
+STRIDED = [name for name in NETS if name not in ("osnet", "conv4")]  # those with a setting last_stride
 TINY = {
     "osnet": NetConfig("osnet", channels=(8, 16, 24), last_channels=32, width=1.0, blocks=1, embedding_size=16),
     "osnet, uneven depth": NetConfig("osnet", channels=(8, 16, 24), width=0.5, stage_blocks=(1, 3), embedding_size=16),
     **{name: NetConfig(name, width=0.125, embedding_size=16) for name in NETS if name != "osnet"},
-    **{f"{n}, stride 2": NetConfig(n, width=0.125, last_stride=2, embedding_size=16) for n in NETS if n != "osnet"},
+    **{f"{n}, stride 2": NetConfig(n, width=0.125, last_stride=2, embedding_size=16) for n in STRIDED},
 }
 
 
@@ -125,7 +126,7 @@ def test_full_width_has_the_known_cost(name, millions):
     assert multiply_adds(net, 224, 224) == pytest.approx(millions, rel=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in NETS if name != "osnet"])
+@pytest.mark.parametrize("name", STRIDED)
 @pytest.mark.parametrize(("last_stride", "places"), [(1, (8, 4)), (2, (4, 2))])
 def test_stride_1_leaves_the_last_stage_twice_the_height_and_width(name, last_stride, places):
     net = on_paper(NetConfig(name, last_stride=last_stride))
@@ -152,7 +153,7 @@ def test_every_network_goes_to_onnx(tmp_path, name):
     with torch.no_grad():
         coloured = torch.randn(32, 3, 64, 32) + 3.0 * torch.randn(32, 3, 1, 1)
         method.train().embed(coloured)
-    properties = metadata(config, Calibration(0.1, 0.2, 0.1, 0.9, 1, 1), "net", "nothing", "none")
+    properties = metadata(config, 16, Calibration(0.1, 0.2, 0.1, 0.9, 1, 1), "net", "nothing", "none")
     write_onnx(method.eval(), config, properties, tmp_path / "net.onnx")
     embedder = OnnxEmbedder(tmp_path / "net.onnx")
     # float32 rounds a random network of 50 layers to about 2e-5 of its float64 result, in torch alone.
@@ -165,7 +166,10 @@ def test_every_network_goes_to_onnx(tmp_path, name):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"name": "resnet"}, "net.name must be one of osnet, resnet18, resnet50, mobilenetv2, efficientnet_lite0, got"),
+        (
+            {"name": "resnet"},
+            "net.name must be one of osnet, resnet18, resnet50, mobilenetv2, efficientnet_lite0, conv4, got",
+        ),
         ({"name": "resnet18", "scales": 2}, "net.scales has no meaning for resnet18"),
         ({"name": "mobilenetv2", "channels": [8, 16]}, "net.channels has no meaning for mobilenetv2"),
         ({"name": "osnet", "last_stride": 2}, "net.last_stride has no meaning for osnet"),
@@ -252,3 +256,10 @@ def slow_lite0(state, x):
         inside = slow_conv(state, inside, f"{block}._project_conv", f"{block}._bn2", act=False)
         x = x + inside if inside.shape == x.shape else inside
     return slow_conv(state, x, "_conv_head", "_bn1")
+
+
+def test_conv4_has_the_filters_of_few_shot_learning():
+    net = on_paper(NetConfig("conv4", width=1.0, embedding_size=64))
+    assert n_parameters(net.body) == 3 * 64 * 9 + 3 * 64 * 64 * 9 + 4 * 2 * 64
+    with pytest.raises(ConfigError, match="last_stride has no meaning for conv4"):
+        NetConfig("conv4", last_stride=2)

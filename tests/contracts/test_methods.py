@@ -1,0 +1,169 @@
+"""One contract for all methods: what `methods/base.py` promises, on a tiny network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from reid_training.config import from_dict
+from reid_training.data import market1501
+from reid_training.data.base import read_images
+from reid_training.data.synthetic import write_market_folder
+from reid_training.data.transforms import normalise, to_tensor
+from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_images
+from reid_training.errors import DataError
+from reid_training.export import export
+from reid_training.methods import METHODS
+from reid_training.runs import load_checkpoint, load_method, new_method
+from reid_training.train import Run, train
+
+# Settings that make every part of a method work; a method with several faces has several rows.
+CASES = {
+    "siamese": {"name": "siamese", "miner": "distance_weighted", "centre_weight": 0.05},
+}
+N_CLASSES, PER_CLASS = 4, 4
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES)
+def config(request):
+    return from_dict(
+        {
+            "data": {"val_fraction": 0.25, "height": 32, "width": 16, "n_ids": N_CLASSES, "n_per_id": PER_CLASS},
+            "net": {"channels": [8, 16, 24], "last_channels": 32, "width": 1.0, "blocks": 1, "embedding_size": 24},
+            "schedule": {"epochs": 2, "warmup_epochs": 1, "ema_decay": 0.9, "precision": "fp32", "threads": 1},
+            "method": request.param,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return market1501.read(write_market_folder(tmp_path_factory.mktemp("market") / "drawn"))
+
+
+@pytest.fixture
+def batch():
+    """Images (16, 3, 32, 16) whose classes differ in colour, and labels (16,)."""
+    torch.manual_seed(0)
+    labels = torch.arange(N_CLASSES).repeat_interleave(PER_CLASS)
+    images = torch.randn(len(labels), 3, 32, 16) + torch.randn(N_CLASSES, 3, 1, 1)[labels]
+    return images, labels
+
+
+def ready(config, n_classes=N_CLASSES):
+    torch.manual_seed(1)
+    return new_method(config, n_classes, start=True).train()
+
+
+def loss_of(method, batch):
+    return method.loss(*batch, np.random.default_rng(0))
+
+
+def test_every_method_has_a_case():
+    assert {case["name"] for case in CASES.values()} == set(METHODS)
+
+
+def test_embeddings_are_unit_rows_of_the_promised_size(config, batch):
+    method = ready(config).eval()
+    with torch.no_grad():
+        emb = method.embed(batch[0])
+    assert emb.shape == (len(batch[0]), method.size)
+    torch.testing.assert_close(emb.norm(dim=1), torch.ones(len(emb)))
+
+
+def test_the_loss_hands_out_the_embeddings_with_their_gradient(config, batch):
+    loss = loss_of(ready(config), batch)
+    assert loss.embeddings.shape[0] == len(batch[0])
+    torch.testing.assert_close(loss.embeddings.norm(dim=1), torch.ones(len(batch[0])))
+    assert loss.embeddings.requires_grad
+    assert loss.total.ndim == 0
+    assert torch.isfinite(loss.total)
+    assert all(np.isfinite(value) for value in loss.parts.values())
+
+
+def test_every_parameter_is_in_one_group(config):
+    method = ready(config)
+    grouped = [id(p) for group in method.groups().values() for p in group]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters())
+    assert set(method.rates()) <= set(method.groups())
+
+
+def test_an_objective_moves_its_own_group_alone(config, batch):
+    method = ready(config)
+    loss = loss_of(method, batch)
+    objectives = dict(loss.objectives) or {"net": loss.total}
+    if loss.objectives:
+        assert set(objectives) == set(method.groups())
+        torch.testing.assert_close(loss.total, torch.stack(list(objectives.values())).sum())
+    for name, objective in objectives.items():
+        for group, parameters in method.groups().items():
+            trained = [p for p in parameters if p.requires_grad]
+            gradients = torch.autograd.grad(objective, trained, retain_graph=True, allow_unused=True)
+            reached = [g is not None and bool(g.abs().sum() > 0) for g in gradients]
+            assert any(reached) if group == name else not any(reached), f"{name} and the group {group}"
+
+
+def test_every_trained_parameter_gets_a_gradient(config, batch):
+    method = ready(config)
+    loss_of(method, batch).total.backward()
+    without = [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.requires_grad)
+
+
+def test_a_seed_decides_everything(config, batch):
+    first, second = (loss_of(ready(config), batch) for _ in range(2))
+    assert torch.equal(first.total, second.total)
+    assert first.parts == second.parts
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda images, labels: (images, torch.zeros_like(labels)), "at least 2 identities, got 1"),
+        (lambda images, labels: (images[::PER_CLASS], labels[::PER_CLASS]), "at least 2 images, got 1"),
+        (lambda images, labels: (images * float("nan"), labels), "not finite"),
+    ],
+    ids=["one identity", "one image each", "NaN"],
+)
+def test_a_batch_that_teaches_nothing_is_refused(config, batch, spoil, said):
+    with pytest.raises(DataError, match=said):
+        loss_of(ready(config), spoil(*batch))
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(config, drawn, tmp_path, monkeypatch):
+    train(config, drawn, tmp_path / "whole")
+    real = Run.epoch
+
+    def stop_before_the_last(run, epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return real(run, epoch)
+
+    monkeypatch.setattr(Run, "epoch", stop_before_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, drawn, tmp_path / "cut")
+    monkeypatch.undo()
+    train(config, drawn, tmp_path / "cut", resume=True)
+    whole, cut = (load_checkpoint(tmp_path / name) for name in ("whole", "cut"))
+    for part in ("method", "ema"):
+        assert whole[part].keys() == cut[part].keys()
+        assert all(torch.equal(whole[part][key], cut[part][key]) for key in whole[part])
+
+
+def test_the_exported_file_embeds_as_torch_does(config, drawn, tmp_path):
+    config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=1))
+    train(config, drawn, tmp_path / "run")
+    export(tmp_path / "run", drawn, tmp_path / "net.onnx")
+    method, _, _ = load_method(tmp_path / "run")
+    images = read_images(drawn.query, 32, 16)
+    network = OnnxEmbedder(tmp_path / "net.onnx")
+    assert network.metadata["embedding_size"] == str(method.size)
+    assert network.metadata["method"] == config.method["name"]
+    expected = embed_images(TorchEmbedder(method, 32, 16), images)
+    np.testing.assert_allclose(embed_images(network, images), expected, atol=1e-4)
+    with torch.no_grad():
+        np.testing.assert_allclose(method.embed(normalise(to_tensor(images))), expected, atol=1e-5)
