@@ -100,8 +100,8 @@ class Omniglot(Protocol):
                 height, width = (int(n) for n in arrays["shape"])
         except FileNotFoundError:
             raise DataError(f"no file {source}; --data names the folder that omniglot/ lies in") from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise DataError(f"{source} is not Omniglot as expected, or it is damaged: {error}") from None
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{source} is not Omniglot in the layout expected, or it is damaged: {error}") from None
         learned = chosen(np.unique(characters[background]), self.n_train + self.n_validation, str(source))
         tested = chosen(np.unique(characters[~background]), self.n_test, str(source))
         parts = {"train": learned[: self.n_train], "validation": learned[self.n_train :], "test": tested}
