@@ -11,11 +11,13 @@ from reid_training.config import NetConfig, from_table
 from reid_training.errors import ConfigError
 from reid_training.methods.base import Method
 from reid_training.methods.cosine_constraint import CosineConstraint, CosineConstraintConfig
+from reid_training.methods.hdml import HDML, HDMLConfig
 from reid_training.methods.siamese import Siamese, SiameseConfig
 
 METHODS: dict[str, tuple[Callable[..., Method], type[Any]]] = {
     "siamese": (Siamese, SiameseConfig),
     "cosine_constraint": (CosineConstraint, CosineConstraintConfig),
+    "hdml": (HDML, HDMLConfig),
 }
 
 

@@ -28,6 +28,8 @@ CASES = {
     "cosine_adaptive": {"name": "cosine_constraint", "adaptive": True, "adaptive_lead": 0.2},
     "cosine_normalised": {"name": "cosine_constraint", "logit_scale": 16.0},
     "cosine_exponential": {"name": "cosine_constraint", "constraint": "exponential"},
+    "hdml_n_pair": {"name": "hdml", "window": 1, "hidden": 16},
+    "hdml_triplet": {"name": "hdml", "base": "triplet", "miner": "all", "window": 2, "hidden": 16, "id_weight": 1.0},
 }
 N_CLASSES, PER_CLASS = 4, 4
 
