@@ -16,6 +16,9 @@ Where we differ:
   reconstruction by the variance of the batch's y, the cross-entropy by log(classes). So alpha and beta mean the same
   in every batch, size of feature and base loss; the code's 10^4 on the cross-entropy becomes 1. Its beta = 10^4
   corresponds to about 0.4 here: J_gen of 98 classes at chance is 0.5 * 10^4 * log 98 there and 1 here.
+- The classifier sees y less its mean, in units of its spread, both of the batch's real features: on y itself it learned
+  next to nothing in 370 steps from scratch, and synthetic negatives without a label made the embedding worse (Omniglot,
+  validation characters, R@1 0.55 instead of 0.63).
 - J_avg is the mean of the plain metric loss, as in the paper; the code feeds back the loss with its weight
   e^(-beta / J_gen) and with weight decay in it. Windows of 64 steps and the start at 10^6 are the code's.
 - The place on the chord is a constant for the gradient, which flows through both of the chord's ends: a network could
@@ -173,6 +176,22 @@ def tuples(unit: Tensor, labels: Tensor, config: HDMLConfig, rng: np.random.Gene
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """Where the features of a batch lie, and how far apart; both are constants for the gradient."""
+
+    mean: Tensor  # (F,)
+    spread: Tensor  # (): root of the mean variance of a feature
+
+    @staticmethod
+    def of(features: Tensor) -> Scale:  # (B, F)
+        mean = features.mean(0)
+        return Scale(mean, (features - mean).pow(2).mean().clamp_min(TINY).sqrt())
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.spread
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """The three objectives, scalars, and what is worth logging."""
 
@@ -228,10 +247,11 @@ class HardnessAware(nn.Module):
         synthetic = batch.synthetic(back[: len(unit)], back[len(unit) :])
         metric = real_weight * real + synthetic_weight * synthetic
 
-        reconstruction, soft = self.generation(rows.detach(), features.detach(), labels[negatives])
+        scale = Scale.of(features.detach())
+        reconstruction, soft = self.generation(rows.detach(), features.detach(), scale, labels[negatives])
         share = self.config.soft_share
         generation = (1.0 - share) * reconstruction + share * soft
-        classification = F.cross_entropy(self.classifier(features.detach()), labels)
+        classification = F.cross_entropy(self.classifier(scale(features.detach())), labels)
         if self.training:
             self.remember(torch.stack([real.detach() / batch.chance(), generation.detach()]))
         parts = {
@@ -252,16 +272,16 @@ class HardnessAware(nn.Module):
         real_weight = torch.exp(-self.config.beta / j_gen)
         return torch.exp(-self.config.alpha / j_avg), real_weight, 1.0 - real_weight
 
-    def generation(self, rows: Tensor, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def generation(self, rows: Tensor, features: Tensor, scale: Scale, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The two terms of J_gen, each about 1 for a generator that knows nothing.
 
         rows (B + K, D): the embeddings of the batch, then the negatives; features (B, F); labels (K,) of the negatives.
         """
         made = self.generator(rows)  # (B + K, F)
-        variance = (features - features.mean(0)).pow(2).sum(1).mean()
-        reconstruction = (made[: len(features)] - features).pow(2).sum(1).mean() / variance.clamp_min(TINY)
+        # Squares of differences: the mean drops out.
+        reconstruction = (scale(made[: len(features)]) - scale(features)).pow(2).mean()
         weight, bias = self.classifier.weight.detach(), self.classifier.bias.detach()
-        logits = F.linear(made[len(features) :], weight, bias)  # (K, n_classes)
+        logits = F.linear(scale(made[len(features) :]), weight, bias)  # (K, n_classes)
         # A sum over the number, not a mean: a batch may hold no tuple.
         soft = F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
         return reconstruction, soft / math.log(max(len(weight), 2))

@@ -183,7 +183,9 @@ def test_the_generators_terms_agree_with_the_formulas():
         error = sum(math.dist(x, y) ** 2 for x, y in zip(made[:8], features, strict=True))
         spread = sum(math.dist(x, features.mean(0)) ** 2 for x in features)
         assert got.parts["reconstruction"] == pytest.approx(error / spread, rel=1e-6)
-        logs = torch.log_softmax(module.classifier(made[8:]), 1)
+        logs = torch.log_softmax(
+            module.classifier((made[8:] - features.mean(0)) / math.sqrt(spread / features.numel())), 1
+        )
         soft = -sum(float(row[label]) for row, label in zip(logs, LABELS[n], strict=True)) / len(n)
         assert got.parts["soft"] == pytest.approx(soft / math.log(N_CLASSES), rel=1e-6)
         assert float(got.generator) == pytest.approx(0.5 * error / spread + 0.5 * soft / math.log(N_CLASSES), rel=1e-6)
