@@ -78,12 +78,18 @@ def n_pair_loss(
     """
     if len(anchors) == 0:
         return (anchors.sum() + positives.sum()) * 0.0
-    logits = scale * anchors @ positives.T  # (M, M)
-    own = torch.arange(len(labels), device=labels.device)
-    loss = F.cross_entropy(logits.masked_fill(mining.same_identity(labels), -torch.inf), own)
+    loss = n_pair_of_logits(scale * anchors @ positives.T, labels)
     if norm_weight > 0:
         loss = loss + norm_weight * 0.5 * (anchors.pow(2).sum(1) + positives.pow(2).sum(1)).mean()
     return loss
+
+
+def n_pair_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """`n_pair_loss` where the scaled similarities are known: logits (M, M) of anchor i and column j, labels (M,)."""
+    if len(logits) == 0:
+        return logits.sum() * 0.0
+    own = torch.arange(len(labels), device=labels.device)
+    return F.cross_entropy(logits.masked_fill(mining.same_identity(labels), -torch.inf), own)
 
 
 def binomial_deviance_loss(

@@ -18,6 +18,27 @@ NEAREST = 0.5
 FARTHEST = 1.4
 
 
+MINERS = ("all", "semi_hard", "hard", "distance_weighted")
+
+
+def mine(
+    miner: str, dist: Tensor, labels: Tensor, margin: float, size: int, rng: np.random.Generator | None
+) -> Triplets:
+    """The triplets that `miner`, one of MINERS, finds; what it has no use for of `margin`, `size`, `rng` is ignored.
+
+    dist (B, B), Euclidean between unit vectors of `size` dimensions; labels (B,).
+    """
+    if miner == "all":
+        return batch_all(labels)
+    if miner == "semi_hard":
+        return semi_hard(dist, labels, margin)
+    if miner == "distance_weighted":
+        if rng is None:
+            raise ValueError("the distance_weighted miner draws at random: loss() needs an rng")
+        return distance_weighted(dist, labels, size, rng)
+    return batch_hard(dist, labels)
+
+
 def same_identity(labels: Tensor) -> Tensor:
     """labels (B,). Returns (B, B) booleans, False on the diagonal: a sample is no positive of its own."""
     same = labels[:, None] == labels[None]

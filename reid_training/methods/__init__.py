@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -10,9 +10,15 @@ from torch import nn
 from reid_training.config import NetConfig, from_table
 from reid_training.errors import ConfigError
 from reid_training.methods.base import Method
+from reid_training.methods.cosine_constraint import CosineConstraint, CosineConstraintConfig
+from reid_training.methods.hdml import HDML, HDMLConfig
 from reid_training.methods.siamese import Siamese, SiameseConfig
 
-METHODS = {"siamese": (Siamese, SiameseConfig)}
+METHODS: dict[str, tuple[Callable[..., Method], type[Any]]] = {
+    "siamese": (Siamese, SiameseConfig),
+    "cosine_constraint": (CosineConstraint, CosineConstraintConfig),
+    "hdml": (HDML, HDMLConfig),
+}
 
 
 def create(options: Mapping[str, Any], net: nn.Module, net_config: NetConfig) -> Method:

@@ -18,16 +18,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
 from reid_training.config import require
 from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, unit_rows
+from reid_training.nets.heads import BNNeck, class_logits, unit_rows
 
 PAIR_LOSSES = ("contrastive", "triplet", "n_pair", "binomial_deviance")
-MINERS = ("all", "semi_hard", "hard", "distance_weighted")
+MINERS = mining.MINERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ class Siamese(Method):
         dist = distances.euclidean(unit, unit)  # (B, B)
         if config.pair_loss == "contrastive":
             return losses.contrastive_loss(dist, labels, config.margin)
-        triplets = self._triplets(dist.detach(), labels, rng)
+        triplets = mining.mine(config.miner, dist.detach(), labels, config.margin, self.size, rng)
         if config.soft_margin:
             return losses.soft_margin_triplet_loss(dist, triplets)
         return losses.triplet_loss(dist, triplets, config.margin, active_only=config.miner == "all")
@@ -141,19 +140,6 @@ class Siamese(Method):
         constants = (config.deviance_alpha, config.deviance_beta, config.deviance_negative_cost)
         return losses.binomial_deviance_loss(unit @ unit.T, labels, *constants)
 
-    def _triplets(self, dist: Tensor, labels: Tensor, rng: np.random.Generator | None) -> mining.Triplets:
-        if self.config.miner == "all":
-            return mining.batch_all(labels)
-        if self.config.miner == "semi_hard":
-            return mining.semi_hard(dist, labels, self.config.margin)
-        if self.config.miner == "distance_weighted":
-            if rng is None:
-                raise ValueError("the distance_weighted miner draws at random: loss() needs an rng")
-            return mining.distance_weighted(dist, labels, self.size, rng)
-        return mining.batch_hard(dist, labels)
-
     def _logits(self, necked: Tensor) -> Tensor:
         assert self.classifier is not None
-        if self.config.logit_scale == 0:
-            return F.linear(necked, self.classifier.weight)
-        return self.config.logit_scale * torch.mm(unit_rows(necked), unit_rows(self.classifier.weight).T)
+        return class_logits(necked, self.classifier.weight, self.config.logit_scale)

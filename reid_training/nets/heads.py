@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
@@ -26,3 +27,10 @@ class BNNeck(nn.Module):
 def unit_rows(features: Tensor) -> Tensor:
     """(B, D), each row divided by its length; a row of zeros stays zeros."""
     return F.normalize(features, dim=1, eps=1e-12)
+
+
+def class_logits(features: Tensor, weight: Tensor, scale: float = 0.0) -> Tensor:
+    """features (B, D), weight (C, D). Returns (B, C): inner products, or with a scale > 0 scale times the cosines."""
+    if scale == 0:
+        return F.linear(features, weight)
+    return scale * torch.mm(unit_rows(features), unit_rows(weight).T)

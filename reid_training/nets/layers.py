@@ -64,6 +64,11 @@ class PooledNet(nn.Module):
         self.body[: self.n_frozen].eval()
         return self
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """(B, n_features): what `project` maps to the features."""
+        pooled: Tensor = self.body(images).mean((2, 3))
+        return pooled
+
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.project(self.body(images).mean((2, 3)))
+        features: Tensor = self.project(self.pooled(images))
         return features

@@ -23,6 +23,13 @@ from reid_training.train import Run, train
 # Settings that make every part of a method work; a method with several faces has several rows.
 CASES = {
     "siamese": {"name": "siamese", "miner": "distance_weighted", "centre_weight": 0.05},
+    "cosine_intra": {"name": "cosine_constraint", "margin": 0.9},
+    "cosine_hard": {"name": "cosine_constraint", "selection": "top_k", "margin": 0.9, "neck": True, "pair_weight": 1.0},
+    "cosine_adaptive": {"name": "cosine_constraint", "adaptive": True, "adaptive_lead": 0.2},
+    "cosine_normalised": {"name": "cosine_constraint", "logit_scale": 16.0},
+    "cosine_exponential": {"name": "cosine_constraint", "constraint": "exponential"},
+    "hdml_n_pair": {"name": "hdml", "window": 1, "hidden": 16},
+    "hdml_triplet": {"name": "hdml", "base": "triplet", "miner": "all", "window": 2, "hidden": 16, "id_weight": 1.0},
 }
 N_CLASSES, PER_CLASS = 4, 4
 

@@ -1,0 +1,213 @@
+"""Identity softmax with a constraint on the angle between a feature and the weights of its own class.
+
+Scalable Angular Discriminative Deep Metric Learning for Face Recognition. Bowen Wu, Huaming Wu, Monica M. Y. Zhang.
+2018, https://arxiv.org/abs/1804.10899.
+NormFace: L2 Hypersphere Embedding for Face Verification. Wang, Xiang, Cheng, Yuille. ACM MM 2017,
+https://arxiv.org/abs/1704.06369: the softmax of cosines that the normalised version starts from.
+
+Only the paper's abstract was available to us: what it states is taken, how it is done is our reconstruction.
+What we take: (1) a hinge on the cosine of a feature and its own class's weights, added to the softmax loss (not put
+into its logits, as the large-margin softmax losses do), (2) hard samples alone, (3) a margin that adapts itself,
+(4) normalised features and weights, (5) a constraint in the space of exponentials against the mean cosine to the
+other classes; its cost grows with images times classes, there are no pairs to mine.
+Where we differ: all constants are ours. The classifier starts with weights of about unit length: the gradient of a
+cosine grows as they shrink. Optional, for re-identification: the BN-neck before the classifier and the batch-hard
+triplet loss before the neck, as in the Siamese method.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reid_training import distances, losses, mining
+from reid_training.config import require
+from reid_training.methods.base import Loss, Method, check_batch
+from reid_training.nets.heads import BNNeck, class_logits, unit_rows
+
+CONSTRAINTS = ("intra", "exponential")
+SELECTIONS = ("none", "violating", "top_k")
+
+
+@dataclass(frozen=True, slots=True)
+class CosineConstraintConfig:
+    constraint: str = "intra"  # or "exponential", with the other classes in it
+    constraint_weight: float = 1.0  # lambda; 0 = softmax alone. 1 as in the small experiment that shaped the method
+    selection: str = "none"  # of samples: all, those that violate the constraint, or the hardest
+    hard_share: float = 0.25  # of the batch, that top_k keeps
+    margin: float = 0.6  # of intra, a cosine; ours, from the same experiment
+    adaptive: bool = False  # of intra: the margin follows the mean cosine and is not set
+    adaptive_momentum: float = 0.99  # of that mean, per batch
+    adaptive_lead: float = 0.0  # delta: how far the margin is ahead of the mean
+    adaptive_most: float = 0.95  # where the margin stops
+    exponential_margin: float = 1.0  # of exponential, between exp(kappa cos); from the same experiment
+    kappa: float = 1.0
+    logit_scale: float = 0.0  # 0 = plain linear classifier; > 0 = normalised, cosines with this scale
+    label_smoothing: float = 0.0  # the shipped recipe takes 0.1
+    neck: bool = False  # BN-neck before the classifier
+    pair_weight: float = 0.0  # of a batch-hard triplet loss before the neck
+    triplet_margin: float = 0.3  # as in the Siamese method
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("constraint", CONSTRAINTS), ("selection", SELECTIONS)):
+            value = getattr(self, name)
+            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name in ("constraint_weight", "adaptive_lead", "exponential_margin", "logit_scale", "pair_weight"):
+            require(getattr(self, name) >= 0, f"method.{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("kappa", "triplet_margin"):
+            require(getattr(self, name) > 0, f"method.{name} must be > 0, got {getattr(self, name)}")
+        for name in ("adaptive_momentum", "label_smoothing"):
+            require(0.0 <= getattr(self, name) < 1.0, f"method.{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("hard_share", "adaptive_most"):
+            require(0.0 < getattr(self, name) <= 1.0, f"method.{name} must be in (0, 1], got {getattr(self, name)}")
+        require(-1.0 <= self.margin <= 1.0, f"method.margin is a cosine, in [-1, 1], got {self.margin}")
+        require(
+            not self.adaptive or self.constraint == "intra",
+            f"method.adaptive has no meaning for method.constraint = {self.constraint}",
+        )
+
+
+def intra_excess(cosines: Tensor, labels: Tensor, margin: Tensor | float) -> Tensor:
+    """margin - cos(f_i, W_y(i)): above 0 where the constraint is violated.
+
+    cosines (B, C) between features and the weights of the classes, labels (B,). Returns (B,).
+    """
+    return margin - own_cosines(cosines, labels)
+
+
+def exponential_excess(cosines: Tensor, labels: Tensor, margin: float, kappa: float = 1.0) -> Tensor:
+    """Mean over the other classes j of e^(kappa c_ij), + margin - e^(kappa c_iy): above 0 where violated.
+
+    cosines (B, C), C >= 2, labels (B,). Returns (B,).
+    """
+    mapped = torch.exp(kappa * cosines)
+    own = own_cosines(mapped, labels)
+    others = mapped.scatter(1, labels[:, None], 0.0).sum(1) / (cosines.shape[1] - 1)
+    return others + margin - own
+
+
+def own_cosines(cosines: Tensor, labels: Tensor) -> Tensor:
+    """The column of its own class from every row: (B, C), (B,) -> (B,)."""
+    return cosines.gather(1, labels[:, None]).squeeze(1)
+
+
+def selected_hinge(excess: Tensor, selection: str = "none", share: float = 0.25) -> Tensor:
+    """Mean of max(0, excess) over the samples that `selection` keeps; excess (B,). A scalar, 0 where it keeps none.
+
+    "none" keeps all, "violating" those above 0, "top_k" the share of the batch, rounded up, with the most.
+    """
+    if selection == "top_k":
+        excess = excess.topk(math.ceil(share * len(excess))).values
+    hinge = excess.clamp_min(0.0)
+    if selection == "violating":
+        return hinge.sum() / (hinge.detach() > 0).sum().clamp_min(1)
+    return hinge.mean()
+
+
+class AdaptiveMargin(nn.Module):
+    """The running mean of the own cosines plus a lead, never falling and never beyond `most`. No gradient.
+
+    Starts from 0, the mean cosine of random directions.
+    """
+
+    mean: Tensor  # (), over batches
+    margin: Tensor  # ()
+
+    def __init__(self, momentum: float, lead: float, most: float) -> None:
+        super().__init__()
+        self.momentum, self.lead, self.most = momentum, lead, most
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("margin", torch.tensor(min(lead, most)))
+
+    @torch.no_grad()
+    def follow(self, own: Tensor) -> None:
+        """own (B,): cosines of one batch."""
+        self.mean.lerp_(own.mean().to(self.mean.dtype), 1.0 - self.momentum)
+        self.margin.copy_(torch.maximum(self.margin, (self.mean + self.lead).clamp_max(self.most)))
+
+
+class CosineConstraint(Method):
+    """Embedding: what the classifier sees, scaled to unit length."""
+
+    def __init__(self, net: nn.Module, size: int, config: CosineConstraintConfig) -> None:
+        super().__init__()
+        self.net = net
+        self.config = config
+        self.size = size
+        self.neck = BNNeck(size) if config.neck else nn.Identity()
+        self.adaptive: AdaptiveMargin | None = None
+        if config.adaptive:
+            self.adaptive = AdaptiveMargin(config.adaptive_momentum, config.adaptive_lead, config.adaptive_most)
+        self.classifier: nn.Linear | None = None
+
+    def prepare(self, n_classes: int) -> None:
+        # A necked feature is centred, and cosines have no bias to add.
+        bias = not self.config.neck and self.config.logit_scale == 0
+        self.classifier = nn.Linear(self.size, n_classes, bias=bias)
+        nn.init.normal_(self.classifier.weight, std=self.size**-0.5)
+        if bias:
+            nn.init.zeros_(self.classifier.bias)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_rows(self.neck(self.net(images).float()))
+
+    def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
+        check_batch("cosine_constraint", images, labels)
+        features = self.net(images).float()  # (B, D)
+        with torch.autocast(features.device.type, enabled=False):
+            return self._loss(features, labels)
+
+    def _loss(self, features: Tensor, labels: Tensor) -> Loss:
+        config, parts = self.config, dict[str, float]()
+        total = features.new_zeros(())
+        if config.pair_weight > 0:
+            value = self._triplet_loss(unit_rows(features), labels)
+            total = total + config.pair_weight * value
+            parts["triplet"] = float(value.detach())
+        necked = self.neck(features)
+        logits = self._logits(necked)
+        value = losses.identity_loss(logits, labels, config.label_smoothing)
+        total = total + value
+        parts["id"] = float(value.detach())
+        parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        if config.constraint_weight > 0:
+            value = self._constraint(necked, labels, parts)
+            total = total + config.constraint_weight * value
+            parts[config.constraint] = float(value.detach())
+        return Loss(total, parts, unit_rows(necked))
+
+    def _triplet_loss(self, unit: Tensor, labels: Tensor) -> Tensor:
+        dist = distances.euclidean(unit, unit)
+        return losses.triplet_loss(dist, mining.batch_hard(dist.detach(), labels), self.config.triplet_margin)
+
+    def _logits(self, necked: Tensor) -> Tensor:
+        assert self.classifier is not None
+        logits = class_logits(necked, self.classifier.weight, self.config.logit_scale)
+        return logits if self.classifier.bias is None else logits + self.classifier.bias
+
+    def _constraint(self, necked: Tensor, labels: Tensor, parts: dict[str, float]) -> Tensor:
+        assert self.classifier is not None
+        config = self.config
+        cosines = class_logits(necked, self.classifier.weight, 1.0)  # (B, C)
+        own = own_cosines(cosines.detach(), labels)
+        parts["own_cosine"] = float(own.mean())
+        if config.constraint == "exponential":
+            excess = exponential_excess(cosines, labels, config.exponential_margin, config.kappa)
+        else:
+            excess = intra_excess(cosines, labels, self._margin(own, parts))
+        parts["violating"] = float((excess.detach() > 0).float().mean())
+        return selected_hinge(excess, config.selection, config.hard_share)
+
+    def _margin(self, own: Tensor, parts: dict[str, float]) -> Tensor | float:
+        """For this batch; one that adapts has seen the batches before it."""
+        if self.adaptive is None:
+            return self.config.margin
+        margin = self.adaptive.margin.clone()
+        if self.training:
+            self.adaptive.follow(own)
+        parts["margin"] = float(margin)
+        return margin

@@ -1,0 +1,351 @@
+"""Hardness-aware deep metric learning: negatives made as hard as the network can take, mapped back to real features.
+
+Hardness-Aware Deep Metric Learning. Wenzhao Zheng, Zhaodong Chen, Jiwen Lu, Jie Zhou. CVPR 2019,
+https://arxiv.org/abs/1903.05503. Official code, TensorFlow: wzzheng/HDML.
+
+y are the pooled features, z = g(y) the embedding, i the generator back from z to y.
+What we take: (1) every negative of a tuple is moved towards its anchor, the further the smaller the metric loss has
+been; (2) the generator maps it to a feature, and the head g that the real features use, not a copy, maps that to an
+embedding; anchors and positives go the same way; (3) the loss is e^(-beta / J_gen) of the real tuples' and the rest of
+the synthetic tuples'; (4) the generator learns to reconstruct y and to keep the label, in the eyes of a classifier of y
+that learns from real features alone; (5) three objectives, each of which moves its own parameters.
+Where we differ:
+- Embeddings are of unit length where losses and interpolation see them, as in our other methods; a synthetic negative
+  lies on the chord, inside the ball, and is of unit length again behind g. N-pair so needs no penalty on lengths.
+- All losses are divided by what they cost at chance level: J_avg by log(1 + negatives) or the triplet margin, the
+  reconstruction by the variance of the batch's y, the cross-entropy by log(classes). So alpha and beta mean the same
+  in every batch, size of feature and base loss; the code's 10^4 on the cross-entropy becomes 1. Its beta = 10^4
+  corresponds to about 0.4 here: J_gen of 98 classes at chance is 0.5 * 10^4 * log 98 there and 1 here.
+- The classifier sees y less its mean, in units of its spread, both of the batch's real features: on y itself it learned
+  next to nothing in 370 steps from scratch, and synthetic negatives without a label made the embedding worse (Omniglot,
+  validation characters, R@1 0.55 instead of 0.63).
+- J_avg is the mean of the plain metric loss, as in the paper; the code feeds back the loss with its weight
+  e^(-beta / J_gen) and with weight decay in it. Windows of 64 steps and the start at 10^6 are the code's.
+- The place on the chord is a constant for the gradient, which flows through both of the chord's ends: a network could
+  otherwise make its negatives easier by moving its positives away.
+- g has no batch normalisation, and the generator's keeps no running statistics: it works in training only.
+- Optional, for re-identification: identity classification behind a BN-neck, as in the Siamese method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from reid_training import distances, losses, mining
+from reid_training.config import require
+from reid_training.methods.base import Loss, Method, check_batch
+from reid_training.nets.heads import BNNeck, class_logits, unit_rows
+from reid_training.nets.layers import PooledNet
+
+BASES = ("n_pair", "triplet")
+START = 1e6  # of both running means, the code's: negatives where they are, hardly any weight on synthetic tuples
+TINY = 1e-12  # below every distance, variance and mean loss that is not 0
+
+
+@dataclass(frozen=True, slots=True)
+class HDMLConfig:
+    base: str = "n_pair"
+    miner: str = "hard"  # of the triplet base
+    margin: float = 0.3  # of the triplet base; as in the Siamese method
+    n_pair_scale: float = 16.0  # of the N-pair base; as in the Siamese method
+    alpha: float = 1.0  # a negative keeps e^(-alpha / J_avg) of its distance beyond the positive
+    beta: float = 0.4  # 0 = the base loss; the code's 1e4 (Cars196) in our units
+    soft_share: float = 0.5  # of the label in J_gen, the rest is reconstruction; the code's lambda_g
+    hidden: int = 512  # of the generator; the code's
+    window: int = 64  # steps over which J_avg and J_gen are means; the code's
+    # The code's learning rates 1e-2 and 1e-3 stand beside 7e-5 for a network that is only fine-tuned; ours start from
+    # scratch at about 2e-3.
+    generator_rate: float = 1.0
+    classifier_rate: float = 1.0
+    pair_weight: float = 1.0
+    id_weight: float = 0.0  # > 0: identity classification beside it, behind a BN-neck
+    label_smoothing: float = 0.1  # of the identity classification; Luo et al., section 3.4
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("base", BASES), ("miner", mining.MINERS)):
+            value = getattr(self, name)
+            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name in ("margin", "n_pair_scale", "pair_weight", "generator_rate", "classifier_rate"):
+            require(getattr(self, name) > 0, f"method.{name} must be > 0, got {getattr(self, name)}")
+        for name in ("alpha", "beta", "id_weight"):
+            require(getattr(self, name) >= 0, f"method.{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("hidden", "window"):
+            require(getattr(self, name) >= 1, f"method.{name} must be >= 1, got {getattr(self, name)}")
+        require(0.0 <= self.soft_share <= 1.0, f"method.soft_share must be in [0, 1], got {self.soft_share}")
+        require(
+            0.0 <= self.label_smoothing < 1.0,
+            f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
+        )
+
+
+def pulls(anchors: Tensor, positives: Tensor, negatives: Tensor, slack: Tensor | float) -> Tensor:
+    """How far each negative goes towards its anchor, in [0, 1), as a part of their distance; no gradient.
+
+    anchors, positives, negatives (..., D); slack in [0, 1], the paper's lambda. Returns (..., 1):
+    (1 - slack) (1 - d+ / d-) where d- > d+, else 0, so that the new distance is slack d- + (1 - slack) d+.
+
+    References: Zheng et al. 2019, the hardness-aware augmentation.
+    """
+    with torch.no_grad():
+        near = (anchors - positives).norm(dim=-1, keepdim=True)
+        far = (anchors - negatives).norm(dim=-1, keepdim=True)
+        pull: Tensor = (1.0 - slack) * (1.0 - near / far.clamp_min(TINY)).clamp_min(0.0)
+        return pull
+
+
+def harder_negatives(anchors: Tensor, positives: Tensor, negatives: Tensor, slack: Tensor | float) -> Tensor:
+    """Negatives moved towards their anchors as `pulls` says: (..., D) all, and so is the result.
+
+    A slack of 1 and a negative not beyond the positive leave the negative as it is, to the bit; a slack of 0 puts it
+    at the distance of the positive.
+    """
+    return negatives + pulls(anchors, positives, negatives, slack) * (anchors - negatives)
+
+
+@dataclass(frozen=True, slots=True)
+class NPairs:
+    """The N-pair loss over one batch. Every pair's anchor sees the positives of all M pairs."""
+
+    anchors: Tensor  # (M,) rows of the batch
+    positives: Tensor  # (M,)
+    labels: Tensor  # (M,)
+    scale: float
+
+    def triplets(self) -> mining.Triplets:
+        """M * M; an anchor's own positive stands in the place of a negative, too, and stays where it is."""
+        m = len(self.anchors)
+        return self.anchors.repeat_interleave(m), self.positives.repeat_interleave(m), self.positives.repeat(m)
+
+    def real(self, unit: Tensor) -> Tensor:
+        return losses.n_pair_loss(unit[self.anchors], unit[self.positives], self.labels, self.scale)
+
+    def synthetic(self, rows: Tensor, negatives: Tensor) -> Tensor:
+        """rows (B, D) of the batch, negatives (M * M, D) of the triplets; both from the generator."""
+        m = len(self.anchors)
+        sim = torch.einsum("id,ijd->ij", rows[self.anchors], negatives.view(m, m, rows.shape[1]))
+        return losses.n_pair_of_logits(self.scale * sim, self.labels)
+
+    def chance(self) -> float:
+        """The loss where all similarities are the same."""
+        others = (self.labels[:, None] != self.labels[None]).sum(1).clamp_min(1)
+        return float(torch.log1p(others.float()).mean()) if len(others) else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Triplets:
+    """The triplet loss over one batch."""
+
+    mined: mining.Triplets  # 3 x (K,) rows of the batch
+    margin: float
+    active_only: bool
+
+    def triplets(self) -> mining.Triplets:
+        return self.mined
+
+    def real(self, unit: Tensor) -> Tensor:
+        dist = distances.euclidean(unit, unit)
+        return losses.triplet_loss(dist, self.mined, self.margin, active_only=self.active_only)
+
+    def synthetic(self, rows: Tensor, negatives: Tensor) -> Tensor:
+        """rows (B, D) of the batch, negatives (K, D) of the triplets; both from the generator."""
+        anchors, positives, _ = self.mined
+        dist = distances.euclidean(rows, torch.cat([rows, negatives]))  # (B, B + K)
+        own = len(rows) + torch.arange(len(negatives), device=rows.device)
+        return losses.triplet_loss(dist, (anchors, positives, own), self.margin, active_only=self.active_only)
+
+    def chance(self) -> float:
+        """The loss where all distances are the same."""
+        return self.margin
+
+
+def tuples(unit: Tensor, labels: Tensor, config: HDMLConfig, rng: np.random.Generator | None) -> NPairs | Triplets:
+    """Of one batch: unit (B, D), rows of unit length; labels (B,)."""
+    if config.base == "n_pair":
+        anchors, positives = mining.n_pairs(labels)
+        return NPairs(anchors, positives, labels[anchors], config.n_pair_scale)
+    dist = distances.euclidean(unit.detach(), unit.detach())
+    mined = mining.mine(config.miner, dist, labels, config.margin, unit.shape[1], rng)
+    return Triplets(mined, config.margin, config.miner == "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where the features of a batch lie, and how far apart; both are constants for the gradient."""
+
+    mean: Tensor  # (F,)
+    spread: Tensor  # (): root of the mean variance of a feature
+
+    @staticmethod
+    def of(features: Tensor) -> Scale:  # (B, F)
+        mean = features.mean(0)
+        return Scale(mean, (features - mean).pow(2).mean().clamp_min(TINY).sqrt())
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.spread
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The three objectives, scalars, and what is worth logging."""
+
+    metric: Tensor
+    generator: Tensor
+    classifier: Tensor
+    parts: dict[str, float]
+
+
+class HardnessAware(nn.Module):
+    """The losses of HDML over one batch, for any network with features y and a head g; y may have any size.
+
+    Keeps J_avg and J_gen, relative to chance level, as means over the last full window of steps.
+    """
+
+    means: Tensor  # (2,): J_avg, J_gen
+    sums: Tensor  # (2,) over the steps of the window that is not full yet
+    steps: Tensor  # (), in that window
+
+    def __init__(self, n_features: int, size: int, n_classes: int, config: HDMLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = nn.Sequential(
+            nn.Linear(size, config.hidden),
+            nn.ReLU(),
+            nn.BatchNorm1d(config.hidden, track_running_stats=False),
+            nn.Linear(config.hidden, n_features),
+        )
+        self.classifier = nn.Linear(n_features, n_classes)  # of y
+        self.register_buffer("means", torch.full((2,), START))
+        self.register_buffer("sums", torch.zeros(2))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(
+        self,
+        features: Tensor,
+        unit: Tensor,
+        head: Callable[[Tensor], Tensor],
+        labels: Tensor,
+        rng: np.random.Generator | None = None,
+    ) -> Terms:
+        """features y (B, F); unit (B, D), the rows head(y) scaled to unit length; labels (B,) in 0 .. n_classes - 1."""
+        batch = tuples(unit, labels, self.config, rng)
+        anchors, positives, negatives = batch.triplets()
+        slack, real_weight, synthetic_weight = self.weights()
+        harder = harder_negatives(unit[anchors], unit[positives], unit[negatives], slack)  # (K, D)
+        # In one batch: anchors and negatives must see the same normalisation.
+        rows = torch.cat([unit, harder])
+
+        real = batch.real(unit)
+        fixed = {name: parameter.detach() for name, parameter in self.generator.named_parameters()}
+        back = unit_rows(head(torch.func.functional_call(self.generator, fixed, (rows,))))
+        synthetic = batch.synthetic(back[: len(unit)], back[len(unit) :])
+        metric = real_weight * real + synthetic_weight * synthetic
+
+        scale = Scale.of(features.detach())
+        reconstruction, soft = self.generation(rows.detach(), features.detach(), scale, labels[negatives])
+        share = self.config.soft_share
+        generation = (1.0 - share) * reconstruction + share * soft
+        classification = F.cross_entropy(self.classifier(scale(features.detach())), labels)
+        if self.training:
+            self.remember(torch.stack([real.detach() / batch.chance(), generation.detach()]))
+        parts = {
+            self.config.base: real,
+            "synthetic": synthetic,
+            "reconstruction": reconstruction,
+            "soft": soft,
+            "y_classifier": classification,
+            "slack": slack,
+            "synthetic_weight": synthetic_weight,
+        }
+        logged = {name: float(value.detach()) for name, value in parts.items()}
+        return Terms(metric, generation, classification, logged)
+
+    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """e^(-alpha / J_avg); the weights e^(-beta / J_gen) of the real and 1 - that of the synthetic tuples."""
+        j_avg, j_gen = self.means.clamp_min(TINY)
+        real_weight = torch.exp(-self.config.beta / j_gen)
+        return torch.exp(-self.config.alpha / j_avg), real_weight, 1.0 - real_weight
+
+    def generation(self, rows: Tensor, features: Tensor, scale: Scale, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The two terms of J_gen, each about 1 for a generator that knows nothing.
+
+        rows (B + K, D): the embeddings of the batch, then the negatives; features (B, F); labels (K,) of the negatives.
+        """
+        made = self.generator(rows)  # (B + K, F)
+        # Squares of differences: the mean drops out.
+        reconstruction = (scale(made[: len(features)]) - scale(features)).pow(2).mean()
+        weight, bias = self.classifier.weight.detach(), self.classifier.bias.detach()
+        logits = F.linear(scale(made[len(features) :]), weight, bias)  # (K, n_classes)
+        # A sum over the number, not a mean: a batch may hold no tuple.
+        soft = F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
+        return reconstruction, soft / math.log(max(len(weight), 2))
+
+    @torch.no_grad()
+    def remember(self, values: Tensor) -> None:
+        """values (2,) of one step."""
+        self.sums += values
+        self.steps += 1
+        if int(self.steps) == self.config.window:
+            self.means.copy_(self.sums / self.config.window)
+            self.sums.zero_()
+            self.steps.zero_()
+
+
+class HDML(Method):
+    """Embedding: that of the Siamese method; the generator and the classifier of y are for training alone."""
+
+    def __init__(self, net: PooledNet, size: int, config: HDMLConfig) -> None:
+        super().__init__()
+        self.net = net
+        self.config = config
+        self.size = size
+        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
+        self.classifier: nn.Linear | None = None  # of identities, behind the neck
+        self.synthesis: HardnessAware | None = None
+
+    def prepare(self, n_classes: int) -> None:
+        if self.config.id_weight > 0:
+            self.classifier = nn.Linear(self.size, n_classes, bias=False)
+            nn.init.normal_(self.classifier.weight, std=0.001)
+        self.synthesis = HardnessAware(self.net.project.in_features, self.size, n_classes, self.config)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_rows(self.neck(self.net(images).float()))
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        assert self.synthesis is not None
+        generator = list(self.synthesis.generator.parameters())
+        classifier = list(self.synthesis.classifier.parameters())
+        others = {id(parameter) for parameter in (*generator, *classifier)}
+        metric = [parameter for parameter in self.parameters() if id(parameter) not in others]
+        return {"metric": metric, "generator": generator, "classifier": classifier}
+
+    def rates(self) -> dict[str, float]:
+        return {"generator": self.config.generator_rate, "classifier": self.config.classifier_rate}
+
+    def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
+        check_batch("hdml", images, labels)
+        pooled = self.net.pooled(images)  # (B, F)
+        features = self.net.project(pooled)  # (B, D)
+        with torch.autocast(images.device.type, enabled=False):
+            return self._loss(pooled.float(), features.float(), labels, rng)
+
+    def _loss(self, pooled: Tensor, features: Tensor, labels: Tensor, rng: np.random.Generator | None) -> Loss:
+        assert self.synthesis is not None
+        terms = self.synthesis(pooled, unit_rows(features), self.net.project, labels, rng)
+        metric, parts = self.config.pair_weight * terms.metric, terms.parts
+        necked = self.neck(features)
+        if self.classifier is not None:
+            logits = class_logits(necked, self.classifier.weight)
+            value = losses.identity_loss(logits, labels, self.config.label_smoothing)
+            metric = metric + self.config.id_weight * value
+            parts["id"] = float(value.detach())
+            parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        objectives = {"metric": metric, "generator": terms.generator, "classifier": terms.classifier}
+        return Loss(metric + terms.generator + terms.classifier, parts, unit_rows(necked), objectives)
