@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -11,8 +11,12 @@ from reid_training.config import NetConfig, from_table
 from reid_training.errors import ConfigError
 from reid_training.methods.base import Method
 from reid_training.methods.siamese import Siamese, SiameseConfig
+from reid_training.methods.triplet_vae import TripletVAE, TripletVAEConfig
 
-METHODS = {"siamese": (Siamese, SiameseConfig)}
+METHODS: dict[str, tuple[Callable[..., Method], type[Any]]] = {
+    "siamese": (Siamese, SiameseConfig),
+    "triplet_vae": (TripletVAE, TripletVAEConfig),
+}
 
 
 def create(options: Mapping[str, Any], net: nn.Module, net_config: NetConfig) -> Method:

@@ -23,6 +23,16 @@ from reid_training.train import Run, train
 # Settings that make every part of a method work; a method with several faces has several rows.
 CASES = {
     "siamese": {"name": "siamese", "miner": "distance_weighted", "centre_weight": 0.05},
+    "triplet_vae": {"name": "triplet_vae"},
+    "triplet_vae, the paper's triplets": {
+        "name": "triplet_vae",
+        "vae_weight": 0.01,
+        "unit_means": False,
+        "miner": "random",
+        "margin": 0.2,
+    },
+    "triplet_vae with identities": {"name": "triplet_vae", "miner": "all", "id_weight": 1.0},
+    "triplet_vae without its VAE": {"name": "triplet_vae", "vae_weight": 0.0},
 }
 N_CLASSES, PER_CLASS = 4, 4
 
