@@ -60,6 +60,8 @@ class Setting:
     learning_rate: float = 1e-3  # Adam
 
 
+# 0.01 is the script's, too. On the validation images, seed 0, it keeps 96.2 % of the triplets in order at 75.0 nats of
+# reconstruction; 0.1 keeps 86.0 % at 71.5 nats.
 SETTINGS: dict[str, Setting | None] = {
     "baseline": Setting(vae_weight=0.01, triplet_weight=0.0),
     "method": Setting(vae_weight=0.01, triplet_weight=1.0),
