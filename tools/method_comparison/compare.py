@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import multiprocessing
+import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -157,9 +159,18 @@ def _pool(n: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
+def _end_with_parent() -> None:
+    """Whoever kills the first process does not want the runs to go on unseen."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _start() -> None:
     """In each process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     with contextlib.suppress(ImportError):  # takes seconds, which would count as those of the first run
         importlib.import_module("torch.utils.tensorboard")

@@ -80,8 +80,10 @@ class Omniglot(Protocol):
             **{"zoom": 0.1, "shift": 0.06},
         },
         "net": {"name": "conv4", "width": 0.5, "embedding_size": 64},
-        # 46 batches an epoch: 598 steps. The average covers about the last 50 of them.
-        "schedule": {**ALONE, "epochs": 13, "warmup_epochs": 1, "learning_rate": 3e-3, "ema_decay": 0.98},
+        # 46 batches an epoch: 598 steps. The average covers about the last 50 of them. Learning rate: one run each of
+        # the triplet baseline on validation, R@1 / mAP 87.6 / 71.6 at 3e-3, 89.1 / 75.2 at 6e-3, 88.3 / 75.4 at 1e-2;
+        # at 5e-4 and 1e-3 it had not left its first plateau after half of the steps, and was stopped.
+        "schedule": {**ALONE, "epochs": 13, "warmup_epochs": 1, "learning_rate": 6e-3, "ema_decay": 0.98},
     }
 
     def prepare(self, data: Path, folder: Path) -> Path:
@@ -100,8 +102,8 @@ class Omniglot(Protocol):
                 height, width = (int(n) for n in arrays["shape"])
         except FileNotFoundError:
             raise DataError(f"no file {source}; --data names the folder that omniglot/ lies in") from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise DataError(f"{source} is not Omniglot as expected, or it is damaged: {error}") from None
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{source} is not Omniglot in the layout expected, or it is damaged: {error}") from None
         learned = chosen(np.unique(characters[background]), self.n_train + self.n_validation, str(source))
         tested = chosen(np.unique(characters[~background]), self.n_test, str(source))
         parts = {"train": learned[: self.n_train], "validation": learned[self.n_train :], "test": tested}
@@ -137,7 +139,8 @@ class Market(Protocol):
             **{"name": "osnet", "width": 1.0, "embedding_size": 64, "channels": [16, 32, 48, 64]},
             **{"last_channels": 64, "blocks": 1, "scales": 2},
         },
-        "schedule": {**ALONE, "epochs": 13, "warmup_epochs": 1, "learning_rate": 2e-3, "ema_decay": 0.98},
+        # 38 batches an epoch: 988 steps, about a minute.
+        "schedule": {**ALONE, "epochs": 26, "warmup_epochs": 1, "learning_rate": 2e-3, "ema_decay": 0.98},
     }
 
     def prepare(self, data: Path, folder: Path) -> Path:
@@ -206,13 +209,15 @@ def write_whole(folder: Path, write: Callable[[Path], object]) -> Path:
     if folder.is_dir():
         return folder
     draft = folder.with_name(folder.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
     try:
-        shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         write(draft)
         draft.rename(folder)
     except OSError as error:
         raise DataError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 GAIN, NO_GAIN = "gain", "no gain shown"
-# Of the mean difference: with five seeds a difference of nothing exceeds it once in 17 times, in either direction.
+# Of the mean difference. With five seeds, a method that does nothing exceeds it once in 17 times.
 STANDARD_ERRORS = 2.0
 COLUMNS = ("experiment", "data", "claim", "measure", "baseline", "method", "difference", "verdict", "s/run")
 
