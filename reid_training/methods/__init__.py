@@ -13,11 +13,13 @@ from reid_training.methods.base import Method
 from reid_training.methods.cosine_constraint import CosineConstraint, CosineConstraintConfig
 from reid_training.methods.hdml import HDML, HDMLConfig
 from reid_training.methods.siamese import Siamese, SiameseConfig
+from reid_training.methods.triplet_vae import TripletVAE, TripletVAEConfig
 
 METHODS: dict[str, tuple[Callable[..., Method], type[Any]]] = {
     "siamese": (Siamese, SiameseConfig),
     "cosine_constraint": (CosineConstraint, CosineConstraintConfig),
     "hdml": (HDML, HDMLConfig),
+    "triplet_vae": (TripletVAE, TripletVAEConfig),
 }
 
 

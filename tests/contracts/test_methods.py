@@ -30,6 +30,16 @@ CASES = {
     "cosine_exponential": {"name": "cosine_constraint", "constraint": "exponential"},
     "hdml_n_pair": {"name": "hdml", "window": 1, "hidden": 16},
     "hdml_triplet": {"name": "hdml", "base": "triplet", "miner": "all", "window": 2, "hidden": 16, "id_weight": 1.0},
+    "triplet_vae": {"name": "triplet_vae"},
+    "triplet_vae, the paper's triplets": {
+        "name": "triplet_vae",
+        "vae_weight": 0.01,
+        "unit_means": False,
+        "miner": "random",
+        "margin": 0.2,
+    },
+    "triplet_vae with identities": {"name": "triplet_vae", "miner": "all", "id_weight": 1.0},
+    "triplet_vae without its VAE": {"name": "triplet_vae", "vae_weight": 0.0},
 }
 N_CLASSES, PER_CLASS = 4, 4
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from method_comparison.table import Comparison
 
-SPECIAL: dict[str, str] = {}
+SPECIAL: dict[str, str] = {
+    "triplet_vae": "method_comparison.mnist",
+}
 
 
 def run(name: str, data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:

@@ -1,0 +1,270 @@
+"""Triplet VAE: a variational autoencoder whose mean vectors also keep a triplet's order.
+
+TVAE: Triplet-Based Variational Autoencoder using Metric Learning. Haque Ishfaq, Assaf Hoogi, Daniel Rubin. ICLR 2018
+workshop, https://arxiv.org/abs/1802.04403. Auto-Encoding Variational Bayes. Kingma, Welling. ICLR 2014,
+https://arxiv.org/abs/1312.6114: the bound itself, its noise, and the KL of two Gaussians (appendix B).
+
+What we take: (1) the sum of the negative ELBO and of a triplet loss, (2) the triplet on the *means* of the encoder,
+never on samples, with distances that are not squared, (3) the means as the embedding, (4) the paper's measure, the
+share of triplets of unseen images in their right order; tools/compare_methods.py repeats its MNIST experiment.
+Where we differ: (5) the abstract weighs both parts alike, which leaves the triplet a whisper beside hundreds of nats of
+pixels; the weights are options. (6) For crops the encoder is the run's network, the log-variance a second linear map of
+the same pooled features, and the decoder draws a picture a few times smaller, from pixels in [0, 1]: the identity of a
+person is not in single pixels. It draws what augmentation made of the crop, erased rectangles included. (7) Triplets
+may be mined in the batch. (8) By default the triplet sees the means at unit length: the tracker compares embeddings by
+cosine, so `embed` divides the length of a mean out, and an order that Euclidean distances keep by length alone is lost
+there. (9) Classification behind a BN-neck may stand beside it, as in the Siamese network; the neck then sees the means.
+
+The triplet's gradient reaches the encoder's trunk and the map to the means; the log-variance and the decoder learn from
+the ELBO alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from reid_training import distances, losses, mining
+from reid_training.config import require
+from reid_training.data.transforms import MEAN, STD
+from reid_training.methods.base import Loss, Method, check_batch
+from reid_training.nets.heads import BNNeck, unit_rows
+from reid_training.nets.layers import PooledNet, conv_bn
+
+MINERS = ("random", "hard", "all")
+# Where the decoder's picture starts: an eighth of a quarter of a 128x64 crop's area. Other crops are stretched to it.
+GRID = (8, 4)
+
+
+def reconstruction_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """Bernoulli cross-entropy of every image, summed over its pixels. In nats.
+
+    logits (B, ...), before the sigmoid; targets of the same shape in [0, 1]. Returns (B,). Where targets are between 0
+    and 1 the least value is their own entropy, not 0.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").flatten(1).sum(1)
+
+
+def kl_divergence(means: Tensor, log_variances: Tensor) -> Tensor:
+    """KL(N(mu, sigma^2) || N(0, 1)) = 1/2 sum (mu^2 + sigma^2 - 1 - log sigma^2) of every image, >= 0. In nats.
+
+    means, log_variances (B, D). Returns (B,).
+    """
+    # expm1: near sigma = 1 the difference of exp and 1 would be rounded away.
+    return 0.5 * (means.pow(2) + torch.expm1(log_variances) - log_variances).sum(1)
+
+
+def negative_elbo(logits: Tensor, targets: Tensor, means: Tensor, log_variances: Tensor) -> Tensor:
+    """Mean over images of reconstruction error + KL: a bound on -log p(x) from above. In nats.
+
+    logits, targets (B, ...), the decoder's answer to one sample per image; means, log_variances (B, D).
+    """
+    return reconstruction_error(logits, targets).mean() + kl_divergence(means, log_variances).mean()
+
+
+def sample(means: Tensor, log_variances: Tensor, rng: np.random.Generator) -> Tensor:
+    """mu + sigma * noise, noise from N(0, 1). means, log_variances (B, D); returns (B, D)."""
+    noise = torch.from_numpy(rng.standard_normal(means.shape)).to(means)
+    return means + (0.5 * log_variances).exp() * noise
+
+
+def triplet_on_means(means: Tensor, triplets: mining.Triplets, margin: float, *, active_only: bool = False) -> Tensor:
+    """Mean over triplets of max(0, margin + |mu_a - mu_p| - |mu_a - mu_n|).
+
+    means (B, D); triplets: rows of it, 3 x (M,). `active_only`: see `losses.triplet_loss`.
+    """
+    return losses.triplet_loss(distances.euclidean(means, means), triplets, margin, active_only=active_only)
+
+
+def random_triplets(labels: Tensor, rng: np.random.Generator) -> mining.Triplets:
+    """For every image that has both, a positive and a negative of the batch, each equally likely.
+
+    labels (B,). Returns anchors, positives, negatives, each (A,) with A <= B.
+    """
+    positive = mining.same_identity(labels)
+    negative = labels[:, None] != labels[None]
+    order = torch.from_numpy(rng.random((2, *positive.shape))).to(labels.device)  # the first of a random order
+    anchors = torch.nonzero(positive.any(1) & negative.any(1)).squeeze(1)
+    positives = order[0].masked_fill(~positive, -1.0).argmax(1)
+    negatives = order[1].masked_fill(~negative, -1.0).argmax(1)
+    return anchors, positives[anchors], negatives[anchors]
+
+
+class DigitVAE(nn.Module):
+    """The fully connected autoencoder of the MNIST experiment: 784-400-(20, 20)-400-784, ReLU between."""
+
+    def __init__(self, n_pixels: int = 784, hidden: int = 400, size: int = 20) -> None:
+        super().__init__()
+        self.trunk = nn.Linear(n_pixels, hidden)
+        self.mean = nn.Linear(hidden, size)
+        self.log_variance = nn.Linear(hidden, size)
+        self.decoder = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, n_pixels))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """pixels (B, n_pixels) in [0, 1]. Returns means and log-variances, each (B, size)."""
+        features = torch.relu(self.trunk(pixels))
+        return self.mean(features), self.log_variance(features)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """latent (B, size). Returns logits of the pixels (B, n_pixels)."""
+        logits: Tensor = self.decoder(latent)
+        return logits
+
+
+class CropDecoder(nn.Module):
+    """Latent vectors (B, D) to logits of pictures (B, 3, h, w) of any size: a small grid, enlarged twice."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        super().__init__()
+        self.start = nn.Linear(size, channels * GRID[0] * GRID[1])
+        self.coarse = conv_bn(channels, channels, 3)
+        self.fine = nn.Sequential(conv_bn(channels, channels, 3), nn.Conv2d(channels, 3, 3, padding=1))
+
+    def forward(self, latent: Tensor, height: int, width: int) -> Tensor:
+        grid = torch.relu(self.start(latent)).view(len(latent), -1, *GRID)
+        half = F.interpolate(grid, (max(1, height // 2), max(1, width // 2)))
+        logits: Tensor = self.fine(F.interpolate(self.coarse(half), (height, width)))
+        return logits
+
+
+@dataclass(frozen=True, slots=True)
+class TripletVAEConfig:
+    vae_weight: float = 0.001  # of the negative ELBO in nats; 0 = a plain triplet network, without a decoder
+    triplet_weight: float = 1.0  # 0 = a plain VAE
+    unit_means: bool = True  # the triplet sees means of length 1; False is the paper's
+    miner: str = "hard"  # the paper draws at random
+    margin: float = 0.3  # Siamese's, for unit means; public MNIST code has 0.2 for free ones
+    reduction: int = 4  # the decoder's picture is smaller by this much on each side
+    decoder_channels: int = 32
+    id_weight: float = 0.0  # 0 = no classification; 1 with label smoothing is the Siamese network's recipe
+    label_smoothing: float = 0.1  # Luo et al. 2019, section 3.4, as in the Siamese network
+
+    def __post_init__(self) -> None:
+        require(self.miner in MINERS, f"method.miner must be one of {', '.join(MINERS)}, got {self.miner!r}")
+        require(self.margin > 0, f"method.margin must be > 0, got {self.margin}")
+        weights = (self.vae_weight, self.triplet_weight, self.id_weight)
+        require(
+            min(weights) >= 0 and sum(weights) > 0,
+            "method.vae_weight, method.triplet_weight and method.id_weight must be >= 0 and not all 0, "
+            f"got {', '.join(f'{weight:g}' for weight in weights)}",
+        )
+        # Sides of crops are multiples of 16, and the grid is enlarged twice.
+        require(self.reduction in (1, 2, 4, 8), f"method.reduction must be 1, 2, 4 or 8, got {self.reduction}")
+        require(self.decoder_channels >= 1, f"method.decoder_channels must be >= 1, got {self.decoder_channels}")
+        require(
+            0.0 <= self.label_smoothing < 1.0,
+            f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
+        )
+
+
+class TripletVAE(Method):
+    """Embedding: the means at unit length, behind the BN-neck where there is one."""
+
+    def __init__(self, net: PooledNet, size: int, config: TripletVAEConfig) -> None:
+        super().__init__()
+        self.net = net
+        self.config = config
+        self.size = size
+        self.log_variance: nn.Linear | None = None
+        self.decoder: CropDecoder | None = None
+        if config.vae_weight > 0:
+            self.log_variance = nn.Linear(net.project.in_features, size)
+            nn.init.normal_(self.log_variance.weight, std=0.01)  # sigma starts near 1, the prior's
+            nn.init.zeros_(self.log_variance.bias)
+            self.decoder = CropDecoder(size, config.decoder_channels)
+        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
+        self.classifier: nn.Linear | None = None
+
+    def prepare(self, n_classes: int) -> None:
+        if self.config.id_weight > 0:
+            self.classifier = nn.Linear(self.size, n_classes, bias=False)
+            nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_rows(self.neck(self.net(images).float()))
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W), normalised. Returns what the means decode to, (B, 3, h, w) in [0, 1]."""
+        height, width = (side // self.config.reduction for side in images.shape[2:])
+        return self.decode(self.net(images).float(), height, width)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor, height: int, width: int) -> Tensor:
+        """latent (B, D). Returns pictures (B, 3, height, width) in [0, 1]; one from N(0, 1) is a sample."""
+        if self.decoder is None:
+            raise ValueError("a triplet_vae with vae_weight 0 has no decoder")
+        return torch.sigmoid(self.decoder(latent, height, width))
+
+    def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
+        needed = 2 if self.config.triplet_weight > 0 else 1  # the ELBO and the classifier learn from any image
+        check_batch("triplet_vae", images, labels, n_ids=needed, n_per_id=needed)
+        pooled = self.net.body(images).mean((2, 3))
+        means = self.net.project(pooled).float()  # (B, D)
+        with torch.autocast(means.device.type, enabled=False):
+            return self._loss(images, pooled.float(), means, labels, rng)
+
+    def _loss(
+        self, images: Tensor, pooled: Tensor, means: Tensor, labels: Tensor, rng: np.random.Generator | None
+    ) -> Loss:
+        config = self.config
+        parts: dict[str, float] = {}
+        total = means.new_zeros(())
+        if config.vae_weight > 0:
+            error, divergence = self._elbo_terms(images, pooled, means, rng)
+            total = total + config.vae_weight * (error + divergence)
+            parts["bce"], parts["kl"] = float(error.detach()), float(divergence.detach())
+        if config.triplet_weight > 0:
+            value = self._triplet(means, labels, rng)
+            total = total + config.triplet_weight * value
+            parts["triplet"] = float(value.detach())
+        necked = self.neck(means)
+        if self.classifier is not None:
+            logits = self.classifier(necked)
+            value = losses.identity_loss(logits, labels, config.label_smoothing)
+            total = total + config.id_weight * value
+            parts["id"] = float(value.detach())
+            parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        return Loss(total, parts, unit_rows(necked))
+
+    def _elbo_terms(
+        self, images: Tensor, pooled: Tensor, means: Tensor, rng: np.random.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Reconstruction error and KL, their means over the batch: the two terms of `negative_elbo`."""
+        assert self.log_variance is not None
+        assert self.decoder is not None
+        if rng is None:
+            raise ValueError("a VAE samples at random: loss() needs an rng")
+        targets = small_pixels(images.float(), self.config.reduction)
+        log_variances = self.log_variance(pooled)
+        logits = self.decoder(sample(means, log_variances, rng), *targets.shape[2:])
+        return reconstruction_error(logits, targets).mean(), kl_divergence(means, log_variances).mean()
+
+    def _triplet(self, means: Tensor, labels: Tensor, rng: np.random.Generator | None) -> Tensor:
+        config = self.config
+        points = unit_rows(means) if config.unit_means else means
+        triplets = self._triplets(points.detach(), labels, rng)
+        return triplet_on_means(points, triplets, config.margin, active_only=config.miner == "all")
+
+    def _triplets(self, points: Tensor, labels: Tensor, rng: np.random.Generator | None) -> mining.Triplets:
+        if self.config.miner == "all":
+            return mining.batch_all(labels)
+        if self.config.miner == "hard":
+            return mining.batch_hard(distances.euclidean(points, points), labels)
+        if rng is None:
+            raise ValueError("the random miner draws at random: loss() needs an rng")
+        return random_triplets(labels, rng)
+
+
+def small_pixels(images: Tensor, reduction: int) -> Tensor:
+    """What the decoder has to draw: normalised images (B, 3, H, W) as pixels in [0, 1], averaged over squares.
+
+    Returns (B, 3, H / reduction, W / reduction).
+    """
+    mean, std = images.new_tensor(MEAN), images.new_tensor(STD)
+    pixels = images * std[:, None, None] + mean[:, None, None]
+    return F.avg_pool2d(pixels.clamp(0.0, 1.0), reduction)
