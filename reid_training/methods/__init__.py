@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -10,15 +11,26 @@ from torch import nn
 from reid_training.config import NetConfig, from_table
 from reid_training.errors import ConfigError
 from reid_training.methods.base import Method
+from reid_training.methods.dreml import Dreml, DremlConfig
 from reid_training.methods.siamese import Siamese, SiameseConfig
 
-METHODS = {"siamese": (Siamese, SiameseConfig)}
+METHODS: dict[str, tuple[type[Any], type[Any]]] = {
+    "siamese": (Siamese, SiameseConfig),
+    "dreml": (Dreml, DremlConfig),
+}
 
 
-def create(options: Mapping[str, Any], net: nn.Module, net_config: NetConfig) -> Method:
+def create(options: Mapping[str, Any], build_net: Callable[[NetConfig], nn.Module], net_config: NetConfig) -> Method:
+    """`build_net` makes a network of its own at every call; `net_config` is that of the run."""
     name = options["name"]
     if name not in METHODS:
         raise ConfigError(f"method.name must be one of {', '.join(METHODS)}, got {name!r}")
     method, config = METHODS[name]
     rest = {key: value for key, value in options.items() if key != "name"}
-    return method(net, net_config.embedding_size, from_table(config, rest, "method"))
+    settings = from_table(config, rest, "method")
+    made: Method
+    if method.many_nets:
+        made = method(lambda size: build_net(dataclasses.replace(net_config, embedding_size=size)), settings)
+    else:
+        made = method(build_net(net_config), net_config.embedding_size, settings)
+    return made

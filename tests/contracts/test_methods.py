@@ -23,6 +23,8 @@ from reid_training.train import Run, train
 # Settings that make every part of a method work; a method with several faces has several rows.
 CASES = {
     "siamese": {"name": "siamese", "miner": "distance_weighted", "centre_weight": 0.05},
+    "dreml": {"name": "dreml", "members": 2, "meta_classes": 3},
+    "dreml, one network": {"name": "dreml", "members": 3, "meta_classes": 2, "shared": True},
 }
 N_CLASSES, PER_CLASS = 4, 4
 
