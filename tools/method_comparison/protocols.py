@@ -1,0 +1,224 @@
+"""What is trained on, with which settings, and who is searched for afterwards: nobody who was trained on.
+
+Two splits are scored. `validation` chooses constants, `test` is what is reported; no identity is in two of training,
+validation and test. The choice of identities is fixed: it belongs to the protocol, the seed of a run does not touch it.
+
+Human-level concept learning through probabilistic program induction. Lake, Salakhutdinov, Tenenbaum. Science 2015:
+Omniglot, 1623 characters of 50 alphabets, each drawn by 20 people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from reid_training.data import market1501
+from reid_training.data.base import ByteArray, IntArray, Samples
+from reid_training.data.synthetic import write_market_folder
+from reid_training.errors import DataError
+
+SPLITS = ("test", "validation")
+PARTS = ("train", "validation", "test")
+Settings = Mapping[str, Mapping[str, Any]]
+# One thread and fp32: runs beside each other do not disturb each other, and every one is repeatable to the bit.
+ALONE = {"precision": "fp32", "device": "cpu", "threads": 1, "checkpoint_every": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol(ABC):
+    """Its fields are the choice of the data; together with `settings` they name its runs."""
+
+    n_train: int  # identities
+    n_validation: int
+    n_test: int
+
+    name: ClassVar[str]
+    settings: ClassVar[Settings]  # of every run, before those of the experiment
+    fixed: ClassVar[Settings] = {}  # after them
+
+    @abstractmethod
+    def prepare(self, data: Path, folder: Path) -> Path:
+        """Returns where the images lie: in `data`, the user's, or in `folder`, written before the first run."""
+
+    @abstractmethod
+    def read(self, root: Path) -> dict[str, Samples]:
+        """The three parts, from where `prepare` says."""
+
+    def key(self) -> str:
+        facts = {"protocol": self.name, **asdict(self)}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Omniglot(Protocol):
+    """Characters of the background alphabets to train and validate, of the evaluation alphabets to test.
+
+    Every image is a query, and all other images of its part are the gallery.
+    """
+
+    n_train: int = 150
+    n_validation: int = 100
+    n_test: int = 200
+    side_px: int = 32
+
+    name: ClassVar[str] = "omniglot"
+    settings: ClassVar[Settings] = {
+        "data": {"val_fraction": 0.0, "height": 32, "width": 32, "n_ids": 16, "n_per_id": 4},
+        # Colour, mirror images and hidden parts mean nothing to characters.
+        "augment": {
+            **{"flip": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "erase": 0.0},
+            **{"zoom": 0.1, "shift": 0.06},
+        },
+        "net": {"name": "conv4", "width": 0.5, "embedding_size": 64},
+        # 46 batches an epoch: 598 steps. The average covers about the last 50 of them.
+        "schedule": {**ALONE, "epochs": 13, "warmup_epochs": 1, "learning_rate": 3e-3, "ema_decay": 0.98},
+    }
+
+    def prepare(self, data: Path, folder: Path) -> Path:
+        source = data / "omniglot" / "omniglot_105.npz"
+        return write_whole(folder, lambda draft: self._write(source, draft))
+
+    def read(self, root: Path) -> dict[str, Samples]:
+        return {part: market1501.read_folder(root / part) for part in PARTS}
+
+    def _write(self, source: Path, folder: Path) -> None:
+        """PNG files with names like Market-1501's: the character is the person, whoever drew it the camera."""
+        try:
+            with np.load(source) as arrays:
+                packed, drawers = arrays["packed"], arrays["drawer"]
+                characters, background = arrays["char"].astype(np.int64), arrays["background"]
+                height, width = (int(n) for n in arrays["shape"])
+        except FileNotFoundError:
+            raise DataError(f"no file {source}; --data names the folder that omniglot/ lies in") from None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{source} is not Omniglot as expected, or it is damaged: {error}") from None
+        learned = chosen(np.unique(characters[background]), self.n_train + self.n_validation, str(source))
+        tested = chosen(np.unique(characters[~background]), self.n_test, str(source))
+        parts = {"train": learned[: self.n_train], "validation": learned[self.n_train :], "test": tested}
+        for part, members in parts.items():
+            (folder / part).mkdir()
+            for row in np.flatnonzero(np.isin(characters, members)):
+                ink = np.unpackbits(packed[row])[: height * width].reshape(height, width)
+                name = f"{characters[row] + 1:04d}_c{drawers[row]}.png"  # person 0 would be a distractor
+                cv2.imwrite(str(folder / part / name), self._picture(ink))
+
+    def _picture(self, ink: ByteArray) -> ByteArray:
+        """ink (H, W), 1 where it is. Returns (side_px, side_px), dark on light."""
+        size = (self.side_px, self.side_px)
+        return np.asarray(cv2.resize(255 * (1 - ink), size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Market(Protocol):
+    """People of Market-1501's training part alone; its test part stays untouched.
+
+    The first image of each person by each camera is a query; the same person by the same camera does not count.
+    """
+
+    n_train: int = 150
+    n_validation: int = 100
+    n_test: int = 200
+
+    name: ClassVar[str] = "market"
+    settings: ClassVar[Settings] = {
+        "data": {"val_fraction": 0.0, "height": 64, "width": 32, "n_ids": 16, "n_per_id": 4},
+        "augment": {"zoom": 0.1, "shift": 0.05, "erase": 0.0},
+        "net": {
+            **{"name": "osnet", "width": 1.0, "embedding_size": 64, "channels": [16, 32, 48, 64]},
+            **{"last_channels": 64, "blocks": 1, "scales": 2},
+        },
+        "schedule": {**ALONE, "epochs": 13, "warmup_epochs": 1, "learning_rate": 2e-3, "ema_decay": 0.98},
+    }
+
+    def prepare(self, data: Path, folder: Path) -> Path:
+        """`data`: a folder with Market-1501, or with its training part as market1501_train.zip."""
+        archive = data / "market1501_train.zip"
+        if archive.is_file():
+            data = write_whole(folder, lambda draft: _unpack(archive, draft))
+        return market1501.find_root(data) / "bounding_box_train"
+
+    def read(self, root: Path) -> dict[str, Samples]:
+        return split_people(self, root)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn(Protocol):
+    """Drawn people and a tiny network: shows in seconds that everything works, and nothing about any method."""
+
+    n_train: int = 10
+    n_validation: int = 6
+    n_test: int = 8
+
+    name: ClassVar[str] = "drawn"
+    settings: ClassVar[Settings] = {
+        "data": {"val_fraction": 0.0, "height": 32, "width": 16, "n_ids": 4, "n_per_id": 4},
+        "augment": {"erase": 0.0},
+        "net": {"name": "conv4", "width": 0.25, "embedding_size": 16},
+    }
+    # Few steps, whatever an experiment wants.
+    fixed: ClassVar[Settings] = {
+        "schedule": {**ALONE, "epochs": 2, "warmup_epochs": 1, "learning_rate": 2e-3, "ema_decay": 0.9}
+    }
+
+    def prepare(self, data: Path, folder: Path) -> Path:
+        n = self.n_train + self.n_validation + self.n_test
+        size = (self.settings["data"]["height"], self.settings["data"]["width"])
+        root = write_whole(
+            folder, lambda draft: write_market_folder(draft, n_train=n, n_test=0, n_distractors=0, size=size)
+        )
+        return root / "bounding_box_train"
+
+    def read(self, root: Path) -> dict[str, Samples]:
+        return split_people(self, root)
+
+
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (Omniglot(), Market())}
+
+
+def split_people(protocol: Protocol, folder: Path) -> dict[str, Samples]:
+    """Three parts of one folder with names like Market-1501's."""
+    everyone = market1501.read_people(folder)
+    n = [protocol.n_train, protocol.n_validation, protocol.n_test]
+    people = np.split(chosen(np.unique(everyone.pids), sum(n), str(folder)), np.cumsum(n[:2]))
+    rows = [np.flatnonzero(np.isin(everyone.pids, members)) for members in people]
+    return {part: everyone.take(found) for part, found in zip(PARTS, rows, strict=True)}
+
+
+def chosen(identities: IntArray, n: int, where: str) -> IntArray:
+    """`n` of them, always the same ones, in an order of no meaning."""
+    if len(identities) < n:
+        raise DataError(f"{where} has {len(identities)} identities, the protocol needs {n}")
+    return np.random.default_rng(0).permutation(np.sort(identities))[:n]
+
+
+def write_whole(folder: Path, write: Callable[[Path], object]) -> Path:
+    """A folder that is there with everything in it, or not at all. What is there already stays as it is."""
+    if folder.is_dir():
+        return folder
+    draft = folder.with_name(folder.name + ".part")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write(draft)
+        draft.rename(folder)
+    except OSError as error:
+        raise DataError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+    return folder
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{archive} is damaged: {error}") from None

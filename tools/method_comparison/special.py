@@ -1,0 +1,22 @@
+"""Experiments of another kind than training for retrieval: name -> module, whose `run` gives rows of the same table.
+
+    def run(data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]
+
+`data` holds the user's data sets, `out` is the experiment's own folder: what is finished there is not done again, and
+what was cut goes on. A module is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from method_comparison.table import Comparison
+
+SPECIAL: dict[str, str] = {}
+
+
+def run(name: str, data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
+    rows: list[Comparison] = importlib.import_module(SPECIAL[name]).run(data, out / name, seeds, jobs)
+    return rows
