@@ -58,7 +58,7 @@ def train_apart(
     """Trains the members that are not finished, `n_jobs` at a time, and joins all. Returns the rows of all."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("members are trained apart: give --jobs instead of torchrun")
-    if not resume and ((out / CHECKPOINT).exists() or (out / FOLDER).exists()):
+    if not resume and any(out.rglob(CHECKPOINT)):
         raise ConfigError(f"{out} holds a run already; give --resume or another --out")
     # The members share the people held out, though not their seeds: so they get the others, and hold nobody out.
     train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)

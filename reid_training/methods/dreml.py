@@ -19,6 +19,7 @@ alike (see `distil`): the student takes the place of the ensemble.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -89,7 +90,7 @@ def meta_class_losses(logits: Tensor, labels: Tensor, meta_of: Tensor) -> Tensor
 def concatenate(logits: Tensor) -> Tensor:
     """logits (B, L, M) to unit rows (B, L * M), each member's share a unit row times 1 / sqrt(L)."""
     unit: Tensor = F.normalize(logits, dim=2, eps=1e-12)
-    return (unit * logits.shape[1] ** -0.5).flatten(1)
+    return (unit / math.sqrt(logits.shape[1])).flatten(1)
 
 
 class Dreml(Method):

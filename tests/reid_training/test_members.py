@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from reid_training.cli import main
 from reid_training.config import DistilConfig, read_toml, to_toml
 from reid_training.data import market1501
 from reid_training.data.base import split_identities
+from reid_training.distil import Teacher, relation_loss
 from reid_training.embedders import TorchEmbedder, embed_samples
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
@@ -105,6 +105,7 @@ def test_a_cut_ensemble_resumes_to_the_same_bits_and_repeats_no_member(tmp_path,
     assert same_weights(tmp_path / "cut", whole)
 
 
+@pytest.mark.slow
 def test_two_at_a_time_give_the_same_bits(tmp_path, config, data, whole):
     train(config, data, tmp_path / "two", n_jobs=2)
     assert same_weights(tmp_path / "two", whole)
@@ -113,7 +114,7 @@ def test_two_at_a_time_give_the_same_bits(tmp_path, config, data, whole):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a signal")
 def test_killed_while_two_were_trained_it_resumes_to_the_same_bits(tmp_path, market, config, data):
-    config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=60))
+    config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=8))
     train(config, data, tmp_path / "whole")
     (tmp_path / "config.toml").write_text(to_toml(config))
     run = tmp_path / "cut"
@@ -172,14 +173,22 @@ def test_nobody_held_out_means_no_scores(tmp_path, config, data):
 
 
 def test_the_ensemble_teaches_one_network(tmp_path, tiny, config, data, whole):
-    schedule = dataclasses.replace(tiny.schedule, epochs=12)
-    ends = {}
-    for weight in (1e-9, 100.0):
-        student = dataclasses.replace(
-            config, schedule=schedule, method={"name": "siamese"}, distil=DistilConfig(str(whole), weight)
-        )
-        history = train(student, data, tmp_path / str(weight))
-        ends[weight] = float(np.mean([row["relation"] for row in history[-4:]]))
-    assert ends[100.0] < 0.85 * ends[1e-9]
-    method, _, _ = load_method(tmp_path / "100.0")
+    student = dataclasses.replace(config, method={"name": "siamese"}, distil=DistilConfig(str(whole), 40.0))
+    history = train(student, data, tmp_path / "run")
+    assert all(0.0 < row["relation"] < 4.0 for row in history)
+    method, _, _ = load_method(tmp_path / "run")
     assert method.size == tiny.net.embedding_size
+
+    teacher = Teacher(student.distil, torch.device("cpu"))
+    images = torch.randn(12, 3, 32, 16, generator=torch.Generator().manual_seed(0))
+    wanted = teacher.embed(images)
+    assert wanted.shape == (12, 3 * N_MEMBERS)
+    optimiser = torch.optim.AdamW(method.train().parameters(), lr=0.01)
+    values = []
+    for _ in range(30):
+        loss = relation_loss(method.embed(images), wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        values.append(float(loss.detach()))
+    assert values[-1] < 0.3 * values[0]
