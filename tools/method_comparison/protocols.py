@@ -206,13 +206,15 @@ def write_whole(folder: Path, write: Callable[[Path], object]) -> Path:
     if folder.is_dir():
         return folder
     draft = folder.with_name(folder.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
     try:
-        shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         write(draft)
         draft.rename(folder)
     except OSError as error:
         raise DataError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 

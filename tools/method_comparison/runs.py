@@ -67,6 +67,8 @@ class Result:
 
 def run_config(protocol: Protocol, settings: Table, seed: int, where: str) -> RunConfig:
     """The protocol's settings and the experiment's over them, all checked, those of the method too."""
+    if "method" not in settings:
+        raise ConfigError(f"{where}: method is missing")
     config = from_dict({"seed": seed, **merged(protocol.settings, settings, protocol.fixed)}, where)
     name = config.method["name"]
     if name not in METHODS:
