@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--teacher", metavar="RUN", help="run of a larger network to learn from as well")
     train.add_argument("--seed", type=int, help="instead of the config's")
+    train.add_argument("--jobs", type=int, default=1, metavar="N", help="members of an ensemble trained at a time")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.set_defaults(run=run_train)
 
@@ -105,6 +106,8 @@ def run_train(arguments: argparse.Namespace) -> None:
     from reid_training.devices import keep_freed_memory
     from reid_training.train import train
 
+    if arguments.jobs < 1:
+        raise ConfigError(f"--jobs must be >= 1, got {arguments.jobs}")
     keep_freed_memory()
     config: RunConfig = read_toml(arguments.config)
     if arguments.seed is not None:
@@ -114,7 +117,8 @@ def run_train(arguments: argparse.Namespace) -> None:
     if arguments.method is not None and arguments.method != config.method["name"]:
         config = dataclasses.replace(config, method={"name": arguments.method})
     config = override(config, arguments.set)
-    history = train(config, read_data(arguments.data), arguments.out, resume=arguments.resume)
+    data = read_data(arguments.data)
+    history = train(config, data, arguments.out, resume=arguments.resume, n_jobs=arguments.jobs)
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes under torchrun one writes
         draw(history, arguments.out / "curve.png")
         print(f"written to {arguments.out}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -86,7 +87,7 @@ def fill(method: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
 
 def new_method(config: RunConfig, n_classes: int, *, start: bool = False) -> Method:
     """`start`: with the weights that training starts from; else they are there to be filled."""
-    method = create(config.method, build(config.net, start=start), config.net)
+    method = create(config.method, functools.partial(build, start=start), config.net)
     method.prepare(n_classes)
     return method
 

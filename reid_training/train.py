@@ -23,6 +23,7 @@ from reid_training.distil import Teacher
 from reid_training.embedders import TorchEmbedder, embed_images
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
+from reid_training.members import n_apart, train_apart
 from reid_training.methods.base import Method
 from reid_training.runs import (
     CHECKPOINT,
@@ -41,11 +42,23 @@ logger = logging.getLogger(__name__)
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = False) -> list[Row]:
+def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = False, n_jobs: int = 1) -> list[Row]:
     """Train on the people of `dataset.train` that are not held out; everything is written to `out`.
 
     Under torchrun every process takes its share of the batches; a step is then as many batches as there are processes.
+    `n_jobs`: of an ensemble whose members are trained apart, as many at a time.
     """
+    if n_apart(config.method) > 0:
+        return train_apart(config, dataset, out, train_run, resume=resume, n_jobs=n_jobs)
+    if n_jobs != 1:
+        raise ConfigError(
+            f"{n_jobs} jobs are for methods whose members are trained apart; {config.method['name']} is one run"
+        )
+    return train_run(config, dataset, out, resume)
+
+
+def train_run(config: RunConfig, dataset: Dataset, out: Path, resume: bool) -> list[Row]:
+    """As `train`, for what is one run."""
     torch.set_num_threads(config.schedule.threads)
     with worker(config.schedule.device) as me:
         return Run(config, dataset, out, me, resume=resume).train()

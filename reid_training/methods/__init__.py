@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,22 +12,31 @@ from reid_training.config import NetConfig, from_table
 from reid_training.errors import ConfigError
 from reid_training.methods.base import Method
 from reid_training.methods.cosine_constraint import CosineConstraint, CosineConstraintConfig
+from reid_training.methods.dreml import Dreml, DremlConfig
 from reid_training.methods.hdml import HDML, HDMLConfig
 from reid_training.methods.siamese import Siamese, SiameseConfig
 from reid_training.methods.triplet_vae import TripletVAE, TripletVAEConfig
 
-METHODS: dict[str, tuple[Callable[..., Method], type[Any]]] = {
+METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     "siamese": (Siamese, SiameseConfig),
     "cosine_constraint": (CosineConstraint, CosineConstraintConfig),
     "hdml": (HDML, HDMLConfig),
     "triplet_vae": (TripletVAE, TripletVAEConfig),
+    "dreml": (Dreml, DremlConfig),
 }
 
 
-def create(options: Mapping[str, Any], net: nn.Module, net_config: NetConfig) -> Method:
+def create(options: Mapping[str, Any], build_net: Callable[[NetConfig], nn.Module], net_config: NetConfig) -> Method:
+    """`build_net` makes a network of its own at every call; `net_config` is that of the run."""
     name = options["name"]
     if name not in METHODS:
         raise ConfigError(f"method.name must be one of {', '.join(METHODS)}, got {name!r}")
     method, config = METHODS[name]
     rest = {key: value for key, value in options.items() if key != "name"}
-    return method(net, net_config.embedding_size, from_table(config, rest, "method"))
+    settings = from_table(config, rest, "method")
+    made: Method
+    if method.many_nets:
+        made = method(lambda size: build_net(dataclasses.replace(net_config, embedding_size=size)), settings)
+    else:
+        made = method(build_net(net_config), net_config.embedding_size, settings)
+    return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ class Method(nn.Module, ABC):
     """
 
     size: int  # D, the length of an embedding
+    # Methods are made from (network, its embedding_size, config); one with several networks from (factory, config),
+    # where factory(embedding_size) gives a new network.
+    many_nets: ClassVar[bool] = False
 
     def prepare(self, n_classes: int) -> None:
         """Build what depends on the training data. Called once, before the optimiser sees the parameters."""

@@ -40,6 +40,8 @@ CASES = {
     },
     "triplet_vae with identities": {"name": "triplet_vae", "miner": "all", "id_weight": 1.0},
     "triplet_vae without its VAE": {"name": "triplet_vae", "vae_weight": 0.0},
+    "dreml": {"name": "dreml", "members": 2, "meta_classes": 3},
+    "dreml, one network": {"name": "dreml", "members": 3, "meta_classes": 2, "shared": True},
 }
 N_CLASSES, PER_CLASS = 4, 4
 

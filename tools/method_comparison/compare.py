@@ -12,17 +12,17 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from method_comparison.experiments import ROLES, Experiment
+from method_comparison.experiments import ROLES, Experiment, read
 from method_comparison.protocols import Protocol
 from method_comparison.runs import MEASURES, Job, Result, code_of, finished, run, run_config
 from method_comparison.table import Comparison
-from reid_training.errors import ReidError
+from reid_training.errors import ConfigError, ReidError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Asked:
     role: str
     seed: int
     job: Job
+    teacher: Asked | None = None  # to be run before
 
     @property
     def title(self) -> str:
@@ -43,14 +44,19 @@ def plan(
     experiments: Sequence[Experiment], protocol: Protocol, split: str, seeds: Sequence[int], root: Path, out: Path
 ) -> list[Asked]:
     """Seed by seed, so that what is cut has compared something. Every config is checked before the first run."""
-    asked = []
-    for seed in seeds:
-        for experiment in experiments:
-            for role in ROLES:
-                where = f"experiment {experiment.name}, {role}"
-                config = run_config(protocol, experiment.roles[role], seed, where)
-                asked.append(Asked(experiment, role, seed, Job(protocol, config, split, root, out)))
-    return asked
+
+    def ask(experiment: Experiment, role: str, seed: int, *, teaches: bool = False) -> Asked:
+        where = f"experiment {experiment.name}, {role}"
+        config = run_config(protocol, experiment.roles[role], seed, where)
+        job = Job(protocol, config, split, root, out)
+        if not config.distil.teacher:
+            return Asked(experiment, role, seed, job)
+        if teaches:
+            raise ConfigError(f"{where} teaches another experiment: it cannot have a teacher itself")
+        teacher = ask(read(config.distil.teacher), "method", seed, teaches=True)
+        return Asked(experiment, role, seed, replace(job, teacher=teacher.job.folder), teacher)
+
+    return [ask(experiment, role, seed) for seed in seeds for experiment in experiments for role in ROLES]
 
 
 def forget(asked: Iterable[Asked]) -> None:
@@ -63,6 +69,8 @@ def carry_out(asked: Sequence[Asked], n_jobs: int) -> tuple[dict[Path, Result], 
     """Results by their file, and what went wrong: a run that fails does not stop the others."""
     results: dict[Path, Result] = {}
     failures: list[str] = []
+    taught = [one for one in asked if one.teacher is not None]
+    asked = [*(one for one in asked if one.teacher is None), *(one.teacher for one in taught if one.teacher), *taught]
     first = {one.job.result: one for one in reversed(asked)}  # of those that share a run
     todo = []
     for one in {one.job.result: first[one.job.result] for one in asked}.values():
@@ -72,12 +80,13 @@ def carry_out(asked: Sequence[Asked], n_jobs: int) -> tuple[dict[Path, Result], 
         else:
             results[one.job.result] = found
     with tqdm(total=len(first), initial=len(results), unit="run", dynamic_ncols=True, disable=None) as bar:
-        for one, outcome in _outcomes(todo, n_jobs, bar):
-            if isinstance(outcome, Result):
-                results[one.job.result] = outcome
-            else:
-                failures.append(f"{one.title}: {outcome}")
-            bar.update()
+        for wave in ([one for one in todo if one.teacher is None], [one for one in todo if one.teacher is not None]):
+            for one, outcome in _outcomes(wave, n_jobs, bar):
+                if isinstance(outcome, Result):
+                    results[one.job.result] = outcome
+                else:
+                    failures.append(f"{one.title}: {outcome}")
+                bar.update()
     return results, failures
 
 

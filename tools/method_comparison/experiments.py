@@ -9,7 +9,8 @@
     [method]
     method = { name = "siamese", pair_loss = "triplet", id_weight = 0.0 }
 
-A role's settings go over [common], and both over the protocol's (`protocols`), key by key.
+A role's settings go over [common], and both over the protocol's (`protocols`), key by key. A teacher of the section
+distil is the name of another experiment: its method, with the same seed.
 """
 
 from __future__ import annotations

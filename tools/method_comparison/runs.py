@@ -13,7 +13,7 @@ import inspect
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,15 @@ class Job:
     split: str
     root: Path  # of the protocol's images
     out: Path  # folder of all runs
+    teacher: Path | None = None  # folder of the run that `config.distil.teacher` names by its experiment
 
     @property
     def folder(self) -> Path:
-        facts = json.dumps([self.protocol.key(), to_dict(self.config)], sort_keys=True)
-        return self.out / f"{self.protocol.name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+        facts: list[Any] = [self.protocol.key(), to_dict(self.config)]
+        if self.teacher is not None:
+            facts.append(self.teacher.name)
+        text = json.dumps(facts, sort_keys=True)
+        return self.out / f"{self.protocol.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     @property
     def result(self) -> Path:
@@ -115,13 +119,16 @@ def code_of(config: RunConfig) -> str:
 def _train(job: Job, samples: Samples) -> float | None:
     """Returns processor seconds, where they are all known."""
     times = job.folder / "seconds.json"
-    resume = (job.folder / CHECKPOINT).is_file()
+    resume = any(job.folder.rglob(CHECKPOINT))  # of the run, or of a member of its ensemble
     if times.is_file():
         return float(json.loads(times.read_text(encoding="utf-8")))
     nobody = samples.take(np.empty(0, np.int64))
     dataset = Dataset(job.protocol.name, "that of the user's own copy", samples, nobody, nobody)
+    config = job.config
+    if job.teacher is not None:
+        config = replace(config, distil=replace(config.distil, teacher=str(job.teacher)))
     started = time.process_time()
-    train(job.config, dataset, job.folder, resume=resume)
+    train(config, dataset, job.folder, resume=resume)
     seconds = time.process_time() - started
     if resume:
         return None

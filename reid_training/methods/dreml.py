@@ -1,0 +1,141 @@
+"""Randomised ensemble: each member learns to tell random groups of people apart, all together tell people apart.
+
+Deep Randomized Ensembles for Metric Learning. Hong Xuan, Richard Souvenir, Robert Pless. ECCV 2018, pp. 723-734,
+https://arxiv.org/abs/1808.04469. The authors' code: https://github.com/littleredxh/DREML.
+
+What we take, as that code has it: (1) the ID matrix: for every member a random balanced map from the people to a few
+meta-classes, drawn once; (2) a member is a small network whose meta-class logits *are* its embedding, and whose loss is
+softmax cross-entropy; (3) members share neither weights nor optimisers nor batches: `members` trains each as a run of
+its own; (4) rows of unit length member by member, then concatenated: a cosine is the mean of the members' cosines.
+Where we differ: our networks, crops, PK batches, AdamW, schedule and averaged weights, as for all methods here, for
+ResNet-18 and Inception from ImageNet weights, plain shuffling, SGD, and the epoch of the best training accuracy; the
+linear layer before the logits has no bias.
+
+For run time, where a network for every member is too slow:
+`shared` (ours, not the paper's: its members share nothing) puts the members' logits on one network, in one pass;
+`reid train --teacher RUN`, with RUN a run of this method, teaches one network of any method what the ensemble finds
+alike (see `distil`): the student takes the place of the ensemble.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from reid_training.config import require
+from reid_training.methods.base import Loss, Method, check_batch
+
+
+@dataclass(frozen=True, slots=True)
+class DremlConfig:
+    """A member's embedding is as long as it has meta-classes: `net.embedding_size` is not used."""
+
+    # L. Ours: recall rises with L, and so does the time for a crop; on drawn glyphs 8 members passed a softmax over all
+    # classes, 4 did not.
+    members: int = 8
+    meta_classes: int = 12  # M, at most as many as there are people. Ours: on the same glyphs 4 were too coarse
+    member: int = -1  # one member alone, 0 .. L - 1; -1 = the whole ensemble
+    shared: bool = False  # one network with the logits of all members; not the paper's
+
+    def __post_init__(self) -> None:
+        require(self.members >= 1, f"method.members must be >= 1, got {self.members}")
+        require(self.meta_classes >= 2, f"method.meta_classes must be >= 2, got {self.meta_classes}")
+        require(
+            -1 <= self.member < self.members,
+            f"method.member must be in [-1, members - 1] = [-1, {self.members - 1}], got {self.member}",
+        )
+        require(
+            not self.shared or self.member == -1,
+            f"method.member must be -1 with method.shared, where no member is alone, got {self.member}",
+        )
+
+    @property
+    def n_apart(self) -> int:
+        """Members that are to be trained as runs of their own; 0: this is one run."""
+        return 0 if self.shared or self.member >= 0 else self.members
+
+
+def id_matrix(n_classes: int, n_meta: int, n_members: int, generator: torch.Generator | None = None) -> Tensor:
+    """The meta-class of every class for every member: (N, L) int64 in 0 .. n_meta - 1.
+
+    In a column the meta-classes have equally many classes, to one; every such column is equally likely. Without a
+    generator the draws are torch's own, which a run seeds.
+    """
+    n_copies = -(-n_classes // n_meta)
+
+    def column() -> Tensor:
+        copies = [torch.randperm(n_meta, generator=generator) for _ in range(n_copies)]
+        return torch.cat(copies)[:n_classes][torch.randperm(n_classes, generator=generator)]
+
+    return torch.stack([column() for _ in range(n_members)], dim=1)
+
+
+def meta_class_losses(logits: Tensor, labels: Tensor, meta_of: Tensor) -> Tensor:
+    """The mean cross-entropy of every member on its own meta-classes: (L,).
+
+    logits (B, L, M), labels (B,) in 0 .. N - 1, meta_of (N, L) as `id_matrix` gives it. The paper's proxies are the
+    rows of the identity matrix, and the product of logits and proxies the logits themselves.
+    """
+    targets = meta_of[labels]  # (B, L)
+    return torch.stack([F.cross_entropy(logits[:, i], targets[:, i]) for i in range(logits.shape[1])])
+
+
+def concatenate(logits: Tensor) -> Tensor:
+    """logits (B, L, M) to unit rows (B, L * M), each member's share a unit row times 1 / sqrt(L)."""
+    unit: Tensor = F.normalize(logits, dim=2, eps=1e-12)
+    return (unit / math.sqrt(logits.shape[1])).flatten(1)
+
+
+class Dreml(Method):
+    """The ensemble, one member of it, or its members on one network."""
+
+    many_nets: ClassVar[bool] = True
+
+    def __init__(self, new_net: Callable[[int], nn.Module], config: DremlConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.n_members = 1 if config.member >= 0 else config.members
+        self.size = self.n_members * config.meta_classes
+        n_nets = 1 if config.shared else self.n_members
+        self.nets = nn.ModuleList(new_net(self.size // n_nets) for _ in range(n_nets))
+        self.meta_of: Tensor  # (N, L)
+
+    def prepare(self, n_classes: int) -> None:
+        most = self.config.meta_classes
+        require(most <= n_classes, f"method.meta_classes must be at most {n_classes}, the people here, got {most}")
+        self.register_buffer("meta_of", id_matrix(n_classes, most, self.n_members))
+
+    def embed(self, images: Tensor) -> Tensor:
+        return concatenate(self.logits(images))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, L, M)."""
+        features = torch.cat([net(images).float() for net in self.nets], dim=1)  # (B, L * M)
+        return features.reshape(-1, self.n_members, self.config.meta_classes)
+
+    def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
+        check_batch("dreml", images, labels)
+        logits = self.logits(images)
+        with torch.autocast(logits.device.type, enabled=False):
+            each = meta_class_losses(logits, labels, self.meta_of)
+            correct = logits.detach().argmax(2) == self.meta_of[labels]  # (B, L)
+            parts = {"meta": float(each.detach().mean()), "meta_accuracy": float(correct.float().mean())}
+            # A sum: no member's step depends on how many others there are.
+            return Loss(each.sum(), parts, concatenate(logits))
+
+
+def joined(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The state of the ensemble from the states of its members, each trained alone."""
+    state = {"meta_of": torch.cat([member["meta_of"] for member in members], dim=1)}
+    for index, member in enumerate(members):
+        for name, value in member.items():
+            if name != "meta_of":
+                state[name.replace("nets.0.", f"nets.{index}.", 1)] = value
+    return state
