@@ -9,10 +9,14 @@ from torch import nn
 
 from reid_training.config import NetConfig, from_table
 from reid_training.errors import ConfigError
+from reid_training.methods.abe import ABE, ABEConfig
 from reid_training.methods.base import Method
 from reid_training.methods.siamese import Siamese, SiameseConfig
 
-METHODS = {"siamese": (Siamese, SiameseConfig)}
+METHODS: dict[str, tuple[type[Method], type[Any]]] = {
+    "siamese": (Siamese, SiameseConfig),
+    "abe": (ABE, ABEConfig),
+}
 
 
 def create(options: Mapping[str, Any], net: nn.Module, net_config: NetConfig) -> Method:

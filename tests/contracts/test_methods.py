@@ -23,6 +23,8 @@ from reid_training.train import Run, train
 # Settings that make every part of a method work; a method with several faces has several rows.
 CASES = {
     "siamese": {"name": "siamese", "miner": "distance_weighted", "centre_weight": 0.05},
+    "abe": {"name": "abe", "learners": 4},
+    "abe, classes": {"name": "abe", "learners": 3, "id_weight": 1.0},
 }
 N_CLASSES, PER_CLASS = 4, 4
 
