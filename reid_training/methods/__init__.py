@@ -11,11 +11,13 @@ from reid_training.config import NetConfig, from_table
 from reid_training.errors import ConfigError
 from reid_training.methods.abe import ABE, ABEConfig
 from reid_training.methods.base import Method
+from reid_training.methods.bier import BIER, BIERConfig
 from reid_training.methods.siamese import Siamese, SiameseConfig
 
 METHODS: dict[str, tuple[type[Method], type[Any]]] = {
     "siamese": (Siamese, SiameseConfig),
     "abe": (ABE, ABEConfig),
+    "bier": (BIER, BIERConfig),
 }
 
 

@@ -25,6 +25,9 @@ CASES = {
     "siamese": {"name": "siamese", "miner": "distance_weighted", "centre_weight": 0.05},
     "abe": {"name": "abe", "learners": 4},
     "abe, classes": {"name": "abe", "learners": 3, "id_weight": 1.0},
+    "bier": {"name": "bier", "diversity": "none"},
+    "bier, activation": {"name": "bier", "diversity": "activation", "boosting": "online", "id_weight": 1.0},
+    "bier, adversarial": {"name": "bier", "diversity": "adversarial", "hidden": 16, "init_steps": 5},
 }
 N_CLASSES, PER_CLASS = 4, 4
 
