@@ -57,7 +57,7 @@ class BIERConfig:
     lambda_w: float = 50.0  # of the penalty on the length of the weights, *inside* lambda_div
     hidden: int = 512  # of the regressors of the adversarial loss
     init_steps: int = 0  # of the diversity loss alone, on the features of the first batch; 0 = none
-    init_rate: float = 1e-2  # of Adam, for these steps; ours: 100 make the activation loss of drawn features 15 times smaller
+    init_rate: float = 1e-2  # of Adam, for these steps; ours: 100 of them divide the activation loss by 15
     id_weight: float = 0.0  # identity softmax behind a BN-neck; the paper has none
     label_smoothing: float = 0.1  # of the identity softmax; as in the shipped recipe
 
