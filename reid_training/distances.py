@@ -11,10 +11,14 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return 1.0 - a @ b.T
 
 
+def squared_euclidean(a: Tensor, b: Tensor) -> Tensor:
+    """a (Q, D), b (G, D). Returns (Q, G); equal rows may come out a rounding error below 0."""
+    return a.pow(2).sum(1)[:, None] + b.pow(2).sum(1)[None] - 2.0 * a @ b.T
+
+
 def euclidean(a: Tensor, b: Tensor) -> Tensor:
     """a (Q, D), b (G, D). Returns (Q, G).
 
     The square is bounded from below: at 0 the gradient of the root is infinite, and a batch may hold an image twice.
     """
-    squared = a.pow(2).sum(1)[:, None] + b.pow(2).sum(1)[None] - 2.0 * a @ b.T
-    return torch.sqrt(squared.clamp_min(1e-12))
+    return torch.sqrt(squared_euclidean(a, b).clamp_min(1e-12))

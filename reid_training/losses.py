@@ -32,6 +32,26 @@ def contrastive_loss(dist: Tensor, labels: Tensor, margin: float) -> Tensor:
     return total
 
 
+def squared_contrastive_loss(squared: Tensor, labels: Tensor, margin: float) -> Tensor:
+    """Contrastive, with its hinge on the square: mean d^2 of positives + mean max(0, margin - d^2) of negatives.
+
+    squared (B, B): squared distances, labels (B,). A negative's push does not fade as it nears the margin, and is
+    mild where d is small: the gradient of its square is 2 d, that of Hadsell's 2 (margin - d). The means are taken
+    apart, as in `contrastive_loss`.
+
+    References: Attention-based Ensemble for Deep Metric Learning. Kim et al. ECCV 2018,
+        https://arxiv.org/abs/1804.00382; its batches hold as many positive pairs as negative ones.
+    """
+    positive = mining.same_identity(labels)
+    negative = labels[:, None] != labels[None]
+    total = squared.sum() * 0.0  # keeps the graph when neither term exists
+    if positive.any():
+        total = total + squared[positive].mean()
+    if negative.any():
+        total = total + (margin - squared[negative]).clamp_min(0.0).mean()
+    return total
+
+
 def triplet_loss(dist: Tensor, triplets: mining.Triplets, margin: float, *, active_only: bool = False) -> Tensor:
     """Mean over triplets of max(0, margin + d(a, p) - d(a, n)).
 
@@ -93,12 +113,18 @@ def n_pair_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def binomial_deviance_loss(
-    sim: Tensor, labels: Tensor, alpha: float = 2.0, beta: float = 0.5, negative_cost: float = 25.0
+    sim: Tensor,
+    labels: Tensor,
+    alpha: float = 2.0,
+    beta: float = 0.5,
+    negative_cost: float = 25.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Mean over positives of log(1 + e^(-alpha (s - beta))) + mean over negatives of log(1 + e^(alpha c (s - beta))).
 
     sim (B, B) cosines, labels (B,). alpha is the slope, beta the similarity between same and different,
-    c = `negative_cost`; the defaults are those that the boosted ensembles (BIER) use, too.
+    c = `negative_cost`; the defaults are those that the boosted ensembles (BIER) use, too. `weights` (B, B) multiply
+    the pairs' losses, and not their number.
 
     References: Deep Metric Learning for Practical Person Re-Identification. Yi, Lei, Li. 2014,
         https://arxiv.org/abs/1407.4979, the binomial deviance with its weights 1/n1 and 1/n2.
@@ -107,9 +133,11 @@ def binomial_deviance_loss(
     negative = labels[:, None] != labels[None]
     total = sim.sum() * 0.0  # keeps the graph when neither term exists
     if positive.any():
-        total = total + F.softplus(-alpha * (sim[positive] - beta)).mean()
+        terms = F.softplus(-alpha * (sim[positive] - beta))
+        total = total + (terms if weights is None else weights[positive] * terms).mean()
     if negative.any():
-        total = total + F.softplus(alpha * negative_cost * (sim[negative] - beta)).mean()
+        terms = F.softplus(alpha * negative_cost * (sim[negative] - beta))
+        total = total + (terms if weights is None else weights[negative] * terms).mean()
     return total
 
 

@@ -10,7 +10,9 @@ from torch import nn
 
 from reid_training.config import NetConfig, from_table
 from reid_training.errors import ConfigError
+from reid_training.methods.abe import ABE, ABEConfig
 from reid_training.methods.base import Method
+from reid_training.methods.bier import BIER, BIERConfig
 from reid_training.methods.cosine_constraint import CosineConstraint, CosineConstraintConfig
 from reid_training.methods.dreml import Dreml, DremlConfig
 from reid_training.methods.hdml import HDML, HDMLConfig
@@ -23,6 +25,8 @@ METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     "hdml": (HDML, HDMLConfig),
     "triplet_vae": (TripletVAE, TripletVAEConfig),
     "dreml": (Dreml, DremlConfig),
+    "abe": (ABE, ABEConfig),
+    "bier": (BIER, BIERConfig),
 }
 
 

@@ -25,7 +25,7 @@ from reid_training.config import require
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import BNNeck, class_logits, unit_rows
 
-PAIR_LOSSES = ("contrastive", "triplet", "n_pair", "binomial_deviance")
+PAIR_LOSSES = ("contrastive", "triplet", "n_pair", "binomial_deviance", "squared_contrastive")
 MINERS = mining.MINERS
 
 
@@ -34,7 +34,8 @@ class SiameseConfig:
     pair_loss: str = "triplet"
     miner: str = "hard"  # of the triplet loss; the other losses have nothing to choose
     soft_margin: bool = False  # of the triplet loss; the margin then serves the semi-hard miner alone
-    margin: float = 0.3  # Euclidean distance of unit vectors; Hermans et al. and the Bag of Tricks use 0.3
+    margin: float = 0.3  # Euclidean distance of unit vectors; Hermans et al. and the Bag of Tricks use 0.3. Of its
+    # square in squared_contrastive, where ABE uses 1
     n_pair_scale: float = 16.0  # of the similarities, in [-1, 1], that N-pair compares; a guess, not tuned
     deviance_alpha: float = 2.0  # binomial deviance: slope, threshold and cost of a negative, as BIER sets them
     deviance_beta: float = 0.5
@@ -124,6 +125,8 @@ class Siamese(Method):
         config = self.config
         if config.pair_loss in ("n_pair", "binomial_deviance"):
             return self._similarity_loss(unit, labels)
+        if config.pair_loss == "squared_contrastive":
+            return losses.squared_contrastive_loss(distances.squared_euclidean(unit, unit), labels, config.margin)
         dist = distances.euclidean(unit, unit)  # (B, B)
         if config.pair_loss == "contrastive":
             return losses.contrastive_loss(dist, labels, config.margin)

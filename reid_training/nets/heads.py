@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -34,3 +37,17 @@ def class_logits(features: Tensor, weight: Tensor, scale: float = 0.0) -> Tensor
     if scale == 0:
         return F.linear(features, weight)
     return scale * torch.mm(unit_rows(features), unit_rows(weight).T)
+
+
+def unit_blocks(features: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(B, D), each block of a row at unit length times its share d_k of the row; the whole row has length 1.
+
+    `sizes` d_k of the blocks, summing to D. The dot product of two rows is sum d_k^2 cos_k / sum d_k^2, cos_k between
+    their k-th blocks: an ensemble's larger learners count more, equal ones the same.
+
+    References: BIER, Opitz et al. 2018, https://arxiv.org/abs/1801.04815: its factors d_k / sum d, and the row at
+        unit length, which changes no order.
+    """
+    length = math.sqrt(sum(size * size for size in sizes))
+    blocks = torch.split_with_sizes(features, list(sizes), dim=1)
+    return torch.cat([unit_rows(block) * (size / length) for block, size in zip(blocks, sizes, strict=True)], dim=1)

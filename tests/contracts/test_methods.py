@@ -42,6 +42,11 @@ CASES = {
     "triplet_vae without its VAE": {"name": "triplet_vae", "vae_weight": 0.0},
     "dreml": {"name": "dreml", "members": 2, "meta_classes": 3},
     "dreml, one network": {"name": "dreml", "members": 3, "meta_classes": 2, "shared": True},
+    "abe": {"name": "abe", "learners": 4},
+    "abe, classes": {"name": "abe", "learners": 3, "id_weight": 1.0},
+    "bier": {"name": "bier", "diversity": "none"},
+    "bier, activation": {"name": "bier", "diversity": "activation", "boosting": "online", "id_weight": 1.0},
+    "bier, adversarial": {"name": "bier", "diversity": "adversarial", "hidden": 16, "init_steps": 5},
 }
 N_CLASSES, PER_CLASS = 4, 4
 

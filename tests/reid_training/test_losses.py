@@ -97,6 +97,14 @@ def slow_contrastive(emb, labels, margin):
     return mean(positives) + mean(negatives)
 
 
+def slow_squared_contrastive(emb, labels, margin):
+    n = range(len(labels))
+    squares = [(labels[i] == labels[j], distance_by_hand(emb[i], emb[j]) ** 2) for i in n for j in n if i != j]
+    positives = [square for same, square in squares if same]
+    negatives = [max(0.0, margin - square) for same, square in squares if not same]
+    return mean(positives) + mean(negatives)
+
+
 def slow_n_pair(emb, labels, scale):
     pairs = []
     for label in sorted(set(labels)):
@@ -145,6 +153,10 @@ def contrastive(emb, labels, margin):
     return losses.contrastive_loss(distances.euclidean(emb, emb), labels, margin)
 
 
+def squared_contrastive(emb, labels, margin):
+    return losses.squared_contrastive_loss(distances.squared_euclidean(emb, emb), labels, margin)
+
+
 def n_pair(emb, labels, scale):
     anchors, positives = mining.n_pairs(labels)
     return losses.n_pair_loss(emb[anchors], emb[positives], labels[anchors], scale)
@@ -161,6 +173,7 @@ PAIRWISE = {
     "semi-hard": (semi_hard, slow_semi_hard),
     "soft margin": (soft_margin, slow_soft_margin),
     "contrastive": (contrastive, slow_contrastive),
+    "squared contrastive": (squared_contrastive, slow_squared_contrastive),
     "n-pair": (n_pair, slow_n_pair),
     "binomial deviance": (deviance, slow_deviance),
 }
@@ -185,6 +198,15 @@ def test_pair_loss_gradient_agrees_with_finite_differences(batch, name):
     loss = PAIRWISE[name][0]
     assert float(loss(emb, labels, 2.0).detach()) > 0.0
     assert torch.autograd.gradcheck(lambda x: loss(x, labels, 2.0), (emb,), eps=1e-6, atol=1e-5)
+
+
+def test_weights_of_the_deviance_multiply_the_losses_and_not_the_number_of_pairs():
+    labels = torch.tensor(LABELS["unbalanced"])
+    sim = embeddings(labels) @ embeddings(labels).T
+    plain = losses.binomial_deviance_loss(sim, labels)
+    assert torch.equal(losses.binomial_deviance_loss(sim, labels, weights=torch.ones_like(sim)), plain)
+    tripled = losses.binomial_deviance_loss(sim, labels, weights=torch.full_like(sim, 3.0))
+    torch.testing.assert_close(tripled, 3.0 * plain)
 
 
 def drawn_triplets(emb, labels, margin):
@@ -354,6 +376,10 @@ def test_every_choice_gives_a_gradient_to_every_trained_parameter(tiny, people, 
 # What the method must compute from its own unit features, by the loops above.
 BY_HAND = {
     "contrastive": ({"pair_loss": "contrastive", "margin": 1.1}, lambda e, y: slow_contrastive(e, y, 1.1)),
+    "squared_contrastive": (
+        {"pair_loss": "squared_contrastive", "margin": 1.1},
+        lambda e, y: slow_squared_contrastive(e, y, 1.1),
+    ),
     "n_pair": ({"pair_loss": "n_pair", "n_pair_scale": 7.0}, lambda e, y: slow_n_pair(e, y, 7.0)),
     "binomial_deviance": (
         {
@@ -469,7 +495,7 @@ def test_random_mining_repeats_with_its_generator_and_refuses_to_do_without(tiny
     [
         (
             {"pair_loss": "quadruplet"},
-            "pair_loss must be one of contrastive, triplet, n_pair, binomial_deviance, got 'quadruplet'",
+            "pair_loss must be one of contrastive, .*, binomial_deviance, squared_contrastive, got 'quadruplet'",
         ),
         ({"miner": "easy"}, "miner must be one of all, semi_hard, hard, distance_weighted, got 'easy'"),
         ({"centre_weight": -0.1}, "centre_weight must be >= 0, got -0.1"),

@@ -1,0 +1,181 @@
+"""Attention-based ensemble: M learners share a network and differ by the masks through which they look at it.
+
+Attention-based Ensemble for Deep Metric Learning. Wonsik Kim, Bhavya Goyal, Kunal Chawla, Jungmin Lee, Keunjoo Kwon.
+ECCV 2018, https://arxiv.org/abs/1804.00382
+
+What we take: (1) learner m is B_m(x) = G(S(x) * A_m(S(x))): S the first layers, A_m a mask over channels and places,
+G the remaining layers with their projection, shared by all learners, (2) sigmoid masks, (3) a contrastive loss of each
+learner with its hinge on the squared distance of unit vectors, (4) the divergence loss, which drives the learners of
+the *same image* apart and never two images, (5) the unit vectors of all learners one behind the other.
+Where we differ: the networks are ours, split in the middle by default. The attention is one 3x3 convolution for all
+learners and a 1x1 convolution for each, where the paper's module is five inception blocks and a 1x1 convolution: the
+masks must cost little on a CPU. Public code shares all but the last 1x1 convolution as well. All terms are means: over
+the learners, over the positives and the negatives apart (the paper's batch has as many of each), over the images and
+the pairs of learners; lambda_div then means the same for any number of learners and images. G's batch norm takes its
+statistics over all learners. Where identities are classified, that is behind a BN-neck over all learners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from reid_training import distances, losses
+from reid_training.config import require
+from reid_training.methods.base import Loss, Method, check_batch
+from reid_training.nets.heads import BNNeck, unit_blocks
+from reid_training.nets.layers import PooledNet, conv_bn
+
+
+@dataclass(frozen=True, slots=True)
+class ABEConfig:
+    learners: int = 4  # M; net.embedding_size must be a multiple. The paper goes up to 8, for 512 dimensions
+    split: int = 0  # layers of the network that see no mask; 0 = half of them, see `split_of`
+    margin: float = 1.0  # m_c: squared distance of unit vectors; the paper's
+    lambda_div: float = 1.0  # not known of the paper; with means, 1 worked and 0.05 did nothing in our first trials
+    margin_div: float = 1.0  # m_div, as m_c: learners are driven to a cosine of 1 - m_div / 2; the paper's
+    id_weight: float = 0.0  # identity softmax behind a BN-neck; the paper has none
+    label_smoothing: float = 0.1  # of the identity softmax; as in the shipped recipe
+
+    def __post_init__(self) -> None:
+        require(self.learners >= 1, f"method.learners must be >= 1, got {self.learners}")
+        require(self.split >= 0, f"method.split must be >= 0, got {self.split}")
+        for name in ("margin", "margin_div"):
+            value = getattr(self, name)
+            require(0.0 < value <= 4.0, f"method.{name} must be in (0, 4], got {value}")
+        for name in ("lambda_div", "id_weight"):
+            require(getattr(self, name) >= 0, f"method.{name} must be >= 0, got {getattr(self, name)}")
+        require(
+            0.0 <= self.label_smoothing < 1.0,
+            f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
+        )
+
+
+def divergence_loss(learners: Tensor, margin: float = 1.0) -> Tensor:
+    """Mean over images and pairs p < q of learners of max(0, margin - |B_p(x) - B_q(x)|^2).
+
+    learners (B, M, D): what M learners make of B images, rows of unit length. Never looks at two images. 0 for M = 1;
+    its gradient is 0 where all learners are at least sqrt(margin) apart.
+
+    References: Kim et al. 2018, L_div; a sum there.
+    """
+    first, second = torch.triu_indices(learners.shape[1], learners.shape[1], 1, device=learners.device)
+    if len(first) == 0:
+        return learners.sum() * 0.0
+    squared = (learners[:, first] - learners[:, second]).pow(2).sum(2)  # (B, M (M - 1) / 2)
+    return (margin - squared).clamp_min(0.0).mean()
+
+
+def learner_cosine(learners: Tensor) -> Tensor:
+    """Mean cosine between two learners of the same image; learners (B, M, D), unit rows, M >= 2."""
+    n = learners.shape[1]
+    table = learners @ learners.mT  # (B, M, M)
+    return (table.sum((1, 2)).mean() - n) / (n * (n - 1))
+
+
+class Attention(nn.Module):
+    """One mask in (0, 1) for each learner, as large as the map of features: channels, rows and columns."""
+
+    def __init__(self, channels: int, learners: int) -> None:
+        super().__init__()
+        self.learners = learners
+        self.look = conv_bn(channels, channels, 3)
+        self.branch = nn.Conv2d(channels, learners * channels, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_normal_(module.weight)  # the paper's choice for new layers
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, C, h, w) -> (B, M, C, h, w)
+        masks = torch.sigmoid(self.branch(self.look(features)))
+        return torch.unflatten(masks, 1, (self.learners, -1))
+
+
+def split_of(net: PooledNet, split: int = 0) -> int:
+    """How many layers of the body come before the masks: `split`, or half of the body.
+
+    Half of osnet are its stem and first stage, half of resnet50 its stem and two stages, half of conv4 two blocks. The
+    map is then a quarter (conv4) to a sixteenth (mobilenetv2; GoogLeNet in the paper) of the picture's side.
+    """
+    n_layers = len(net.body)
+    require(split < n_layers, f"method.split must be below {n_layers}, the layers of the network, got {split}")
+    return split or n_layers // 2
+
+
+class ABE(Method):
+    """Embedding: M unit vectors of size D / M, times 1 / sqrt(M), one behind the other."""
+
+    def __init__(self, net: PooledNet, size: int, config: ABEConfig) -> None:
+        super().__init__()
+        require(
+            size % config.learners == 0,
+            f"net.embedding_size must be a multiple of method.learners, got {size} and {config.learners}",
+        )
+        self.net = net
+        self.config = config
+        self.size = size
+        self.split = split_of(net, config.split)
+        self.sizes = (size // config.learners,) * config.learners
+        # One projection for all learners: the first rows of the one that the network came with.
+        shared = nn.Linear(net.project.in_features, self.sizes[0], bias=False)
+        shared.weight.data.copy_(net.project.weight.data[: self.sizes[0]])
+        net.project = shared
+        self.attention = Attention(channels_after(net, self.split), config.learners)
+        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
+        self.classifier: nn.Linear | None = None
+
+    def prepare(self, n_classes: int) -> None:
+        if self.config.id_weight > 0:
+            self.classifier = nn.Linear(self.size, n_classes, bias=False)
+            nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W). Returns (B, D): the M learners one behind the other, not normalised."""
+        seen = self.net.body[: self.split](images)  # (B, C, h, w)
+        masked = seen[:, None] * self.attention(seen)  # (B, M, C, h, w)
+        maps = self.net.body[self.split :](masked.flatten(0, 1))  # (B * M, C', h', w')
+        features: Tensor = self.net.project(maps.mean((2, 3)))  # (B * M, D / M)
+        return features.reshape(-1, self.size).float()
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_blocks(self.neck(self.features(images)), self.sizes)
+
+    def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
+        check_batch("abe", images, labels)
+        features = self.features(images)
+        with torch.autocast(features.device.type, enabled=False):  # as in the Siamese network: distances need fp32
+            return self._loss(features, labels)
+
+    def _loss(self, features: Tensor, labels: Tensor) -> Loss:
+        config = self.config
+        learners = F.normalize(torch.unflatten(features, 1, (config.learners, -1)), dim=2, eps=1e-12)  # (B, M, D / M)
+        contrastive = torch.stack([self._contrastive(unit, labels) for unit in learners.unbind(1)]).mean()
+        parts = {"contrastive": float(contrastive.detach())}
+        total = contrastive
+        if config.learners > 1:
+            divergence = divergence_loss(learners, config.margin_div)
+            total = total + config.lambda_div * divergence
+            parts["divergence"] = float(divergence.detach())
+            parts["learner_cosine"] = float(learner_cosine(learners.detach()))
+        necked = self.neck(features)
+        if self.classifier is not None:
+            value = losses.identity_loss(self.classifier(necked), labels, config.label_smoothing)
+            total = total + config.id_weight * value
+            parts["id"] = float(value.detach())
+        return Loss(total, parts, unit_blocks(necked, self.sizes))
+
+    def _contrastive(self, unit: Tensor, labels: Tensor) -> Tensor:
+        return losses.squared_contrastive_loss(distances.squared_euclidean(unit, unit), labels, self.config.margin)
+
+
+@torch.no_grad()
+def channels_after(net: PooledNet, n_layers: int) -> int:
+    """Channels of the map behind the first layers, by a look at one; the network stays as it is."""
+    training = net.training
+    net.eval()
+    n_channels: int = net.body[:n_layers](torch.zeros(1, 3, 32, 32)).shape[1]
+    net.train(training)
+    return n_channels

@@ -1,0 +1,304 @@
+"""Boosted independent embeddings: one embedding cut into learners, each taught what the ones before it got wrong.
+
+BIER: Boosting Independent Embeddings Robustly. Michael Opitz, Georg Waltner, Horst Possegger, Horst Bischof. ICCV 2017.
+Deep Metric Learning with BIER: Boosting Independent Embeddings Robustly. The same. TPAMI 2020 (2018),
+https://arxiv.org/abs/1801.04815, the extended version, with its two losses for diversity.
+
+What we take: (1) learner k is a block of rows W_k of the last linear map, the smallest learner first; (2) the binomial
+deviance of each, whose pairs weigh what the gradient of the boosted loss of the learners before says; (3) the
+activation loss, and the adversarial one with regressors behind a gradient reversal, of W_k times *fixed* features: they
+move the embedding matrices (and the regressors), and nothing below; (4) both also as a start for the W_k before
+training, as in the ICCV version; (5) at test time each learner at unit length, times its share of the dimensions.
+Where we differ: no bias, as our networks project without one. One learning rate: the release's tenfold rate of the
+embedding belongs to a network that starts from ImageNet. The penalty on the length of the weights takes the vector of
+one output everywhere; the release takes another axis in one of its losses. Where identities are classified, that is
+behind a BN-neck over all learners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+import torch
+import torch.distributed
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from reid_training import losses
+from reid_training.config import require
+from reid_training.methods.base import Loss, Method, check_batch
+from reid_training.nets.heads import BNNeck, unit_blocks, unit_rows
+from reid_training.nets.layers import PooledNet
+
+BOOSTING = ("shrinkage", "online")
+DIVERSITY = ("none", "activation", "adversarial")
+SHARES = (96, 160, 256)  # of the embedding: the learners of the release, for 512 dimensions
+START = 0.5  # score of a pair before any learner saw it, with shrinkage; the release's
+NEGATIVE_FACTOR = 2.0  # of a negative's boosting weight, beside its cost inside the loss; the release's
+
+
+@dataclass(frozen=True, slots=True)
+class BIERConfig:
+    """Sources: the authors' TensorFlow code, unless said otherwise."""
+
+    sizes: tuple[int, ...] = ()  # of the learners, ascending, summing to net.embedding_size; empty = 3 : 5 : 8 of it
+    boosting: str = "shrinkage"  # or "online": steps of 2 / (k + 1) from 0, the paper's
+    eta: float = 0.06  # step of shrinkage; 0 = learners that do not know of each other
+    alpha: float = 2.0  # binomial deviance: slope, threshold and cost of a negative
+    beta: float = 0.5
+    negative_cost: float = 25.0
+    diversity: str = "activation"
+    # The release, for SOP and GoogLeNet, has 5e-5 and 1e5: a penalty of lambda_div * lambda_w = 5 and hardly more. Our
+    # features are smaller and the runs shorter; the product is kept.
+    lambda_div: float = 0.1
+    lambda_w: float = 50.0  # of the penalty on the length of the weights, *inside* lambda_div
+    hidden: int = 512  # of the regressors of the adversarial loss
+    init_steps: int = 0  # of the diversity loss alone, on the features of the first batch; 0 = none
+    init_rate: float = 1e-2  # of Adam, for these steps; ours: 100 of them divide the activation loss by 15
+    id_weight: float = 0.0  # identity softmax behind a BN-neck; the paper has none
+    label_smoothing: float = 0.1  # of the identity softmax; as in the shipped recipe
+
+    def __post_init__(self) -> None:
+        require(
+            all(size >= 1 for size in self.sizes) and list(self.sizes) == sorted(self.sizes),
+            f"method.sizes must be numbers >= 1, the smallest first, got {self.sizes}",
+        )
+        for name, allowed in (("boosting", BOOSTING), ("diversity", DIVERSITY)):
+            value = getattr(self, name)
+            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name in ("alpha", "negative_cost", "init_rate"):
+            require(getattr(self, name) > 0, f"method.{name} must be > 0, got {getattr(self, name)}")
+        require(abs(self.beta) < 1, f"method.beta must be in (-1, 1), got {self.beta}")
+        for name in ("eta", "lambda_div", "lambda_w", "init_steps", "id_weight"):
+            require(getattr(self, name) >= 0, f"method.{name} must be >= 0, got {getattr(self, name)}")
+        require(self.hidden >= 1, f"method.hidden must be >= 1, got {self.hidden}")
+        # Whoever sets what has no effect expects something else to happen.
+        require(self.boosting == "shrinkage" or self.eta == 0.06, "method.eta has no meaning for online boosting")
+        require(self.init_steps == 0 or self.diversity != "none", "method.init_steps needs a method.diversity")
+        require(
+            0.0 <= self.label_smoothing < 1.0,
+            f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
+        )
+
+
+def boosting_weights(
+    sims: Tensor,
+    labels: Tensor,
+    alpha: float = 2.0,
+    beta: float = 0.5,
+    negative_cost: float = 25.0,
+    eta: float = 0.06,
+    *,
+    online: bool = False,
+) -> Tensor:
+    """Weights of all pairs for each learner: 1 for the first, then how wrong the learners before still are.
+
+    sims (K, B, B): cosines of the learners in their order, labels (B,). Returns (K, B, B) without a gradient: after
+    learner k the score of a pair is s += eta * alpha (D_k - beta) m, m = 1 for positives and -`negative_cost` for
+    negatives, and the next weight is -d/ds log(1 + e^-s) = sigmoid(-s), twice that for negatives. `online`:
+    s = (1 - nu) s + nu alpha (D_k - beta) m with nu = 2 / (k + 1), from 0.
+
+    References: Opitz et al. 2018 and their code.
+    """
+    same = labels[:, None] == labels[None]
+    sign, factor = torch.ones_like(sims[0]), torch.ones_like(sims[0])
+    sign[~same], factor[~same] = -negative_cost, NEGATIVE_FACTOR
+    score = torch.full_like(sims[0], 0.0 if online else START)
+    weights = [torch.ones_like(sims[0])]
+    for k, sim in enumerate(sims.detach()[:-1], 1):
+        gained = alpha * (sim - beta) * sign
+        nu = 2.0 / (k + 1)
+        score = (1.0 - nu) * score + nu * gained if online else score + eta * gained
+        weights.append(torch.sigmoid(-score) * factor)
+    return torch.stack(weights)
+
+
+def boosted_deviance_loss(
+    sims: Tensor,
+    labels: Tensor,
+    alpha: float = 2.0,
+    beta: float = 0.5,
+    negative_cost: float = 25.0,
+    eta: float = 0.06,
+    *,
+    online: bool = False,
+) -> Tensor:
+    """Mean over K learners of their binomial deviance, with the pairs weighted by `boosting_weights`.
+
+    sims (K, B, B), labels (B,); one learner costs what `losses.binomial_deviance_loss` says.
+
+    References: Opitz et al. 2018, the discriminative loss of their code.
+    """
+    weights = boosting_weights(sims, labels, alpha, beta, negative_cost, eta, online=online)
+    terms = [
+        losses.binomial_deviance_loss(sim, labels, alpha, beta, negative_cost, weight)
+        for sim, weight in zip(sims, weights, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
+def activation_loss(learners: Sequence[Tensor]) -> Tensor:
+    """Sum over pairs i < j of learners of the mean, over images and pairs of activations, of (f_i f_j)^2.
+
+    `learners`: (B, d_k) each, not normalised. Two learners that answer to the same image cost the most. 0 for one.
+
+    References: Opitz et al. 2018, the activation loss.
+    """
+    # mean over a, b of f_a^2 f_b^2 is the product of the two means.
+    strength = [learner.pow(2).mean(1) for learner in learners]  # (B,) each
+    return sum(((a * b).mean() for a, b in combinations(strength, 2)), start=learners[0].sum() * 0.0)
+
+
+def row_norm_penalty(weight: Tensor) -> Tensor:
+    """Mean over rows of (|w|^2 - 1)^2: without it the diversity losses would shrink all weights to 0. weight (D, F)."""
+    return (weight.pow(2).sum(1) - 1.0).pow(2).mean()
+
+
+def reverse_gradient(x: Tensor) -> Tensor:
+    """x, to the bit; its gradient is the negative of what arrives.
+
+    References: Unsupervised Domain Adaptation by Backpropagation. Ganin, Lempitsky. ICML 2015.
+    """
+    return 2.0 * x.detach() - x
+
+
+class AdversarialLoss(nn.Module):
+    """Regressors R_ji try to say what learner i answers from what the larger learner j answers; the learners resist.
+
+    The loss is -sum over i < j of mean (f_i * R_ji(f_j))^2, element by element. Its gradient makes the regressors find
+    agreement; on its way to the learners it is reversed, so that they lose it.
+
+    References: Opitz et al. 2018, the adversarial loss: two layers, the first with a ReLU.
+    """
+
+    def __init__(self, sizes: Sequence[int], hidden: int = 512) -> None:
+        super().__init__()
+        self.pairs = list(combinations(range(len(sizes)), 2))
+        self.regressors = nn.ModuleList(
+            nn.Sequential(nn.Linear(sizes[j], hidden), nn.ReLU(), nn.Linear(hidden, sizes[i])) for i, j in self.pairs
+        )
+
+    def forward(self, learners: Sequence[Tensor]) -> Tensor:
+        """`learners`: (B, d_k) each, not normalised. Returns a scalar <= 0."""
+        reversed_ = [reverse_gradient(learner) for learner in learners]
+        total = learners[0].sum() * 0.0
+        for (i, j), regressor in zip(self.pairs, self.regressors, strict=True):
+            total = total - (reversed_[i] * regressor(reversed_[j])).pow(2).mean()
+        return total
+
+    def penalty(self) -> Tensor:
+        """Keeps the regressors bounded, or agreement could be had for the asking."""
+        layers = [module for module in self.regressors.modules() if isinstance(module, nn.Linear)]
+        lengths = [row_norm_penalty(layer.weight) + (layer.bias.pow(2).sum() - 1.0).clamp_min(0.0) for layer in layers]
+        return torch.stack(lengths).sum() if lengths else torch.zeros(())
+
+
+@torch.no_grad()
+def learner_correlation(features: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Mean absolute correlation, over the images, between dimensions of different learners.
+
+    features (B, D), `sizes` summing to D, at least two. Chance alone gives sqrt(2 / (pi B)): 0.1 for 64 images.
+    """
+    centred = features - features.mean(0)
+    table = (unit_rows(centred.T) @ unit_rows(centred.T).T).abs()  # (D, D)
+    learner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(list(sizes))).to(features.device)
+    return table[learner[:, None] != learner[None]].mean()
+
+
+def sizes_of(size: int, sizes: Sequence[int] = ()) -> tuple[int, ...]:
+    """`sizes`, which must sum to `size`; without any three learners in the proportions of the release."""
+    if not sizes:
+        bounds = [round(size * sum(SHARES[:k]) / sum(SHARES)) for k in range(len(SHARES) + 1)]
+        sizes = [end - start for start, end in pairwise(bounds)]
+        require(min(sizes) >= 1, f"net.embedding_size {size} is too small for three learners; give method.sizes")
+    require(sum(sizes) == size, f"method.sizes must sum to net.embedding_size, {size}, got {tuple(sizes)}")
+    return tuple(sizes)
+
+
+class BIER(Method):
+    """Embedding: the learners, each at unit length times its share of the dimensions; the whole at unit length."""
+
+    def __init__(self, net: PooledNet, size: int, config: BIERConfig) -> None:
+        super().__init__()
+        self.net = net
+        self.config = config
+        self.size = size
+        self.sizes = sizes_of(size, config.sizes)
+        self.adversary = AdversarialLoss(self.sizes, config.hidden) if config.diversity == "adversarial" else None
+        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
+        self.classifier: nn.Linear | None = None
+        self.started: Tensor
+        self.register_buffer("started", torch.tensor(config.init_steps == 0))  # whether `init_steps` are done
+
+    def prepare(self, n_classes: int) -> None:
+        if self.config.id_weight > 0:
+            self.classifier = nn.Linear(self.size, n_classes, bias=False)
+            nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_blocks(self.neck(self.net(images).float()), self.sizes)
+
+    def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
+        check_batch("bier", images, labels)
+        pooled = self.net.body(images).mean((2, 3))  # (B, F)
+        fixed = pooled.detach().float()
+        if self.training and not self.started:
+            self.start(fixed)
+        features = self.net.project(pooled).float()  # (B, D)
+        with torch.autocast(features.device.type, enabled=False):  # as in the Siamese network
+            return self._loss(features, fixed, labels)
+
+    def _loss(self, features: Tensor, fixed: Tensor, labels: Tensor) -> Loss:
+        config = self.config
+        unit = [unit_rows(learner) for learner in self._learners(features)]
+        sims = torch.stack([learner @ learner.T for learner in unit])  # (K, B, B)
+        constants = (config.alpha, config.beta, config.negative_cost, config.eta)
+        total = boosted_deviance_loss(sims, labels, *constants, online=config.boosting == "online")
+        parts = {"binomial_deviance": float(total.detach())}
+        if config.diversity != "none":
+            diversity, penalty = self.diversity(fixed)
+            total = total + config.lambda_div * (diversity + config.lambda_w * penalty)
+            parts |= {config.diversity: float(diversity.detach()), "norm_penalty": float(penalty.detach())}
+        if len(self.sizes) > 1:
+            parts["learner_correlation"] = float(learner_correlation(features, self.sizes))
+        necked = self.neck(features)
+        if self.classifier is not None:
+            value = losses.identity_loss(self.classifier(necked), labels, config.label_smoothing)
+            total = total + config.id_weight * value
+            parts["id"] = float(value.detach())
+        return Loss(total, parts, unit_blocks(necked, self.sizes))
+
+    def diversity(self, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """fixed (B, F): pooled features without a gradient. Returns the diversity loss and the penalty on lengths.
+
+        Both move the embedding matrices and the regressors; the network below learns from the labels alone.
+        """
+        weights = torch.split_with_sizes(self.net.project.weight, list(self.sizes))
+        learners = [F.linear(fixed, weight) for weight in weights]
+        penalty = torch.stack([row_norm_penalty(weight) for weight in weights]).sum()
+        if self.adversary is None:
+            return activation_loss(learners), penalty
+        return self.adversary(learners), penalty + self.adversary.penalty()
+
+    def start(self, fixed: Tensor) -> None:
+        """The first steps: the diversity loss alone, on the features of one batch; the network below stays."""
+        trained = [self.net.project.weight, *(self.adversary.parameters() if self.adversary else ())]
+        optimiser = torch.optim.Adam(trained, lr=self.config.init_rate)
+        with torch.enable_grad(), torch.autocast(fixed.device.type, enabled=False):
+            for _ in range(self.config.init_steps):
+                diversity, penalty = self.diversity(fixed)
+                gradients = torch.autograd.grad(diversity + self.config.lambda_w * penalty, trained)
+                for parameter, gradient in zip(trained, gradients, strict=True):
+                    parameter.grad = gradient
+                optimiser.step()
+        optimiser.zero_grad()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for parameter in trained:  # every process began from a batch of its own
+                torch.distributed.broadcast(parameter.data, 0)
+        self.started.fill_(True)
+
+    def _learners(self, features: Tensor) -> Sequence[Tensor]:
+        return torch.split_with_sizes(features, list(self.sizes), dim=1)
