@@ -16,9 +16,9 @@ Where we differ:
   reconstruction by the variance of the batch's y, the cross-entropy by log(classes). So alpha and beta mean the same
   in every batch, size of feature and base loss; the code's 10^4 on the cross-entropy becomes 1. Its beta = 10^4
   corresponds to about 0.4 here: J_gen of 98 classes at chance is 0.5 * 10^4 * log 98 there and 1 here.
-- The classifier sees y less its mean, in units of its spread, both of the batch's real features: on y itself it learned
-  next to nothing in 370 steps from scratch, and synthetic negatives without a label made the embedding worse (Omniglot,
-  validation characters, R@1 0.55 instead of 0.63).
+- The classifier sees y less its mean, in units of its spread, both of the batch's real features, and learns at ten
+  times the network's rate: on y itself, at the same rate, its loss was still 4.7 of log 150 = 5.0 after 370 steps from
+  scratch (Omniglot); with both changes 1.8 to 2.0.
 - J_avg is the mean of the plain metric loss, as in the paper; the code feeds back the loss with its weight
   e^(-beta / J_gen) and with weight decay in it. Windows of 64 steps and the start at 10^6 are the code's.
 - The place on the chord is a constant for the gradient, which flows through both of the chord's ends: a network could
