@@ -10,10 +10,12 @@ share of triplets of unseen images in their right order; tools/compare_methods.p
 Where we differ: (5) the abstract weighs both parts alike, which leaves the triplet a whisper beside hundreds of nats of
 pixels; the weights are options. (6) For crops the encoder is the run's network, the log-variance a second linear map of
 the same pooled features, and the decoder draws a picture a few times smaller, from pixels in [0, 1]: the identity of a
-person is not in single pixels. It draws what augmentation made of the crop, erased rectangles included. (7) Triplets
-may be mined in the batch. (8) By default the triplet sees the means at unit length: the tracker compares embeddings by
-cosine, so `embed` divides the length of a mean out, and an order that Euclidean distances keep by length alone is lost
-there. (9) Classification behind a BN-neck may stand beside it, as in the Siamese network; the neck then sees the means.
+person is not in single pixels. It draws what augmentation made of the crop, erased rectangles included. So small a
+picture, of greys that a Bernoulli decoder hardly tells apart, pays for few latents: `kl_weight` below 1 makes them
+cheaper (beta-VAE: Higgins et al. ICLR 2017, there with weights above 1). (7) Triplets may be mined in the batch. (8) By
+default the triplet sees the means at unit length: the tracker compares embeddings by cosine, so `embed` divides the
+length of a mean out, and an order that Euclidean distances keep by length alone is lost there. (9) Classification
+behind a BN-neck may stand beside it, as in the Siamese network; the neck then sees the means.
 
 The triplet's gradient reaches the encoder's trunk and the map to the means; the log-variance and the decoder learn from
 the ELBO alone.
@@ -36,8 +38,12 @@ from reid_training.nets.heads import BNNeck, unit_rows
 from reid_training.nets.layers import PooledNet, conv_bn
 
 MINERS = ("random", "hard", "all")
-# Where the decoder's picture starts: an eighth of a quarter of a 128x64 crop's area. Other crops are stretched to it.
+# Height and width that the decoder starts from: a quarter of those of a 128x64 crop's picture, 32x16. For crops of
+# another shape the grid is stretched.
 GRID = (8, 4)
+# Ours: sigma starts at 0.14, below the spread of the first means. Among 64 latents of sigma 1 the decoder hears noise
+# alone, and training first switches off what it would have to learn from.
+START_LOG_VARIANCE = -4.0
 
 
 def reconstruction_error(logits: Tensor, targets: Tensor) -> Tensor:
@@ -135,6 +141,7 @@ class CropDecoder(nn.Module):
 class TripletVAEConfig:
     vae_weight: float = 0.001  # of the negative ELBO in nats; 0 = a plain triplet network, without a decoder
     triplet_weight: float = 1.0  # 0 = a plain VAE
+    kl_weight: float = 1.0  # inside the ELBO, 1 = the bound itself; less draws more of each crop
     unit_means: bool = True  # the triplet sees means of length 1; False is the paper's
     miner: str = "hard"  # the paper draws at random
     margin: float = 0.3  # Siamese's, for unit means; public MNIST code has 0.2 for free ones
@@ -154,6 +161,7 @@ class TripletVAEConfig:
         )
         # Sides of crops are multiples of 16, and the grid is enlarged twice.
         require(self.reduction in (1, 2, 4, 8), f"method.reduction must be 1, 2, 4 or 8, got {self.reduction}")
+        require(self.kl_weight >= 0, f"method.kl_weight must be >= 0, got {self.kl_weight}")
         require(self.decoder_channels >= 1, f"method.decoder_channels must be >= 1, got {self.decoder_channels}")
         require(
             0.0 <= self.label_smoothing < 1.0,
@@ -173,8 +181,8 @@ class TripletVAE(Method):
         self.decoder: CropDecoder | None = None
         if config.vae_weight > 0:
             self.log_variance = nn.Linear(net.project.in_features, size)
-            nn.init.normal_(self.log_variance.weight, std=0.01)  # sigma starts near 1, the prior's
-            nn.init.zeros_(self.log_variance.bias)
+            nn.init.normal_(self.log_variance.weight, std=0.01)
+            nn.init.constant_(self.log_variance.bias, START_LOG_VARIANCE)
             self.decoder = CropDecoder(size, config.decoder_channels)
         self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
         self.classifier: nn.Linear | None = None
@@ -216,7 +224,7 @@ class TripletVAE(Method):
         total = means.new_zeros(())
         if config.vae_weight > 0:
             error, divergence = self._elbo_terms(images, pooled, means, rng)
-            total = total + config.vae_weight * (error + divergence)
+            total = total + config.vae_weight * (error + config.kl_weight * divergence)
             parts["bce"], parts["kl"] = float(error.detach()), float(divergence.detach())
         if config.triplet_weight > 0:
             value = self._triplet(means, labels, rng)

@@ -223,6 +223,14 @@ def test_it_learns_to_draw_and_to_tell_apart(batch):
     assert history[-1]["triplet"] < 0.5 * history[0]["triplet"]
 
 
+def test_the_weight_of_the_divergence_is_inside_the_elbo(batch):
+    whole, none = (
+        loss_of(method_of(vae_weight=0.5, triplet_weight=0.0, kl_weight=weight)[0], batch) for weight in (1.0, 0.0)
+    )
+    assert whole.parts == none.parts
+    torch.testing.assert_close(whole.total - none.total, torch.tensor(0.5 * whole.parts["kl"]), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("size", [(32, 16), (32, 32), (16, 64)])
 def test_pictures_are_smaller_by_the_reduction(size):
     method, _ = method_of(reduction=8)
@@ -287,6 +295,7 @@ def test_a_vae_refuses_pixels_that_are_not_finite(batch):
         ({"margin": 0.0}, r"method\.margin must be > 0, got 0\.0"),
         ({"vae_weight": -1.0}, "must be >= 0 and not all 0, got -1, 1, 0"),
         ({"vae_weight": 0.0, "triplet_weight": 0.0}, "must be >= 0 and not all 0, got 0, 0, 0"),
+        ({"kl_weight": -0.5}, r"method\.kl_weight must be >= 0, got -0\.5"),
         ({"reduction": 3}, r"method\.reduction must be 1, 2, 4 or 8, got 3"),
         ({"decoder_channels": 0}, r"method\.decoder_channels must be >= 1, got 0"),
         ({"label_smoothing": 1.0}, r"method\.label_smoothing must be in \[0, 1\), got 1\.0"),
