@@ -5,6 +5,7 @@
     python tools/train_detector.py export RUN --out person.onnx
     python tools/train_detector.py evaluate person.onnx@416 yolox_nano.onnx --test PETS09-S2L1=vtest.avi@1-300:3
         --test MOT16-09:7 --without-people DATA/without_people/test
+    python tools/train_detector.py failures person.onnx --data DATA --out failures.jpg
 
 A config is a TOML file; `person` comes with the tool (tools/person_detector/configs/) and is the default. Every setting
 has its meaning beside its default in tools/person_detector/config.py. Your own pictures are a source in it: COCO, YOLO,
@@ -70,6 +71,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--without-people", type=Path, metavar="FOLDER", help="pictures in which nobody is to be found")
     one.add_argument("--csv", type=Path, metavar="FILE")
     one.set_defaults(run=run_evaluate)
+
+    one = commands.add_parser("failures", help="draw the held-out pictures with the most mistakes")
+    one.add_argument("detector", metavar="FILE.onnx[@SIZE]")
+    one.add_argument("--config", default="person", help="the one trained with: says what was held out")
+    one.add_argument("--data", type=Path, required=True)
+    one.add_argument("--out", type=Path, required=True, metavar="FILE.jpg")
+    one.add_argument("--score", type=float, default=0.3, help="boxes below it are not drawn (default %(default)s)")
+    one.set_defaults(run=run_failures)
     return top
 
 
@@ -111,6 +120,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
     print(evaluate.to_markdown(rows), end="")
     if args.csv is not None:
         replace_file(args.csv, lambda stream: stream.write(evaluate.to_csv(rows).encode()))
+
+
+def run_failures(args: argparse.Namespace) -> None:
+    from person_detector import evaluate, failures
+    from person_detector.config import read_toml
+
+    config, detector = read_toml(args.config), evaluate.open_detector(args.detector)
+    shown = failures.write_sheet(detector, config.sources, args.data, args.out, score=args.score)
+    print(f"{args.out}: " + ", ".join(f"{n} of {kind}" for kind, n in shown.items()))
 
 
 if __name__ == "__main__":
