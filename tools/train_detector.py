@@ -23,7 +23,17 @@ from pathlib import Path
 from reid_training.errors import ReidError
 from tracker.errors import TrackletError
 
-REPOSITORIES = ("capston", "siwr_frames", "siwr_boxes", "penn_fudan", "coco128", "without_people")
+REPOSITORIES = (
+    "capston",
+    "siwr_frames",
+    "siwr_boxes",
+    "penn_fudan",
+    "coco128",
+    "human_v2",
+    "coco_val",
+    "coco_licences",
+    "without_people",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--data", type=Path, required=True, help="folder that the sources of the config lie in")
     one.add_argument("--out", type=Path, required=True, help="folder of the run")
     one.add_argument("--cache", type=Path, help="folder for decoded pictures (default: in the run's)")
+    one.add_argument("--start", type=Path, metavar="RUN", help="start from the weights of another run")
+    one.add_argument("--until", type=int, metavar="N", help="stop after N epochs of the schedule")
     one.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own config")
     one.set_defaults(run=run_train)
 
@@ -97,7 +109,7 @@ def run_train(args: argparse.Namespace) -> None:
 
     keep_freed_memory()
     config = read_toml(str(args.out / "config.toml") if args.resume else args.config)
-    train(config, args.data, args.out, cache=args.cache, resume=args.resume)
+    train(config, args.data, args.out, cache=args.cache, start=args.start, until=args.until, resume=args.resume)
 
 
 def run_export(args: argparse.Namespace) -> None:
