@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from person_detector.config import SIZE_PX
 from reid_training.errors import ReidError
 from tracker.errors import TrackletError
 
@@ -75,6 +76,10 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("export", help="write a run's network as ONNX")
     one.add_argument("checkpoint", type=Path, metavar="RUN", help="run folder or checkpoint")
     one.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    one.add_argument(
+        "--size", type=int, default=SIZE_PX, metavar="PX",
+        help="longer side of the input where nobody asks for another one (default: %(default)s)",
+    )  # fmt: skip
     one.set_defaults(run=run_export)
 
     one = commands.add_parser("evaluate", help="score detectors side by side")
@@ -115,7 +120,7 @@ def run_train(args: argparse.Namespace) -> None:
 def run_export(args: argparse.Namespace) -> None:
     from person_detector.export import export
 
-    properties = export(args.checkpoint, args.out)
+    properties = export(args.checkpoint, args.out, args.size)
     print(f"{args.out}: {properties['parameters']} parameters, {properties['trained_on']}")
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from person_detector.config import COARSEST, SIZE_PX
 from person_detector.net import STRIDES, Decoded, PersonNet, n_parameters
 from person_detector.runs import load_net
+from reid_training.config import require
 from reid_training.errors import ModelError
 from reid_training.export import OPSET, drafts
 from reid_training.runs import replace_file
@@ -25,8 +27,9 @@ PARITY_SHAPES = ((1, 320, 416), (2, 256, 416), (1, 64, 96))
 PARITY_PIXELS, PARITY_SCORE = 0.05, 1e-4
 
 
-def export(checkpoint: Path, out: Path) -> Mapping[str, str]:
+def export(checkpoint: Path, out: Path, size_px: int = SIZE_PX) -> Mapping[str, str]:
     """Writes `out` when the graph agrees with torch, and leaves an earlier `out` alone when it does not."""
+    require(size_px >= COARSEST, f"size must be >= {COARSEST}, got {size_px}")
     net, config, state = load_net(checkpoint)
     trained_on = ", ".join(config.sources) or "nothing"
     start = "ImageNet weights" if config.net.start == "imagenet" else "scratch"
@@ -35,6 +38,7 @@ def export(checkpoint: Path, out: Path) -> Mapping[str, str]:
         "name": out.stem,
         "color_order": "BGR",
         "strides": ",".join(map(str, STRIDES)),
+        "imgsz": str(size_px),
         "names": "{0: 'person'}",
         "parameters": str(n_parameters(net)),
         "trained_on": f"{trained_on}; {len(state['history'])} epochs from {start}",

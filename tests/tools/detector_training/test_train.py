@@ -17,6 +17,7 @@ from person_detector.config import ScheduleConfig, from_dict, read_toml, to_dict
 from person_detector.runs import load_checkpoint
 from person_detector.train import Run, learning_rate, train
 from reid_training.errors import ConfigError, ModelError
+from tracker.detector.onnx import OnnxDetector
 
 
 class KilledError(Exception):
@@ -137,7 +138,8 @@ def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
     config.write_text(to_toml(small_config(epochs=1)))
     run, onnx, table = tmp_path / "run", tmp_path / "person.onnx", tmp_path / "table.csv"
     assert train_detector.main(["train", "--config", str(config), "--data", str(data), "--out", str(run)]) == 0
-    assert train_detector.main(["export", str(run), "--out", str(onnx)]) == 0
+    assert train_detector.main(["export", str(run), "--out", str(onnx), "--size", "64"]) == 0
+    assert OnnxDetector(onnx, device="cpu")._input_size(*SIZE) == (64, 64)
     nobody = data / "drawn" / "images"
     words = [f"{onnx}@96", "--test", f"{sequence}@1-3:2", "--without-people", str(nobody), "--csv", str(table)]
     assert train_detector.main(["evaluate", *words]) == 0
@@ -151,6 +153,8 @@ def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
 def test_mistakes_on_the_command_line(tmp_path, capsys):
     assert train_detector.main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx")]) == 2
     assert "no checkpoint" in capsys.readouterr().err
+    assert train_detector.main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx"), "--size", "16"]) == 2
+    assert "size must be >= 32, got 16" in capsys.readouterr().err
     assert train_detector.main(["evaluate", str(tmp_path / "a.onnx"), "--test", str(tmp_path)]) == 2
     assert "no gt/gt.txt" in capsys.readouterr().err
     assert train_detector.main(["evaluate", "a.onnx"]) == 2
