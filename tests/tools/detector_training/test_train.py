@@ -52,6 +52,25 @@ def test_a_resumed_run_ends_with_the_same_bits(data, tmp_path, monkeypatch):
     assert (tmp_path / "parts" / "curve.png").stat().st_size > 0
 
 
+def test_a_run_stops_where_asked_and_goes_on(data, tmp_path):
+    config = small_config(epochs=2)
+    train(config, data, tmp_path / "whole")
+    assert len(train(config, data, tmp_path / "parts", until=1)) == 1
+    assert len(train(config, data, tmp_path / "parts", until=9, resume=True)) == 2
+    whole, parts = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "parts")
+    assert all(value.equal(parts["net"][name]) for name, value in whole["net"].items())
+
+
+def test_a_run_starts_from_the_averaged_weights_of_another(data, tmp_path):
+    train(small_config(epochs=1), data, tmp_path / "first")
+    config = small_config(epochs=2)
+    run = Run(config, data, tmp_path / "second", cache=tmp_path / "cache", start=tmp_path / "first", resume=False)
+    first = load_checkpoint(tmp_path / "first")["ema"]
+    assert all(value.equal(first[name]) for name, value in run.net.state_dict().items())
+    with pytest.raises(ModelError, match="no checkpoint"):
+        train(config, data, tmp_path / "third", start=tmp_path / "absent")
+
+
 @pytest.mark.slow
 def test_it_learns_to_find_drawn_people(data, tmp_path):
     config = small_config(epochs=12, scenes_per_epoch=96, batch=4, ema_decay=0.95, learning_rate=4e-3)
