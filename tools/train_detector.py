@@ -3,6 +3,7 @@
     python tools/train_detector.py arrange DATA --penn-fudan REPO ...           # public data sets as folders
     python tools/train_detector.py train --data DATA --out RUN                  # --resume goes on where it stopped
     python tools/train_detector.py export RUN --out person.onnx
+    python tools/train_detector.py quantise person.onnx --pictures DATA/capston/images --out person_int8.onnx
     python tools/train_detector.py evaluate person.onnx@416 yolox_nano.onnx --test PETS09-S2L1=vtest.avi@1-300:3
         --test MOT16-09:7 --without-people DATA/without_people/test
     python tools/train_detector.py failures person.onnx --data DATA --out failures.jpg
@@ -82,6 +83,14 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     one.set_defaults(run=run_export)
 
+    one = commands.add_parser("quantise", help="write the int8 variant of an exported file")
+    one.add_argument("detector", type=Path, metavar="FILE.onnx")
+    one.add_argument(
+        "--pictures", type=Path, required=True, metavar="FOLDER", help="any street pictures set the scales"
+    )
+    one.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    one.set_defaults(run=run_quantise)
+
     one = commands.add_parser("evaluate", help="score detectors side by side")
     one.add_argument("detectors", nargs="+", metavar="FILE.onnx[@SIZE]", help="ours, or YOLOX- and YOLO-style ones")
     one.add_argument("--test", action="append", default=[], metavar="SEQUENCE[=VIDEO][@FIRST-LAST][:EVERY]")
@@ -122,6 +131,13 @@ def run_export(args: argparse.Namespace) -> None:
 
     properties = export(args.checkpoint, args.out, args.size)
     print(f"{args.out}: {properties['parameters']} parameters, {properties['trained_on']}")
+
+
+def run_quantise(args: argparse.Namespace) -> None:
+    from person_detector.quantise import quantise
+
+    n_pictures = quantise(args.detector, args.pictures, args.out)
+    print(f"{args.out}: {args.out.stat().st_size} bytes, scales from {n_pictures} pictures")
 
 
 def run_evaluate(args: argparse.Namespace) -> None:

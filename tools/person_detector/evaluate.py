@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from person_detector.ap import Curve, FloatArray, Found, curve, match, score_at_recall
 from person_detector.labels import SUFFIXES
@@ -150,7 +149,7 @@ def evaluate(detectors: Sequence[Detector], tests: Sequence[Test], without_peopl
         for result, items in zip(results, found, strict=True):
             result.curves[test.name] = curve(items)
     if without_people is not None:
-        for image in pictures(without_people):
+        for image in map(read_image, pictures_in(without_people)):
             for result, detector in zip(results, detectors, strict=True):
                 result.false_scores = np.concatenate([result.false_scores, detector(image)[1]])
                 result.n_without += 1
@@ -159,11 +158,11 @@ def evaluate(detectors: Sequence[Detector], tests: Sequence[Test], without_peopl
     return results
 
 
-def pictures(folder: Path) -> Iterator[NDArray[np.uint8]]:
+def pictures_in(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise DataError(f"{folder}: no pictures")
-    return (read_image(path) for path in paths)
+    return paths
 
 
 def as_rows(results: Sequence[Result]) -> list[dict[str, str]]:
