@@ -103,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--config", default="person", help="the one trained with: says what was held out")
     one.add_argument("--data", type=Path, required=True)
     one.add_argument("--out", type=Path, required=True, metavar="FILE.jpg")
+    one.add_argument("--sources", nargs="+", metavar="NAME", help="of the config, whose pictures may be shown")
     one.add_argument("--score", type=float, default=0.3, help="boxes below it are not drawn (default %(default)s)")
     one.set_defaults(run=run_failures)
     return top
@@ -158,9 +159,14 @@ def run_evaluate(args: argparse.Namespace) -> None:
 def run_failures(args: argparse.Namespace) -> None:
     from person_detector import evaluate, failures
     from person_detector.config import read_toml
+    from reid_training.errors import ConfigError
 
-    config, detector = read_toml(args.config), evaluate.open_detector(args.detector)
-    shown = failures.write_sheet(detector, config.sources, args.data, args.out, score=args.score)
+    sources, detector = read_toml(args.config).sources, evaluate.open_detector(args.detector)
+    unknown = [name for name in args.sources or () if name not in sources]
+    if unknown:
+        raise ConfigError(f"no source {unknown[0]}; there are {', '.join(sources)}")
+    chosen = {name: source for name, source in sources.items() if not args.sources or name in args.sources}
+    shown = failures.write_sheet(detector, chosen, args.data, args.out, score=args.score)
     print(f"{args.out}: " + ", ".join(f"{n} of {kind}" for kind, n in shown.items()))
 
 

@@ -25,7 +25,7 @@ from tracker.onnx_session import open_session
 N_PICTURES = 100  # more change the average precision by less than the choice of the pictures
 SIDE = 416  # their longer side, as the network gets them
 KINDS = ("Conv", "Add", "Concat", "Resize")  # layers on maps; the same kinds of node also compute cells and boxes
-MAPS_FROM = ("Conv", "Clip", "Resize", "Concat")
+MAPS_FROM = ("Conv", "Clip", "Resize")
 
 
 def quantise(source: Path, folder: Path, out: Path, seed: int = 0) -> int:

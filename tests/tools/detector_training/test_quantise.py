@@ -37,9 +37,11 @@ def test_boxes_and_scores_stay_close_to_fp32(source, tmp_path):
     (expected,), (got,) = (open_session(path, "cpu", 1).run(image) for path in (source, tmp_path / "net_int8.onnx"))
     assert got.shape == expected.shape
     assert np.abs(got[..., 4] - expected[..., 4]).max() < 0.05
-    # Cells stay in fp32: centres of boxes do not jump to a grid of whole pixels.
+    # Cells stay in fp32: boxes lie where they lay, also in inputs larger than those that set the scales.
+    large = np.full((1, 3, 640, 640), 114, np.float32)
+    (expected,), (got,) = (open_session(path, "cpu", 1).run(large) for path in (source, tmp_path / "net_int8.onnx"))
     centres = [(boxes[..., :2] + boxes[..., 2:4]) / 2 for boxes in (got, expected)]
-    assert np.abs(centres[0] - centres[1]).mean() < 3.0
+    assert np.abs(centres[0] - centres[1]).max() < 8.0
     assert (tmp_path / "net_int8.onnx").stat().st_size < 0.5 * source.stat().st_size
     detector = OnnxDetector(tmp_path / "net_int8.onnx", device="cpu")
     assert detector.layout == "person"
