@@ -167,7 +167,8 @@ def run_failures(args: argparse.Namespace) -> None:
         raise ConfigError(f"no source {unknown[0]}; there are {', '.join(sources)}")
     chosen = {name: source for name, source in sources.items() if not args.sources or name in args.sources}
     shown = failures.write_sheet(detector, chosen, args.data, args.out, score=args.score)
-    print(f"{args.out}: " + ", ".join(f"{n} of {kind}" for kind, n in shown.items()))
+    for kind, names in shown.items():
+        print(f"{kind}: {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ GREEN, RED, BLUE = (60, 200, 60), (40, 40, 230), (230, 140, 30)  # BGR
 class Case:
     """A picture with what was found in it at one score."""
 
+    name: str  # of the file
     image: ByteArray
     found: FloatArray  # (A, 4) people, found
     missed: FloatArray  # (B, 4) people, not found
@@ -64,7 +65,9 @@ def examine(detector: Detector, image: ByteArray, picture: Picture, score: float
     what = match(boxes, scores, picture.boxes, picture.ignored)
     overlap, _ = overlaps(picture.boxes, boxes[what.right])
     is_found = overlap.max(1, initial=0.0) >= 0.5
-    return Case(image, picture.boxes[is_found], picture.boxes[~is_found], boxes[what.counts & ~what.right])
+    return Case(
+        picture.path.name, image, picture.boxes[is_found], picture.boxes[~is_found], boxes[what.counts & ~what.right]
+    )
 
 
 def collect(
@@ -130,10 +133,10 @@ def write_sheet(
     *,
     score: float = 0.3,
     per_kind: int = 3,
-) -> dict[str, int]:
-    """Writes a JPEG; returns how many pictures of each kind it shows."""
+) -> dict[str, list[str]]:
+    """Writes a JPEG; returns the names of the pictures of each kind that it shows."""
     cases = collect(detector, sources, data, score, per_kind)
     ok, content = cv2.imencode(".jpg", sheet(cases, per_kind), [cv2.IMWRITE_JPEG_QUALITY, 80])
     assert ok  # a plain array always encodes
     replace_file(out, lambda stream: stream.write(content.tobytes()))
-    return {kind: len(found) for kind, found in cases.items()}
+    return {kind: [case.name for case in found] for kind, found in cases.items()}
