@@ -2,7 +2,7 @@
 
     python tools/train_detector.py arrange DATA --penn-fudan REPO ...           # public data sets as folders
     python tools/train_detector.py train --data DATA --out RUN                  # --resume goes on where it stopped
-    python tools/train_detector.py export RUN --out person.onnx
+    python tools/train_detector.py export RUN --data DATA --out person.onnx
     python tools/train_detector.py quantise person.onnx --pictures DATA/capston/images --out person_int8.onnx
     python tools/train_detector.py evaluate person.onnx@416 yolox_nano.onnx --test PETS09-S2L1=vtest.avi@1-300:3
         --test MOT16-09:7 --without-people DATA/without_people/test
@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("export", help="write a run's network as ONNX")
     one.add_argument("checkpoint", type=Path, metavar="RUN", help="run folder or checkpoint")
     one.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    one.add_argument("--data", type=Path, help="as for train: scores become probabilities, on pictures held out")
     one.add_argument(
         "--size", type=int, default=SIZE_PX, metavar="PX",
         help="longer side of the input where nobody asks for another one (default: %(default)s)",
@@ -130,7 +131,7 @@ def run_train(args: argparse.Namespace) -> None:
 def run_export(args: argparse.Namespace) -> None:
     from person_detector.export import export
 
-    properties = export(args.checkpoint, args.out, args.size)
+    properties = export(args.checkpoint, args.out, args.size, data=args.data)
     print(f"{args.out}: {properties['parameters']} parameters, {properties['trained_on']}")
 
 

@@ -11,7 +11,7 @@ import torch
 from oracles.drawn_people import draw
 from person_detector.config import NetConfig
 from person_detector.export import write_onnx
-from person_detector.net import PersonNet
+from person_detector.net import Decoded, PersonNet
 from person_detector.quantise import as_input, quantise
 from reid_training.errors import DataError, ModelError
 from tracker.detector.onnx import PERSON_FORMAT, OnnxDetector
@@ -23,7 +23,7 @@ def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("net")
     torch.manual_seed(0)
     write_onnx(
-        PersonNet(NetConfig(width=16)).eval(), {"tracklet.format": PERSON_FORMAT, "name": "net"}, folder / "net.onnx"
+        Decoded(PersonNet(NetConfig(width=16))), {"tracklet.format": PERSON_FORMAT, "name": "net"}, folder / "net.onnx"
     )
     (folder / "pictures").mkdir()
     for k in range(4):
