@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,32 +156,50 @@ def to_int8(source: Path, crops: ByteArray, folder: Path) -> Any:
 
     crops (N, H, W, 3) uint8 RGB set the range of every activation. Drafts go to `folder`.
     """
+    embedder = OnnxEmbedder(source)
+    starts = range(0, len(crops), FEED)
+    return quantised(source, ({"images": embedder.prepared(crops[start : start + FEED])} for start in starts), folder)
+
+
+def quantised(
+    source: Path,
+    feeds: Iterator[dict[str, FloatArray]],
+    folder: Path,
+    *,
+    kinds: Sequence[str] | None = None,
+    leave: Callable[[Any], Iterable[str]] = lambda graph: (),
+) -> Any:
+    """A model whose activations have the ranges that `feeds` show. kinds: of layers, None for all that can be.
+
+    leave: names of the nodes that stay, from the graph as it is quantised. Drafts go to `folder`.
+    """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    folded, quantised = folder / "folded.onnx", folder / "quantised.onnx"
+    folded, done = folder / "folded.onnx", folder / "quantised.onnx"
     # Symbolic shapes are for transformers; convolutions get theirs from onnx itself.
     quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
     quantize_static(
         str(folded),
-        str(quantised),
-        _CropFeed(OnnxEmbedder(source), crops),
+        str(done),
+        _Feed(feeds),
+        op_types_to_quantize=None if kinds is None else list(kinds),
+        nodes_to_exclude=list(leave(onnx.load(str(folded)).graph)),
         per_channel=True,
         activation_type=QuantType.QUInt8,  # with signed ones onnxruntime takes twice the time on x86
         weight_type=QuantType.QInt8,
         # 7 bits: x86 without VNNI adds two products in 16 bits, and 8 bits saturate there without a word.
         reduce_range=True,
     )
-    return onnx.load(str(quantised))
+    return onnx.load(str(done))
 
 
-class _CropFeed:
-    """Crops as onnxruntime asks for them: one feed after the other, then None."""
+class _Feed:
+    """As onnxruntime asks: one feed after the other, then None."""
 
-    def __init__(self, embedder: OnnxEmbedder, crops: ByteArray) -> None:
-        starts = range(0, len(crops), FEED)
-        self._feeds = ({"images": embedder.prepared(crops[start : start + FEED])} for start in starts)
+    def __init__(self, feeds: Iterator[dict[str, FloatArray]]) -> None:
+        self._feeds = feeds
 
     def get_next(self) -> dict[str, FloatArray] | None:
         return next(self._feeds, None)

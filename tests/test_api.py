@@ -343,6 +343,15 @@ def test_track_video_with_ones_own_detector(folder):
     assert ids == [[1]] * 20
 
 
+def test_track_video_finds_people_by_itself(folder):
+    found = []
+    for words in ({}, {"detector": "person"}):
+        frames = list(track_video(folder, reid=None, device="cpu", **words))
+        assert [frame.index for frame, _ in frames] == list(range(20))
+        found.append([tracks.xyxy.tolist() for _, tracks in frames])
+    assert found[0] == found[1]
+
+
 def test_track_video_can_be_left_in_the_middle(folder):
     for frame, _ in track_video(folder, detections="public", reid=None):
         if frame.index == 3:

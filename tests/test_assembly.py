@@ -47,7 +47,7 @@ class Mine:
 
 
 def test_who_is_asked_about_windows(tmp_path, monkeypatch):
-    """The detector that says so: a network does, OpenCV's and a file of detections do not."""
+    """The detector that says so: a network does, the one in the box as well; a file of detections does not."""
     folder = tmp_path / "one"
     write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), folder)
 
@@ -59,9 +59,9 @@ def test_who_is_asked_about_windows(tmp_path, monkeypatch):
     other = Mine()
     assert asked(detector=Mine(second_look=other)) is other
     assert asked(detector=Mine()) is None
-    with pytest.raises(ConfigError, match="size of 416 is for an ONNX file; an object chooses its own"):
+    with pytest.raises(ConfigError, match="size of 416 is for a network; an object chooses its own"):
         asked(detector=Mine(), detector_size=416)
     assert asked(detections="public") is None
-    assert asked() is None
     monkeypatch.setattr("tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: None)
-    assert isinstance(asked(detector="some.onnx"), OnnxDetector)
+    for words in ({}, {"detector": "person"}, {"detector": "some.onnx"}):
+        assert isinstance(asked(**words), OnnxDetector)

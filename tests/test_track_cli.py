@@ -97,6 +97,22 @@ def test_the_built_in_network(track, tmp_path):
     assert len(check_mot_file(tmp_path / "tracks.txt")) > 20
 
 
+def test_without_a_detector_the_one_in_the_box_runs(track, tmp_path):
+    for name, words in (("a", ()), ("b", ("--detector", "person"))):
+        words = ("--out", tmp_path / name, "--device", "cpu", "--detector-size", 96, *words)
+        status, _, err = track(*words, detections=None)
+        assert status == 0, err
+        assert "people from person.onnx, " in err
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_detector_missing_from_the_box_is_one_line(track, tmp_path, monkeypatch):
+    monkeypatch.setattr("tracker.detector.open.PACKAGED", "absent.onnx")
+    status, _, err = track("--out", tmp_path / "t.txt", detections=None)
+    assert status == 2
+    assert "absent.onnx: no such model file" in one_line(err)
+
+
 def test_to_standard_output_and_quiet(track):
     status, out, err = track("--out", "-", "--quiet")
     assert status == 0
@@ -309,10 +325,7 @@ def test_the_detector_runs_at_every_nth_frame(track, tmp_path):
 def test_a_size_without_a_detector(track, tmp_path):
     status, _, err = track("--out", tmp_path / "t.txt", "--detector-size", "416")
     assert status == 2
-    assert "size of 416 is for an ONNX model; detections from a file have none" in one_line(err)
-    status, _, err = track("--out", tmp_path / "t.txt", "--detector-size", "416", detections=None)
-    assert status == 2
-    assert "the built-in detector has its own" in one_line(err)
+    assert "size of 416 is for a network; detections from a file have none" in one_line(err)
 
 
 def test_detections_and_a_detector_are_one_too_many(track, tmp_path):

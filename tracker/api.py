@@ -146,11 +146,11 @@ def track_video(
     """Track a whole source; yields (frame, tracks) in order, each track from its first frame on.
 
     source: a video file, a folder or glob of images, a MOT sequence folder, a webcam number, or an address.
-    detections: a MOT detection file to replay ("public": the det/det.txt of a MOT sequence); detector: an ONNX file
-    or an object with `detect(frame)`; with neither, the built-in person detector. An object with an attribute
-    `second_look` (see `detector.base.Detector`) is asked again about people it missed. detector_size: long side in
-    pixels of the input of an ONNX file that leaves it open; None: by the size of the frames, see
-    `detector.onnx.default_long_side`. Raises TrackletError, in one line.
+    detections: a MOT detection file to replay ("public": the det/det.txt of a MOT sequence); detector: an ONNX file,
+    an object with `detect(frame)`, or "person", the network in the box, which runs with neither as well. An object
+    with an attribute `second_look` (see `detector.base.Detector`) is asked again about people it missed.
+    detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
+    see `detector.onnx.default_long_side`. Raises TrackletError, in one line.
     """
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid, config=config, device=device, fps=fps,

@@ -122,7 +122,7 @@ def _open_detector(
     if detector is None or isinstance(detector, (str, Path)):
         return open_detector(model=detector, classes=classes, size=size, device=device, threads=threads)
     if size is not None:
-        raise ConfigError(f"a detector size of {size} is for an ONNX file; an object chooses its own")
+        raise ConfigError(f"a detector size of {size} is for a network; an object chooses its own")
     return detector
 
 

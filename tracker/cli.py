@@ -81,7 +81,10 @@ def build_parser() -> argparse.ArgumentParser:
     people.add_argument(
         "--detections", metavar="FILE", help="replay a MOT detection file; 'public': the det/det.txt of a MOT sequence"
     )
-    people.add_argument("--detector", "--model", metavar="ONNX", help="run a YOLOX- or YOLO-style detector")
+    people.add_argument(
+        "--detector", "--model", metavar="ONNX",
+        help="network to run: person, the one in the box (default), or a file, YOLOX- or YOLO-style",
+    )  # fmt: skip
     people.add_argument("--classes", default="person", help="classes to keep, names or numbers (default: person)")
     people.add_argument(
         "--detector-size", type=int, metavar="PX",

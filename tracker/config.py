@@ -135,7 +135,7 @@ class ProposalConfig:
     enabled: bool = True
     # What confirms a proposal. "appearance": the place looks like the track, and the background beside it does not.
     # "detector": it sees a person in a window around the prediction. "both": it does, and the person looks like the
-    # track. Where no detector can be asked (replayed detections, `Tracker.update`, HOG), "both" means appearance and
+    # track. Where no detector can be asked (replayed detections, `Tracker.update`), "both" means appearance and
     # "detector" proposes nothing. Fewer missed / more false boxes than without C, `track-eval --detector` with
     # YOLOX-nano at 416; in brackets the windows of YOLOX-nano beside detections from a file:
     #   verifier     MOT16-09   PETS09-S2L1  TUD-Campus  (MOT16-09, at 1088)  (MOT16-09, DPM)  (PETS09-S2L1, ACF)

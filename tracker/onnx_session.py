@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,6 +69,18 @@ class Session:
             shapes = ", ".join(str(np.shape(value)) for value in values)
             raise ModelError(f"{self.path}: the model failed on input of shape {shapes}: {_reason(error)}") from error
         return results
+
+
+@contextlib.contextmanager
+def packaged_model(file_name: str) -> Iterator[Path]:
+    """A model that comes with the package. Raises ModelError where the package `weights` is not there."""
+    try:
+        home = files("weights")
+    except ModuleNotFoundError as error:
+        raise ModelError(f"the package `weights` with the built-in model {file_name} is not installed") from error
+    # A real file in a checkout and in an installed wheel alike; unpacked only where the package is a zip.
+    with as_file(home.joinpath(file_name)) as path:
+        yield path
 
 
 def open_session(path: str | Path, device: str = "auto", threads: int | None = None) -> Session:

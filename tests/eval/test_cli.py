@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from make_synthetic_mot import make_scene, write_sequence
+from tracker.detector.open import open_detector
 from tracker.eval.cli import main
 from tracker.eval.mot_files import MotFileError
 from tracker.eval.report import COLUMNS
@@ -170,10 +171,19 @@ def test_a_detector_takes_the_place_of_public_detections(folder, capsys):
     assert "two: has no images to find people in" in err  # it is the detector that would look
 
 
-def test_a_detector_size_needs_a_network(folder, capsys):
-    for words in ([], ["--detector", "built-in"]):
-        assert run("--detector-size", "416", *words) == 2
-        assert "--detector-size goes with --detector ONNX" in capsys.readouterr().err
+def test_the_network_in_the_box_by_its_name(folder, capsys, monkeypatch):
+    asked = []
+    original = open_detector
+    monkeypatch.setattr("tracker.assembly.open_detector", lambda **k: asked.append(original(**k)) or asked[-1])
+    shutil.rmtree(folder / "mot")
+    write_sequence(make_scene(0, n_people=2, n_frames=4, width=128, height=96), folder / "mot" / "one")
+    assert run("--detector", "person", "--detector-size", "96", "--device", "cpu") == 0
+    assert [(one.name, one._input_size(96, 128)) for one in asked] == [("person.onnx", (96, 96))]
+
+
+def test_a_detector_size_needs_a_detector(folder, capsys):
+    assert run("--detector-size", "416") == 2
+    assert "--detector-size goes with --detector" in capsys.readouterr().err
 
 
 def test_one_mistake_is_one_line_however_many_sequences_it_stops(folder, capsys):

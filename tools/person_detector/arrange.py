@@ -1,7 +1,7 @@
-"""Lays out the public data sets that the detector was trained on as folders that the readers know.
+r"""Lays out the public data sets that the detector was trained on as folders that the readers know.
 
     python tools/train_detector.py arrange OUT --capston REPO --siwr-frames REPO --siwr-boxes REPO --penn-fudan REPO
-        --coco128 REPO --without-people REPO
+        --coco128 REPO --human-v2 REPO --coco-val REPO --coco-licences REPO --without-people REPO
 
 Each REPO is a git directory, bare or not, of the public repository named in the table below; what is not given is left
 out. Only files are read, nothing is run. OUT is no part of this repository.
@@ -12,12 +12,18 @@ out. Only files are read, nothing is run. OUT is no part of this repository.
 | --siwr-frames, --siwr-boxes | Krawus/SIwR-pedestrian-tracking, krzysztof-nowicki/projekt-SIwR | a street camera |
 | --penn-fudan | gmguarino/PennFudan | street photographs with masks |
 | --coco128 | lightly-ai/coco128_yolo | COCO photographs with outlines |
+| --human-v2 | brianhuster/human-dataset | of an export under CC BY 4.0: COCO photographs, street crossings, \
+    and of Open Images those with three people or more, none of them large: dolls and portraits leave so |
+| --coco-val, --coco-licences | minto5z/coco_yolo, ruizewang/evaluate | COCO val2017 with people, those pictures that \
+    are under CC BY, CC BY-SA or no restrictions |
 | --without-people | dqvid3/HOG-SVM-Pedestrian-Detector | streets and landscapes; every third one is kept for tests |
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator
@@ -28,6 +34,14 @@ from reid_training.errors import DataError
 
 CAPSTON_COMMIT = "49473929"
 VERSIONS = 2  # of a photograph: the export has up to 33, which differ by crop, shear and colour
+# Parts of human-v2, by file name, and how many versions of a photograph are taken.
+HUMAN_V2 = {
+    "coco": (r"0{3,}\d+", 1),
+    "crossings": (r"(?:train|val)_all_data.*", VERSIONS),
+    "open_images": (r"[0-9a-f]{16}", 1),
+}
+MIN_PEOPLE, MAX_AREA = 3, 0.25  # of Open Images: people, and share of the picture that the largest takes
+FREE_LICENCES = (4, 5, 7, 8)  # of COCO's list: CC BY, CC BY-SA, no known restrictions, United States government work
 MIN_ASPECT = 1.0  # height / width, median over its people; a photograph turned by 90 degrees has less
 
 
@@ -165,6 +179,52 @@ def coco128(repository: Repository, out: Path) -> int:
     return len(chosen)
 
 
+def human_v2(repository: Repository, out: Path) -> int:
+    """PART/images and PART/labels for the parts of `HUMAN_V2`; pictures with a second class are left out."""
+    blobs = repository.files("HEAD", ".")
+    texts = {b.path.stem: content.decode() for b, content in repository.contents(_with(blobs, ".txt", "labels"))}
+    versions: dict[tuple[str, str], list[Blob]] = {}
+    for blob in _with(blobs, ".jpg", "images"):
+        name, rows = blob.path.name.split(".rf.")[0].removesuffix("_jpg"), texts.get(blob.path.stem, "").splitlines()
+        part = next((part for part, (pattern, _) in HUMAN_V2.items() if re.fullmatch(pattern, name)), None)
+        if part is None or any(row.split()[0] != "0" for row in rows if row.strip()):
+            continue
+        if part != "open_images" or _is_street(rows):
+            versions.setdefault((part, name), []).append(blob)
+    chosen: dict[Blob, str] = {}
+    for (part, _), group in versions.items():
+        # Any order that does not depend on the folder: the export's own splits share photographs.
+        group.sort(key=lambda blob: hashlib.sha256(blob.path.name.encode()).hexdigest())
+        chosen |= dict.fromkeys(group[: HUMAN_V2[part][1]], part)
+    for blob, content in repository.contents(list(chosen)):
+        write(out / chosen[blob] / "images" / blob.path.name, content)
+        write(out / chosen[blob] / "labels" / f"{blob.path.stem}.txt", texts[blob.path.stem].encode())
+    return len(chosen)
+
+
+def _is_street(rows: list[str]) -> bool:
+    areas = []
+    for row in rows:
+        values = [float(value) for value in row.split()[1:]]
+        xs, ys = values[0::2], values[1::2]  # an outline; a box is centre and size
+        areas.append(values[2] * values[3] if len(values) == 4 else (max(xs) - min(xs)) * (max(ys) - min(ys)))
+    return len(areas) >= MIN_PEOPLE and max(areas) <= MAX_AREA
+
+
+def coco_val(repository: Repository, licences: Repository, out: Path) -> int:
+    [table] = [b for b in licences.files("HEAD", "annotations") if b.path.name == "captions_val2017.json"]
+    [(_, content)] = licences.contents([table])
+    free = {row["file_name"] for row in json.loads(content)["images"] if row["license"] in FREE_LICENCES}
+    blobs = repository.files("HEAD", "coco")
+    labels = {b.path.stem: b for b in blobs if b.path.suffix == ".txt" and "labels" in b.path.parts}
+    chosen = [b for b in blobs if b.path.name in free and b.path.stem in labels]
+    for blob, content in repository.contents(chosen):
+        write(out / "images" / blob.path.name, content)
+    for blob, content in repository.contents([labels[b.path.stem] for b in chosen]):
+        write(out / "labels" / blob.path.name, content)
+    return len(chosen)
+
+
 def without_people(repository: Repository, out: Path) -> int:
     """train/ and test/, by content, so that a copy under another name is on the same side; copies are left out."""
     blobs = {b.key: b for b in repository.files("HEAD", "negative") if b.path.suffix in (".jpg", ".png")}
@@ -181,9 +241,12 @@ def arrange(out: Path, repositories: dict[str, Path]) -> dict[str, int]:
         "capston": capston,
         "penn_fudan": penn_fudan,
         "coco128": coco128,
+        "human_v2": human_v2,
         "without_people": without_people,
     }
     counts = {name: make(given[name], out / name) for name, make in single.items() if name in given}
     if "siwr_frames" in given and "siwr_boxes" in given:
         counts["siwr"] = siwr(given["siwr_frames"], given["siwr_boxes"], out / "siwr")
+    if "coco_val" in given and "coco_licences" in given:
+        counts["coco_val"] = coco_val(given["coco_val"], given["coco_licences"], out / "coco_val")
     return counts

@@ -15,6 +15,9 @@ from reid_training.config import from_table, require
 from reid_training.errors import ConfigError
 
 COARSEST = 32  # stride: every input is a multiple of it
+# Longer side of a detector's input where nobody asks for another one. A person as high as a 16:9 picture has 288 pixels
+# there, hardly more than the tallest of the training (person_px): a larger input finds smaller people, and loses these.
+SIZE_PX = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from person_detector.net import STRIDES, Decoded, PersonNet, n_parameters
+from person_detector.calibrate import calibrate
+from person_detector.config import COARSEST, SIZE_PX
+from person_detector.net import STRIDES, Decoded, n_parameters
 from person_detector.runs import load_net
+from reid_training.config import require
 from reid_training.errors import ModelError
 from reid_training.export import OPSET, drafts
 from reid_training.runs import replace_file
@@ -25,29 +28,37 @@ PARITY_SHAPES = ((1, 320, 416), (2, 256, 416), (1, 64, 96))
 PARITY_PIXELS, PARITY_SCORE = 0.05, 1e-4
 
 
-def export(checkpoint: Path, out: Path) -> Mapping[str, str]:
-    """Writes `out` when the graph agrees with torch, and leaves an earlier `out` alone when it does not."""
-    net, config, state = load_net(checkpoint)
+def export(checkpoint: Path, out: Path, size_px: int = SIZE_PX, *, data: Path | None = None) -> Mapping[str, str]:
+    """Writes `out` when the graph agrees with torch, and leaves an earlier `out` alone when it does not.
+
+    data: the folder trained on; its held-out pictures make probabilities of the scores.
+    """
+    require(size_px >= COARSEST, f"size must be >= {COARSEST}, got {size_px}")
+    net, config, _ = load_net(checkpoint)
     trained_on = ", ".join(config.sources) or "nothing"
     start = "ImageNet weights" if config.net.start == "imagenet" else "scratch"
+    slope, shift = (1.0, 0.0) if data is None else calibrate(net, config, data)
     properties = {
         "tracklet.format": PERSON_FORMAT,
         "name": out.stem,
         "color_order": "BGR",
         "strides": ",".join(map(str, STRIDES)),
+        "imgsz": str(size_px),
         "names": "{0: 'person'}",
         "parameters": str(n_parameters(net)),
-        "trained_on": f"{trained_on}; {len(state['history'])} epochs from {start}",
+        "score_slope": f"{slope:.6g}",
+        "score_shift": f"{shift:.6g}",
+        "trained_on": f"{trained_on}; from {start}",
     }
-    write_onnx(net, properties, out)
+    write_onnx(Decoded(net, slope, shift), properties, out)
     return properties
 
 
-def write_onnx(net: PersonNet, properties: Mapping[str, str], out: Path) -> None:
+def write_onnx(decoded: Decoded, properties: Mapping[str, str], out: Path) -> None:
     """The graph, checked before it gets its name."""
     import onnx
 
-    decoded = Decoded(net).eval()
+    decoded = decoded.eval()
     with drafts() as folder:
         draft = folder / "draft.onnx"
         with warnings.catch_warnings():

@@ -181,17 +181,21 @@ class PersonNet(nn.Module):
 
 
 class Decoded(nn.Module):
-    """What is exported: boxes xyxy in pixels of the input, and scores -> (B, N, 5)."""
+    """What is exported: boxes xyxy in pixels of the input, and scores -> (B, N, 5).
 
-    def __init__(self, net: PersonNet) -> None:
+    slope, shift: of the logits, so that scores are probabilities; see `calibrate`.
+    """
+
+    def __init__(self, net: PersonNet, slope: float = 1.0, shift: float = 0.0) -> None:
         super().__init__()
         self.net = net
+        self.slope, self.shift = slope, shift
 
     def forward(self, images: Tensor) -> Tensor:
         logits, distances = self.net(images)
         # Sizes stay symbolic in a traced graph, so the cells follow the input.
         places = cells(images.shape[2], images.shape[3], images.device)
-        return torch.cat([decode(distances, places), logits.sigmoid()[..., None]], dim=-1)
+        return torch.cat([decode(distances, places), (self.slope * logits + self.shift).sigmoid()[..., None]], dim=-1)
 
 
 @torch.no_grad()

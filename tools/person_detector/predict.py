@@ -16,7 +16,7 @@ from tracker.boxes import clip, nms
 
 COARSEST = 32
 MAX_KEPT = 300
-SCORE, NMS_IOU = 0.02, 0.6
+SCORE, NMS_IOU = 0.02, 0.6  # of raw scores; see `calibrate`
 
 
 class TorchDetector:

@@ -33,16 +33,31 @@ logger = logging.getLogger(__name__)
 CACHE = "cache"
 
 
-def train(config: RunConfig, data: Path, out: Path, *, cache: Path | None = None, resume: bool = False) -> list[Row]:
-    """Train on the sources of the config, which lie in `data`; everything is written to `out`."""
+def train(
+    config: RunConfig,
+    data: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    start: Path | None = None,
+    until: int | None = None,
+    resume: bool = False,
+) -> list[Row]:
+    """Train on the sources of the config, which lie in `data`; everything is written to `out`.
+
+    start: a run whose averaged weights this one begins with. until: stop after so many epochs of the schedule.
+    """
     torch.set_num_threads(config.schedule.threads)
-    return Run(config, data, out, cache=cache or out / CACHE, resume=resume).train()
+    run = Run(config, data, out, cache=cache or out / CACHE, start=start, resume=resume)
+    return run.train(config.schedule.epochs if until is None else min(until, config.schedule.epochs))
 
 
 class Run:
     """What a run keeps between its epochs."""
 
-    def __init__(self, config: RunConfig, data: Path, out: Path, *, cache: Path, resume: bool) -> None:
+    def __init__(
+        self, config: RunConfig, data: Path, out: Path, *, cache: Path, start: Path | None, resume: bool
+    ) -> None:
         if not config.sources:
             raise ConfigError("the config names no sources: nothing to train on")
         if not resume and (out / CHECKPOINT).exists():
@@ -61,7 +76,9 @@ class Run:
         logger.info("%d people to paste", len(self.cuts))
 
         torch.manual_seed(config.seed)  # initial weights; nothing after this line draws from torch's generator
-        self.net = PersonNet(config.net, start=not resume)
+        self.net = PersonNet(config.net, start=not resume and start is None)
+        if start is not None and not resume:
+            fill(self.net, load_checkpoint(start)["ema"], start)
         self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net).eval()
         self.optimiser = torch.optim.AdamW(parameter_groups(self.net, config.schedule))
@@ -70,10 +87,10 @@ class Run:
             self.restore(out / CHECKPOINT)
         logger.info("%d parameters, on %s", n_parameters(self.net), self.device)
 
-    def train(self) -> list[Row]:
-        """The epochs that are not done yet. Returns the rows of all."""
+    def train(self, until: int) -> list[Row]:
+        """The epochs up to `until` that are not done yet. Returns the rows of all."""
         replace_file(self.out / "config.toml", lambda stream: stream.write(to_toml(self.config).encode()))
-        for epoch in range(len(self.history), self.config.schedule.epochs):
+        for epoch in range(len(self.history), until):
             row = self.epoch(epoch)
             row |= self.validate(epoch)
             self.history.append(row)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
 from tracker.appearance.crops import crop_batch
 from tracker.errors import ModelError
-from tracker.onnx_session import Session, open_session
+from tracker.onnx_session import Session, open_session, packaged_model
 from tracker.types import FeatureArray, FloatArray, ImageArray
 
 PACKAGED = {"fast": "reid_fast.onnx", "accurate": "reid_accurate.onnx"}  # names that stand for files in weights/
@@ -63,12 +62,7 @@ class OnnxEncoder:
     def __init__(self, path: str | Path | None = None, device: str = "auto", threads: int | None = None) -> None:
         packaged_name = DEFAULT_MODEL if path is None else PACKAGED.get(str(path))
         if packaged_name is not None and (path is None or not Path(path).exists()):
-            # A real file in a checkout and in an installed wheel alike; unpacked only where the package is a zip.
-            try:
-                home = files("weights")
-            except ModuleNotFoundError as error:
-                raise ModelError("the package `weights` with the built-in re-ID model is not installed") from error
-            with as_file(home.joinpath(packaged_name)) as packaged:
+            with packaged_model(packaged_name) as packaged:
                 self._session = open_session(packaged, device, threads)
         else:
             assert path is not None

@@ -1,1 +1,1 @@
-"""Where boxes come from: a replayed file, an ONNX network, or the built-in person detector."""
+"""Where boxes come from: a replayed file, the person detector in the box, or another ONNX network."""

@@ -14,7 +14,7 @@ class Detector(Protocol):
     sees more of a person in an enlarged window than in the whole frame. Use C then asks it about the people missed.
     """
 
-    name: str  # for the summary, such as "HOG" or the model's file name
+    name: str  # for the summary, such as the model's file name
 
     def detect(self, frame: Frame) -> Detections:
         """Boxes in pixels of the frame, scores in [0, 1]; no detection is an empty `Detections`."""

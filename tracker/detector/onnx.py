@@ -318,9 +318,17 @@ def letterbox(
     canvas = np.full((height, width, 3), _PAD, dtype=np.uint8)
     inner = canvas[top : top + new_h, left : left + new_w]
     how = cv2.INTER_AREA if smooth and scale < 1 else cv2.INTER_LINEAR
-    inner[...] = cv2.resize(image, (new_w, new_h), interpolation=how)
+    inner[...] = cv2.resize(_halved(image, scale) if smooth else image, (new_w, new_h), interpolation=how)
     blob = canvas.transpose(2, 0, 1)[None].astype(np.float32)
     return blob, Letterbox(new_w / image.shape[1], new_h / image.shape[0], left, top)
+
+
+def _halved(image: ImageArray, scale: float) -> ImageArray:
+    """The picture halved as often as `scale` and even sides allow: that is what OpenCV has a fast way for."""
+    while scale <= 0.5 and image.shape[0] % 2 == 0 and image.shape[1] % 2 == 0:
+        size = (image.shape[1] // 2, image.shape[0] // 2)
+        image, scale = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), 2 * scale
+    return image
 
 
 def is_decoded(output: NDArray[Any], height: int, width: int) -> bool:

@@ -1,12 +1,16 @@
-"""Which detector a user means: a detection file, a model, or the built-in one."""
+"""Which detector a user means: a detection file, a model, or the one in the box."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tracker.detector.base import Detector
 from tracker.errors import ConfigError
+
+PERSON = "person"  # stands for the network in the box, unless a file of that name is in the working directory
+PACKAGED = "person.onnx"  # in weights/
 
 
 def open_detector(
@@ -22,22 +26,24 @@ def open_detector(
     device: str = "auto",
     threads: int | None = None,
 ) -> Detector:
-    """A MOT detection file to replay wins over a model; with neither, the built-in HOG detector.
+    """A MOT detection file to replay wins over a model; with neither, or with PERSON as model, the network in the box.
 
     scores belongs to the file (see `PublicDetections`), all that follows it to the model (see `OnnxDetector`). Raises
-    ConfigError for a size without a model.
+    ConfigError for a file with a size, and ModelError where the model cannot be used.
     """
-    if size is not None and (detections is not None or model is None):
-        what = "the built-in detector has its own" if detections is None else "detections from a file have none"
-        raise ConfigError(f"a detector size of {size} is for an ONNX model; {what}")
     # Each is imported where it is used: a replay loads neither OpenCV nor onnxruntime.
     if detections is not None:
+        if size is not None:
+            raise ConfigError(f"a detector size of {size} is for a network; detections from a file have none")
         from tracker.detector.public import PublicDetections
 
         return PublicDetections(detections, scores)
-    if model is not None:
-        from tracker.detector.onnx import OnnxDetector
+    from tracker.detector.onnx import OnnxDetector
+    from tracker.onnx_session import packaged_model
 
+    with ExitStack() as stack:
+        if model is None or (str(model) == PERSON and not Path(model).is_file()):
+            model = stack.enter_context(packaged_model(PACKAGED))
         return OnnxDetector(
             model,
             classes=classes,
@@ -48,6 +54,3 @@ def open_detector(
             layout=layout,
             threads=threads,
         )
-    from tracker.detector.hog import HogDetector
-
-    return HogDetector()

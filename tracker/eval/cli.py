@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tracker.errors import ConfigError, OutputError, TrackletError
 from tracker.eval import ablation, report, tune
-from tracker.eval.job import BUILT_IN, Job, Outcome, Tracking, combined, grouped, run_jobs, threads_of
+from tracker.eval.job import Job, Outcome, Tracking, combined, grouped, run_jobs, threads_of
 from tracker.eval.mot_files import MotFileError
 from tracker.eval.options import (
     INTERRUPTED,
@@ -76,7 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     people = run.add_mutually_exclusive_group()
     people.add_argument("--det", metavar="FILE", default="det/det.txt", help="detections, inside each sequence folder")
     people.add_argument(
-        "--detector", metavar="ONNX", help=f"run a YOLOX- or YOLO-style detector instead, or OpenCV's: {BUILT_IN}"
+        "--detector",
+        metavar="ONNX",
+        help="run a network instead: person, the one in the box, or a file, YOLOX- or YOLO-style",
     )
     run.add_argument(
         "--detector-size", type=int, metavar="PX",
@@ -157,8 +159,8 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     tracking = None
     if args.results is None:
         threads = threads_of(args.jobs, len(sequences))
-        if args.detector_size is not None and args.detector in (None, BUILT_IN):
-            raise ConfigError("--detector-size goes with --detector ONNX")
+        if args.detector_size is not None and args.detector is None:
+            raise ConfigError("--detector-size goes with --detector")
         tracking = Tracking(
             config,
             args.det,

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-BUILT_IN = "built-in"  # the detector that comes with OpenCV
-
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
@@ -34,11 +32,11 @@ class Tracking:
 
     config: TrackerConfig
     detections: str  # file inside each sequence folder; not used if there is a detector
-    detector: str | Replay | None  # an ONNX file, BUILT_IN, or what one of them found
+    detector: str | Replay | None  # a network, as `track --detector` names it, or what one found
     reid: str | None
     device: str
     threads: int | None = None  # of each network; None: all cores
-    detector_size: int | None = None  # long side of an ONNX detector's input; None: by the size of the frames
+    detector_size: int | None = None  # long side of the detector's input; None: by the size of the frames
     classes: tuple[str | int, ...] = ("person",)  # that the detector keeps
     second_look: str | None = None  # the detector whose work a `Replay` holds; use C still asks it about windows
 
@@ -192,7 +190,7 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
 
     _check_info(job)
     unfinished = job.results.with_name(job.results.name + ".part")
-    detector = None if tracking.detector == BUILT_IN else tracking.detector
+    detector = tracking.detector
     if isinstance(detector, Replay) and tracking.second_look is not None:
         asked = _open_detector(tracking.second_look, tracking)
         detector = detector.with_second_look(getattr(asked, "second_look", None))
@@ -223,9 +221,8 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
 def _open_detector(name: str, tracking: Tracking) -> Detector:
     from tracker.detector.open import open_detector
 
-    model = None if name == BUILT_IN else name
     return open_detector(
-        model=model, classes=tracking.classes, size=tracking.detector_size, device=tracking.device,
+        model=name, classes=tracking.classes, size=tracking.detector_size, device=tracking.device,
         threads=tracking.threads,
     )  # fmt: skip
 

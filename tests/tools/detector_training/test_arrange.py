@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 
 import cv2
@@ -104,3 +105,39 @@ def test_copies_without_people_are_on_one_side(tmp_path):
 def test_no_repository_is_named(tmp_path):
     with pytest.raises(DataError, match=str(tmp_path / "absent")):
         arrange.arrange(tmp_path / "out", {"penn_fudan": tmp_path / "absent"})
+
+
+def test_parts_of_human_v2(tmp_path):
+    box, outline = "0 .5 .5 .1 .2\n", "0 .1 .1 .3 .1 .3 .4\n"
+    labels = {
+        "000000000036_jpg.rf.a": box,
+        "000000000036_jpg.rf.b": box,  # another version: one is taken
+        "train_all_data--11-_jpg.rf.a": box,
+        "train_all_data--11-_jpg.rf.b": box,
+        "train_all_data--11-_jpg.rf.c": box,  # of these, two
+        "train_all_data--12-_jpg.rf.a": "1 .5 .5 .1 .2\n",  # a second class, which nobody explains
+        "000c383dd39fb933_jpg.rf.a": box * 2 + outline,
+        "000c383dd39fb934_jpg.rf.a": box * 2,  # too few people
+        "000c383dd39fb935_jpg.rf.a": box * 2 + "0 .5 .5 .6 .6\n",  # a portrait
+        "DJI_1_jpg.rf.a": box,
+    }
+    files = {f"train/labels/{name}.txt": text for name, text in labels.items()}
+    files |= {f"train/images/{name}.jpg": jpg(k) for k, name in enumerate(labels)}
+    counts = arrange.arrange(tmp_path / "out", {"human_v2": repository(tmp_path / "repo", files)})
+    assert counts == {"human_v2": 4}
+    n_pictures = {}
+    for part in arrange.HUMAN_V2:
+        folder = tmp_path / "out/human_v2" / part
+        n_pictures[part] = len(read("yolo", folder / "images", folder / "labels"))
+    assert n_pictures == {"coco": 1, "crossings": 2, "open_images": 1}
+
+
+def test_of_coco_val_only_free_pictures(tmp_path):
+    rows = [{"file_name": f"{k}.jpg", "license": k} for k in (1, 4, 5, 6, 7)]
+    licences = repository(tmp_path / "l", {"annotations/captions_val2017.json": json.dumps({"images": rows})})
+    files = {f"coco/images/val2017/{k}.jpg": jpg(k) for k in (1, 4, 5, 6, 7)}
+    files |= {f"coco/labels/val2017/{k}.txt": "0 .5 .5 .1 .2\n" for k in (1, 4, 5, 6)}
+    data = {"coco_val": repository(tmp_path / "c", files), "coco_licences": licences}
+    assert arrange.arrange(tmp_path / "out", data) == {"coco_val": 2}
+    found = read("yolo", tmp_path / "out/coco_val/images", tmp_path / "out/coco_val/labels")
+    assert [one.path.name for one in found] == ["4.jpg", "5.jpg"]

@@ -90,7 +90,7 @@ def test_the_graph_gives_what_torch_gives(tmp_path):
     net = PersonNet(SMALL)
     net.train()(torch.rand(4, 3, 64, 64) * 255)  # statistics that are not 0 and 1
     out = tmp_path / "person.onnx"
-    write_onnx(net.eval(), {"tracklet.format": "person/1"}, out)
+    write_onnx(Decoded(net), {"tracklet.format": "person/1"}, out)
     session = open_session(out, "cpu", 1)
     assert session.metadata["tracklet.format"] == "person/1"
     images = torch.rand(3, 3, 96, 32) * 255  # neither the batch nor the size that was traced
@@ -106,7 +106,7 @@ def test_the_tracker_finds_what_torch_finds(tmp_path, height, width):
     net = PersonNet(SMALL)
     net.train()(torch.rand(4, 3, 64, 64) * 255)
     out = tmp_path / "person.onnx"
-    write_onnx(net.eval(), {"tracklet.format": PERSON_FORMAT}, out)
+    write_onnx(Decoded(net), {"tracklet.format": PERSON_FORMAT}, out)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 8)
     expected, _ = TorchDetector(net, 96, score=0.0, nms_iou=1.0)(image)
@@ -122,5 +122,5 @@ def test_the_tracker_finds_what_torch_finds(tmp_path, height, width):
 def test_a_graph_that_disagrees_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr("person_detector.export.PARITY_SCORE", -1.0)
     with pytest.raises(ModelError, match="is off by"):
-        write_onnx(PersonNet(SMALL).eval(), {}, tmp_path / "person.onnx")
+        write_onnx(Decoded(PersonNet(SMALL)), {}, tmp_path / "person.onnx")
     assert not (tmp_path / "person.onnx").exists()

@@ -17,6 +17,7 @@ from person_detector.config import ScheduleConfig, from_dict, read_toml, to_dict
 from person_detector.runs import load_checkpoint
 from person_detector.train import Run, learning_rate, train
 from reid_training.errors import ConfigError, ModelError
+from tracker.detector.onnx import OnnxDetector
 
 
 class KilledError(Exception):
@@ -49,6 +50,25 @@ def test_a_resumed_run_ends_with_the_same_bits(data, tmp_path, monkeypatch):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert {"loss", "score_loss", "box_loss", "val_ap", "val_ap_drawn", "images_per_s"} <= set(rows[-1])
     assert (tmp_path / "parts" / "curve.png").stat().st_size > 0
+
+
+def test_a_run_stops_where_asked_and_goes_on(data, tmp_path):
+    config = small_config(epochs=2)
+    train(config, data, tmp_path / "whole")
+    assert len(train(config, data, tmp_path / "parts", until=1)) == 1
+    assert len(train(config, data, tmp_path / "parts", until=9, resume=True)) == 2
+    whole, parts = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "parts")
+    assert all(value.equal(parts["net"][name]) for name, value in whole["net"].items())
+
+
+def test_a_run_starts_from_the_averaged_weights_of_another(data, tmp_path):
+    train(small_config(epochs=1), data, tmp_path / "first")
+    config = small_config(epochs=2)
+    run = Run(config, data, tmp_path / "second", cache=tmp_path / "cache", start=tmp_path / "first", resume=False)
+    first = load_checkpoint(tmp_path / "first")["ema"]
+    assert all(value.equal(first[name]) for name, value in run.net.state_dict().items())
+    with pytest.raises(ModelError, match="no checkpoint"):
+        train(config, data, tmp_path / "third", start=tmp_path / "absent")
 
 
 @pytest.mark.slow
@@ -137,7 +157,8 @@ def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
     config.write_text(to_toml(small_config(epochs=1)))
     run, onnx, table = tmp_path / "run", tmp_path / "person.onnx", tmp_path / "table.csv"
     assert train_detector.main(["train", "--config", str(config), "--data", str(data), "--out", str(run)]) == 0
-    assert train_detector.main(["export", str(run), "--out", str(onnx)]) == 0
+    assert train_detector.main(["export", str(run), "--out", str(onnx), "--size", "64"]) == 0
+    assert OnnxDetector(onnx, device="cpu")._input_size(*SIZE) == (64, 64)
     nobody = data / "drawn" / "images"
     words = [f"{onnx}@96", "--test", f"{sequence}@1-3:2", "--without-people", str(nobody), "--csv", str(table)]
     assert train_detector.main(["evaluate", *words]) == 0
@@ -151,6 +172,8 @@ def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
 def test_mistakes_on_the_command_line(tmp_path, capsys):
     assert train_detector.main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx")]) == 2
     assert "no checkpoint" in capsys.readouterr().err
+    assert train_detector.main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx"), "--size", "16"]) == 2
+    assert "size must be >= 32, got 16" in capsys.readouterr().err
     assert train_detector.main(["evaluate", str(tmp_path / "a.onnx"), "--test", str(tmp_path)]) == 2
     assert "no gt/gt.txt" in capsys.readouterr().err
     assert train_detector.main(["evaluate", "a.onnx"]) == 2
