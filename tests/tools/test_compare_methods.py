@@ -21,7 +21,7 @@ import compare_methods
 from method_comparison import compare, experiments, runs, special
 from method_comparison.compare import carry_out, comparisons, forget, outdated, plan
 from method_comparison.protocols import PARTS, PROTOCOLS, Drawn, Market, Omniglot
-from method_comparison.table import GAIN, NO_GAIN, Comparison, differences, summary, to_csv, to_markdown, verdict
+from method_comparison.table import GAIN, LOSS, NO_GAIN, Comparison, differences, summary, to_csv, to_markdown, verdict
 from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import ConfigError, DataError, ModelError
 from reid_training.train import Run
@@ -432,9 +432,9 @@ def test_spread_and_gain_agree_with_scipy(n):
         assert found.sd == pytest.approx(np.std(method - baseline, ddof=1))
         assert found.standard_error == pytest.approx(scipy.stats.sem(method - baseline))
         t = scipy.stats.ttest_rel(method, baseline).statistic
-        assert verdict(row) == (GAIN if t > 2.0 else NO_GAIN)
+        assert verdict(row) == (GAIN if t > 2.0 else LOSS if t < -2.0 else NO_GAIN)
         verdicts.add(verdict(row))
-    assert verdicts == {GAIN, NO_GAIN}
+    assert {GAIN, NO_GAIN} <= verdicts
 
 
 def comparison(baseline, method, **more):
@@ -446,7 +446,7 @@ def comparison(baseline, method, **more):
     [
         ([0.50, 0.52, 0.54], [0.53, 0.55, 0.57], GAIN),  # the same difference thrice
         ([0.50, 0.52, 0.54], [0.50, 0.52, 0.54], NO_GAIN),  # none
-        ([0.50, 0.52, 0.54], [0.47, 0.49, 0.51], NO_GAIN),  # worse, and surely so
+        ([0.50, 0.52, 0.54], [0.47, 0.49, 0.51], LOSS),  # worse, and surely so
         # 2/64 with a standard error of 1/64: not more than twice.
         ([0.5] * 4, [0.5 + 1 / 64, 0.5 + 1 / 64, 0.5 + 1 / 64, 0.5 + 5 / 64], NO_GAIN),
         ([0.50], [0.90], NO_GAIN),  # one seed

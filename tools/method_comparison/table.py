@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-GAIN, NO_GAIN = "gain", "no gain shown"
+GAIN, NO_GAIN, LOSS = "gain", "no gain shown", "worse"
 # Of the mean difference. With five seeds, a method that does nothing exceeds it once in 17 times.
 STANDARD_ERRORS = 2.0
 COLUMNS = ("experiment", "data", "claim", "measure", "baseline", "method", "difference", "verdict", "s/run")
@@ -53,7 +53,10 @@ def differences(row: Comparison) -> list[float]:
 def verdict(row: Comparison) -> str:
     """One seed shows nothing: its standard error is not known."""
     difference = summary(differences(row))
-    return GAIN if difference.mean > STANDARD_ERRORS * difference.standard_error else NO_GAIN
+    limit = STANDARD_ERRORS * difference.standard_error
+    if difference.mean > limit:
+        return GAIN
+    return LOSS if difference.mean < -limit else NO_GAIN
 
 
 def to_markdown(rows: Iterable[Comparison]) -> str:
