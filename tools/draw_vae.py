@@ -1,9 +1,10 @@
-"""Draws what a triplet VAE makes of pictures: a PNG with rows of inputs, of their reconstructions and of samples.
+"""Draws what a triplet VAE makes of pictures: rows of inputs, of their reconstructions and of samples.
 
     python tools/draw_vae.py digits.png --data ../shared/data                  # trains on MNIST first: a minute
-    python tools/draw_vae.py people.png --run RUN --data DATA/Market-1501      # RUN: of `reid train`, triplet_vae
+    python tools/draw_vae.py people.jpg --run RUN --data DATA/Market-1501      # RUN: of `reid train`, triplet_vae
 
-People are those of the test part, whom training did not see. Needs the extra `train`.
+People are those of the test part, whom training did not see; --data may also be the folder of `reid crops`. Needs
+the extra `train`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from method_comparison import mnist
-from reid_training.data import market1501
+from reid_training.cli import read_data
 from reid_training.data.base import read_images
 from reid_training.data.transforms import normalise, to_tensor
 from reid_training.errors import ModelError, ReidError
@@ -28,15 +29,19 @@ from reid_training.methods.triplet_vae import TripletVAE, small_pixels
 from reid_training.runs import load_method, replace_file
 
 GAP_PX = 2
+SUFFIXES = (".png", ".jpg")
 Rows = list[Tensor]  # each (N, C, h, w) in [0, 1], one picture beside the other
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if args.out.suffix not in SUFFIXES:
+        print(f"draw_vae: {args.out} must end in {' or '.join(SUFFIXES)}", file=sys.stderr)
+        return 2
     try:
         rows = crops(args.run, args.data, args.n) if args.run else digits(args.data, args.n)
-        png = cv2.imencode(".png", sheet(rows, args.enlarge))[1].tobytes()
-        replace_file(args.out, lambda stream: stream.write(png))
+        content = cv2.imencode(args.out.suffix, sheet(rows, args.enlarge))[1].tobytes()
+        replace_file(args.out, lambda stream: stream.write(content))
     except ReidError as error:
         print(f"draw_vae: {error}", file=sys.stderr)
         return 2
@@ -45,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="draw_vae", description=(__doc__ or "").splitlines()[0])
-    top.add_argument("out", type=Path, help="PNG to write")
+    top.add_argument("out", type=Path, help="picture to write, .png or .jpg")
     top.add_argument("--run", type=Path, help="a run of `reid train`; without one, MNIST")
     top.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of mnist/, or Market-1501")
     top.add_argument("--n", type=int, default=12, help="pictures in a row (12)")
@@ -71,7 +76,7 @@ def crops(run: Path, data: Path, n: int) -> Rows:
     method, config, _ = load_method(run)
     if not isinstance(method, TripletVAE) or method.decoder is None:
         raise ModelError(f"{run} is no run of the method triplet_vae with a decoder")
-    query = market1501.read(data).query
+    query = read_data(data).query
     chosen = query.take(np.unique(np.linspace(0, len(query) - 1, n).astype(np.int64)))
     images = normalise(to_tensor(read_images(chosen, config.data.height, config.data.width)))
     targets = small_pixels(images, method.config.reduction)

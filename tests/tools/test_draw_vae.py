@@ -69,6 +69,11 @@ def test_digits_are_drawn(tmp_path):
     assert all(((row >= 0) & (row <= 1)).all() for row in rows)
 
 
+def test_a_picture_of_another_kind_is_refused(tmp_path, capsys):
+    assert draw_vae.main([str(tmp_path / "d.gif"), "--data", str(tmp_path)]) == 2
+    assert "d.gif must end in .png or .jpg" in capsys.readouterr().err
+
+
 def test_digits_without_data_are_one_clear_line(tmp_path, capsys):
     assert draw_vae.main([str(tmp_path / "d.png"), "--data", str(tmp_path)]) == 2
     assert "no file" in capsys.readouterr().err
