@@ -10,7 +10,7 @@ import torch
 
 from reid_training.config import from_dict
 from reid_training.data import market1501
-from reid_training.data.base import read_images
+from reid_training.data.base import decode, read_images
 from reid_training.data.synthetic import write_market_folder
 from reid_training.data.transforms import normalise, to_tensor
 from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_images
@@ -19,6 +19,7 @@ from reid_training.export import export
 from reid_training.methods import METHODS
 from reid_training.runs import load_checkpoint, load_method, new_method
 from reid_training.train import Run, train
+from tracker.appearance.encoder import OnnxEncoder
 
 # Settings that make every part of a method work; a method with several faces has several rows.
 CASES = {
@@ -191,3 +192,8 @@ def test_the_exported_file_embeds_as_torch_does(config, drawn, tmp_path):
     np.testing.assert_allclose(embed_images(network, images), expected, atol=1e-4)
     with torch.no_grad():
         np.testing.assert_allclose(method.embed(normalise(to_tensor(images))), expected, atol=1e-5)
+    # And the tracker takes it: the same vector for the same crop, here a whole picture.
+    picture = decode(drawn.query.paths[0])
+    box = np.array([[0.0, 0.0, picture.shape[1], picture.shape[0]]])
+    encoder = OnnxEncoder(tmp_path / "net.onnx", device="cpu")
+    np.testing.assert_allclose(encoder.embed(picture, box), expected[:1], atol=1e-3)
