@@ -73,7 +73,9 @@ def test_the_reduced_comparison_runs_every_experiment(tmp_path, capsys):
     assert [row["name"] for row in rows] == [name for name in experiments.names() for _ in runs.MEASURES]
     for row in rows:
         for value in [*row["baseline_values"].split(), *row["method_values"].split()]:
-            assert 0.0 <= float(value) <= 1.0  # on so few people R@1 can be 0
+            assert 0.0 <= float(value) <= 1.0
+            # Everybody is found somewhere in the ranking, though not always, among so few people, in its first place.
+            assert float(value) > 0.0 or row["measure"] == runs.MEASURES["rank1"]
     printed = capsys.readouterr().out
     assert all(experiments.read(name).title in printed for name in experiments.names())
 
