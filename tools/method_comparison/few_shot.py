@@ -65,7 +65,8 @@ class Setting:
     n_episodes: int  # of a step
     n_steps: int
     margin_on: str
-    # Margin and weight: a first guess, not chosen on validation yet.
+    # Margin and weight: a first guess, no other values were tried. On validation, seed 0, prototypes after 120 steps of
+    # 1-shot: weight 0 87.9 and 69.3 % (5- and 20-way), class-distance ratio 0.65; weight 1 90.9 and 75.4 %, 0.69.
     margin_weight: float = 1.0
     margin_share: float = 0.5  # margin / mean squared distance between prototypes before training
     learning_rate: float = 1e-3  # Adam; both bases' code
