@@ -265,3 +265,38 @@ def _thresholds(same: FloatArray, diff: _Lowest, n_diff: int) -> Calibration:
 
 def as_row(scores: Ranking | Calibration) -> dict[str, float]:
     return asdict(scores)
+
+
+def mean_and_interval(values: npt.ArrayLike) -> tuple[float, float]:
+    """Mean of the values, and half the width of its 95 % confidence interval: of few-shot accuracy over episodes.
+
+    Normal approximation, 1.96 standard errors: for hundreds of values. At least two, all finite.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if len(found) < 2 or not np.isfinite(found).all():
+        raise DataError(f"an interval needs at least 2 finite values, got {np.isfinite(found).sum()} of {len(found)}")
+    return float(found.mean()), float(1.96 * found.std(ddof=1) / np.sqrt(len(found)))
+
+
+def class_distance_ratio(embeddings: FloatArray, labels: IntArray) -> float:
+    """How far apart classes are for their size: mean distance to the nearest other centre / mean distance to the own.
+
+    embeddings (N, D), labels (N,) of at least two classes. Euclidean; both means are over classes, so that each counts
+    alike. It does not change with the scale of the embeddings.
+    """
+    _check_finite(embeddings)
+    classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(classes) < 2:
+        raise DataError(f"a distance between classes needs at least 2 classes, got {len(classes)}")
+    centres = np.zeros((len(classes), embeddings.shape[1]))
+    np.add.at(centres, index, embeddings)
+    centres /= counts[:, None]
+    own = np.linalg.norm(embeddings - centres[index], axis=1)  # (N,)
+    spread = np.bincount(index, own) / counts
+    squares = np.square(centres).sum(1)
+    between = squares[:, None] + squares - 2.0 * centres @ centres.T
+    np.fill_diagonal(between, np.inf)
+    nearest = np.sqrt(np.maximum(between.min(1), 0.0))
+    if not spread.any():
+        raise DataError("the images of every class have the same embedding: there is no spread to compare with")
+    return float(nearest.mean() / spread.mean())

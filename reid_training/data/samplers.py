@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from reid_training.data.base import IntArray
+from reid_training.errors import ConfigError, DataError
+
+Range = tuple[int, int]
 
 
 def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generator) -> Iterator[IntArray]:
@@ -36,3 +40,46 @@ def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generat
             rows += left[pid][:n_per_id]
             left[pid] = left[pid][n_per_id:]
         yield np.array(rows, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """Rows of one few-shot task: its N classes, each with K images that are known and Q that are asked for."""
+
+    support: IntArray  # (N, K)
+    queries: IntArray  # (N, Q); row i is of the same class as row i of `support`, and no image is in both
+
+
+def episodes(
+    labels: IntArray, n: int, way: int | Range, shots: int | Range, queries: int, rng: np.random.Generator
+) -> Iterator[Episode]:
+    """`n` tasks of `way` different classes with `shots` + `queries` different images each, all drawn anew every time.
+
+    labels (B,). A range (lowest, highest) is drawn from for each task, both ends included. Classes with too few images
+    for the most that may be asked are left out.
+
+    References: Matching Networks for One Shot Learning. Vinyals et al. NIPS 2016, https://arxiv.org/abs/1606.04080,
+        section 2.2. Ranges: Triantafillou et al., Meta-Dataset, ICLR 2020, https://arxiv.org/abs/1903.03096.
+    """
+    ways, shot_range = as_range(way, "way", 2), as_range(shots, "shots", 1)
+    if queries < 1:
+        raise ConfigError(f"an episode needs at least 1 query of each class, got {queries}")
+    in_order = np.argsort(labels, kind="stable")
+    _, first, counts = np.unique(labels[in_order], return_index=True, return_counts=True)
+    needed = shot_range[1] + queries
+    fit = np.flatnonzero(counts >= needed)
+    if len(fit) < ways[1]:
+        raise DataError(f"episodes need {ways[1]} classes with at least {needed} images each, there are {len(fit)}")
+    for _ in range(n):
+        chosen = rng.choice(fit, rng.integers(*ways, endpoint=True), replace=False)
+        n_shots = int(rng.integers(*shot_range, endpoint=True))
+        places = [first[c] + rng.choice(counts[c], n_shots + queries, replace=False) for c in chosen]
+        rows = in_order[np.stack(places)]
+        yield Episode(rows[:, :n_shots], rows[:, n_shots:])
+
+
+def as_range(value: int | Range, name: str, least: int) -> Range:
+    low, high = (value, value) if isinstance(value, int) else value
+    if not least <= low <= high:
+        raise ConfigError(f"{name} must be a number >= {least}, or two with the smaller first, got {value}")
+    return low, high

@@ -48,6 +48,11 @@ CASES = {
     "bier": {"name": "bier", "diversity": "none"},
     "bier, activation": {"name": "bier", "diversity": "activation", "boosting": "online", "id_weight": 1.0},
     "bier, adversarial": {"name": "bier", "diversity": "adversarial", "hidden": 16, "init_steps": 5},
+    "prototypes, large margin": {"name": "large_margin_few_shot", "scale": 0.0, "way": 3},
+    "prototypes, margin of items": {"name": "large_margin_few_shot", "margin_on": "items", "active_only": True},
+    "graph, large margin": {
+        **{"name": "large_margin_few_shot", "base": "graph", "way": 4, "hidden": 8, "margin_on": "nodes"},
+    },
 }
 N_CLASSES, PER_CLASS = 4, 4
 

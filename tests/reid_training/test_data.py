@@ -14,10 +14,10 @@ import torch
 from reid_training.config import AugmentConfig
 from reid_training.data import market1501
 from reid_training.data.base import Samples, read_image, read_images, split_identities
-from reid_training.data.samplers import pk_batches
+from reid_training.data.samplers import episodes, pk_batches
 from reid_training.data.synthetic import write_market_folder
 from reid_training.data.transforms import augment, erase, normalise, to_tensor
-from reid_training.errors import DataError
+from reid_training.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,53 @@ def test_pk_batches_with_fewer_people_than_p_use_all():
 @pytest.fixture
 def crops():
     return np.random.default_rng(0).integers(0, 256, (6, 32, 16, 3), dtype=np.uint8)
+
+
+def test_episodes_have_different_classes_and_no_image_twice():
+    labels = np.random.default_rng(1).permutation(np.repeat([4, 7, 8, 11, 30], 6))
+    drawn = list(episodes(labels, 200, 3, 2, 4, np.random.default_rng(0)))
+    assert len(drawn) == 200
+    for episode in drawn:
+        assert (episode.support.shape, episode.queries.shape) == ((3, 2), (3, 4))
+        rows = np.concatenate([episode.support, episode.queries], axis=1)
+        assert (labels[rows] == labels[rows[:, :1]]).all()
+        assert len(set(labels[rows[:, 0]])) == 3
+        assert len(np.unique(rows)) == rows.size
+    asked = Counter(np.concatenate([episode.queries.ravel() for episode in drawn]).tolist())
+    assert set(asked) == set(range(30))  # each about 80 times
+    assert all(40 < n < 120 for n in asked.values())
+
+
+def test_episodes_of_a_range_take_every_number_in_it():
+    drawn = list(episodes(np.repeat(np.arange(6), 9), 300, (2, 5), (1, 3), 2, np.random.default_rng(0)))
+    assert {episode.support.shape for episode in drawn} == {(n, k) for n in (2, 3, 4, 5) for k in (1, 2, 3)}
+    assert all(episode.queries.shape == (len(episode.support), 2) for episode in drawn)
+
+
+def test_episodes_repeat_with_the_seed():
+    first, again, other = (
+        [(e.support.tolist(), e.queries.tolist()) for e in episodes(np.arange(40) % 5, 20, 3, 1, 2, rng)]
+        for rng in map(np.random.default_rng, (0, 0, 1))
+    )
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"way": 4}, DataError, "episodes need 4 classes with at least 5 images each, there are 3"),
+        ({"shots": (1, 4)}, DataError, "episodes need 3 classes with at least 7 images each, there are 0"),
+        ({"way": 1}, ConfigError, r"way must be a number >= 2, or two with the smaller first, got 1"),
+        ({"shots": (3, 2)}, ConfigError, r"shots must be a number >= 1, .* got \(3, 2\)"),
+        ({"queries": 0}, ConfigError, "at least 1 query of each class, got 0"),
+    ],
+)
+def test_episodes_that_cannot_be_drawn_are_refused(options, error, said):
+    labels = np.repeat([0, 1, 2, 3], [5, 6, 5, 4])  # the last has too few
+    wanted = {"way": 3, "shots": 2, "queries": 3, **options}
+    with pytest.raises(error, match=said):
+        next(episodes(labels, 1, **wanted, rng=np.random.default_rng(0)))
 
 
 def test_augment_repeats_with_the_seed(crops):

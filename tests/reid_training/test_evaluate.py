@@ -10,10 +10,19 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from reid_training.cli import main, write_scores
 from reid_training.errors import DataError
-from reid_training.evaluate import _Lowest, as_row, calibrate, rank, rank_by
+from reid_training.evaluate import (
+    _Lowest,
+    as_row,
+    calibrate,
+    class_distance_ratio,
+    mean_and_interval,
+    rank,
+    rank_by,
+)
 
 
 def unit(rng, n, d=6):
@@ -280,3 +289,50 @@ def test_calibration_leaves_out_a_part_without_pairs_of_both_kinds():
     assert set(calibrate(emb, pids, np.array([1, 2, 1, 2]))) == {"pooled", "cross_camera"}
     assert set(calibrate(emb, pids, np.ones(4, np.int64))) == {"pooled", "same_camera"}
     assert calibrate(emb, np.ones(4, np.int64), pids) == {}
+
+
+# Few shots
+
+
+def test_the_interval_is_that_of_scipy(rng):
+    values = rng.uniform(0.4, 1.0, 600)
+    mean, half = mean_and_interval(values)
+    low, high = scipy.stats.norm.interval(0.95, values.mean(), scipy.stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_the_interval_holds_the_true_mean_95_times_of_100(rng):
+    holds = []
+    for _ in range(2000):
+        mean, half = mean_and_interval(rng.binomial(25, 0.9, 600) / 25)
+        holds.append(abs(mean - 0.9) < half)
+    assert np.mean(holds) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [0.5, float("nan")]])
+def test_no_interval_of_too_few_values(values):
+    with pytest.raises(DataError, match="an interval needs at least 2 finite values"):
+        mean_and_interval(values)
+
+
+def test_the_class_distance_ratio_agrees_with_a_loop(rng):
+    emb, labels = rng.normal(size=(30, 4)).astype(np.float32), rng.permutation(np.repeat([2, 3, 9], [5, 10, 15]))
+    centres = {c: emb[labels == c].astype(np.float64).mean(0) for c in (2, 3, 9)}
+    nearest = [min(np.linalg.norm(centres[a] - centres[b]) for b in centres if b != a) for a in centres]
+    spread = [np.mean([np.linalg.norm(x - centres[c]) for x in emb[labels == c]]) for c in centres]
+    ratio = class_distance_ratio(emb, labels)
+    assert ratio == pytest.approx(np.mean(nearest) / np.mean(spread))
+    assert class_distance_ratio(7 * emb, labels) == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"), [([1, 1, 1, 1], "at least 2 classes, got 1"), ([0, 1, 2, 3], "the same embedding")]
+)
+def test_no_class_distance_ratio_without_classes_or_spread(rng, labels, said):
+    with pytest.raises(DataError, match=said):
+        class_distance_ratio(rng.normal(size=(4, 2)).astype(np.float32), np.array(labels))
+
+
+def test_no_class_distance_ratio_of_a_broken_network():
+    with pytest.raises(DataError, match="not finite"):
+        class_distance_ratio(np.full((4, 2), np.nan, np.float32), np.array([0, 0, 1, 1]))

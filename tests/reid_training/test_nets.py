@@ -16,6 +16,7 @@ from reid_training.embedders import OnnxEmbedder
 from reid_training.evaluate import Calibration
 from reid_training.export import PARITY_TOLERANCE, metadata, parity, write_onnx
 from reid_training.nets import NETS, build
+from reid_training.nets.conv4 import conv4_flat
 from reid_training.runs import new_method
 from reid_training.train import parameter_groups
 
@@ -263,3 +264,11 @@ def test_conv4_has_the_filters_of_few_shot_learning():
     assert n_parameters(net.body) == 3 * 64 * 9 + 3 * 64 * 64 * 9 + 4 * 2 * 64
     with pytest.raises(ConfigError, match="last_stride has no meaning for conv4"):
         NetConfig("conv4", last_stride=2)
+
+
+def test_flat_conv4_is_the_papers():
+    net = conv4_flat()
+    assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 64)
+    assert conv4_flat(3, 8)(torch.zeros(2, 3, 32, 48)).shape == (2, 8 * 2 * 3)
+    # 3x3 kernels of 64 filters from 1 and three times 64 channels, and two numbers for each filter of a norm.
+    assert sum(p.numel() for p in net.parameters()) == 9 * 64 * (1 + 3 * 64) + 4 * 2 * 64

@@ -2,6 +2,8 @@
 
     def run(data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]
 
+    def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]     # optional: seconds, no data
+
 `data` holds the user's data sets, `out` is the experiment's own folder: what is finished there is not done again, and
 what was cut goes on. A module is imported when it runs.
 """
@@ -16,9 +18,19 @@ from method_comparison.table import Comparison
 
 SPECIAL: dict[str, str] = {
     "triplet_vae": "method_comparison.mnist",
+    "large_margin_few_shot": "method_comparison.few_shot",
 }
 
 
 def run(name: str, data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
     rows: list[Comparison] = importlib.import_module(SPECIAL[name]).run(data, out / name, seeds, jobs)
+    return rows
+
+
+def run_reduced(name: str, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison] | None:
+    """None where the experiment has no such form."""
+    module = importlib.import_module(SPECIAL[name])
+    if not hasattr(module, "run_reduced"):
+        return None
+    rows: list[Comparison] = module.run_reduced(out / f"{name}-reduced", seeds, jobs)
     return rows
