@@ -16,6 +16,7 @@ from reid_training.methods.bier import BIER, BIERConfig
 from reid_training.methods.cosine_constraint import CosineConstraint, CosineConstraintConfig
 from reid_training.methods.dreml import Dreml, DremlConfig
 from reid_training.methods.hdml import HDML, HDMLConfig
+from reid_training.methods.meta_metric import MetaMetric, MetaMetricConfig
 from reid_training.methods.siamese import Siamese, SiameseConfig
 from reid_training.methods.triplet_vae import TripletVAE, TripletVAEConfig
 
@@ -27,6 +28,7 @@ METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     "dreml": (Dreml, DremlConfig),
     "abe": (ABE, ABEConfig),
     "bier": (BIER, BIERConfig),
+    "meta_metric": (MetaMetric, MetaMetricConfig),
 }
 
 

@@ -47,6 +47,8 @@ CASES = {
     "bier": {"name": "bier", "diversity": "none"},
     "bier, activation": {"name": "bier", "diversity": "activation", "boosting": "online", "id_weight": 1.0},
     "bier, adversarial": {"name": "bier", "diversity": "adversarial", "hidden": 16, "init_steps": 5},
+    "meta_metric": {"name": "meta_metric"},
+    "meta_metric, cosine": {"name": "meta_metric", "similarity": "cosine", "scale": 16.0, "rule": "sgd"},
 }
 N_CLASSES, PER_CLASS = 4, 4
 
