@@ -41,6 +41,7 @@ LEAST_PAIRS = 100  # of either kind: the thresholds are at 1 % of them
 # Of plain fine-tuning; ours, not tuned. Adam moves no weight by more than about STEPS * RATE = 0.006, a tenth of what
 # a weight of a projection from 256 features measures.
 STEPS, RATE, SCALE = 20, 3e-4, 16.0
+VARIANT_TOLERANCE = 0.1  # int8 and fp16 change by up to 0.02 with the batch, and the metric stretches some directions
 LEAST_OPSET = 13  # the operators of the metric have had their form since then
 BATCH = (16, 4)  # people and crops of each
 
@@ -199,8 +200,7 @@ def write_with_metric(
         onnx.checker.check_model(changed, full_check=True)
         onnx.save(changed, str(draft))
         difference = float(np.abs(embed_samples(OnnxEmbedder(draft), samples) - expected).max())
-        # int8 and fp16 differ from themselves by more, with the batch.
-        if "precision" not in properties and not difference <= PARITY_TOLERANCE:
+        if not difference <= (VARIANT_TOLERANCE if "precision" in properties else PARITY_TOLERANCE):
             raise ModelError(f"the new graph differs from what was judged by {difference:.2g}; {out} was not written")
         content = draft.read_bytes()
     replace_file(out, lambda stream: stream.write(content))

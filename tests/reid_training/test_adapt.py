@@ -31,7 +31,7 @@ from reid_training.errors import DataError, ModelError
 from reid_training.evaluate import Calibration, Ranking, rank_held_out
 from reid_training.export import export
 from reid_training.methods.meta_metric import left_out_loss
-from reid_training.runs import load_method
+from reid_training.runs import load_method, new_method
 from reid_training.site_metric import carried_over, choose_share, mapped, whitening, within_people
 from reid_training.train import train
 from tracker.appearance.encoder import read_card
@@ -292,6 +292,17 @@ def test_fine_tuning_moves_the_projection_alone_and_towards_the_task(run, suppor
     with torch.no_grad():
         losses = [left_out_loss(net.embed(images), labels, "cosine", adapting.SCALE) for net in (method, adapted)]
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("method", [{"name": "dreml", "members": 2, "meta_classes": 2}, {"name": "abe"}])
+def test_fine_tuning_moves_every_projection_of_a_method(method, tiny):
+    torch.manual_seed(0)
+    labels = torch.arange(4).repeat_interleave(3)
+    images = torch.randn(12, 3, 64, 32) + torch.randn(4, 3, 1, 1)[labels]
+    made = new_method(from_dict({**to_dict(tiny), "method": method}), 4, start=True).eval()
+    old, new = made.state_dict(), fine_tuned(made, images, labels).state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed == {name for name in old if name.endswith("project.weight")}
 
 
 # Mistakes

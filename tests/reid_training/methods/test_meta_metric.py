@@ -315,6 +315,32 @@ def test_an_adapted_network_is_another_one_and_better_at_its_task():
     assert torch.equal(other.net.project.weight, method.adapted(pooled, labels).net.project.weight)
 
 
+def test_an_auxiliary_set_of_other_classes_may_fit_a_task_of_one_image_each():
+    method = method_of(rule="sgd", rate=0.05).eval()
+    images, labels = batch_of(torch.arange(4).repeat_interleave(4))
+    with torch.no_grad():
+        auxiliary, task = method.net.pooled(images), method.net.pooled(images.flip(3) + 0.1)
+    theta = method.fit(auxiliary, labels)
+    assert not torch.equal(theta, method.net.project.weight)
+    one_each, others = task[::4], torch.cat([task[1::4], task[2::4]])
+    value, accuracy = method.judge(theta, one_each, 10 + labels[::4], others, 10 + labels[::4].repeat(2))
+    assert torch.isfinite(value)
+    assert 0.0 <= accuracy <= 1.0
+
+
+def test_the_accuracy_of_a_task_is_that_of_summed_attention():
+    method = method_of(steps=0).eval()
+    support, labels = torch.randn(6, method.net.project.in_features), torch.tensor([9, 4, 4, 9, 4, 9])
+    queries, query_labels = torch.randn(10, method.net.project.in_features), torch.tensor([4, 9] * 5)
+    theta = method.net.project.weight.detach()
+    weights = ((queries @ theta.T) @ (support @ theta.T).T).softmax(1)
+    right = 0
+    for row, label in zip(weights, query_labels, strict=True):
+        sums = {4: float(row[labels == 4].sum()), 9: float(row[labels == 9].sum())}
+        right += int(max(sums, key=sums.get) == int(label))
+    assert method.judge(theta, support, labels, queries, query_labels)[1] == pytest.approx(right / 10)
+
+
 def test_nothing_to_adapt_to():
     method = method_of().eval()
     with pytest.raises(DataError, match="every class has one image"):
