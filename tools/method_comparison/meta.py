@@ -60,9 +60,9 @@ class Setting:
     width: float = 0.5  # of conv4
     embedding_size: int = 64
     learning_rate: float = 1e-3  # Adam; the recipe's
-    # Of the rule's weights. At the recipe's rate the gates' biases could move by 2 in so few tasks: from steps of 0.01
-    # to 0.08. Plain fine-tuning of a matching network of 40 tasks did better the larger its rate, up to 0.3, the
-    # largest tried (validation, seed 0: 31.7 % at 0.001, 42.7 % at 0.3). Itself not tuned yet.
+    # Of the rule's weights. At the recipe's rate the gates' biases could hardly move in so few tasks. On validation
+    # with 250 tasks, seed 0, 5 shots / 1 to 5 shots: matching network 52.9 / 48.3 %, fine-tuned (0.1) 70.2 / 64.1,
+    # meta learner at this rate 71.3 / 62.2. No other rate was tried.
     rule_learning_rate: float = 1e-2
     largest_gradient: float = 0.25  # norm; the recipe's
 
