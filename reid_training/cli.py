@@ -1,4 +1,4 @@
-"""`reid train | methods | evaluate | export | crops | bench`: arguments to calls; --help imports no torch."""
+"""`reid train | methods | evaluate | export | adapt | crops | bench`: arguments to calls; --help imports no torch."""
 
 from __future__ import annotations
 
@@ -79,6 +79,14 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--data", type=Path, required=True, help=f"{data_help}, the one trained on: for the thresholds")
     export.add_argument("--precision", default="fp32", help="or a variant: fp16, int8 (default %(default)s)")
     export.set_defaults(run=run_export)
+
+    adapt = commands.add_parser("adapt", help="fit a model to a place from a few labelled tracks, as a new ONNX file")
+    adapt.add_argument("model", type=Path, metavar="MODEL_OR_RUN", help="ONNX file, checkpoint or run folder")
+    adapt.add_argument("--support", type=Path, required=True, help="folder of `reid crops`, or as --data")
+    adapt.add_argument("--out", type=Path, required=True, help="new ONNX file")
+    adapt.add_argument("--seed", type=int, default=0, help="who is held back (default %(default)s)")
+    adapt.add_argument("--force", action="store_true", help="write it even if people held back are found less well")
+    adapt.set_defaults(run=run_adapt)
 
     crops = commands.add_parser("crops", help="cut people out of MOT ground truth, for --data")
     crops.add_argument("folder", type=Path, metavar="MOT_FOLDER", help="a sequence, or any folder above sequences")
@@ -254,6 +262,28 @@ def run_export_variant(arguments: argparse.Namespace) -> None:
         f"mean {variant.mean_cosine:.5f}, least {variant.least_cosine:.5f}"
     )
     print(f"agrees with itself at batch 1, 2, 7 and 32: a coordinate differs by {variant.batch_difference:.1g} at most")
+
+
+def run_adapt(arguments: argparse.Namespace) -> None:
+    from reid_training.adapt import adapt
+
+    if arguments.seed < 0:
+        raise ConfigError(f"--seed must be >= 0, got {arguments.seed}")
+    support = read_data(arguments.support)
+    made = adapt(arguments.model, support, arguments.out, force=arguments.force, seed=arguments.seed)
+    print(f"changed: {made.change}")
+    print("people held back  rank-1     mAP")
+    for title, scores in (("before", made.before), ("after", made.after)):
+        print(f"{title:<16}  {100 * scores.rank1:6.2f}  {100 * scores.mean_ap:6.2f}")
+    if made.measured:
+        print_calibration({"held back": made.calibration})
+    else:
+        found = made.calibration
+        print(
+            f"too few people to measure thresholds; carried over: tau_same {found.tau_same:.4f}, "
+            f"tau_diff {found.tau_diff:.4f}, sigma_same {found.sigma_same:.4f}"
+        )
+    print(f"{arguments.out}: {arguments.out.stat().st_size} bytes")
 
 
 def read_data(path: Path) -> Dataset:

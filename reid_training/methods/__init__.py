@@ -17,6 +17,7 @@ from reid_training.methods.cosine_constraint import CosineConstraint, CosineCons
 from reid_training.methods.dreml import Dreml, DremlConfig
 from reid_training.methods.hdml import HDML, HDMLConfig
 from reid_training.methods.large_margin_few_shot import LargeMarginFewShot, LargeMarginFewShotConfig
+from reid_training.methods.meta_metric import MetaMetric, MetaMetricConfig
 from reid_training.methods.siamese import Siamese, SiameseConfig
 from reid_training.methods.triplet_vae import TripletVAE, TripletVAEConfig
 
@@ -29,6 +30,7 @@ METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     "abe": (ABE, ABEConfig),
     "bier": (BIER, BIERConfig),
     "large_margin_few_shot": (LargeMarginFewShot, LargeMarginFewShotConfig),
+    "meta_metric": (MetaMetric, MetaMetricConfig),
 }
 
 

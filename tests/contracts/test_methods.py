@@ -53,6 +53,8 @@ CASES = {
     "graph, large margin": {
         **{"name": "large_margin_few_shot", "base": "graph", "way": 4, "hidden": 8, "margin_on": "nodes"},
     },
+    "meta_metric": {"name": "meta_metric"},
+    "meta_metric, cosine": {"name": "meta_metric", "similarity": "cosine", "scale": 16.0, "rule": "sgd"},
 }
 N_CLASSES, PER_CLASS = 4, 4
 

@@ -19,6 +19,7 @@ from method_comparison.table import Comparison
 SPECIAL: dict[str, str] = {
     "triplet_vae": "method_comparison.mnist",
     "large_margin_few_shot": "method_comparison.few_shot",
+    "meta_metric": "method_comparison.meta",
 }
 
 

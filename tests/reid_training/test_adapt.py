@@ -1,0 +1,348 @@
+"""`reid adapt`: what is learned of a place, what is written, and when nothing is."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from reid_training import adapt as adapting
+from reid_training.adapt import (
+    adapt,
+    append_metric,
+    check_gain,
+    fine_tuned,
+    measured_thresholds,
+    split_support,
+    thinned,
+)
+from reid_training.cli import main
+from reid_training.config import from_dict, to_dict
+from reid_training.data import csv_table, market1501
+from reid_training.data.base import Dataset, Samples, read_images
+from reid_training.data.synthetic import write_market_folder
+from reid_training.data.transforms import normalise, to_tensor
+from reid_training.embedders import OnnxEmbedder, embed_samples
+from reid_training.errors import DataError, ModelError
+from reid_training.evaluate import Calibration, Ranking, rank_held_out
+from reid_training.export import export
+from reid_training.methods.meta_metric import left_out_loss
+from reid_training.runs import load_method, new_method
+from reid_training.site_metric import carried_over, choose_share, mapped, whitening, within_people
+from reid_training.train import train
+from tracker.appearance.encoder import read_card
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Eighteen people whom the networks have not seen, nine crops each."""
+    folder = tmp_path_factory.mktemp("place") / "drawn"
+    write_market_folder(folder, n_train=18, n_test=0, n_distractors=0, n_per_camera=3, seed=5)
+    everyone = market1501.read_people(folder / "bounding_box_train")
+    rows = zip(everyone.paths, everyone.pids, everyone.camids, strict=True)
+    (folder / "people.csv").write_text("".join(["image,id,camera\n", *(f"{p},{i},{c}\n" for p, i, c in rows)]))
+    return folder / "people.csv"
+
+
+@pytest.fixture(scope="module")
+def support(table):
+    return csv_table.read(table)
+
+
+def trained(market, tiny, folder, method):
+    config = dataclasses.replace(tiny, schedule=dataclasses.replace(tiny.schedule, epochs=2))
+    train(from_dict({**to_dict(config), "method": method}), market1501.read(market), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(market, tiny, tmp_path_factory):
+    return trained(market, tiny, tmp_path_factory.mktemp("runs") / "siamese", {"name": "siamese"})
+
+
+@pytest.fixture(scope="module")
+def meta_run(market, tiny, tmp_path_factory):
+    return trained(market, tiny, tmp_path_factory.mktemp("runs") / "meta", {"name": "meta_metric"})
+
+
+@pytest.fixture(scope="module")
+def exported(market, run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    export(run, market1501.read(market), path)
+    return path
+
+
+def samples_of(pids, camids=None):
+    n = len(pids)
+    return Samples(tuple(range(n)), np.array(pids), np.arange(n) if camids is None else np.array(camids))
+
+
+def disturbed(rng, n_people=40, n_each=6, size=12):
+    """Unit rows whose first three coordinates say nothing about who it is, and vary more than all others."""
+    pids = np.repeat(np.arange(1, n_people + 1), n_each)
+    emb = rng.normal(size=(n_people, size))[pids - 1] + 0.4 * rng.normal(size=(len(pids), size))
+    emb[:, :3] = 3.0 * rng.normal(size=(len(pids), 3))
+    return (emb / np.linalg.norm(emb, axis=1, keepdims=True)).astype(np.float32), pids
+
+
+# The linear metric
+
+
+def test_the_covariance_agrees_with_one_person_at_a_time():
+    emb, pids = disturbed(np.random.default_rng(0), n_people=7, n_each=3)
+    total = sum(np.cov(emb[pids == pid].T, ddof=0) * 3 for pid in np.unique(pids)) / (len(pids) - 7)
+    np.testing.assert_allclose(within_people(emb, pids), total / np.trace(total) * 12, atol=1e-9)
+
+
+def test_whitening_makes_all_directions_vary_alike():
+    emb, pids = disturbed(np.random.default_rng(0))
+    matrix = whitening(emb, pids, 1e-9)
+    np.testing.assert_allclose(matrix @ within_people(emb, pids) @ matrix, np.eye(12), atol=1e-6)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
+
+
+def test_the_whole_share_is_the_metric_of_the_model():
+    emb, pids = disturbed(np.random.default_rng(0))
+    assert np.array_equal(whitening(emb, pids, 1.0), np.eye(12))
+    np.testing.assert_allclose(mapped(emb, np.eye(12)), emb, atol=1e-7)
+
+
+def test_the_metric_finds_people_that_it_was_not_fitted_to():
+    emb, pids = disturbed(np.random.default_rng(0))
+    fit, held = pids <= 25, pids > 25
+    share = choose_share(emb[fit], samples_of(pids[fit]), 0)
+    assert share < 0.7
+    after = mapped(emb[held], whitening(emb[fit], pids[fit], share))
+    before_after = [rank_held_out(rows, samples_of(pids[held])).rank1 for rows in (emb[held], after)]
+    assert before_after[1] > before_after[0] + 0.2
+
+
+def test_where_nothing_is_to_be_gained_the_metric_stays_nearly_as_it_is():
+    rng = np.random.default_rng(0)
+    pids = np.repeat(np.arange(1, 13), 2)  # few crops, and noise that is the same in all directions
+    emb = rng.normal(size=(12, 30))[pids - 1] + 0.6 * rng.normal(size=(24, 30))
+    emb = (emb / np.linalg.norm(emb, axis=1, keepdims=True)).astype(np.float32)
+    assert choose_share(emb, samples_of(pids), 0) >= 0.7
+
+
+def test_crops_that_are_all_the_same_teach_nothing():
+    with pytest.raises(DataError, match="nobody is seen in two different crops"):
+        within_people(np.ones((6, 4), np.float32), np.array([1, 1, 2, 2, 3, 3]))
+
+
+def test_thresholds_carried_over_let_the_same_share_pass():
+    emb, pids = disturbed(np.random.default_rng(0))
+    after = mapped(emb, whitening(emb, pids, 0.3))
+    old = Calibration(0.4, 0.9, 0.3, float("nan"), 0, 0)
+    new = carried_over(old, emb, after, pids)
+    pairs = np.triu_indices(len(emb), k=1)
+    for name in ("tau_same", "tau_diff"):
+        shares = [np.mean((1 - e @ e.T)[pairs] <= getattr(c, name) + 1e-6) for e, c in ((emb, old), (after, new))]
+        assert shares[0] == pytest.approx(shares[1], abs=1e-3)
+    same = carried_over(old, emb, emb, pids)
+    assert (same.tau_same, same.tau_diff, same.sigma_same) == pytest.approx((0.4, 0.9, 0.3), abs=2e-3)
+
+
+# Who is fitted to, and who judges
+
+
+def test_nobody_is_fitted_to_and_judges(support):
+    parts = split_support(support, 0)
+    fit, held = set(parts.fit.pids.tolist()), set(parts.held.pids.tolist())
+    assert not fit & held
+    assert len(held) == 6
+    assert len(fit) == 12
+    assert split_support(support, 0).held.paths == parts.held.paths
+    assert split_support(support, 1).held.paths != parts.held.paths
+
+
+def test_whoever_is_seen_once_is_a_stranger_among_those_fitted_to():
+    dataset = Dataset("t", "", samples_of([1, 1, 2, 2, 3, 3, 4, 4, 5]), samples_of([]), samples_of([]))
+    assert all(5 in split_support(dataset, seed).fit.pids for seed in range(8))
+
+
+def test_long_tracks_are_thinned_evenly():
+    found = thinned(samples_of([1] * 100 + [2] * 3 + [1] * 5, [1] * 100 + [-3, -4, -5] + [2] * 5), most=4)
+    assert found.paths == (0, 33, 66, 99, 100, 101, 102, 103, 104, 106, 107)
+
+
+def test_thresholds_need_people_enough():
+    emb, pids = disturbed(np.random.default_rng(0), n_people=12, n_each=8)
+    assert measured_thresholds(emb, samples_of(pids)) is not None
+    few = pids <= 4
+    assert measured_thresholds(emb[few], samples_of(pids[few])) is None
+
+
+def test_thresholds_of_people_told_apart_without_a_mistake_are_in_order():
+    emb = np.repeat(np.eye(8, dtype=np.float32), 8, axis=0)
+    found = measured_thresholds(emb, samples_of(np.repeat(np.arange(8), 8)))
+    assert 0 <= found.tau_same <= found.tau_diff
+    assert found.sigma_same >= 1e-6
+
+
+# Files
+
+
+def test_the_metric_in_the_file_is_the_metric(exported, support, tmp_path):
+    rng = np.random.default_rng(0)
+    old = OnnxEmbedder(exported)
+    matrix = rng.normal(size=(16, 16))
+    matrix = matrix @ matrix.T
+    model = onnx.load(str(exported))
+    properties = old.metadata
+    append_metric(model, matrix)
+    append_metric(model, np.eye(16))  # a file may be adapted twice
+    onnx.helper.set_model_props(model, dict(properties))
+    onnx.save(model, str(tmp_path / "new.onnx"))
+    new = OnnxEmbedder(tmp_path / "new.onnx")
+    for n in (1, 7):
+        part = support.train.take(np.arange(n))
+        np.testing.assert_allclose(embed_samples(new, part), mapped(embed_samples(old, part), matrix), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("exported", "changed: a linear metric behind the embedding, "),
+        ("run", "changed: the last layer, by 20 steps of plain fine-tuning"),
+        ("meta_run", "changed: the last layer, by 5 steps of its learned rule"),
+    ],
+)
+def test_a_model_is_adapted_to_a_place(kind, change, request, table, support, tmp_path, capsys):
+    model, out = request.getfixturevalue(kind), tmp_path / "new.onnx"
+    source = model if model.is_file() else model / "last.pt"
+    before = source.read_bytes()
+    # After two epochs a network gains or loses by chance.
+    assert main(["adapt", "--support", str(table), str(model), "--out", str(out), "--force"]) == 0
+    printed = capsys.readouterr().out
+    assert change in printed
+    assert "before " in printed
+    assert "held back" in printed
+    assert source.read_bytes() == before, "never in place"
+    card = read_card(OnnxEmbedder(out).metadata, out)  # what the tracker makes of it
+    assert card.name == "new"
+    assert card.embedding_size == 16
+    assert "adapted to 108 crops of 12 people of people.csv" in card.trained_on
+    assert "that of the user's own images" in card.licence
+    emb = embed_samples(OnnxEmbedder(out), support.train)
+    np.testing.assert_allclose(np.linalg.norm(emb, axis=1), 1.0, atol=1e-5)
+
+
+def test_what_is_reported_is_what_the_file_does(exported, support, tmp_path):
+    made = adapt(exported, support, tmp_path / "new.onnx", force=True)
+    held = split_support(support, 0).held
+    for path, expected in ((exported, made.before), (tmp_path / "new.onnx", made.after)):
+        found = rank_held_out(embed_samples(OnnxEmbedder(path), held), held)
+        assert found.rank1 == pytest.approx(expected.rank1)
+        assert found.mean_ap == pytest.approx(expected.mean_ap, abs=1e-4)
+
+
+def test_the_same_call_gives_the_same_file(run, support, tmp_path):
+    for name in ("a", "b"):
+        adapt(run, support, tmp_path / name / "new.onnx", force=True)
+    assert (tmp_path / "a" / "new.onnx").read_bytes() == (tmp_path / "b" / "new.onnx").read_bytes()
+
+
+def test_nothing_is_written_where_people_are_found_less_well(exported, support, tmp_path, monkeypatch):
+    # Every crop looks like one crop of everybody else, and like none of its own person.
+    monkeypatch.setattr(adapting, "mapped", lambda emb, _: np.eye(16, dtype=np.float32)[np.arange(len(emb)) % 9])
+    with pytest.raises(ModelError, match=r"found less well: rank-1 .* before, 0\.0 after.*--force writes it"):
+        adapt(exported, support, tmp_path / "new.onnx")
+    assert not (tmp_path / "new.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("rank1", "mean_ap", "fine"), [(0.8, 0.5, True), (0.9, 0.1, True), (0.7, 0.9, False), (0.8, 0.49, False)]
+)
+def test_equal_rank_1_is_decided_by_map(rank1, mean_ap, fine):
+    before = Ranking(0.8, 1.0, 1.0, 0.5, 0.1, 0.1, 10, 10, 10)
+    after = dataclasses.replace(before, rank1=rank1, mean_ap=mean_ap)
+    check_gain(before, after, force=True)
+    with contextlib.nullcontext() if fine else pytest.raises(ModelError, match="nothing was written"):
+        check_gain(before, after, force=False)
+
+
+def test_few_people_keep_the_shares_of_the_old_thresholds(exported, support, tmp_path):
+    few = dataclasses.replace(support, train=support.train.take(np.flatnonzero(support.train.pids <= 6)))
+    made = adapt(exported, few, tmp_path / "new.onnx", force=True)
+    assert not made.measured
+    read_card(OnnxEmbedder(tmp_path / "new.onnx").metadata, tmp_path)
+
+
+def test_few_people_and_a_run_without_thresholds(run, support, tmp_path):
+    few = dataclasses.replace(support, train=support.train.take(np.flatnonzero(support.train.pids <= 6)))
+    with pytest.raises(DataError, match="too few people to measure thresholds, of which a run has none"):
+        adapt(run, few, tmp_path / "new.onnx", force=True)
+
+
+def test_fine_tuning_moves_the_projection_alone_and_towards_the_task(run, support):
+    method, _, _ = load_method(run)
+    samples = split_support(support, 0).fit
+    images = normalise(to_tensor(read_images(samples, 64, 32)))
+    labels = torch.from_numpy(samples.pids)
+    adapted = fine_tuned(method, images, labels)
+    old, new = method.state_dict(), adapted.state_dict()
+    assert [name for name in old if not torch.equal(old[name], new[name])] == ["net.project.weight"]
+    moved = (new["net.project.weight"] - old["net.project.weight"]).abs().max()
+    assert 0 < moved <= 1.5 * adapting.STEPS * adapting.RATE, "bounded"
+    with torch.no_grad():
+        losses = [left_out_loss(net.embed(images), labels, "cosine", adapting.SCALE) for net in (method, adapted)]
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("method", [{"name": "dreml", "members": 2, "meta_classes": 2}, {"name": "abe"}])
+def test_fine_tuning_moves_every_projection_of_a_method(method, tiny):
+    torch.manual_seed(0)
+    labels = torch.arange(4).repeat_interleave(3)
+    images = torch.randn(12, 3, 64, 32) + torch.randn(4, 3, 1, 1)[labels]
+    made = new_method(from_dict({**to_dict(tiny), "method": method}), 4, start=True).eval()
+    old, new = made.state_dict(), fine_tuned(made, images, labels).state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed == {name for name in old if name.endswith("project.weight")}
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{exported}", "--out", "{exported}"], "is never adapted in place"),
+        (["{exported}", "--out", "{folder}/new.pt"], "--out must be an ONNX file"),
+        (["{folder}/no.onnx", "--out", "{folder}/new.onnx"], "no file"),
+        (["{folder}/no", "--out", "{folder}/new.onnx"], "no checkpoint"),
+        (["{exported}", "--out", "{folder}/new.onnx", "--seed", "-1"], "--seed must be >= 0"),
+    ],
+)
+def test_a_wrong_call_gives_one_line(arguments, said, exported, market, tmp_path, capsys):
+    filled = [argument.format(exported=exported, folder=tmp_path) for argument in arguments]
+    assert main(["adapt", "--support", str(market), *filled]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("pids", "said"),
+    [
+        ([], "0 people with 2 or more crops"),
+        ([1, 1, 1, 1], "1 people with 2 or more crops to adapt to; at least 4 are needed"),
+        ([1, 2, 3, 4, 5], "0 people with 2 or more crops"),
+    ],
+)
+def test_too_few_tracks(pids, said, exported, tmp_path):
+    dataset = Dataset("t", "", samples_of(pids), samples_of([]), samples_of([]))
+    with pytest.raises(DataError, match=said):
+        adapt(exported, dataset, tmp_path / "new.onnx")
+
+
+def test_a_network_that_gives_no_numbers(exported, support, tmp_path):
+    model = onnx.load(str(exported))
+    append_metric(model, np.full((16, 16), np.nan))
+    onnx.save(model, str(tmp_path / "nan.onnx"))
+    with pytest.raises(DataError, match="not finite"):
+        adapt(tmp_path / "nan.onnx", support, tmp_path / "new.onnx")
