@@ -48,6 +48,9 @@ WRONG = [
     (AppearanceConfig, "max_cover", 1.1),
     (AppearanceConfig, "tau_same", 2.1),
     (AppearanceConfig, "sigma_same", 0.0),  # distances are divided by it
+    (AppearanceConfig, "online_rate", -0.1),
+    (AppearanceConfig, "online_rate", float("nan")),
+    (AppearanceConfig, "online_reach", 1.0),  # the metric would no longer be one
     (ProposalConfig, "max_s", -1.0),
     (ProposalConfig, "max_crops_per_frame", -1),
     (ProposalConfig, "accept_scale", 1.1),

@@ -117,11 +117,17 @@ class AppearanceConfig:
     tau_same: float | None = None  # cosine distance; None: calibrated
     tau_diff: float | None = None  # cosine distance; None: calibrated
     sigma_same: float | None = None  # spread of same-person distances; None: calibrated
+    # The metric learns from the people of the stream itself (appearance/online_metric.py). Rate and reach are guesses.
+    online: bool = False
+    online_rate: float = 0.002  # largest step of the metric for one triplet; 0: it learns nothing
+    online_reach: float = 0.3  # largest distance of the metric from the network's own, Frobenius; below 1 it stays one
 
     def __post_init__(self) -> None:
         _check(self.gallery_size >= 1, "appearance.gallery_size", self.gallery_size, ">= 1")
         _check_range("appearance.max_cover", self.max_cover, 0, 1)
         _check_range("appearance.min_height_px", self.min_height_px, 0, 1e5)
+        _check_range("appearance.online_rate", self.online_rate, 0, 1)
+        _check_range("appearance.online_reach", self.online_reach, 0, 0.9)
         for name in ("tau_same", "tau_diff", "sigma_same"):
             value = getattr(self, name)
             if value is not None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from tracker import boxes as bx
 from tracker.appearance.gallery import Gallery
+from tracker.appearance.online_metric import OnlineMetric, frame_triplets
 from tracker.association import costs
 from tracker.association.assignment import assign
 from tracker.config import TrackerConfig
@@ -114,10 +115,12 @@ class Engine:
     ) -> None:
         """detector: asked again about windows of the frame, for use C; None where detections only come in."""
         self.config = config
+        look = config.appearance
+        self.metric = OnlineMetric(look.online_rate, look.online_reach) if look.online else None
         self.attach(encoder, thresholds)
         self.detector = detector
         self.bank = TrackBank.empty()
-        self.gallery = Gallery(config.appearance.gallery_size)
+        self.gallery = Gallery(look.gallery_size, self.metric)
         self.camera = CameraMotion()
         self.shared_motion = SharedMotion()
         self.scenery = Scenery(config.occlusion)
@@ -137,6 +140,8 @@ class Engine:
     def attach(self, encoder: Encoder | None, thresholds: Thresholds | None = None) -> None:
         """Make embeddings with this encoder from the next step on; settings win over the thresholds it brings."""
         self.encoder = encoder
+        if self.metric is not None:
+            self.metric.reset()  # it learned for the embeddings of another network
         known = thresholds or Thresholds(FALLBACK_TAU_SAME, FALLBACK_TAU_DIFF, FALLBACK_SIGMA)
         look = self.config.appearance
         self.thresholds = Thresholds(
@@ -623,8 +628,13 @@ class Engine:
             clean &= (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2] <= frame.width) & (boxes[:, 3] <= frame.height)
         rows = np.flatnonzero((detection >= 0) & np.append(clean, False)[detection])
         slots, features = bank.slot[rows], seen.features[detection[rows]]
-        strange = self.gallery.dist_pairs(slots, features) >= self.thresholds.diff
-        strange &= self.gallery.counts(slots) >= self.config.association.min_gallery
+        dist = self.gallery.dist_pairs(slots, features)
+        known = self.gallery.counts(slots) >= self.config.association.min_gallery
+        if self.metric is not None:
+            sure = bank.confirmed[rows] & known & (dist < self.thresholds.same)
+            # The oldest look, for that of the frame before is nearly the same and says little about the person.
+            self.metric.learn(frame_triplets(features[sure], self.gallery.oldest(slots[sure])))
+        strange = (dist >= self.thresholds.diff) & known
         self.gallery.write(slots[~strange], features[~strange])
 
     def _backfill(self, keys: IntArray, ids: IntArray, after: IntArray) -> None:

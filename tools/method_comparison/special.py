@@ -20,6 +20,7 @@ SPECIAL: dict[str, str] = {
     "triplet_vae": "method_comparison.mnist",
     "large_margin_few_shot": "method_comparison.few_shot",
     "meta_metric": "method_comparison.meta",
+    "odml": "method_comparison.odml",
 }
 
 

@@ -1,13 +1,15 @@
 """The embeddings each track was seen with: a bounded ring for each track, and their mean direction.
 
 Tracks own a slot; slots are taken at birth and given back at the end, so the memory is that of the largest crowd seen,
-and no array is copied when tracks come and go. Distances are cosine: d = 1 - cos, in [0, 2].
+and no array is copied when tracks come and go. Distances are cosine: d = 1 - cos, in [0, 2], between what a metric that
+learns makes of the embeddings, where there is one; what is stored is as the network gave it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from tracker.appearance.online_metric import OnlineMetric
 from tracker.types import FeatureArray, FloatArray, IntArray
 
 
@@ -18,8 +20,9 @@ class Gallery:
     set by the first embeddings and fixed from then on.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, metric: OnlineMetric | None = None) -> None:
         self._size = size
+        self._metric = metric
         self._rings: FeatureArray = np.zeros((0, size, 0), np.float32)  # (S, K, D)
         self._sums = np.zeros((0, 0))  # (S, D) float64, so that adding and taking away does not drift
         self._counts = np.zeros(0, np.int64)  # (S,) entries in the ring
@@ -68,6 +71,10 @@ class Gallery:
         """(k, D) the embeddings of one slot, in no particular order."""
         return self._rings[slot, : self._counts[slot]]
 
+    def oldest(self, slots: IntArray) -> FeatureArray:
+        """(n, D) the entry that has been in each slot for longest, as it is stored; anything where there is none."""
+        return self._rings[slots, np.where(self._counts[slots] == self._size, self._next[slots], 0)]
+
     def means(self, slots: IntArray) -> FeatureArray:
         """(n, D) mean direction of each slot's entries, unit rows; zeros where there are none."""
         sums = self._sums[slots]
@@ -79,20 +86,22 @@ class Gallery:
         """Distance of (N, D) embeddings to the mean of each slot: (n, N); 1 (no likeness) where a slot is empty."""
         if self.dim == 0:
             return np.ones((len(slots), len(embeddings)))
-        return np.asarray(1.0 - self.means(slots) @ embeddings.T, np.float64)
+        return np.asarray(1.0 - self._measured(self.means(slots)) @ self._measured(embeddings).T, np.float64)
 
     def dist_pairs(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Pair by pair, the distance of embedding i to the mean of slot i: (n,); 1 where the slot is empty."""
         if self.dim == 0:
             return np.ones(len(slots))
-        return np.asarray(1.0 - np.einsum("nd,nd->n", self.means(slots), embeddings), np.float64)
+        means, embeddings = self._measured(self.means(slots)), self._measured(embeddings)
+        return np.asarray(1.0 - np.einsum("nd,nd->n", means, embeddings), np.float64)
 
     def dist_min(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Distance of (N, D) embeddings to the nearest entry of each slot: (n, N); +inf where a slot is empty."""
         out = np.full((len(slots), len(embeddings)), np.inf)
+        embeddings = self._measured(embeddings)
         for row, slot in enumerate(slots):
             if self._counts[slot] and len(embeddings):
-                out[row] = 1.0 - (self.entries(int(slot)) @ embeddings.T).max(axis=0)
+                out[row] = 1.0 - (self._measured(self.entries(int(slot))) @ embeddings.T).max(axis=0)
         return out
 
     def dist_quantile(self, slots: IntArray, embeddings: FeatureArray, quantile: float) -> FloatArray:
@@ -103,12 +112,17 @@ class Gallery:
         """
         if len(slots) == 0:
             return np.zeros(0)
-        dist = 1.0 - np.einsum("nkd,nd->nk", self._rings[slots], embeddings).astype(np.float64)
+        entries, embeddings = self._measured(self._rings[slots]), self._measured(embeddings)
+        dist = 1.0 - np.einsum("nkd,nd->nk", entries, embeddings).astype(np.float64)
         count = self._counts[slots]
         dist[np.arange(self._size)[None] >= count[:, None]] = np.inf
         rank = np.floor(quantile * (count - 1)).astype(np.int64)
         dist.sort(axis=1)
         return np.asarray(dist[np.arange(len(slots)), rank])
+
+    def _measured(self, rows: FeatureArray) -> FeatureArray:
+        """Rows (..., D) as their cosines are to be compared."""
+        return rows if self._metric is None else self._metric.transform(rows)
 
     def _set_dim(self, dim: int) -> None:
         if self.dim == dim:
