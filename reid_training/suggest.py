@@ -28,6 +28,7 @@ from reid_training.runs import replace_file
 BOUNDARY, OUTLIER = "boundary", "outlier"
 OUTLIER_SHARE = 0.25  # a guess, as in MIPMahalanobis.recommend
 CANDIDATES = 60  # pairs looked at for each one that is asked for: enough to pass over those that are alike
+DOUBTFUL_PER_CROP = 3
 COLUMNS = ("image_a", "image_b", "distance", "threshold", "reason", "table_says", "same")
 CROP_PX, GAP_PX, CAPTION_PX, SHEET_COLUMNS = (128, 64), 8, 18, 5
 
@@ -91,7 +92,10 @@ def suggest_pairs(embeddings: FloatArray, crops: Crops, n: int, threshold: float
     strange = _outliers(nearest)
     order = {pair: place for place, pair in enumerate(dict.fromkeys([*pairs, *strange]))}
     if not order:
-        raise DataError("all crops are of one moment of one camera: every pair is two people, there is nothing to ask")
+        raise DataError(
+            "there is nothing to ask: every pair is of one moment of one camera, or its distance differs from "
+            f"{threshold:g} by more than half of it"
+        )
     found = np.array(list(order))  # (M, 2)
     ranks = interleaved(np.arange(len(pairs)), np.array([order[pair] for pair in strange], np.int64), OUTLIER_SHARE)
     chosen = spread_out(ranks, _between(embeddings, found), np.full(len(found), threshold / 2), n)
@@ -104,26 +108,32 @@ def suggest_pairs(embeddings: FloatArray, crops: Crops, n: int, threshold: float
 def _candidates(
     embeddings: FloatArray, moments: IntArray, n: int, threshold: float, chunk: int = 256
 ) -> tuple[list[tuple[int, int]], dict[tuple[int, int], float]]:
-    """The n pairs nearest to the threshold, nearest first, and each crop's pair with its nearest other crop.
+    """Each crop with the nearest ones of which the metric is not sure, and each crop's pair with its nearest other.
 
-    Memory: chunk * N. Crops of one moment are never a pair.
+    The first are the n pairs nearest to the threshold, nearest first. Sure is what is half of it away. Of all pairs
+    nearly all are two people who hardly resemble each other; who is nearest to whom is worth a look. Memory:
+    chunk * N. Crops of one moment are never a pair.
     """
-    kept: npt.NDArray[np.float64] = np.empty((0, 3))  # |distance - threshold|, a, b
+    doubtful: dict[tuple[int, int], float] = {}
     nearest: dict[tuple[int, int], float] = {}
     for start in range(0, len(embeddings), chunk):
         rows = np.arange(start, min(start + chunk, len(embeddings)))
         dist = (1.0 - embeddings[rows] @ embeddings.T).astype(np.float64)
         dist[moments[rows, None] == moments] = np.inf  # itself too
-        for i, j in zip(rows, dist.argmin(1), strict=True):
-            if np.isfinite(dist[i - start, j]):
-                nearest[int(min(i, j)), int(max(i, j))] = float(dist[i - start, j])
-        off = np.where(np.arange(len(embeddings)) > rows[:, None], np.abs(dist - threshold), np.inf)
-        places = np.argpartition(off, min(n, off.size) - 1, axis=None)[:n]
-        a, b = np.unravel_index(places, off.shape)
-        kept = np.concatenate([kept, np.column_stack([off[a, b], rows[a], b])])
-        kept = kept[np.isfinite(kept[:, 0])]
-        kept = kept[np.lexsort((kept[:, 2], kept[:, 1], kept[:, 0]))[:n]]
-    return [(int(a), int(b)) for _, a, b in kept], nearest
+        nearest.update(_smallest(dist, rows, 1))
+        doubtful.update(
+            _smallest(np.where(np.abs(dist - threshold) > threshold / 2, np.inf, dist), rows, DOUBTFUL_PER_CROP)
+        )
+    return sorted(doubtful, key=lambda pair: (abs(doubtful[pair] - threshold), pair))[:n], nearest
+
+
+def _smallest(dist: npt.NDArray[np.float64], rows: IntArray, n: int) -> dict[tuple[int, int], float]:
+    """The n nearest crops of each row that may be a pair with it, dist (R, N); the smaller crop of a pair first."""
+    places = np.argsort(dist, axis=1, kind="stable")[:, :n]
+    found = np.take_along_axis(dist, places, axis=1)
+    at, nth = np.nonzero(np.isfinite(found))
+    pairs = np.sort(np.column_stack([rows[at], places[at, nth]]), axis=1).tolist()
+    return {(a, b): value for (a, b), value in zip(pairs, found[at, nth].tolist(), strict=True)}
 
 
 def _outliers(nearest: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
