@@ -16,6 +16,7 @@ from method_comparison.table import Comparison
 
 SPECIAL: dict[str, str] = {
     "triplet_vae": "method_comparison.mnist",
+    "mip_mahalanobis": "method_comparison.mip",
 }
 
 
