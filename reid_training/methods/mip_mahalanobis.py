@@ -44,9 +44,11 @@ OPTIMAL, TIME_LIMIT, TOLERANCE_LIMIT = "optimal", "time limit", "limit of the so
 HEURISTIC, SUBSAMPLES = "heuristic", "subsamples"
 # A margin that the solver meets to its own tolerance (1e-6) counts as met. Of distances whose typical size is 1.
 TOLERANCE = 1e-5
-GAP_CLOSED = 1e-6
+GAP_CLOSED = 1e-5
+NEGATIVE = -1e-6  # an eigenvalue below it is cut off; above, `repaired` makes it 0
 FIRST_IMPOSTORS = 5  # rows of the first program, per point: further ones come where they are violated
 OUTLIER_QUANTILE = 0.95
+CANDIDATES = 50  # looked at for each point that is asked for: enough to pass over those beside one another
 
 
 class MetricDataError(DataError, ValueError):
@@ -134,15 +136,23 @@ def squared_distances(a: FloatArray, b: FloatArray, metric: FloatArray) -> Float
     return np.asarray(cdist(a @ half, b @ half, "sqeuclidean"))
 
 
-def reaches(problem: Problem, metric: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Squared distance of every point to the last member that it must gather, and to the nearest of another class."""
-    dist = squared_distances(problem.points, problem.points, metric)
-    same = problem.labels[:, None] == problem.labels
-    impostor = np.where(same, np.inf, dist).min(1)
-    np.fill_diagonal(same, False)  # nobody gathers itself
-    members = np.sort(np.where(same, dist, np.inf), axis=1)
+def reaches(problem: Problem, metric: FloatArray, chunk: int = 512) -> tuple[FloatArray, FloatArray]:
+    """Squared distance of every point to the last member that it must gather, and to the nearest of another class.
+
+    0 to gather nothing. Memory: chunk * n.
+    """
     needs = problem.needs()
-    own = members[np.arange(len(needs)), np.maximum(needs - 1, 0)]
+    most = max(int(needs.max()), 1)
+    bent, labels = problem.points @ root(metric), problem.labels
+    own, impostor = np.zeros(len(bent)), np.zeros(len(bent))
+    for start in range(0, len(bent), chunk):
+        rows = np.arange(start, min(start + chunk, len(bent)))
+        dist = cdist(bent[rows], bent, "sqeuclidean")
+        same = labels[rows, None] == labels
+        impostor[rows] = np.where(same, np.inf, dist).min(1)
+        same[np.arange(len(rows)), rows] = False  # nobody gathers itself
+        members = np.sort(np.partition(np.where(same, dist, np.inf), most - 1, axis=1)[:, :most], axis=1)
+        own[rows] = members[np.arange(len(rows)), np.maximum(needs[rows] - 1, 0)]
     return np.where(needs > 0, own, 0.0), impostor
 
 
@@ -406,7 +416,7 @@ class Program:
     def add_cut(self, metric: FloatArray) -> bool:
         """Along the directions in which this metric is negative. Returns whether there is one."""
         values, vectors = np.linalg.eigh(metric)
-        negative = vectors[:, values < -GAP_CLOSED].T
+        negative = vectors[:, values < NEGATIVE].T
         self.cuts = np.concatenate([self.cuts, negative])
         return len(negative) > 0
 
@@ -497,7 +507,7 @@ def prove(problem: Problem, start: FloatArray, seconds: float, slack: float = 1.
 
 
 def is_psd(metric: FloatArray) -> bool:
-    return float(np.linalg.eigvalsh(metric)[0]) >= -GAP_CLOSED
+    return float(np.linalg.eigvalsh(metric)[0]) > NEGATIVE
 
 
 def hopeless(problem: Problem, program: Program) -> float:
@@ -643,8 +653,9 @@ class MIPMahalanobis:
         require(0.0 <= outliers <= 1.0, f"recommend: outliers must be in [0, 1], got {outliers}")
         to_labelled = self.distances(points, self._points)  # (m, n)
         nearest = to_labelled.min(1)
-        order = interleaved(self._boundary(to_labelled), self._outliers(to_labelled), outliers)
-        return spread_out(order, self.distances(points, points), nearest / 2, n)
+        order = interleaved(self._boundary(to_labelled), self._outliers(to_labelled), outliers)[: CANDIDATES * n]
+        among = self.distances(points[order], points[order])
+        return order[spread_out(range(len(order)), among, nearest[order] / 2, n)]
 
     def _boundary(self, to_labelled: FloatArray) -> IntArray:
         """Rows by how little nearer the nearest class is than the next one."""
@@ -721,9 +732,8 @@ def make_problem(points: FloatArray, labels: IntArray, config: MIPMahalanobisCon
 
 def unit(points: FloatArray, labels: IntArray) -> float:
     """The median distance of a point to the nearest of another class: what the margin is a share of (squared)."""
-    dist = cdist(points, points)
-    dist[labels[:, None] == labels] = np.inf
-    nearest = dist.min(1)
+    _, impostor = reaches(Problem(points, labels, 1, 0.0, 0.0, False), np.eye(points.shape[1]))
+    nearest = np.sqrt(impostor)
     found = float(np.median(nearest)) or float(nearest.mean())  # 0 where most points coincide with another class
     return found or 1.0
 
