@@ -1,4 +1,4 @@
-"""`reid train | methods | evaluate | export | adapt | crops | bench`: arguments to calls; --help imports no torch."""
+"""`reid train | methods | evaluate | export | adapt | crops | suggest-labels | bench`; --help imports no torch."""
 
 from __future__ import annotations
 
@@ -98,6 +98,16 @@ def parser() -> argparse.ArgumentParser:
     crops.add_argument("--min-height", type=int, default=32, metavar="PX", help="default %(default)s")
     crops.add_argument("--margin", type=float, default=0.0, help="around the box, of its side (default %(default)s)")
     crops.set_defaults(run=run_crops)
+
+    suggest = commands.add_parser("suggest-labels", help="pairs of crops that a person should label next")
+    suggest.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
+    crops_help = "table image,id[,camera][,frame], the folder of `reid crops`, or any folder of images"
+    suggest.add_argument("--crops", type=Path, required=True, help=crops_help)
+    suggest.add_argument("--n", type=int, default=20, metavar="N", help="pairs (default %(default)s)")
+    suggest.add_argument("--threshold", type=float, metavar="D", help="cosine distance (default: the file's tau_same)")
+    suggest.add_argument("--out", type=Path, default=Path("pairs.csv"), metavar="FILE", help="default %(default)s")
+    suggest.add_argument("--sheet", type=Path, metavar="PNG", help="all pairs to look at (default: --out with .png)")
+    suggest.set_defaults(run=run_suggest_labels)
 
     bench = commands.add_parser("bench", help="milliseconds per crop on the CPU")
     bench.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="ONNX file; several: side by side")
@@ -306,6 +316,32 @@ def run_crops(arguments: argparse.Namespace) -> None:
     print("train on none of these videos that is also scored, under any name:")
     for sequence in chosen:
         print("  " + " = ".join([sequence.name, *other_names(sequence.name)]))
+
+
+def run_suggest_labels(arguments: argparse.Namespace) -> None:
+    from reid_training.embedders import embed_samples
+    from reid_training.suggest import read_crops, suggest_pairs, threshold_of, write_sheet, write_table
+
+    sheet = arguments.sheet or arguments.out.with_suffix(".png")
+    if arguments.n < 1:
+        raise ConfigError(f"--n must be >= 1, got {arguments.n}")
+    if arguments.threshold is not None and not 0.0 < arguments.threshold < 2.0:
+        raise ConfigError(f"--threshold must be in (0, 2), a cosine distance, got {arguments.threshold}")
+    for path in (arguments.out, sheet):
+        if path.exists():
+            raise ConfigError(f"{path} is there already; choose another name, somebody's labels may be in it")
+    embedder = load_embedder(arguments.model)
+    threshold = threshold_of(embedder, arguments.model) if arguments.threshold is None else arguments.threshold
+    crops = read_crops(arguments.crops)
+    pairs = suggest_pairs(embed_samples(embedder, crops.samples), crops, arguments.n, threshold)
+    write_table(pairs, crops, threshold, arguments.out)
+    write_sheet(pairs, crops, sheet)
+    n_outliers = sum(pair.reason == "outlier" for pair in pairs)
+    print(
+        f"{arguments.out}: {len(pairs)} pairs of {len(crops.samples)} crops, {len(pairs) - n_outliers} near the "
+        f"distance {threshold:.3f} and {n_outliers} with an outlier; write yes or no under `same`"
+    )
+    print(f"{sheet}: the same pairs to look at")
 
 
 def run_bench(arguments: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ SPECIAL: dict[str, str] = {
     "large_margin_few_shot": "method_comparison.few_shot",
     "meta_metric": "method_comparison.meta",
     "odml": "method_comparison.odml",
+    "mip_mahalanobis": "method_comparison.mip",
 }
 
 

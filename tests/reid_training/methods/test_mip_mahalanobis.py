@@ -1,0 +1,456 @@
+"""The mixed-integer metric: against all assignments one by one, its bounds, its limits, and what it asks about."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from reid_training.errors import ConfigError, DataError, ReidError
+from reid_training.methods import mip_mahalanobis as mip
+from reid_training.methods.mip_mahalanobis import (
+    FORMS,
+    MIPMahalanobis,
+    MIPMahalanobisConfig,
+    Problem,
+    Program,
+    Unknowns,
+    distortion,
+    given_up,
+    improve,
+    make_problem,
+    objective,
+    prove,
+    repaired,
+    spread_out,
+)
+
+
+def blobs(n, p, seed, apart=1.5):
+    """Two classes that differ along the first coordinate, which is the smallest; at least three of each."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.r_[0, 0, 0, 1, 1, 1, rng.integers(0, 2, n - 6)])
+    points = rng.normal(size=(n, p)) * np.r_[0.4, np.full(p - 1, 2.0)]
+    points[:, 0] += apart * labels
+    return points, labels
+
+
+def problem_of(points, labels, **settings):
+    return make_problem(points, labels, MIPMahalanobisConfig(**settings))[0]
+
+
+def random_metric(p, rng, full):
+    if not full:
+        return repaired(np.diag(rng.uniform(0, 1, p) ** 2))
+    half = rng.normal(size=(p, p))
+    return repaired(half @ half.T)
+
+
+# ---------------------------------------------------------------- oracles
+
+
+def given_up_one_by_one(problem, metric):
+    """Loops, and nothing but the definition."""
+    n, found = len(problem.points), []
+    d = [[float((a - b) @ metric @ (a - b)) for b in problem.points] for a in problem.points]
+    for i in range(n):
+        same = sorted(d[i][j] for j in range(n) if j != i and problem.labels[j] == problem.labels[i])
+        other = min(d[i][j] for j in range(n) if problem.labels[j] != problem.labels[i])
+        need = min(problem.k, len(same))
+        found.append(need > 0 and other - same[need - 1] < problem.delta - mip.TOLERANCE)
+    return found
+
+
+def best_of_all_assignments(problem):
+    """Diagonal M, k = 1: for every choice of who is given up and whom the others gather, a linear program."""
+    n, p = problem.points.shape
+    choices = []
+    for i in range(n):
+        mates = [j for j in range(n) if j != i and problem.labels[j] == problem.labels[i]]
+        choices.append([None, *mates])
+    best = np.inf
+    for chosen in itertools.product(*choices):
+        n_given_up = sum(j is None for j in chosen)
+        if n_given_up >= best:
+            continue
+        rows = []
+        for i, j in enumerate(chosen):
+            if j is not None:
+                near = (problem.points[i] - problem.points[j]) ** 2
+                others = np.flatnonzero(problem.labels != problem.labels[i])
+                rows += [near - (problem.points[i] - problem.points[other]) ** 2 for other in others]
+        upper = np.vstack([np.reshape(rows, (-1, p)), np.eye(p), -np.eye(p)])
+        upper = np.hstack([upper, np.vstack([np.zeros((len(rows), p)), -np.eye(p), -np.eye(p)])])
+        limits = np.r_[np.full(len(rows), -problem.delta), np.ones(p), -np.ones(p)]
+        equal = np.r_[np.ones(p), np.zeros(p)][None]
+        result = linprog(np.r_[np.zeros(p), np.full(p, problem.mu)], upper, limits, equal, [p], bounds=(0, None))
+        if result.status == 0:
+            best = min(best, n_given_up + result.fun)
+    return best
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("mu", [0.05, 0.6])
+def test_the_exact_part_agrees_with_all_assignments(seed, mu):
+    problem = problem_of(*blobs(6, 3, seed), mu=mu)
+    found = prove(problem, np.eye(3), 20.0)
+    assert found.status == mip.OPTIMAL
+    assert found.gap <= mip.GAP_CLOSED
+    assert found.value == pytest.approx(best_of_all_assignments(problem), abs=1e-4)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 9])
+def test_points_given_up_agree_with_loops(full, k):
+    rng = np.random.default_rng(k)
+    problem = problem_of(*blobs(14, 3, 0), k=k)
+    for _ in range(10):
+        metric = random_metric(3, rng, full)
+        assert given_up(problem, metric).tolist() == given_up_one_by_one(problem, metric)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_metric_of_a_grid_is_better(seed):
+    problem = problem_of(*blobs(8, 2, seed), mu=0.3)
+    found = prove(problem, improve(problem, np.eye(2)), 20.0)
+    assert found.status == mip.OPTIMAL
+    grid = [objective(problem, np.diag([a, 2.0 - a])) for a in np.linspace(0, 2, 401)]
+    assert found.value <= min(grid) + 1e-9
+    assert found.value >= min(grid) - 0.3 * 2 * 0.005 - 1e-9, "between two points of the grid, which is that fine"
+
+
+def test_no_full_metric_of_a_grid_is_better():
+    problem = problem_of(*blobs(8, 2, 1), mu=0.3, form="full")
+    found = prove(problem, improve(problem, np.eye(2)), 20.0)
+    assert found.status == mip.OPTIMAL
+    assert np.linalg.eigvalsh(found.metric)[0] >= -1e-8
+    grid = []
+    for a in np.linspace(0, 2, 81):
+        for share in np.linspace(-1, 1, 81):
+            off = share * np.sqrt(a * (2 - a))
+            grid.append(objective(problem, np.array([[a, off], [off, 2 - a]])))
+    assert found.value <= min(grid) + 1e-6
+    assert found.value >= min(grid) - 0.3 * 0.2
+
+
+@pytest.mark.parametrize("reach", [0.3, 2.0, np.inf])
+@pytest.mark.parametrize("full", [False, True])
+def test_the_constants_that_switch_rows_off_are_large_enough(full, reach):
+    rng = np.random.default_rng(0)
+    unknowns = Unknowns(4, full)
+    for _ in range(300):
+        near, far = rng.normal(size=(2, 4))
+        metric = random_metric(4, rng, full)
+        shrink = min(1.0, reach / distortion(metric))
+        metric = np.eye(4) + shrink * (metric - np.eye(4))
+        difference = near @ metric @ near - far @ metric @ far
+        assert difference <= unknowns.largest(near, far, reach) + 1e-9
+        assert unknowns.coefficients(near) @ unknowns.vector(metric) == pytest.approx(near @ metric @ near)
+
+
+def test_the_constant_of_a_diagonal_metric_is_the_smallest():
+    """Against a linear program over all metrics that may come up."""
+    rng = np.random.default_rng(1)
+    for reach in (0.4, 1.7, 3.0, 9.0):
+        near, far = rng.normal(size=(2, 4))
+        gains = near**2 - far**2
+        upper = np.vstack([np.hstack([np.eye(4), -np.eye(4)]), np.hstack([-np.eye(4), -np.eye(4)])])
+        upper = np.vstack([upper, np.r_[np.zeros(4), np.ones(4)]])
+        limits = np.r_[np.ones(4), -np.ones(4), reach]
+        equal = np.r_[np.ones(4), np.zeros(4)][None]
+        result = linprog(np.r_[-gains, np.zeros(4)], upper, limits, equal, [4], bounds=(0, None))
+        assert Unknowns(4, False).largest(near, far, reach) == pytest.approx(-result.fun)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tenfold_constants_give_the_same_optimum(form):
+    problem = problem_of(*blobs(7, 2, 2), mu=0.3, form=form)
+    tight, loose = (prove(problem, np.eye(2), 20.0, slack) for slack in (1.0, 10.0))
+    assert tight.status == loose.status == mip.OPTIMAL
+    assert tight.value == pytest.approx(loose.value, abs=1e-4)
+
+
+# ---------------------------------------------------------------- laws
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_is_at_most_the_heuristic_which_is_at_most_euclid(form, seed):
+    problem = problem_of(*blobs(10, 3, seed), form=form)
+    euclid = objective(problem, np.eye(3))
+    quick = improve(problem, np.eye(3))
+    exact = prove(problem, quick, 1.0)
+    assert exact.bound <= exact.value <= objective(problem, quick) <= euclid
+    assert exact.value < euclid, "there is something to gain here"
+    assert objective(problem, exact.metric) == exact.value
+    for metric in (quick, exact.metric):
+        assert np.trace(metric) == pytest.approx(3)
+        np.testing.assert_array_equal(metric, metric.T)
+        assert np.linalg.eigvalsh(metric)[0] >= -1e-8
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mu", [np.inf, 1e6])
+def test_a_large_mu_is_euclid(form, mu):
+    points, labels = blobs(12, 3, 0)
+    model = MIPMahalanobis(mu=mu, form=form, time_limit_s=2.0).fit(points, labels)
+    np.testing.assert_array_equal(model.metric_, np.eye(3))
+    np.testing.assert_array_equal(model.transform(points), points)
+    assert model.given_up_.any(), "and not for want of anything to gain"
+
+
+def test_euclid_is_optimal_where_nobody_is_given_up():
+    points, labels = blobs(12, 3, 0, apart=100.0)
+    model = MIPMahalanobis().fit(points, labels)
+    np.testing.assert_array_equal(model.metric_, np.eye(3))
+    assert (model.value_, model.gap_, model.status_) == (0.0, 0.0, mip.OPTIMAL)
+
+
+def test_mu_zero_counts_errors_alone():
+    problem = problem_of(*blobs(8, 3, 1), mu=0.0)
+    found = prove(problem, np.eye(3), 20.0)
+    assert found.status == mip.OPTIMAL
+    assert found.value == given_up(problem, found.metric).sum() == round(best_of_all_assignments(problem))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_order_of_points_and_copies_of_them_change_nothing(form):
+    points, labels = blobs(14, 3, 3)
+    model = MIPMahalanobis(form=form, time_limit_s=0).fit(points, labels)
+    order = np.random.default_rng(0).permutation(np.r_[np.arange(14), 3, 3, 7])
+    again = MIPMahalanobis(form=form, time_limit_s=0).fit(points[order], labels[order])
+    np.testing.assert_allclose(again.metric_, model.metric_, atol=1e-9)
+    np.testing.assert_array_equal(again.given_up_, model.given_up_[order])
+
+
+def test_the_unit_of_the_features_changes_nothing():
+    points, labels = blobs(14, 3, 3)
+    models = [MIPMahalanobis(time_limit_s=0).fit(scale * points, labels) for scale in (1.0, 1000.0)]
+    np.testing.assert_allclose(models[0].metric_, models[1].metric_, atol=1e-9)
+    np.testing.assert_allclose(1000.0 * models[0].radii_, models[1].radii_)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_transform_then_euclid_is_the_metric(form):
+    points, labels = blobs(14, 3, 3)
+    model = MIPMahalanobis(form=form, time_limit_s=0).fit(points, labels)
+    dist = model.distances(points, points)
+    slow = [[np.sqrt(max((a - b) @ model.metric_ @ (a - b), 0.0)) for b in points] for a in points]
+    np.testing.assert_allclose(dist, slow, atol=1e-6)
+    np.testing.assert_array_equal(dist, dist.T)
+    assert (np.diag(dist) == 0).all()
+
+
+def test_a_radius_reaches_the_nearest_member():
+    points, labels = blobs(14, 3, 3)
+    model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
+    for i in range(14):
+        mates = [j for j in range(14) if j != i and labels[j] == labels[i]]
+        assert model.radii_[i] == pytest.approx(model.distances(points[[i]], points[mates]).min())
+
+
+def test_the_time_limit_is_reported_as_one():
+    problem = problem_of(*blobs(40, 6, 0, apart=0.8))
+    for seconds in (0.0, 0.3):
+        found = prove(problem, np.eye(6), seconds)
+        assert found.status == mip.TIME_LIMIT
+        assert found.gap > 0
+
+
+def test_the_statuses_of_heuristic_and_subsamples():
+    points, labels = blobs(40, 3, 0)
+    assert MIPMahalanobis(time_limit_s=0).fit(points, labels).status_ == mip.HEURISTIC
+    model = MIPMahalanobis(time_limit_s=0, max_points=12).fit(points, labels)
+    assert model.status_ == mip.SUBSAMPLES
+    assert model.gap_ == model.value_ > 0
+    problem = problem_of(points, labels)
+    assert model.value_ <= objective(problem, np.eye(3))
+    again = MIPMahalanobis(time_limit_s=0, max_points=12).fit(points, labels)
+    np.testing.assert_array_equal(model.metric_, again.metric_)
+
+
+def test_subsamples_hold_every_class_where_they_can():
+    labels = np.repeat(np.arange(5), [2, 50, 50, 50, 50])
+    rng = np.random.default_rng(0)
+    assert np.bincount(labels[mip.balanced_rows(labels, 50, 2, rng)]).tolist() == [2, 10, 10, 10, 10]
+    many = np.repeat(np.arange(100), 3)
+    rows = mip.balanced_rows(many, 20, 2, rng)
+    assert sorted(np.bincount(many[rows])[np.unique(many[rows])]) == [2] * 10
+
+
+def test_it_finds_the_coordinate_that_counts():
+    """The toy of the specification: one coordinate separates, four are loud noise."""
+    points, labels = blobs(40, 6, 0)
+    unseen, truth = blobs(400, 6, 1)
+    model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
+
+    def accuracy(known, asked):
+        return (labels[((asked[:, None] - known[None]) ** 2).sum(2).argmin(1)] == truth).mean()
+
+    assert accuracy(model.transform(points), model.transform(unseen)) > accuracy(points, unseen) + 0.1
+    assert np.diag(model.metric_).argmax() == 0
+
+
+# ---------------------------------------------------------------- what to label next
+
+
+def test_recommendations_are_near_the_boundary_or_far_from_everything():
+    points = np.array([[0.0, 0.0], [0.0, 1.0], [10.0, 0.0], [10.0, 1.0]])
+    model = MIPMahalanobis(mu=np.inf).fit(points, ["a", "a", "b", "b"])
+    pool = np.array([[0.1, 0.5], [5.0, 0.5], [9.9, 0.4], [0.3, 60.0], [5.02, 0.5], [3.0, 0.5]])
+    assert model.recommend(pool, 1, outliers=0.0).tolist() == [1]
+    assert model.recommend(pool, 1, outliers=1.0).tolist() == [3]
+    chosen = model.recommend(pool, 3, outliers=0.0).tolist()
+    assert 4 not in chosen, "beside one that is asked about already"
+    assert sorted(model.recommend(pool, 99).tolist()) == list(range(6)), "each once"
+
+
+def test_the_boundary_is_where_two_classes_are_equally_far_one_by_one():
+    points, labels = blobs(20, 3, 0)
+    pool = np.random.default_rng(5).normal(size=(30, 3))
+    model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
+    margins = []
+    for x in pool:
+        d = [np.sqrt((x - a) @ model.metric_ @ (x - a)) for a in points]
+        nearest = int(np.argmin(d))
+        margins.append(min(d[j] for j in range(20) if labels[j] != labels[nearest]) - d[nearest])
+    assert model.recommend(pool, 1, outliers=0.0)[0] == np.argmin(margins)
+
+
+def test_spread_out_passes_over_neighbours_and_fills_up_with_them():
+    dist = np.abs(np.subtract.outer([0.0, 0.1, 5.0, 5.1], [0.0, 0.1, 5.0, 5.1]))
+    assert spread_out([0, 1, 3, 2], dist, np.full(4, 1.0), 2).tolist() == [0, 3]
+    assert spread_out([0, 1, 3, 2], dist, np.full(4, 1.0), 3).tolist() == [0, 3, 1]
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("points", "labels", "said"),
+    [
+        (np.ones((4, 2)), [0, 0, 0, 0], "y has 1 class in 4 samples; a metric needs at least 2 classes"),
+        (np.ones((1, 2)), [0], "y has 1 class in 1 sample; a metric needs at least 2 classes"),
+        (np.empty((0, 2)), [], r"X has 0 sample\(s\)"),
+        (np.empty((3, 0)), [0, 1, 1], r"X has 0 feature\(s\)"),
+        (np.array([[0.0], [np.nan]]), [0, 1], "X has a value that is not finite .* row 1, column 0"),
+        (np.ones(3), [0, 1, 1], r"X must have two axes, samples and features, got shape \(3,\)"),
+        (np.ones((3, 1)), [0, 1], r"y must be one class per sample, 3 of them, got shape \(2,\)"),
+        ([["a"], ["b"]], [0, 1], "X must be numbers"),
+        (np.ones((2, 1)), None, "requires y to be passed"),
+        (np.ones((2, 1)), [0, np.nan], "y has a value that is not finite"),
+    ],
+)
+def test_bad_input_gives_one_clear_line(points, labels, said):
+    with pytest.raises(DataError, match=said) as error:
+        MIPMahalanobis().fit(points, labels)
+    assert isinstance(error.value, ValueError)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"form": "round"}, "form must be one of diagonal, full, got 'round'"),
+        ({"k": 0}, "k must be >= 1, got 0"),
+        ({"mu": -1.0}, "mu must be >= 0, got -1.0"),
+        ({"mu": np.nan}, "mu must be >= 0, got nan"),
+        ({"margin": 0.0}, "margin must be > 0"),
+        ({"max_points": 3}, "max_points must be >= 4"),
+    ],
+)
+def test_settings_are_checked(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        MIPMahalanobis(**settings).fit(*blobs(8, 2, 0))
+
+
+def test_before_fit_and_other_features():
+    model = MIPMahalanobis(time_limit_s=0)
+    with pytest.raises(ReidError, match="no metric yet; call fit first"):
+        model.transform(np.ones((1, 2)))
+    model.fit(*blobs(8, 2, 0))
+    with pytest.raises(ReidError, match="X has 3 features, but MIPMahalanobis is expecting 2"):
+        model.recommend(np.ones((1, 3)), 1)
+    with pytest.raises(ConfigError, match="n must be >= 1"):
+        model.recommend(np.ones((1, 2)), 0)
+    with pytest.raises(ReidError, match="no parameter 'depth'"):
+        model.set_params(depth=3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_points_that_cannot_be_told_apart(form):
+    """The same place under two names, singletons, and a feature that never changes: no metric helps, none is made."""
+    points = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 2.0]])
+    model = MIPMahalanobis(form=form, time_limit_s=1.0).fit(points, ["a", "b", "b", "c"])
+    assert np.isfinite(model.transform(points)).all()
+    alone = MIPMahalanobis(form=form).fit(points, ["a", "b", "c", "d"])
+    assert not alone.given_up_.any()
+
+
+# ---------------------------------------------------------------- scikit-learn
+
+
+@pytest.mark.slow
+def test_scikit_learn_is_not_imported():
+    code = "import sys, reid_training.methods.mip_mahalanobis as m, numpy as n\n"
+    code += "m.MIPMahalanobis(time_limit_s=0).fit(n.eye(4), [0, 0, 1, 1]).recommend(n.eye(4), 2)\n"
+    code += "assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_scikit_learns_own_checks():
+    checks = pytest.importorskip("sklearn.utils.estimator_checks", reason="scikit-learn is of the extra dev")
+    differ = {
+        "check_estimators_unfitted": "our own NotFittedError: scikit-learn is not imported",
+        "check_dtype_object": "our own error for what is no number, not a TypeError",
+    }
+    model = MIPMahalanobis(time_limit_s=0, max_points=12, n_subsamples=1)
+    found = checks.check_estimator(model, expected_failed_checks=differ, on_skip=None, on_fail=None)
+    failed = [f"{one['check_name']}: {one['exception']}" for one in found if one["status"] == "failed"]
+    assert failed == []
+    assert sum(one["status"] == "passed" for one in found) > 25
+
+
+def test_it_goes_into_a_pipeline():
+    pytest.importorskip("sklearn", reason="scikit-learn is of the extra dev")
+    from sklearn.base import clone
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+
+    points, labels = blobs(40, 6, 0)
+    pipeline = make_pipeline(MIPMahalanobis(time_limit_s=0), KNeighborsClassifier(1)).fit(points, labels)
+    unseen, truth = blobs(200, 6, 1)
+    assert pipeline.score(unseen, truth) > KNeighborsClassifier(1).fit(points, labels).score(unseen, truth)
+    assert clone(pipeline[0]).get_params() == pipeline[0].get_params()
+
+
+def test_the_estimator_has_the_settings_of_the_config():
+    assert MIPMahalanobisConfig(**MIPMahalanobis().get_params()) == MIPMahalanobisConfig()
+
+
+def test_rows_come_where_they_are_violated():
+    """The first program holds a few rows; the optimum is that of all of them."""
+    problem = problem_of(*blobs(16, 2, 4), mu=0.3)
+    n_all = int(Program(problem).possible.sum()) * 4
+    found = prove(problem, improve(problem, np.eye(2)), 20.0)
+    assert found.status == mip.OPTIMAL
+    everything = Program(problem)
+    everything.add_impostors(np.eye(2), len(problem.points))
+    assert len(everything.triples) > n_all
+    result = everything.solve(np.inf, 20.0)
+    assert result.status == 0
+    assert found.value == pytest.approx(result.fun, abs=1e-4)
+
+
+def test_the_objective_is_that_of_the_head_of_the_file():
+    problem = Problem(
+        np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 0, 1, 1]), 1, 0.5, 0.1, False
+    )
+    assert objective(problem, np.eye(2)) == 4.0
+    assert objective(problem, np.diag([1.5, 0.5])) == pytest.approx(0.1 * 1.0)
+    assert objective(problem, np.diag([0.5, 1.5])) == pytest.approx(4 + 0.1)

@@ -1,0 +1,104 @@
+"""The mixed-integer metric's own experiment, small: its files, its rows, its picture, and what it compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from method_comparison import mip, special
+from method_comparison.mip import FULL, MOONS, REDUCED, Points, accuracy, moons, prepared, split
+from reid_training.errors import DataError
+
+HERE = dataclasses.replace(REDUCED, n_labelled=())
+
+
+def test_the_reduced_form_gives_rows_and_a_picture(tmp_path):
+    rows = mip.run_reduced(tmp_path, [0, 1])
+    assert [(row.name, row.data, row.measure) for row in rows] == [
+        ("mip_mahalanobis", f"{MOONS}, 16 labels", "1-NN"),
+        ("mip_mahalanobis", f"{MOONS}, 16 labels", "3-NN"),
+        ("mip_mahalanobis_active", MOONS, "1-NN, mean over the curve"),
+    ]
+    for row in rows:
+        assert len(row.baseline) == len(row.method) == 2
+        assert all(0.3 < share <= 1.0 for share in (*row.baseline, *row.method))
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_scikit_learns_sets_go_in(tmp_path):
+    pytest.importorskip("sklearn", reason="scikit-learn is of the extra dev")
+    small = dataclasses.replace(FULL, n_labelled=(("iris", 18), ("digits", 40)), time_limit_s=0.0, active=("wine",))
+    rows = mip.run(tmp_path, tmp_path / "out", [0], 1, dataclasses.replace(small, n_rounds=1))
+    assert [row.data for row in rows] == ["iris, 18 labels"] * 2 + ["digits, 40 labels"] * 2 + ["wine"]
+
+
+def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
+    rows = mip.run(tmp_path, tmp_path / "out", [0], 1, HERE)
+    done = []
+    monkeypatch.setattr(mip, "run_one", lambda *task: done.append(task))
+    assert mip.run(tmp_path, tmp_path / "out", [0], 1, HERE) == rows
+    assert done == []
+    with pytest.raises(FileNotFoundError):
+        mip.run(tmp_path, tmp_path / "out", [0, 1], 1, HERE)
+    assert [task[2] for task in done] == [1]
+
+
+def test_a_seed_decides_everything():
+    points = moons(120, np.random.default_rng(0))
+    first, second, other = (mip.compare_questions(points, seed, HERE) for seed in (0, 0, 1))
+    assert (first.baseline, first.method) == (second.baseline, second.method)
+    assert first.method != other.method
+
+
+def test_both_curves_begin_with_the_same_points():
+    found = mip.compare_questions(moons(120, np.random.default_rng(0)), 0, HERE)
+    assert found.baseline[0] == found.method[0]
+    assert found.labels == (4, 8, 12)
+
+
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_accuracy_agrees_with_one_vote_at_a_time(k):
+    rng = np.random.default_rng(k)
+    known = Points(rng.normal(size=(20, 3)), rng.integers(0, 3, 20))
+    asked = Points(rng.normal(size=(30, 3)), rng.integers(0, 3, 30))
+    right = 0
+    for value, label in zip(asked.values, asked.labels, strict=True):
+        nearest = sorted(range(20), key=lambda j: np.linalg.norm(value - known.values[j]))[:k]
+        votes = [int(known.labels[j]) for j in nearest]
+        right += max(votes, key=votes.count) == label  # the first of the best, in the order of distance
+    assert accuracy(known, asked, k) == right / 30
+
+
+def test_a_split_has_every_class_and_shares_no_point():
+    points = Points(np.arange(100.0)[:, None], np.repeat([0, 1, 2], [10, 30, 60]))
+    known, unseen = split(points, 20, np.random.default_rng(0))
+    assert np.bincount(known.labels).tolist() == [2, 6, 12]
+    assert sorted(np.r_[known.values, unseen.values].ravel()) == list(range(100))
+
+
+def test_preparing_looks_at_the_known_points_alone():
+    rng = np.random.default_rng(0)
+    known, unseen = (Points(rng.normal(3.0, 5.0, size=(50, 40)), np.zeros(50, int)) for _ in range(2))
+    values = prepared(known, known).values
+    assert values.shape == (50, mip.MAX_COMPONENTS)
+    np.testing.assert_allclose(values.mean(0), 0.0, atol=1e-9)
+    shifted = Points(unseen.values + 100.0, unseen.labels)
+    a, b = prepared(unseen, known).values, prepared(shifted, known).values
+    assert not np.allclose(a, b), "the shift is still there"
+    constant = Points(np.ones((5, 2)), np.zeros(5, int))
+    assert np.isfinite(prepared(constant, constant).values).all()
+
+
+def test_the_tool_knows_the_experiment():
+    assert special.SPECIAL["mip_mahalanobis"] == "method_comparison.mip"
+    assert {name for name, _ in FULL.n_labelled} == {"iris", "wine", "breast_cancer", "digits"}
+
+
+def test_without_scikit_learn_one_clear_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(DataError, match=r"come with scikit-learn; pip install 'tracklet\[dev\]'"):
+        mip.read("wine", 0)
