@@ -1,0 +1,108 @@
+"""The options of `track`, and the settings that they change."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from tracker import __version__
+from tracker.config import TrackerConfig
+from tracker.errors import ConfigError
+
+EPILOG = """examples:
+  track video.mp4 --out tracks.txt
+  track video.mp4 --out tracks.txt --video tracked.mp4
+  track MOT16/train/MOT16-09 --detections public --out MOT16-09.txt
+  track webcam --show
+  track video.mp4 --detector yolox_nano.onnx --classes person --out tracks.txt
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options; the words follow what users of other trackers know where they mean the same."""
+    parser = argparse.ArgumentParser(
+        prog="track",
+        description="Track people through a video; identities come from a learned appearance metric.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tracklet {__version__}")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        help="video file, folder or glob of images, MOT sequence folder, webcam number or 'webcam', rtsp:// or http://",
+    )
+    parser.add_argument("--source", dest="source_option", metavar="SOURCE", help="the same, by name")
+    parser.add_argument("--fps", type=float, help="frame rate to take instead of the source's own")
+
+    out = parser.add_argument_group("results")
+    out.add_argument("-o", "--out", "--output", metavar="FILE", help="MOT text file; '-' is standard output")
+    out.add_argument("--video", metavar="FILE", help="annotated video (.mp4, .avi)")
+    out.add_argument("--show", action="store_true", help="live window: q quits, space pauses")
+    out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
+    out.add_argument("--quiet", action="store_true", help="no progress and no summary")
+
+    people = parser.add_argument_group("where boxes come from")
+    people.add_argument(
+        "--detections", metavar="FILE", help="replay a MOT detection file; 'public': the det/det.txt of a MOT sequence"
+    )
+    people.add_argument(
+        "--detector", "--model", metavar="ONNX",
+        help="network to run: person, the one in the box (default), or a file, YOLOX- or YOLO-style",
+    )  # fmt: skip
+    people.add_argument("--classes", default="person", help="classes to keep, names or numbers (default: person)")
+    people.add_argument(
+        "--detector-size", type=int, metavar="PX",
+        help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
+    )  # fmt: skip
+    people.add_argument(
+        "--detect-every", type=int, metavar="N",
+        help="run the detector at every Nth frame; between them tracks live on proposals and predictions (default: 1)",
+    )  # fmt: skip
+    people.add_argument("--conf", type=float, metavar="SCORE", help="score from which a detection starts a track")
+
+    who = parser.add_argument_group("appearance, and its three uses")
+    who.add_argument(
+        "--reid", metavar="ONNX", default="default", help="re-ID network: fast, accurate, a file; none: motion alone"
+    )
+    who.add_argument("--appearance-weight", type=float, metavar="W", help="share of appearance in the cost, 0 to 1")
+    who.add_argument("--no-veto", action="store_true", help="A off: appearance does not cancel identity switches")
+    who.add_argument("--no-reassociate", action="store_true", help="B off: no finding again after occlusion")
+    who.add_argument("--no-proposals", action="store_true", help="C off: no looking again where detection failed")
+
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run")
+    parser.add_argument("--config", metavar="TOML", help="settings file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, such as lifecycle.lost_s=5"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print all settings as TOML and end")
+    return parser
+
+
+def config_of(args: argparse.Namespace) -> TrackerConfig:
+    """File, then --set, then the named options."""
+    if args.source is None:
+        args.source = args.source_option
+    elif args.source_option is not None:
+        raise ConfigError(f"two sources: {args.source} and {args.source_option}")
+    config = TrackerConfig() if args.config is None else TrackerConfig.load(args.config)
+    settings: dict[str, Any] = {}
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes NAME=VALUE, got {text!r}")
+        settings[name.strip()] = value.strip()
+    if args.conf is not None:
+        settings["detection.strong_score"] = args.conf
+        settings["detection.weak_score"] = min(args.conf, config.detection.weak_score)
+    if args.detect_every is not None:
+        settings["detection.every"] = args.detect_every
+    if args.appearance_weight is not None:
+        settings["association.appearance_weight"] = args.appearance_weight
+    if args.no_veto:
+        settings["association.veto"] = False
+    if args.no_reassociate:
+        settings["association.reassociate"] = False
+    if args.no_proposals:
+        settings["proposals.enabled"] = False
+    return config.override(settings)
