@@ -58,7 +58,8 @@ class CropSink(ClosedByWith):
         if frame.image is None:
             raise OutputError(f"{self.folder}: the source has no pictures, so there are no crops to cut; leave it out")
         clipped = bx.clip(tracks.xyxy, frame.width, frame.height)
-        quality = unhidden(tracks.xyxy) * inside(tracks.xyxy, clipped) * sized(clipped)
+        # The detector's score falls where a pole or a sign hides somebody, whom no other box covers.
+        quality = unhidden(tracks.xyxy) * inside(tracks.xyxy, clipped) * sized(clipped) * tracks.score
         large = (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE_PX).all(axis=1)
         for row in np.flatnonzero(large & (tracks.source == Source.DETECTED)).tolist():
             album = self._albums.setdefault(int(tracks.id[row]), Album(2 * self._per_identity))
