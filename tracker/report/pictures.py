@@ -86,9 +86,10 @@ def _thumbnail(path: Path) -> bytes:
     import cv2
 
     image = cv2.imread(str(path))
+    assert image is not None  # written a moment ago
     scale = min(1.0, CROP_HEIGHT_PX / image.shape[0])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return _encoded(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    return _encoded(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8))
 
 
 def _encoded(image: ImageArray) -> bytes:
