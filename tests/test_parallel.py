@@ -14,7 +14,7 @@ import pytest
 from tracker.errors import SourceError
 from tracker.parallel import Crew, Done, Failure, n_cores, run_all, share_of_cores
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def double(item, advanced):
