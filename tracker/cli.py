@@ -42,10 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     from tracker.assembly import open_pipeline
+    from tracker.errors import ConfigError
     from tracker.outputs import check_outputs, files_of, open_outputs
+    from tracker.parallel import limit_threads
     from tracker.sinks.progress import ProgressSink
 
     check_outputs(args)
+    if args.threads is not None and args.threads < 1:
+        raise ConfigError(f"--threads must be at least 1, got {args.threads}")
+    limit_threads(args.threads)
     start = perf_counter()
     classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:
@@ -53,7 +58,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
             config=config, device=args.device, fps=args.fps, classes=classes,
-            detector_size=args.detector_size, keep_features=args.save_embeddings is not None,
+            detector_size=args.detector_size, threads=args.threads,
+            keep_features=args.save_embeddings is not None,
         )  # fmt: skip
         stack.callback(pipeline.close)
         outputs = open_outputs(args, pipeline, stack)
