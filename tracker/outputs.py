@@ -10,8 +10,8 @@ from pathlib import Path
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.pipeline import Pipeline
-from tracker.sinks.base import Sink
-from tracker.sinks.crops import CropSink
+from tracker.sinks.base import Sink, check_output_path
+from tracker.sinks.crops import CropSink, check_crops_folder
 from tracker.sinks.embeddings import EmbeddingSink, check_ending
 from tracker.sinks.film import FilmSink
 from tracker.sinks.open import format_of, open_sink
@@ -55,6 +55,10 @@ def check_outputs(args: argparse.Namespace) -> None:
         if place in claimed:
             raise ConfigError(f"{claimed[place]} and {option} name the same file: {path}")
         claimed[place] = option
+    # All before any is opened: a file begun beside one that cannot be would be in the way of the next attempt.
+    for option, path in files:
+        check = check_crops_folder if option == "--crops" else check_output_path
+        check(Path(path), args.overwrite)
 
 
 def _inputs(args: argparse.Namespace) -> list[str]:
