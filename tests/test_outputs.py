@@ -337,6 +337,7 @@ def test_crops_alone_are_a_result(track, tmp_path):
         (["--out", "-", "--out", "-"], "--out - is there twice"),
         (["--out", "t.csv", "--out", "t.csv"], "--out and --out name the same file"),
         (["--out", "t.txt", "--save-embeddings", "t.npz"], "t.npz: embeddings are written as .npy"),
+        (["--out", "t.txt", "--video", "t.gif"], "t.gif: cannot write a video of this kind; there are: .mp4"),
         (["--save-embeddings", "t.npy"], "no embeddings to save: with --reid none"),
         (["--out", "t", "--crops", "t"], "--out and --crops name the same file"),
     ],
