@@ -79,6 +79,27 @@ def test_larger_is_better_and_so_is_sharper(rng):
     assert sharpness(np.full((60, 30, 3), 77, np.uint8)) == 0
 
 
+def test_steadiness_compares_with_the_last_seconds():
+    album = Album(4)
+    assert album.steadiness(0.0, 100) == 1
+    assert album.steadiness(0.1, 200) == pytest.approx(0.25, rel=0.05)
+    assert album.steadiness(0.2, 50) == pytest.approx(0.25, rel=0.1)
+    assert album.steadiness(0.3, 100) == pytest.approx(1, abs=0.05)
+    assert album.steadiness(60.0, 40) == pytest.approx(1, abs=0.01)  # whoever returns starts anew
+    for frame in range(100):  # somebody who comes nearer: twice as high in ten seconds
+        assert album.steadiness(60 + frame / 10, 40 * 2 ** (frame / 100)) > 0.5
+
+
+def test_a_box_that_takes_in_a_neighbour_loses(tmp_path, rng):
+    image = picture(rng)
+    with CropSink(tmp_path / "crops", per_identity=3) as sink:
+        for index in range(100):
+            stretched = 30 <= index < 40 or 72 <= index < 75
+            box = (50, 20, 100, 220) if stretched else (50, 60, 100, 160)
+            sink.write(Frame(index, index / 10, image, WIDTH, HEIGHT), people((1, box)))
+    assert [row["y1"] for row in table_of(tmp_path / "crops")] == ["60.00"] * 3
+
+
 # -------------------------------------------------------------------------------------------------------- choice
 
 

@@ -60,12 +60,14 @@ class CropSink(ClosedByWith):
         clipped = bx.clip(tracks.xyxy, frame.width, frame.height)
         # The detector's score falls where a pole or a sign hides somebody, whom no other box covers.
         quality = unhidden(tracks.xyxy) * inside(tracks.xyxy, clipped) * sized(clipped) * tracks.score
+        heights = tracks.xyxy[:, 3] - tracks.xyxy[:, 1]
         large = (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE_PX).all(axis=1)
         for row in np.flatnonzero(large & (tracks.source == Source.DETECTED)).tolist():
             album = self._albums.setdefault(int(tracks.id[row]), Album(2 * self._per_identity))
-            if album.wants(frame.time_s, float(quality[row])):  # sharpness can only lower it
+            best = float(quality[row]) * album.steadiness(frame.time_s, float(heights[row]))
+            if album.wants(frame.time_s, best):  # sharpness can only lower it
                 x1, y1, x2, y2 = np.rint(clipped[row]).astype(int).tolist()
-                self._offer(frame, tracks[row], float(quality[row]), frame.image[y1:y2, x1:x2])
+                self._offer(frame, tracks[row], best, frame.image[y1:y2, x1:x2])
         self._seen_s.update({who: frame.time_s for who in tracks.id.tolist() if who in self._seen_s})
         for identity in [who for who, seen_s in self._seen_s.items() if frame.time_s - seen_s > WRITE_AFTER_S]:
             self._put_out(identity)
