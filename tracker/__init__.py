@@ -13,6 +13,10 @@ from typing import Any
 _HOME = {
     "Tracker": "tracker.api",
     "track_video": "tracker.api",
+    "refine_tracks": "tracker.offline",
+    "LineCounter": "tracker.counting",
+    "ZoneCounter": "tracker.counting",
+    "CountEvent": "tracker.counting",
     "TrackerConfig": "tracker.config",
     "Tracks": "tracker.types",
     "Detections": "tracker.types",

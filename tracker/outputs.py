@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.pipeline import Pipeline
+from tracker.places import open_counters, parse_places
 from tracker.sinks.base import Sink
+from tracker.sinks.counts import CountsSink
 from tracker.sinks.film import FilmSink
+from tracker.sinks.heatmap import HeatmapSink
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.summary import TallySink
 from tracker.sinks.window import WindowSink
@@ -24,19 +28,39 @@ class Outputs:
     sinks: list[Sink]
     tally: TallySink
     window: WindowSink | None = None
+    counts: CountsSink | None = None
 
 
 def files_of(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Option and path of every file that the run writes; standard output is none."""
-    files = [("--out", args.out), ("--video", args.video)]
+    files = [("--out", args.out), ("--video", args.video), ("--counts", args.counts), ("--heatmap", args.heatmap)]
     return [(option, path) for option, path in files if path and path != "-"]
+
+
+def in_two_passes(args: argparse.Namespace) -> bool:
+    """Whether results can only be written when all of the source is tracked."""
+    return args.smooth or args.fill_gaps is not None
+
+
+def needs_pictures(args: argparse.Namespace) -> bool:
+    """Whether any result shows pictures of the source."""
+    return any(option not in ("--out", "--counts") for option, _ in files_of(args))
 
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Raise ConfigError for what cannot be meant, before anything is opened."""
     files = files_of(args)
-    if not (files or args.out or args.show):
+    lines, zones = parse_places(args.line, args.zone)
+    if not (files or args.out or args.show or lines or zones):
         raise ConfigError("no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show")
+    if args.fill_gaps is not None and not (math.isfinite(args.fill_gaps) and args.fill_gaps > 0):
+        raise ConfigError(f"--fill-gaps must be a number of seconds above 0, got {args.fill_gaps:g}")
+    if args.show and in_two_passes(args):
+        raise ConfigError("--show needs frames as they come, --smooth and --fill-gaps all of them: leave one out")
+    if args.counts and not (lines or zones):
+        raise ConfigError("--counts needs something to count: give --line x1,y1,x2,y2 or --zone x1,y1,x2,y2,x3,y3")
+    if args.out == "-" and args.counts == "-":
+        raise ConfigError("--out and --counts cannot both be standard output")
     inputs = {Path(name).resolve() for name in _inputs(args)}
     claimed: dict[Path, str] = {}
     for option, path in files:
@@ -52,17 +76,28 @@ def _inputs(args: argparse.Namespace) -> list[str]:
     return [name for name in (args.source, args.detections, args.detector, args.reid, args.config) if name]
 
 
-def open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack) -> Outputs:
+def open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack, config: TrackerConfig) -> Outputs:
     source = pipeline.source
     tally = TallySink()
     outputs = Outputs([tally], tally)
+    lines, zones = open_counters(
+        *parse_places(args.line, args.zone), source.width, source.height, config.lifecycle.lost_s
+    )
+    overlay = None
+    if lines or zones:
+        outputs.counts = stack.enter_context(CountsSink(lines, zones, args.counts, args.overwrite))
+        outputs.sinks.append(outputs.counts)
+        overlay = outputs.counts.draw
     if args.out:
         outputs.sinks.append(stack.enter_context(MotTextSink(args.out, args.overwrite)))
     if args.video:
         size = (source.width, source.height)
         fps = source.fps or args.fps or TrackerConfig().default_fps
-        outputs.sinks.append(stack.enter_context(FilmSink(args.video, fps, size, args.overwrite)))
+        outputs.sinks.append(stack.enter_context(FilmSink(args.video, fps, size, args.overwrite, overlay=overlay)))
+    if args.heatmap:
+        frame_s = 1 / (source.fps or args.fps or config.default_fps)
+        outputs.sinks.append(stack.enter_context(HeatmapSink(args.heatmap, frame_s, args.overwrite)))
     if args.show:
-        outputs.window = stack.enter_context(WindowSink(f"tracklet: {source.name}"))
+        outputs.window = stack.enter_context(WindowSink(f"tracklet: {source.name}", overlay=overlay))
         outputs.sinks.append(outputs.window)
     return outputs
