@@ -127,7 +127,7 @@ WRONG = [
     (["--fill-gaps", "0"], "--fill-gaps must be a number of seconds above 0"),
     (["--fill-gaps", "nan"], "--fill-gaps must be a number of seconds above 0"),
     (["--smooth", "--show"], "--show needs frames as they come"),
-    (["--line", "0,5,9,5", "--counts", "-", "--out", "-"], "cannot both be standard output"),
+    (["--line", "0,5,9,5", "--counts", "-", "--out", "-"], "standard output takes one result"),
 ]
 
 

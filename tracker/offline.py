@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -58,81 +58,69 @@ def refine_tracks(
     for way in _ways_of(tracks):
         filled = _filled(way, times, fill_gaps_s)
         if smooth:
-            bridge_s = max(LONGEST_BRIDGE_S, fill_gaps_s)
-            filled.xyxy[:] = _smoothed(filled, times, bridge_s, motion or MotionConfig())
+            filled = _smoothed(filled, times, max(LONGEST_BRIDGE_S, fill_gaps_s), motion or MotionConfig())
         refined.append(filled)
     return _by_frame(refined, len(tracks))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Way:
-    """One identity through the video, a row for each of its frames, in order."""
+    """One identity through the video."""
 
-    at: IntArray  # (n,) place of the frame in the list
-    xyxy: FloatArray  # (n, 4)
-    id: IntArray  # (n,) all the same
-    score: FloatArray  # (n,)
-    class_id: IntArray  # (n,)
-    det_index: IntArray  # (n,)
-    source: IntArray  # (n,)
+    at: IntArray  # (n,) place of each of its frames in the list, ascending
+    rows: Tracks  # of length n
 
 
 def _ways_of(tracks: Sequence[Tracks]) -> Iterator[_Way]:
     """One identity after the other, by number."""
     at = np.repeat(np.arange(len(tracks)), [len(frame) for frame in tracks])
-    columns = {
-        name: np.concatenate([getattr(frame, name) for frame in (Tracks(), *tracks)])
-        for name in ("xyxy", "id", "score", "class_id", "det_index", "source")
-    }
-    columns["source"] = columns["source"].astype(np.int64)
-    order = np.argsort(columns["id"], kind="stable")
-    starts = np.flatnonzero(np.diff(columns["id"][order], prepend=-1))
-    for rows in np.split(order, starts[1:]) if len(order) else ():
-        yield _Way(at[rows], **{name: column[rows] for name, column in columns.items()})
+    everything = _stacked(tracks)
+    order = np.argsort(everything.id, kind="stable")
+    starts = np.flatnonzero(np.diff(everything.id[order])) + 1
+    for rows in np.split(order, starts) if len(order) else ():
+        yield _Way(at[rows], everything[rows])
 
 
 def _filled(way: _Way, times: FloatArray, longest_s: float) -> _Way:
-    """The way with rows on straight lines through its gaps of up to longest_s seconds; always new arrays."""
+    """The way with rows on straight lines through its gaps of up to longest_s seconds."""
     missing = np.diff(way.at) > 1
     short = missing & (np.diff(times[way.at]) <= longest_s + TIME_SLACK_S) & (longest_s > 0)
     new = [np.arange(way.at[i] + 1, way.at[i + 1]) for i in np.flatnonzero(short)]
     at = np.sort(np.concatenate([way.at, *new]))
     before = np.searchsorted(way.at, at, side="right") - 1  # row of the way at or before each
     after = np.searchsorted(way.at, at)
-    given = before == after
+    added = before != after
     span = times[way.at[after]] - times[way.at[before]]
     share = np.divide(times[at] - times[way.at[before]], span, out=np.zeros(len(at)), where=span > 0)[:, None]
-    xyxy = (1 - share) * way.xyxy[before] + share * way.xyxy[after]
-    return _Way(
-        at,
-        np.where(given[:, None], way.xyxy[before], xyxy),
-        way.id[before],
-        np.minimum(way.score[before], way.score[after]),
-        way.class_id[before],
-        np.where(given, way.det_index[before], -1),
-        np.where(given, way.source[before], Source.INTERPOLATED),
-    )
+    rows = way.rows[before]
+    rows.xyxy[added] = ((1 - share) * way.rows.xyxy[before] + share * way.rows.xyxy[after])[added]
+    rows.score[:] = np.minimum(rows.score, way.rows.score[after])
+    rows.det_index[added] = -1
+    rows.source[added] = Source.INTERPOLATED
+    if rows.features is not None:
+        rows.features[added] = np.nan
+    return _Way(at, rows)
 
 
-def _smoothed(way: _Way, times: FloatArray, bridge_s: float, motion: MotionConfig) -> FloatArray:
-    """(n, 4) xyxy of the way, smoothed between its first and its last measured row; other rows as they are."""
-    out = way.xyxy.copy()
-    measured = np.flatnonzero(np.isin(way.source, MEASURED))
-    apart = np.flatnonzero(np.diff(times[way.at[measured]]) > bridge_s) + 1
+def _smoothed(way: _Way, times: FloatArray, bridge_s: float, motion: MotionConfig) -> _Way:
+    """The way smoothed between its first and its last measured row; other rows as they are."""
+    xyxy, source = way.rows.xyxy.copy(), way.rows.source
+    measured = np.flatnonzero(np.isin(source, MEASURED))
+    apart = np.flatnonzero(np.diff(times[way.at[measured]]) > bridge_s + TIME_SLACK_S) + 1
     for rows in np.split(measured, apart):
         if len(rows) < 2:
             continue
         frames = np.arange(way.at[rows[0]], way.at[rows[-1]] + 1)
         seen = np.isin(frames, way.at[rows])
         factor = np.where(
-            way.source[rows] == Source.PROPOSED,
+            source[rows] == Source.PROPOSED,
             motion.proposal_noise,
-            kalman.score_noise(np.clip(way.score[rows], 0, 1), motion),
+            kalman.score_noise(np.clip(way.rows.score[rows], 0, 1), motion),
         )
-        state = _smoothed_states(times[frames], seen, bx.xyxy_to_cxcyah(way.xyxy[rows]), factor, motion)
+        states = _smoothed_states(times[frames], seen, bx.xyxy_to_cxcyah(way.rows.xyxy[rows]), factor, motion)
         within = slice(rows[0], rows[-1] + 1)
-        out[within] = bx.cxcyah_to_xyxy(state[way.at[within] - frames[0]])
-    return out
+        xyxy[within] = bx.cxcyah_to_xyxy(states[way.at[within] - frames[0]])
+    return _Way(way.at, replace(way.rows, xyxy=xyxy))
 
 
 def _smoothed_states(
@@ -175,14 +163,17 @@ def _smoothed_states(
 
 def _by_frame(ways: Sequence[_Way], n_frames: int) -> list[Tracks]:
     """The rows of all ways, frame by frame, ids ascending."""
-    if not ways:
-        return [Tracks() for _ in range(n_frames)]
-    at = np.concatenate([way.at for way in ways])
+    at = np.concatenate([np.zeros(0, np.int64), *(way.at for way in ways)])
     order = np.argsort(at, kind="stable")  # the ways come in the order of their ids
-    columns = {
-        name: np.concatenate([getattr(way, name) for way in ways])[order]
-        for name in ("xyxy", "id", "score", "class_id", "det_index", "source")
-    }
-    everything = Tracks(**{**columns, "source": columns["source"].astype(np.uint8)})
+    everything = _stacked([way.rows for way in ways])[order]
     ends = np.searchsorted(at[order], np.arange(n_frames + 1))
     return [everything[begin:end] for begin, end in pairwise(ends)]
+
+
+def _stacked(parts: Sequence[Tracks]) -> Tracks:
+    """The rows of all parts, one after the other. Embeddings are None unless all rows have some."""
+    names = ("xyxy", "id", "score", "class_id", "det_index", "source")
+    columns = {name: np.concatenate([getattr(part, name) for part in (Tracks(), *parts)]) for name in names}
+    features = [part.features for part in parts if len(part)]
+    known = [part for part in features if part is not None]
+    return Tracks(**columns, features=np.concatenate(known) if known and len(known) == len(features) else None)

@@ -14,9 +14,11 @@ from tracker.pipeline import Pipeline
 from tracker.places import open_counters, parse_places
 from tracker.sinks.base import Sink
 from tracker.sinks.counts import CountsSink
+from tracker.sinks.crops import CropSink
+from tracker.sinks.embeddings import EmbeddingSink, check_ending
 from tracker.sinks.film import FilmSink
 from tracker.sinks.heatmap import HeatmapSink
-from tracker.sinks.mot_txt import MotTextSink
+from tracker.sinks.open import format_of, open_sink
 from tracker.sinks.summary import TallySink
 from tracker.sinks.window import WindowSink
 
@@ -33,8 +35,10 @@ class Outputs:
 
 def files_of(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Option and path of every file that the run writes; standard output is none."""
-    files = [("--out", args.out), ("--video", args.video), ("--counts", args.counts), ("--heatmap", args.heatmap)]
-    return [(option, path) for option, path in files if path and path != "-"]
+    files = [*(("--out", path) for path in args.out if path != "-"), ("--video", args.video)]
+    files += [("--crops", args.crops), ("--save-embeddings", args.save_embeddings)]
+    files += [("--counts", None if args.counts == "-" else args.counts), ("--heatmap", args.heatmap)]
+    return [(option, path) for option, path in files if path]
 
 
 def in_two_passes(args: argparse.Namespace) -> bool:
@@ -44,7 +48,7 @@ def in_two_passes(args: argparse.Namespace) -> bool:
 
 def needs_pictures(args: argparse.Namespace) -> bool:
     """Whether any result shows pictures of the source."""
-    return any(option not in ("--out", "--counts") for option, _ in files_of(args))
+    return any(option not in ("--out", "--save-embeddings", "--counts") for option, _ in files_of(args))
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -53,14 +57,17 @@ def check_outputs(args: argparse.Namespace) -> None:
     lines, zones = parse_places(args.line, args.zone)
     if not (files or args.out or args.show or lines or zones):
         raise ConfigError("no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show")
-    if args.fill_gaps is not None and not (math.isfinite(args.fill_gaps) and args.fill_gaps > 0):
-        raise ConfigError(f"--fill-gaps must be a number of seconds above 0, got {args.fill_gaps:g}")
-    if args.show and in_two_passes(args):
-        raise ConfigError("--show needs frames as they come, --smooth and --fill-gaps all of them: leave one out")
+    for path in args.out:
+        format_of(path)
+    if args.out.count("-") > 1:
+        raise ConfigError("--out - is there twice; standard output takes the tracks once")
+    if "-" in args.out and args.counts == "-":
+        raise ConfigError("standard output takes one result: only one of --out and --counts can be -")
+    if args.save_embeddings:
+        check_ending(args.save_embeddings)
     if args.counts and not (lines or zones):
         raise ConfigError("--counts needs something to count: give --line x1,y1,x2,y2 or --zone x1,y1,x2,y2,x3,y3")
-    if args.out == "-" and args.counts == "-":
-        raise ConfigError("--out and --counts cannot both be standard output")
+    _check_two_passes(args)
     inputs = {Path(name).resolve() for name in _inputs(args)}
     claimed: dict[Path, str] = {}
     for option, path in files:
@@ -70,6 +77,13 @@ def check_outputs(args: argparse.Namespace) -> None:
         if place in claimed:
             raise ConfigError(f"{claimed[place]} and {option} name the same file: {path}")
         claimed[place] = option
+
+
+def _check_two_passes(args: argparse.Namespace) -> None:
+    if args.fill_gaps is not None and not (math.isfinite(args.fill_gaps) and args.fill_gaps > 0):
+        raise ConfigError(f"--fill-gaps must be a number of seconds above 0, got {args.fill_gaps:g}")
+    if args.show and in_two_passes(args):
+        raise ConfigError("--show needs frames as they come, --smooth and --fill-gaps all of them: leave one out")
 
 
 def _inputs(args: argparse.Namespace) -> list[str]:
@@ -88,8 +102,13 @@ def open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack,
         outputs.counts = stack.enter_context(CountsSink(lines, zones, args.counts, args.overwrite))
         outputs.sinks.append(outputs.counts)
         overlay = outputs.counts.draw
-    if args.out:
-        outputs.sinks.append(stack.enter_context(MotTextSink(args.out, args.overwrite)))
+    for path in args.out:
+        sink = open_sink(path, args.overwrite, name=source.name, class_names=pipeline.class_names)
+        outputs.sinks.append(stack.enter_context(sink))
+    if args.save_embeddings:
+        outputs.sinks.append(stack.enter_context(EmbeddingSink(args.save_embeddings, args.overwrite)))
+    if args.crops:
+        outputs.sinks.append(stack.enter_context(CropSink(args.crops, args.overwrite, camera=source.name)))
     if args.video:
         size = (source.width, source.height)
         fps = source.fps or args.fps or TrackerConfig().default_fps
