@@ -50,6 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
     out.add_argument("--quiet", action="store_true", help="no progress and no summary")
 
+    _add_counting(parser)
+    _add_afterwards(parser)
+
     people = parser.add_argument_group("where boxes come from")
     people.add_argument(
         "--detections", metavar="FILE", help="replay a MOT detection file; 'public': the det/det.txt of a MOT sequence"
@@ -86,6 +89,33 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--print-config", action="store_true", help="print all settings as TOML and end")
     return parser
+
+
+def _add_counting(parser: argparse.ArgumentParser) -> None:
+    count = parser.add_argument_group(
+        "counting", "points in pixels of the source, or shares of its width and height if all lie in 0..1"
+    )
+    count.add_argument(
+        "--line", action="append", default=[], metavar="[NAME=]X1,Y1,X2,Y2",
+        help="count who crosses this line: in from its left hand to its right hand, seen from X1,Y1; may be repeated",
+    )  # fmt: skip
+    count.add_argument(
+        "--zone", action="append", default=[], metavar="[NAME=]X1,Y1,X2,Y2,X3,Y3,...",
+        help="count who enters and leaves this polygon, and how long they stay; may be repeated",
+    )  # fmt: skip
+    count.add_argument("--counts", metavar="FILE.csv", help="table of the events of lines and zones; '-': stdout")
+    count.add_argument("--heatmap", metavar="FILE.png", help="picture of where people stood, and for how long")
+
+
+def _add_afterwards(parser: argparse.ArgumentParser) -> None:
+    after = parser.add_argument_group("after the end of a file", "results are then written when all of it is tracked")
+    after.add_argument("--smooth", action="store_true", help="smooth every track, knowing what came later")
+    after.add_argument(
+        "--fill-gaps",
+        type=float,
+        metavar="SECONDS",
+        help="interpolate where a track is missing for so long at most",
+    )
 
 
 def config_of(args: argparse.Namespace) -> TrackerConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.pipeline import Pipeline
+from tracker.places import open_counters, parse_places
 from tracker.sinks.base import Sink, check_output_path
+from tracker.sinks.counts import CountsSink
 from tracker.sinks.crops import CropSink, check_crops_folder
 from tracker.sinks.embeddings import EmbeddingSink, check_ending
 from tracker.sinks.film import FilmSink, codec_of
+from tracker.sinks.heatmap import HeatmapSink
 from tracker.sinks.open import format_of, open_sink
 from tracker.sinks.summary import TallySink
 from tracker.sinks.window import WindowSink
@@ -26,28 +30,46 @@ class Outputs:
     sinks: list[Sink]
     tally: TallySink
     window: WindowSink | None = None
+    counts: CountsSink | None = None
 
 
 def files_of(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Option and path of every file that the run writes; standard output is none."""
     files = [*(("--out", path) for path in args.out if path != "-"), ("--video", args.video)]
     files += [("--crops", args.crops), ("--save-embeddings", args.save_embeddings)]
+    files += [("--counts", None if args.counts == "-" else args.counts), ("--heatmap", args.heatmap)]
     return [(option, path) for option, path in files if path]
+
+
+def in_two_passes(args: argparse.Namespace) -> bool:
+    """Whether results can only be written when all of the source is tracked."""
+    return args.smooth or args.fill_gaps is not None
+
+
+def needs_pictures(args: argparse.Namespace) -> bool:
+    """Whether any result shows pictures of the source."""
+    return any(option not in ("--out", "--save-embeddings", "--counts") for option, _ in files_of(args))
 
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Raise ConfigError for what cannot be meant, before anything is opened."""
     files = files_of(args)
-    if not (files or args.out or args.show):
+    lines, zones = parse_places(args.line, args.zone)
+    if not (files or args.out or args.show or lines or zones):
         raise ConfigError("no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show")
     for path in args.out:
         format_of(path)
     if args.out.count("-") > 1:
         raise ConfigError("--out - is there twice; standard output takes the tracks once")
+    if "-" in args.out and args.counts == "-":
+        raise ConfigError("standard output takes one result: only one of --out and --counts can be -")
     if args.save_embeddings:
         check_ending(args.save_embeddings)
     if args.video:
         codec_of(args.video)
+    if args.counts and not (lines or zones):
+        raise ConfigError("--counts needs something to count: give --line x1,y1,x2,y2 or --zone x1,y1,x2,y2,x3,y3")
+    _check_two_passes(args)
     inputs = {Path(name).resolve() for name in _inputs(args)}
     claimed: dict[Path, str] = {}
     for option, path in files:
@@ -63,14 +85,29 @@ def check_outputs(args: argparse.Namespace) -> None:
         check(Path(path), args.overwrite)
 
 
+def _check_two_passes(args: argparse.Namespace) -> None:
+    if args.fill_gaps is not None and not (math.isfinite(args.fill_gaps) and args.fill_gaps > 0):
+        raise ConfigError(f"--fill-gaps must be a number of seconds above 0, got {args.fill_gaps:g}")
+    if args.show and in_two_passes(args):
+        raise ConfigError("--show needs frames as they come, --smooth and --fill-gaps all of them: leave one out")
+
+
 def _inputs(args: argparse.Namespace) -> list[str]:
     return [name for name in (args.source, args.detections, args.detector, args.reid, args.config) if name]
 
 
-def open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack) -> Outputs:
+def open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack, config: TrackerConfig) -> Outputs:
     source = pipeline.source
     tally = TallySink()
     outputs = Outputs([tally], tally)
+    lines, zones = open_counters(
+        *parse_places(args.line, args.zone), source.width, source.height, config.lifecycle.lost_s
+    )
+    overlay = None
+    if lines or zones:
+        outputs.counts = stack.enter_context(CountsSink(lines, zones, args.counts, args.overwrite))
+        outputs.sinks.append(outputs.counts)
+        overlay = outputs.counts.draw
     for path in args.out:
         sink = open_sink(path, args.overwrite, name=source.name, class_names=pipeline.class_names)
         outputs.sinks.append(stack.enter_context(sink))
@@ -81,8 +118,11 @@ def open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack)
     if args.video:
         size = (source.width, source.height)
         fps = source.fps or args.fps or TrackerConfig().default_fps
-        outputs.sinks.append(stack.enter_context(FilmSink(args.video, fps, size, args.overwrite)))
+        outputs.sinks.append(stack.enter_context(FilmSink(args.video, fps, size, args.overwrite, overlay=overlay)))
+    if args.heatmap:
+        frame_s = 1 / (source.fps or args.fps or config.default_fps)
+        outputs.sinks.append(stack.enter_context(HeatmapSink(args.heatmap, frame_s, args.overwrite)))
     if args.show:
-        outputs.window = stack.enter_context(WindowSink(f"tracklet: {source.name}"))
+        outputs.window = stack.enter_context(WindowSink(f"tracklet: {source.name}", overlay=overlay))
         outputs.sinks.append(outputs.window)
     return outputs

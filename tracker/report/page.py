@@ -19,6 +19,7 @@ KINDS = {
     Source.PROPOSED: "proposed",
     Source.OCCLUDED: "hidden",
     Source.PREDICTED: "predicted",
+    Source.INTERPOLATED: "interpolated",
 }
 MAX_CARDS = 1000  # people with a card and a row of the timeline; a browser bears more, a reader does not
 
@@ -186,7 +187,7 @@ _PAGE = Template("""<!doctype html>
 <title>$title</title>
 <style>
 :root { color-scheme: light dark; --ink: #1b1d21; --dim: #6a7078; --paper: #fafafa; --card: #fff; --line: #d9dce1;
-  --detected: #2f74c0; --proposed: #e08a00; --hidden: #8a93a0; --predicted: #b9a3d6; }
+  --detected: #2f74c0; --proposed: #e08a00; --hidden: #8a93a0; --predicted: #b9a3d6; --interpolated: #7fb8a4; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaee; --dim: #9aa1ab; --paper: #16181c; --card: #1f2227;
   --line: #343941; --detected: #5a9be0; --proposed: #f0a43a; } }
 * { box-sizing: border-box; }
@@ -216,7 +217,7 @@ table { border-collapse: collapse; } td, th { text-align: left; padding: 4px 18p
 .row u { position: absolute; top: 5px; height: 2px; background: repeating-linear-gradient(90deg, var(--dim) 0 3px,
   transparent 3px 6px); }
 .k0 { background: var(--detected); } .k1 { background: var(--proposed); } .k2 { background: var(--hidden); }
-.k3 { background: var(--predicted); }
+.k3 { background: var(--predicted); } .k4 { background: var(--interpolated); }
 .key { display: inline-block; width: 14px; height: 10px; margin: 0 5px 0 10px; border-radius: 2px; }
 .key.gap { height: 2px; vertical-align: middle; background: repeating-linear-gradient(90deg, var(--dim) 0 3px,
   transparent 3px 6px); }

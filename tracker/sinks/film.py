@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tracker.errors import OutputError, WriteError
-from tracker.sinks.base import ClosedByWith, check_output_path
+from tracker.sinks.base import ClosedByWith, Overlay, check_output_path
 from tracker.types import Frame, ImageArray, Source, TrackRow, Tracks
 
 Colour: TypeAlias = tuple[int, int, int]  # BGR
@@ -30,7 +30,7 @@ class FilmSink(ClosedByWith):
     """An annotated video file: .mp4 (MPEG-4 part 2), or .avi (Motion JPEG).
 
     fps: of the film. size: (width, height) of the frames; the codecs need even numbers, so an odd last row or column is
-    left out. trail_s: how long the trail of foot points reaches back.
+    left out. trail_s: how long the trail of foot points reaches back. overlay: draws on each picture after the tracks.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class FilmSink(ClosedByWith):
         size: tuple[int, int],
         overwrite: bool = False,
         trail_s: float = TRAIL_S,
+        overlay: Overlay | None = None,
     ) -> None:
         import cv2
 
@@ -61,6 +62,7 @@ class FilmSink(ClosedByWith):
             self.path.unlink(missing_ok=True)
             raise OutputError(f"{self.path}: this OpenCV cannot write {codec} video of {size[0]}x{size[1]} pixels")
         self._trails = Trails(trail_s)
+        self._overlay = overlay
         self._n_written = 0
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
@@ -70,6 +72,8 @@ class FilmSink(ClosedByWith):
             raise OutputError(f"{self.path}: frame {frame.index + 1} is {frame.width}x{frame.height}, not {self._size}")
         self._trails.update(frame.time_s, tracks)
         picture = annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks))
+        if self._overlay is not None:
+            self._overlay(picture)
         self._writer.write(np.ascontiguousarray(picture[: self._size[1], : self._size[0]]))
         self._n_written += 1
 
@@ -134,7 +138,10 @@ class Trails:
 def caption(frame: Frame, tracks: Tracks) -> str:
     """The line in the corner."""
     people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
-    kinds = ((tracks.proposed, "proposed"), (tracks.occluded, "hidden"), (tracks.predicted, "predicted"))
+    kinds = (
+        (tracks.proposed, "proposed"), (tracks.occluded, "hidden"), (tracks.predicted, "predicted"),
+        (tracks.interpolated, "interpolated"),
+    )  # fmt: skip
     counts = [(int(rows.sum()), what) for rows, what in kinds]
     return f"frame {frame.index + 1}  {people}" + "".join(f", {n} {what}" for n, what in counts if n)
 
@@ -153,23 +160,27 @@ def annotate(
 ) -> ImageArray:
     """A copy of the image (H, W, 3) BGR with tracks drawn on it; lines and letters grow with the image.
 
-    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; predicted ones,
-    behind somebody or between detections, are rows of faint dots. `trails` holds foot points per identity, oldest
-    first; they fade towards the past.
+    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; those predicted
+    (behind somebody or between detections) or interpolated are rows of faint dots. `trails` holds foot points per
+    identity, oldest first; they fade towards the past.
     """
     picture = image.copy()
-    thickness = max(1, round(min(image.shape[:2]) / 360))
-    letter = max(0.35, min(image.shape[:2]) / 1300)
+    thickness, letter = line_width(image)
     for row in tracks:
         _draw_trail(picture, (trails or {}).get(row.id, ()), identity_colour(row.id), thickness)
     for row in tracks:
         _draw_box(picture, row, thickness)
     for row in tracks:  # labels last: a neighbour's box must not cross a number
         x1, y1 = _corners(row)[:2]
-        _draw_label(picture, str(row.id), (x1, y1), identity_colour(row.id), letter, thickness)
+        draw_label(picture, str(row.id), (x1, y1), identity_colour(row.id), letter, thickness)
     if caption:
-        _draw_label(picture, caption, (4 * thickness, image.shape[0]), (32, 32, 32), letter, thickness)
+        draw_label(picture, caption, (4 * thickness, image.shape[0]), (32, 32, 32), letter, thickness)
     return picture
+
+
+def line_width(image: ImageArray) -> tuple[int, float]:
+    """Width of lines in pixels and scale of letters, by the size of the image."""
+    return max(1, round(min(image.shape[:2]) / 360)), max(0.35, min(image.shape[:2]) / 1300)
 
 
 def _corners(row: TrackRow) -> tuple[int, int, int, int]:
@@ -187,7 +198,7 @@ def _draw_box(picture: ImageArray, row: TrackRow, thickness: int) -> None:
     if row.source == Source.DETECTED:
         cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
         return
-    if row.source in (Source.OCCLUDED, Source.PREDICTED):
+    if row.source in (Source.OCCLUDED, Source.PREDICTED, Source.INTERPOLATED):
         for start, end in sides:
             _draw_dots(picture, start, end, colour, thickness)
         return
@@ -237,7 +248,7 @@ def _draw_trail(picture: ImageArray, points: Sequence[Point], colour: Colour, th
         cv2.line(picture, _between(start, end, 0), _between(start, end, 1), mixed, thickness, cv2.LINE_AA)
 
 
-def _draw_label(
+def draw_label(
     picture: ImageArray, text: str, corner: tuple[int, int], background: Colour, letter: float, thickness: int
 ) -> None:
     """Text on a filled plate that stands on `corner` (its lower left), pushed back into the picture."""

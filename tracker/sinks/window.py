@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from tracker.errors import OutputError
-from tracker.sinks.base import ClosedByWith
+from tracker.sinks.base import ClosedByWith, Overlay
 from tracker.sinks.film import TRAIL_S, Trails, annotate, caption
 from tracker.types import Frame, Tracks
 
@@ -18,13 +18,14 @@ _PROBE = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1)"
 class WindowSink(ClosedByWith):
     """Shows every frame as it is written. The loop that feeds it asks `quit_asked` and stops; nothing is raised."""
 
-    def __init__(self, title: str = "tracklet", trail_s: float = TRAIL_S) -> None:
+    def __init__(self, title: str = "tracklet", trail_s: float = TRAIL_S, overlay: Overlay | None = None) -> None:
         import cv2
 
         check_display()
         self.title = title
         self.quit_asked = False
         self._trails = Trails(trail_s)
+        self._overlay = overlay
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         except cv2.error as error:
@@ -40,7 +41,10 @@ class WindowSink(ClosedByWith):
             cv2.resizeWindow(self.title, frame.width, frame.height)
             self._sized = True
         self._trails.update(frame.time_s, tracks)
-        cv2.imshow(self.title, annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks)))
+        picture = annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks))
+        if self._overlay is not None:
+            self._overlay(picture)
+        cv2.imshow(self.title, picture)
         key = cv2.waitKey(1) & 0xFF
         if key == PAUSE_KEY:
             key = self._wait_for_key()
