@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker.config import TrackerConfig
 from tracker.errors import TrackletError
-from tracker.options import build_parser, config_of
+from tracker.options import build_parser, config_of, span_of
 
 if TYPE_CHECKING:
     from tracker.pipeline import Pipeline
@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
             config=config, device=args.device, fps=args.fps, classes=classes,
-            detector_size=args.detector_size,
+            detector_size=args.detector_size, span=span_of(args),
         )  # fmt: skip
         stack.callback(pipeline.close)
         outputs = open_outputs(args, pipeline, stack)

@@ -8,6 +8,7 @@ from typing import Any
 from tracker import __version__
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
+from tracker.sources.span import Span
 
 EPILOG = """examples:
   track video.mp4 --out tracks.txt
@@ -34,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source", dest="source_option", metavar="SOURCE", help="the same, by name")
     parser.add_argument("--fps", type=float, help="frame rate to take instead of the source's own")
+    add_span(parser)
 
     out = parser.add_argument_group("results")
     out.add_argument("-o", "--out", "--output", metavar="FILE", help="MOT text file; '-' is standard output")
@@ -77,6 +79,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--print-config", action="store_true", help="print all settings as TOML and end")
     return parser
+
+
+def add_span(parser: argparse.ArgumentParser) -> None:
+    """The options that choose a part of a file; `span_of` reads them."""
+    part = parser.add_argument_group("part of a file; the results keep its frame numbers and times")
+    part.add_argument("--start", metavar="PLACE", help="first frame, by number from 1 (250) or time (12.5s, 1:30)")
+    part.add_argument("--end", metavar="PLACE", help="last frame by number, or the time before which to end")
+    part.add_argument("--stride", metavar="STEP", help="every how many frames (2), or how often (0.5s)")
+
+
+def span_of(args: argparse.Namespace) -> Span:
+    return Span.parse(args.start, args.end, args.stride)
 
 
 def config_of(args: argparse.Namespace) -> TrackerConfig:

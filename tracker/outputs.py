@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
+from tracker.options import span_of
 from tracker.pipeline import Pipeline
 from tracker.sinks.base import Sink
 from tracker.sinks.film import FilmSink
@@ -60,7 +61,7 @@ def open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack)
         outputs.sinks.append(stack.enter_context(MotTextSink(args.out, args.overwrite)))
     if args.video:
         size = (source.width, source.height)
-        fps = source.fps or args.fps or TrackerConfig().default_fps
+        fps = source.fps or span_of(args).rate(args.fps or TrackerConfig().default_fps)
         outputs.sinks.append(stack.enter_context(FilmSink(args.video, fps, size, args.overwrite)))
     if args.show:
         outputs.window = stack.enter_context(WindowSink(f"tracklet: {source.name}"))

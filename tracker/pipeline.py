@@ -12,6 +12,7 @@ from tracker.engine import Engine
 from tracker.errors import TrackletError
 from tracker.sources.base import FrameSource
 from tracker.sources.prefetch import Prefetch
+from tracker.sources.span import WHOLE
 from tracker.types import Frame, Tracks
 
 
@@ -33,6 +34,7 @@ class Pipeline:
         self._stopping = False
         self.waiting = False  # True while blocked on the source
         self.n_frames = 0
+        self._last_index = -1  # of the frame read last
 
     def __iter__(self) -> Iterator[tuple[Frame, Tracks]]:
         settler = Settler()
@@ -45,6 +47,7 @@ class Pipeline:
                 self._detect_s += perf_counter() - start
                 tracks = engine.step(frame, detections)
                 self.n_frames += 1
+                self._last_index = frame.index
                 if self._live:
                     yield frame, tracks
                 else:
@@ -81,11 +84,12 @@ class Pipeline:
     def leftover(self) -> str | None:
         """A replayed detection file that goes on after the source has ended may belong to another one: says so."""
         last = getattr(self._detector, "last_frame", None)
-        if self._stopping or last is None or last < self.n_frames:
+        part = getattr(self.source, "span", WHOLE)
+        if self._stopping or last is None or last <= self._last_index or part != WHOLE:
             return None
         return (
             f"{self._detector.name} has detections up to frame {last + 1}, but {self.source.name} ended after frame "
-            f"{self.n_frames}; do they belong together?"
+            f"{self._last_index + 1}; do they belong together?"
         )
 
     @property
