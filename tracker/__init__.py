@@ -13,6 +13,9 @@ from typing import Any
 _HOME = {
     "Tracker": "tracker.api",
     "track_video": "tracker.api",
+    "open_sink": "tracker.sinks.open",
+    "CropSink": "tracker.sinks.crops",
+    "EmbeddingSink": "tracker.sinks.embeddings",
     "TrackerConfig": "tracker.config",
     "Tracks": "tracker.types",
     "Detections": "tracker.types",

@@ -22,8 +22,9 @@ class Tracker:
     """Tracks people through the frames of one stream, given their boxes.
 
     reid: "default", the network in the box; a path to another re-ID ONNX; a function (image, xyxy (N, 4)) -> (N, D);
-    or None, so that motion decides alone. fps is the frame rate where `update` gets no time stamps. Other keyword
-    arguments replace single settings, with two underscores for the dot: `Tracker(proposals__enabled=False)`.
+    or None, so that motion decides alone. fps is the frame rate where `update` gets no time stamps. keep_features puts
+    embeddings into the tracks, see `Tracks.features`. Other keyword arguments replace single settings, with two
+    underscores for the dot: `Tracker(proposals__enabled=False)`.
 
     >>> tracks = Tracker().update([[10, 20, 50, 120, 0.9]])
     >>> len(tracks)  # a track shows after three detections
@@ -37,19 +38,21 @@ class Tracker:
         reid: Reid = "default",
         device: str = "auto",
         fps: float | None = None,
+        keep_features: bool = False,
         **settings: Any,
     ) -> None:
         config = (config or TrackerConfig()).override({k.replace("__", "."): v for k, v in settings.items()})
         self.config = config if fps is None else config.override({"default_fps": fps})
         self._reid = reid
         self._device = device
+        self._keep_features = keep_features
         self.reset()
         if reid != "default":
             self._attach()  # what the user names is checked now; the default loads when the first image comes
 
     def reset(self) -> None:
         """Forget everything: for the next video. Identities start at 1 again."""
-        self._engine = Engine(self.config)
+        self._engine = Engine(self.config, keep_features=self._keep_features)
         self._attached = False
         self._given: bool | None = None
         self._index = 0
@@ -146,6 +149,7 @@ def track_video(
     start: str | int | None = None,
     end: str | int | None = None,
     stride: str | int | None = None,
+    keep_features: bool = False,
 ) -> Iterator[tuple[Frame, Tracks]]:
     """Track a whole source; yields (frame, tracks) in order, each track from its first frame on.
 
@@ -156,11 +160,12 @@ def track_video(
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
     see `detector.onnx.default_long_side`. start, end, stride: the part of a file to track: frame numbers from 1, the
     end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay
-    those of the whole file. Raises TrackletError, in one line.
+    those of the whole file. keep_features: put embeddings into the tracks, see `Tracks.features`. Raises TrackletError,
+    in one line.
     """
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid, config=config, device=device, fps=fps,
-        classes=classes, detector_size=detector_size, span=Span.parse(start, end, stride),
+        classes=classes, detector_size=detector_size, span=Span.parse(start, end, stride), keep_features=keep_features,
     )  # fmt: skip
     try:
         yield from pipeline

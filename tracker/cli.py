@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
             config=config, device=args.device, fps=args.fps, classes=classes,
-            detector_size=args.detector_size, span=span_of(args),
+            detector_size=args.detector_size, keep_features=args.save_embeddings is not None, span=span_of(args),
         )  # fmt: skip
         stack.callback(pipeline.close)
         outputs = open_outputs(args, pipeline, stack)

@@ -13,6 +13,7 @@ from tracker.sources.span import Span
 EPILOG = """examples:
   track video.mp4 --out tracks.txt
   track video.mp4 --out tracks.txt --video tracked.mp4
+  track video.mp4 --out tracks.csv --out tracks.json --crops crops
   track MOT16/train/MOT16-09 --detections public --out MOT16-09.txt
   track webcam --show
   track video.mp4 --detector yolox_nano.onnx --classes person --out tracks.txt
@@ -38,8 +39,15 @@ def build_parser() -> argparse.ArgumentParser:
     add_span(parser)
 
     out = parser.add_argument_group("results")
-    out.add_argument("-o", "--out", "--output", metavar="FILE", help="MOT text file; '-' is standard output")
+    out.add_argument(
+        "-o", "--out", "--output", metavar="FILE", action="append", default=[],
+        help="tracks, by ending: .txt MOT, .csv, .jsonl, .json COCO; '-' is standard output; may be repeated",
+    )  # fmt: skip
     out.add_argument("--video", metavar="FILE", help="annotated video (.mp4, .avi)")
+    out.add_argument("--crops", metavar="DIR", help="the best few crops of every identity, with a table")
+    out.add_argument(
+        "--save-embeddings", metavar="FILE", help="the embedding of every output row, as a NumPy array (.npy)"
+    )
     out.add_argument("--show", action="store_true", help="live window: q quits, space pauses")
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
     out.add_argument("--quiet", action="store_true", help="no progress and no summary")

@@ -12,8 +12,10 @@ from tracker.errors import ConfigError
 from tracker.options import span_of
 from tracker.pipeline import Pipeline
 from tracker.sinks.base import Sink
+from tracker.sinks.crops import CropSink
+from tracker.sinks.embeddings import EmbeddingSink, check_ending
 from tracker.sinks.film import FilmSink
-from tracker.sinks.mot_txt import MotTextSink
+from tracker.sinks.open import format_of, open_sink
 from tracker.sinks.summary import TallySink
 from tracker.sinks.window import WindowSink
 
@@ -29,8 +31,9 @@ class Outputs:
 
 def files_of(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Option and path of every file that the run writes; standard output is none."""
-    files = [("--out", args.out), ("--video", args.video)]
-    return [(option, path) for option, path in files if path and path != "-"]
+    files = [*(("--out", path) for path in args.out if path != "-"), ("--video", args.video)]
+    files += [("--crops", args.crops), ("--save-embeddings", args.save_embeddings)]
+    return [(option, path) for option, path in files if path]
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -38,6 +41,12 @@ def check_outputs(args: argparse.Namespace) -> None:
     files = files_of(args)
     if not (files or args.out or args.show):
         raise ConfigError("no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show")
+    for path in args.out:
+        format_of(path)
+    if args.out.count("-") > 1:
+        raise ConfigError("--out - is there twice; standard output takes the tracks once")
+    if args.save_embeddings:
+        check_ending(args.save_embeddings)
     inputs = {Path(name).resolve() for name in _inputs(args)}
     claimed: dict[Path, str] = {}
     for option, path in files:
@@ -57,8 +66,13 @@ def open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack)
     source = pipeline.source
     tally = TallySink()
     outputs = Outputs([tally], tally)
-    if args.out:
-        outputs.sinks.append(stack.enter_context(MotTextSink(args.out, args.overwrite)))
+    for path in args.out:
+        sink = open_sink(path, args.overwrite, name=source.name, class_names=pipeline.class_names)
+        outputs.sinks.append(stack.enter_context(sink))
+    if args.save_embeddings:
+        outputs.sinks.append(stack.enter_context(EmbeddingSink(args.save_embeddings, args.overwrite)))
+    if args.crops:
+        outputs.sinks.append(stack.enter_context(CropSink(args.crops, args.overwrite, camera=source.name)))
     if args.video:
         size = (source.width, source.height)
         fps = source.fps or span_of(args).rate(args.fps or TrackerConfig().default_fps)

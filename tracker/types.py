@@ -96,6 +96,8 @@ class Tracks:
     class_id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,)
     det_index: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) row given to update(), or -1
     source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # (M,) values of `Source`
+    # (M, D) unit rows, NaN where the network did not look; None unless the engine was asked to keep them
+    features: FeatureArray | None = None
 
     def __len__(self) -> int:
         return len(self.id)
@@ -123,6 +125,7 @@ class Tracks:
             self.class_id[rows],
             self.det_index[rows],
             self.source[rows],
+            None if self.features is None else self.features[rows],
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
