@@ -42,10 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     from tracker.assembly import open_pipeline
-    from tracker.outputs import check_outputs, files_of, open_outputs
+    from tracker.outputs import check_outputs, files_of
+    from tracker.resume import draw_again, open_run, saved_run
     from tracker.sinks.progress import ProgressSink
 
     check_outputs(args)
+    saved = saved_run(args)
     start = perf_counter()
     classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:
@@ -56,33 +58,48 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             detector_size=args.detector_size, keep_features=args.save_embeddings is not None, span=span_of(args),
         )  # fmt: skip
         stack.callback(pipeline.close)
-        outputs = open_outputs(args, pipeline, stack)
+        outputs, keeper = open_run(args, config, pipeline, stack, saved)
+        last_frame = pipeline.given_index + 1
         if not args.quiet:
             # Only now: what cannot begin says one line, why. And before the bar, which keeps to its own line.
             print(f"track: {pipeline.description}", file=sys.stderr)
-            outputs.sinks.append(stack.enter_context(ProgressSink(pipeline.source.n_frames)))
+            if saved is not None:
+                again = "" if outputs.film is None else f", once {outputs.film.path} is drawn again up to there"
+                print(f"track: going on after frame {last_frame}{again}", file=sys.stderr)
+        if saved is not None and outputs.film is not None:
+            draw_again(args, config, outputs.film, pipeline.given_index)
+        if not args.quiet:
+            progress = ProgressSink(pipeline.source.n_frames, done=outputs.tally.n_frames)
+            outputs.sinks.append(stack.enter_context(progress))
         interrupted = _Interrupt(pipeline)
         stack.enter_context(interrupted)
-        write_s = 0.0
         try:
             for frame, tracks in pipeline:
                 begin = perf_counter()
                 for sink in outputs.sinks:
                     sink.write(frame, tracks)
-                write_s += perf_counter() - begin
+                outputs.write_s += perf_counter() - begin
+                last_frame = frame.index + 1
                 if outputs.window is not None and outputs.window.quit_asked:
                     pipeline.stop()
         except KeyboardInterrupt:
             interrupted.seen = True
+    unfinished = keeper is not None and (interrupted.seen or pipeline.stopped)
+    if keeper is not None and not unfinished:
+        keeper.finish()
+    if outputs.film is not None and outputs.film.log is not None and not unfinished:
+        outputs.film.log.remove()
     if not args.quiet:
-        stages = {**pipeline.stage_s, "write": write_s}
-        print(outputs.tally.text(perf_counter() - start, stages), file=sys.stderr)
+        stages = {**pipeline.stage_s, "write": outputs.write_s}
+        wall_s = perf_counter() - start + (saved["run_s"] if saved is not None else 0.0)
+        print(outputs.tally.text(wall_s, stages), file=sys.stderr)
         for _, path in files_of(args):
             print(f"wrote {path}", file=sys.stderr)
     if pipeline.leftover is not None:
         print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
     if interrupted.seen:
-        print(f"track: interrupted after frame {outputs.tally.n_frames}; the results until there are written",
+        hint = "; --resume goes on" if unfinished else ""
+        print(f"track: interrupted after frame {last_frame}; the results until there are written{hint}",
               file=sys.stderr)  # fmt: skip
         return INTERRUPTED
     return 0

@@ -50,6 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--show", action="store_true", help="live window: q quits, space pauses")
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
+    out.add_argument("--resume", action="store_true", help="go on where an interrupted run with these results stopped")
+    out.add_argument(
+        "--checkpoint-every", type=float, default=10.0, metavar="SECONDS",
+        help="how often to note where the run is, in FILE.resume beside the first result (default: 10; 0: never)",
+    )  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="no progress and no summary")
 
     people = parser.add_argument_group("where boxes come from")

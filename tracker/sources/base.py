@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 from tracker.config import TrackerConfig
@@ -79,6 +80,11 @@ class Recorded(ClosedByWith):
     def __init__(self, span: Span) -> None:
         self.span = span
         self._done = -1  # index of the last frame that is not wanted again
+
+    @property
+    def files(self) -> list[Path]:
+        """What it is read from; [] for an address."""
+        raise NotImplementedError
 
     def go_on_after(self, index: int) -> None:
         """Give out only frames later than this index, the same ones as without it. Call before iterating."""

@@ -42,6 +42,10 @@ class ImageFolder(Recorded):
         self._first: ImageArray | None = read_image(self.paths[0])
         self.height, self.width = self._first.shape[:2]
 
+    @property
+    def files(self) -> list[Path]:
+        return self.paths
+
     def __iter__(self) -> Iterator[Frame]:
         picker = Picker(self.span)
         for index, path in enumerate(self.paths):

@@ -52,6 +52,10 @@ class MotSequence(Recorded):
     def has_images(self) -> bool:
         return bool(self._images)
 
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / "seqinfo.ini", *self._images]
+
     def __iter__(self) -> Iterator[Frame]:
         picker = Picker(self.span)
         for index in range(self.info.n_frames):

@@ -69,6 +69,10 @@ class VideoFile(Recorded):
         self._clock = _Clock(None if fps else self._stamp(), own_fps or default_fps)
         self._started = False
 
+    @property
+    def files(self) -> list[Path]:
+        return [] if "://" in self.path else [Path(self.path)]
+
     def __iter__(self) -> Iterator[Frame]:
         if self._started:
             raise RuntimeError("a VideoFile is read once; open it again to read it again")
