@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def asked_for(args: argparse.Namespace, config: TrackerConfig, pipeline: Pipelin
         "the number of its files": len(files),
         "the number of its frames": source.n_frames,
         "the size of its frames": f"{source.width} x {source.height}",
-        "the time of its last change": datetime.fromtimestamp(changed_ns / 1e9).isoformat(" "),
+        "the time of its last change": datetime.fromtimestamp(changed_ns / 1e9, UTC).isoformat(" "),
         "the digest of its names, sizes and times": hashlib.sha256(listing.encode()).hexdigest(),
         **{role: _identity(path) for role, path in pipeline.files.items()},
         **{f"where {role} runs": provider for role, provider in pipeline.providers.items()},
@@ -187,10 +187,22 @@ def open_run(
         checkpoint.remove(path)  # of a run whose results are replaced
     unable = outputs.not_resumable
     if args.resume and unable:
+        stack.close()
+        if saved is None:  # what was begun a moment ago would look like a run that came to its end
+            _remove(args, outputs)
         raise ConfigError(f"--resume cannot go on with {unable}; leave one of them out")
     if path is None or not keeps or unable:
         return outputs, None
     return outputs, Keeper(path, args.checkpoint_every, asked, pipeline, outputs, saved["run_s"] if saved else 0.0)
+
+
+def _remove(args: argparse.Namespace, outputs: Outputs) -> None:
+    """Take away the results of a run that did not even begin."""
+    for _, name in files_of(args):
+        if Path(name).is_file():
+            Path(name).unlink()
+    if outputs.film is not None and outputs.film.log is not None:
+        outputs.film.log.remove()
 
 
 def draw_again(args: argparse.Namespace, config: TrackerConfig, film: FilmSink, until: int) -> None:
