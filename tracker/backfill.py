@@ -16,6 +16,10 @@ class Settler:
     def __init__(self) -> None:
         self._held: deque[tuple[Frame, Tracks]] = deque()
 
+    def __len__(self) -> int:
+        """Frames held."""
+        return len(self._held)
+
     def hold(self, frame: Frame, tracks: Tracks) -> None:
         """Add a frame that an earlier run held, after the frames before it."""
         self._held.append((frame, tracks))

@@ -111,6 +111,11 @@ class Pipeline:
         self.source.go_on_after(self._given_index)
 
     @property
+    def n_given(self) -> int:
+        """Frames given out so far, while at rest."""
+        return self.n_frames - len(self._settler)
+
+    @property
     def given_index(self) -> int:
         """Index of the last frame that was given out and taken, -1 none."""
         return self._given_index

@@ -117,8 +117,9 @@ def check_same(path: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> No
 class Keeper:
     """Writes the checkpoint of a run, at once, then every `every_s` seconds of wall time, and when it is cut short.
 
-    asked: see `asked_for`. pipeline: its `at_rest` is taken. `run_s` are seconds of wall time in the runs before this
-    one. Raises WriteError where the checkpoint cannot be written.
+    asked: see `asked_for`. pipeline: its `at_rest` is taken. run_s: seconds of wall time in the runs before this one.
+    Nothing is noted while results lag behind the pipeline (a second pass over the tracks): there is nothing to go on
+    with. Raises WriteError where the checkpoint cannot be written.
     """
 
     def __init__(
@@ -141,12 +142,19 @@ class Keeper:
         self._saved_s: float | None = None
         pipeline.at_rest = self._at_rest
 
+    @property
+    def saved(self) -> bool:
+        """Whether a checkpoint of this run is there."""
+        return self._saved_s is not None
+
     def finish(self) -> None:
         """The run came to its end: there is nothing to go on with."""
         checkpoint.remove(self.path)
 
     def _at_rest(self, last: bool) -> None:
         now_s = self._clock()
+        if self._outputs.tally.n_frames != self._pipeline.n_given:
+            return
         if not last and self._saved_s is not None and now_s - self._saved_s < self._every_s:
             return
         state = {
