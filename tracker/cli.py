@@ -45,12 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     from tracker.assembly import open_pipeline
-    from tracker.outputs import check_outputs, files_of, in_two_passes
+    from tracker.outputs import check_free, check_outputs, files_of, in_two_passes
     from tracker.resume import draw_again, open_run, saved_run
     from tracker.sinks.progress import ProgressSink
 
     check_outputs(args)
     saved = saved_run(args)
+    if saved is None:
+        check_free(args)
     start = perf_counter()
     classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:

@@ -14,13 +14,13 @@ from tracker.errors import ConfigError
 from tracker.options import span_of
 from tracker.pipeline import Pipeline
 from tracker.places import open_counters, parse_places
-from tracker.sinks.base import Overlay, Resumable, Sink
+from tracker.sinks.base import Overlay, Resumable, Sink, check_output_path
 from tracker.sinks.counts import CountsSink
-from tracker.sinks.crops import CropSink
+from tracker.sinks.crops import CropSink, check_crops_folder
 from tracker.sinks.embeddings import EmbeddingSink, check_ending
-from tracker.sinks.film import FilmSink
+from tracker.sinks.film import FilmSink, codec_of
 from tracker.sinks.film_log import FilmLog
-from tracker.sinks.heatmap import HeatmapSink
+from tracker.sinks.heatmap import HeatmapSink, check_kind
 from tracker.sinks.open import format_of, open_sink
 from tracker.sinks.summary import TallySink
 from tracker.sinks.window import WindowSink
@@ -91,6 +91,10 @@ def check_outputs(args: argparse.Namespace) -> None:
         raise ConfigError("standard output takes one result: only one of --out and --counts can be -")
     if args.save_embeddings:
         check_ending(args.save_embeddings)
+    if args.video:
+        codec_of(args.video)
+    if args.heatmap:
+        check_kind(args.heatmap)
     if args.counts and not (lines or zones):
         raise ConfigError("--counts needs something to count: give --line x1,y1,x2,y2 or --zone x1,y1,x2,y2,x3,y3")
     _check_two_passes(args)
@@ -103,6 +107,16 @@ def check_outputs(args: argparse.Namespace) -> None:
         if place in claimed:
             raise ConfigError(f"{claimed[place]} and {option} name the same file: {path}")
         claimed[place] = option
+
+
+def check_free(args: argparse.Namespace) -> None:
+    """Raise OutputError for the first result that cannot be begun: it exists, or its folder does not.
+
+    All before any is opened: a file begun beside one that cannot be would be in the way of the next attempt.
+    """
+    for option, path in files_of(args):
+        check = check_crops_folder if option == "--crops" else check_output_path
+        check(Path(path), args.overwrite)
 
 
 def _check_two_passes(args: argparse.Namespace) -> None:

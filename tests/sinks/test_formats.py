@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,27 @@ def test_a_header_that_does_not_fit(tmp_path):
     (tmp_path / "t.csv").symlink_to("/dev/full")
     with pytest.raises(WriteError, match="No space left"):
         open_sink(tmp_path / "t.csv", overwrite=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_pipe_takes_what_grows_at_its_end_alone(tmp_path, rng, ending):
+    run = random_run(rng, 3)
+    path = tmp_path / f"t{ending}"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if ending in (".json", ".npy"):
+            with pytest.raises(OutputError, match="need a file on disk"):
+                sink_of(path)
+            return
+        written(path, run)
+        text = os.read(reader, 10**5)
+    finally:
+        os.close(reader)
+    path.unlink()
+    path.write_bytes(text)
+    assert_same_rows(path, run)
 
 
 # ------------------------------------------------------------------------------------------------------- endings
