@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from tracker.sinks.base import ClosedByWith
-from tracker.types import Frame, Tracks
+from tracker.types import Frame, State, Tracks
+
+_COUNTS = ("n_frames", "n_detected", "n_proposed", "n_hidden", "n_predicted")
 
 
 class TallySink(ClosedByWith):
@@ -35,6 +39,15 @@ class TallySink(ClosedByWith):
         self.n_interpolated += interpolated
         self.n_detected += len(tracks) - proposed - hidden - predicted - interpolated
         self._identities.update(tracks.id.tolist())
+
+    def state(self) -> State:
+        identities = np.array(sorted(self._identities), np.int64)
+        return {"identities": identities, **{name: getattr(self, name) for name in _COUNTS}}
+
+    def restore(self, state: State) -> None:
+        self._identities = set(state["identities"].tolist())
+        for name in _COUNTS:
+            setattr(self, name, state[name])
 
     def text(self, wall_s: float, stage_s: Mapping[str, float] | None = None) -> str:
         """`summary_text` of what was counted."""

@@ -8,7 +8,7 @@ import sys
 from tracker.errors import OutputError
 from tracker.sinks.base import ClosedByWith, Overlay
 from tracker.sinks.film import TRAIL_S, Trails, annotate, caption
-from tracker.types import Frame, Tracks
+from tracker.types import Frame, State, Tracks
 
 QUIT_KEYS = (ord("q"), ord("Q"), 27)
 PAUSE_KEY = ord(" ")
@@ -51,6 +51,10 @@ class WindowSink(ClosedByWith):
         # The user may close the window by its frame, too.
         closed = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
         self.quit_asked = self.quit_asked or key in QUIT_KEYS or closed
+
+    def state(self) -> State:
+        """Nothing of a window outlasts it."""
+        return {}
 
     def close(self) -> None:
         import cv2
