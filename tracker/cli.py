@@ -46,13 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     from tracker.assembly import open_pipeline
     from tracker.outputs import check_free, check_outputs, files_of, in_two_passes
+    from tracker.parallel import limit_threads
     from tracker.resume import draw_again, open_run, saved_run
     from tracker.sinks.progress import ProgressSink
 
     check_outputs(args)
+    if args.threads is not None and args.threads < 1:
+        raise ConfigError(f"--threads must be at least 1, got {args.threads}")
     saved = saved_run(args)
     if saved is None:
         check_free(args)
+    limit_threads(args.threads)
     start = perf_counter()
     classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:
@@ -60,7 +64,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
             config=config, device=args.device, fps=args.fps, classes=classes,
-            detector_size=args.detector_size, keep_features=args.save_embeddings is not None, span=span_of(args),
+            detector_size=args.detector_size, threads=args.threads,
+            keep_features=args.save_embeddings is not None, span=span_of(args),
         )  # fmt: skip
         stack.callback(pipeline.close)
         if pipeline.source.live and in_two_passes(args):

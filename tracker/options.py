@@ -89,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     who.add_argument("--no-proposals", action="store_true", help="C off: no looking again where detection failed")
 
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run")
+    parser.add_argument("--threads", type=int, metavar="N", help="cores to use at most (default: all)")
     parser.add_argument("--config", metavar="TOML", help="settings file")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, such as lifecycle.lost_s=5"
