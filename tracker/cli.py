@@ -64,8 +64,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
             config=config, device=args.device, fps=args.fps, classes=classes,
-            detector_size=args.detector_size, threads=args.threads, span=span_of(args),
-            keep_features=args.save_embeddings is not None,
+            detector_size=args.detector_size, threads=args.threads,
+            keep_features=args.save_embeddings is not None, span=span_of(args),
         )  # fmt: skip
         stack.callback(pipeline.close)
         if pipeline.source.live and in_two_passes(args):
