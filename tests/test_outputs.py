@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -333,6 +337,7 @@ def test_crops_alone_are_a_result(track, tmp_path):
         (["--out", "-", "--out", "-"], "--out - is there twice"),
         (["--out", "t.csv", "--out", "t.csv"], "--out and --out name the same file"),
         (["--out", "t.txt", "--save-embeddings", "t.npz"], "t.npz: embeddings are written as .npy"),
+        (["--out", "t.txt", "--video", "t.gif"], "t.gif: cannot write a video of this kind; there are: .mp4"),
         (["--save-embeddings", "t.npy"], "no embeddings to save: with --reid none"),
         (["--out", "t", "--crops", "t"], "--out and --crops name the same file"),
     ],
@@ -344,6 +349,50 @@ def test_what_cannot_be_meant_is_one_line_and_nothing_is_written(track, tmp_path
     assert err.count("\n") == 1
     assert said in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("taken", ["b.csv", "c.npy", "d.mp4", "e/mine.txt"])
+def test_nothing_is_begun_where_one_result_cannot_be(scene, tmp_path, capsys, taken):
+    (tmp_path / taken).parent.mkdir(exist_ok=True)
+    (tmp_path / taken).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--out", "a.txt", "--out", "b.csv", "--save-embeddings", "c.npy", "--video", "d.mp4", "--crops", "e"]
+    words = [word if word.startswith("--") else str(tmp_path / word) for word in words]
+    assert main([str(scene / "video.mp4"), *words]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / taken).read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_every_result_readable(tmp_path, number):
+    write_sequence(make_scene(2, n_frames=250, width=320, height=240), tmp_path / "SYN", video=tmp_path / "film.avi")
+    words = [tmp_path / "film.avi", "--detections", tmp_path / "SYN" / "det" / "det.txt", "--device", "cpu"]
+    for ending in ENDINGS:
+        words += ["--out", tmp_path / f"t.{ending}"]
+    words += ["--save-embeddings", tmp_path / "t.npy", "--crops", tmp_path / "crops"]
+    command = [sys.executable, "-m", "tracker.cli", *map(str, words)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        lines = tmp_path / "t.jsonl"
+        while not (lines.exists() and lines.read_text().count("\n") > 20):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        err = process.stderr.read()
+        assert process.wait(timeout=60) == 130, err
+    last = int(re.search(r"interrupted after frame (\d+)", err)[1])
+    assert last < 250
+    n_rows = len((tmp_path / "t.txt").read_text().splitlines())
+    table = json.loads((tmp_path / "t.json").read_text())
+    assert len(table["images"]) == last == len((tmp_path / "t.jsonl").read_text().splitlines())
+    assert len(table["annotations"]) == n_rows == len(np.load(tmp_path / "t.npy"))
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == n_rows + 1
+    assert {row["track_id"] for row in table["annotations"]} == {
+        int(line.split(",")[1]) for line in (tmp_path / "crops" / "people.csv").read_text().splitlines()[1:]
+    }
 
 
 def test_detections_without_images_have_no_looks(scene, tmp_path, capsys):

@@ -46,8 +46,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     from tracker.resume import draw_again, open_run, saved_run
     from tracker.sinks.progress import ProgressSink
 
-    check_outputs(args)
     saved = saved_run(args)
+    check_outputs(args)
     start = perf_counter()
     classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:

@@ -12,10 +12,10 @@ from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.options import span_of
 from tracker.pipeline import Pipeline
-from tracker.sinks.base import Resumable, Sink
-from tracker.sinks.crops import CropSink
+from tracker.sinks.base import Resumable, Sink, check_output_path
+from tracker.sinks.crops import CropSink, check_crops_folder
 from tracker.sinks.embeddings import EmbeddingSink, check_ending
-from tracker.sinks.film import FilmSink
+from tracker.sinks.film import FilmSink, codec_of
 from tracker.sinks.film_log import FilmLog
 from tracker.sinks.open import format_of, open_sink
 from tracker.sinks.summary import TallySink
@@ -72,6 +72,8 @@ def check_outputs(args: argparse.Namespace) -> None:
         raise ConfigError("--out - is there twice; standard output takes the tracks once")
     if args.save_embeddings:
         check_ending(args.save_embeddings)
+    if args.video:
+        codec_of(args.video)
     inputs = {Path(name).resolve() for name in _inputs(args)}
     claimed: dict[Path, str] = {}
     for option, path in files:
@@ -81,6 +83,10 @@ def check_outputs(args: argparse.Namespace) -> None:
         if place in claimed:
             raise ConfigError(f"{claimed[place]} and {option} name the same file: {path}")
         claimed[place] = option
+    # All before any is opened: a file begun beside one that cannot be would be in the way of the next attempt.
+    for option, path in files:
+        check = check_crops_folder if option == "--crops" else check_output_path
+        check(Path(path), args.overwrite or args.resume)
 
 
 def _inputs(args: argparse.Namespace) -> list[str]:

@@ -79,6 +79,27 @@ def test_larger_is_better_and_so_is_sharper(rng):
     assert sharpness(np.full((60, 30, 3), 77, np.uint8)) == 0
 
 
+def test_steadiness_compares_with_the_last_seconds():
+    album = Album(4)
+    assert album.steadiness(0.0, 100) == 1
+    assert album.steadiness(0.1, 200) == pytest.approx(0.25, rel=0.05)
+    assert album.steadiness(0.2, 50) == pytest.approx(0.25, rel=0.1)
+    assert album.steadiness(0.3, 100) == pytest.approx(1, abs=0.05)
+    assert album.steadiness(60.0, 40) == pytest.approx(1, abs=0.01)  # whoever returns starts anew
+    for frame in range(100):  # somebody who comes nearer: twice as high in ten seconds
+        assert album.steadiness(60 + frame / 10, 40 * 2 ** (frame / 100)) > 0.5
+
+
+def test_a_box_that_takes_in_a_neighbour_loses(tmp_path, rng):
+    image = picture(rng)
+    with CropSink(tmp_path / "crops", per_identity=3) as sink:
+        for index in range(100):
+            stretched = 30 <= index < 40 or 72 <= index < 75
+            box = (50, 20, 100, 220) if stretched else (50, 60, 100, 160)
+            sink.write(Frame(index, index / 10, image, WIDTH, HEIGHT), people((1, box)))
+    assert [row["y1"] for row in table_of(tmp_path / "crops")] == ["60.00"] * 3
+
+
 # -------------------------------------------------------------------------------------------------------- choice
 
 
@@ -212,17 +233,17 @@ def test_who_is_gone_is_on_disk_before_the_end_and_may_return(tmp_path, rng):
 
 
 def test_memory_is_bounded_by_who_was_seen_of_late(tmp_path, rng):
-    """A new person every second, for ten minutes."""
+    """A new person every second, for three minutes."""
     image, most = picture(rng), 0
     with CropSink(tmp_path / "crops") as sink:
-        for second in range(600):
+        for second in range(180):
             for part in range(3):
                 seen = people((second + 1, (10 + part, 10, 60, 110)))
                 sink.write(Frame(3 * second + part, second + part / 3, image, WIDTH, HEIGHT), seen)
             held = sum(each.jpeg is not None for album in sink._albums.values() for each in album.picks)
             most = max(most, held)
     assert most <= 2 * 12
-    assert {row["id"] for row in table_of(tmp_path / "crops")} == {str(second + 1) for second in range(600)}
+    assert {row["id"] for row in table_of(tmp_path / "crops")} == {str(second + 1) for second in range(180)}
 
 
 def test_an_error_elsewhere_writes_what_is_there(tmp_path, rng):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def random_run(rng: np.random.Generator, n_frames: int = 30, most: int = 5) -> l
         run.append(
             Tracks(
                 np.hstack([left_top, left_top + rng.uniform(1, 200, (n, 2))]),
-                rng.permutation(10**6)[:n] + 1, rng.random(n), rng.integers(0, 3, n), np.arange(n),
+                rng.permutation(40)[:n] + 1, rng.random(n), rng.integers(0, 3, n), np.arange(n),
                 rng.integers(0, 4, n).astype(np.uint8), features,
             )
         )  # fmt: skip
@@ -158,7 +159,7 @@ def assert_whole(path: Path, run: list[Tracks], n_frames: int) -> None:
         assert [image["id"] for image in json.loads(path.read_text())["images"]] == list(range(1, n_frames + 1))
 
 
-@pytest.mark.parametrize("room", [700, 2500, 6000])
+@pytest.mark.parametrize("room", [2500, 4000, 9000])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_full_disk_leaves_whole_frames(tmp_path, rng, ending, room):
     """The limit of the process on the size of files stands for the disk's end."""
@@ -217,6 +218,27 @@ def test_a_header_that_does_not_fit(tmp_path):
     (tmp_path / "t.csv").symlink_to("/dev/full")
     with pytest.raises(WriteError, match="No space left"):
         open_sink(tmp_path / "t.csv", overwrite=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_pipe_takes_what_grows_at_its_end_alone(tmp_path, rng, ending):
+    run = random_run(rng, 3)
+    path = tmp_path / f"t{ending}"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if ending in (".json", ".npy"):
+            with pytest.raises(OutputError, match="need a file on disk"):
+                sink_of(path)
+            return
+        written(path, run)
+        text = os.read(reader, 10**5)
+    finally:
+        os.close(reader)
+    path.unlink()
+    path.write_bytes(text)
+    assert_same_rows(path, run)
 
 
 # ------------------------------------------------------------------------------------------------------- endings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ FIRST_SPAN_S = 0.5  # neighbouring frames hardly differ
 MIN_RELATIVE_QUALITY = 0.25  # of the best: a poor crop of somebody with good ones tells nothing
 HALF_SIZE_PX = 90.0  # side of a square as large as 64 x 128 px, below which re-ID networks enlarge: size 1/2
 HALF_SHARPNESS = 100.0  # variance of the Laplacian below which people call a picture blurred: sharpness 1/2
+HEIGHT_MEMORY_S = 5.0  # a box that is suddenly higher holds somebody else too; people come nearer more slowly
 SHARPNESS_SIZE_PX = (64, 128)  # (width, height), the same for all, because sharpness depends on the scale
 
 
@@ -41,6 +43,8 @@ class Album:
         self._n_spans = n_spans
         self._span_s = FIRST_SPAN_S
         self._picks: dict[int, Pick] = {}  # number of the span -> its best
+        self._log_height: float | None = None  # usual height of the box, in the last seconds
+        self._height_s = 0.0  # when it was brought up to date
 
     def __len__(self) -> int:
         return len(self._picks)
@@ -49,6 +53,16 @@ class Album:
     def picks(self) -> list[Pick]:
         """By time."""
         return [self._picks[span] for span in sorted(self._picks)]
+
+    def steadiness(self, time_s: float, height_px: float) -> float:
+        """In (0, 1]: how near the height of a box is to what it was in the last seconds. To be called in order."""
+        now = math.log(height_px)
+        if self._log_height is None:
+            self._log_height, self._height_s = now, time_s
+        fresh = 1.0 - math.exp(-(time_s - self._height_s) / HEIGHT_MEMORY_S)
+        self._log_height += fresh * (now - self._log_height)
+        self._height_s = time_s
+        return math.exp(-2.0 * abs(now - self._log_height))  # the square of the ratio
 
     def wants(self, time_s: float, quality: float) -> bool:
         """Whether a crop of that quality would be the best of its span."""

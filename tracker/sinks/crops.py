@@ -58,13 +58,16 @@ class CropSink(ClosedByWith):
         if frame.image is None:
             raise OutputError(f"{self.folder}: the source has no pictures, so there are no crops to cut; leave it out")
         clipped = bx.clip(tracks.xyxy, frame.width, frame.height)
-        quality = unhidden(tracks.xyxy) * inside(tracks.xyxy, clipped) * sized(clipped)
+        # The detector's score falls where a pole or a sign hides somebody, whom no other box covers.
+        quality = unhidden(tracks.xyxy) * inside(tracks.xyxy, clipped) * sized(clipped) * tracks.score
+        heights = tracks.xyxy[:, 3] - tracks.xyxy[:, 1]
         large = (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE_PX).all(axis=1)
         for row in np.flatnonzero(large & (tracks.source == Source.DETECTED)).tolist():
             album = self._albums.setdefault(int(tracks.id[row]), Album(2 * self._per_identity))
-            if album.wants(frame.time_s, float(quality[row])):  # sharpness can only lower it
+            best = float(quality[row]) * album.steadiness(frame.time_s, float(heights[row]))
+            if album.wants(frame.time_s, best):  # sharpness can only lower it
                 x1, y1, x2, y2 = np.rint(clipped[row]).astype(int).tolist()
-                self._offer(frame, tracks[row], float(quality[row]), frame.image[y1:y2, x1:x2])
+                self._offer(frame, tracks[row], best, frame.image[y1:y2, x1:x2])
         self._seen_s.update({who: frame.time_s for who in tracks.id.tolist() if who in self._seen_s})
         for identity in [who for who, seen_s in self._seen_s.items() if frame.time_s - seen_s > WRITE_AFTER_S]:
             self._put_out(identity)
@@ -89,17 +92,12 @@ class CropSink(ClosedByWith):
                 raise
 
     def _begin(self, overwrite: bool) -> None:
+        check_crops_folder(self.folder, overwrite)
         try:
-            if self.folder.exists() and not self.folder.is_dir():
-                raise OutputError(f"{self.folder}: is a file; crops need a folder")
-            if self.folder.is_dir() and any(self.folder.iterdir()):
-                if not overwrite:
-                    raise OutputError(f"{self.folder}: is not empty; pass --overwrite to replace the crops in it")
-                _remove_crops(self.folder)
+            for path in _earlier(self.folder):
+                path.unlink(missing_ok=True)
             self.folder.mkdir(exist_ok=True)
             self._append_rows([COLUMNS])
-        except FileNotFoundError:
-            raise OutputError(f"{self.folder}: the folder {self.folder.parent} does not exist") from None
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written: {error.strerror}") from error
 
@@ -161,6 +159,21 @@ class CropSink(ClosedByWith):
         return WriteError(f"{error.filename or self.folder}: cannot be written: {error.strerror}; others are there")
 
 
+def check_crops_folder(folder: Path, overwrite: bool) -> None:
+    """Raise OutputError if crops cannot go there."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder}: is a file; crops need a folder")
+        if not folder.parent.is_dir():
+            raise OutputError(f"{folder}: the folder {folder.parent} does not exist")
+        if folder.is_dir() and any(folder.iterdir()):
+            if not overwrite:
+                raise OutputError(f"{folder}: is not empty; pass --overwrite to replace the crops in it")
+            _earlier(folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
 def name_of(identity: int, pick: Pick) -> str:
     return f"{identity:04d}_{pick.frame:06d}.jpg"
 
@@ -186,18 +199,19 @@ def _csv_text(rows: Iterable[Sequence[object]]) -> str:
     return buffer.getvalue()
 
 
-def _remove_crops(folder: Path) -> None:
-    """What an earlier run wrote, by its table; nothing else: the folder may hold a user's own pictures."""
+def _earlier(folder: Path) -> list[Path]:
+    """What an earlier run wrote, by its table, and nothing else: the folder may hold a user's own pictures.
+
+    Raises OutputError if the table is not one of ours.
+    """
     table = folder / TABLE
     if not table.is_file():
-        return
+        return []
     try:
         header, *rows = csv.reader(io.StringIO(table.read_text(encoding="utf-8")))
-    except (UnicodeDecodeError, ValueError, csv.Error):
+    except (ValueError, csv.Error):  # no text, or no line of it
         header, rows = [], []
     if tuple(header) != COLUMNS:
         raise OutputError(f"{table}: was not written by track --crops, so it stays; give another folder")
-    for name in {row[0] for row in rows if row}:
-        if Path(name).name == name:
-            (folder / name).unlink(missing_ok=True)
-    table.unlink()
+    names = {row[0] for row in rows if row}
+    return [*(folder / name for name in names if Path(name).name == name), table]

@@ -79,5 +79,5 @@ def _header(dtype: np.dtype[np.void], n_rows: int) -> bytes:
     """Equally long for every number of rows: NumPy leaves room for the digits."""
     buffer = io.BytesIO()
     description = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows,)}
-    npy.write_array_header_1_0(buffer, description)  # type: ignore[no-untyped-call]
+    npy.write_array_header_1_0(buffer, description)
     return buffer.getvalue()

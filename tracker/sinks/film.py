@@ -46,9 +46,7 @@ class FilmSink(ClosedByWith):
         import cv2
 
         self.path = Path(path)
-        codec = CODECS.get(self.path.suffix.lower())
-        if codec is None:
-            raise OutputError(f"{self.path}: cannot write a video of this kind; there are: {', '.join(CODECS)}")
+        codec = codec_of(self.path)
         if not (math.isfinite(fps) and fps > 0) or min(size) < 2:
             raise OutputError(f"{self.path}: a video needs a frame rate and a size, got {fps!r} fps and {size}")
         check_output_path(self.path, overwrite)
@@ -115,6 +113,14 @@ class FilmSink(ClosedByWith):
             # The first error is the one to show.
             if exc[0] is None:
                 raise
+
+
+def codec_of(path: str | Path) -> str:
+    """Four letters, by the ending of the name. Raises OutputError for an unknown one."""
+    codec = CODECS.get(Path(path).suffix.lower())
+    if codec is None:
+        raise OutputError(f"{path}: cannot write a video of this kind; there are: {', '.join(CODECS)}")
+    return codec
 
 
 class Trails:

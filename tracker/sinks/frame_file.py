@@ -48,7 +48,9 @@ class FrameFile:
             self._go_on(self._file, resume)
         if seekable and not self._file.seekable():
             self._file.close()
-            raise OutputError(f"{self.path}: results of this kind need a file on disk, this is a pipe; .jsonl does not")
+            raise OutputError(
+                f"{self.path}: results of this kind need a file on disk, and this is a pipe; .jsonl takes one"
+            )
 
     def append(self, data: bytes, frame_index: int | None = None) -> None:
         """All of `data` at the end, or nothing. frame_index: for the message, from 0; None: no frame's."""
