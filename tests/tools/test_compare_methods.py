@@ -72,7 +72,7 @@ def test_the_reduced_comparison_runs_every_experiment(tmp_path, capsys):
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
     trained = [row for row in rows if row["name"] not in special.SPECIAL]
     assert [row["name"] for row in trained] == [name for name in experiments.names() for _ in runs.MEASURES]
-    assert {"large_margin_few_shot", "odml"} <= {row["name"] for row in rows}
+    assert {"large_margin_few_shot", "meta_metric", "odml"} <= {row["name"] for row in rows}
     for row in rows:
         for value in [*row["baseline_values"].split(), *row["method_values"].split()]:
             assert 0.0 <= float(value) <= 1.0
