@@ -11,9 +11,7 @@ import torch
 from method_comparison import meta, special
 from reid_training.errors import DataError, ModelError
 
-SHORT = dataclasses.replace(
-    meta.SETTING, n_tasks=6, n_judged=8, ways=(2, 4), most_shots=3, n_queries=2, side_px=16, width=0.25, steps=2
-)
+SHORT = meta.REDUCED
 N_DRAWERS = 6
 
 
@@ -67,55 +65,106 @@ def test_both_roles_start_from_the_same_network():
     assert baseline.config == dataclasses.replace(method.config, steps=0)
 
 
-def test_a_rate_of_0_is_the_matching_network(parts):
+@pytest.mark.parametrize("measure", meta.MEASURES)
+def test_a_rate_of_0_is_the_matching_network(parts, measure):
     method = meta.new_method("baseline", 0, SHORT).eval()
-    pooled = meta.pooled_features(method, parts["test"])
-    asked = (pooled, parts["test"], "ragged", 0, SHORT)
-    assert meta.accuracy(meta.with_rate(method, 0.0, SHORT), *asked) == meta.accuracy(method, *asked)
+    asked = (measure, meta.pooled_features(method, parts["test"].pixels), parts["test"], 0, 8, SHORT)
+    assert asked_of(meta.with_rate(method, 0.0, SHORT), parts, asked) == asked_of(method, parts, asked)
 
 
-def test_the_rate_that_is_best_on_validation_is_chosen(parts, monkeypatch):
+def asked_of(method, parts, asked):
+    tasks = meta.auxiliary_tasks(method, parts["train"], SHORT)
+    return meta.accuracy(method, meta.fitted_auxiliaries(method, tasks), *asked)
+
+
+def test_the_rate_that_is_best_on_validation_is_chosen_for_each_kind(parts, monkeypatch):
     method = meta.new_method("baseline", 0, SHORT).eval()
-    scores = {0.0: 0.5, 0.01: 0.7, 0.1: 0.7}
-    monkeypatch.setattr(meta, "RATES", tuple(scores))
-    monkeypatch.setattr(meta, "accuracy", lambda tuned, *_: scores[tuned.config.rate if tuned.config.steps else 0.0])
-    assert meta.best_rate(method, parts["validation"], SHORT) == 0.01
+    scores = {"five": [0.5, 0.7, 0.7], "ragged": [0.5, 0.4, 0.6], "one": [0.5, 0.4, 0.3]}
+    monkeypatch.setattr(meta, "RATES", (0.0, 0.01, 0.1))
+
+    def accuracy(tuned, _, measure, *more):
+        return scores[measure][meta.RATES.index(tuned.config.rate if tuned.config.steps else 0.0)]
+
+    monkeypatch.setattr(meta, "accuracy", accuracy)
+    tasks = meta.auxiliary_tasks(method, parts["train"], SHORT)
+    found = meta.best_rates(method, tasks, parts["validation"], 0, SHORT)
+    assert found == {"five": 0.01, "ragged": 0.1, "one": 0.0}
+
+
+def test_auxiliary_tasks_are_of_other_alphabets(parts):
+    domains = parts["train"]
+    for index in range(30):
+        rng = np.random.default_rng(index)
+        support, _ = meta.draw_task(domains, (1, 1), rng, SHORT)
+        rows = meta.draw_auxiliaries(domains, support, rng, SHORT)
+        own = next(alphabet for alphabet in domains.alphabets if support[0] in alphabet)
+        assert not np.isin(rows, own).any()
+        assert len(rows) == len(set(rows.tolist())) == 2 * 3 * 2
+
+
+def test_one_image_of_each_character_is_fitted_to_the_auxiliary_set_and_more_are_not(parts):
+    method = meta.new_method("method", 0, SHORT).eval()
+    fitted = []
+    method.fit = lambda features, labels: fitted.append(labels) or method.net.project.weight
+    domains = parts["test"]
+    features = meta.pooled_features(method, domains.pixels)
+    auxiliary = meta.auxiliary_tasks(method, parts["train"], SHORT)[0]
+    for shots, expected in ((1, auxiliary[1]), (2, None)):
+        rows = meta.draw_task(domains, (shots, shots), np.random.default_rng(0), SHORT)
+        support, queries = (meta.task_of(features[part], domains, part) for part in rows)
+        meta.judge(method, support, queries, auxiliary)
+        assert torch.equal(fitted.pop(), support[1] if expected is None else expected)
+
+
+def test_drawn_auxiliary_tasks_are_not_the_chosen_ones(parts):
+    method = meta.new_method("method", 0, SHORT).eval()
+    tasks = meta.auxiliary_tasks(method, parts["train"], SHORT)
+    used = []
+    method.suited = lambda metrics, features, labels, n: used.append(len(labels)) or [0, 1]
+    asked = (meta.pooled_features(method, parts["test"].pixels), parts["test"], 0, 4, SHORT)
+    meta.accuracy(method, meta.fitted_auxiliaries(method, tasks), meta.RANDOM, *asked)
+    assert not used
+    meta.accuracy(method, meta.fitted_auxiliaries(method, tasks), "one", *asked)
+    assert len(used) == 4
+    assert all(4 <= n <= 8 for n in used), "every image and its copy, of two to four characters"
+
+
+def test_a_copy_is_turned_on_the_same_ground():
+    pixels = np.full((1, 17, 17), 255, np.uint8)
+    pixels[0, :, 8] = 0  # a line through the middle
+    (copy,) = meta.turned(pixels)
+    assert (copy[0, :3] == 255).all()
+    assert copy[8, 8] == 0
+    assert copy[0, 8] > 200
+    assert (copy < 200).sum() > 10
 
 
 def test_a_seed_decides_the_result(parts):
     first, second = (meta.run_one(parts, "method", 1, "test", SHORT) for _ in range(2))
     assert first.scores == second.scores
-    assert set(first.scores) == set(meta.MEASURES)
+    assert set(first.scores) == {*meta.MEASURES, meta.RANDOM}
 
 
 def test_what_is_finished_is_not_run_again(data, tmp_path, monkeypatch):
-    tasks = []
-
-    class Here:  # in this process
-        def __init__(self, *_, **__): ...
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_): ...
-
-        def map(self, function, *arguments):
-            tasks.extend(zip(*arguments, strict=True))
-            return map(function, *arguments)
-
-    monkeypatch.setattr(meta, "ProcessPoolExecutor", Here)
+    runs = []
+    run_one = meta.run_one
+    monkeypatch.setattr(meta, "run_one", lambda *asked: runs.append(asked) or run_one(*asked))
+    monkeypatch.setattr(meta, "SETTING", SHORT)
     monkeypatch.setattr(meta, "N_VALIDATION", 2)
-    rows = meta.run(data, tmp_path / "out", [0, 1], 1, setting=SHORT)
-    assert len(tasks) == 4
-    assert meta.run(data, tmp_path / "out", [0, 1], 1, setting=SHORT) == rows
-    assert len(tasks) == 4
+    rows = meta.run(data, tmp_path / "out", [0, 1], 1)
+    assert len(runs) == 4
+    assert meta.run(data, tmp_path / "out", [0, 1], 1) == rows
+    assert len(runs) == 4
     assert [row.measure for row in rows[:2]] == ["accuracy, 5 shots", "accuracy, 5 shots, against plain fine-tuning"]
+    assert rows[-1].measure == "accuracy, 1 shot, auxiliary tasks, against drawn ones"
     assert all(len(row.baseline) == len(row.method) == 2 for row in rows)
     assert rows[0].method == rows[1].method
+    assert rows[-1].method == rows[-2].method
     for row in rows:
         assert all(0.0 < value <= 1.0 for value in (*row.baseline, *row.method))
     next((tmp_path / "out").glob("method-*-1.json")).write_text("{")
     with pytest.raises(ModelError, match="is damaged; delete it"):
-        meta.run(data, tmp_path / "out", [0, 1], 1, setting=SHORT)
+        meta.run(data, tmp_path / "out", [0, 1], 1)
 
 
 def test_the_tool_knows_the_experiment():
