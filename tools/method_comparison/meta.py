@@ -82,8 +82,6 @@ class Setting:
 
 
 SETTING = Setting()
-
-
 REDUCED = dataclasses.replace(
     SETTING,
     n_tasks=4,
