@@ -77,7 +77,8 @@ def test_labels_saved():
     assert mip.labels_for(0.75, labels, (0.6, 0.7, 0.8)) == pytest.approx(10)
     assert np.isnan(mip.labels_for(0.9, labels, (0.6, 0.7, 0.8)))
     assert mip.saved([mip.Result((0.5, 0.6, 0.7), (0.5, 0.7, 0.8), labels)]) == "8 labels for 12 (-33%)"
-    assert mip.saved([mip.Result((0.5, 0.6, 0.9), (0.5, 0.7, 0.8), labels)]) == "not reached with 12"
+    assert mip.saved([mip.Result((0.5, 0.6, 0.9), (0.5, 0.7, 0.8), labels)]) == "more than 12 labels for 12"
+    assert mip.saved([mip.Result((0.5, 0.7, 0.7), (0.5, 0.7, 0.8), labels)]) == "8 labels for 8 (+0%)"
 
 
 def test_rank_1_agrees_with_one_image_at_a_time():
@@ -151,7 +152,7 @@ def test_preparing_looks_at_the_known_points_alone():
 
 def test_the_tool_knows_the_experiment():
     assert special.SPECIAL["mip_mahalanobis"] == "method_comparison.mip"
-    assert {name for name, _ in FULL.n_labelled} == {"iris", "wine", "breast_cancer", "digits"}
+    assert {name for name, _ in FULL.n_labelled} == {MOONS, "iris", "wine", "breast_cancer", "digits"}
 
 
 def test_without_scikit_learn_one_clear_line(monkeypatch):
