@@ -175,7 +175,7 @@ def _file(out: Path, kind: str, name: str, seed: int, setting: Setting) -> Path:
     elif kind == "active":
         facts += [setting.first_per_class, setting.n_asked, setting.n_rounds]
     else:
-        facts += [setting.time_limit_s, setting.k]
+        facts += [setting.time_limit_s, setting.k, model_digest()]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
     return out / f"{kind}-{name.replace(' ', '_')}-{digest}-{seed}.json"
 
@@ -358,9 +358,13 @@ def rank_1(points: Points) -> float:
     return float(right[seen_again].mean())
 
 
+def model_digest() -> str:
+    return hashlib.sha256(MODEL.read_bytes()).hexdigest()[:12]
+
+
 def embedded_people(data: Path, out: Path) -> Points | None:
     """Unit rows of Market-1501's queries, kept in `out`. None, and a line that says so, where the data is absent."""
-    file = out / f"people-{hashlib.sha256(MODEL.read_bytes()).hexdigest()[:12]}.npz"
+    file = out / f"people-{model_digest()}.npz"
     if not file.is_file():
         archive = data / "market1501_query.zip"
         try:
