@@ -233,7 +233,7 @@ def new_method(known: Characters, setting: Setting, seed: int) -> LargeMarginFew
     net = conv4_flat(1, setting.n_filters)
     if setting.base == "graph":
         net.append(nn.Linear(setting.n_filters, setting.n_filters))  # as its authors' code has it
-    net.to(memory_format=torch.channels_last)  # takes a third of the time on a CPU
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third of the time, on a CPU
     config = LargeMarginFewShotConfig(
         base=setting.base,
         shots=setting.shots,
