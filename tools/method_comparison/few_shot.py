@@ -90,9 +90,9 @@ class Setting:
 # and 0.5, weight 0.2 with share 0.5: 40 to 43 on the embeddings, 29 to 30 on the nodes. Rate 5e-3, kept: 80.2 for
 # weight 0; with share 0.2 on the embeddings 84.7 for weight 0.1, 82.9 for 0.3, 88.6 for 1, kept; 54 for weight 0.2 on
 # the nodes. With batch norm behind the embedding: 72 for weight 0, 63 for weight 1.
-# Graph, 20-way: nothing but chance in 60 steps at rate 1e-3. 300 steps of 4 episodes at 5e-3, share 0.2: 58.9 for weight
-# 0, 43.3 for 0.02, 72.7 for 0.1, kept; weight 1 stays near chance. When a graph leaves chance is a matter of luck, and
-# this was one seed.
+# Graph, 20-way: nothing but chance in 60 steps at rate 1e-3. 300 steps of 4 episodes at 5e-3, share 0.2: 58.9 for
+# weight 0, 43.3 for 0.02, 72.7 for 0.1, kept; weight 1 stays near chance. When a graph leaves chance is a matter of
+# luck, and this was one seed.
 # Steps and episodes: 10 to 30 s of one core, far fewer than the authors'. No curve was flat.
 SETTINGS = (
     # Trained 20-way, for want of time; Snell et al. train 60-way, with 5 queries of each class as here.
