@@ -26,7 +26,7 @@ from reid_training.nets.layers import PooledNet
 WHERE = "clinc/data_full.json and clinc/domains.json in --data, from the folder data/ of github.com/clinc/oos-eval"
 PARTS = {"train": slice(6), "validation": slice(6, 8), "test": slice(8, None)}  # domains, in the file's order
 LABELLED = ("train", "val", "test")  # lists of the file; its others are of no intent
-# Tried on the validation domains with seed 0: the matching network, not adapted, mean of the three measures in per cent.
+# Tried on the validation domains, seed 0: the matching network, not adapted, mean of the three measures in per cent.
 # Words 47.0 / 50.5 / 50.2 / 48.6 at a scale of 1 / 2 / 4 / 8, words and pairs of them 39.7 at 4, words and their 3- and
 # 4-grams of letters 50.6 at 4. At 1 the best rates of plain fine-tuning were the largest ones on offer; hence 4.
 # With words at 4: 2000 tasks 51.3, dropout of 0.3 48.8, learning rate 0.0003 / 0.003 46.7 / 47.5. A network of twice
@@ -103,7 +103,7 @@ def texts_of(domains: Mapping[str, Mapping[str, Sequence[str]]], first: int = 0)
 
 
 def made_up() -> dict[str, Texts]:
-    """Intents with two words of their own each, in sentences of ten that all share."""
+    """Intents with two words of their own each, among four of ten that all share."""
     rng = np.random.default_rng(0)
 
     def sentence(intent: int) -> str:
