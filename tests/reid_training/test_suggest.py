@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from reid_training import suggest
@@ -17,6 +18,7 @@ from reid_training.errors import DataError
 from reid_training.suggest import BOUNDARY, OUTLIER, Crops, suggest_pairs
 
 MODEL = str(Path(__file__).resolve().parents[2] / "weights" / "reid_fast.onnx")
+THRESHOLD = next(f"{float(p.value):.4f}" for p in onnx.load(MODEL).metadata_props if p.key == "tau_same")
 
 
 def crops_of(n, moments=None, people=None):
@@ -135,7 +137,7 @@ def test_a_folder_of_unlabelled_images(tmp_path, capsys):
         rows = list(csv.DictReader(stream))
     assert len(rows) == 6
     assert tuple(rows[0]) == suggest.COLUMNS
-    assert all(row["same"] == row["table_says"] == "" and row["threshold"] == "0.6330" for row in rows)
+    assert all(row["same"] == row["table_says"] == "" and row["threshold"] == THRESHOLD for row in rows)
     assert all((folder / row["image_a"]).is_file() for row in rows)
     sheet = cv2.imread(str(out.with_suffix(".png")))
     cell = (suggest.CAPTION_PX + 128 + suggest.GAP_PX, 2 * 64 + 2 * suggest.GAP_PX)

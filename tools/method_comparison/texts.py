@@ -12,7 +12,6 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,27 @@ from reid_training.nets.layers import PooledNet
 WHERE = "clinc/data_full.json and clinc/domains.json in --data, from the folder data/ of github.com/clinc/oos-eval"
 PARTS = {"train": slice(6), "validation": slice(6, 8), "test": slice(8, None)}  # domains, in the file's order
 LABELLED = ("train", "val", "test")  # lists of the file; its others are of no intent
+# Tried on the validation domains, seed 0: the matching network, not adapted, mean of the three measures in per cent.
+# Words 47.0 / 50.5 / 50.2 / 48.6 at a scale of 1 / 2 / 4 / 8, words and pairs of them 39.7 at 4, words and their 3- and
+# 4-grams of letters 50.6 at 4. At 1 the best rates of plain fine-tuning were the largest ones on offer; hence 4.
+# With words at 4: 2000 tasks 51.3, dropout of 0.3 48.8, learning rate 0.0003 / 0.003 46.7 / 47.5. A network of twice
+# the width, which takes twice the time to adapt, was better still: words 51.7, with n-grams at a scale of 8 56.2.
 N_HASHES = 2**13
 N_FEATURES = 128  # of a network of width 1
-DROPOUT = 0.0
+SCALE = 4.0  # of the mean of the vectors
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
     """Sentences of the intents of some domains."""
 
-    tokens: IntArray  # (N, L) of `hashed`
+    words: IntArray  # (N, L) of `hashed`, then zeros
     shortened: IntArray  # (N, L) the same sentences without a word
     classes: IntArray  # (N,)
     members: tuple[IntArray, ...]  # rows of each domain
 
     def inputs(self, rows: IntArray) -> Tensor:
-        return torch.from_numpy(self.tokens[rows])
+        return torch.from_numpy(self.words[rows])
 
     def copies(self, rows: IntArray) -> Tensor:
         return torch.from_numpy(self.shortened[rows])
@@ -52,14 +56,14 @@ class Texts:
 
 
 class TextNet(PooledNet):
-    """Tokens (B, L), 0 where there is none, to features (B, embedding_size): a mean of their vectors, ReLU, linear."""
+    """Words (B, L), 0 where there is none, to features (B, embedding_size): the mean of their vectors, ReLU, linear."""
 
     def __init__(self, n_features: int, embedding_size: int) -> None:
         bag = nn.EmbeddingBag(N_HASHES, n_features, mode="mean", padding_idx=0)
-        super().__init__(nn.Sequential(bag, nn.ReLU(), nn.Dropout(DROPOUT)), n_features, embedding_size)
+        super().__init__(nn.Sequential(bag, nn.ReLU()), n_features, embedding_size)
 
     def pooled(self, images: Tensor) -> Tensor:
-        pooled: Tensor = self.body(images)
+        pooled: Tensor = SCALE * self.body(images)
         return pooled
 
 
@@ -74,9 +78,8 @@ def shortened(words: list[str]) -> list[str]:
 
 
 def hashed(words: list[str]) -> list[int]:
-    """Of words and of pairs of neighbours, in 1 .. N_HASHES - 1, the same on every machine."""
-    tokens = words + [f"{a} {b}" for a, b in pairwise(words)]
-    return [1 + zlib.crc32(token.encode()) % (N_HASHES - 1) for token in tokens]
+    """Numbers in 1 .. N_HASHES - 1, the same on every machine."""
+    return [1 + zlib.crc32(word.encode()) % (N_HASHES - 1) for word in words]
 
 
 def texts_of(domains: Mapping[str, Mapping[str, Sequence[str]]], first: int = 0) -> Texts:
@@ -91,17 +94,16 @@ def texts_of(domains: Mapping[str, Mapping[str, Sequence[str]]], first: int = 0)
             classes += [first] * len(found)
             first += 1
         members.append(np.arange(start, len(sentences)))
-    longest = max(len(hashed(words)) for words in sentences)
-    tokens, short = np.zeros((2, len(sentences), longest), np.int64)
+    longest = max(len(words) for words in sentences)
+    numbers, short = np.zeros((2, len(sentences), longest), np.int64)
     for row, words in enumerate(sentences):
-        for table, kept in ((tokens, words), (short, shortened(words))):
-            numbers = hashed(kept)
-            table[row, : len(numbers)] = numbers
-    return Texts(tokens, short, np.array(classes), tuple(members))
+        for table, kept in ((numbers, words), (short, shortened(words))):
+            table[row, : len(kept)] = hashed(kept)
+    return Texts(numbers, short, np.array(classes), tuple(members))
 
 
 def made_up() -> dict[str, Texts]:
-    """Intents with two words of their own each, in sentences of ten that all share."""
+    """Intents with two words of their own each, among four of ten that all share."""
     rng = np.random.default_rng(0)
 
     def sentence(intent: int) -> str:
@@ -119,7 +121,7 @@ def made_up() -> dict[str, Texts]:
 def constants() -> tuple[object, ...]:
     """What decides the content of a result, beside the experiment's setting."""
     parts = [(part, where.start, where.stop) for part, where in PARTS.items()]
-    return parts, N_HASHES, N_FEATURES, DROPOUT
+    return parts, N_HASHES, N_FEATURES, SCALE
 
 
 def read(folder: Path) -> dict[str, Texts]:
