@@ -12,7 +12,7 @@ from tracker.engine import Engine
 from tracker.errors import TrackletError
 from tracker.sources.base import FrameSource
 from tracker.sources.prefetch import Prefetch
-from tracker.types import Frame, Tracks
+from tracker.types import Frame, StepTrace, Tracks
 
 
 class Pipeline:
@@ -31,10 +31,17 @@ class Pipeline:
         self._engine = engine
         self._read_s = self._detect_s = 0.0
         self._stopping = False
+        self._traces: dict[int, StepTrace] = {}  # of the frames that are held, by their index
         self.waiting = False  # True while blocked on the source
         self.n_frames = 0
+        self.trace: StepTrace | None = None  # of the frame given out last, if `tracing` was on when it was tracked
 
     def __iter__(self) -> Iterator[tuple[Frame, Tracks]]:
+        for frame, tracks in self._tracked():
+            self.trace = self._traces.pop(frame.index, None)
+            yield frame, tracks
+
+    def _tracked(self) -> Iterator[tuple[Frame, Tracks]]:
         settler = Settler()
         engine = self._engine
         every = engine.config.detection.every
@@ -45,6 +52,8 @@ class Pipeline:
                 self._detect_s += perf_counter() - start
                 tracks = engine.step(frame, detections)
                 self.n_frames += 1
+                if engine.trace is not None:
+                    self._traces[frame.index] = engine.trace
                 if self._live:
                     yield frame, tracks
                 else:
@@ -57,6 +66,20 @@ class Pipeline:
     def stop(self) -> None:
         """End after the current frame, as if the source ended there."""
         self._stopping = True
+
+    @property
+    def stopping(self) -> bool:
+        """True once `stop` was called."""
+        return self._stopping
+
+    @property
+    def tracing(self) -> bool:
+        """True while each step leaves a `trace` of what it looked at; it costs little, and nothing while off."""
+        return self._engine.tracing
+
+    @tracing.setter
+    def tracing(self, on: bool) -> None:
+        self._engine.tracing = on
 
     def close(self) -> None:
         self._frames_ahead.close()
