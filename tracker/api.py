@@ -142,6 +142,7 @@ def track_video(
     fps: float | None = None,
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
+    reconnect_s: float | None = None,
 ) -> Iterator[tuple[Frame, Tracks]]:
     """Track a whole source; yields (frame, tracks) in order, each track from its first frame on.
 
@@ -150,11 +151,12 @@ def track_video(
     an object with `detect(frame)`, or "person", the network in the box, which runs with neither as well. An object
     with an attribute `second_look` (see `detector.base.Detector`) is asked again about people it missed.
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
-    see `detector.onnx.default_long_side`. Raises TrackletError, in one line.
+    see `detector.onnx.default_long_side`. reconnect_s: how long a camera or stream that is lost is tried again; 0: not
+    at all, inf: for ever, None: 60. Raises TrackletError, in one line.
     """
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid, config=config, device=device, fps=fps,
-        classes=classes, detector_size=detector_size,
+        classes=classes, detector_size=detector_size, reconnect_s=reconnect_s,
     )  # fmt: skip
     try:
         yield from pipeline

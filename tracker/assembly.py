@@ -36,17 +36,20 @@ def open_pipeline(
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
     threads: int | None = None,
+    reconnect_s: float | None = None,
 ) -> Pipeline:
     """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
 
     threads: of each network on the CPU, for who runs several pipelines side by side; None: all cores.
     """
     from tracker.sources.open import open_source
+    from tracker.sources.webcam import RECONNECT_S
 
     if detections is not None and detector is not None:
         raise ConfigError("give either detections to replay or a detector to run, not both")
     config = config or TrackerConfig()
-    opened = open_source(source, fps=fps, default_fps=config.default_fps)
+    patience_s = RECONNECT_S if reconnect_s is None else reconnect_s
+    opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s)
     try:
         part = _open_detector(opened, detections, detector, device, classes, detector_size, threads)
         encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)

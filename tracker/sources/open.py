@@ -10,16 +10,25 @@ from tracker.sources.base import DEFAULT_FPS, FrameSource
 from tracker.sources.images import IMAGE_SUFFIXES, ImageFolder
 from tracker.sources.mot import MotSequence
 from tracker.sources.video import VideoFile
-from tracker.sources.webcam import LiveSource, is_live_spec, open_capture
+from tracker.sources.webcam import RECONNECT_S, LiveSource, is_live_spec, open_capture
 
 
-def open_source(spec: str | int | Path, *, fps: float | None = None, default_fps: float = DEFAULT_FPS) -> FrameSource:
+def open_source(
+    spec: str | int | Path,
+    *,
+    fps: float | None = None,
+    default_fps: float = DEFAULT_FPS,
+    reconnect_s: float = RECONNECT_S,
+) -> FrameSource:
     """Open a video file, a folder or glob of images, a MOT sequence, a webcam index ("0", "webcam"), or an address.
 
     A path that exists wins over every other reading. fps: the frame rate to take instead of the source's own; None:
     its own. default_fps: for the times of frames where neither is known; `FrameSource.fps` is 0 then.
+    reconnect_s: how long a camera or stream that is lost is tried again; 0: not at all, inf: for ever.
     Raises SourceError in one line: what is wrong, where, what would be right. Wrap the result in `Prefetch`.
     """
+    if math.isnan(reconnect_s) or reconnect_s < 0:
+        raise SourceError(f"the time for reconnecting must be 0 s or more, got {reconnect_s!r}")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise SourceError(f"the frame rate must be a positive number, got {fps!r}")
     text = str(spec)
@@ -31,7 +40,7 @@ def open_source(spec: str | int | Path, *, fps: float | None = None, default_fps
     if exists:
         return _open_path(path, fps, default_fps)
     if is_live_spec(text):
-        return _open_live(text, fps, default_fps)
+        return _open_live(text, fps, default_fps, reconnect_s)
     if any(character in text for character in "*?["):
         return ImageFolder(path, fps=fps, default_fps=default_fps)
     raise SourceError(
@@ -52,13 +61,13 @@ def _open_path(path: Path, fps: float | None, default_fps: float) -> FrameSource
     return VideoFile(path, fps=fps, default_fps=default_fps)
 
 
-def _open_live(spec: str, fps: float | None, default_fps: float) -> FrameSource:
+def _open_live(spec: str, fps: float | None, default_fps: float, reconnect_s: float) -> FrameSource:
     capture = open_capture(spec)
     if spec.lower().startswith(("http://", "https://")) and 0 < capture.get(_CAP_PROP_FRAME_COUNT) < 1e9:
         # A film behind an address has an end: it is read whole, and nothing is dropped.
         capture.release()
         return VideoFile(spec, fps=fps, default_fps=default_fps)
-    return LiveSource(spec, fps=fps, capture=capture)
+    return LiveSource(spec, fps=fps, reconnect_s=reconnect_s, capture=capture)
 
 
 _CAP_PROP_FRAME_COUNT = 7  # cv2.CAP_PROP_FRAME_COUNT
