@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import threading
 import time
 
@@ -311,6 +312,22 @@ def test_a_stream_of_another_size_after_a_loss(caplog):
     rows, columns = np.nonzero(frame.image[..., 0] > 128)
     assert abs(np.ptp(columns) + 1 - 40) <= 2
     assert abs(np.ptp(rows) + 1 - 100) <= 2
+
+
+@pytest.mark.parametrize("own", [None, "rtsp_transport;tcp"])
+def test_the_environment_is_as_before_after_a_loss(own, monkeypatch):
+    name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+    monkeypatch.delenv(name, raising=False)
+    if own is not None:
+        monkeypatch.setenv(name, own)
+    with RtspCamera() as camera, open_source(camera.address, reconnect_s=30) as source:
+        frames = iter(source)
+        next(frames)
+        camera.go_down()
+        threading.Timer(0.1, camera.come_back).start()
+        while source.losses == 0 or source.lost:
+            next(frames)
+        assert os.environ.get(name) == own
 
 
 def test_nobody_at_the_address_is_one_line():

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
-from threading import Condition, Thread
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -35,6 +37,11 @@ LONGEST_BACKLOG_S = 1.0  # of reading what a stream gathered while it was opened
 DECODER_THREADS = 2  # each one more holds a frame back
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0  # before the camera is opened again
 RECONNECT_S = 60.0  # patience with one loss; a camera that restarts needs about half a minute
+# Without a look at twenty frames to find the frame rate, an RTSP camera is back a second sooner, and people are still
+# where they are expected. The first is what OpenCV itself sets.
+QUICK_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_GRABBER, _OPENER = "tracklet grabber", "tracklet opener"  # threads
 _SLICE_S = 0.05  # of waiting, after which the window may have a key
 _JOIN_S = 0.5  # a thread that hangs in the driver must not hold up the end
 
@@ -61,10 +68,10 @@ class LiveSource(ClosedByWith):
     ) -> None:
         self.name = camera_name(spec)
         self._capture = open_capture(spec) if capture is None else capture
-        self._reopen = reopen or (lambda: open_capture(spec))
+        self._reopen = reopen or (lambda: open_capture(spec, again=True))
         self._gathers = spec.lower().startswith(URL_SCHEMES)
         self._reconnect_s = reconnect_s
-        self._changed = Condition()
+        self._changed = threading.Condition()
         self._newest: tuple[float, ImageArray] | None = None
         self._stopped = False
         self._failure: Exception | None = None
@@ -77,7 +84,7 @@ class LiveSource(ClosedByWith):
         self.n_frames: int | None = None
         self.fps = fps or sane_fps(self._capture.get(_CAP_PROP_FPS))
         self._start_s = 0.0
-        self._thread = Thread(target=self._grab, name=f"grabber {self.name}", daemon=True)
+        self._thread = threading.Thread(target=self._grab, name=f"{_GRABBER} {self.name}", daemon=True)
         self._thread.start()
         first = self._first()
         self.width: int = first.shape[1]
@@ -282,20 +289,20 @@ def camera_name(spec: str) -> str:
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", spec)
 
 
-def open_capture(spec: str) -> Any:
+def open_capture(spec: str, *, again: bool = False) -> Any:
     """An opened cv2.VideoCapture. Raises SourceError if there is no such camera, or nobody answers.
 
-    A thread opens it, for that may take long, and Ctrl-C is heard meanwhile.
+    A thread opens it, for that may take long, and Ctrl-C is heard meanwhile. again: the frame rate is known already.
     """
     opened: list[Any] = []
 
     def attempt() -> None:
         try:
-            opened.append(_opened_capture(spec))
+            opened.append(_opened_capture(spec, again))
         except Exception as error:
             opened.append(error)
 
-    thread = Thread(target=attempt, name=f"opening {camera_name(spec)}", daemon=True)
+    thread = threading.Thread(target=attempt, name=f"{_OPENER} {camera_name(spec)}", daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(_SLICE_S)
@@ -304,10 +311,15 @@ def open_capture(spec: str) -> Any:
     return opened[0]
 
 
-def _opened_capture(spec: str) -> Any:
+def hanging() -> bool:
+    """True while a thread of this module waits inside a driver, whether or not its source was closed."""
+    return any(thread.name.startswith((_GRABBER, _OPENER)) for thread in threading.enumerate())
+
+
+def _opened_capture(spec: str, again: bool) -> Any:
     import cv2
 
-    with quiet_opencv():
+    with quiet_opencv(), _ffmpeg_options(QUICK_OPTIONS if again else None):
         if spec == "webcam" or spec.isdecimal():
             capture = cv2.VideoCapture(0 if spec == "webcam" else int(spec))
             hint = "no such camera, or another program holds it; 0 is the first camera"
@@ -321,6 +333,19 @@ def _opened_capture(spec: str) -> Any:
             capture.release()
             raise SourceError(f"{camera_name(spec)}: cannot be opened: {hint}")
     return capture
+
+
+@contextmanager
+def _ffmpeg_options(options: str | None) -> Iterator[None]:
+    """Options for the streams opened meanwhile. OpenCV reads them from the environment alone; the user's own stay."""
+    if options is None or _FFMPEG_OPTIONS in os.environ:
+        yield
+        return
+    os.environ[_FFMPEG_OPTIONS] = options
+    try:
+        yield
+    finally:
+        os.environ.pop(_FFMPEG_OPTIONS, None)
 
 
 def _span(seconds: float) -> str:
