@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,6 +19,9 @@ import pytest
 
 from oracles.cameras import MjpegCamera, RtspCamera
 from tracker.cli import main
+from tracker.options import build_parser, config_of
+from tracker.outputs import check_outputs
+from tracker.sinks.view import KEYS_HELP
 
 ROOT = Path(__file__).resolve().parents[1]
 BOX = "20,70,40,100"  # of somebody who stands still
@@ -161,6 +167,34 @@ def test_what_cannot_be_meant_is_one_line(capsys, words, said):
     assert status == 2
     assert err.count("\n") == 1
     assert said in err
+
+
+def test_a_film_behind_an_address_is_no_camera(capsys, detections, tmp_path):
+    """It opens no window by itself, so that nothing would come of it."""
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(20):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/film.avi"
+        status, err = run_main(capsys, address, "--detections", detections, "--reid", "none")
+        server.shutdown()
+    assert status == 2
+    assert "track: no result was asked for" in err.splitlines()[-1]
+
+
+def test_the_commands_of_the_page_parse():
+    page = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^track (.*?) *(?:#.*)?$", page, re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        args = build_parser().parse_args(shlex.split(command))
+        config_of(args)
+        check_outputs(args)
+    for key, what in KEYS_HELP:
+        assert all(f"`{name}`" in page or name == "click" for name in key.split(", ")), (key, what)
 
 
 def test_a_camera_that_gives_up_leaves_what_was_tracked(capsys, detections, tmp_path):
