@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import logging
 import re
 import shlex
 import signal
@@ -204,7 +205,10 @@ def test_a_camera_that_gives_up_leaves_what_was_tracked(capsys, detections, tmp_
         words = ["--detections", detections, "--reid", "none", "--out", out, "--reconnect", 0.2, "--quiet"]
         status, err = run_main(capsys, camera.address, *words)
     assert status == 2
-    assert "did not come back within 0.2 s" in err.splitlines()[-1]
+    lines = err.splitlines()
+    assert lines[0].startswith(f"track: {camera.address}: connection lost")  # --quiet or not
+    assert lines[-1].endswith("and did not come back within 0.2 s")
+    assert logging.getLogger("tracker").handlers == []
     assert len(out.read_text().splitlines()) > 5
 
 

@@ -129,7 +129,8 @@ class _Notes(logging.Handler):
 
     def __exit__(self, *exc: object) -> None:
         self._log.removeHandler(self)
-        self._log.level, self._log.propagate = self._before
+        level, self._log.propagate = self._before
+        self._log.setLevel(level)
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
