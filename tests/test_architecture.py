@@ -1,6 +1,6 @@
 """Imports go one way (the layout is in the README): an arrow that the layout forbids, or a cycle, fails here.
 
-tracker:        types, errors, boxes, config, onnx_session <- every stage folder <- engine and what joins it <- cli, api
+tracker:        SHARED below <- every stage folder <- engine and what joins it <- cli, api
 reid_training:  distances, mining, losses, data, nets <- methods <- train, evaluate, export <- cli
 Imports inside functions count too; those under `if TYPE_CHECKING:` do not, they do not run.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = {"types", "errors", "boxes", "config", "onnx_session"}
+SHARED = {"types", "errors", "boxes", "config", "polygon", "counting", "onnx_session", "parallel"}
 STAGES = {"sources", "detector", "appearance", "motion", "association", "tracks", "proposals", "sinks", "eval"}
 TRAINING_LEVEL = {"distances": 1, "mining": 1, "losses": 1, "data": 1, "nets": 1, "methods": 2, "cli": 4}  # others: 3
 TRAINING_SHARED = {"errors", "config", "configs"}

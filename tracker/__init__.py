@@ -13,6 +13,13 @@ from typing import Any
 _HOME = {
     "Tracker": "tracker.api",
     "track_video": "tracker.api",
+    "refine_tracks": "tracker.offline",
+    "LineCounter": "tracker.counting",
+    "ZoneCounter": "tracker.counting",
+    "CountEvent": "tracker.counting",
+    "open_sink": "tracker.sinks.open",
+    "CropSink": "tracker.sinks.crops",
+    "EmbeddingSink": "tracker.sinks.embeddings",
     "TrackerConfig": "tracker.config",
     "Tracks": "tracker.types",
     "Detections": "tracker.types",

@@ -21,8 +21,9 @@ class Tracker:
     """Tracks people through the frames of one stream, given their boxes.
 
     reid: "default", the network in the box; a path to another re-ID ONNX; a function (image, xyxy (N, 4)) -> (N, D);
-    or None, so that motion decides alone. fps is the frame rate where `update` gets no time stamps. Other keyword
-    arguments replace single settings, with two underscores for the dot: `Tracker(proposals__enabled=False)`.
+    or None, so that motion decides alone. fps is the frame rate where `update` gets no time stamps. keep_features puts
+    embeddings into the tracks, see `Tracks.features`. Other keyword arguments replace single settings, with two
+    underscores for the dot: `Tracker(proposals__enabled=False)`.
 
     >>> tracks = Tracker().update([[10, 20, 50, 120, 0.9]])
     >>> len(tracks)  # a track shows after three detections
@@ -36,19 +37,21 @@ class Tracker:
         reid: Reid = "default",
         device: str = "auto",
         fps: float | None = None,
+        keep_features: bool = False,
         **settings: Any,
     ) -> None:
         config = (config or TrackerConfig()).override({k.replace("__", "."): v for k, v in settings.items()})
         self.config = config if fps is None else config.override({"default_fps": fps})
         self._reid = reid
         self._device = device
+        self._keep_features = keep_features
         self.reset()
         if reid != "default":
             self._attach()  # what the user names is checked now; the default loads when the first image comes
 
     def reset(self) -> None:
         """Forget everything: for the next video. Identities start at 1 again."""
-        self._engine = Engine(self.config)
+        self._engine = Engine(self.config, keep_features=self._keep_features)
         self._attached = False
         self._given: bool | None = None
         self._index = 0
@@ -143,6 +146,7 @@ def track_video(
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
     reconnect_s: float | None = None,
+    keep_features: bool = False,
 ) -> Iterator[tuple[Frame, Tracks]]:
     """Track a whole source; yields (frame, tracks) in order, each track from its first frame on.
 
@@ -152,11 +156,12 @@ def track_video(
     with an attribute `second_look` (see `detector.base.Detector`) is asked again about people it missed.
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
     see `detector.onnx.default_long_side`. reconnect_s: how long a camera or stream that is lost is tried again; 0: not
-    at all, inf: for ever, None: 60. Raises TrackletError, in one line.
+    at all, inf: for ever, None: 60. keep_features: put embeddings into the tracks, see `Tracks.features`.
+    Raises TrackletError, in one line.
     """
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid, config=config, device=device, fps=fps,
-        classes=classes, detector_size=detector_size, reconnect_s=reconnect_s,
+        classes=classes, detector_size=detector_size, reconnect_s=reconnect_s, keep_features=keep_features,
     )  # fmt: skip
     try:
         yield from pipeline

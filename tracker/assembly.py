@@ -37,6 +37,7 @@ def open_pipeline(
     detector_size: int | None = None,
     threads: int | None = None,
     reconnect_s: float | None = None,
+    keep_features: bool = False,
 ) -> Pipeline:
     """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
 
@@ -53,7 +54,11 @@ def open_pipeline(
     try:
         part = _open_detector(opened, detections, detector, device, classes, detector_size, threads)
         encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)
-        return Pipeline(opened, part, Engine(config, encoder, thresholds, getattr(part, "second_look", None)))
+        if keep_features and encoder is None:
+            why = "with --reid none" if reid is None else f"{opened.name} has no images"
+            raise ConfigError(f"there are no embeddings to save: {why}")
+        second_look = getattr(part, "second_look", None)
+        return Pipeline(opened, part, Engine(config, encoder, thresholds, second_look, keep_features))
     except BaseException:
         opened.close()
         raise

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tracker.types import Frame, FrameTracks, Tracks
+from tracker.types import FeatureArray, Frame, FrameTracks, IntArray, Tracks
 
 
 class Settler:
@@ -47,4 +47,11 @@ def merged(a: Tracks, b: Tracks) -> Tracks:
         name: np.concatenate([getattr(a, name), getattr(b, name)])[order]
         for name in ("xyxy", "id", "score", "class_id", "det_index", "source")
     }
-    return replace(a, **columns)
+    return replace(a, **columns, features=_merged_features(a, b, order))
+
+
+def _merged_features(a: Tracks, b: Tracks, order: IntArray) -> FeatureArray | None:
+    """Embeddings of both in that order, None unless all rows have some; who has no rows may have none either."""
+    parts = [tracks.features for tracks in (a, b) if len(tracks)]
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known)[order] if known and len(known) == len(parts) else None

@@ -7,17 +7,20 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from tracker.config import TrackerConfig
-from tracker.errors import TrackletError
+from tracker.errors import ConfigError, TrackletError
 from tracker.options import build_parser, config_of
 
 if TYPE_CHECKING:
     from tracker.pipeline import Pipeline
+    from tracker.sinks.progress import ProgressSink
+    from tracker.types import Frame, Tracks
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
@@ -51,10 +54,14 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     from tracker.assembly import open_pipeline
-    from tracker.outputs import check_outputs, files_of, open_outputs
+    from tracker.outputs import check_outputs, files_of, in_two_passes, open_outputs
+    from tracker.parallel import limit_threads
     from tracker.sinks.progress import ProgressSink
 
     check_outputs(args)
+    if args.threads is not None and args.threads < 1:
+        raise ConfigError(f"--threads must be at least 1, got {args.threads}")
+    limit_threads(args.threads)
     start = perf_counter()
     classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:
@@ -63,19 +70,28 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
             config=config, device=args.device, fps=args.fps, classes=classes,
-            detector_size=args.detector_size, reconnect_s=args.reconnect,
+            detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect,
+            keep_features=args.save_embeddings is not None,
         )  # fmt: skip
         stack.callback(pipeline.close)
-        outputs = open_outputs(args, pipeline, stack)
+        if pipeline.source.live and in_two_passes(args):
+            raise ConfigError(f"--smooth and --fill-gaps are for files: {pipeline.source.name} has no end to wait for")
+        outputs = open_outputs(args, pipeline, stack, config)
+        progress = None
         if not args.quiet:
             # Only now: what cannot begin says one line, why. And before the bar, which keeps to its own line.
             print(f"track: {pipeline.description}", file=sys.stderr)
-            outputs.sinks.append(stack.enter_context(ProgressSink(pipeline.source.n_frames)))
+            progress = stack.enter_context(ProgressSink(pipeline.source.n_frames))
+        frames: Iterable[tuple[Frame, Tracks]] = pipeline
+        if in_two_passes(args):
+            frames = _refined(args, config, pipeline, progress)
+        elif progress is not None:
+            outputs.sinks.append(progress)
         interrupted = _Interrupt(pipeline)
         stack.enter_context(interrupted)
         write_s = 0.0
         try:
-            for frame, tracks in pipeline:
+            for frame, tracks in frames:
                 begin = perf_counter()
                 for sink in outputs.sinks:
                     sink.write(frame, tracks)
@@ -87,6 +103,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     if not args.quiet:
         stages = {**pipeline.stage_s, "write": write_s}
         print(outputs.tally.text(perf_counter() - start, stages), file=sys.stderr)
+        if outputs.counts is not None:
+            print(f"\n{outputs.counts.text()}", file=sys.stderr)
         for _, path in files_of(args):
             print(f"wrote {path}", file=sys.stderr)
     if pipeline.leftover is not None:
@@ -96,6 +114,22 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
               file=sys.stderr)  # fmt: skip
         return INTERRUPTED
     return 0
+
+
+def _refined(
+    args: argparse.Namespace, config: TrackerConfig, pipeline: Pipeline, progress: ProgressSink | None
+) -> Iterator[tuple[Frame, Tracks]]:
+    """The frames of `--smooth` and `--fill-gaps`; progress tells of the tracking, which takes most of the time."""
+    from tracker.outputs import needs_pictures
+    from tracker.second_pass import refined_frames
+    from tracker.sources.open import open_source
+
+    return refined_frames(
+        pipeline, smooth=args.smooth, fill_gaps_s=args.fill_gaps or 0.0, motion=config.motion,
+        # Matched by the numbers of the frames, so that a part of the source needs no words of its own here.
+        reopen=partial(open_source, args.source, fps=args.fps) if needs_pictures(args) else None,
+        watch=None if progress is None else progress.write,
+    )  # fmt: skip
 
 
 def _end_hanging_threads(status: int) -> None:

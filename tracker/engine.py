@@ -131,13 +131,19 @@ class Engine:
         encoder: Encoder | None = None,
         thresholds: Thresholds | None = None,
         detector: window.WindowDetector | None = None,
+        keep_features: bool = False,
     ) -> None:
-        """detector: asked again about windows of the frame, for use C; None where detections only come in."""
+        """detector: asked again about windows of the frame, for use C; None where detections only come in.
+
+        keep_features: put the embeddings of the people of a frame into its tracks, see `Tracks.features`.
+        """
         self.config = config
         look = config.appearance
         self.metric = OnlineMetric(look.online_rate, look.online_reach) if look.online else None
         self.attach(encoder, thresholds)
         self.detector = detector
+        self._keep_features = keep_features
+        self._dim: int | None = None  # of the features kept
         self.bank = TrackBank.empty()
         self.gallery = Gallery(look.gallery_size, self.metric)
         self.camera = CameraMotion()
@@ -210,7 +216,7 @@ class Engine:
         self._detected = seen.boxes
         self.trace = self._traced(bank, seen, links) if self.tracing else None
         with self._timed("update"):
-            return self._updated(bank, seen, rows, links, frame, looked)
+            return self._updated(bank, seen, rows, links, frame, image, looked)
 
     @property
     def settled_before(self) -> int | None:
@@ -271,6 +277,7 @@ class Engine:
     def _embedded(self, image: ImageArray | None, seen: Detections) -> Detections:
         link = self.config.association
         wanted = link.appearance_weight > 0 or link.veto or link.reassociate or self.config.proposals.enabled
+        wanted |= self._keep_features
         if image is None or not wanted:
             return seen
         strong = np.flatnonzero(self._strong(seen))
@@ -577,8 +584,9 @@ class Engine:
     # ------------------------------------------------------------------------------------------------------ update
 
     def _updated(
-        self, bank: TrackBank, seen: Detections, rows: IntArray, links: _Links, frame: Frame, looked: bool
-    ) -> Tracks:
+        self, bank: TrackBank, seen: Detections, rows: IntArray, links: _Links, frame: Frame,
+        image: ImageArray | None, looked: bool,
+    ) -> Tracks:  # fmt: skip
         life, now_s = self.config.lifecycle, frame.time_s
         matched = links.detection >= 0
         owner = links.owners(len(seen))
@@ -611,10 +619,12 @@ class Engine:
         if not looked:
             source[~bank.confirmed] = Source.PREDICTED  # the detector will tell whether they are somebody
         shown = (detection >= 0) | (source != Source.DETECTED)
+        boxes = bx.cxcyah_to_xyxy(bank.mean[:, :4])
         tracks = Tracks(
-            bx.cxcyah_to_xyxy(bank.mean[:, :4]), bank.id, bank.score, bank.class_id,
+            boxes, bank.id, bank.score, bank.class_id,
             np.where(detection >= 0, np.append(rows, -1)[detection], -1),
             source.astype(np.uint8),
+            self._kept_features(seen, detection, boxes, source == Source.PROPOSED, image),
         )  # fmt: skip
         waiting = shown & ~bank.confirmed
         self._tentative.append((frame.index, bank.key[waiting], tracks[waiting]))
@@ -623,6 +633,29 @@ class Engine:
         visible = np.flatnonzero(shown & bank.confirmed)
         self.bank = bank.with_(shown_index=np.where(shown & bank.confirmed, frame.index, bank.shown_index))
         return tracks[visible[np.argsort(bank.id[visible])]]
+
+    def _kept_features(
+        self, seen: Detections, detection: IntArray, boxes: FloatArray, proposed: BoolArray, image: ImageArray | None
+    ) -> FeatureArray | None:
+        """(T, D) embeddings of tracks with boxes (T, 4), for `Tracks.features`; None unless asked for.
+
+        Weak detections and proposals, which tracking knows no embeddings of, are looked at for this alone.
+        """
+        if not self._keep_features:
+            return None
+        if seen.features is not None:
+            self._dim = seen.features.shape[1]
+        if self._dim is None:
+            return None
+        features = np.full((len(boxes), self._dim), np.nan, np.float32)
+        found = detection >= 0
+        if seen.features is not None:
+            features[found] = seen.features[detection[found]]
+        unknown = np.flatnonzero((found | proposed) & ~(np.nan_to_num(features).any(axis=1)))
+        if image is not None and len(unknown):
+            features[unknown] = self._embed(image, boxes[unknown])
+        features[~features.any(axis=1)] = np.nan  # zeros: the network saw nothing
+        return features
 
     def _corrected(self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame) -> TrackBank:
         """The bank after the measurements: matched tracks by their detection, proposed ones by the place found."""

@@ -12,6 +12,7 @@ from tracker.errors import ConfigError
 EPILOG = """examples:
   track video.mp4 --out tracks.txt
   track video.mp4 --out tracks.txt --video tracked.mp4
+  track video.mp4 --out tracks.csv --out tracks.json --crops crops
   track MOT16/train/MOT16-09 --detections public --out MOT16-09.txt
   track webcam
   track rtsp://camera/stream --out tracks.txt --video tracked.mp4
@@ -41,14 +42,24 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     out = parser.add_argument_group("results")
-    out.add_argument("-o", "--out", "--output", metavar="FILE", help="MOT text file; '-' is standard output")
+    out.add_argument(
+        "-o", "--out", "--output", metavar="FILE", action="append", default=[],
+        help="tracks, by ending: .txt MOT, .csv, .jsonl, .json COCO; '-' is standard output; may be repeated",
+    )  # fmt: skip
     out.add_argument("--video", metavar="FILE", help="annotated video (.mp4, .avi)")
+    out.add_argument("--crops", metavar="DIR", help="the best few crops of every identity, with a table")
+    out.add_argument(
+        "--save-embeddings", metavar="FILE", help="the embedding of every output row, as a NumPy array (.npy)"
+    )
     out.add_argument(
         "--show", action="store_true", help="live window, h for its keys; cameras and streams open it anyway"
     )
     out.add_argument("--headless", action="store_true", help="no window, even where there is a display")
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
     out.add_argument("--quiet", action="store_true", help="no progress and no summary")
+
+    _add_counting(parser)
+    _add_afterwards(parser)
 
     people = parser.add_argument_group("where boxes come from")
     people.add_argument(
@@ -79,12 +90,40 @@ def build_parser() -> argparse.ArgumentParser:
     who.add_argument("--no-proposals", action="store_true", help="C off: no looking again where detection failed")
 
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run")
+    parser.add_argument("--threads", type=int, metavar="N", help="cores to use at most (default: all)")
     parser.add_argument("--config", metavar="TOML", help="settings file")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, such as lifecycle.lost_s=5"
     )
     parser.add_argument("--print-config", action="store_true", help="print all settings as TOML and end")
     return parser
+
+
+def _add_counting(parser: argparse.ArgumentParser) -> None:
+    count = parser.add_argument_group(
+        "counting", "points in pixels of the source, or shares of its width and height if all lie in 0..1"
+    )
+    count.add_argument(
+        "--line", action="append", default=[], metavar="[NAME=]X1,Y1,X2,Y2",
+        help="count who crosses this line: in from its left hand to its right hand, seen from X1,Y1; may be repeated",
+    )  # fmt: skip
+    count.add_argument(
+        "--zone", action="append", default=[], metavar="[NAME=]X1,Y1,X2,Y2,X3,Y3,...",
+        help="count who enters and leaves this polygon, and how long they stay; may be repeated",
+    )  # fmt: skip
+    count.add_argument("--counts", metavar="FILE.csv", help="table of the events of lines and zones; '-': stdout")
+    count.add_argument("--heatmap", metavar="FILE.png", help="picture of where people stood, and for how long")
+
+
+def _add_afterwards(parser: argparse.ArgumentParser) -> None:
+    after = parser.add_argument_group("after the end of a file", "results are then written when all of it is tracked")
+    after.add_argument("--smooth", action="store_true", help="smooth every track, knowing what came later")
+    after.add_argument(
+        "--fill-gaps",
+        type=float,
+        metavar="SECONDS",
+        help="interpolate where a track is missing for so long at most",
+    )
 
 
 def config_of(args: argparse.Namespace) -> TrackerConfig:

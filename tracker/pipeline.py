@@ -96,6 +96,12 @@ class Pipeline:
         return f"{self.source.name} ({size}), people from {self._detector.name}{often}, identity from {looks}{where}"
 
     @property
+    def class_names(self) -> dict[int, str]:
+        """Names of the detector's classes by number, as far as it knows them."""
+        names: dict[int, str] = getattr(self._detector, "class_names", {})
+        return {number: name for number, name in names.items() if name != str(number)}
+
+    @property
     def n_crops(self) -> int:
         """Crops embedded so far."""
         return self._engine.n_crops

@@ -29,6 +29,7 @@ class Source(IntEnum):
     PROPOSED = 1
     OCCLUDED = 2  # predicted: hidden behind somebody
     PREDICTED = 3  # predicted: the detector did not look at this frame
+    INTERPOLATED = 4  # added when all of the video was known, between boxes before and after
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,14 @@ class Tracks:
 
     xyxy: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))  # (M, 4) pixels of the source frame
     id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) >= 1, unique, never reused
-    # (M,) of the detection; proposed: the verifier's belief; else: that of the last detection or proposal
+    # (M,) of the detection; proposed: the verifier's belief; interpolated: the smaller one of the boxes before and
+    # after; else: that of the last detection or proposal
     score: FloatArray = field(default_factory=lambda: np.zeros(0))
     class_id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,)
     det_index: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) row given to update(), or -1
     source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # (M,) values of `Source`
+    # (M, D) unit rows, NaN where the network did not look; None unless the engine was asked to keep them
+    features: FeatureArray | None = None
 
     def __len__(self) -> int:
         return len(self.id)
@@ -120,6 +124,7 @@ class Tracks:
             self.class_id[rows],
             self.det_index[rows],
             self.source[rows],
+            None if self.features is None else self.features[rows],
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -140,6 +145,11 @@ class Tracks:
     def predicted(self) -> BoolArray:
         """(M,) True where the detector did not look at the frame and the box is what the filter predicts."""
         return np.equal(self.source, Source.PREDICTED)
+
+    @property
+    def interpolated(self) -> BoolArray:
+        """(M,) True where the box was added afterwards, see `refine_tracks`."""
+        return np.equal(self.source, Source.INTERPOLATED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.eval import tune
 from tracker.eval.cli import main
-from tracker.eval.parallel import Done
 from tracker.eval.search import changes, flattened
 from tracker.eval.tune import EVERYTHING, SPACE, Scorer, Tuning, group_videos
 from tracker.eval.unit import Unit
+from tracker.parallel import Done
 
 VALUES = (0.2, 0.35, 0.5, 0.8)
 DEFAULT = 0.5

@@ -14,8 +14,8 @@ from typing import Any
 
 from tracker.eval import bars, report
 from tracker.eval.job import Job, Outcome, combined, detect_all, run_jobs, threads_of
-from tracker.eval.parallel import Failure
 from tracker.eval.report import RATES, Row, Value
+from tracker.parallel import Failure
 
 USES_OFF = {"association.veto": False, "association.reassociate": False, "proposals.enabled": False}
 A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.enabled": True}

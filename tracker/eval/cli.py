@@ -20,10 +20,10 @@ from tracker.eval.options import (
     reid_of,
     videos_of,
 )
-from tracker.eval.parallel import Failure
 from tracker.eval.report import Row
 from tracker.eval.sequences import TRUTH, find_sequences
 from tracker.eval.submission import write_submission
+from tracker.parallel import Failure
 
 EPILOG = """examples:
   track-eval MOT16/train                                     track with the public detections, score

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 from tracker.config import TrackerConfig
 from tracker.eval import clear_identity, hota
 from tracker.eval.mot_files import MotFileError, check_frames, read_ground_truth, read_results
-from tracker.eval.parallel import Advanced, Done, Failure, run_all, share_of_cores
 from tracker.eval.preprocess import prepare
 from tracker.eval.replay import Replay
 from tracker.eval.report import Row
 from tracker.eval.sequences import INFO, TRUTH, info_of, length_of
+from tracker.parallel import Advanced, Done, Failure, run_all, share_of_cores
 
 if TYPE_CHECKING:
     from tracker.detector.base import Detector

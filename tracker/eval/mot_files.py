@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from tracker.boxes import ltwh_to_xyxy, xyxy_to_ltwh
 from tracker.errors import TrackletError
-from tracker.types import BoolArray, FloatArray, IntArray
+from tracker.types import BoolArray, FloatArray, IntArray, Source, Tracks
 
 PEDESTRIAN = 1
 DISTRACTORS = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection
@@ -79,6 +80,24 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
 def read_results(path: str | Path) -> BoxTable:
     """Output of a tracker: frame, id, left, top, width, height, ... An empty file is a tracker that found nobody."""
     return _table(_read_numbers(Path(path), _check_line))
+
+
+def read_tracks(path: str | Path) -> list[Tracks]:
+    """Output of a tracker as `Tracks` of every frame up to the last one with a box; frames and pixels from 0.
+
+    Where a box comes from is not in the file: all are DETECTED, their class is 0. Without a 7th column the score is 1.
+    Raises MotFileError.
+    """
+    values = _read_numbers(Path(path), _check_line)
+    values = values[np.lexsort((values[:, 1], values[:, 0]))]
+    table = _table(values)
+    n = len(table)
+    scores = values[:, 6] if values.shape[1] > 6 else np.ones(n)
+    everything = Tracks(
+        table.boxes - 1, table.id, scores, np.zeros(n, np.int64), np.full(n, -1), np.full(n, Source.DETECTED, np.uint8)
+    )
+    ends = np.searchsorted(table.frame, np.arange(1, table.frame.max(initial=0) + 2))
+    return [everything[begin:end] for begin, end in pairwise(ends)]
 
 
 def as_read(frame: IntArray, ids: IntArray, xyxy: FloatArray) -> BoxTable:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
-from tracker.eval.parallel import n_cores
+from tracker.parallel import n_cores
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 

@@ -27,11 +27,11 @@ from tracker.eval.options import (
     reid_of,
     videos_of,
 )
-from tracker.eval.parallel import Advanced, Crew, Done, share_of_cores
 from tracker.eval.report import RATES, Row, Value
 from tracker.eval.search import Found, Space, TrialsSpentError, changes, descend
 from tracker.eval.sequences import TRUTH, find_sequences, length_of
 from tracker.eval.unit import Trial, Unit, run_trial
+from tracker.parallel import Advanced, Crew, Done, share_of_cores
 
 # Values around the defaults, about as far as a tracker still works; a setting that matters is one more line here.
 SPACE: dict[str, list[Any]] = {

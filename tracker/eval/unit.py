@@ -13,11 +13,11 @@ import numpy as np
 from tracker.config import AppearanceConfig, ProposalConfig, TrackerConfig
 from tracker.eval import clear_identity, hota
 from tracker.eval.mot_files import as_read, check_frames, read_ground_truth
-from tracker.eval.parallel import Advanced
 from tracker.eval.preprocess import prepare
 from tracker.eval.replay import KeptFrames, RememberedLooks
 from tracker.eval.report import Row
 from tracker.eval.sequences import TRUTH, info_of, length_of
+from tracker.parallel import Advanced
 from tracker.types import Detections, Frame
 
 if TYPE_CHECKING:

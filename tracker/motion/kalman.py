@@ -54,18 +54,27 @@ def predict(
     moved[stuck_height, 3] = position[stuck_height, 3]
     moved[stuck_aspect, 2] = position[stuck_aspect, 2]
 
-    frames = dt_s * config.reference_hz  # how many reference frames of noise
-    height = position[:, 3]
-    noise_position = _scaled(height, config.position_std, config.aspect_std) ** 2 * frames
-    per_second = config.reference_hz
-    noise_velocity = (
-        _scaled(height, config.velocity_std * per_second, config.aspect_velocity_std * per_second) ** 2 * frames
-    )
+    noise_position, noise_velocity = process_variance(position[:, 3], dt_s, config)
     out = np.empty_like(cov)
     out[:, 0] = cov[:, 0] + dt_s * (2 * cov[:, 1] + dt_s * cov[:, 2]) + noise_position
     out[:, 1] = cov[:, 1] + dt_s * cov[:, 2]
     out[:, 2] = cov[:, 2] + noise_velocity
     return np.concatenate([moved, velocity], axis=1), out
+
+
+def process_variance(
+    height: FloatArray, dt_s: float | FloatArray, config: MotionConfig
+) -> tuple[FloatArray, FloatArray]:
+    """Diagonal of Q for people of this height (T,) over dt_s seconds, one number or (T,).
+
+    Returns the variances of [cx, cy, a, h] and of their velocities, each (T, 4).
+    """
+    per_second = config.reference_hz
+    frames = np.reshape(dt_s * per_second, (-1, 1))  # how many reference frames of noise
+    return (
+        _scaled(height, config.position_std, config.aspect_std) ** 2 * frames,
+        _scaled(height, config.velocity_std * per_second, config.aspect_velocity_std * per_second) ** 2 * frames,
+    )
 
 
 def moved_by_camera(mean: FloatArray, cov: FloatArray, motion: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -90,7 +99,12 @@ def moved_by_camera(mean: FloatArray, cov: FloatArray, motion: FloatArray) -> tu
 
 def innovation_variance(mean: FloatArray, cov: FloatArray, config: MotionConfig) -> FloatArray:
     """Diagonal of S = H P H' + R for every track: (T, 4), units of [cx, cy, a, h] squared."""
-    return cov[:, 0] + _measurement_variance(mean, config)
+    return cov[:, 0] + measurement_variance(mean[:, 3], config)
+
+
+def measurement_variance(height: FloatArray, config: MotionConfig) -> FloatArray:
+    """Diagonal of R for people of this height (T,): (T, 4), units of [cx, cy, a, h] squared."""
+    return _scaled(height, config.position_std, config.aspect_measurement_std) ** 2
 
 
 def correct(
@@ -104,7 +118,7 @@ def correct(
 
     noise_factor (T,) multiplies the measurement variance R (proposed boxes are less exact than detected ones).
     """
-    variance = _measurement_variance(mean, config)
+    variance = measurement_variance(mean[:, 3], config)
     if noise_factor is not None:
         variance = variance * noise_factor[:, None]
     total = cov[:, 0] + variance  # S, diagonal
@@ -160,7 +174,3 @@ def _scaled(height: FloatArray, share: float, aspect: float) -> FloatArray:
     std = np.repeat((share * height)[:, None], 4, axis=1)
     std[:, 2] = aspect
     return std
-
-
-def _measurement_variance(mean: FloatArray, config: MotionConfig) -> FloatArray:
-    return _scaled(mean[:, 3], config.position_std, config.aspect_measurement_std) ** 2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from tracker.errors import OutputError
-from tracker.types import Frame, Tracks
+from tracker.types import Frame, ImageArray, Tracks
+
+Overlay: TypeAlias = Callable[[ImageArray], None]  # draws on a picture (H, W, 3) uint8 BGR, in place
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tracker.errors import OutputError, WriteError
-from tracker.sinks.base import ClosedByWith, check_output_path
+from tracker.sinks.base import ClosedByWith, Overlay, check_output_path
 from tracker.types import Frame, ImageArray, Source, TrackRow, Tracks
 
 Colour: TypeAlias = tuple[int, int, int]  # BGR
@@ -31,8 +31,9 @@ class FilmSink(ClosedByWith):
     """An annotated video file: .mp4 (MPEG-4 part 2), or .avi (Motion JPEG).
 
     fps: of the film. size: (width, height) of the frames; the codecs need even numbers, so an odd last row or column is
-    left out. trail_s: how long the trail of foot points reaches back. live: frames come when they come, and the film
-    shows at each moment the newest one, so that it plays as fast as it happened; else every frame is written once.
+    left out. trail_s: how long the trail of foot points reaches back. overlay: draws on each picture after the tracks.
+    live: frames come when they come, and the film shows at each moment the newest one, so that it plays as fast as it
+    happened; else every frame is written once.
     """
 
     def __init__(
@@ -42,14 +43,13 @@ class FilmSink(ClosedByWith):
         size: tuple[int, int],
         overwrite: bool = False,
         trail_s: float = TRAIL_S,
+        overlay: Overlay | None = None,
         live: bool = False,
     ) -> None:
         import cv2
 
         self.path = Path(path)
-        codec = CODECS.get(self.path.suffix.lower())
-        if codec is None:
-            raise OutputError(f"{self.path}: cannot write a video of this kind; there are: {', '.join(CODECS)}")
+        codec = codec_of(self.path)
         if not (math.isfinite(fps) and fps > 0) or min(size) < 2:
             raise OutputError(f"{self.path}: a video needs a frame rate and a size, got {fps!r} fps and {size}")
         check_output_path(self.path, overwrite)
@@ -66,6 +66,7 @@ class FilmSink(ClosedByWith):
             self.path.unlink(missing_ok=True)
             raise OutputError(f"{self.path}: this OpenCV cannot write {codec} video of {size[0]}x{size[1]} pixels")
         self._trails = Trails(trail_s)
+        self._overlay = overlay
         self._n_written = 0
         self._pace = Pace(fps) if live else None
         self._waiting: ImageArray | None = None  # the newest picture of a live film, not yet written for good
@@ -77,6 +78,8 @@ class FilmSink(ClosedByWith):
             raise OutputError(f"{self.path}: frame {frame.index + 1} is {frame.width}x{frame.height}, not {self._size}")
         self._trails.update(frame.time_s, tracks)
         picture = annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks))
+        if self._overlay is not None:
+            self._overlay(picture)
         picture = np.ascontiguousarray(picture[: self._size[1], : self._size[0]])
         if self._pace is None:
             self._put(picture)
@@ -140,6 +143,14 @@ class Pace:
         return times
 
 
+def codec_of(path: str | Path) -> str:
+    """Four letters, by the ending of the name. Raises OutputError for an unknown one."""
+    codec = CODECS.get(Path(path).suffix.lower())
+    if codec is None:
+        raise OutputError(f"{path}: cannot write a video of this kind; there are: {', '.join(CODECS)}")
+    return codec
+
+
 class Trails:
     """Foot points of every identity over the last `keep_s` seconds; identities gone for longer are forgotten."""
 
@@ -169,7 +180,10 @@ class Trails:
 def caption(frame: Frame, tracks: Tracks) -> str:
     """The line in the corner."""
     people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
-    kinds = ((tracks.proposed, "proposed"), (tracks.occluded, "hidden"), (tracks.predicted, "predicted"))
+    kinds = (
+        (tracks.proposed, "proposed"), (tracks.occluded, "hidden"), (tracks.predicted, "predicted"),
+        (tracks.interpolated, "interpolated"),
+    )  # fmt: skip
     counts = [(int(rows.sum()), what) for rows, what in kinds]
     return f"frame {frame.index + 1}  {people}" + "".join(f", {n} {what}" for n, what in counts if n)
 
@@ -193,13 +207,12 @@ def annotate(
 ) -> ImageArray:
     """A copy of the image (H, W, 3) BGR with tracks drawn on it; lines and letters grow with the image.
 
-    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; predicted ones,
-    behind somebody or between detections, are rows of faint dots. `trails` holds foot points per identity, oldest
-    first; they fade towards the past. ids: whether the numbers stand at the boxes.
+    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; those predicted
+    (behind somebody or between detections) or interpolated are rows of faint dots. `trails` holds foot points per
+    identity, oldest first; they fade towards the past. ids: whether the numbers stand at the boxes.
     """
     picture = image.copy()
-    thickness = max(1, round(min(image.shape[:2]) / 360))
-    letter = max(0.35, min(image.shape[:2]) / 1300)
+    thickness, letter = line_width(image)
     for row in tracks:
         _draw_trail(picture, (trails or {}).get(row.id, ()), identity_colour(row.id), thickness)
     for row in tracks:
@@ -210,6 +223,11 @@ def annotate(
     if caption:
         draw_label(picture, caption, (4 * thickness, image.shape[0]), (32, 32, 32), letter, thickness)
     return picture
+
+
+def line_width(image: ImageArray) -> tuple[int, float]:
+    """Width of lines in pixels and scale of letters, by the size of the image."""
+    return max(1, round(min(image.shape[:2]) / 360)), max(0.35, min(image.shape[:2]) / 1300)
 
 
 def _corners(row: TrackRow) -> tuple[int, int, int, int]:
@@ -227,7 +245,7 @@ def _draw_box(picture: ImageArray, row: TrackRow, thickness: int) -> None:
     if row.source == Source.DETECTED:
         cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
         return
-    if row.source in (Source.OCCLUDED, Source.PREDICTED):
+    if row.source in (Source.OCCLUDED, Source.PREDICTED, Source.INTERPOLATED):
         for start, end in sides:
             _draw_dots(picture, start, end, colour, thickness)
         return

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 
 from tracker.boxes import xyxy_to_ltwh
-from tracker.errors import OutputError, WriteError
-from tracker.sinks.base import ClosedByWith, check_output_path
+from tracker.sinks.base import ClosedByWith
+from tracker.sinks.frame_file import FrameFile
 from tracker.types import Frame, Tracks
 
 
@@ -22,51 +19,15 @@ class MotTextSink(ClosedByWith):
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
-        self.path = Path(path)
-        self._file: BinaryIO | None = None
-        self._bytes = 0  # of whole frames
-        if str(path) == "-":
-            self._name = "standard output"
-            return
-        self._name = str(path)
-        check_output_path(self.path, overwrite)
-        try:
-            # Unbuffered: a full disk shows at the frame that no longer fits, not when the file closes.
-            self._file = cast(BinaryIO, io.FileIO(self.path, "w"))
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self._file = FrameFile(path, overwrite)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         text = mot_lines(frame.index, tracks)
-        if not text:
-            return
-        try:
-            if self._file is None:
-                sys.stdout.write(text)
-                sys.stdout.flush()
-            else:
-                self._write_whole(self._file, text.encode("ascii"))
-        except OSError as error:
-            raise WriteError(
-                f"{self._name}: cannot be written at frame {frame.index + 1}: {error.strerror or error}; "
-                "the frames before it are there"
-            ) from error
+        if text:
+            self._file.append(text.encode("ascii"), frame.index)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _write_whole(self, file: BinaryIO, data: bytes) -> None:
-        """All of a frame or nothing: half a line would make the file unreadable."""
-        done = 0
-        try:
-            while done < len(data):
-                done += file.write(data[done:])
-        except OSError:
-            if done and file.seekable():
-                file.truncate(self._bytes)
-            raise
-        self._bytes += len(data)
+        self._file.close()
 
 
 def mot_lines(frame_index: int, tracks: Tracks) -> str:

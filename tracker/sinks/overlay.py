@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tracker.sinks.film import Colour, Point, annotate, draw_label, identity_colour
+from tracker.sinks.base import Overlay
+from tracker.sinks.film import Colour, Point, annotate, draw_label, identity_colour, line_width
 from tracker.sinks.view import KEYS_HELP, View
 from tracker.types import FloatArray, ImageArray, StepTrace, Tracks
 
@@ -33,15 +34,18 @@ def compose(
     notice: str = "",
     trace: StepTrace | None = None,
     last: Point | None = None,
+    overlay: Overlay | None = None,
 ) -> ImageArray:
     """The picture of the window: the image (H, W, 3) BGR with what the view has switched on.
 
-    trails: as for `film.annotate`. last: where who is followed was seen last, pixels.
+    trails: as for `film.annotate`. last: where who is followed was seen last, pixels. overlay: draws after the tracks.
     """
     if view.followed is not None:  # below everything else: it must hide no number
         image = image.copy()
         draw_followed(image, view.followed, tracks, last)
     picture = annotate(image, tracks, trails if view.trails else None, caption=caption, ids=view.ids)
+    if overlay is not None:
+        overlay(picture)
     if view.debug and trace is not None:
         draw_debug(picture, trace)
     if view.help:
@@ -59,7 +63,8 @@ def draw_debug(picture: ImageArray, trace: StepTrace) -> None:
     """
     import cv2
 
-    thin, letter = _thickness(picture), _letter(picture) * 0.8
+    thin, letter = line_width(picture)
+    letter *= 0.8
     for box in trace.tried:
         cv2.rectangle(picture, *_corners(box), TRIED, 1)
     for identity, box, gate in zip(trace.id.tolist(), trace.predicted, trace.gate_px, strict=True):
@@ -102,7 +107,7 @@ def draw_followed(picture: ImageArray, identity: int, tracks: Tracks, last: Poin
     """Mark who is followed: a white frame with an arrow above; if not in view, a cross where the feet were `last`."""
     import cv2
 
-    thin = _thickness(picture)
+    thin, letter = line_width(picture)
     rows = np.flatnonzero(tracks.id == identity)
     if len(rows) == 0:
         if last is not None:
@@ -115,7 +120,7 @@ def draw_followed(picture: ImageArray, identity: int, tracks: Tracks, last: Poin
     for colour, width in ((BLACK, thin + 4), (WHITE, thin + 1)):
         cv2.rectangle(picture, (x1 - out, y1 - out), (x2 + out, y2 + out), colour, width)
     # Above the number. At the upper edge of the picture the arrow would be outside: it stands in the box then.
-    tip, half = max(y1 - 3 * out - round(30 * _letter(picture)), 14 * thin), 8 * thin
+    tip, half = max(y1 - 3 * out - round(30 * letter), 14 * thin), 8 * thin
     middle = (x1 + x2) // 2
     arrow = np.array([(middle, tip), (middle - half, tip - 12 * thin), (middle + half, tip - 12 * thin)], np.int32)
     cv2.fillConvexPoly(picture, arrow, identity_colour(identity), cv2.LINE_AA)
@@ -126,7 +131,7 @@ def draw_help(picture: ImageArray) -> None:
     """The keys, on a dark plate in the middle."""
     import cv2
 
-    font, letter = cv2.FONT_HERSHEY_SIMPLEX, _letter(picture)
+    font, letter = cv2.FONT_HERSHEY_SIMPLEX, line_width(picture)[1]
     stroke = max(1, round(letter * 1.8))
     step = round(40 * letter)
     column, texts = (
@@ -145,19 +150,10 @@ def draw_help(picture: ImageArray) -> None:
 
 def draw_notice(picture: ImageArray, text: str) -> None:
     """One line across the upper edge."""
-    thin = _thickness(picture)
-    letter = _letter(picture)
+    thin, letter = line_width(picture)
     draw_label(picture, text, (4 * thin, round(40 * letter) + 8 * thin), NOTICE_COLOUR, letter, thin)
 
 
 def _corners(box: FloatArray) -> tuple[tuple[int, int], tuple[int, int]]:
     x1, y1, x2, y2 = (round(float(value)) for value in np.clip(np.nan_to_num(box), -FAR_PX, FAR_PX))
     return (x1, y1), (x2, y2)
-
-
-def _thickness(picture: ImageArray) -> int:
-    return max(1, round(int(min(picture.shape[:2])) / 360))
-
-
-def _letter(picture: ImageArray) -> float:
-    return max(0.35, int(min(picture.shape[:2])) / 1300)

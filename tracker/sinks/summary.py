@@ -20,6 +20,7 @@ class TallySink(ClosedByWith):
         self.n_proposed = 0
         self.n_hidden = 0
         self.n_predicted = 0
+        self.n_interpolated = 0
         self._identities: set[int] = set()
 
     @property
@@ -27,12 +28,15 @@ class TallySink(ClosedByWith):
         return len(self._identities)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
-        proposed, hidden, predicted = (int(rows.sum()) for rows in (tracks.proposed, tracks.occluded, tracks.predicted))
+        proposed, hidden, predicted, interpolated = (
+            int(rows.sum()) for rows in (tracks.proposed, tracks.occluded, tracks.predicted, tracks.interpolated)
+        )
         self.n_frames += 1
         self.n_proposed += proposed
         self.n_hidden += hidden
         self.n_predicted += predicted
-        self.n_detected += len(tracks) - proposed - hidden - predicted
+        self.n_interpolated += interpolated
+        self.n_detected += len(tracks) - proposed - hidden - predicted - interpolated
         self._identities.update(tracks.id.tolist())
         if self._feed is not None:
             self._ages_ms[round(1000 * self._feed.age_s(frame.time_s))] += 1
@@ -47,6 +51,7 @@ class TallySink(ClosedByWith):
             n_proposed=self.n_proposed,
             n_hidden=self.n_hidden,
             n_predicted=self.n_predicted,
+            n_interpolated=self.n_interpolated,
             stage_s=stage_s or {},
             live="" if self._feed is None else live_text(self._feed, self._ages_ms, self.n_frames),
         )
@@ -85,6 +90,7 @@ def summary_text(
     n_proposed: int,
     n_hidden: int = 0,
     n_predicted: int = 0,
+    n_interpolated: int = 0,
     stage_s: Mapping[str, float],
     live: str = "",
 ) -> str:
@@ -97,11 +103,12 @@ def summary_text(
     fps = n_frames / wall_s if wall_s > 0 else 0.0
     origins = f"{n_detected} detected, {n_proposed} proposed" + (f", {n_hidden} behind somebody" if n_hidden else "")
     origins += f", {n_predicted} predicted between detections" if n_predicted else ""
+    origins += f", {n_interpolated} interpolated" if n_interpolated else ""
     facts = [
         ("frames", f"{n_frames}"),
         ("time", f"{wall_s:.2f} s ({fps:.1f} fps)"),
         ("identities", f"{n_identities}"),
-        ("boxes", f"{n_detected + n_proposed + n_hidden + n_predicted} ({origins})"),
+        ("boxes", f"{n_detected + n_proposed + n_hidden + n_predicted + n_interpolated} ({origins})"),
     ]
     if live:
         facts.append(("live", live))

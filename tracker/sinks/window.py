@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tracker.errors import OutputError
-from tracker.sinks.base import ClosedByWith, LiveFeed
+from tracker.sinks.base import ClosedByWith, LiveFeed, Overlay
 from tracker.sinks.film import TRAIL_S, Point, Trails, caption
 from tracker.sinks.overlay import compose
 from tracker.sinks.view import View, clicked, pressed, screenshot_path
@@ -43,7 +43,8 @@ class WindowSink(ClosedByWith):
     """Shows every frame as it is written. The loop that feeds it asks `quit_asked` and stops; nothing is raised.
 
     source: its name, for screenshots, which go to `folder`. run: for the debug overlay, and to end a pause when the run
-    ends. feed: a live source, whose latency and losses are shown. While a pause lasts, `write` does not return.
+    ends. feed: a live source, whose latency and losses are shown. overlay: draws on each picture after the tracks.
+    While a pause lasts, `write` does not return.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class WindowSink(ClosedByWith):
         source: str = "",
         run: ShownRun | None = None,
         feed: LiveFeed | None = None,
+        overlay: Overlay | None = None,
         folder: Path | None = None,
     ) -> None:
         import cv2
@@ -64,6 +66,7 @@ class WindowSink(ClosedByWith):
         self._source, self._folder = source, folder or Path()
         self._run, self._feed = run, feed
         self._trails = Trails(trail_s)
+        self._overlay = overlay
         self._shown: tuple[Frame, Tracks] | None = None
         self._caption = ""
         self._trace: StepTrace | None = None
@@ -150,7 +153,7 @@ class WindowSink(ClosedByWith):
         self._keep_place(tracks)
         return compose(
             self.view, frame.image, tracks, self._trails.of(tracks),
-            caption=self._caption, notice=notice, trace=self._trace, last=self._last,
+            caption=self._caption, notice=notice, trace=self._trace, last=self._last, overlay=self._overlay,
         )  # fmt: skip
 
     def _keep_place(self, tracks: Tracks) -> None:

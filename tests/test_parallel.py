@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tracker.errors import SourceError
-from tracker.eval.parallel import Crew, Done, Failure, n_cores, run_all, share_of_cores
+from tracker.parallel import Crew, Done, Failure, n_cores, run_all, share_of_cores
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def double(item, advanced):
@@ -111,9 +111,9 @@ def wait_long(item, advanced):
 
 INTERRUPTED = """
 import sys
-from tracker.eval.parallel import run_all
+from tracker.parallel import run_all
 sys.path.insert(0, "tests")
-from eval.test_parallel import wait_long
+from test_parallel import wait_long
 if __name__ == "__main__":
     try:
         list(run_all(wait_long, sys.argv[1:], 2, lambda _: print("began", flush=True)))

@@ -1,0 +1,1 @@
+"""`track-report`: one HTML page about a finished result."""

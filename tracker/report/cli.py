@@ -1,0 +1,121 @@
+"""`track-report tracks.csv --video video.mp4`: reads a result, and the video once, and writes one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tracker.config import TrackerConfig
+from tracker.errors import ConfigError, OutputError, TrackletError
+
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+N_BINS = 400  # of the curve: a page is some 1200 pixels wide
+
+EPILOG = """examples:
+  track video.mp4 --out tracks.csv && track-report tracks.csv --video video.mp4
+  track-report tracks.txt --video video.mp4 --counts counts.csv --out page.html
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    try:
+        out = write_report(
+            args.tracks, video=args.video, out=args.out, counts=args.counts, fps=args.fps, overwrite=args.overwrite
+        )
+    except TrackletError as error:
+        print(f"track-report: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("track-report: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    print(f"wrote {out}", file=sys.stderr)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="track-report",
+        description="One HTML page about a result of track: who was there when, their pictures, gaps and proposals.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("tracks", help="result of track: .csv or .jsonl, which say where boxes come from, or MOT text")
+    parser.add_argument("--video", metavar="SOURCE", help="what was tracked; without it the page has no pictures")
+    parser.add_argument("-o", "--out", metavar="FILE", help="the page (default: the tracks' name with .html)")
+    parser.add_argument("--counts", metavar="CSV", help="events of `track --counts FILE.csv`")
+    parser.add_argument("--fps", type=float, help="frame rate, where neither the tracks nor the video have times")
+    parser.add_argument("--overwrite", action="store_true", help="replace a page that exists")
+    return parser
+
+
+def write_report(
+    tracks: str | Path,
+    *,
+    video: str | None = None,
+    out: str | Path | None = None,
+    counts: str | Path | None = None,
+    fps: float | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the page and return its path. The words are those of the command. Raises TrackletError."""
+    from tracker.report import facts
+    from tracker.report.page import Contents, page
+    from tracker.report.pictures import Pictures, take_pictures
+    from tracker.report.table import read_table
+    from tracker.sinks.base import check_output_path
+
+    if fps is not None and not 0 < fps < float("inf"):
+        raise ConfigError(f"--fps must be a positive number, got {fps}")
+    tracks = Path(tracks)
+    out = tracks.with_suffix(".html") if out is None else Path(out)
+    check_output_path(out, overwrite)
+    table = read_table(tracks)
+    events = [] if counts is None else read_counts(counts)
+    pictures = Pictures() if video is None else take_pictures(video, table, fps)
+    table = table.timed(fps or pictures.fps or TrackerConfig().default_fps)
+    edges_s, most = facts.people_over_time(table, N_BINS)
+    name = tracks.stem if video is None else Path(video).name or video
+    told = f"{tracks.name}" + ("" if video is None else f", video {video}")
+    if pictures.size != (0, 0):
+        told += f", {pictures.size[0]}x{pictures.size[1]}, {pictures.fps:g} frames per second"
+    contents = Contents(
+        f"Tracks of {name}", told, len(table), facts.people(table), table.has_sources, edges_s, most, pictures, events
+    )
+    _write(out, page(contents))
+    return out
+
+
+def read_counts(path: str | Path) -> list[tuple[str, str, str, int]]:
+    """How often each (kind, name, direction) stands in a CSV of `track --counts`. Raises ConfigError."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    reader = csv.DictReader(lines)
+    missing = [name for name in ("kind", "name", "direction") if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ConfigError(f"{path}: the header lacks {', '.join(missing)}; a file of `track --counts` has them")
+    often = Counter((row["kind"], row["name"], row["direction"]) for row in reader)
+    return [(*key, n) for key, n in sorted(often.items())]
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

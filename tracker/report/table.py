@@ -1,0 +1,138 @@
+"""Results of `track`, read back: MOT text, CSV or JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.errors import TrackletError
+from tracker.eval.mot_files import read_results
+from tracker.types import BoolArray, FloatArray, IntArray, Source, Tracks
+
+KINDS = {source.name.lower(): int(source) for source in Source}
+CSV_COLUMNS = ("frame", "time_s", "id", "x1", "y1", "x2", "y2", "score", "source")
+
+
+class TableError(TrackletError):
+    """A result file that is missing or cannot be parsed; names the file, the line and the fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackTable:
+    """All boxes of a result, one row each, sorted by frame and identity."""
+
+    frame: IntArray  # (R,) from 0
+    time_s: FloatArray | None  # (R,) seconds since the start of the source; None: the format has no times
+    id: IntArray  # (R,)
+    boxes: FloatArray  # (R, 4) xyxy, pixels of the source frame, from 0
+    score: FloatArray  # (R,) in [0, 1]
+    source: NDArray[np.uint8]  # (R,) values of `Source`
+    has_sources: bool  # False: the format does not say where boxes come from
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def take(self, rows: BoolArray | IntArray) -> TrackTable:
+        """The same columns, those rows."""
+        time_s = None if self.time_s is None else self.time_s[rows]
+        return TrackTable(
+            self.frame[rows], time_s, self.id[rows], self.boxes[rows], self.score[rows], self.source[rows],
+            self.has_sources,
+        )  # fmt: skip
+
+    def timed(self, fps: float) -> TrackTable:
+        """With a time for every row: its own, or that of its frame at `fps` frames per second."""
+        if self.time_s is not None:
+            return self
+        return TrackTable(
+            self.frame, self.frame / fps, self.id, self.boxes, self.score, self.source, self.has_sources
+        )  # fmt: skip
+
+    def of_frames(self) -> Mapping[int, Tracks]:
+        """Tracks of every frame (from 0) that has some."""
+        starts = np.flatnonzero(np.diff(self.frame, prepend=-1))
+        return {
+            int(self.frame[start]): self._tracks(slice(start, end))
+            for start, end in zip(starts, [*starts[1:], len(self)], strict=True)
+        }
+
+    def _tracks(self, rows: slice) -> Tracks:
+        n = len(self.id[rows])
+        return Tracks(
+            self.boxes[rows], self.id[rows], self.score[rows], np.zeros(n, np.int64), np.full(n, -1), self.source[rows]
+        )
+
+
+def read_table(path: str | Path) -> TrackTable:
+    """Read .csv, .jsonl, or MOT text (any other ending). Raises TableError, or MotFileError for MOT text."""
+    path = Path(path)
+    readers: dict[str, Callable[[Path], TrackTable]] = {".csv": _read_csv, ".jsonl": _read_json_lines}
+    if path.suffix.lower() == ".json":
+        raise TableError(f"{path}: COCO JSON has no sources of boxes; give the .csv, .jsonl or .txt of the same run")
+    table = readers.get(path.suffix.lower(), _read_mot)(path)
+    return table.take(np.lexsort((table.id, table.frame)))
+
+
+def _read_mot(path: Path) -> TrackTable:
+    found = read_results(path)
+    n = len(found)
+    return TrackTable(
+        found.frame - 1, None, found.id, found.boxes - 1.0, np.ones(n), np.full(n, Source.DETECTED, np.uint8), False
+    )
+
+
+def _read_csv(path: Path) -> TrackTable:
+    lines = _text(path).splitlines()
+    reader = csv.DictReader(lines)
+    missing = [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise TableError(f"{path}: the header lacks {', '.join(missing)}; a table of `track --out FILE.csv` has them")
+    return _of_rows(path, ((number, row) for number, row in enumerate(reader, start=2)))
+
+
+def _read_json_lines(path: Path) -> TrackTable:
+    def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for number, line in enumerate(_text(path).splitlines(), start=1):
+            try:
+                frame = json.loads(line)
+                for person in frame["tracks"]:
+                    edges = dict(zip(("x1", "y1", "x2", "y2"), person["xyxy"], strict=True))
+                    yield number, {**person, **edges, "frame": frame["frame"], "time_s": frame["time_s"]}
+            except (ValueError, KeyError, TypeError) as error:
+                raise TableError(f"{path}: line {number} is no frame of tracks: {error!r}") from error
+
+    return _of_rows(path, rows())
+
+
+def _of_rows(path: Path, rows: Iterator[tuple[int, Mapping[str, Any]]]) -> TrackTable:
+    numbers: list[list[float]] = []
+    for line, row in rows:
+        try:
+            values = [float(row[name]) for name in CSV_COLUMNS[:-1]]
+            kind = KINDS[row["source"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise TableError(f"{path}: line {line} is not a box: {error!r}") from error
+        if not np.isfinite(values).all() or values[0] < 1 or values[2] < 1:
+            raise TableError(f"{path}: line {line}: frame and id count from 1, and all values must be finite")
+        numbers.append([*values, kind])
+    table = np.array(numbers).reshape(-1, len(CSV_COLUMNS))
+    return TrackTable(
+        table[:, 0].astype(np.int64) - 1, table[:, 1], table[:, 2].astype(np.int64), table[:, 3:7], table[:, 7],
+        table[:, 8].astype(np.uint8), True,
+    )  # fmt: skip
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path}: is no text: {error.reason}") from error

@@ -1,0 +1,75 @@
+"""Embeddings of every output row, as one NumPy array that grows on disk."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from tracker.errors import OutputError
+from tracker.sinks.base import ClosedByWith
+from tracker.sinks.frame_file import FrameFile
+from tracker.types import Frame, Tracks
+
+ENDING = ".npy"
+
+
+class EmbeddingSink(ClosedByWith):
+    """A structured .npy: frame (int64, from 1), id (int64), embedding (D float32, unit length), a row per output row.
+
+    The rows are those of the other results, in the same order. A row at which the network did not look (hidden or
+    predicted people) is NaN. `np.load(path, mmap_mode="r")` reads it, without pickle; it is whole after every frame.
+    """
+
+    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+        check_ending(path)
+        self._file = FrameFile(path, overwrite, seekable=True)
+        self._path = path
+        self._dtype = _row_dtype(0)  # D is known when the first row comes
+        self._n_rows = 0
+        self._file.append(_header(self._dtype, 0))
+
+    def write(self, frame: Frame, tracks: Tracks) -> None:
+        if len(tracks) == 0:
+            return
+        if tracks.features is None:
+            raise OutputError(
+                f"{self._path}: the tracks of frame {frame.index + 1} carry no embeddings; "
+                "track with keep_features=True and a re-ID network"
+            )
+        if self._n_rows == 0:
+            self._file.cut(0)
+            self._dtype = _row_dtype(tracks.features.shape[1])
+            self._file.append(_header(self._dtype, 0), frame.index)
+        order = np.argsort(tracks.id, kind="stable")
+        rows = np.empty(len(tracks), self._dtype)
+        rows["frame"] = frame.index + 1
+        rows["id"] = tracks.id[order]
+        rows["embedding"] = tracks.features[order]
+        self._file.append(rows.tobytes(), frame.index)
+        # The rows first: a reader passes over what lies behind the number of rows that the header gives.
+        self._n_rows += len(rows)
+        self._file.put(0, _header(self._dtype, self._n_rows), frame.index)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def check_ending(path: str | Path) -> None:
+    """Raise OutputError unless the file is to be a .npy."""
+    if Path(path).suffix.lower() != ENDING:
+        raise OutputError(f"{path}: embeddings are written as {ENDING}; give a name that ends so")
+
+
+def _row_dtype(dim: int) -> np.dtype[np.void]:
+    return np.dtype([("frame", "<i8"), ("id", "<i8"), ("embedding", "<f4", (dim,))])
+
+
+def _header(dtype: np.dtype[np.void], n_rows: int) -> bytes:
+    """Equally long for every number of rows: NumPy leaves room for the digits."""
+    buffer = io.BytesIO()
+    description = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows,)}
+    npy.write_array_header_1_0(buffer, description)
+    return buffer.getvalue()

@@ -1,0 +1,29 @@
+"""JSON lines: one line per frame, also for a frame without people, to read while it grows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tracker.sinks.base import ClosedByWith
+from tracker.sinks.frame_file import FrameFile
+from tracker.sinks.rows import plain_rows
+from tracker.types import Frame, Tracks
+
+
+class JsonLinesSink(ClosedByWith):
+    """{"frame": 1, "time_s": 0.0, "tracks": [{"id", "xyxy", "score", "class", "source"}, ...]}; units as in the CSV."""
+
+    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+        self._file = FrameFile(path, overwrite)
+
+    def write(self, frame: Frame, tracks: Tracks) -> None:
+        people = [
+            {"id": row.id, "xyxy": row.xyxy, "score": row.score, "class": row.class_id, "source": row.source}
+            for row in plain_rows(tracks)
+        ]
+        line = {"frame": frame.index + 1, "time_s": round(frame.time_s, 6), "tracks": people}
+        self._file.append((json.dumps(line, separators=(",", ":")) + "\n").encode("ascii"), frame.index)
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,51 @@
+"""`--out FILE`: the ending of the name chooses the format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tracker.errors import OutputError
+from tracker.sinks.base import Sink
+from tracker.sinks.coco_video import CocoVideoSink
+from tracker.sinks.csv_table import CsvSink
+from tracker.sinks.json_lines import JsonLinesSink
+from tracker.sinks.mot_txt import MotTextSink
+
+FORMATS = {".txt": "MOT text", ".csv": "a table", ".jsonl": "JSON lines", ".json": "COCO for videos"}
+
+
+def format_of(path: str | Path) -> str:
+    """The ending, a key of FORMATS. Raises OutputError for another one.
+
+    "-" (standard output) and names without an ending, such as /dev/stdout, are MOT text.
+    """
+    ending = Path(path).suffix.lower() or ".txt"
+    if ending not in FORMATS:
+        known = ", ".join(f"{known} ({what})" for known, what in FORMATS.items())
+        raise OutputError(f"{path}: no results are written as {ending}; there are {known}")
+    return ending
+
+
+def open_sink(
+    path: str | Path,
+    overwrite: bool = False,
+    *,
+    name: str = "video",
+    class_names: Mapping[int, str] | None = None,
+) -> Sink:
+    """A sink that writes tracks to a file of the format that its ending names; use it in a `with`.
+
+    name, class_names (by class number): of the video and its classes, for COCO, which names them. Raises OutputError.
+
+    >>> with open_sink("/dev/null") as out:
+    ...     out.write(Frame(0, 0.0, None, 640, 480), Tracks())
+    """
+    ending = format_of(path)
+    if ending == ".csv":
+        return CsvSink(path, overwrite)
+    if ending == ".jsonl":
+        return JsonLinesSink(path, overwrite)
+    if ending == ".json":
+        return CocoVideoSink(path, overwrite, name=name, class_names=class_names)
+    return MotTextSink(path, overwrite)
