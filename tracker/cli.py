@@ -169,7 +169,8 @@ class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(f"track: {record.getMessage()}", file=sys.stderr)
+        # In one piece, for it comes from another thread than the lines of the progress.
+        tqdm.write(f"track: {record.getMessage()}\n", file=sys.stderr, end="")
 
 
 class _Interrupt:

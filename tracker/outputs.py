@@ -155,14 +155,10 @@ def _open_window(
     name = pipeline.source.name
     try:
         window = WindowSink(f"tracklet: {name} (h: keys)", source=name, run=pipeline, feed=feed, overlay=overlay)
-    except OutputError as error:
-        if args.show:
+    except OutputError:
+        if args.show or not _results_asked(args):
             raise
-        if _results_asked(args):
-            return None
-        raise OutputError(
-            f"{name}: no display for a window, and no other result asked for: give --out tracks.txt or --video live.mp4"
-        ) from error
+        return None
     if feed is not None:
         feed.idle = window.idle
     return stack.enter_context(window)

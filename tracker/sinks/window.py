@@ -213,4 +213,4 @@ def check_display() -> None:
     except (OSError, subprocess.TimeoutExpired):
         ok = False
     if not ok:
-        raise OutputError("no display is available for a live window; write a film with --video instead")
+        raise OutputError("no display is available for a live window; give --out tracks.txt or --video t.mp4 instead")
