@@ -204,6 +204,8 @@ def test_boxes_of_other_libraries_count():
     assert counts(line) == (1, 0)
     with pytest.raises(DetectionError, match="2 boxes, but 1 identities"):
         line.update(Boxes(np.zeros((2, 4)), np.array([1])), 3.0)
+    with pytest.raises(DetectionError, match=r"must be \(N, 4\)"):
+        line.update(Boxes(np.zeros((4, 5)), np.arange(4)), 3.0)
 
 
 def test_boxes_that_are_nowhere_are_left_out():

@@ -128,6 +128,8 @@ WRONG = [
     (["--fill-gaps", "nan"], "--fill-gaps must be a number of seconds above 0"),
     (["--smooth", "--show"], "--show needs frames as they come"),
     (["--line", "0,5,9,5", "--counts", "-", "--out", "-"], "standard output takes one result"),
+    (["--smooth", "--resume"], "--resume goes on with results, --smooth and --fill-gaps write them after the end"),
+    (["--line", "0,5,9,5", "--resume"], "--resume cannot go on with --line"),
 ]
 
 

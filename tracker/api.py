@@ -14,6 +14,7 @@ from tracker.detector.base import Detector
 from tracker.detector.inputs import as_detections
 from tracker.engine import Engine
 from tracker.errors import DetectionError
+from tracker.sources.span import Span
 from tracker.types import Detections, Frame, FrameTracks, ImageArray, Tracks
 
 
@@ -146,6 +147,9 @@ def track_video(
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
     reconnect_s: float | None = None,
+    start: str | int | None = None,
+    end: str | int | None = None,
+    stride: str | int | None = None,
     keep_features: bool = False,
 ) -> Iterator[tuple[Frame, Tracks]]:
     """Track a whole source; yields (frame, tracks) in order, each track from its first frame on.
@@ -155,13 +159,16 @@ def track_video(
     an object with `detect(frame)`, or "person", the network in the box, which runs with neither as well. An object
     with an attribute `second_look` (see `detector.base.Detector`) is asked again about people it missed.
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
-    see `detector.onnx.default_long_side`. reconnect_s: how long a camera or stream that is lost is tried again; 0: not
-    at all, inf: for ever, None: 60. keep_features: put embeddings into the tracks, see `Tracks.features`.
-    Raises TrackletError, in one line.
+    see `detector.onnx.default_long_side`. start, end, stride: the part of a file to track: frame numbers from 1, the
+    end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay
+    those of the whole file. reconnect_s: how long a camera or stream that is lost is tried again; 0: not at all, inf:
+    for ever, None: 60. keep_features: put embeddings into the tracks, see `Tracks.features`. Raises
+    TrackletError, in one line.
     """
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid, config=config, device=device, fps=fps,
-        classes=classes, detector_size=detector_size, reconnect_s=reconnect_s, keep_features=keep_features,
+        classes=classes, detector_size=detector_size, reconnect_s=reconnect_s, span=Span.parse(start, end, stride),
+        keep_features=keep_features,
     )  # fmt: skip
     try:
         yield from pipeline

@@ -18,6 +18,7 @@ from tracker.engine import Encoder, Engine, Thresholds
 from tracker.errors import ConfigError, DetectionError, SourceError
 from tracker.pipeline import Pipeline
 from tracker.sources.base import FrameSource
+from tracker.sources.span import WHOLE, Span
 from tracker.types import FeatureArray, FloatArray, ImageArray
 
 EmbedFunction = Callable[[ImageArray, FloatArray], Any]
@@ -37,11 +38,13 @@ def open_pipeline(
     detector_size: int | None = None,
     threads: int | None = None,
     reconnect_s: float | None = None,
+    span: Span = WHOLE,
     keep_features: bool = False,
 ) -> Pipeline:
     """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
 
-    threads: of each network on the CPU, for who runs several pipelines side by side; None: all cores.
+    threads: of each network on the CPU, for who runs several pipelines side by side; None: all cores. span: the frames
+    of the source to track.
     """
     from tracker.sources.open import open_source
     from tracker.sources.webcam import RECONNECT_S
@@ -50,7 +53,7 @@ def open_pipeline(
         raise ConfigError("give either detections to replay or a detector to run, not both")
     config = config or TrackerConfig()
     patience_s = RECONNECT_S if reconnect_s is None else reconnect_s
-    opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s)
+    opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
     try:
         part = _open_detector(opened, detections, detector, device, classes, detector_size, threads)
         encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tracker.types import FeatureArray, Frame, FrameTracks, IntArray, Tracks
+from tracker.types import FeatureArray, Frame, FrameTracks, IntArray, State, Tracks
 
 
 class Settler:
@@ -15,6 +15,18 @@ class Settler:
 
     def __init__(self) -> None:
         self._held: deque[tuple[Frame, Tracks]] = deque()
+
+    def __len__(self) -> int:
+        """Frames held."""
+        return len(self._held)
+
+    def hold(self, frame: Frame, tracks: Tracks) -> None:
+        """Add a frame that an earlier run held, after the frames before it."""
+        self._held.append((frame, tracks))
+
+    def state(self) -> list[State]:
+        """The frames held, without their pictures."""
+        return [{"index": frame.index, "tracks": tracks.state()} for frame, tracks in self._held]
 
     def push(
         self, frame: Frame, tracks: Tracks, backfilled: list[FrameTracks], settled_before: int | None

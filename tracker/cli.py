@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, TrackletError
-from tracker.options import build_parser, config_of
+from tracker.options import build_parser, config_of, span_of
 
 if TYPE_CHECKING:
     from tracker.pipeline import Pipeline
@@ -54,14 +54,18 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     from tracker.assembly import open_pipeline
-    from tracker.outputs import check_outputs, files_of, in_two_passes, open_outputs
+    from tracker.outputs import check_free, check_outputs, files_of, in_two_passes
     from tracker.parallel import limit_threads
+    from tracker.resume import draw_again, open_run, saved_run
     from tracker.sinks.progress import ProgressSink
 
     check_outputs(args)
     if args.threads is not None and args.threads < 1:
         raise ConfigError(f"--threads must be at least 1, got {args.threads}")
     limit_threads(args.threads)
+    saved = saved_run(args)
+    if saved is None:
+        check_free(args)
     start = perf_counter()
     classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:
@@ -70,18 +74,26 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
             config=config, device=args.device, fps=args.fps, classes=classes,
-            detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect,
+            detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect, span=span_of(args),
             keep_features=args.save_embeddings is not None,
         )  # fmt: skip
         stack.callback(pipeline.close)
         if pipeline.source.live and in_two_passes(args):
             raise ConfigError(f"--smooth and --fill-gaps are for files: {pipeline.source.name} has no end to wait for")
-        outputs = open_outputs(args, pipeline, stack, config)
-        progress = None
+        outputs, keeper = open_run(args, config, pipeline, stack, saved)
+        last_frame = pipeline.given_index + 1
         if not args.quiet:
             # Only now: what cannot begin says one line, why. And before the bar, which keeps to its own line.
             print(f"track: {pipeline.description}", file=sys.stderr)
-            progress = stack.enter_context(ProgressSink(pipeline.source.n_frames))
+            if saved is not None:
+                again = "" if outputs.film is None else f", once {outputs.film.path} is drawn again up to there"
+                print(f"track: going on after frame {last_frame}{again}", file=sys.stderr)
+        if saved is not None and outputs.film is not None:
+            draw_again(args, config, outputs.film, pipeline.given_index)
+        progress = None
+        if not args.quiet:
+            progress = ProgressSink(pipeline.source.n_frames, done=outputs.tally.n_frames)
+            stack.enter_context(progress)
         frames: Iterable[tuple[Frame, Tracks]] = pipeline
         if in_two_passes(args):
             frames = _refined(args, config, pipeline, progress)
@@ -89,20 +101,26 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
             outputs.sinks.append(progress)
         interrupted = _Interrupt(pipeline)
         stack.enter_context(interrupted)
-        write_s = 0.0
         try:
             for frame, tracks in frames:
                 begin = perf_counter()
                 for sink in outputs.sinks:
                     sink.write(frame, tracks)
-                write_s += perf_counter() - begin
+                outputs.write_s += perf_counter() - begin
+                last_frame = frame.index + 1
                 if outputs.window is not None and outputs.window.quit_asked:
                     pipeline.stop()
         except KeyboardInterrupt:
             interrupted.seen = True
+    unfinished = keeper is not None and keeper.saved and (interrupted.seen or pipeline.stopped)
+    if keeper is not None and not unfinished:
+        keeper.finish()
+    if outputs.film is not None and outputs.film.log is not None and not unfinished:
+        outputs.film.log.remove()
     if not args.quiet:
-        stages = {**pipeline.stage_s, "write": write_s}
-        print(outputs.tally.text(perf_counter() - start, stages), file=sys.stderr)
+        stages = {**pipeline.stage_s, "write": outputs.write_s}
+        wall_s = perf_counter() - start + (saved["run_s"] if saved is not None else 0.0)
+        print(outputs.tally.text(wall_s, stages), file=sys.stderr)
         if outputs.counts is not None:
             print(f"\n{outputs.counts.text()}", file=sys.stderr)
         for _, path in files_of(args):
@@ -110,7 +128,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     if pipeline.leftover is not None:
         print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
     if interrupted.seen:
-        print(f"track: interrupted after frame {outputs.tally.n_frames}; the results until there are written",
+        hint = "; --resume goes on" if unfinished else ""
+        print(f"track: interrupted after frame {last_frame}; the results until there are written{hint}",
               file=sys.stderr)  # fmt: skip
         return INTERRUPTED
     return 0
@@ -124,10 +143,10 @@ def _refined(
     from tracker.second_pass import refined_frames
     from tracker.sources.open import open_source
 
+    reopen = partial(open_source, args.source, fps=args.fps, default_fps=config.default_fps, span=span_of(args))
     return refined_frames(
         pipeline, smooth=args.smooth, fill_gaps_s=args.fill_gaps or 0.0, motion=config.motion,
-        # Matched by the numbers of the frames, so that a part of the source needs no words of its own here.
-        reopen=partial(open_source, args.source, fps=args.fps) if needs_pictures(args) else None,
+        reopen=reopen if needs_pictures(args) else None,
         watch=None if progress is None else progress.write,
     )  # fmt: skip
 

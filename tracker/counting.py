@@ -78,7 +78,7 @@ class LineCounter:
 
         tracks: `Tracks`, or anything with `.xyxy` (N, 4) and `.id` or `.tracker_id` (N,), such as
         supervision.Detections; rows without an identity (None, below 0) are left out. frame: for the events; None:
-        counts the updates from 0. Raises DetectionError for arrays whose lengths differ.
+        counts the updates from 0. Raises DetectionError for boxes of another shape and lengths that differ.
         """
         frame = self._n_updates if frame is None else frame
         self._n_updates += 1
@@ -134,7 +134,8 @@ class ZoneCounter:
     whoever was not seen for so long is no longer there, and their absence is no stay. margin and once: as for a line.
 
     `n_entered`, `n_left`: people who crossed the edge inwards and outwards. `inside`: identities that are there now.
-    `stay_s`: seconds inside so far, of every identity that ever was; its length is the number of visitors.
+    `stay_s`: seconds inside so far, of every identity that ever was; its length is the number of visitors. That is
+    one number a visitor, kept for ever; all else is forgotten ten minutes after somebody was last seen.
 
     Raises ConfigError for fewer than three corners, corners that coincide, and edges that cross or touch.
     """
@@ -233,10 +234,12 @@ def feet(tracks: Any, margin: float = 0.0) -> Iterator[tuple[int, Spot]]:
     tracks: as for `LineCounter.update`. Boxes that were predicted, that hold numbers that are not finite, or that have
     no identity are left out.
     """
-    boxes = np.asarray(tracks.xyxy, dtype=np.float64).reshape(-1, 4)
+    boxes = np.asarray(tracks.xyxy, dtype=np.float64)
     ids = tracks.id if hasattr(tracks, "id") else getattr(tracks, "tracker_id", None)
-    if ids is None:
+    if ids is None or boxes.size == 0:
         return
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise DetectionError(f"boxes must be (N, 4), x1 y1 x2 y2, got {boxes.shape}")
     if len(ids) != len(boxes):
         raise DetectionError(f"{len(boxes)} boxes, but {len(ids)} identities")
     seen = np.isfinite(boxes).all(axis=1)

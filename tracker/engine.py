@@ -40,6 +40,7 @@ from tracker.types import (
     ImageArray,
     IntArray,
     Source,
+    State,
     StepTrace,
     Tracks,
 )
@@ -47,6 +48,10 @@ from tracker.types import (
 # Where neither the settings nor a model's metadata give thresholds (embeddings handed in by the caller):
 # the values of the simulation in methods 05 §5.
 FALLBACK_TAU_SAME, FALLBACK_TAU_DIFF, FALLBACK_SIGMA = 0.45, 0.65, 0.15
+
+
+# Attributes of an Engine that are plain numbers or None and go from step to step.
+_COUNTERS = ("n_crops", "n_ids", "_n_keys", "_now_s", "_looked_s", "_looked_index", "_gap_s", "_dim")
 
 
 class Encoder(Protocol):
@@ -226,6 +231,37 @@ class Engine:
             if np.isin(keys, waiting).any():
                 return index
         return None
+
+    def state(self) -> State:
+        """All that the tracks of later frames depend on besides settings and networks; valid until the next step."""
+        return {
+            "bank": self.bank.state(),
+            "gallery": self.gallery.state(),
+            "metric": None if self.metric is None else self.metric.state(),
+            "camera": self.camera.state(),
+            "shared_motion": self.shared_motion.state(),
+            "scenery": self.scenery.state(),
+            "detected": self._detected,
+            "tentative": [{"index": i, "keys": keys, "tracks": rows.state()} for i, keys, rows in self._tentative],
+            "stage_s": self.stage_s,
+            **{name: getattr(self, name) for name in _COUNTERS},
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on as the engine that gave this state; this one has the same settings and networks, and took no step."""
+        self.bank = TrackBank.restored(state["bank"])
+        self.gallery.restore(state["gallery"])
+        if self.metric is not None:
+            self.metric.restore(state["metric"])
+        self.camera.restore(state["camera"])
+        self.shared_motion.restore(state["shared_motion"])
+        self.scenery.restore(state["scenery"])
+        self._detected = state["detected"]
+        kept = ((late["index"], late["keys"], Tracks.restored(late["tracks"])) for late in state["tentative"])
+        self._tentative = deque(kept)
+        self.stage_s = state["stage_s"]
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

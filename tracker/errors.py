@@ -29,6 +29,10 @@ class OutputError(TrackletError):
     """An output that cannot be begun: it exists already, its folder does not, or it may not be written."""
 
 
+class ResumeError(TrackletError):
+    """An interrupted run that cannot go on: its checkpoint, its files or what is asked for do not fit together."""
+
+
 class WriteError(OutputError):
     """Writing broke off in the middle: a full disk, a pipe that closed. What was written before stays."""
 

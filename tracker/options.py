@@ -8,6 +8,7 @@ from typing import Any
 from tracker import __version__
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
+from tracker.sources.span import Span
 
 EPILOG = """examples:
   track video.mp4 --out tracks.txt
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--reconnect", type=float, metavar="SECONDS",
         help="how long a lost camera or stream is tried again; 0: not at all, inf: for ever (default: 60)",
     )  # fmt: skip
+    add_span(parser)
 
     out = parser.add_argument_group("results")
     out.add_argument(
@@ -56,6 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--headless", action="store_true", help="no window, even where there is a display")
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
+    out.add_argument("--resume", action="store_true", help="go on where an interrupted run with these results stopped")
+    out.add_argument(
+        "--checkpoint-every", type=float, default=10.0, metavar="SECONDS",
+        help="how often to note where the run is, in FILE.resume beside the first result (default: 10; 0: never)",
+    )  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="no progress and no summary")
 
     _add_counting(parser)
@@ -124,6 +131,18 @@ def _add_afterwards(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="interpolate where a track is missing for so long at most",
     )
+
+
+def add_span(parser: argparse.ArgumentParser) -> None:
+    """The options that choose a part of a file; `span_of` reads them."""
+    part = parser.add_argument_group("part of a file; the results keep its frame numbers and times")
+    part.add_argument("--start", metavar="PLACE", help="first frame, by number from 1 (250) or time (12.5s, 1:30)")
+    part.add_argument("--end", metavar="PLACE", help="last frame by number, or the time before which to end")
+    part.add_argument("--stride", metavar="STEP", help="every how many frames (2), or how often (0.5s)")
+
+
+def span_of(args: argparse.Namespace) -> Span:
+    return Span.parse(args.start, args.end, args.stride)
 
 
 def config_of(args: argparse.Namespace) -> TrackerConfig:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, OutputError
+from tracker.options import span_of
 from tracker.pipeline import Pipeline
 from tracker.places import open_counters, parse_places
-from tracker.sinks.base import Overlay, Sink, check_output_path
+from tracker.sinks.base import Overlay, Resumable, Sink, check_output_path
 from tracker.sinks.counts import CountsSink
 from tracker.sinks.crops import CropSink, check_crops_folder
 from tracker.sinks.embeddings import EmbeddingSink, check_ending
 from tracker.sinks.film import FilmSink, codec_of
-from tracker.sinks.heatmap import HeatmapSink
+from tracker.sinks.film_log import FilmLog
+from tracker.sinks.heatmap import HeatmapSink, check_kind
 from tracker.sinks.open import format_of, open_sink
 from tracker.sinks.summary import TallySink
 from tracker.sinks.window import WindowSink
 from tracker.sources.webcam import LiveSource, is_live_spec
+from tracker.types import State
 
 NOTHING_ASKED = "no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show"
 MAX_LIVE_FILM_FPS = 60.0  # a camera that announces more says what it could, and repeated pictures cost time
@@ -35,6 +39,28 @@ class Outputs:
     tally: TallySink
     window: WindowSink | None = None
     counts: CountsSink | None = None
+    film: FilmSink | None = None
+    write_s: float = 0.0  # seconds that writing took so far
+    _asked: dict[str, Sink] = field(default_factory=dict)  # sinks by the words that asked for them
+
+    def add(self, words: str, sink: Sink) -> None:
+        """Feed this sink after those before it. words: the option and its file, unique; they stand for it in messages
+        and checkpoints, see `sinks.base.Resumable`."""
+        self.sinks.append(sink)
+        self._asked[words] = sink
+
+    def states(self) -> dict[str, State]:
+        """What every sink needs to go on with in another process, by its words; a sink that cannot is left out."""
+        states = {words: sink.state() for words, sink in self._asked.items() if isinstance(sink, Resumable)}
+        return {words: state for words, state in states.items() if state is not None}
+
+    @property
+    def not_resumable(self) -> str | None:
+        """The first sink that could not go on after an interruption, in words; None if all could."""
+        able, added = self.states(), [self.tally, *self._asked.values()]
+        unable = [words for words in self._asked if words not in able]
+        unable += [type(sink).__name__ for sink in self.sinks if sink not in added]
+        return unable[0] if unable else None
 
 
 def files_of(args: argparse.Namespace) -> list[tuple[str, str]]:
@@ -79,6 +105,8 @@ def check_outputs(args: argparse.Namespace) -> None:
         check_ending(args.save_embeddings)
     if args.video:
         codec_of(args.video)
+    if args.heatmap:
+        check_kind(args.heatmap)
     if args.counts and not (lines or zones):
         raise ConfigError("--counts needs something to count: give --line x1,y1,x2,y2 or --zone x1,y1,x2,y2,x3,y3")
     _check_two_passes(args)
@@ -91,8 +119,14 @@ def check_outputs(args: argparse.Namespace) -> None:
         if place in claimed:
             raise ConfigError(f"{claimed[place]} and {option} name the same file: {path}")
         claimed[place] = option
-    # All before any is opened: a file begun beside one that cannot be would be in the way of the next attempt.
-    for option, path in files:
+
+
+def check_free(args: argparse.Namespace) -> None:
+    """Raise OutputError for the first result that cannot be begun: it exists, or its folder does not.
+
+    All before any is opened: a file begun beside one that cannot be would be in the way of the next attempt.
+    """
+    for option, path in files_of(args):
         check = check_crops_folder if option == "--crops" else check_output_path
         check(Path(path), args.overwrite)
 
@@ -102,45 +136,60 @@ def _check_two_passes(args: argparse.Namespace) -> None:
         raise ConfigError(f"--fill-gaps must be a number of seconds above 0, got {args.fill_gaps:g}")
     if args.show and in_two_passes(args):
         raise ConfigError("--show needs frames as they come, --smooth and --fill-gaps all of them: leave one out")
+    if args.resume and in_two_passes(args):
+        raise ConfigError(
+            "--resume goes on with results, --smooth and --fill-gaps write them after the end: leave one out"
+        )
 
 
 def _inputs(args: argparse.Namespace) -> list[str]:
     return [name for name in (args.source, args.detections, args.detector, args.reid, args.config) if name]
 
 
-def open_outputs(args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack, config: TrackerConfig) -> Outputs:
-    """Everything that was asked for, opened; `stack` closes it. Raises ConfigError or OutputError."""
+def open_outputs(
+    args: argparse.Namespace,
+    config: TrackerConfig,
+    pipeline: Pipeline,
+    stack: ExitStack,
+    saved: Mapping[str, State] | None = None,
+) -> Outputs:
+    """Open what was asked for; `stack` closes it. Raises ConfigError or OutputError.
+
+    saved: `Outputs.states` of an interrupted run; None: begin.
+    """
     source = pipeline.source
     feed = source if isinstance(source, LiveSource) else None
     tally = TallySink(feed)
     outputs = Outputs([tally], tally)
-    lines, zones = open_counters(
-        *parse_places(args.line, args.zone), source.width, source.height, config.lifecycle.lost_s
-    )
+    states = saved or {}
+    places = parse_places(args.line, args.zone)
+    lines, zones = open_counters(*places, source.width, source.height, config.lifecycle.lost_s)
     overlay = None
     if lines or zones:
         outputs.counts = stack.enter_context(CountsSink(lines, zones, args.counts, args.overwrite))
-        outputs.sinks.append(outputs.counts)
+        outputs.add("--line" if lines else "--zone", outputs.counts)
         overlay = outputs.counts.draw
     for path in args.out:
-        sink = open_sink(path, args.overwrite, name=source.name, class_names=pipeline.class_names)
-        outputs.sinks.append(stack.enter_context(sink))
+        words = f"--out {path}"
+        sink = open_sink(
+            path, args.overwrite, name=source.name, class_names=pipeline.class_names, resume=states.get(words)
+        )
+        outputs.add(words, stack.enter_context(sink))
     if args.save_embeddings:
-        outputs.sinks.append(stack.enter_context(EmbeddingSink(args.save_embeddings, args.overwrite)))
+        words = f"--save-embeddings {args.save_embeddings}"
+        outputs.add(words, stack.enter_context(EmbeddingSink(args.save_embeddings, args.overwrite, states.get(words))))
     if args.crops:
-        outputs.sinks.append(stack.enter_context(CropSink(args.crops, args.overwrite, camera=source.name)))
+        outputs.add("--crops", stack.enter_context(CropSink(args.crops, args.overwrite, camera=source.name)))
     if args.video:
-        size = (source.width, source.height)
-        fps = source.fps or args.fps or TrackerConfig().default_fps
-        fps = min(fps, MAX_LIVE_FILM_FPS) if source.live else fps
-        film = FilmSink(args.video, fps, size, args.overwrite, overlay=overlay, live=source.live)
-        outputs.sinks.append(stack.enter_context(film))
+        outputs.film = _open_film(args, pipeline, stack, states.get(f"--video {args.video}"), overlay)
+        outputs.add(f"--video {args.video}", outputs.film)
     if args.heatmap:
-        frame_s = 1 / (source.fps or args.fps or config.default_fps)
-        outputs.sinks.append(stack.enter_context(HeatmapSink(args.heatmap, frame_s, args.overwrite)))
+        frame_s = 1 / (source.fps or span_of(args).rate(args.fps or config.default_fps))
+        heatmap = HeatmapSink(args.heatmap, frame_s, args.overwrite)
+        outputs.add(f"--heatmap {args.heatmap}", stack.enter_context(heatmap))
     outputs.window = _open_window(args, pipeline, feed, overlay, stack)
     if outputs.window is not None:
-        outputs.sinks.append(outputs.window)
+        outputs.add("--show", outputs.window)
     if not (_results_asked(args) or outputs.window):  # an address that turned out to be a film
         raise ConfigError(NOTHING_ASKED)
     return outputs
@@ -162,3 +211,24 @@ def _open_window(
     if feed is not None:
         feed.idle = window.idle
     return stack.enter_context(window)
+
+
+def _open_film(
+    args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack, resume: State | None, overlay: Overlay | None
+) -> FilmSink:
+    source = pipeline.source
+    fps = source.fps or span_of(args).rate(args.fps or TrackerConfig().default_fps)
+    fps = min(fps, MAX_LIVE_FILM_FPS) if source.live else fps
+    path, size = Path(args.video), (source.width, source.height)
+    # Where one of the two cannot be, the other stays as it was.
+    log = None if resume is None else FilmLog(path, resume)
+    overwrite = args.overwrite or resume is not None
+    film = stack.enter_context(FilmSink(path, fps, size, overwrite, overlay=overlay, live=source.live))
+    if keeps_checkpoints(args, source.live):
+        film.log = log or FilmLog(path)
+    return film
+
+
+def keeps_checkpoints(args: argparse.Namespace, live: bool) -> bool:
+    """Whether the run is to be one that can be resumed, as far as its options and its source say."""
+    return bool(not live and args.checkpoint_every > 0 and files_of(args) and not in_two_passes(args))

@@ -8,7 +8,7 @@ embedding size, `M` rows of output.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,6 +20,9 @@ FeatureArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 ImageArray: TypeAlias = NDArray[np.uint8]
+# What `state()` of an object gives and its `restore()` takes, so that a run can go on in another process: text keys;
+# values are numbers, text, None, arrays, and lists and dicts of these. It shares arrays with the object.
+State: TypeAlias = dict[str, Any]
 
 
 class Source(IntEnum):
@@ -130,6 +133,14 @@ class Tracks:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         table = np.column_stack([self.xyxy, self.id, self.score, self.class_id, self.det_index])
         return table.astype(dtype or np.float64, copy=False)
+
+    def state(self) -> State:
+        """The columns by name."""
+        return {column.name: getattr(self, column.name) for column in fields(self)}
+
+    @staticmethod
+    def restored(state: State) -> Tracks:
+        return Tracks(**state)
 
     @property
     def proposed(self) -> BoolArray:

@@ -58,7 +58,7 @@ def screen(monkeypatch):
 
 
 class Run:
-    trace, tracing, stopping = None, False, False
+    trace, tracing, stopped = None, False, False
 
 
 class Feed:
@@ -111,7 +111,7 @@ def test_what_ends_a_pause(screen, how):
     run = Run()
     screen.keys = [ord(" "), ord("q") if how == "quit" else NONE]
     with WindowSink(run=run) as window:
-        run.stopping = how == "stop"
+        run.stopped = how == "stop"
         screen.visible = 0.0 if how == "close" else 1.0
         window.write(frame_of(0), tracks_of(1))
         assert window.quit_asked == (how != "stop")

@@ -136,7 +136,7 @@ def test_damaged_mp4_breaks_off(mp4, tmp_path):
 @pytest.mark.parametrize(("announced", "fine"), [(60, True), (62, True), (63, False), (120, False)])
 def test_a_small_shortfall_of_the_announced_count_is_an_estimate(avi, announced, fine):
     with VideoFile(avi) as source:
-        source.n_frames = announced
+        source.announced = announced
         if fine:
             assert len(list(source)) == N_FRAMES
         else:
@@ -146,7 +146,7 @@ def test_a_small_shortfall_of_the_announced_count_is_an_estimate(avi, announced,
 
 def test_variable_frame_rate_reaches_the_end_by_its_clock(avi, monkeypatch):
     with VideoFile(avi) as source:
-        source.n_frames = 2 * N_FRAMES  # every second frame was left out: the stamps run twice as fast
+        source.announced = 2 * N_FRAMES  # every second frame was left out: the stamps run twice as fast
         stamps = iter(range(1, N_FRAMES))
         monkeypatch.setattr(VideoFile, "_stamp", lambda self: next(stamps) * 2 / FPS)
         assert len(list(source)) == N_FRAMES

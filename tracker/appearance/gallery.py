@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracker.appearance.online_metric import OnlineMetric
-from tracker.types import FeatureArray, FloatArray, IntArray
+from tracker.types import FeatureArray, FloatArray, IntArray, State
 
 
 class Gallery:
@@ -119,6 +119,17 @@ class Gallery:
         rank = np.floor(quantile * (count - 1)).astype(np.int64)
         dist.sort(axis=1)
         return np.asarray(dist[np.arange(len(slots)), rank])
+
+    def state(self) -> State:
+        return {
+            "rings": self._rings, "sums": self._sums, "counts": self._counts, "next": self._next,
+            "free": np.array(self._free, np.int64),
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        self._rings, self._sums = state["rings"], state["sums"]
+        self._counts, self._next = state["counts"], state["next"]
+        self._free = state["free"].tolist()  # in this order: it decides who gets which slot
 
     def _measured(self, rows: FeatureArray) -> FeatureArray:
         """Rows (..., D) as their cosines are to be compared."""

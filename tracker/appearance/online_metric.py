@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker.types import FeatureArray, FloatArray
+from tracker.types import FeatureArray, FloatArray, State
 
 
 class OnlineMetric:
@@ -31,6 +31,12 @@ class OnlineMetric:
         """Measure as the network alone does, to the last bit."""
         self._offset: FloatArray | None = None  # M - I (D, D); None: 0, of any size
         self._factor: FeatureArray | None = None  # lower triangle C with C C' = M; None: the identity
+
+    def state(self) -> State:
+        return {"offset": self._offset, "factor": self._factor}
+
+    def restore(self, state: State) -> None:
+        self._offset, self._factor = state["offset"], state["factor"]
 
     @property
     def offset(self) -> FloatArray | None:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker import boxes as bx
-from tracker.types import FeatureArray, FloatArray, ImageArray, IntArray
+from tracker.types import FeatureArray, FloatArray, ImageArray, IntArray, State
 
 # All lengths are pixels of the small picture, where not said otherwise.
 LONG_SIDE_PX = 500  # halved until the long side is no longer: 1920 -> 480; with 240, corners are off by 0.8 px, not 0.2
@@ -83,6 +83,13 @@ class CameraMotion:
         scale = round(size[1] / before.shape[1])
         return motion_between(before, self._before, _background(people / scale, before.shape), scale)
 
+    def state(self) -> State:
+        return {"before": self._before, "size": self._size}
+
+    def restore(self, state: State) -> None:
+        height, width = state["size"]
+        self._before, self._size = state["before"], (height, width)
+
 
 class SharedMotion:
     """Motion of the camera where there are no images: the step that all people share. Deterministic.
@@ -120,6 +127,12 @@ class SharedMotion:
         self._common_sq += SHARED_MEMORY * (common_sq - self._common_sq)
         self._chance_sq += SHARED_MEMORY * (chance_sq - self._chance_sq)
         return np.column_stack([np.eye(2), shift]) if self.moves else still()
+
+    def state(self) -> State:
+        return {"common_sq": self._common_sq, "chance_sq": self._chance_sq}
+
+    def restore(self, state: State) -> None:
+        self._common_sq, self._chance_sq = state["common_sq"], state["chance_sq"]
 
 
 def _nearest(predicted: FloatArray, detected: FloatArray) -> tuple[IntArray, IntArray]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from tracker.errors import OutputError
-from tracker.types import Frame, ImageArray, Tracks
+from tracker.types import Frame, ImageArray, State, Tracks
 
 Overlay: TypeAlias = Callable[[ImageArray], None]  # draws on a picture (H, W, 3) uint8 BGR, in place
 
@@ -35,6 +35,22 @@ class LiveFeed(Protocol):
     def age_s(self, time_s: float) -> float:
         """Seconds since the frame with this `Frame.time_s` came."""
         ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A sink with which a run can go on after an interruption, even one without warning (SIGKILL, a power cut).
+
+    `state()` is asked for between frames, when all frames given out are written. It returns what a new sink needs so
+    that the results end up as if nothing had happened, or None where that cannot be (a pipe). The new sink gets it as
+    the argument `resume` of its constructor, or by `restore(state)` if it has no file. What the sink wrote after that
+    moment is undone then, for those frames come again. When `state()` returns, what it builds on is on disk; a file
+    that is not as it was then is a ResumeError. `frame_file.FrameFile` does all of it for a file that grows.
+
+    A sink takes part by `Outputs.add`; a run with another one keeps no checkpoint, and `--resume` names that sink.
+    """
+
+    def state(self) -> State | None: ...
 
 
 class ClosedByWith:

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tracker.sinks.base import ClosedByWith
 from tracker.sinks.frame_file import FrameFile
 from tracker.sinks.rows import PlainRow, plain_rows
-from tracker.types import Frame, Source, Tracks
+from tracker.types import Frame, Source, State, Tracks
 
 VIDEO_ID = 1
 HEAD = '{"info":{"description":"tracks of people, by tracklet"},"licenses":[],"annotations":[\n'
@@ -42,6 +44,7 @@ class CocoVideoSink(ClosedByWith):
         *,
         name: str = "video",
         class_names: Mapping[int, str] | None = None,
+        resume: State | None = None,
     ) -> None:
         self._name = name
         self._class_names = {0: "person", **(class_names or {})}
@@ -50,9 +53,12 @@ class CocoVideoSink(ClosedByWith):
         self._class_of: dict[int, int] = {}  # identity -> class when it was first seen
         self._classes: set[int] = set()
         self._n_rows = 0
-        self._file: FrameFile | None = FrameFile(path, overwrite, seekable=True)
+        self._file: FrameFile | None = FrameFile(path, overwrite, seekable=True, resume=resume and resume["file"])
         self._end = len(HEAD)  # of what counts; behind it the room for the rest
-        self._file.append((HEAD + " " * _length(self._rest())).encode("ascii"))
+        if resume is None:
+            self._file.append((HEAD + " " * _length(self._rest())).encode("ascii"))
+        else:
+            self._go_on(self._file, resume)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         assert self._file is not None
@@ -77,6 +83,24 @@ class CocoVideoSink(ClosedByWith):
         self._classes |= categories
         self._n_rows += len(rows)
         self._end += len(text)
+
+    def state(self) -> State | None:
+        assert self._file is not None
+        file = self._file.state(self._end)
+        return file and {
+            "file": file, "room": self._file.size - self._end, "n_rows": self._n_rows, "size": self._size,
+            "frames": np.array(self._frames).reshape(-1, 2),
+            "class_of": np.array(list(self._class_of.items()), np.int64).reshape(-1, 2),
+            "classes": sorted(self._classes),
+        }  # fmt: skip
+
+    def _go_on(self, file: FrameFile, resume: State) -> None:
+        self._end, self._n_rows = file.size, resume["n_rows"]
+        file.append(b" " * resume["room"])
+        self._frames.extend(resume["frames"].ravel().tolist())
+        self._size = (resume["size"][0], resume["size"][1])
+        self._class_of.update(map(tuple, resume["class_of"].tolist()))
+        self._classes.update(resume["classes"])
 
     def close(self) -> None:
         """Put the rest behind the annotations, within the room that was taken for it."""

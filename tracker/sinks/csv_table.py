@@ -7,7 +7,7 @@ from pathlib import Path
 from tracker.sinks.base import ClosedByWith
 from tracker.sinks.frame_file import FrameFile
 from tracker.sinks.rows import plain_rows
-from tracker.types import Frame, Tracks
+from tracker.types import Frame, State, Tracks
 
 HEADER = "frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
 
@@ -19,9 +19,10 @@ class CsvSink(ClosedByWith):
     on disk as soon as it is written.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
-        self._file = FrameFile(path, overwrite)
-        self._file.append(HEADER.encode("ascii"))
+    def __init__(self, path: str | Path, overwrite: bool = False, resume: State | None = None) -> None:
+        self._file = FrameFile(path, overwrite, resume=resume)
+        if resume is None:
+            self._file.append(HEADER.encode("ascii"))
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         lines = [
@@ -32,6 +33,9 @@ class CsvSink(ClosedByWith):
         ]
         if lines:
             self._file.append("".join(lines).encode("ascii"), frame.index)
+
+    def state(self) -> State | None:
+        return self._file.state()
 
     def close(self) -> None:
         self._file.close()

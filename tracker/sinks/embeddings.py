@@ -11,7 +11,7 @@ from numpy.lib import format as npy
 from tracker.errors import OutputError
 from tracker.sinks.base import ClosedByWith
 from tracker.sinks.frame_file import FrameFile
-from tracker.types import Frame, Tracks
+from tracker.types import Frame, State, Tracks
 
 ENDING = ".npy"
 
@@ -23,13 +23,16 @@ class EmbeddingSink(ClosedByWith):
     predicted people) is NaN. `np.load(path, mmap_mode="r")` reads it, without pickle; it is whole after every frame.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, overwrite: bool = False, resume: State | None = None) -> None:
         check_ending(path)
-        self._file = FrameFile(path, overwrite, seekable=True)
+        self._file = FrameFile(path, overwrite, seekable=True, resume=resume and resume["file"])
         self._path = path
-        self._dtype = _row_dtype(0)  # D is known when the first row comes
-        self._n_rows = 0
-        self._file.append(_header(self._dtype, 0))
+        self._dtype = _row_dtype(resume["dim"] if resume else 0)  # D is known when the first row comes
+        self._n_rows = resume["n_rows"] if resume else 0
+        if resume is None:
+            self._file.append(_header(self._dtype, 0))
+        elif self._n_rows:
+            self._file.put(0, _header(self._dtype, self._n_rows))
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         if len(tracks) == 0:
@@ -52,6 +55,11 @@ class EmbeddingSink(ClosedByWith):
         # The rows first: a reader passes over what lies behind the number of rows that the header gives.
         self._n_rows += len(rows)
         self._file.put(0, _header(self._dtype, self._n_rows), frame.index)
+
+    def state(self) -> State | None:
+        # The header grows with the rows; before the first row it is replaced as a whole.
+        file = self._file.state(fixed_from=self._file.size if self._n_rows == 0 else len(_header(self._dtype, 0)))
+        return file and {"file": file, "n_rows": self._n_rows, "dim": self._dtype["embedding"].shape[0]}
 
     def close(self) -> None:
         self._file.close()

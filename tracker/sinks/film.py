@@ -15,7 +15,8 @@ import numpy as np
 
 from tracker.errors import OutputError, WriteError
 from tracker.sinks.base import ClosedByWith, Overlay, check_output_path
-from tracker.types import Frame, ImageArray, Source, TrackRow, Tracks
+from tracker.sinks.film_log import FilmLog
+from tracker.types import Frame, ImageArray, Source, State, TrackRow, Tracks
 
 Colour: TypeAlias = tuple[int, int, int]  # BGR
 Point: TypeAlias = tuple[float, float]  # x, y in pixels
@@ -34,6 +35,7 @@ class FilmSink(ClosedByWith):
     left out. trail_s: how long the trail of foot points reaches back. overlay: draws on each picture after the tracks.
     live: frames come when they come, and the film shows at each moment the newest one, so that it plays as fast as it
     happened; else every frame is written once.
+    With a `log` a run can go on after an interruption: the film is drawn again from the start, by `redraw`.
     """
 
     def __init__(
@@ -68,10 +70,24 @@ class FilmSink(ClosedByWith):
         self._trails = Trails(trail_s)
         self._overlay = overlay
         self._n_written = 0
+        self.log: FilmLog | None = None
         self._pace = Pace(fps) if live else None
         self._waiting: ImageArray | None = None  # the newest picture of a live film, not yet written for good
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
+        self._draw(frame, tracks)
+        if self.log is not None:
+            self.log.append(frame.index, tracks)
+
+    def redraw(self, frame: Frame) -> None:
+        """Draw a frame as it was written into the film of the interrupted run; `log` remembers how."""
+        assert self.log is not None
+        self._draw(frame, self.log.tracks_of(frame.index))
+
+    def state(self) -> State | None:
+        return None if self.log is None else self.log.state()
+
+    def _draw(self, frame: Frame, tracks: Tracks) -> None:
         if frame.image is None:
             raise OutputError(f"{self.path}: the source has no pictures, so there is no video to draw; leave it out")
         if (frame.width // 2 * 2, frame.height // 2 * 2) != self._size:
@@ -103,6 +119,8 @@ class FilmSink(ClosedByWith):
             self._put(self._waiting)
         self._writer.release()
         self._writer = None
+        if self.log is not None:
+            self.log.close()
         if self._n_written and self.path.is_file():
             film = cv2.VideoCapture(str(self.path))
             ok = film.isOpened() and film.read()[0]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import sys
+import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from tracker.errors import OutputError, WriteError
+from tracker.errors import OutputError, ResumeError, WriteError
 from tracker.sinks.base import check_output_path
+from tracker.types import State
+
+CHECKED_BYTES = 1 << 16  # before the place where a run goes on: enough to tell another file, quick to read
 
 
 class FrameFile:
@@ -16,22 +23,29 @@ class FrameFile:
 
     Raises OutputError where the file cannot be begun, and WriteError, with the frame, where writing breaks off: a full
     disk, a pipe that closed. The frames before are whole then. seekable: the format needs `put` and `cut`, which no
-    pipe offers.
+    pipe offers. resume: what `state` gave in an interrupted run; the file is cut back to that place and goes on there.
+    Raises ResumeError, and changes nothing, if it is no longer the file that it was.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False, *, seekable: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, overwrite: bool = False, *, seekable: bool = False, resume: State | None = None
+    ) -> None:
         self.path = Path(path)
         self.size = 0  # bytes appended
         self._file: io.FileIO | None = None
         self._name = "standard output" if str(path) == "-" else str(path)
         if str(path) == "-":
             return
-        check_output_path(self.path, overwrite)
+        check_output_path(self.path, overwrite or resume is not None)
         try:
             # Unbuffered: a full disk shows at the frame that no longer fits, not when the file closes.
-            self._file = io.FileIO(self.path, "w")
+            self._file = io.FileIO(self.path, "w" if resume is None else "r+")
         except OSError as error:
+            if resume is not None:
+                raise ResumeError(f"{self.path}: cannot be gone on with: {error.strerror}") from error
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        if resume is not None:
+            self._go_on(self._file, resume)
         if seekable and not self._file.seekable():
             self._file.close()
             raise OutputError(
@@ -70,9 +84,41 @@ class FrameFile:
             raise self._broken_off(error, None) from error
         self.size = size
 
+    def state(self, size: int | None = None, fixed_from: int = 0) -> State | None:
+        """For `Resumable.state`; None for a pipe or a device, which cannot be cut back.
+
+        size: bytes with which to go on; None: all. fixed_from: what stands before it is changed by `put` later. All of
+        the file is on disk when this returns.
+        """
+        if self._file is None or not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            return None
+        size = self.size if size is None else size
+        checked_from = max(fixed_from, size - CHECKED_BYTES)
+        try:
+            os.fsync(self._file.fileno())
+            with self.path.open("rb") as file:
+                check = _checksum(file, checked_from, size)
+        except OSError as error:
+            raise self._broken_off(error, None) from error
+        return {"bytes": size, "checked_from": checked_from, "check": check}
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _go_on(self, file: io.FileIO, resume: State) -> None:
+        kept, found = resume["bytes"], os.fstat(file.fileno()).st_size
+        if found < kept:
+            problem = f"has {found} bytes, but had {kept} at the checkpoint: it was cut or replaced"
+        elif _checksum(file, resume["checked_from"], kept) != resume["check"]:
+            problem = "was changed since the checkpoint"
+        else:
+            file.truncate(kept)
+            file.seek(kept)
+            self.size = kept
+            return
+        file.close()
+        raise ResumeError(f"{self.path}: {problem}, so the run cannot go on; --overwrite begins again")
 
     def _append_whole(self, file: io.FileIO, data: bytes) -> None:
         try:
@@ -92,6 +138,12 @@ class FrameFile:
         return WriteError(
             f"{self._name}: cannot be written at frame {frame_index + 1}: {why}; the frames before it are there"
         )
+
+
+def _checksum(file: io.FileIO | BinaryIO, start: int, end: int) -> int:
+    """CRC-32 of the bytes [start, end)."""
+    file.seek(start)
+    return zlib.crc32(file.read(max(0, end - start)))
 
 
 def _write_all(file: io.FileIO, data: bytes) -> None:

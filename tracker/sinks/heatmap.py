@@ -31,8 +31,7 @@ class HeatmapSink(ClosedByWith):
 
     def __init__(self, path: str | Path, frame_s: float, overwrite: bool = False) -> None:
         self.path = Path(path)
-        if self.path.suffix.lower() not in KINDS:
-            raise OutputError(f"{self.path}: cannot write a picture of this kind; there are: {', '.join(KINDS)}")
+        check_kind(self.path)
         check_output_path(self.path, overwrite)
         try:
             with self.path.open("ab"):  # better now than after an hour
@@ -122,6 +121,12 @@ class HeatmapSink(ClosedByWith):
         # A box may end below the picture: its owner stands just outside, where there is nothing to paint.
         there = ((places >= 0) & (places < (width, height))).all(axis=1)
         np.add.at(self._seconds, (places[there, 1], places[there, 0]), min(span_s, LONGEST_FRAME_S))
+
+
+def check_kind(path: str | Path) -> None:
+    """Raise OutputError unless the name ends like a kind of picture that can be written."""
+    if Path(path).suffix.lower() not in KINDS:
+        raise OutputError(f"{path}: cannot write a picture of this kind; there are: {', '.join(KINDS)}")
 
 
 class _Stills:

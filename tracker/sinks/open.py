@@ -11,6 +11,7 @@ from tracker.sinks.coco_video import CocoVideoSink
 from tracker.sinks.csv_table import CsvSink
 from tracker.sinks.json_lines import JsonLinesSink
 from tracker.sinks.mot_txt import MotTextSink
+from tracker.types import State
 
 FORMATS = {".txt": "MOT text", ".csv": "a table", ".jsonl": "JSON lines", ".json": "COCO for videos"}
 
@@ -33,19 +34,21 @@ def open_sink(
     *,
     name: str = "video",
     class_names: Mapping[int, str] | None = None,
+    resume: State | None = None,
 ) -> Sink:
     """A sink that writes tracks to a file of the format that its ending names; use it in a `with`.
 
-    name, class_names (by class number): of the video and its classes, for COCO, which names them. Raises OutputError.
+    name, class_names (by class number): of the video and its classes, for COCO, which names them. resume: what the
+    sink's `state()` gave in an interrupted run. Raises OutputError.
 
     >>> with open_sink("/dev/null") as out:
     ...     out.write(Frame(0, 0.0, None, 640, 480), Tracks())
     """
     ending = format_of(path)
     if ending == ".csv":
-        return CsvSink(path, overwrite)
+        return CsvSink(path, overwrite, resume)
     if ending == ".jsonl":
-        return JsonLinesSink(path, overwrite)
+        return JsonLinesSink(path, overwrite, resume)
     if ending == ".json":
-        return CocoVideoSink(path, overwrite, name=name, class_names=class_names)
-    return MotTextSink(path, overwrite)
+        return CocoVideoSink(path, overwrite, name=name, class_names=class_names, resume=resume)
+    return MotTextSink(path, overwrite, resume)

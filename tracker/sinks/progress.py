@@ -14,8 +14,8 @@ from tracker.types import Frame, Tracks
 class ProgressSink(ClosedByWith):
     """Frames done, frames per second, and people in view.
 
-    total: frames expected, None if unknown. mode: "auto" takes the bar on a terminal, lines elsewhere. every_s: time
-    between two plain lines.
+    total: frames expected, None if unknown. done: of these, by the run that this one goes on with. mode: "auto" takes
+    the bar on a terminal, lines elsewhere. every_s: time between two plain lines.
     """
 
     def __init__(
@@ -25,6 +25,7 @@ class ProgressSink(ClosedByWith):
         *,
         stream: TextIO | None = None,
         every_s: float = 5.0,
+        done: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -35,13 +36,15 @@ class ProgressSink(ClosedByWith):
         self._every_s = every_s
         self._clock = clock
         self._start_s = self._last_s = clock()
-        self._n_frames = self._n_shown = 0
+        self._n_frames = self._n_shown = self._n_before = done
         self._people = 0
         self._bar: Any = None
         if mode == "bar":
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit=" frames", file=self._stream, dynamic_ncols=True, mininterval=0.2)
+            self._bar = tqdm(
+                total=total, initial=done, unit=" frames", file=self._stream, dynamic_ncols=True, mininterval=0.2
+            )
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         self._n_frames += 1
@@ -61,7 +64,7 @@ class ProgressSink(ClosedByWith):
     def _print_line(self) -> None:
         now_s = self._clock()
         of_total = f" of {self._total}" if self._total else ""
-        fps = self._n_frames / max(now_s - self._start_s, 1e-9)
+        fps = (self._n_frames - self._n_before) / max(now_s - self._start_s, 1e-9)
         # In one piece: print would write the line's end apart, and a camera's thread may have a line of its own.
         self._stream.write(f"frame {self._n_frames}{of_total}, {fps:.1f} fps, {self._people} in view\n")
         self._stream.flush()

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
+
 from tracker.sinks.base import ClosedByWith, LiveFeed
-from tracker.types import Frame, Tracks
+from tracker.types import Frame, State, Tracks
+
+_COUNTS = ("n_frames", "n_detected", "n_proposed", "n_hidden", "n_predicted")
 
 
 class TallySink(ClosedByWith):
@@ -40,6 +44,15 @@ class TallySink(ClosedByWith):
         self._identities.update(tracks.id.tolist())
         if self._feed is not None:
             self._ages_ms[round(1000 * self._feed.age_s(frame.time_s))] += 1
+
+    def state(self) -> State:
+        identities = np.array(sorted(self._identities), np.int64)
+        return {"identities": identities, **{name: getattr(self, name) for name in _COUNTS}}
+
+    def restore(self, state: State) -> None:
+        self._identities = set(state["identities"].tolist())
+        for name in _COUNTS:
+            setattr(self, name, state[name])
 
     def text(self, wall_s: float, stage_s: Mapping[str, float] | None = None) -> str:
         """`summary_text` of what was counted."""

@@ -16,7 +16,7 @@ from tracker.sinks.base import ClosedByWith, LiveFeed, Overlay
 from tracker.sinks.film import TRAIL_S, Point, Trails, caption
 from tracker.sinks.overlay import compose
 from tracker.sinks.view import View, clicked, pressed, screenshot_path
-from tracker.types import Frame, ImageArray, StepTrace, Tracks
+from tracker.types import Frame, ImageArray, State, StepTrace, Tracks
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ class ShownRun(Protocol):
     tracing: bool  # switched on while the debug overlay is
 
     @property
-    def stopping(self) -> bool:
-        """True once the run ends, as after Ctrl-C: a pause must not hold it up."""
+    def stopped(self) -> bool:
+        """True once the run is to end, as after Ctrl-C: a pause must not hold it up."""
 
 
 class WindowSink(ClosedByWith):
@@ -99,13 +99,17 @@ class WindowSink(ClosedByWith):
         self._drawn = None
         self._draw()
         self._listen(1)
-        while self.view.paused and not self.view.quit and not (self._run is not None and self._run.stopping):
+        while self.view.paused and not self.view.quit and not (self._run is not None and self._run.stopped):
             self._listen(PAUSE_MS)
 
     def idle(self) -> bool:
         """Listen to keys while no frame comes; False once the viewer wants to quit."""
         self._listen(1)
         return not self.view.quit
+
+    def state(self) -> State:
+        """Nothing of a window outlasts it."""
+        return {}
 
     def close(self) -> None:
         import cv2

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 from tracker.config import TrackerConfig
+from tracker.errors import SourceError
+from tracker.sources.span import Picker, Span
 from tracker.types import Frame
 
 DEFAULT_FPS = TrackerConfig().default_fps
@@ -17,8 +20,9 @@ DEFAULT_FPS = TrackerConfig().default_fps
 class FrameSource(Protocol):
     """Frames in order, read once: iterate, then `close()`, or use `with`.
 
-    `Frame.index` counts from 0 without gaps. `Frame.time_s` starts at 0 and never decreases. All frames have the
-    size `width` x `height`. Opening and iterating raise SourceError; frames before the error have been given out.
+    `Frame.index` is the place in the source, from 0; it has gaps only where a part of the source was asked for.
+    `Frame.time_s` is seconds since the start of the source and never decreases. All frames have the size `width` x
+    `height`. Opening and iterating raise SourceError; frames before the error have been given out.
     """
 
     @property
@@ -27,7 +31,7 @@ class FrameSource(Protocol):
 
     @property
     def fps(self) -> float:
-        """Frames per second as best known; 0 if unknown."""
+        """Frames given out per second of the source, as best known; 0 if unknown."""
 
     @property
     def width(self) -> int:
@@ -39,7 +43,7 @@ class FrameSource(Protocol):
 
     @property
     def n_frames(self) -> int | None:
-        """Announced number of frames, of video files an estimate; None if unknown or endless."""
+        """Announced number of frames to be given out, of video files an estimate; None if unknown or endless."""
 
     @property
     def live(self) -> bool:
@@ -65,6 +69,38 @@ class ClosedByWith:
 
     def close(self) -> None:
         """Nothing to release unless a subclass says so."""
+
+
+class Recorded(ClosedByWith):
+    """What sources with an end have in common: a part of them may be wanted, and a run may go on in the middle."""
+
+    live = False
+    name: str
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self._done = -1  # index of the last frame that is not wanted again
+
+    @property
+    def files(self) -> list[Path]:
+        """What it is read from; [] for an address."""
+        raise NotImplementedError
+
+    def go_on_after(self, index: int) -> None:
+        """Give out only frames later than this index, the same ones as without it. Call before iterating."""
+        self._done = index
+
+    def _chosen(self, picker: Picker, index: int, time_s: float) -> bool:
+        """Whether to give out this frame; `picker` must hear of those that are not, too."""
+        return picker.wants(index, time_s) and index > self._done
+
+    def _check_found(self, picker: Picker, n_frames: int, end_s: float) -> None:
+        """Raise SourceError if the source has ended, after n_frames and end_s seconds, and no frame was wanted."""
+        if not picker.found:
+            raise SourceError(
+                f"{self.name}: has no frame in the part asked for, {self.span}; it ends with frame {n_frames}, "
+                f"after {end_s:.2f} s"
+            )
 
 
 @contextmanager

@@ -11,36 +11,51 @@ from typing import cast
 import numpy as np
 
 from tracker.errors import SourceError
-from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
+from tracker.sources.base import DEFAULT_FPS, Recorded, quiet_opencv
+from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame, ImageArray
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
 
-class ImageFolder(ClosedByWith):
+class ImageFolder(Recorded):
     """Images in natural order of their names (img2 before img10), all of one size.
 
     spec: a folder, one image, or a glob such as `shots/*.png`. fps: their frame rate; None: unknown, then `fps` is 0
-    and the time of frames counts by `default_fps`.
+    and the time of frames counts by `default_fps`. span: the frames wanted.
     """
 
-    live = False
-
-    def __init__(self, spec: str | Path, *, fps: float | None = None, default_fps: float = DEFAULT_FPS) -> None:
+    def __init__(
+        self,
+        spec: str | Path,
+        *,
+        fps: float | None = None,
+        default_fps: float = DEFAULT_FPS,
+        span: Span = WHOLE,
+    ) -> None:
+        super().__init__(span)
         self.paths = find_images(spec)
         self.name = Path(spec).name or str(spec)
-        self.fps = fps or 0.0
+        self.fps = span.rate(fps or 0.0)
         self._frame_s = 1 / (fps or default_fps)
-        self.n_frames: int | None = len(self.paths)
+        self.n_frames: int | None = span.count(len(self.paths), fps or default_fps)
         self._first: ImageArray | None = read_image(self.paths[0])
         self.height, self.width = self._first.shape[:2]
 
+    @property
+    def files(self) -> list[Path]:
+        return self.paths
+
     def __iter__(self) -> Iterator[Frame]:
+        picker = Picker(self.span)
         for index, path in enumerate(self.paths):
             first, self._first = self._first, None
+            if not self._chosen(picker, index, index * self._frame_s):
+                continue
             image = read_image(path) if first is None or index else first
             check_size(image, path, self.width, self.height, f"{self.paths[0].name} is")
             yield Frame(index, index * self._frame_s, image, self.width, self.height)
+        self._check_found(picker, len(self.paths), len(self.paths) * self._frame_s)
 
 
 def find_images(spec: str | Path) -> list[Path]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracker.errors import SourceError
-from tracker.sources.base import ClosedByWith
+from tracker.sources.base import Recorded
 from tracker.sources.images import check_size, read_image
+from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame
 
 
@@ -27,21 +28,21 @@ class SequenceInfo:
     image_suffix: str
 
 
-class MotSequence(ClosedByWith):
+class MotSequence(Recorded):
     """Frames of a sequence folder. Frame.index is the MOT frame number minus 1.
 
     Without the image folder the frames have `image = None`: enough to link given detections by motion alone.
-    fps: instead of frameRate; None: frameRate.
+    fps: instead of frameRate; None: frameRate. span: the frames wanted.
     """
 
-    live = False
-
-    def __init__(self, folder: str | Path, *, fps: float | None = None) -> None:
+    def __init__(self, folder: str | Path, *, fps: float | None = None, span: Span = WHOLE) -> None:
+        super().__init__(span)
         self.folder = Path(folder)
         self.info = read_seqinfo(self.folder / "seqinfo.ini")
         self.name = self.sequence_name = self.info.name
-        self.fps = fps or self.info.fps
-        self.n_frames: int | None = self.info.n_frames
+        self._fps = fps or self.info.fps
+        self.fps = span.rate(self._fps)
+        self.n_frames: int | None = span.count(self.info.n_frames, self._fps)
         self.width, self.height = self.info.width, self.info.height
         detections = self.folder / "det" / "det.txt"
         self.detections_path = detections if detections.is_file() else None
@@ -51,13 +52,21 @@ class MotSequence(ClosedByWith):
     def has_images(self) -> bool:
         return bool(self._images)
 
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / "seqinfo.ini", *self._images]
+
     def __iter__(self) -> Iterator[Frame]:
+        picker = Picker(self.span)
         for index in range(self.info.n_frames):
+            if not self._chosen(picker, index, index / self._fps):
+                continue
             image = None
             if self._images:
                 image = read_image(self._images[index])
                 check_size(image, self._images[index], self.width, self.height, "seqinfo.ini says")
-            yield Frame(index, index / self.fps, image, self.width, self.height)
+            yield Frame(index, index / self._fps, image, self.width, self.height)
+        self._check_found(picker, self.info.n_frames, self.info.n_frames / self._fps)
 
     def _find_images(self) -> list[Path]:
         """The image of every frame, in order; [] if there is no image folder."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from tracker.errors import SourceError
-from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
+from tracker.sources.base import DEFAULT_FPS, Recorded, quiet_opencv
+from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame, ImageArray
 
 log = logging.getLogger(__name__)
@@ -20,18 +21,27 @@ MISSING_FRAMES_OK = 2
 MISSING_SHARE_OK = 0.01
 
 
-class VideoFile(ClosedByWith):
+class VideoFile(Recorded):
     """All frames of a video file (or of a film behind an http address), none dropped.
 
     fps: the frame rate to assume instead of the file's own time stamps; None: the stamps.
-    default_fps: for the time of frames in a file with neither stamps nor a rate.
+    default_fps: for the time of frames in a file with neither stamps nor a rate. span: the frames wanted.
+
+    Frames before them are decoded and passed over: where OpenCV lands when it seeks depends on the codec and on where
+    the file has key frames, and frame numbers must be right.
     """
 
-    live = False
-
-    def __init__(self, path: str | Path, *, fps: float | None = None, default_fps: float = DEFAULT_FPS) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        fps: float | None = None,
+        default_fps: float = DEFAULT_FPS,
+        span: Span = WHOLE,
+    ) -> None:
         import cv2
 
+        super().__init__(span)
         self.path = str(path)
         remote = "://" in self.path
         self.name = self.path if remote else Path(path).name
@@ -48,41 +58,65 @@ class VideoFile(ClosedByWith):
                     f"{self.path}: not a video that OpenCV can open (damaged, cut off, or another kind of file)"
                 )
             raise SourceError(f"{self.path}: a video without a single frame that can be decoded")
-        self._first: ImageArray | None = cast(ImageArray, image)
+        self._first: ImageArray | None = cast(ImageArray, image)  # until the second is decoded
         self.height, self.width = image.shape[:2]
         announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.n_frames = int(announced) if math.isfinite(announced) and 0 < announced < 1e9 else None
+        self.announced = int(announced) if math.isfinite(announced) and 0 < announced < 1e9 else None
         self.header_fps = sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps = fps or self.header_fps
-        self._clock = _Clock(None if fps else self._stamp(), self.fps or default_fps)
+        own_fps = fps or self.header_fps
+        self.fps = span.rate(own_fps)
+        self.n_frames = None if self.announced is None else span.count(self.announced, own_fps or default_fps)
+        self._clock = _Clock(None if fps else self._stamp(), own_fps or default_fps)
         self._started = False
+
+    @property
+    def files(self) -> list[Path]:
+        return [] if "://" in self.path else [Path(self.path)]
 
     def __iter__(self) -> Iterator[Frame]:
         if self._started:
             raise RuntimeError("a VideoFile is read once; open it again to read it again")
         self._started = True
-        image, self._first = self._first, None
-        index = 0
-        while image is not None:
-            if image.shape[:2] != (self.height, self.width):
-                raise SourceError(
-                    f"{self.path}: frame {index + 1} is {image.shape[1]}x{image.shape[0]}, the frames before it are "
-                    f"{self.width}x{self.height}; all frames must have one size"
-                )
-            yield Frame(index, self._clock.time_s, image, self.width, self.height)
+        picker = Picker(self.span)
+        index, there = 0, True
+        while there and not picker.over(index, self._clock.time_s):
+            if self._chosen(picker, index, self._clock.time_s):
+                image = self._picture()
+                if image is None:  # what cannot be decoded ends the film
+                    there = False
+                    break
+                self._check_size(image, index)
+                yield Frame(index, self._clock.time_s, image, self.width, self.height)
+            self._first = None
             index += 1
-            image = self._read()
-        self._check_complete(index)
+            there = self._grab()
+        if not there:
+            self._check_complete(index)
+        self._check_found(picker, index, self._clock.time_s)
 
     def close(self) -> None:
         self._capture.release()
 
-    def _read(self) -> ImageArray | None:
-        ok, image = self._capture.read()
-        if not ok or image is None:
-            return None
+    def _grab(self) -> bool:
+        """Decode the next frame, without making a picture of it; False at the end."""
+        if not self._capture.grab():
+            return False
         self._clock.tick(self._stamp())
-        return cast(ImageArray, image)
+        return True
+
+    def _picture(self) -> ImageArray | None:
+        """The picture of the frame decoded last."""
+        if self._first is not None:
+            return self._first
+        ok, image = self._capture.retrieve()
+        return cast(ImageArray, image) if ok and image is not None else None
+
+    def _check_size(self, image: ImageArray, index: int) -> None:
+        if image.shape[:2] != (self.height, self.width):
+            raise SourceError(
+                f"{self.path}: frame {index + 1} is {image.shape[1]}x{image.shape[0]}, the frames before it are "
+                f"{self.width}x{self.height}; all frames must have one size"
+            )
 
     def _stamp(self) -> float:
         import cv2
@@ -94,18 +128,18 @@ class VideoFile(ClosedByWith):
 
         A film with a variable frame rate has fewer frames than duration x rate, yet its last time stamp is at the end.
         """
-        if self.n_frames is None or not self._capture.isOpened():
+        if self.announced is None or not self._capture.isOpened():
             return
-        spare = max(MISSING_FRAMES_OK, MISSING_SHARE_OK * self.n_frames)
-        if n_read >= self.n_frames - spare:
+        spare = max(MISSING_FRAMES_OK, MISSING_SHARE_OK * self.announced)
+        if n_read >= self.announced - spare:
             return
         if self._clock.stamped and self.header_fps > 0:
-            expected = self.n_frames / self.header_fps
+            expected = self.announced / self.header_fps
             if self._clock.time_s + 1 / self.header_fps >= expected - spare / self.header_fps:
-                log.warning("%s: %d of %d announced frames could be decoded", self.path, n_read, self.n_frames)
+                log.warning("%s: %d of %d announced frames could be decoded", self.path, n_read, self.announced)
                 return
         raise SourceError(
-            f"{self.path}: breaks off after frame {n_read} of {self.n_frames}; the file is cut off or damaged there"
+            f"{self.path}: breaks off after frame {n_read} of {self.announced}; the file is cut off or damaged there"
         )
 
 

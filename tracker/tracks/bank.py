@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracker.types import BoolArray, FloatArray, IntArray
+from tracker.types import BoolArray, FloatArray, IntArray, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,14 @@ class TrackBank:
 
     def with_(self, **columns: FloatArray | IntArray) -> TrackBank:
         return dataclasses.replace(self, **columns)  # type: ignore[arg-type]
+
+    def state(self) -> State:
+        """The columns by name."""
+        return {name: getattr(self, name) for name in _COLUMNS}
+
+    @staticmethod
+    def restored(state: State) -> TrackBank:
+        return TrackBank(**state)
 
     @staticmethod
     def empty() -> TrackBank:

@@ -29,7 +29,7 @@ from tracker import boxes as bx
 from tracker.config import OcclusionConfig
 from tracker.tracks.bank import TrackBank
 from tracker.tracks.lifecycle import TIME_SLACK_S
-from tracker.types import BoolArray, FloatArray, IntArray
+from tracker.types import BoolArray, FloatArray, IntArray, State
 
 N_CELLS = 48  # along the longer side: 16 px on PETS09-S2L1, half a person; with 64 on MOT17-10, 6 wrong predictions
 SPINE = (0.4, 0.1, 0.6, 0.9)  # left, top, right, bottom of the part of a box that counts, as shares of its size
@@ -37,6 +37,10 @@ MIN_MISSES = 2  # frames of a gap; a single one is an accident of the detector
 MAX_GAP_S = 1.0  # nobody walks straight for much longer than this
 MIN_WAY = 0.5  # from the last place to the new one, as a share of the width
 MIN_REACH = 0.3  # of a cell, summed over the frames of a gap: less does not make it a case of that cell
+
+
+# Arrays of a Scenery that grow out of what it saw.
+_REMEMBERED = ("hidden_s", "visible_s", "cases", "_last_key", "_missed_key", "_missed_at", "_covered")
 
 
 class Scenery:
@@ -67,6 +71,16 @@ class Scenery:
         self._missed_key = np.zeros(0, np.int64)
         self._missed_at = np.zeros((0, 2))  # its time, and the step to it: seconds
         self._covered = np.zeros(0, bool)  # somebody stood in front
+
+    def state(self) -> State:
+        return {"size": self._size, **{name: getattr(self, name) for name in _REMEMBERED}}
+
+    def restore(self, state: State) -> None:
+        width, height = state["size"]
+        self._size = (width, height)
+        self.forget()
+        for name in _REMEMBERED:
+            setattr(self, name, state[name])
 
     def hides(self, boxes: FloatArray) -> BoolArray:
         """(T,) True for boxes (T, 4) that lie where the scenery hides people."""
