@@ -24,13 +24,13 @@ from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import normalise, to_tensor
 from reid_training.embedders import FloatArray, OnnxEmbedder, TorchEmbedder, embed_images, embed_samples
 from reid_training.errors import ConfigError, DataError, ModelError
-from reid_training.evaluate import Calibration, Ranking, calibrate, rank_held_out
+from reid_training.evaluate import Calibration, Ranking, calibrate
 from reid_training.export import PARITY_TOLERANCE, START_WORDS, drafts, metadata, thresholds, write_onnx
 from reid_training.methods.base import Method
 from reid_training.methods.meta_metric import MetaMetric, left_out_loss
 from reid_training.nets.layers import PooledNet
 from reid_training.runs import load_method, replace_file
-from reid_training.site_metric import DoubleArray, carried_over, choose_share, mapped, whitening
+from reid_training.site_metric import DoubleArray, carried_over, choose_share, mapped, rank_at_place, whitening
 
 LEAST_TRACKS = 4  # two to fit to, two to judge
 HELD_BACK = 1.0 / 3.0  # of the people
@@ -138,12 +138,12 @@ def adapt_file(model: Path, support: Support, out: Path, force: bool, seed: int)
     embedder = OnnxEmbedder(model)
     old = _thresholds_of(embedder.metadata, model)
     fit_emb, held_emb = embed_samples(embedder, support.fit), embed_samples(embedder, support.held)
-    before = rank_held_out(held_emb, support.held)
+    before = rank_at_place(held_emb, support.held)
     _check_finite(fit_emb, model)
     share = choose_share(fit_emb, support.fit, seed)
     matrix = whitening(fit_emb, support.fit.pids, share)
     after_emb = mapped(held_emb, matrix)
-    after = rank_held_out(after_emb, support.held)
+    after = rank_at_place(after_emb, support.held)
     check_gain(before, after, force=force)
     found = measured_thresholds(after_emb, support.held)
     if share == 1.0 and found is None:
@@ -246,7 +246,7 @@ def adapt_run(model: Path, support: Support, out: Path, force: bool, seed: int) 
     method, config, state = load_method(model)
     size = (config.data.height, config.data.width)
     fit_images, held_images = read_images(support.fit, *size), read_images(support.held, *size)
-    before = rank_held_out(embed_images(TorchEmbedder(method, *size), held_images), support.held)
+    before = rank_at_place(embed_images(TorchEmbedder(method, *size), held_images), support.held)
     labels = torch.from_numpy(np.unique(support.fit.pids, return_inverse=True)[1])
     images = normalise(to_tensor(fit_images))
     if isinstance(method, MetaMetric) and method.config.steps > 0:
@@ -257,7 +257,7 @@ def adapt_run(model: Path, support: Support, out: Path, force: bool, seed: int) 
         adapted = fine_tuned(method, images, labels, seed)
         change = f"the last layer, by {STEPS} steps of plain fine-tuning"
     emb = embed_images(TorchEmbedder(adapted, *size), held_images)
-    after = rank_held_out(emb, support.held)
+    after = rank_at_place(emb, support.held)
     check_gain(before, after, force=force)
     found = measured_thresholds(emb, support.held)
     if found is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from reid_training.data.csv_table import read_rows
 from reid_training.data.mot_crops import SUFFIXES, TABLE
 from reid_training.embedders import Embedder, FloatArray, OnnxEmbedder
 from reid_training.errors import DataError, ModelError
-from reid_training.methods.mip_mahalanobis import OUTLIER_QUANTILE, interleaved, spread_out
+from reid_training.methods.mip_mahalanobis import OUTLIER_QUANTILE
 from reid_training.runs import replace_file
 
 BOUNDARY, OUTLIER = "boundary", "outlier"
@@ -97,8 +97,8 @@ def suggest_pairs(embeddings: FloatArray, crops: Crops, n: int, threshold: float
             f"{threshold:g} by more than half of it"
         )
     found = np.array(list(order))  # (M, 2)
-    ranks = interleaved(np.arange(len(pairs)), np.array([order[pair] for pair in strange], np.int64), OUTLIER_SHARE)
-    chosen = spread_out(ranks, _between(embeddings, found), np.full(len(found), threshold / 2), n)
+    ranks = _interleaved(np.arange(len(pairs)), np.array([order[pair] for pair in strange], np.int64), OUTLIER_SHARE)
+    chosen = _spread_out(ranks, _between(embeddings, found), np.full(len(found), threshold / 2), n)
     dist = 1.0 - np.einsum("md,md->m", embeddings[found[:, 0]], embeddings[found[:, 1]])
     is_strange = np.isin(np.arange(len(found)), [order[pair] for pair in strange])
     reasons = np.where(is_strange, OUTLIER, BOUNDARY)
@@ -154,6 +154,37 @@ def _between(embeddings: FloatArray, pairs: IntArray) -> npt.NDArray[np.float64]
     across = 1.0 - first @ second.T
     shared = (pairs[:, None, :, None] == pairs[None, :, None, :]).any(axis=(2, 3))
     return np.where(shared, 0.0, np.minimum(straight, np.maximum(across, across.T)))
+
+
+def _interleaved(usual: IntArray, rare: IntArray, share: float) -> IntArray:
+    """Every row of both once: `share` of every stretch from `rare`, as long as it lasts, then the rest of `usual`."""
+    order: list[int] = []
+    taken: set[int] = set()
+    queues = [list(usual[::-1]), list(rare[::-1])]
+    n_rare = 0
+    while any(queues):
+        wants_rare = bool(queues[1]) and (not queues[0] or n_rare < round(share * (len(order) + 1)))
+        row = int(queues[wants_rare].pop())
+        if row not in taken:
+            taken.add(row)
+            order.append(row)
+            n_rare += wants_rare
+    return np.array(order, dtype=np.int64)
+
+
+def _spread_out(order: Iterable[int], dist: npt.NDArray[np.float64], near: npt.NDArray[np.float64], n: int) -> IntArray:
+    """The first n rows of `order` that lie no nearer than `near` (m,) to one chosen before; then those passed over.
+
+    dist (m, m).
+    """
+    chosen: list[int] = []
+    passed: list[int] = []
+    for row in order:
+        if len(chosen) == n:
+            break
+        beside = bool(chosen) and bool((dist[row, chosen] < near[row]).any())
+        (passed if beside else chosen).append(int(row))
+    return np.array([*chosen, *passed][:n], dtype=np.int64)
 
 
 def write_table(pairs: Sequence[Pair], crops: Crops, threshold: float, path: Path) -> None:

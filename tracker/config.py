@@ -117,9 +117,10 @@ class AppearanceConfig:
     tau_same: float | None = None  # cosine distance; None: calibrated
     tau_diff: float | None = None  # cosine distance; None: calibrated
     sigma_same: float | None = None  # spread of same-person distances; None: calibrated
-    # The metric learns from the people of the stream itself (appearance/online_metric.py). Rate and reach are guesses.
+    # The metric learns from the people of the stream itself (appearance/online_metric.py). Rate and reach were chosen
+    # on PETS09-S2L1, TUD-Campus and ETH-Sunnyday, where they hardly matter: reid_training/README.md has what was tried.
     online: bool = False
-    online_rate: float = 0.002  # largest step of the metric for one triplet; 0: it learns nothing
+    online_rate: float = 0.05  # largest step of the metric for one triplet; 0: it learns nothing
     online_reach: float = 0.3  # largest distance of the metric from the network's own, Frobenius; below 1 it stays one
 
     def __post_init__(self) -> None:

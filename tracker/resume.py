@@ -200,6 +200,8 @@ def open_run(
             _remove(args, outputs)
         raise ConfigError(f"--resume cannot go on with {unable}; leave one of them out")
     if path is None or not keeps or unable:
+        if outputs.film is not None:
+            outputs.film.forget_log()
         return outputs, None
     return outputs, Keeper(path, args.checkpoint_every, asked, pipeline, outputs, saved["run_s"] if saved else 0.0)
 
@@ -209,8 +211,8 @@ def _remove(args: argparse.Namespace, outputs: Outputs) -> None:
     for _, name in files_of(args):
         if Path(name).is_file():
             Path(name).unlink()
-    if outputs.film is not None and outputs.film.log is not None:
-        outputs.film.log.remove()
+    if outputs.film is not None:
+        outputs.film.forget_log()
 
 
 def draw_again(args: argparse.Namespace, config: TrackerConfig, film: FilmSink, until: int) -> None:

@@ -46,17 +46,24 @@ def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generat
 class Episode:
     """Rows of one few-shot task: its N classes, each with K images that are known and Q that are asked for."""
 
-    support: IntArray  # (N, K)
+    support: IntArray  # (N, K); -1 fills the rows of classes with fewer shots, where they may have fewer
     queries: IntArray  # (N, Q); row i is of the same class as row i of `support`, and no image is in both
 
 
 def episodes(
-    labels: IntArray, n: int, way: int | Range, shots: int | Range, queries: int, rng: np.random.Generator
+    labels: IntArray,
+    n: int,
+    way: int | Range,
+    shots: int | Range,
+    queries: int,
+    rng: np.random.Generator,
+    *,
+    unbalanced: bool = False,
 ) -> Iterator[Episode]:
     """`n` tasks of `way` different classes with `shots` + `queries` different images each, all drawn anew every time.
 
-    labels (B,). A range (lowest, highest) is drawn from for each task, both ends included. Classes with too few images
-    for the most that may be asked are left out.
+    labels (B,). A range (lowest, highest) is drawn from for each task, both ends included; of shots with `unbalanced`
+    for each class. Classes with too few images for the most that may be asked are left out.
 
     References: Matching Networks for One Shot Learning. Vinyals et al. NIPS 2016, https://arxiv.org/abs/1606.04080,
         section 2.2. Ranges: Triantafillou et al., Meta-Dataset, ICLR 2020, https://arxiv.org/abs/1903.03096.
@@ -72,10 +79,14 @@ def episodes(
         raise DataError(f"episodes need {ways[1]} classes with at least {needed} images each, there are {len(fit)}")
     for _ in range(n):
         chosen = rng.choice(fit, rng.integers(*ways, endpoint=True), replace=False)
-        n_shots = int(rng.integers(*shot_range, endpoint=True))
+        n_shots = shot_range[1] if unbalanced else int(rng.integers(*shot_range, endpoint=True))
         places = [first[c] + rng.choice(counts[c], n_shots + queries, replace=False) for c in chosen]
         rows = in_order[np.stack(places)]
-        yield Episode(rows[:, :n_shots], rows[:, n_shots:])
+        support, queries_of = rows[:, :n_shots], rows[:, n_shots:]
+        if unbalanced:
+            of_class = rng.integers(*shot_range, len(chosen), endpoint=True)
+            support = np.where(np.arange(n_shots) < of_class[:, None], support, -1)
+        yield Episode(support, queries_of)
 
 
 def as_range(value: int | Range, name: str, least: int) -> Range:

@@ -11,12 +11,13 @@ the task that no step has seen; (3, 4) gradient descent read as an LSTM cell, th
 with one small network giving f and i for every coordinate, from its own gradient and the loss; (5) theta_0, the first
 weights, is learned too; (6) first order: the gradients of the learner are constants to whoever learns theta_0 and the
 rule; (7) in training, half of a class's images update and half judge; (8) where the task itself gives no gradient (one
-image for each class), another set may, the auxiliary one.
+image for each class), an auxiliary set of other tasks does: those whose own metric is right most often on the labelled
+images of the task, in two stages, `fit` for each of them and `suited` for the task.
 Where we differ: theta is the projection of our networks, and the body before it is shared by all tasks: the rule's
 memory is 20 numbers for each coordinate, and the body's batch norms keep one set of statistics. The inner loss leaves
 one item out at a time, the paper draws a support and a batch: nothing is random, nobody is his own neighbour, and all
 of a small set is used. The body learns with the rule, in one optimiser, that of the run. The plain variant alone, not
-the one with LSTMs over the support; choosing auxiliary tasks is the caller's.
+the one with LSTMs over the support. The own metric of an auxiliary task is a last layer, the paper trains a network.
 
 `embed` uses theta_0. For a place, `adapted` gives a network with the theta of that place: `reid adapt` does so.
 """
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,7 +37,6 @@ from torch import Tensor, nn
 
 from reid_training import mining
 from reid_training.config import require
-from reid_training.data.base import IntArray
 from reid_training.errors import DataError
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import unit_rows
@@ -98,18 +98,33 @@ def matching_loss(sim: Tensor, query_labels: Tensor, support_labels: Tensor) -> 
     return (sim.logsumexp(1) - sim.masked_fill(~same, -math.inf).logsumexp(1)).mean()
 
 
-def left_out_loss(emb: Tensor, labels: Tensor, kind: str = "dot", scale: float = 1.0) -> Tensor:
-    """The matching loss of every item against all others: emb (N, D), labels (N,).
+def left_out(emb: Tensor, labels: Tensor, kind: str = "dot", scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Every item against all others: emb (N, D), labels (N,).
 
-    Who is alone in his class is in the others' support, and no query. Raises DataError where all are.
+    Returns similarities (A, N), -inf to oneself, and which of the items are of the same class (A, N). Who is alone in
+    his class is in the others' support, and no query. Raises DataError where all are.
     """
     alike = mining.same_identity(labels)  # (N, N), nobody with himself
     asked = alike.any(1)
     if not bool(asked.any()):
         raise DataError("meta_metric: every class has one image: there is nothing to fit to; an auxiliary set may help")
     sim = similarities(emb, emb, kind, scale)
-    sim = sim.masked_fill(torch.eye(len(emb), dtype=torch.bool, device=emb.device), -math.inf)[asked]
-    return (sim.logsumexp(1) - sim.masked_fill(~alike[asked], -math.inf).logsumexp(1)).mean()
+    sim = sim.masked_fill(torch.eye(len(emb), dtype=torch.bool, device=emb.device), -math.inf)
+    return sim[asked], alike[asked]
+
+
+def left_out_loss(emb: Tensor, labels: Tensor, kind: str = "dot", scale: float = 1.0) -> Tensor:
+    """The mean matching loss of `left_out`."""
+    sim, alike = left_out(emb, labels, kind, scale)
+    return (sim.logsumexp(1) - sim.masked_fill(~alike, -math.inf).logsumexp(1)).mean()
+
+
+def left_out_accuracy(emb: Tensor, labels: Tensor, kind: str = "dot", scale: float = 1.0) -> float:
+    """The share of `left_out` whose class is the most probable one."""
+    sim, alike = left_out(emb, labels, kind, scale)
+    classes, places = torch.unique(labels, return_inverse=True)
+    guesses = class_probabilities(sim, places, len(classes)).argmax(1)
+    return float(((places == guesses[:, None]) & alike).any(1).float().mean())
 
 
 # The update rules
@@ -243,28 +258,6 @@ def halves(labels: Tensor, rng: np.random.Generator | None = None) -> tuple[Tens
     return order[~judges].sort().values, order[judges].sort().values
 
 
-def episode_in_ranges(
-    labels: IntArray, ways: tuple[int, int], shots: tuple[int, int], n_queries: int, rng: np.random.Generator
-) -> tuple[IntArray, IntArray]:
-    """A task with a number of classes in `ways`, and in each a number of support items in `shots`, both inclusive.
-
-    labels (N,). Returns rows of the support and of the queries, `n_queries` of each class. Where fewer classes have
-    enough images, there are as many ways as they are; at least two. With shots (k, k) all classes have k.
-    """
-    classes, counts = np.unique(labels, return_counts=True)
-    classes = classes[counts >= shots[1] + n_queries]
-    if len(classes) < 2:
-        raise DataError(f"an episode needs 2 classes with {shots[1]} + {n_queries} images, there are {len(classes)}")
-    n_ways = int(rng.integers(min(ways[0], len(classes)), min(ways[1], len(classes)) + 1))
-    support, queries = [], []
-    for label in rng.permutation(classes)[:n_ways]:
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        n_shots = int(rng.integers(shots[0], shots[1] + 1))
-        support.append(rows[:n_shots])
-        queries.append(rows[n_shots : n_shots + n_queries])
-    return np.concatenate(support), np.concatenate(queries)
-
-
 class MetaMetric(Method):
     """theta is the weight of the projection. A batch is a task: its people are the classes."""
 
@@ -312,6 +305,22 @@ class MetaMetric(Method):
         classes, places = torch.unique(support_labels, return_inverse=True)
         guesses = classes[class_probabilities(sim.detach(), places, len(classes)).argmax(1)]
         return value, float((guesses == query_labels).float().mean())
+
+    def suited(self, metrics: Sequence[Tensor], pooled: Tensor, labels: Tensor, n: int) -> list[int]:
+        """Places of the `n` metrics (D, F) that suit a task best, best first.
+
+        Each was fitted (`fit`) to an auxiliary task, which may stand in for this one. It is judged on labelled items of
+        the task, pooled features (N, F) and labels (N,), each among all others: by accuracy, then by the loss. Where
+        every class has one image, a changed copy of each makes two.
+        """
+        kind, scale = self.config.similarity, self.config.scale
+
+        def rank(place: int) -> tuple[float, float]:
+            emb = F.linear(pooled, metrics[place])
+            return -left_out_accuracy(emb, labels, kind, scale), float(left_out_loss(emb, labels, kind, scale))
+
+        with torch.no_grad():
+            return sorted(range(len(metrics)), key=rank)[:n]
 
     def adapted(self, pooled: Tensor, labels: Tensor) -> MetaMetric:
         """A copy whose projection is fitted to a task: pooled features (N, F) as `net.pooled` gives them, labels (N,).

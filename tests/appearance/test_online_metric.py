@@ -7,11 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from oracles.runs import config_of, run, same
+from oracles.runs import config_of, run, run_settled, same, text
 from oracles.streams import wild_stream, with_identity_embeddings
+from tracker import Tracker
 from tracker.appearance.gallery import Gallery
 from tracker.appearance.online_metric import OnlineMetric, frame_triplets
 from tracker.engine import Engine
+from tracker.errors import ConfigError
 
 ON = {"appearance.online": True}
 D = 12
@@ -140,6 +142,18 @@ def test_reset_gives_the_original_back_exactly():
     assert metric.transform(rows) is rows
 
 
+def test_a_metric_that_is_not_to_learn_stays_as_it_is():
+    rng = np.random.default_rng(12)
+    metric, rows = learned(rng), unit(rng, 5, D)
+    before = metric.transform(rows)
+    metric.learning = False
+    metric.learn(unit(rng, 20, 3, D))
+    np.testing.assert_array_equal(metric.transform(rows), before)
+    metric.learning = True
+    metric.learn(unit(rng, 20, 3, D))
+    assert not np.array_equal(metric.transform(rows), before)
+
+
 def test_what_is_shown_of_the_metric_is_a_copy():
     metric = learned(np.random.default_rng(6))
     kept = metric.offset
@@ -231,6 +245,51 @@ def test_it_is_off_unless_asked_for():
 @pytest.mark.parametrize("still", ["online_rate", "online_reach"])
 def test_without_rate_or_reach_the_output_is_that_without_it(stream, still):
     assert same(run(stream), run(stream, {**ON, f"appearance.{still}": 0.0}))
+
+
+def test_while_it_is_off_rate_and_reach_change_no_byte_of_the_file(stream):
+    plain = run_settled(stream)
+    assert any(len(tracks) for tracks in plain)
+    off = {"appearance.online": False, "appearance.online_rate": 1.0, "appearance.online_reach": 0.9}
+    assert text(run_settled(stream, off)) == text(plain)
+
+
+def test_what_it_learned_changes_the_output(stream):
+    """Otherwise the tests around this one compare nothing."""
+    assert not same(run(stream), run(stream, {**ON, "appearance.online_rate": 0.1, "appearance.online_reach": 0.9}))
+
+
+def test_taken_back_before_every_frame_the_output_is_that_without_it(stream):
+    tracker, plain = Tracker(config_of(ON, appearance__online_rate=0.1), reid=None), Tracker(reid=None)
+    found, expected, learned_something = [], [], False
+    for detections, time_s in zip(stream.detections, stream.times, strict=True):
+        found.append(tracker.update(detections, timestamp=time_s))
+        expected.append(plain.update(detections, timestamp=time_s))
+        learned_something |= tracker._engine.metric.offset is not None
+        tracker.reset_metric()
+    assert learned_something
+    assert same(found, expected)
+
+
+def test_taken_back_for_good_it_learns_nothing_more_and_identities_stay(stream):
+    tracker, half = Tracker(config_of(ON), reid=None), len(stream) // 2
+
+    def play(frames) -> set[int]:
+        found = [tracker.update(stream.detections[t], timestamp=stream.times[t]) for t in frames]
+        return {number for tracks in found for number in tracks.id.tolist()}
+
+    before = play(range(half))
+    assert tracker._engine.metric.offset is not None
+    tracker.reset_metric(learn=False)
+    assert play(range(half, len(stream))) & before
+    assert tracker._engine.metric.offset is None
+    tracker.reset_metric()
+    assert tracker._engine.metric.learning
+
+
+def test_where_it_is_off_there_is_nothing_to_take_back():
+    with pytest.raises(ConfigError, match=r"appearance.online is off"):
+        Tracker(reid=None).reset_metric()
 
 
 def test_it_learns_from_tracks_of_one_frame_and_repeats_itself(stream):

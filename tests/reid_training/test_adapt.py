@@ -32,7 +32,7 @@ from reid_training.evaluate import Calibration, Ranking, rank_held_out
 from reid_training.export import export
 from reid_training.methods.meta_metric import left_out_loss
 from reid_training.runs import load_method, new_method
-from reid_training.site_metric import carried_over, choose_share, mapped, whitening, within_people
+from reid_training.site_metric import carried_over, choose_share, mapped, rank_at_place, whitening, within_people
 from reid_training.train import train
 from tracker.appearance.encoder import read_card
 
@@ -132,6 +132,31 @@ def test_where_nothing_is_to_be_gained_the_metric_stays_nearly_as_it_is():
 def test_crops_that_are_all_the_same_teach_nothing():
     with pytest.raises(DataError, match="nobody is seen in two different crops"):
         within_people(np.ones((6, 4), np.float32), np.array([1, 1, 2, 2, 3, 3]))
+
+
+@pytest.mark.parametrize("camera", [1, -1])
+def test_in_one_camera_neighbours_on_a_track_are_no_answer(camera):
+    """Ten crops of each of four people; in a third of a track everybody changes more than people differ."""
+    pids, times = np.tile(np.arange(4), 10), np.repeat(np.arange(10), 4)  # frame by frame
+    angles = (0.05 * times, np.pi / 2 * pids)
+    emb = np.concatenate(
+        [size * np.stack([np.cos(a), np.sin(a)]) for size, a in zip((1.0, 0.1), angles, strict=True)]
+    ).T
+    emb = (emb / np.linalg.norm(emb, axis=1, keepdims=True)).astype(np.float32)
+    camids = np.full(40, 1) if camera == 1 else -1 - np.arange(40)
+    samples = samples_of(pids, camids)
+    right = []
+    for i in range(40):  # a third of a track of ten crops is three of them
+        others = [j for j in range(40) if pids[j] != pids[i] or abs(times[j] - times[i]) >= 3]
+        right.append(pids[max(others, key=lambda j: emb[i] @ emb[j])] == pids[i])
+    assert rank_at_place(emb, samples).rank1 == np.mean(right) < 0.1
+    assert rank_at_place(emb, samples_of(pids, 1 + times)).rank1 == 1.0, "by other cameras every answer counts"
+
+
+def test_a_track_of_two_crops_has_answers():
+    emb = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2]]
+    found = rank_at_place(emb, samples_of([1, 1, 2, 2, 3], [1] * 5))
+    assert (found.rank1, found.n_queries) == (1.0, 4)
 
 
 def test_thresholds_carried_over_let_the_same_share_pass():

@@ -132,6 +132,23 @@ def test_episodes_of_a_range_take_every_number_in_it():
     assert all(episode.queries.shape == (len(episode.support), 2) for episode in drawn)
 
 
+def test_classes_of_an_unbalanced_episode_have_shots_of_their_own():
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(6), 9))
+    mixed, seen = 0, set()
+    for episode in episodes(labels, 100, (2, 5), (1, 3), 4, np.random.default_rng(0), unbalanced=True):
+        known = episode.support >= 0
+        assert known[:, 0].all()
+        assert (known[:, :-1] >= known[:, 1:]).all()  # nothing after the first that is missing
+        assert (labels[episode.support] == labels[episode.queries[:, :1]])[known].all()
+        rows = np.concatenate([episode.support[known], episode.queries.ravel()])
+        assert len(np.unique(rows)) == len(rows)
+        shots = known.sum(1).tolist()
+        mixed += len(set(shots)) > 1
+        seen |= set(shots)
+    assert seen == {1, 2, 3}
+    assert mixed > 50
+
+
 def test_episodes_repeat_with_the_seed():
     first, again, other = (
         [(e.support.tolist(), e.queries.tolist()) for e in episodes(np.arange(40) % 5, 20, 3, 1, 2, rng)]

@@ -517,7 +517,9 @@ def test_what_the_user_did_not_set_is_not_written(tmp_path, market, tiny):
     assert load_checkpoint(tmp_path)["config"]["method"] == {"name": "siamese"}
 
 
-def test_the_packaged_recipe_is_batch_hard_triplets_and_classes():
-    method = new_method(read_toml("reid_fast"), 5)
-    assert method.config == SiameseConfig()
-    assert {name.split(".")[0] for name in method.state_dict()} == {"net", "neck", "classifier"}
+def test_the_packaged_recipe_is_batch_hard_triplets_and_classes_as_in_the_siamese_method():
+    config = new_method(read_toml("reid_fast"), 5).config
+    siamese = SiameseConfig()
+    for name in ("miner", "margin", "id_weight", "label_smoothing"):
+        assert getattr(config, name) == getattr(siamese, name)
+    assert config.triplet_weight == siamese.pair_weight

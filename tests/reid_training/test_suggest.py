@@ -97,6 +97,12 @@ def test_pairs_that_are_alike_are_asked_about_once():
     assert sides.count({0, 1}) == 1
 
 
+def test_spread_out_passes_over_neighbours_and_fills_up_with_them():
+    dist = np.abs(np.subtract.outer([0.0, 0.1, 5.0, 5.1], [0.0, 0.1, 5.0, 5.1]))
+    assert suggest._spread_out([0, 1, 3, 2], dist, np.full(4, 1.0), 2).tolist() == [0, 3]
+    assert suggest._spread_out([0, 1, 3, 2], dist, np.full(4, 1.0), 3).tolist() == [0, 3, 1]
+
+
 def test_two_crops_of_one_moment_are_never_asked_about():
     embeddings = unit_vectors(12, 4, 3)
     moments = np.repeat([0, 1, 2], 4)

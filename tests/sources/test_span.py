@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from make_synthetic_mot import make_scene, write_sequence
 from tracker.api import track_video
+from tracker.cli import main
 from tracker.errors import ConfigError, SourceError
 from tracker.sources.open import open_source
 from tracker.sources.span import Picker, Span
@@ -241,3 +245,23 @@ def test_a_part_of_a_real_film(data_root):
         for frame in source:
             assert (frame.image == whole.pop(frame.index).image).all()
     assert not whole
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+    """docs/long_videos.md on a film of 26 s at 10 fps, through which one person walks."""
+    monkeypatch.chdir(tmp_path)
+    writer = cv2.VideoWriter("video.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    for _ in range(260):
+        writer.write(np.full((48, 64, 3), 90, np.uint8))
+    writer.release()
+    boxes = [f"{number},-1,{1 + number / 10:.2f},5,12,30,0.9,-1,-1,-1\n" for number in range(1, 261)]
+    (tmp_path / "det.txt").write_text("".join(boxes))
+    page = (Path(__file__).resolve().parents[2] / "docs" / "long_videos.md").read_text()
+    commands = [line for line in page.splitlines() if line.startswith("track ")]
+    wanted = [range(250, 261), range(126, 261), range(1, 261, 3), range(1, 261, 5), range(1, 261)]
+    for command, frames in zip(commands, wanted, strict=True):
+        words = shlex.split(command, comments=True)[1:]
+        again = [] if "--resume" in words else ["--overwrite"]
+        assert main([*words, *again, "--detections", "det.txt", "--reid", "none", "--quiet"]) == 0
+        out = Path(words[words.index("--out") + 1])
+        assert [int(line.split(",")[0]) for line in out.read_text().splitlines()] == list(frames)

@@ -10,6 +10,7 @@ import pytest
 
 from method_comparison import mip, special
 from method_comparison.mip import FULL, MOONS, REDUCED, Points, accuracy, moons, prepared, split
+from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import DataError
 
 HERE = dataclasses.replace(REDUCED, n_labelled=())
@@ -17,9 +18,12 @@ HERE = dataclasses.replace(REDUCED, n_labelled=())
 
 def test_the_reduced_form_gives_rows_and_a_picture(tmp_path):
     rows = mip.run_reduced(tmp_path, [0, 1])
+    data = rows[0].data
+    assert data.startswith(f"{MOONS}, 16 labels; 2 ")
+    assert "gap " in data
     assert [(row.name, row.data, row.measure) for row in rows] == [
-        ("mip_mahalanobis", f"{MOONS}, 16 labels", "1-NN"),
-        ("mip_mahalanobis", f"{MOONS}, 16 labels", "3-NN"),
+        ("mip_mahalanobis", data, "1-NN"),
+        ("mip_mahalanobis", data, "3-NN"),
         ("mip_mahalanobis_active", MOONS, "1-NN, mean over the curve"),
     ]
     for row in rows:
@@ -33,7 +37,8 @@ def test_scikit_learns_sets_go_in(tmp_path):
     pytest.importorskip("sklearn", reason="scikit-learn is of the extra dev")
     small = dataclasses.replace(FULL, n_labelled=(("iris", 18), ("digits", 40)), time_limit_s=0.0, active=("wine",))
     rows = mip.run(tmp_path, tmp_path / "out", [0], 1, dataclasses.replace(small, n_rounds=1))
-    assert [row.data for row in rows] == ["iris, 18 labels"] * 2 + ["digits, 40 labels"] * 2 + ["wine"]
+    expected = ["iris, 18 labels"] * 2 + ["digits, 40 labels"] * 2 + ["wine"]
+    assert [row.data.split(";")[0] for row in rows] == expected
 
 
 def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
@@ -58,6 +63,58 @@ def test_both_curves_begin_with_the_same_points():
     found = mip.compare_questions(moons(120, np.random.default_rng(0)), 0, HERE)
     assert found.baseline[0] == found.method[0]
     assert found.labels == (4, 8, 12)
+
+
+def test_how_fits_ended_is_said():
+    ends = [("time limit", 6.0, 5.0), ("optimal", 4.0, 0.0), ("time limit", 8.0, 7.0)]
+    found = [mip.Result((0.5,), (0.5,), status=status, value=value, gap=gap) for status, value, gap in ends]
+    assert mip.proven(found) == "2 time limit, 1 optimal, gap 4.0 of 6.0"
+
+
+def test_labels_saved():
+    labels = (4, 8, 12)
+    assert mip.labels_for(0.5, labels, (0.6, 0.7, 0.8)) == 4
+    assert mip.labels_for(0.75, labels, (0.6, 0.7, 0.8)) == pytest.approx(10)
+    assert np.isnan(mip.labels_for(0.9, labels, (0.6, 0.7, 0.8)))
+    assert mip.saved([mip.Result((0.5, 0.6, 0.7), (0.5, 0.7, 0.8), labels)]) == "8 labels for 12 (-33%)"
+    assert mip.saved([mip.Result((0.5, 0.6, 0.9), (0.5, 0.7, 0.8), labels)]) == "more than 12 labels for 12"
+    assert mip.saved([mip.Result((0.5, 0.7, 0.7), (0.5, 0.7, 0.8), labels)]) == "8 labels for 8 (+0%)"
+
+
+def test_rank_1_agrees_with_one_image_at_a_time():
+    rng = np.random.default_rng(0)
+    points = Points(rng.normal(size=(20, 3)), np.r_[rng.integers(0, 5, 19), 9])
+    right = []
+    for i in range(19):
+        if (points.labels == points.labels[i]).sum() > 1:
+            others = [j for j in range(20) if j != i]
+            nearest = min(others, key=lambda j: np.linalg.norm(points.values[i] - points.values[j]))
+            right.append(points.labels[nearest] == points.labels[i])
+    assert mip.rank_1(points) == pytest.approx(np.mean(right))
+
+
+def test_people_are_searched_for(tmp_path, monkeypatch):
+    write_market_folder(tmp_path / "drawn", n_train=0, n_test=8)
+    points = mip.embedded_people(tmp_path / "drawn", tmp_path / "out")
+    assert points.values.shape == (24, 128)
+    monkeypatch.setattr(mip, "embed_samples", None)
+    again = mip.embedded_people(tmp_path / "drawn", tmp_path / "out")
+    np.testing.assert_array_equal(again.values, points.values)
+    rows = mip.people_rows([mip.compare_people(points, seed, HERE) for seed in range(2)])
+    assert [row.measure for row in rows] == [
+        "rank-1, against the same 32 components",
+        "rank-1, against the cosine of all 128",
+    ]
+    assert rows[0].method == rows[1].method
+    assert all(0.0 <= share <= 1.0 for row in rows for share in (*row.baseline, *row.method))
+
+
+def test_without_people_one_clear_line(tmp_path, capsys):
+    rows = mip.run(tmp_path, tmp_path / "out", [0], 1, dataclasses.replace(HERE, people=True))
+    assert [row.name for row in rows] == ["mip_mahalanobis_active"]
+    said = capsys.readouterr().err
+    assert said.startswith(f"compare_methods: mip_mahalanobis leaves its people out: no folder {tmp_path / 'query'}")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("k", [1, 3, 4])
@@ -95,7 +152,7 @@ def test_preparing_looks_at_the_known_points_alone():
 
 def test_the_tool_knows_the_experiment():
     assert special.SPECIAL["mip_mahalanobis"] == "method_comparison.mip"
-    assert {name for name, _ in FULL.n_labelled} == {"iris", "wine", "breast_cancer", "digits"}
+    assert {name for name, _ in FULL.n_labelled} == {MOONS, "iris", "wine", "breast_cancer", "digits"}
 
 
 def test_without_scikit_learn_one_clear_line(monkeypatch):

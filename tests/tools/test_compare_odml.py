@@ -85,15 +85,15 @@ def test_a_depth_is_what_a_stack_of_that_depth_gives():
 
 
 def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
-    rows = odml.run(tmp_path, tmp_path / "out", [0, 1], 1, [QUICK])
+    rows = odml.compared(tmp_path / "out", [0, 1], 1, [QUICK])
     assert len(rows) == len(DEPTHS) + 1
     assert all(len(row.baseline) == len(row.method) == 2 for row in rows)
     assert rows[0].baseline == rows[1].baseline != rows[3].baseline
     done = []
     monkeypatch.setattr(odml, "run_one", lambda rows, task, seed: done.append(seed) or run_one(rows, task, seed))
-    assert odml.run(tmp_path, tmp_path / "out", [0, 1], 1, [QUICK]) == rows
+    assert odml.compared(tmp_path / "out", [0, 1], 1, [QUICK]) == rows
     assert done == []
-    odml.run(tmp_path, tmp_path / "out", [0, 1, 2], 1, [QUICK])
+    odml.compared(tmp_path / "out", [0, 1, 2], 1, [QUICK])
     assert done == [2]
 
 
@@ -104,12 +104,12 @@ def test_other_settings_have_other_files(tmp_path):
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    odml.run(tmp_path, tmp_path, [0], 1, [QUICK])
+    odml.compared(tmp_path, [0], 1, [QUICK])
     file = odml._file(tmp_path, QUICK, 0)
     for content in ("", "[]", '{"euclid": 1}'):
         file.write_text(content)
         with pytest.raises(ModelError, match="is damaged; remove it"):
-            odml.run(tmp_path, tmp_path, [0], 1, [QUICK])
+            odml.compared(tmp_path, [0], 1, [QUICK])
 
 
 def test_the_tool_knows_the_experiment_and_its_reduced_form(tmp_path):

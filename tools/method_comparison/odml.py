@@ -1,4 +1,4 @@
-"""The online layers' own experiment: k-NN on small UCI sets, one to three layers against Euclid.
+"""The online layers' own experiment: k-NN on small UCI sets, one to three layers against Euclid; and re-ID features.
 
 Online Deep Metric Learning. Wenbin Li, Jing Huo, Yinghuan Shi, Yang Gao, Lei Wang, Jiebo Luo. 2018,
 https://arxiv.org/abs/1805.05510; its third version: half of the rows to learn from, half to ask, 5-NN, 20 scans.
@@ -7,7 +7,8 @@ A seed is a split. Euclid measures between the same rows, scaled to unit length 
 of any length, since that scaling itself can lose something. gamma is chosen for each split and depth on the half that
 is learned from. Columns of one unit stay as they are; others are scaled by what that half says: to [0, 1], as a stack
 with ReLU wants them, or to mean 0 and deviation 1, where the first ReLU deletes half. The sets are those that
-scikit-learn brings along (extra `dev`).
+scikit-learn brings along (extra `dev`). Where there is Market-1501, `odml_market` adds one layer behind the network in
+the box.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from method_comparison import odml_market
 from method_comparison.table import Comparison
 from reid_training.data.base import IntArray
 from reid_training.errors import DataError, ModelError
@@ -35,8 +37,8 @@ from reid_training.runs import replace_file
 
 NAME = "odml"
 TITLE = "Online metric layers against Euclid"
-# A readme that copies the paper's table says so of one layer and of the stack.
-CLAIM = "5-NN accuracy of wine 78.2 with Euclid, 77.4 with one layer, 78.1 with the stack (second-hand)"
+# A readme that copies the paper's table says so of Euclid, one layer and the stack.
+CLAIM = "5-NN accuracy with Euclid, one layer, the stack: iris 96.2, 97.2, 97.4; wine 78.2, 77.4, 78.1 (second-hand)"
 DEPTHS = (1, 2, 3)
 N_NEIGHBOURS = 5  # the paper's
 DRAWN = "drawn"  # no UCI set: three classes for the reduced form
@@ -79,8 +81,15 @@ class Result:
     seconds: float  # processor time of all learning, the choice of gamma included
 
 
-def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, tasks: Sequence[Task] = TASKS) -> list[Comparison]:
-    """Rows of the table; one file for each task and seed in `out`, and what has one is not done again."""
+def run(data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
+    """Rows of the table; without Market-1501 in `data` those of the UCI sets alone, and one line that says so."""
+    rows = compared(out, seeds, jobs, TASKS)
+    found = odml_market.results(data, out, seeds, jobs)
+    return rows + (_market_rows(found) if found else [])
+
+
+def compared(out: Path, seeds: Sequence[int], jobs: int, tasks: Sequence[Task]) -> list[Comparison]:
+    """Rows of the UCI sets; one file for each task and seed in `out`, and what has one is not done again."""
     todo = [(task, seed, _file(out, task, seed)) for task in tasks for seed in seeds]
     todo = [one for one in todo if not one[2].is_file()]
     for name in {task.data for task, _, _ in todo}:
@@ -91,7 +100,7 @@ def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, tasks: Sequence[
 
 def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
     """The same in a second, on drawn rows, without scikit-learn."""
-    return run(out, out, seeds, jobs, REDUCED)
+    return compared(out, seeds, jobs, REDUCED)
 
 
 def _carry_out(todo: Sequence[tuple[Task, int, Path]], jobs: int) -> None:
@@ -134,6 +143,17 @@ def _rows(task: Task, results: Sequence[Result]) -> list[Comparison]:
             tuple(result.layers[DEPTHS.index(depth)] for result in results), method_seconds=seconds,
         )
         for words, baseline, depth in compared
+    ]  # fmt: skip
+
+
+def _market_rows(results: Sequence[odml_market.Result]) -> list[Comparison]:
+    return [
+        Comparison(
+            NAME, TITLE, CLAIM, f"Market-1501, {results[0].n_scored} people", f"{measure}, 1 layer",
+            tuple(result.baseline[i] for result in results), tuple(result.method[i] for result in results),
+            method_seconds=tuple(result.seconds for result in results),
+        )
+        for i, measure in enumerate(("R@1", "mAP"))
     ]  # fmt: skip
 
 

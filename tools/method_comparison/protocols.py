@@ -149,7 +149,7 @@ class Market(Protocol):
         """`data`: a folder with Market-1501, or with its training part as market1501_train.zip."""
         archive = data / "market1501_train.zip"
         if archive.is_file():
-            data = write_whole(folder, lambda draft: _unpack(archive, draft))
+            data = write_whole(folder, lambda draft: unpack(archive, draft))
         return market1501.find_root(data) / "bounding_box_train"
 
     def read(self, root: Path) -> dict[str, Samples]:
@@ -223,7 +223,7 @@ def write_whole(folder: Path, write: Callable[[Path], object]) -> Path:
     return folder
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(folder)

@@ -25,10 +25,11 @@ class OnlineMetric:
         """rate >= 0: the largest tau; 0 <= reach < 1: the largest |M - I|."""
         self._rate = rate
         self._reach = reach
+        self.learning = True  # False: it stays as it is
         self.reset()
 
     def reset(self) -> None:
-        """Measure as the network alone does, to the last bit."""
+        """Measure as the network alone does, to the last bit. It goes on learning from there if it was learning."""
         self._offset: FloatArray | None = None  # M - I (D, D); None: 0, of any size
         self._factor: FeatureArray | None = None  # lower triangle C with C C' = M; None: the identity
 
@@ -53,6 +54,8 @@ class OnlineMetric:
 
     def learn(self, triplets: FeatureArray) -> None:
         """One step for each triplet (n, 3, D) in this order: unit rows x, p of the same person, q of another."""
+        if not self.learning:
+            return
         offset = self._offset
         for triplet in triplets.astype(np.float64):
             offset = self._stepped(triplet, offset)

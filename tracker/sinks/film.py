@@ -87,6 +87,13 @@ class FilmSink(ClosedByWith):
     def state(self) -> State | None:
         return None if self.log is None else self.log.state()
 
+    def forget_log(self) -> None:
+        """Nobody will draw the film again: take its log away."""
+        if self.log is not None:
+            self.log.close()
+            self.log.remove()
+        self.log = None
+
     def _draw(self, frame: Frame, tracks: Tracks) -> None:
         if frame.image is None:
             raise OutputError(f"{self.path}: the source has no pictures, so there is no video to draw; leave it out")

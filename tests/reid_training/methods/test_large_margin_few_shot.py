@@ -131,7 +131,7 @@ def test_the_method_takes_the_margin_where_it_is_told(where, batch):
         triplets = [(a, p, n) for a, p, n in triplets if labels[a] != labels[n]]
     terms = [max(0.0, squared(points[a], points[p]) - squared(points[a], points[n]) + 3.0) for a, p, n in triplets]
     assert loss.parts["margin"] == pytest.approx(sum(terms) / len(terms), rel=1e-5)
-    assert float(loss.total) == pytest.approx(loss.parts["few_shot"] + 0.7 * loss.parts["margin"], rel=1e-5)
+    assert float(loss.total.detach()) == pytest.approx(loss.parts["few_shot"] + 0.7 * loss.parts["margin"], rel=1e-5)
 
 
 def test_the_order_of_the_queries_means_nothing(batch):
@@ -250,6 +250,22 @@ def test_the_margin_of_nodes_is_that_of_the_query_and_what_is_known(batch):
             own = nodes[0, m]
             terms.append(max(0.0, squared(own[0], own[1 + p]) - squared(own[0], own[1 + n]) + 2.0))
     assert method.loss(*batch).parts["margin"] == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+
+
+def test_no_label_makes_the_margin_of_nodes_easy():
+    """Embeddings that say nothing, a query of each class: whatever the weights, triplets and their mirrors cancel."""
+    labels = torch.arange(4).repeat_interleave(2)
+    for seed in range(5):
+        method = make(seed, base="graph", way=4, hidden=4, margin_on="nodes", margin=2.0)
+        assert method.loss(torch.ones(8, 4), labels).parts["margin"] >= 2.0 - 1e-5
+
+
+@pytest.mark.parametrize("where", ["prototypes", "items"])
+def test_the_names_of_the_classes_mean_nothing(where, batch):
+    images, labels = batch
+    method = make(margin_on=where)
+    renamed = torch.tensor([0, 0, 8, 0, 0, 3, 0, 1, 0, 6])[labels]  # 2, 5, 7, 9 in another order
+    torch.testing.assert_close(method.loss(images, renamed).total, method.loss(images, labels).total)
 
 
 def test_a_small_margin_problem_is_learned():

@@ -18,9 +18,9 @@ from reid_training.methods.meta_metric import (
     MetaMetric,
     MetaMetricConfig,
     class_probabilities,
-    episode_in_ranges,
     fitted,
     halves,
+    left_out_accuracy,
     left_out_loss,
     matching_loss,
     preprocessed,
@@ -101,6 +101,21 @@ def test_leaving_one_out_agrees_with_one_item_at_a_time(task):
             matching_loss(similarities(features[i : i + 1], features[others]), labels[i : i + 1], labels[others])
         )
     torch.testing.assert_close(left_out_loss(features, labels), torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("kind", ["dot", "cosine"])
+def test_left_out_accuracy_agrees_with_one_item_at_a_time(kind):
+    torch.manual_seed(1)
+    labels = torch.tensor([7, 2, 7, 5, 2, 7, 5, 7, 2, 99])
+    features = torch.randn(10, 5, dtype=torch.float64) + 0.8 * torch.randn(100, 5, dtype=torch.float64)[labels]
+    right = 0
+    for i in range(9):
+        others = [j for j in range(10) if j != i]
+        weights = similarities(features[i : i + 1], features[others], kind, 0.7).softmax(1)[0]
+        sums = {int(label): float(weights[labels[others] == label].sum()) for label in labels.unique()}
+        right += max(sums, key=sums.get) == int(labels[i])
+    assert 0 < right < 9
+    assert left_out_accuracy(features, labels, kind, 0.7) == pytest.approx(right / 9)
 
 
 def test_its_gradient_agrees_with_finite_differences(task):
@@ -301,12 +316,14 @@ def test_halves(rng):
     assert sorted(labels[updates].tolist()) == [1, 3, 3, 3, 8]
 
 
-def test_an_adapted_network_is_another_one_and_better_at_its_task():
+@pytest.mark.parametrize("training", [False, True])
+def test_an_adapted_network_is_another_one_and_better_at_its_task(training):
     images, labels = batch_of(torch.arange(4).repeat_interleave(4))
     method = method_of(rule="sgd", rate=0.05).eval()
-    before = copy.deepcopy(method.state_dict())
     with torch.no_grad():
         pooled = method.net.pooled(images)
+    method.train(training)  # no step moves the statistics of a norm
+    before = copy.deepcopy(method.state_dict())
     other = method.adapted(pooled, labels)
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items()), "never in place"
     changed = [name for name, value in other.state_dict().items() if not torch.equal(value, before[name])]
@@ -326,6 +343,36 @@ def test_an_auxiliary_set_of_other_classes_may_fit_a_task_of_one_image_each():
     value, accuracy = method.judge(theta, one_each, 10 + labels[::4], others, 10 + labels[::4].repeat(2))
     assert torch.isfinite(value)
     assert 0.0 <= accuracy <= 1.0
+
+
+def test_metrics_of_tasks_of_the_same_kind_suit_best():
+    """In a task of a kind two coordinates tell the classes apart, which the metrics of that kind look at."""
+    generator = torch.Generator().manual_seed(0)
+    method = method_of().eval()
+    size = method.net.project.in_features
+
+    def task(kind, n_each):
+        labels = torch.arange(5).repeat_interleave(n_each)
+        features = torch.randn(len(labels), size, generator=generator)
+        angles = labels * 2 * math.pi / 5
+        features[:, 2 * kind : 2 * kind + 2] += 6 * torch.stack([angles.cos(), angles.sin()], dim=1)
+        return features, labels
+
+    kinds = [0, 1, 2, 1, 0, 2]
+    metrics = [torch.eye(size)[2 * kind : 2 * kind + 2] for kind in kinds]
+    for kind in range(3):
+        assert [kinds[place] for place in method.suited(metrics, *task(kind, 2), 2)] == [kind, kind]
+    assert method.suited([metrics[0]] * 3, *task(0, 2), 2) == [0, 1], "the first of equals"
+    with pytest.raises(DataError, match="every class has one image"):
+        method.suited(metrics, *task(0, 1), 2)
+
+
+def test_equally_right_metrics_are_told_apart_by_their_loss():
+    method = method_of().eval()
+    rows = torch.eye(method.net.project.in_features)[:4].repeat_interleave(2, dim=0)
+    labels = torch.arange(4).repeat_interleave(2)
+    weak, strong = (scale * torch.eye(rows.shape[1]) for scale in (1.0, 3.0))
+    assert method.suited([weak, strong, weak], rows, labels, 3) == [1, 0, 2]
 
 
 def test_the_accuracy_of_a_task_is_that_of_summed_attention():
@@ -367,31 +414,3 @@ def test_settings_out_of_range(setting, said):
     with pytest.raises(ConfigError) as told:
         MetaMetricConfig(**setting)
     assert str(told.value) == said
-
-
-# Episodes
-
-
-def test_episodes_have_ways_and_shots_in_their_ranges():
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(np.repeat(np.arange(30), 9))
-    ways, shots = set(), set()
-    for _ in range(200):
-        support, queries = episode_in_ranges(labels, (5, 20), (1, 5), 4, rng)
-        assert len(np.unique(np.concatenate([support, queries]))) == len(support) + len(queries)
-        classes, counts = np.unique(labels[support], return_counts=True)
-        asked, asked_counts = np.unique(labels[queries], return_counts=True)
-        np.testing.assert_array_equal(classes, asked)
-        assert (asked_counts == 4).all()
-        ways.add(len(classes))
-        shots |= set(counts.tolist())
-    assert ways == set(range(5, 21))
-    assert shots == {1, 2, 3, 4, 5}
-
-
-def test_an_episode_takes_what_a_small_domain_has():
-    rng = np.random.default_rng(0)
-    support, _ = episode_in_ranges(np.repeat([4, 6, 9], [7, 7, 2]), (5, 20), (2, 2), 5, rng)
-    assert len(support) == 4
-    with pytest.raises(DataError, match=r"needs 2 classes with 2 \+ 5 images, there are 1"):
-        episode_in_ranges(np.repeat([4, 6], [7, 6]), (5, 20), (2, 2), 5, rng)

@@ -26,8 +26,9 @@ from reid_training.methods.mip_mahalanobis import (
     objective,
     prove,
     repaired,
-    spread_out,
 )
+
+ENOUGH_S = 1e6  # a busy machine must not decide what is optimal
 
 
 def blobs(n, p, seed, apart=1.5):
@@ -97,7 +98,7 @@ def best_of_all_assignments(problem):
 @pytest.mark.parametrize("mu", [0.05, 0.6])
 def test_the_exact_part_agrees_with_all_assignments(seed, mu):
     problem = problem_of(*blobs(6, 3, seed), mu=mu)
-    found = prove(problem, np.eye(3), 20.0)
+    found = prove(problem, np.eye(3), ENOUGH_S)
     assert found.status == mip.OPTIMAL
     assert found.gap <= mip.GAP_CLOSED
     assert found.value == pytest.approx(best_of_all_assignments(problem), abs=1e-4)
@@ -116,7 +117,7 @@ def test_points_given_up_agree_with_loops(full, k):
 @pytest.mark.parametrize("seed", range(3))
 def test_no_metric_of_a_grid_is_better(seed):
     problem = problem_of(*blobs(8, 2, seed), mu=0.3)
-    found = prove(problem, improve(problem, np.eye(2)), 20.0)
+    found = prove(problem, improve(problem, np.eye(2)), ENOUGH_S)
     assert found.status == mip.OPTIMAL
     grid = [objective(problem, np.diag([a, 2.0 - a])) for a in np.linspace(0, 2, 401)]
     assert found.value <= min(grid) + 1e-9
@@ -125,7 +126,7 @@ def test_no_metric_of_a_grid_is_better(seed):
 
 def test_no_full_metric_of_a_grid_is_better():
     problem = problem_of(*blobs(8, 2, 1), mu=0.3, form="full")
-    found = prove(problem, improve(problem, np.eye(2)), 20.0)
+    found = prove(problem, improve(problem, np.eye(2)), ENOUGH_S)
     assert found.status == mip.OPTIMAL
     assert np.linalg.eigvalsh(found.metric)[0] >= -1e-8
     grid = []
@@ -169,7 +170,7 @@ def test_the_constant_of_a_diagonal_metric_is_the_smallest():
 @pytest.mark.parametrize("form", FORMS)
 def test_tenfold_constants_give_the_same_optimum(form):
     problem = problem_of(*blobs(7, 2, 2), mu=0.3, form=form)
-    tight, loose = (prove(problem, np.eye(2), 20.0, slack) for slack in (1.0, 10.0))
+    tight, loose = (prove(problem, np.eye(2), ENOUGH_S, slack) for slack in (1.0, 10.0))
     assert tight.status == loose.status == mip.OPTIMAL
     assert tight.value == pytest.approx(loose.value, abs=1e-4)
 
@@ -212,7 +213,7 @@ def test_euclid_is_optimal_where_nobody_is_given_up():
 
 def test_mu_zero_counts_errors_alone():
     problem = problem_of(*blobs(8, 3, 1), mu=0.0)
-    found = prove(problem, np.eye(3), 20.0)
+    found = prove(problem, np.eye(3), ENOUGH_S)
     assert found.status == mip.OPTIMAL
     assert found.value == given_up(problem, found.metric).sum() == round(best_of_all_assignments(problem))
 
@@ -301,30 +302,72 @@ def test_it_finds_the_coordinate_that_counts():
 def test_recommendations_are_near_the_boundary_or_far_from_everything():
     points = np.array([[0.0, 0.0], [0.0, 1.0], [10.0, 0.0], [10.0, 1.0]])
     model = MIPMahalanobis(mu=np.inf).fit(points, ["a", "a", "b", "b"])
-    pool = np.array([[0.1, 0.5], [5.0, 0.5], [9.9, 0.4], [0.3, 60.0], [5.02, 0.5], [3.0, 0.5]])
-    assert model.recommend(pool, 1, outliers=0.0).tolist() == [1]
-    assert model.recommend(pool, 1, outliers=1.0).tolist() == [3]
-    chosen = model.recommend(pool, 3, outliers=0.0).tolist()
-    assert 4 not in chosen, "beside one that is asked about already"
-    assert sorted(model.recommend(pool, 99).tolist()) == list(range(6)), "each once"
+    between = [[5.0, 0.5], [5.1, 0.5], [4.9, 0.5], [5.0, 0.6]]
+    pool = np.array([[0.1, 0.5], [9.9, 0.4], *between, [-60.0, 0.5], [-61.0, 0.5], [-62.0, 0.5]])
+    assert model.recommend(pool, 1, outliers=0.0).tolist() == [2], "the middle one stands for four"
+    assert sorted(model.recommend(pool, 2, outliers=0.0)) == [2, 7], "not one beside it"
+    assert model.recommend(pool[[0, 1, 2, 6, 7, 8]], 1, outliers=1.0).tolist() == [4]
+    assert sorted(model.recommend(pool, 99).tolist()) == list(range(9)), "each once"
 
 
-def test_the_boundary_is_where_two_classes_are_equally_far_one_by_one():
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_questions_agree_with_one_row_at_a_time(share):
     points, labels = blobs(20, 3, 0)
-    pool = np.random.default_rng(5).normal(size=(30, 3))
+    pool = 2.0 * np.random.default_rng(5).normal(size=(30, 3))
     model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
-    margins = []
+
+    def d(x, y):
+        return float(np.sqrt((x - y) @ model.metric_ @ (x - y)))
+
+    usual = np.quantile([min(d(points[i], points[j]) for j in range(20) if j != i) for i in range(20)], 0.95)
+    near, doubt, outlying = [], [], []
     for x in pool:
-        d = [np.sqrt((x - a) @ model.metric_ @ (x - a)) for a in points]
-        nearest = int(np.argmin(d))
-        margins.append(min(d[j] for j in range(20) if labels[j] != labels[nearest]) - d[nearest])
-    assert model.recommend(pool, 1, outliers=0.0)[0] == np.argmin(margins)
+        dist = [d(x, a) for a in points]
+        first = int(np.argmin(dist))
+        second = min(dist[j] for j in range(20) if labels[j] != labels[first])
+        near.append(dist[first])
+        doubt.append((dist[first] / second) ** mip.DOUBT_POWER)
+        outlying.append(dist[first] > usual or model.given_up_[first])
+    assert any(outlying)
+    assert not all(outlying)
+    chosen = []
+    for _ in range(6):
+        rare = sum(outlying[c] for c in chosen) < round(share * (len(chosen) + 1))
+        told = {}
+        for c in range(30):
+            if c in chosen or (rare and not outlying[c]):
+                continue
+            told[c] = 0.0
+            for x in range(30):
+                left = min([near[x], *(d(pool[x], pool[old]) for old in chosen)])
+                told[c] += max(left - d(pool[x], pool[c]), 0.0) / near[x] * (1.0 if rare else doubt[x])
+        chosen.append(max(told, key=told.__getitem__))
+    assert model.recommend(pool, 6, outliers=share).tolist() == chosen
 
 
-def test_spread_out_passes_over_neighbours_and_fills_up_with_them():
-    dist = np.abs(np.subtract.outer([0.0, 0.1, 5.0, 5.1], [0.0, 0.1, 5.0, 5.1]))
-    assert spread_out([0, 1, 3, 2], dist, np.full(4, 1.0), 2).tolist() == [0, 3]
-    assert spread_out([0, 1, 3, 2], dist, np.full(4, 1.0), 3).tolist() == [0, 3, 1]
+def test_a_copy_of_a_labelled_point_says_nothing():
+    points, labels = blobs(20, 3, 0)
+    model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
+    pool = np.concatenate([points, np.random.default_rng(5).normal(size=(5, 3))])
+    assert sorted(model.recommend(pool, 5)) == list(range(20, 25))
+
+
+def test_a_large_pool_is_thinned(monkeypatch):
+    monkeypatch.setattr(mip, "MOST_COMPARED", 10)
+    model = MIPMahalanobis(time_limit_s=0).fit(*blobs(20, 3, 0))
+    pool = np.random.default_rng(5).normal(size=(50, 3))
+    assert len(set(model.recommend(pool, 3).tolist())) == 3
+    assert len(set(model.recommend(pool, 40).tolist())) == 40
+
+
+def test_segments_join_points_that_are_each_others_nearest_of_another_class():
+    points, labels = blobs(16, 3, 1)
+    model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
+    dist = model.distances(points, points)
+    nearest = [min((j for j in range(16) if labels[j] != labels[i]), key=lambda j: dist[i, j]) for i in range(16)]
+    found = [[i, nearest[i]] for i in range(16) if i < nearest[i] and nearest[nearest[i]] == i]
+    assert found
+    assert model.segments().tolist() == found
 
 
 # ---------------------------------------------------------------- bad input
@@ -375,6 +418,8 @@ def test_before_fit_and_other_features():
     model.fit(*blobs(8, 2, 0))
     with pytest.raises(ReidError, match="X has 3 features, but MIPMahalanobis is expecting 2"):
         model.recommend(np.ones((1, 3)), 1)
+    with pytest.raises(ReidError, match="no metric yet; call fit first"):
+        MIPMahalanobis().segments()
     with pytest.raises(ConfigError, match="n must be >= 1"):
         model.recommend(np.ones((1, 2)), 0)
     with pytest.raises(ReidError, match="no parameter 'depth'"):
@@ -437,12 +482,12 @@ def test_rows_come_where_they_are_violated():
     """The first program holds a few rows; the optimum is that of all of them."""
     problem = problem_of(*blobs(16, 2, 4), mu=0.3)
     n_all = int(Program(problem).possible.sum()) * 4
-    found = prove(problem, improve(problem, np.eye(2)), 20.0)
+    found = prove(problem, improve(problem, np.eye(2)), ENOUGH_S)
     assert found.status == mip.OPTIMAL
     everything = Program(problem)
     everything.add_impostors(np.eye(2), len(problem.points))
     assert len(everything.triples) > n_all
-    result = everything.solve(np.inf, 20.0)
+    result = everything.solve(np.inf, ENOUGH_S)
     assert result.status == 0
     assert found.value == pytest.approx(result.fun, abs=1e-4)
 
