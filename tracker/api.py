@@ -158,6 +158,7 @@ def track_video(
     fps: float | None = None,
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
+    reconnect_s: float | None = None,
     start: str | int | None = None,
     end: str | int | None = None,
     stride: str | int | None = None,
@@ -172,12 +173,14 @@ def track_video(
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
     see `detector.onnx.default_long_side`. start, end, stride: the part of a file to track: frame numbers from 1, the
     end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay
-    those of the whole file. keep_features: put embeddings into the tracks, see `Tracks.features`. Raises TrackletError,
-    in one line.
+    those of the whole file. reconnect_s: how long a camera or stream that is lost is tried again; 0: not at all, inf:
+    for ever, None: 60. keep_features: put embeddings into the tracks, see `Tracks.features`. Raises
+    TrackletError, in one line.
     """
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid, config=config, device=device, fps=fps,
-        classes=classes, detector_size=detector_size, span=Span.parse(start, end, stride), keep_features=keep_features,
+        classes=classes, detector_size=detector_size, reconnect_s=reconnect_s, span=Span.parse(start, end, stride),
+        keep_features=keep_features,
     )  # fmt: skip
     try:
         yield from pipeline

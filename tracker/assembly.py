@@ -37,6 +37,7 @@ def open_pipeline(
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
     threads: int | None = None,
+    reconnect_s: float | None = None,
     span: Span = WHOLE,
     keep_features: bool = False,
 ) -> Pipeline:
@@ -46,11 +47,13 @@ def open_pipeline(
     of the source to track.
     """
     from tracker.sources.open import open_source
+    from tracker.sources.webcam import RECONNECT_S
 
     if detections is not None and detector is not None:
         raise ConfigError("give either detections to replay or a detector to run, not both")
     config = config or TrackerConfig()
-    opened = open_source(source, fps=fps, default_fps=config.default_fps, span=span)
+    patience_s = RECONNECT_S if reconnect_s is None else reconnect_s
+    opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
     try:
         part = _open_detector(opened, detections, detector, device, classes, detector_size, threads)
         encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)

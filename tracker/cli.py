@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +27,13 @@ INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
+    status = _main(argv)
+    if argv is None:
+        _end_hanging_threads(status)
+    return status
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
@@ -60,12 +69,13 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     start = perf_counter()
     classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:
+        stack.enter_context(_Notes(quiet=args.quiet))
         pipeline = open_pipeline(
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
             config=config, device=args.device, fps=args.fps, classes=classes,
-            detector_size=args.detector_size, threads=args.threads,
-            keep_features=args.save_embeddings is not None, span=span_of(args),
+            detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect, span=span_of(args),
+            keep_features=args.save_embeddings is not None,
         )  # fmt: skip
         stack.callback(pipeline.close)
         if pipeline.source.live and in_two_passes(args):
@@ -139,6 +149,47 @@ def _refined(
         reopen=reopen if needs_pictures(args) else None,
         watch=None if progress is None else progress.write,
     )  # fmt: skip
+
+
+def _end_hanging_threads(status: int) -> None:
+    """End the process at once if a camera's thread still waits inside its driver, as after Ctrl-C.
+
+    Python would take its own house down around the thread, which then aborts the process.
+    """
+    webcam = sys.modules.get("tracker.sources.webcam")
+    if webcam is not None and webcam.hanging():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+class _Notes(logging.Handler):
+    """While open, what the parts log becomes one line each on stderr, above the progress bar if there is one.
+
+    quiet: warnings alone.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__(logging.WARNING if quiet else logging.INFO)
+        self._log = logging.getLogger("tracker")
+
+    def __enter__(self) -> _Notes:
+        self._before = self._log.level, self._log.propagate
+        self._log.setLevel(self.level)
+        self._log.propagate = False
+        self._log.addHandler(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._log.removeHandler(self)
+        level, self._log.propagate = self._before
+        self._log.setLevel(level)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        # In one piece, for it comes from another thread than the lines of the progress.
+        tqdm.write(f"track: {record.getMessage()}\n", file=sys.stderr, end="")
 
 
 class _Interrupt:

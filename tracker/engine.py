@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol
 
@@ -41,6 +41,7 @@ from tracker.types import (
     IntArray,
     Source,
     State,
+    StepTrace,
     Tracks,
 )
 
@@ -108,6 +109,24 @@ class _Links:
         self.relinked[lost] = True
 
 
+@dataclass(slots=True)
+class _Notes:
+    """What the stages of a traced step leave for `Engine.trace`."""
+
+    track: list[IntArray] = field(default_factory=list)  # rows of the tracks paired, one array for each group
+    detection: list[IntArray] = field(default_factory=list)  # rows of the detections beside them
+    cost: list[FloatArray] = field(default_factory=list)  # (P, 3) as in `StepTrace.pair_cost`
+    tried: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))  # (C, 4) xyxy
+
+    def pairs(
+        self, track: IntArray, detection: IntArray, total: FloatArray, overlap: FloatArray, look: FloatArray
+    ) -> None:
+        """Pairs of one group: rows (P,), costs (P,), IoU (P,), cost of looks (P,)."""
+        self.track.append(track)
+        self.detection.append(detection)
+        self.cost.append(np.stack([total, look, 1.0 - overlap], axis=1))
+
+
 class Engine:
     """Tracks of one stream. Deterministic; the output of a frame never depends on later frames."""
 
@@ -139,6 +158,9 @@ class Engine:
         self.stage_s: dict[str, float] = {}  # seconds spent in each stage so far
         self.n_crops = 0
         self.n_ids = 0
+        self.tracing = False  # True: every step leaves what it looked at and decided in `trace`
+        self.trace: StepTrace | None = None  # of the last step, if it was asked for
+        self._notes = _Notes()
         self._now_s: float | None = None
         self._looked_s: float | None = None  # time of the last frame at which the detector looked
         self._looked_index = -1  # and its index
@@ -176,6 +198,8 @@ class Engine:
         detections = Detections.empty() if detections is None else detections
         image = frame.image if self.encoder is not None and detections.features is None else None
         self.backfilled = []
+        if self.tracing:
+            self._notes = _Notes()
         with self._timed("predict"):
             bank = self._predicted(frame, looked)
             seen, rows = self._selected(detections)
@@ -195,6 +219,7 @@ class Engine:
             else:
                 self._carry(bank, links, frame)
         self._detected = seen.boxes
+        self.trace = self._traced(bank, seen, links) if self.tracing else None
         with self._timed("update"):
             return self._updated(bank, seen, rows, links, frame, image, looked)
 
@@ -329,36 +354,43 @@ class Engine:
                 cost[occlusion.stolen(overlap, occluder)] = np.inf
             if link.gate_chi2 is not None:
                 cost = costs.gate(cost, self._mahalanobis_sq(bank.keep(rows), seen.boxes[strong]), link.gate_chi2)
+            look = None
             if seen.features is None:
                 i, j = assign(cost)
             else:
-                i, j = self._assigned_by_looks(bank.slot[rows], seen.features[strong], cost)
+                look = self.gallery.dist_mean(bank.slot[rows], seen.features[strong])
+                if link.appearance_weight > 0:
+                    known = self.gallery.counts(bank.slot[rows]) > 0
+                    cost = costs.fuse(cost, look, known, link.appearance_weight)
+                i, j = assign(cost)
+                if link.veto:
+                    i, j = self._vetoed(bank.slot[rows], seen.features[strong], i, j, look, np.isfinite(cost))
+            if self.tracing:
+                by_looks = self._look_cost(bank.slot[rows[i]], None if look is None else look[i, j])
+                self._notes.pairs(rows[i], strong[j], cost[i, j], overlap[i, j], by_looks)
             links.detection[rows[i]] = strong[j]
             strong = np.delete(strong, j)
 
         weak = np.flatnonzero(~self._strong(seen))
         rows = np.flatnonzero(active & bank.confirmed & (links.detection < 0))
-        i, j = assign(costs.overlap_cost(bx.iou(predicted[rows], seen.boxes[weak]), link.min_iou_weak))
+        overlap = bx.iou(predicted[rows], seen.boxes[weak])
+        cost = costs.overlap_cost(overlap, link.min_iou_weak)
+        i, j = assign(cost)
+        if self.tracing:
+            self._notes.pairs(rows[i], weak[j], cost[i, j], overlap[i, j], self._look_cost(bank.slot[rows[i]], None))
         links.detection[rows[i]] = weak[j]
         return links
 
-    def _assigned_by_looks(
-        self, slots: IntArray, features: FeatureArray, cost: FloatArray
+    def _vetoed(
+        self, slots: IntArray, features: FeatureArray, i: IntArray, j: IntArray, look: FloatArray, allowed: BoolArray
     ) -> tuple[IntArray, IntArray]:
-        """Pairs (i, j) of tracks and strong detections by overlap cost (T, N) and appearance, after use A."""
+        """Use A: pairs (i, j) that appearance contradicts are cancelled, or exchanged where two people crossed."""
         link = self.config.association
-        look = self.gallery.dist_mean(slots, features)
-        if link.appearance_weight > 0:
-            cost = costs.fuse(cost, look, self.gallery.counts(slots) > 0, link.appearance_weight)
-        i, j = assign(cost)
-        if not link.veto:
-            return i, j
-        # Use A: what appearance contradicts is cancelled, or exchanged where two people crossed.
         vetoed = np.zeros(len(i), bool)
         trusted = np.flatnonzero(self.gallery.counts(slots[i]) >= link.min_gallery)
         dist = self.gallery.dist_quantile(slots[i[trusted]], features[j[trusted]], link.veto_quantile)
         vetoed[trusted] = dist > self.thresholds.diff
-        j, vetoed = costs.swaps(i, j, vetoed, look, np.isfinite(cost), link.swap_gain)
+        j, vetoed = costs.swaps(i, j, vetoed, look, allowed, link.swap_gain)
         return i[~vetoed], j[~vetoed]
 
     def _mahalanobis_sq(self, bank: TrackBank, boxes: FloatArray) -> FloatArray:
@@ -456,6 +488,8 @@ class Engine:
         within = verify.within_budget(count + prior.N_CONTROLS, age_s[tracks], config.max_crops_per_frame)
         tracks = tracks[within]
         places = places.take(np.isin(places.track, tracks))
+        if self.tracing:
+            self._notes.tried = places.boxes
         if len(places) == 0:
             return places, np.zeros(0)
 
@@ -488,6 +522,8 @@ class Engine:
         places, scores = window.look(self.detector, frame, tracks, bank.mean[tracks], variance, config)
         free = prior.plausible(places, taken, frame.width, frame.height, config)
         places, scores = places.take(free), scores[free]
+        if self.tracing:
+            self._notes.tried = places.boxes
         best = window.best(places, scores)
         return places.take(best), scores[best]
 
@@ -509,6 +545,31 @@ class Engine:
         for row in range(1, len(boxes)):
             keep[row] = keep[row] and not (among[row, :row] & keep[:row]).any()
         return keep
+
+    # ------------------------------------------------------------------------------------------------------- trace
+
+    def _look_cost(self, slots: IntArray, dist: FloatArray | None) -> FloatArray:
+        """(P,) cost of looks for distances (P,) to `slots`, before weighting; NaN where looks decided nothing."""
+        if dist is None or self.config.association.appearance_weight == 0:
+            return np.full(len(slots), np.nan)
+        return np.where(self.gallery.counts(slots) > 0, dist / 2.0, np.nan)
+
+    def _traced(self, bank: TrackBank, seen: Detections, links: _Links) -> StepTrace:
+        """What this step looked at and decided. The gate is that of association, or, without one, that of use B."""
+        link, notes = self.config.association, self._notes
+        limit = link.relink_chi2 if link.gate_chi2 is None else link.gate_chi2
+        variance = kalman.innovation_variance(bank.mean, bank.cov, self.config.motion)
+        none = np.zeros(0, np.int64)
+        return StepTrace(
+            id=bank.id,
+            predicted=bx.cxcyah_to_xyxy(bank.mean[:, :4]),
+            gate_px=np.sqrt(limit * variance[:, :2]),
+            pair_id=bank.id[np.concatenate([none, *notes.track])],
+            pair_boxes=seen.boxes[np.concatenate([none, *notes.detection])],
+            pair_cost=np.concatenate([np.zeros((0, 3)), *notes.cost]),
+            tried=notes.tried,
+            accepted=links.measured[links.proposed],
+        )
 
     # --------------------------------------------------------------------------------------------------- occlusion
 

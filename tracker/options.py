@@ -15,7 +15,8 @@ EPILOG = """examples:
   track video.mp4 --out tracks.txt --video tracked.mp4
   track video.mp4 --out tracks.csv --out tracks.json --crops crops
   track MOT16/train/MOT16-09 --detections public --out MOT16-09.txt
-  track webcam --show
+  track webcam
+  track rtsp://camera/stream --out tracks.txt --video tracked.mp4
   track video.mp4 --detector yolox_nano.onnx --classes person --out tracks.txt
 """
 
@@ -36,6 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source", dest="source_option", metavar="SOURCE", help="the same, by name")
     parser.add_argument("--fps", type=float, help="frame rate to take instead of the source's own")
+    parser.add_argument(
+        "--reconnect", type=float, metavar="SECONDS",
+        help="how long a lost camera or stream is tried again; 0: not at all, inf: for ever (default: 60)",
+    )  # fmt: skip
     add_span(parser)
 
     out = parser.add_argument_group("results")
@@ -48,7 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--save-embeddings", metavar="FILE", help="the embedding of every output row, as a NumPy array (.npy)"
     )
-    out.add_argument("--show", action="store_true", help="live window: q quits, space pauses")
+    out.add_argument(
+        "--show", action="store_true", help="live window, h for its keys; cameras and streams open it anyway"
+    )
+    out.add_argument("--headless", action="store_true", help="no window, even where there is a display")
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
     out.add_argument("--resume", action="store_true", help="go on where an interrupted run with these results stopped")
     out.add_argument(

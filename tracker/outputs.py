@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError
+from tracker.errors import ConfigError, OutputError
 from tracker.options import span_of
 from tracker.pipeline import Pipeline
 from tracker.places import open_counters, parse_places
@@ -24,7 +24,11 @@ from tracker.sinks.heatmap import HeatmapSink, check_kind
 from tracker.sinks.open import format_of, open_sink
 from tracker.sinks.summary import TallySink
 from tracker.sinks.window import WindowSink
+from tracker.sources.webcam import LiveSource, is_live_spec
 from tracker.types import State
+
+NOTHING_ASKED = "no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show"
+MAX_LIVE_FILM_FPS = 60.0  # a camera that announces more says what it could, and repeated pictures cost time
 
 
 @dataclass
@@ -77,12 +81,20 @@ def needs_pictures(args: argparse.Namespace) -> bool:
     return any(option not in ("--out", "--save-embeddings", "--counts") for option, _ in files_of(args))
 
 
+def _results_asked(args: argparse.Namespace) -> bool:
+    """Whether anything but a window was asked for."""
+    return bool(files_of(args) or args.out or args.line or args.zone)
+
+
 def check_outputs(args: argparse.Namespace) -> None:
     """Raise ConfigError for what cannot be meant, before anything is opened."""
     files = files_of(args)
+    if args.show and args.headless:
+        raise ConfigError("--show asks for a window and --headless for none; give one of them")
     lines, zones = parse_places(args.line, args.zone)
-    if not (files or args.out or args.show or lines or zones):
-        raise ConfigError("no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show")
+    may_open_window = args.show or (is_live_spec(args.source) and not args.headless)
+    if not (_results_asked(args) or may_open_window):
+        raise ConfigError(NOTHING_ASKED)
     for path in args.out:
         format_of(path)
     if args.out.count("-") > 1:
@@ -141,9 +153,13 @@ def open_outputs(
     stack: ExitStack,
     saved: Mapping[str, State] | None = None,
 ) -> Outputs:
-    """Open what was asked for. saved: `Outputs.states` of an interrupted run; None: begin."""
+    """Open what was asked for; `stack` closes it. Raises ConfigError or OutputError.
+
+    saved: `Outputs.states` of an interrupted run; None: begin.
+    """
     source = pipeline.source
-    tally = TallySink()
+    feed = source if isinstance(source, LiveSource) else None
+    tally = TallySink(feed)
     outputs = Outputs([tally], tally)
     states = saved or {}
     places = parse_places(args.line, args.zone)
@@ -171,10 +187,30 @@ def open_outputs(
         frame_s = 1 / (source.fps or span_of(args).rate(args.fps or config.default_fps))
         heatmap = HeatmapSink(args.heatmap, frame_s, args.overwrite)
         outputs.add(f"--heatmap {args.heatmap}", stack.enter_context(heatmap))
-    if args.show:
-        outputs.window = stack.enter_context(WindowSink(f"tracklet: {source.name}", overlay=overlay))
+    outputs.window = _open_window(args, pipeline, feed, overlay, stack)
+    if outputs.window is not None:
         outputs.add("--show", outputs.window)
+    if not (_results_asked(args) or outputs.window):  # an address that turned out to be a film
+        raise ConfigError(NOTHING_ASKED)
     return outputs
+
+
+def _open_window(
+    args: argparse.Namespace, pipeline: Pipeline, feed: LiveSource | None, overlay: Overlay | None, stack: ExitStack
+) -> WindowSink | None:
+    """The window, if one was asked for, or if the source is live and there is a display."""
+    if args.headless or not (args.show or feed is not None):
+        return None
+    name = pipeline.source.name
+    try:
+        window = WindowSink(f"tracklet: {name} (h: keys)", source=name, run=pipeline, feed=feed, overlay=overlay)
+    except OutputError:
+        if args.show or not _results_asked(args):
+            raise
+        return None
+    if feed is not None:
+        feed.idle = window.idle
+    return stack.enter_context(window)
 
 
 def _open_film(
@@ -182,10 +218,12 @@ def _open_film(
 ) -> FilmSink:
     source = pipeline.source
     fps = source.fps or span_of(args).rate(args.fps or TrackerConfig().default_fps)
+    fps = min(fps, MAX_LIVE_FILM_FPS) if source.live else fps
     path, size = Path(args.video), (source.width, source.height)
     # Where one of the two cannot be, the other stays as it was.
     log = None if resume is None else FilmLog(path, resume)
-    film = stack.enter_context(FilmSink(path, fps, size, args.overwrite or resume is not None, overlay=overlay))
+    overwrite = args.overwrite or resume is not None
+    film = stack.enter_context(FilmSink(path, fps, size, overwrite, overlay=overlay, live=source.live))
     if keeps_checkpoints(args, source.live):
         film.log = log or FilmLog(path)
     return film

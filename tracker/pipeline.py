@@ -14,7 +14,7 @@ from tracker.errors import ResumeError, TrackletError
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.prefetch import Prefetch
 from tracker.sources.span import WHOLE
-from tracker.types import Frame, State, Tracks
+from tracker.types import Frame, State, StepTrace, Tracks
 
 
 class Pipeline:
@@ -37,8 +37,10 @@ class Pipeline:
         self._settler = Settler()
         self._read_s = self._detect_s = 0.0
         self._stopping = False
+        self._traces: dict[int, StepTrace] = {}  # of the frames that are held, by their index
         self.waiting = False  # True while blocked on the source
         self.n_frames = 0
+        self.trace: StepTrace | None = None  # of the frame given out last, if `tracing` was on when it was tracked
         self.at_rest: Callable[[bool], None] = lambda last: None
         self._last_index = -1  # of the frame read last
         self._given_index = -1  # of the frame given out last
@@ -46,6 +48,11 @@ class Pipeline:
         self._held: list[tuple[int, Tracks]] = []  # of the run that this one goes on with, by index
 
     def __iter__(self) -> Iterator[tuple[Frame, Tracks]]:
+        for frame, tracks in self._tracked():
+            self.trace = self._traces.pop(frame.index, None)
+            yield frame, tracks
+
+    def _tracked(self) -> Iterator[tuple[Frame, Tracks]]:
         settler = self._settler
         engine = self._engine
         every = engine.config.detection.every
@@ -59,6 +66,8 @@ class Pipeline:
                 self._whole = False
                 tracks = engine.step(frame, detections)
                 self.n_frames += 1
+                if engine.trace is not None:
+                    self._traces[frame.index] = engine.trace
                 self._last_index = frame.index
                 if self._live:
                     final = [(frame, tracks)]
@@ -79,6 +88,15 @@ class Pipeline:
     def stop(self) -> None:
         """End after the current frame, as if the source ended there."""
         self._stopping = True
+
+    @property
+    def tracing(self) -> bool:
+        """True while each step leaves a `trace` of what it looked at; it costs little, and nothing while off."""
+        return self._engine.tracing
+
+    @tracing.setter
+    def tracing(self, on: bool) -> None:
+        self._engine.tracing = on
 
     @property
     def stopped(self) -> bool:

@@ -164,6 +164,24 @@ class Tracks:
 
 
 @dataclass(frozen=True, slots=True)
+class StepTrace:
+    """What one step of the engine looked at and decided, for who wants to see it drawn.
+
+    T tracks known before the frame, P pairs of the first two rounds of association (after use A), C places that use C
+    looked at, A of them that it accepted.
+    """
+
+    id: IntArray  # (T,) identity, 0 while tentative
+    predicted: FloatArray  # (T, 4) xyxy where the filter expected the track
+    gate_px: FloatArray  # (T, 2) half axes of the gate's ellipse around the predicted centre: x, y
+    pair_id: IntArray  # (P,) identity of the track, 0 while tentative
+    pair_boxes: FloatArray  # (P, 4) xyxy of the detection
+    pair_cost: FloatArray  # (P, 3) total, and its parts before weighting: d / 2 of appearance (NaN: unused), 1 - IoU
+    tried: FloatArray  # (C, 4) xyxy
+    accepted: FloatArray  # (A, 4) xyxy
+
+
+@dataclass(frozen=True, slots=True)
 class FrameTracks:
     """Tracks of one earlier frame that became known only later: the tentative frames of a track just confirmed."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tracker.errors import OutputError
-from tracker.sinks.film import FilmSink, Trails, annotate, caption, identity_colour
+from tracker.sinks.film import LONGEST_STILL_S, FilmSink, Pace, Trails, annotate, caption, identity_colour
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
 from tracker.sinks.summary import TallySink
@@ -84,6 +84,45 @@ def test_film_reads_back(tmp_path, name):
 def test_film_needs_pictures(tmp_path):
     with FilmSink(tmp_path / "film.mp4", 10, (160, 120)) as sink, pytest.raises(OutputError, match="no pictures"):
         sink.write(frame_of(0, image=False), tracks_of([], []))
+
+
+def shown_at(times: list[float], fps: float) -> list[int]:
+    """Index of the frame in each picture of a live film: the newest at k / fps, the last once at least."""
+    n = max(1, int(np.ceil(times[-1] * fps - 1e-9)) + 1)
+    return [max(i for i, time_s in enumerate(times) if time_s <= k / fps + 1e-9) for k in range(n)]
+
+
+@pytest.mark.parametrize("fps", [10.0, 25.0, 30.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_live_film_plays_at_real_speed(fps, seed):
+    """A camera slower or faster than the film, or now this, now that."""
+    steps = np.random.default_rng(seed).choice([0.01, 1 / fps, 0.07, 0.4], 60)
+    times = np.concatenate([[0.0], np.cumsum(steps)]).tolist()
+    pace = Pace(fps)
+    pictures: list[int] = []
+    for index, time_s in enumerate(times[1:]):
+        pictures += [index] * pace.due(time_s)
+    assert [*pictures, len(times) - 1] == shown_at(times, fps)
+
+
+def test_a_live_film_cuts_long_gaps_short():
+    """The camera was away for an hour, and later for just as long as a gap may be."""
+    pace = Pace(10.0)
+    assert [pace.due(t) for t in (1.0, 3601.0, 3602.0, 3602.0 + LONGEST_STILL_S)] == [10, 10 * LONGEST_STILL_S, 10, 50]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_frames_of_a_live_film_are_repeated_and_left_out(tmp_path, live):
+    path = tmp_path / "film.avi"
+    with FilmSink(path, 10, (160, 120), live=live) as sink:
+        for index, (time_s, level) in enumerate([(0.0, 30), (0.5, 90), (0.51, 150), (0.52, 210)]):
+            sink.write(Frame(index, time_s, np.full((120, 160, 3), level, np.uint8), 160, 120), tracks_of([], []))
+    film, levels = cv2.VideoCapture(str(path)), []
+    while (read := film.read())[0]:
+        levels.append(int(np.median(read[1])))
+    wanted = [30] * 5 + [90, 210] if live else [30, 90, 150, 210]
+    assert len(levels) == len(wanted)
+    assert np.abs(np.subtract(levels, wanted)).max() <= 3
 
 
 def test_detected_boxes_are_solid_and_proposed_ones_dashed():
@@ -184,3 +223,29 @@ def test_summary_counts_who_stands_behind_somebody_only_where_there_is_one():
     assert (tally.n_detected, tally.n_proposed, tally.n_hidden, tally.n_identities) == (3, 2, 2, 4)
     tally.write(frame_of(2), tracks_of([1, 2], [[0, 0, 1, 1]] * 2, [3, 3]))
     assert "9 (3 detected, 2 proposed, 2 behind somebody, 2 predicted between detections)" in tally.text(1.0)
+
+
+class Feed:
+    lost = False
+
+    def __init__(self, ages_s, dropped, losses):
+        self.ages_s, self.dropped, self.losses = list(ages_s), dropped, losses
+
+    def age_s(self, time_s):
+        return self.ages_s.pop(0)
+
+
+@pytest.mark.parametrize(("losses", "end"), [(0, ""), (1, ", connection lost once"), (3, ", connection lost 3 times")])
+def test_the_summary_of_a_camera_tells_latency_drops_and_losses(losses, end, rng):
+    ages_ms = rng.integers(5, 300, 101)
+    sink = TallySink(Feed(ages_ms / 1000, 25, losses))
+    for index in range(len(ages_ms)):
+        sink.write(frame_of(index), tracks_of([], []))
+    half, most = np.median(ages_ms), np.sort(ages_ms)[95]
+    line = f"live        latency {half:.0f} ms (95 %: {most} ms), 25 of 126 frames dropped for newer ones{end}"
+    assert line in sink.text(1.0).splitlines()
+
+
+def test_the_summary_of_a_camera_without_frames():
+    assert "0 of 0 frames dropped" in TallySink(Feed([], 0, 0)).text(1.0)
+    assert "live" not in TallySink().text(1.0)

@@ -401,7 +401,7 @@ def test_slow_reader_of_a_camera_gets_the_newest_frame():
 
 def test_camera_that_goes_away():
     with (
-        LiveSource("0", capture=Camera(3, 0.01)) as source,
+        LiveSource("0", capture=Camera(3, 0.01), reconnect_s=0) as source,
         pytest.raises(SourceError, match="webcam 0: the stream ended after frame 3"),
     ):
         list(source)

@@ -25,6 +25,18 @@ class Sink(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+class LiveFeed(Protocol):
+    """What a live source tells of itself, for the window and the summary."""
+
+    dropped: int  # frames that came and were never given out, for newer ones were there
+    losses: int  # how often the connection was lost
+    lost: bool  # True while it is
+
+    def age_s(self, time_s: float) -> float:
+        """Seconds since the frame with this `Frame.time_s` came."""
+        ...
+
+
 @runtime_checkable
 class Resumable(Protocol):
     """A sink with which a run can go on after an interruption, even one without warning (SIGKILL, a power cut).

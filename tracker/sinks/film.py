@@ -23,6 +23,7 @@ Point: TypeAlias = tuple[float, float]  # x, y in pixels
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 TRAIL_S = 2.0
+LONGEST_STILL_S = 5.0  # a longer gap of a live source is cut to this in its film: nobody wants an hour of one picture
 HIDDEN_OPACITY = 0.7  # of the dots around somebody hidden
 GOLDEN_RATIO = 0.6180339887498949
 
@@ -32,6 +33,8 @@ class FilmSink(ClosedByWith):
 
     fps: of the film. size: (width, height) of the frames; the codecs need even numbers, so an odd last row or column is
     left out. trail_s: how long the trail of foot points reaches back. overlay: draws on each picture after the tracks.
+    live: frames come when they come, and the film shows at each moment the newest one, so that it plays as fast as it
+    happened; else every frame is written once.
     With a `log` a run can go on after an interruption: the film is drawn again from the start, by `redraw`.
     """
 
@@ -43,6 +46,7 @@ class FilmSink(ClosedByWith):
         overwrite: bool = False,
         trail_s: float = TRAIL_S,
         overlay: Overlay | None = None,
+        live: bool = False,
     ) -> None:
         import cv2
 
@@ -67,6 +71,8 @@ class FilmSink(ClosedByWith):
         self._overlay = overlay
         self._n_written = 0
         self.log: FilmLog | None = None
+        self._pace = Pace(fps) if live else None
+        self._waiting: ImageArray | None = None  # the newest picture of a live film, not yet written for good
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         self._draw(frame, tracks)
@@ -97,8 +103,18 @@ class FilmSink(ClosedByWith):
         picture = annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks))
         if self._overlay is not None:
             self._overlay(picture)
-        self._writer.write(np.ascontiguousarray(picture[: self._size[1], : self._size[0]]))
-        self._n_written += 1
+        picture = np.ascontiguousarray(picture[: self._size[1], : self._size[0]])
+        if self._pace is None:
+            self._put(picture)
+            return
+        if self._waiting is not None:
+            self._put(self._waiting, self._pace.due(frame.time_s))
+        self._waiting = picture
+
+    def _put(self, picture: ImageArray, times: int = 1) -> None:
+        for _ in range(times):
+            self._writer.write(picture)
+        self._n_written += times
 
     def close(self) -> None:
         """Finish the file. Raises OutputError if it cannot be read back: OpenCV is silent about a full disk."""
@@ -106,6 +122,8 @@ class FilmSink(ClosedByWith):
 
         if self._writer is None:
             return
+        if self._waiting is not None:
+            self._put(self._waiting)
         self._writer.release()
         self._writer = None
         if self.log is not None:
@@ -124,6 +142,30 @@ class FilmSink(ClosedByWith):
             # The first error is the one to show.
             if exc[0] is None:
                 raise
+
+
+class Pace:
+    """How many pictures of a film pass from one frame of a live source to the next, by the clock.
+
+    Picture k stands for the time k / fps and shows the newest frame that was there then. Where nothing came for longer
+    than LONGEST_STILL_S (a lost camera, a pause), the film skips the rest of the gap.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._fps = fps
+        self._n_due = 0
+        self._last_s = 0.0
+        self._skipped_s = 0.0
+
+    def due(self, time_s: float) -> int:
+        """Pictures of the frame before that are due now that the next came at `time_s`; 0: it never shows."""
+        self._skipped_s += max(0.0, time_s - self._last_s - LONGEST_STILL_S)
+        self._last_s = time_s
+        # The picture at the very time of the new frame shows the new frame.
+        n_due = math.ceil((time_s - self._skipped_s) * self._fps - 1e-9)
+        times = max(0, n_due - self._n_due)
+        self._n_due += times
+        return times
 
 
 def codec_of(path: str | Path) -> str:
@@ -181,13 +223,18 @@ def identity_colour(identity: int) -> Colour:
 
 
 def annotate(
-    image: ImageArray, tracks: Tracks, trails: Mapping[int, Sequence[Point]] | None = None, *, caption: str = ""
+    image: ImageArray,
+    tracks: Tracks,
+    trails: Mapping[int, Sequence[Point]] | None = None,
+    *,
+    caption: str = "",
+    ids: bool = True,
 ) -> ImageArray:
     """A copy of the image (H, W, 3) BGR with tracks drawn on it; lines and letters grow with the image.
 
     Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; those predicted
     (behind somebody or between detections) or interpolated are rows of faint dots. `trails` holds foot points per
-    identity, oldest first; they fade towards the past.
+    identity, oldest first; they fade towards the past. ids: whether the numbers stand at the boxes.
     """
     picture = image.copy()
     thickness, letter = line_width(image)
@@ -195,7 +242,7 @@ def annotate(
         _draw_trail(picture, (trails or {}).get(row.id, ()), identity_colour(row.id), thickness)
     for row in tracks:
         _draw_box(picture, row, thickness)
-    for row in tracks:  # labels last: a neighbour's box must not cross a number
+    for row in tracks if ids else ():  # labels last: a neighbour's box must not cross a number
         x1, y1 = _corners(row)[:2]
         draw_label(picture, str(row.id), (x1, y1), identity_colour(row.id), letter, thickness)
     if caption:

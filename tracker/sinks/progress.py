@@ -65,5 +65,7 @@ class ProgressSink(ClosedByWith):
         now_s = self._clock()
         of_total = f" of {self._total}" if self._total else ""
         fps = (self._n_frames - self._n_before) / max(now_s - self._start_s, 1e-9)
-        print(f"frame {self._n_frames}{of_total}, {fps:.1f} fps, {self._people} in view", file=self._stream, flush=True)
+        # In one piece: print would write the line's end apart, and a camera's thread may have a line of its own.
+        self._stream.write(f"frame {self._n_frames}{of_total}, {fps:.1f} fps, {self._people} in view\n")
+        self._stream.flush()
         self._last_s, self._n_shown = now_s, self._n_frames

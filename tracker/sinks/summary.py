@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
-from tracker.sinks.base import ClosedByWith
+from tracker.sinks.base import ClosedByWith, LiveFeed
 from tracker.types import Frame, State, Tracks
 
 _COUNTS = ("n_frames", "n_detected", "n_proposed", "n_hidden", "n_predicted")
 
 
 class TallySink(ClosedByWith):
-    """Counts frames, identities, and boxes by origin."""
+    """Counts frames, identities, and boxes by origin; of a live source (`feed`) also how old results are."""
 
-    def __init__(self) -> None:
+    def __init__(self, feed: LiveFeed | None = None) -> None:
+        self._feed = feed
+        self._ages_ms: Counter[int] = Counter()
         self.n_frames = 0
         self.n_detected = 0
         self.n_proposed = 0
@@ -39,6 +42,8 @@ class TallySink(ClosedByWith):
         self.n_interpolated += interpolated
         self.n_detected += len(tracks) - proposed - hidden - predicted - interpolated
         self._identities.update(tracks.id.tolist())
+        if self._feed is not None:
+            self._ages_ms[round(1000 * self._feed.age_s(frame.time_s))] += 1
 
     def state(self) -> State:
         identities = np.array(sorted(self._identities), np.int64)
@@ -61,7 +66,32 @@ class TallySink(ClosedByWith):
             n_predicted=self.n_predicted,
             n_interpolated=self.n_interpolated,
             stage_s=stage_s or {},
+            live="" if self._feed is None else live_text(self._feed, self._ages_ms, self.n_frames),
         )
+
+
+def live_text(feed: LiveFeed, ages_ms: Counter[int], n_frames: int) -> str:
+    """One line about a live source: the age of its frames when their results were there, what was dropped and lost.
+
+    ages_ms: how many results were so many milliseconds old.
+    """
+    came = n_frames + feed.dropped
+    dropped = f"{feed.dropped} of {came} frames dropped for newer ones"
+    losses = f", connection lost {feed.losses} times" if feed.losses > 1 else ", connection lost once"
+    if not ages_ms:
+        return dropped + (losses if feed.losses else "")
+    half, most = (_quantile(ages_ms, share) for share in (0.5, 0.95))
+    return f"latency {half} ms (95 %: {most} ms), {dropped}" + (losses if feed.losses else "")
+
+
+def _quantile(counts: Counter[int], share: float) -> int:
+    """The least value that this share of all counted values does not exceed."""
+    left = share * counts.total()
+    for value in sorted(counts):
+        left -= counts[value]
+        if left <= 0:
+            return value
+    return max(counts)  # the sum of shares fell short by a rounding
 
 
 def summary_text(
@@ -75,8 +105,11 @@ def summary_text(
     n_predicted: int = 0,
     n_interpolated: int = 0,
     stage_s: Mapping[str, float],
+    live: str = "",
 ) -> str:
     """Counts and a table of stages (name -> seconds in all), as text without a line end.
+
+    live: what `live_text` says of a live source.
 
     Shares are of the wall time. Stages that run beside the others (decoding ahead) can bring the sum above 100 %.
     """
@@ -90,6 +123,8 @@ def summary_text(
         ("identities", f"{n_identities}"),
         ("boxes", f"{n_detected + n_proposed + n_hidden + n_predicted + n_interpolated} ({origins})"),
     ]
+    if live:
+        facts.append(("live", live))
     lines = [f"{name:<11} {value}" for name, value in facts]
     if not stage_s:
         return "\n".join(lines)

@@ -11,19 +11,27 @@ from tracker.sources.images import IMAGE_SUFFIXES, ImageFolder
 from tracker.sources.mot import MotSequence
 from tracker.sources.span import WHOLE, Span
 from tracker.sources.video import VideoFile
-from tracker.sources.webcam import LiveSource, camera_name, is_live_spec, open_capture
+from tracker.sources.webcam import RECONNECT_S, LiveSource, camera_name, is_live_spec, open_capture
 
 
 def open_source(
-    spec: str | int | Path, *, fps: float | None = None, default_fps: float = DEFAULT_FPS, span: Span = WHOLE
+    spec: str | int | Path,
+    *,
+    fps: float | None = None,
+    default_fps: float = DEFAULT_FPS,
+    reconnect_s: float = RECONNECT_S,
+    span: Span = WHOLE,
 ) -> FrameSource:
     """Open a video file, a folder or glob of images, a MOT sequence, a webcam index ("0", "webcam"), or an address.
 
     A path that exists wins over every other reading. fps: the frame rate to take instead of the source's own; None:
     its own. default_fps: for the times of frames where neither is known; `FrameSource.fps` is 0 then. span: the frames
     wanted of a source that has an end.
+    reconnect_s: how long a camera or stream that is lost is tried again; 0: not at all, inf: for ever.
     Raises SourceError in one line: what is wrong, where, what would be right. Wrap the result in `Prefetch`.
     """
+    if math.isnan(reconnect_s) or reconnect_s < 0:
+        raise SourceError(f"the time for reconnecting must be 0 s or more, got {reconnect_s!r}")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise SourceError(f"the frame rate must be a positive number, got {fps!r}")
     text = str(spec)
@@ -35,7 +43,7 @@ def open_source(
     if exists:
         return _open_path(path, fps, default_fps, span)
     if is_live_spec(text):
-        return _open_live(text, fps, default_fps, span)
+        return _open_live(text, fps, default_fps, reconnect_s, span)
     if any(character in text for character in "*?["):
         return ImageFolder(path, fps=fps, default_fps=default_fps, span=span)
     raise SourceError(
@@ -56,7 +64,7 @@ def _open_path(path: Path, fps: float | None, default_fps: float, span: Span) ->
     return VideoFile(path, fps=fps, default_fps=default_fps, span=span)
 
 
-def _open_live(spec: str, fps: float | None, default_fps: float, span: Span) -> FrameSource:
+def _open_live(spec: str, fps: float | None, default_fps: float, reconnect_s: float, span: Span) -> FrameSource:
     capture = open_capture(spec)
     if spec.lower().startswith(("http://", "https://")) and 0 < capture.get(_CAP_PROP_FRAME_COUNT) < 1e9:
         # A film behind an address has an end: it is read whole, and nothing is dropped.
@@ -68,7 +76,7 @@ def _open_live(spec: str, fps: float | None, default_fps: float, span: Span) -> 
             f"{camera_name(spec)}: is live, and its frames are taken as they come; --start, --end and --stride are for "
             "files"
         )
-    return LiveSource(spec, fps=fps, capture=capture)
+    return LiveSource(spec, fps=fps, reconnect_s=reconnect_s, capture=capture)
 
 
 _CAP_PROP_FRAME_COUNT = 7  # cv2.CAP_PROP_FRAME_COUNT

@@ -1,108 +1,176 @@
-"""Cameras and streams: the newest frame, with real time stamps.
+"""Cameras and streams: the newest frame, with real time stamps, also after the connection was lost.
 
 Drop policy: a thread reads the camera as fast as it delivers and keeps one frame, the newest. A tracker slower than the
 camera skips the frames that came meanwhile (`dropped` counts them) and never falls behind. `Frame.index` counts the
 frames given out, without gaps; `Frame.time_s` is the time at which the frame came, so motion sees the true step.
+
+A camera that falls silent is opened again, after waits that double from 0.5 s to 10 s, until it is back or patience
+ends. The clock goes on meanwhile, so that a tracker remembers people through a short loss as through an occlusion.
 """
 
 from __future__ import annotations
 
+import logging
+import math
+import os
+import re
+import threading
 import time
-from collections.abc import Iterator
-from threading import Condition, Thread
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
 
 from tracker.errors import SourceError
-from tracker.sources.base import ClosedByWith, quiet_opencv
+from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
 from tracker.sources.video import sane_fps
 from tracker.types import Frame, ImageArray
 
+log = logging.getLogger(__name__)
+
 URL_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 OPEN_TIMEOUT_S = 10.0
-STALL_TIMEOUT_S = 10.0  # a camera silent for so long is gone
+SILENCE_S = 5.0  # a camera that gives nothing for so long is lost
 READ_FAILURES = 5  # in a row; one failed read is a lost packet
+LONGEST_BACKLOG_S = 1.0  # of reading what a stream gathered while it was opened
+DECODER_THREADS = 2  # each one more holds a frame back
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0  # before the camera is opened again
+RECONNECT_S = 60.0  # patience with one loss; a camera that restarts needs about half a minute
+# Without a look at twenty frames to find the frame rate, an RTSP camera is back a second sooner, and people are still
+# where they are expected. The first is what OpenCV itself sets.
+QUICK_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_GRABBER, _OPENER = "tracklet grabber", "tracklet opener"  # threads
+_SLICE_S = 0.05  # of waiting, after which the window may have a key
+_JOIN_S = 0.5  # a thread that hangs in the driver must not hold up the end
 
 
 class LiveSource(ClosedByWith):
     """A webcam index ("0", "1", "webcam") or the address of a stream.
 
-    fps: what to report instead of the camera's own; time stamps are real in any case. `capture` is an opened
-    cv2.VideoCapture, for callers that set up the camera themselves.
+    fps: what to report instead of the camera's own; time stamps are real in any case. reconnect_s: how long to try to
+    get a lost camera back before SourceError is raised; 0: not at all, inf: for ever. `capture` is an opened
+    cv2.VideoCapture, for callers that set up the camera themselves; `reopen` opens it again (None: by `spec`).
+    All frames have the size of the first one: others, after a loss or in the middle, are scaled to it.
     """
 
     live = True
 
-    def __init__(self, spec: str, *, fps: float | None = None, capture: Any = None) -> None:
+    def __init__(
+        self,
+        spec: str,
+        *,
+        fps: float | None = None,
+        reconnect_s: float = RECONNECT_S,
+        capture: Any = None,
+        reopen: Callable[[], Any] | None = None,
+    ) -> None:
         self.name = camera_name(spec)
         self._capture = open_capture(spec) if capture is None else capture
-        self._changed = Condition()
+        self._reopen = reopen or (lambda: open_capture(spec, again=True))
+        self._gathers = spec.lower().startswith(URL_SCHEMES)
+        self._reconnect_s = reconnect_s
+        self._changed = threading.Condition()
         self._newest: tuple[float, ImageArray] | None = None
         self._stopped = False
         self._failure: Exception | None = None
-        self.dropped = 0
+        self._given = 0  # frames given out
+        self._resized: tuple[int, int] | None = None  # height and width of the camera's frames, if not ours
+        self.dropped = 0  # frames that came and were never given out
+        self.losses = 0  # how often the camera was lost
+        self.lost = False  # True while it is
+        self.idle: Callable[[], bool] | None = None  # called while no frame comes; False ends the source
         self.n_frames: int | None = None
         self.fps = fps or sane_fps(self._capture.get(_CAP_PROP_FPS))
         self._start_s = 0.0
-        self._thread = Thread(target=self._grab, name=f"grabber {self.name}", daemon=True)
+        self._thread = threading.Thread(target=self._grab, name=f"{_GRABBER} {self.name}", daemon=True)
         self._thread.start()
-        with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None or self._failure is not None, OPEN_TIMEOUT_S)
-            first = self._newest
-        if first is None:
-            self.close()
-            raise SourceError(f"{self.name}: opened, but gave no frame")
-        self.width: int = first[1].shape[1]
-        self.height: int = first[1].shape[0]
+        first = self._first()
+        self.width: int = first.shape[1]
+        self.height: int = first.shape[0]
 
     def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        while (taken := self._take(index)) is not None:
+        while (taken := self._take()) is not None:
             stamp_s, image = taken
-            if image.shape[:2] != (self.height, self.width):
-                raise SourceError(
-                    f"{self.name}: frame {index + 1} is {image.shape[1]}x{image.shape[0]}, the frames before it were "
-                    f"{self.width}x{self.height}; all frames must have one size"
-                )
-            if index == 0:
+            if self._given == 0:
                 self._start_s = stamp_s
-            yield Frame(index, stamp_s - self._start_s, image, self.width, self.height)
-            index += 1
+            index = self._given
+            self._given += 1
+            yield Frame(index, stamp_s - self._start_s, self._in_our_size(image), self.width, self.height)
+
+    def age_s(self, time_s: float) -> float:
+        """Seconds since the frame with this `Frame.time_s` came out of the driver."""
+        return time.monotonic() - self._start_s - time_s
 
     def close(self) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         # The thread releases the camera: releasing it under a running read crashes some drivers.
-        self._thread.join(timeout=1.0)
+        self._thread.join(timeout=_JOIN_S)
 
-    def _take(self, index: int) -> tuple[float, ImageArray] | None:
-        with self._changed:
-            awake = self._changed.wait_for(
-                lambda: self._stopped or self._newest is not None or self._failure is not None, STALL_TIMEOUT_S
-            )
-            if self._stopped:
-                return None
-            taken, self._newest = self._newest, None
+    # ------------------------------------------------------------------------------------- the thread of who tracks
+
+    def _first(self) -> ImageArray:
+        """The first frame, left to be taken. Raises SourceError if none comes."""
+        try:
+            with self._changed:
+                for _ in range(math.ceil(OPEN_TIMEOUT_S / _SLICE_S)):
+                    if self._newest is not None:
+                        return self._newest[1]
+                    if self._failure is not None:
+                        break
+                    self._changed.wait(_SLICE_S)
+            raise SourceError(f"{self.name}: opened, but gave no frame")
+        except BaseException:
+            self.close()
+            raise
+
+    def _take(self) -> tuple[float, ImageArray] | None:
+        """Wait for a frame; None if the source was closed. Raises SourceError when patience is at its end."""
+        # The thread gives up by itself; this is for one that hangs in a driver.
+        until_s = time.monotonic() + SILENCE_S + OPEN_TIMEOUT_S + self._reconnect_s
+        while True:
+            # In slices, for `idle`, and because not every system lets Ctrl-C end a long wait.
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._newest or self._failure, _SLICE_S)
+                if self._stopped:
+                    return None
+                taken, self._newest = self._newest, None
+                failure = self._failure
             if taken is not None:
                 return taken
-            if not awake:
-                raise SourceError(f"{self.name}: no frame for {STALL_TIMEOUT_S:g} s after frame {index}")
-            raise SourceError(f"{self.name}: the stream ended after frame {index}") from self._failure
+            if failure is not None:
+                how = f" {failure}" if isinstance(failure, EOFError) else ""
+                raise SourceError(f"{self.name}: the stream ended after frame {self._given}{how}") from failure
+            if time.monotonic() > until_s:
+                raise SourceError(f"{self.name}: the camera hangs: no frame, and no error, after frame {self._given}")
+            if self.idle is not None and not self.idle():
+                return None
+
+    def _in_our_size(self, image: ImageArray) -> ImageArray:
+        size = image.shape[:2]
+        if size == (self.height, self.width):
+            self._resized = None
+            return image
+        if size != self._resized:
+            self._resized = size
+            log.warning(
+                "%s: frames are %dx%d now; they are scaled to the %dx%d of the first",
+                self.name, size[1], size[0], self.width, self.height,
+            )  # fmt: skip
+        return fitted(image, self.width, self.height)
+
+    # --------------------------------------------------------------------------------------- the thread of the camera
 
     def _grab(self) -> None:
-        failures = 0
         try:
-            while not self._stopped and failures < READ_FAILURES:
-                ok, image = self._capture.read()
-                if not ok or image is None:
-                    failures += 1
-                    continue
-                failures = 0
-                with self._changed:
-                    self.dropped += self._newest is not None
-                    self._newest = (time.monotonic(), image)
-                    self._changed.notify_all()
-            raise EOFError(f"{READ_FAILURES} reads in a row failed")
+            self._skip_backlog()
+            while not self._stopped:
+                why = self._read_until_lost()
+                if not self._stopped:
+                    self._bring_back(why)
         except Exception as error:  # whatever the driver throws, the consumer must hear of it
             with self._changed:
                 self._failure = error
@@ -110,8 +178,103 @@ class LiveSource(ClosedByWith):
         finally:
             self._capture.release()
 
+    def _read_until_lost(self) -> str:
+        """Publish frames until the camera gives none; says why it counts as lost."""
+        failures, last_s = 0, time.monotonic()
+        while not self._stopped and failures < READ_FAILURES:
+            if self._publish():
+                failures, last_s = 0, time.monotonic()
+            elif time.monotonic() - last_s > SILENCE_S:
+                return f"silent for {SILENCE_S:g} s"
+            else:
+                failures += 1
+        return f"{READ_FAILURES} reads in a row failed"
+
+    def _skip_backlog(self) -> None:
+        """Pass over what a stream gathered while it was opened: a second of old frames, which come without a wait."""
+        if not self._gathers:
+            return
+        frame_s = 1 / (sane_fps(self._capture.get(_CAP_PROP_FPS)) or DEFAULT_FPS)
+        start_s = last_s = time.monotonic()
+        while not self._stopped and self._capture.grab():
+            now_s = time.monotonic()
+            if now_s - last_s > frame_s / 2 or now_s - start_s > LONGEST_BACKLOG_S:
+                return
+            self.dropped += 1
+            last_s = now_s
+
+    def _publish(self) -> bool:
+        """Read one frame and make it the newest; False if there was none."""
+        ok, image = self._capture.read()
+        if not ok or image is None:
+            return False
+        with self._changed:
+            self.dropped += self._newest is not None
+            self._newest = (time.monotonic(), image)
+            self._changed.notify_all()
+        return True
+
+    def _bring_back(self, why: str) -> None:
+        """Open the camera again and again until a frame comes. Raises EOFError when patience ends."""
+        lost_s = time.monotonic()
+        self._capture.release()
+        if self._reconnect_s <= 0 or (self._newest is None and self._given == 0):
+            raise EOFError(f"({why})")
+        self.lost = True
+        self.losses += 1
+        log.warning("%s: connection lost (%s); trying again for %s", self.name, why, _span(self._reconnect_s))
+        for wait_s in waits():
+            left_s = self._reconnect_s - (time.monotonic() - lost_s)
+            if left_s <= 0:
+                raise EOFError(f"and did not come back within {_span(self._reconnect_s)}")
+            with self._changed:
+                if self._changed.wait_for(lambda: self._stopped, min(wait_s, left_s)):
+                    return
+            if self._open_again():
+                break
+            if wait_s < LONGEST_WAIT_S:  # from then on nothing changes, and a night of lines says nothing
+                log.warning("%s: no answer, trying again in %g s", self.name, min(2 * wait_s, LONGEST_WAIT_S))
+        self.lost = False
+        log.warning("%s: back after %.1f s", self.name, time.monotonic() - lost_s)
+
+    def _open_again(self) -> bool:
+        """True if the camera is open again and gave a frame."""
+        try:
+            self._capture = self._reopen()
+        except SourceError:
+            return False
+        self._skip_backlog()
+        if self._publish():
+            return True
+        self._capture.release()
+        return False
+
 
 _CAP_PROP_FPS = 5  # cv2.CAP_PROP_FPS
+
+
+def waits() -> Iterator[float]:
+    """Seconds to wait before each attempt: they double up to a limit, so that a camera that restarts is not flooded."""
+    wait_s = FIRST_WAIT_S
+    while True:
+        yield wait_s
+        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+def fitted(image: ImageArray, width: int, height: int) -> ImageArray:
+    """The whole image (H, W, 3) as large as width x height allows without changing its shape, centred on black."""
+    import cv2
+
+    scale = min(width / image.shape[1], height / image.shape[0])
+    inner = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = cast(ImageArray, cv2.resize(image, inner, interpolation=how))
+    if inner == (width, height):
+        return small
+    out = np.zeros((height, width, 3), np.uint8)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    out[top : top + inner[1], left : left + inner[0]] = small
+    return out
 
 
 def is_live_spec(spec: str) -> bool:
@@ -120,25 +283,70 @@ def is_live_spec(spec: str) -> bool:
 
 
 def camera_name(spec: str) -> str:
+    """What to call it on the screen, in logs and in file names: an address without its password."""
     if spec == "webcam" or spec.isdecimal():
         return f"webcam {0 if spec == 'webcam' else int(spec)}"
-    return spec
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", spec)
 
 
-def open_capture(spec: str) -> Any:
-    """An opened cv2.VideoCapture. Raises SourceError if there is no such camera, or nobody answers."""
+def open_capture(spec: str, *, again: bool = False) -> Any:
+    """An opened cv2.VideoCapture. Raises SourceError if there is no such camera, or nobody answers.
+
+    A thread opens it, for that may take long, and Ctrl-C is heard meanwhile. again: the frame rate is known already.
+    """
+    opened: list[Any] = []
+
+    def attempt() -> None:
+        try:
+            opened.append(_opened_capture(spec, again))
+        except Exception as error:
+            opened.append(error)
+
+    thread = threading.Thread(target=attempt, name=f"{_OPENER} {camera_name(spec)}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_SLICE_S)
+    if isinstance(opened[0], Exception):
+        raise opened[0]
+    return opened[0]
+
+
+def hanging() -> bool:
+    """True while a thread of this module waits inside a driver, whether or not its source was closed."""
+    return any(thread.name.startswith((_GRABBER, _OPENER)) for thread in threading.enumerate())
+
+
+def _opened_capture(spec: str, again: bool) -> Any:
     import cv2
 
-    with quiet_opencv():
+    with quiet_opencv(), _ffmpeg_options(QUICK_OPTIONS if again else None):
         if spec == "webcam" or spec.isdecimal():
             capture = cv2.VideoCapture(0 if spec == "webcam" else int(spec))
             hint = "no such camera, or another program holds it; 0 is the first camera"
         else:
-            timeout_ms = int(OPEN_TIMEOUT_S * 1000)
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
+            open_ms, read_ms = int(OPEN_TIMEOUT_S * 1000), int(SILENCE_S * 1000)
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]
+            limits += [cv2.CAP_PROP_N_THREADS, DECODER_THREADS]
             capture = cv2.VideoCapture(spec, cv2.CAP_FFMPEG, limits)
             hint = f"the address does not answer with a video within {OPEN_TIMEOUT_S:g} s"
         if not capture.isOpened():
             capture.release()
             raise SourceError(f"{camera_name(spec)}: cannot be opened: {hint}")
     return capture
+
+
+@contextmanager
+def _ffmpeg_options(options: str | None) -> Iterator[None]:
+    """Options for the streams opened meanwhile. OpenCV reads them from the environment alone; the user's own stay."""
+    if options is None or _FFMPEG_OPTIONS in os.environ:
+        yield
+        return
+    os.environ[_FFMPEG_OPTIONS] = options
+    try:
+        yield
+    finally:
+        os.environ.pop(_FFMPEG_OPTIONS, None)
+
+
+def _span(seconds: float) -> str:
+    return "as long as it takes" if math.isinf(seconds) else f"{seconds:g} s"

@@ -1,0 +1,335 @@
+"""Cameras and streams: newest frame, real time, and coming back after a loss, over real connections on loopback."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from oracles.cameras import MjpegCamera, RtspCamera, walker
+from tracker.api import track_video
+from tracker.config import TrackerConfig
+from tracker.errors import SourceError
+from tracker.sources import webcam
+from tracker.sources.open import open_source
+from tracker.sources.webcam import LiveSource, camera_name, fitted, waits
+from tracker.types import Detections
+
+CAMERAS = [MjpegCamera, RtspCamera]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Waits that a test can sit out."""
+    monkeypatch.setattr(webcam, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(webcam, "LONGEST_WAIT_S", 0.4)
+
+
+class FakeCapture:
+    """Stands in for cv2.VideoCapture: gives its pictures, then fails."""
+
+    def __init__(self, pictures, period_s: float = 0.005) -> None:
+        self.pictures, self.period_s, self.released = list(pictures), period_s, False
+
+    def get(self, _: int) -> float:
+        return 30.0
+
+    def read(self):
+        time.sleep(self.period_s)
+        return (True, self.pictures.pop(0)) if self.pictures else (False, None)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def grey(level: int, width: int = 8, height: int = 6) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def reopening(*attempts):
+    """A `reopen` that goes through its attempts: a SourceError, or a capture."""
+    left = list(attempts)
+
+    def reopen():
+        found = left.pop(0) if left else SourceError("cannot be opened")
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return reopen
+
+
+def said(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+# ------------------------------------------------------------------------------------------------------ no network
+
+
+def test_waits_double_up_to_a_limit(monkeypatch):
+    monkeypatch.undo()
+    assert list(itertools.islice(waits(), 7)) == [0.5, 1, 2, 4, 8, 10, 10]
+
+
+def test_a_camera_that_comes_back_says_lost_retry_and_back(caplog):
+    gone = SourceError("cannot be opened")
+    first, dead, second = FakeCapture([grey(1)] * 3), FakeCapture([]), FakeCapture([grey(2)] * 3)
+    reopen = reopening(gone, dead, second)
+    with LiveSource("0", capture=first, reopen=reopen, reconnect_s=0.8) as source, caplog.at_level(logging.INFO):
+        levels, times = [], []
+        with pytest.raises(
+            SourceError, match=r"webcam 0: the stream ended after frame \d+ and did not come back within"
+        ):
+            for frame in source:
+                levels.append(int(frame.image[0, 0, 0]))
+                times.append(frame.time_s)
+        assert source.losses == 2
+    assert levels == sorted(levels)
+    assert set(levels) == {1, 2}
+    assert (np.diff(times) > 0).all()
+    # The clock went on: two attempts failed, after 0.05 and 0.1 s.
+    assert times[levels.index(2)] - times[levels.index(2) - 1] > 0.3
+    lines = said(caplog)
+    assert lines[0] == "webcam 0: connection lost (5 reads in a row failed); trying again for 0.8 s"
+    assert lines[1:3] == ["webcam 0: no answer, trying again in 0.1 s", "webcam 0: no answer, trying again in 0.2 s"]
+    assert lines[3].startswith("webcam 0: back after 0.")
+    assert lines[4].startswith("webcam 0: connection lost")
+    assert all("\n" not in line for line in lines)
+    assert all(capture.released for capture in (first, dead, second))
+
+
+def test_no_patience_ends_at_the_first_loss(caplog):
+    with (
+        LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=0) as source,
+        pytest.raises(SourceError, match="the stream ended after frame 1"),
+    ):
+        list(source)
+    assert said(caplog) == []
+
+
+def test_waits_that_no_longer_grow_are_not_told(caplog):
+    """A camera that is away all night fills no log."""
+    with (
+        LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=2.5) as source,
+        pytest.raises(SourceError),
+    ):
+        list(source)
+    assert [line.split(", ")[-1] for line in said(caplog)[1:]] == [f"trying again in {s:g} s" for s in (0.1, 0.2, 0.4)]
+
+
+@pytest.mark.parametrize("reconnect_s", [0.0, 60.0])
+def test_a_camera_that_opens_and_gives_nothing_is_told_at_once(reconnect_s):
+    capture = FakeCapture([])
+    with pytest.raises(SourceError, match="webcam 0: opened, but gave no frame"):
+        LiveSource("0", capture=capture, reopen=reopening(), reconnect_s=reconnect_s)
+    assert capture.released
+
+
+def test_frames_of_another_size_are_scaled_and_told_once(caplog):
+    second = FakeCapture([grey(9, 16, 12)] * 4, 0.05)
+    with LiveSource("0", capture=FakeCapture([grey(1)] * 2), reopen=reopening(second), reconnect_s=0.3) as source:
+        sizes, levels = set(), []
+        with pytest.raises(SourceError):
+            for frame in source:
+                sizes.add((frame.image.shape, frame.width, frame.height))
+                levels.append(int(frame.image.min()))
+    assert sizes == {((6, 8, 3), 8, 6)}
+    assert 9 in levels
+    assert [line for line in said(caplog) if "16x12" in line] == [
+        "webcam 0: frames are 16x12 now; they are scaled to the 8x6 of the first"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "inner"), [(16, 12, (8, 6)), (4, 3, (8, 6)), (16, 6, (8, 3)), (4, 6, (4, 6))]
+)
+def test_scaled_pictures_keep_their_shape(width, height, inner):
+    out = fitted(grey(200, width, height), 8, 6)
+    assert out.shape == (6, 8, 3)
+    rows, columns = np.nonzero(out[..., 0])
+    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == inner
+    assert set(np.unique(out)) <= {0, 200}
+    assert abs((columns.min() + columns.max()) - 7) <= 1  # in the middle
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_closing_ends_a_wait_soon(lost):
+    """Also while the camera is being opened again. Another thread closes, as a signal would."""
+    silent = threading.Event()
+
+    class Silent(FakeCapture):
+        def read(self):
+            if self.pictures:
+                return super().read()
+            silent.wait(20)
+            return False, None
+
+    kind = FakeCapture if lost else Silent
+    with LiveSource("0", capture=kind([grey(1)]), reopen=reopening(), reconnect_s=60) as source:
+        threading.Timer(0.3, source.close).start()
+        start = time.monotonic()
+        assert len(list(source)) == 1
+        assert time.monotonic() - start < 10
+        silent.set()
+
+
+def test_idle_is_called_while_nothing_comes_and_can_end_the_source():
+    calls = []
+    with LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=60) as source:
+        source.idle = lambda: calls.append(source.lost) or len(calls) < 5
+        assert len(list(source)) == 1
+    assert len(calls) == 5
+    assert calls[-1]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("webcam", "webcam 0"),
+        ("007", "webcam 7"),
+        ("rtsp://host/cam", "rtsp://host/cam"),
+        ("rtsp://me:se:cret@host:554/cam?a=b@c", "rtsp://me:***@host:554/cam?a=b@c"),
+        ("http://host:8080/x", "http://host:8080/x"),
+    ],
+)
+def test_names_keep_passwords_to_themselves(spec, name):
+    assert camera_name(spec) == name
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
+def test_wrong_patience(wrong):
+    with pytest.raises(SourceError, match="reconnecting must be 0 s or more"):
+        open_source("rtsp://nobody", reconnect_s=wrong)
+
+
+# ------------------------------------------------------------------------------------------- real connections
+
+
+@pytest.mark.parametrize("kind", CAMERAS)
+def test_a_stream_is_live_and_its_pictures_are_the_cameras(kind):
+    with kind() as camera, open_source(camera.address) as source:
+        assert (source.live, source.width, source.height, source.n_frames) == (True, 320, 240, None)
+        assert source.name == camera.address
+        places, times = [], []
+        for frame in itertools.islice(source, 12):
+            places.append(int(np.nonzero(frame.image[120, :, 0] > 128)[0].min()))
+            times.append(frame.time_s)
+            assert 0 <= source.age_s(frame.time_s) < 5
+    assert times[0] == 0
+    assert (np.diff(times) > 0).all()
+    assert places[-1] > places[0]
+    assert np.ptp(np.nonzero(walker(0.0)[120, :, 0])[0]) == 39
+
+
+@pytest.mark.parametrize("kind", CAMERAS)
+def test_a_slow_reader_drops_frames_and_stays_new(kind):
+    with kind(fps=40.0) as camera, open_source(camera.address) as source:
+        behind = []
+        for _ in itertools.islice(source, 8):
+            time.sleep(0.2)
+            behind.append(camera.n_sent - source.dropped - source._given)
+        assert source.dropped > 8
+        assert max(behind) - min(behind) < 20  # whatever the connection holds, it does not grow
+
+
+@pytest.mark.parametrize("kind", CAMERAS)
+def test_a_stream_that_drops_comes_back(kind, caplog):
+    with kind() as camera, open_source(camera.address, reconnect_s=30) as source:
+        frames = iter(source)
+        before = [next(frames) for _ in range(5)][-1]
+        camera.go_down()
+        threading.Timer(0.6, camera.come_back).start()
+        while source.losses == 0 or source.lost:
+            after = next(frames)
+        after = next(frames)
+        assert camera.n_connections >= 2
+    assert after.index > before.index
+    assert after.time_s - before.time_s > 0.5  # time is the clock's, not the number of frames
+    lines = said(caplog)
+    assert lines[0].startswith(f"{camera.address}: connection lost (")
+    assert any(" back after " in line for line in lines)
+
+
+class Bright:
+    """A detector that finds what is white."""
+
+    name = "bright"
+
+    def detect(self, frame):
+        rows, columns = np.nonzero(frame.image[..., 0] > 128)
+        if len(rows) == 0:
+            return Detections.empty()
+        box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], float)
+        return Detections(box, np.array([0.9]), np.zeros(1, np.int64))
+
+
+def runner(time_s: float) -> np.ndarray:
+    """A white person, 100 pixels wide, who runs 80 pixels a second."""
+    picture = np.zeros((240, 1280, 3), np.uint8)
+    left = round(20 + 80 * time_s) % 1180
+    picture[20:220, left : left + 100] = 255
+    return picture
+
+
+@pytest.mark.parametrize("kind", CAMERAS)
+def test_a_runner_keeps_the_identity_over_a_loss(kind):
+    """While the camera is away the person runs more than a body's width: only true time predicts where to."""
+    config = TrackerConfig().override({"lifecycle.coast_s": 20, "motion.camera": False})
+    seen, place, gap_px, after = set(), 0.0, 0.0, 0
+    with kind(runner) as camera:
+        for frame, tracks in track_video(camera.address, detector=Bright(), reid=None, config=config, reconnect_s=30):
+            seen.update(tracks.id.tolist())
+            for row in tracks:
+                gap_px, place = max(gap_px, row.xyxy[0] - place if place else 0), row.xyxy[0]
+            if frame.index == 25:
+                camera.go_down()
+                threading.Timer(1.4, camera.come_back).start()
+            after += gap_px > 100
+            if after == 8 or frame.time_s > 12:
+                break
+    assert after == 8
+    assert seen == {1}
+
+
+def test_a_stream_of_another_size_after_a_loss(caplog):
+    scale = [1]
+    scene = lambda time_s: cv2.resize(walker(time_s), None, fx=scale[0], fy=scale[0])  # noqa: E731
+    with MjpegCamera(scene) as camera, open_source(camera.address, reconnect_s=30) as source:
+        frames = iter(source)
+        next(frames)
+        camera.go_down()
+        scale[0] = 2
+        threading.Timer(0.2, camera.come_back).start()
+        while not any("640x480" in line for line in said(caplog)):
+            frame = next(frames)
+            assert frame.image.shape == (240, 320, 3)
+    rows, columns = np.nonzero(frame.image[..., 0] > 128)
+    assert abs(np.ptp(columns) + 1 - 40) <= 2
+    assert abs(np.ptp(rows) + 1 - 100) <= 2
+
+
+@pytest.mark.parametrize("own", [None, "rtsp_transport;tcp"])
+def test_the_environment_is_as_before_after_a_loss(own, monkeypatch):
+    name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+    monkeypatch.delenv(name, raising=False)
+    if own is not None:
+        monkeypatch.setenv(name, own)
+    with RtspCamera() as camera, open_source(camera.address, reconnect_s=30) as source:
+        frames = iter(source)
+        next(frames)
+        camera.go_down()
+        threading.Timer(0.1, camera.come_back).start()
+        while source.losses == 0 or source.lost:
+            next(frames)
+        assert os.environ.get(name) == own
+
+
+def test_nobody_at_the_address_is_one_line():
+    with pytest.raises(SourceError, match=r"^http://127\.0\.0\.1:9/x: cannot be opened: the address does not answer"):
+        open_source("http://127.0.0.1:9/x")
