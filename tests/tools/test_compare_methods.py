@@ -78,7 +78,8 @@ def test_the_reduced_comparison_runs_every_experiment(tmp_path, capsys):
             assert 0.0 <= float(value) <= (math.inf if "ratio" in row["measure"] else 1.0)
     # Everybody is found somewhere in a ranking, though not always, among so few people, in its first place.
     ranked = [row for row in trained if row["measure"] != runs.MEASURES["rank1"]]
-    assert all(float(value) > 0.0 for row in ranked for value in row["method_values"].split())
+    values = [row[f"{role}_values"] for row in ranked for role in ("baseline", "method")]
+    assert all(float(value) > 0.0 for text in values for value in text.split())
     printed = capsys.readouterr().out
     assert all(experiments.read(name).title in printed for name in experiments.names())
 
