@@ -125,6 +125,7 @@ def test_the_packaged_networks_are_those_their_cards_describe(name):
     path = files("weights").joinpath(name)
     card = path.with_suffix(".md").read_text(encoding="utf-8")
     assert hashlib.sha256(path.read_bytes()).hexdigest() in card
+    assert OnnxEncoder(path).name == path.stem, "what `track` says it runs"
 
 
 @pytest.mark.parametrize("name", [None, *PACKAGED])
