@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,7 @@ class ClosedByWith:
         """Nothing to release unless a subclass says so."""
 
 
-class Recorded(ClosedByWith):
+class Recorded(ClosedByWith, ABC):
     """What sources with an end have in common: a part of them may be wanted, and a run may go on in the middle."""
 
     live = False
@@ -82,9 +83,9 @@ class Recorded(ClosedByWith):
         self._done = -1  # index of the last frame that is not wanted again
 
     @property
+    @abstractmethod
     def files(self) -> list[Path]:
         """What it is read from; [] for an address."""
-        raise NotImplementedError
 
     def go_on_after(self, index: int) -> None:
         """Give out only frames later than this index, the same ones as without it. Call before iterating."""
