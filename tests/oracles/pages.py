@@ -1,0 +1,96 @@
+"""The project's pages, cut into what a reader types, what they paste, and what a program answers.
+
+A fence without a word is typed into a shell; `python` is pasted; `toml` and `json` are read; `text` is what a program
+prints, or a drawing, and no line of it may be a command.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"])
+FOLDERS = ("docs", "reid_training", "tools", "tracker", "weights")
+SHELL = ("", "bash", "console", "sh", "shell")
+
+_FENCE = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fence: `line` is that of its first line of content, `language` the word behind the opening marks."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command; `text` without its comment, on one line."""
+
+    where: str
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.text)
+
+
+def pages() -> list[str]:
+    """All of them, by path from the root."""
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")]
+    return sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *found])
+
+
+def blocks(page: str) -> list[Block]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = []
+    for match in _FENCE.finditer(text):
+        indent, language, body = match.groups()
+        body = "".join(line.removeprefix(indent) for line in body.splitlines(keepends=True))
+        found.append(Block(page, text[: match.start(3)].count("\n") + 1, language.strip(), body))
+    return found
+
+
+def commands(block: Block) -> list[Command]:
+    """Of a shell block, in order; a backslash at the end of a line goes on in the next, comments are left out."""
+    found = []
+    typed, start = "", 0
+    for number, line in enumerate(block.text.splitlines(), block.line):
+        typed, start = typed + line.removeprefix("$ "), start or number
+        if typed.endswith("\\"):
+            typed = typed[:-1]
+            continue
+        bare = re.sub(r"(^|\s)#.*", "", typed).strip()
+        if bare:
+            found.append(Command(f"{block.page}:{start}", " ".join(bare.split())))
+        typed, start = "", 0
+    return found
+
+
+def inline_commands(page: str) -> list[Command]:
+    """Code in running text and tables that begins with the name of a program and has more words."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    text = _FENCE.sub(lambda match: "\n" * match[0].count("\n"), text)
+    found = []
+    for match in _SPAN.finditer(text):
+        code = " ".join(match[1].split())
+        if is_ours(code) and " " in code:
+            found.append(Command(f"{page}:{text[: match.start()].count(chr(10)) + 1}", code))
+    return found
+
+
+def is_ours(line: str) -> bool:
+    """Whether a line begins as a command of this project does."""
+    return re.match(rf"(?:{'|'.join(PROGRAMS)}|python tools/\w+\.py|make|torchrun)(?:\s|$)", line) is not None
