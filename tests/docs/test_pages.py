@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import sys
 import tomllib
@@ -16,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from oracles.material import write_material
-from oracles.pages import SHELL, Block, Command, blocks, commands, inline_commands, is_ours, pages
+from oracles.pages import ROOT, SHELL, Block, Command, blocks, commands, inline_commands, is_ours, pages
 from oracles.reader import Reader, check_make, check_pip, check_words, ultralytics_stub
+from reid_training import bench
 
 PAGES = pages()
 
@@ -32,6 +34,10 @@ NOT_RUN = {
 # Pages whose commands made files that took hours, from data that nobody has here: their parsers read them. The same
 # commands are run, shortened, for the pages that teach them.
 RECIPES = ("weights/person.md", "weights/reid_accurate.md", "weights/reid_fast.md")
+SLOW = (
+    "README.md", "docs/counting.md", "docs/detectors.md", "docs/live.md", "docs/many_videos.md",
+    "reid_training/README.md",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +50,8 @@ def reader(material, tmp_path, monkeypatch, capsys) -> Reader:
     """At a desk of their own."""
     desk = shutil.copytree(material, tmp_path / "desk")
     monkeypatch.chdir(desk)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # processes that a command starts run this checkout
+    monkeypatch.setattr(bench.time_crops, "__defaults__", (0.02,))  # seconds at each size of a batch
     monkeypatch.setitem(sys.modules, "ultralytics", ultralytics_stub())
     return Reader(desk, capsys.readouterr)
 
@@ -86,7 +94,14 @@ def work_through(reader: Reader, block: Block, absent: list[str]) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def to_work_through() -> list:
+    """The pages with blocks; those that take more than a few seconds are marked."""
+    found = [page for page in PAGES if blocks(page)]
+    return [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in found]
+
+
+@pytest.mark.timeout(900)  # a page of forty commands, on a busy machine
+@pytest.mark.parametrize("page", to_work_through())
 def test_what_a_page_says_to_type_and_to_paste_works(page, reader):
     wrong, absent = [], []
     for block in blocks(page):
@@ -119,6 +134,25 @@ def test_every_block_says_what_it_is(page):
             assert block.language == "text", f"{block.where}: no way to check a block of {block.language!r}"
             typed = [line for line in block.text.splitlines() if is_ours(line)]
             assert not typed, f"{block.where}: commands hidden from the test: {typed}"
+
+
+def anchors(path: Path) -> set[str]:
+    """Of the headings of a page, as code hosts make them: small letters, hyphens for spaces, nothing else kept."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_links_to_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        there = (ROOT / page).parent / path if path else ROOT / page
+        assert there.exists(), f"{page} links to {target}"
+        if heading:
+            assert heading in anchors(there), f"{page} links to {target}"
 
 
 def test_no_exception_outlives_its_command():

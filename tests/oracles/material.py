@@ -89,7 +89,7 @@ def write_material(folder: Path) -> Path:
     for name in ("yolox_nano.onnx", "yolox.onnx"):
         write_detector(folder / name, None, yolox=True)
     write_detector(folder / "traffic.onnx", ["car", "pedestrian", "cyclist"], shown=1)
-    write_market_folder(folder / "Market-1501")
+    write_market_folder(folder / "Market-1501", n_train=20)
     write_crops(folder / "crops")
     (folder / "weights").mkdir()
     for path in (ROOT / "weights").glob("*.onnx"):
@@ -102,20 +102,22 @@ def write_material(folder: Path) -> Path:
 
 def _write_sequences(folder: Path, frames: list[np.ndarray], scene: Scene) -> None:
     """The folders of MOT15, MOT16 and MOT17 that the pages name; some also stand at the top."""
-    small = make_scene(3, n_people=5, n_frames=40, width=320, height=240)
+    small = make_scene(3, n_people=4, n_frames=12, width=320, height=240)
     street_here = ("MOT16/train/MOT16-09", "MOT15/train/PETS09-S2L1", "MOT15/train/TUD-Campus")
     for name in street_here:
         write_sequence(scene, folder / name, images=False)
         if "PETS" not in name:  # whose frames are the sample video
             write_images(folder / name / "img1", frames)
-    for name in ("MOT16/train/MOT16-02", "MOT15/train/ETH-Sunnyday", "MOT16/test/MOT16-01"):
+    for name in ("MOT16/train/MOT16-02", "MOT16/test/MOT16-01"):
         write_sequence(small, folder / name)
+    # Of which a page takes the first 177 frames to fit a metric, and the others to score it.
+    write_sequence(make_scene(4, n_people=5, n_frames=230, width=320, height=240), folder / "ETH-Sunnyday")
     shutil.rmtree(folder / "MOT16/test/MOT16-01/gt")
     write_sequence(scene, folder / "MOT17/train/MOT17-09", images=False)
     for name in ("DPM", "FRCNN"):
         shutil.copy(folder / "MOT17/train/MOT17-09/det/det.txt", folder / f"MOT17/train/MOT17-09/det/{name}.txt")
     shutil.copy(folder / "MOT16/train/MOT16-09/det/det.txt", folder / "MOT16/train/MOT16-09/det/yolox_nano.txt")
-    for name in (*street_here, "MOT15/train/ETH-Sunnyday"):
+    for name in street_here:
         shutil.copytree(folder / name, folder / Path(name).name)
 
 
@@ -151,7 +153,12 @@ def write_detector(path: Path, names: list[str] | None, *, shown: int = 0, yolox
         size = [stride, stride]
         nodes += [
             helper.make_node("AveragePool", ["images"], [f"p{stride}"], kernel_shape=size, strides=size),
-            helper.make_node("Conv", [f"p{stride}", "nothing", "row"], [f"c{stride}"], kernel_shape=[1, 1]),
+            helper.make_node(
+                "Conv",
+                [f"p{stride}", "nothing", "row" if stride == 32 else "nobody"],
+                [f"c{stride}"],
+                kernel_shape=[1, 1],
+            ),
             helper.make_node("Reshape", [f"c{stride}", "flat"], [f"r{stride}"]),
         ]
     joined = "points" if yolox else "output0"
@@ -167,6 +174,7 @@ def write_detector(path: Path, names: list[str] | None, *, shown: int = 0, yolox
         [
             numpy_helper.from_array(np.zeros((columns, 3, 1, 1), np.float32), "nothing"),
             numpy_helper.from_array(row, "row"),
+            numpy_helper.from_array(row * (np.arange(columns) < 4), "nobody"),
             numpy_helper.from_array(np.array([1, columns, -1]), "flat"),
         ],
     )
