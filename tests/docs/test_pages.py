@@ -23,13 +23,13 @@ from reid_training import bench
 
 PAGES = pages()
 
-# Commands that begin so are not run. The reason, and what is checked of them instead (None: nothing can be).
+# Commands that begin so are not run: the reason, and what is checked of them instead (None: nothing can be).
 NOT_RUN = {
-    "pip install": ("changes the environment, and needs the network", lambda command: check_pip(command.words)),
-    "make ": ("installs; CI runs it on a bare machine", lambda command: check_make(command.words)),
-    "yolo export": ("ultralytics is not installed: AGPL; the files it makes are stood in for", None),
-    "python tools/export_onnx.py": ("stands in a checkout of YOLOX, as the page says", None),
-    "track-many /shared/videos": ("needs a cluster of ray", check_words),
+    ("pip install", "python -m venv", ". .venv/bin/activate"): ("make an environment from the network", check_pip),
+    ("make ",): ("installs; CI runs it on a bare machine", check_make),
+    ("yolo export",): ("ultralytics is not installed: AGPL; the files it makes are stood in for", None),
+    ("python tools/export_onnx.py",): ("stands in a checkout of YOLOX, as the page says", None),
+    ("track-many /shared/videos",): ("needs a cluster of ray", check_words),
 }
 # Pages whose commands made files that took hours, from data that nobody has here: their parsers read them. The same
 # commands are run, shortened, for the pages that teach them.
@@ -57,8 +57,8 @@ def reader(material, tmp_path, monkeypatch, capsys) -> Reader:
 
 
 def exception_of(command: Command):
-    """(prefix, reason, check) where the command is one."""
-    return next(((start, *what) for start, what in NOT_RUN.items() if f"{command.text} ".startswith(start)), None)
+    """(beginnings, reason, check) where the command is one."""
+    return next(((starts, *what) for starts, what in NOT_RUN.items() if f"{command.text} ".startswith(starts)), None)
 
 
 def missing(error: Exception) -> bool:
