@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python >= 3.11, make and git: `make demo` and `make test`.
 #   make demo   environment, install, a sample video, `track` on it        SAMPLE=film.avi takes your own copy
 #   make test   environment with the development tools, lint, whole suite   PYTHON=python3.12 chooses the interpreter
-#   make fast   the tests that take no time;  make lint;  make clean
+#   make fast   the tests that take no time;  make lint;  make docs (the API reference, into build/docs);  make clean
 
 SHELL := /bin/bash
 VENV := .venv
@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := .ci/constraints.txt
 CODE := tracker reid_training tools tests
 
-.PHONY: demo test lint fast clean
+.PHONY: demo test lint fast docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -26,6 +26,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python tools/api_docs.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

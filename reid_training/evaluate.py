@@ -84,6 +84,8 @@ def _check_finite(*embeddings: FloatArray) -> None:
 
 
 def cosine_rows(query: FloatArray, gallery: FloatArray) -> DistanceRows:
+    """Cosine distances, a block of rows at a time: query (Q, D), gallery (G, D), unit rows."""
+
     def rows(start: int, stop: int) -> FloatArray:
         dist: FloatArray = query[start:stop] @ gallery.T
         return np.subtract(1.0, dist, out=dist)
@@ -264,6 +266,7 @@ def _thresholds(same: FloatArray, diff: _Lowest, n_diff: int) -> Calibration:
 
 
 def as_row(scores: Ranking | Calibration) -> dict[str, float]:
+    """The fields by name, as a line of a table."""
     return asdict(scores)
 
 

@@ -241,7 +241,7 @@ class LifecycleConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrackerConfig:
-    """All stages. `TrackerConfig()` is the benchmarked default."""
+    """The settings of all stages. `TrackerConfig()` is the benchmarked default."""
 
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)

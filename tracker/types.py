@@ -28,8 +28,8 @@ State: TypeAlias = dict[str, Any]
 class Source(IntEnum):
     """Where an output box comes from."""
 
-    DETECTED = 0
-    PROPOSED = 1
+    DETECTED = 0  # the detector saw the person in this frame
+    PROPOSED = 1  # it did not; the tracklet's prior and appearance found the person
     OCCLUDED = 2  # predicted: hidden behind somebody
     PREDICTED = 3  # predicted: the detector did not look at this frame
     INTERPOLATED = 4  # added when all of the video was known, between boxes before and after

@@ -33,6 +33,8 @@ from reid_training.nets.layers import PooledNet, conv_bn
 
 @dataclass(frozen=True, slots=True)
 class ABEConfig:
+    """Settings of `ABE`."""
+
     learners: int = 4  # M; net.embedding_size must be a multiple. The paper goes up to 8, for 512 dimensions
     split: int = 0  # layers of the network that see no mask; 0 = half of them, see `split_of`
     margin: float = 1.0  # m_c: squared distance of unit vectors; the paper's

@@ -35,6 +35,8 @@ SELECTIONS = ("none", "violating", "top_k")
 
 @dataclass(frozen=True, slots=True)
 class CosineConstraintConfig:
+    """Settings of `CosineConstraint`."""
+
     constraint: str = "intra"  # or "exponential", with the other classes in it
     constraint_weight: float = 1.0  # lambda; 0 = softmax alone. 1 as in the small experiment that shaped the method
     selection: str = "none"  # of samples: all, those that violate the constraint, or the hardest

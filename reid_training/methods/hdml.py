@@ -51,6 +51,8 @@ TINY = 1e-12  # below every distance, variance and mean loss that is not 0
 
 @dataclass(frozen=True, slots=True)
 class HDMLConfig:
+    """Settings of `HDML`."""
+
     base: str = "n_pair"
     miner: str = "hard"  # of the triplet base
     margin: float = 0.3  # of the triplet base; as in the Siamese method

@@ -26,7 +26,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +44,8 @@ squared_distances = torch.vmap(distances.squared_euclidean)  # a (E, A, D), b (E
 
 @dataclass(frozen=True, slots=True)
 class LargeMarginFewShotConfig:
+    """Settings of `LargeMarginFewShot`."""
+
     base: str = "prototypes"
     shots: int = 1  # known images of an identity, K of "K-shot"; the rest of them in the batch are queries
     # Identities of an episode, N of "N-way": a batch is divided into episodes of at most that many. 0 = all of the
@@ -79,7 +80,8 @@ class LargeMarginFewShotConfig:
         require(self.hidden >= 2 and self.hidden % 2 == 0, f"method.hidden must be even and >= 2, got {self.hidden}")
 
 
-class Episodes(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Episodes:
     """E episodes of the same shape."""
 
     support: Tensor  # (E, S) rows of the batch

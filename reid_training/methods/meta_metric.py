@@ -49,6 +49,8 @@ FLATTEST = 10.0  # p of `preprocessed`, Ravi and Larochelle's
 
 @dataclass(frozen=True, slots=True)
 class MetaMetricConfig:
+    """Settings of `MetaMetric`."""
+
     steps: int = 5  # T; ours, where a recipe for 5 classes with 5 images takes 8. 0 = a matching network
     rule: str = "learned"  # or "sgd": plain fine-tuning from a theta_0 that is trained for it
     rate: float = 0.01  # of sgd; where the learned rule starts: sigmoid(-4.5)

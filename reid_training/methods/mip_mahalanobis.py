@@ -67,6 +67,8 @@ MOST_COMPARED = 2000  # rows of a pool; their distances among each other take 32
 
 @dataclass(frozen=True, slots=True)
 class MIPMahalanobisConfig:
+    """Settings of `MIPMahalanobis`."""
+
     # Members of its class that a point gathers; 1 allows classes in many pieces. By the heuristic on moons and noise,
     # iris, wine (45 points each) and breast cancer (60), splits 100 to 111, 1-NN against Euclid: with 1 +13.7 +0.5 +2.4
     # -0.1, with 3 +14.3 +1.5 +2.0 +1.2; 5, in five splits, loses the moons (+1.5). With few points 1 is better: moons

@@ -31,6 +31,8 @@ MINERS = mining.MINERS
 
 @dataclass(frozen=True, slots=True)
 class SiameseConfig:
+    """Settings of `Siamese`."""
+
     pair_loss: str = "triplet"
     miner: str = "hard"  # of the triplet loss; the other losses have nothing to choose
     soft_margin: bool = False  # of the triplet loss; the margin then serves the semi-hard miner alone

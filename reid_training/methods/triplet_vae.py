@@ -139,6 +139,8 @@ class CropDecoder(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class TripletVAEConfig:
+    """Settings of `TripletVAE`."""
+
     vae_weight: float = 0.001  # of the negative ELBO in nats; 0 = a plain triplet network, without a decoder
     triplet_weight: float = 1.0  # 0 = a plain VAE
     kl_weight: float = 1.0  # inside the ELBO, 1 = the bound itself; less draws more of each crop

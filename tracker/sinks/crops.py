@@ -29,7 +29,9 @@ JPEG_QUALITY = 95
 
 
 class CropSink(ClosedByWith):
-    """DIR/0007_000123.jpg: identity 7 in frame 123 (from 1); DIR/people.csv: a row for each.
+    """The best few crops of every identity, as pictures with a table.
+
+    DIR/0007_000123.jpg: identity 7 in frame 123 (from 1); DIR/people.csv: a row for each.
 
     An identity's crops are on disk once it is unseen for 10 s, or when the sink closes; until then they are in memory,
     compressed, two times `per_identity` at most. Of somebody who comes back better ones may take their place. The

@@ -17,10 +17,11 @@ ENDING = ".npy"
 
 
 class EmbeddingSink(ClosedByWith):
-    """A structured .npy: frame (int64, from 1), id (int64), embedding (D float32, unit length), a row per output row.
+    """The embedding of every output row, as a NumPy file.
 
-    The rows are those of the other results, in the same order. A row at which the network did not look (hidden or
-    predicted people) is NaN. `np.load(path, mmap_mode="r")` reads it, without pickle; it is whole after every frame.
+    A structured array: frame (int64, from 1), id (int64), embedding (D float32, unit length). The rows are those of the
+    other results, in the same order. A row at which the network did not look (hidden or predicted people) is NaN.
+    `np.load(path, mmap_mode="r")` reads it, without pickle; it is whole after every frame.
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False, resume: State | None = None) -> None:

@@ -1,0 +1,209 @@
+"""The API reference: an HTML site that pdoc makes from the docstrings, and docs/api.md, which lists the names.
+
+    python tools/api_docs.py                    # build/docs/index.html, and docs/api.md anew
+    python tools/api_docs.py --site somewhere
+
+What a field of a dataclass means stands in a comment beside it. pdoc reads docstrings alone, so it is handed these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import inspect
+import io
+import re
+import tokenize
+import warnings
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pdoc import doc
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE, PAGE = ROOT / "build" / "docs", ROOT / "docs" / "api.md"
+# What may be relied on; all else is how it is done.
+TRACKER = ("tracker", "tracker.config", "tracker.detector.base", "tracker.sinks.base")
+METHODS = tuple(
+    f"reid_training.methods.{name}"
+    for name in (
+        "base", "siamese", "hdml", "dreml", "abe", "bier", "cosine_constraint", "triplet_vae", "large_margin_few_shot",
+        "meta_metric", "odml", "mip_mahalanobis",
+    )
+)  # fmt: skip
+LOSSES = ("reid_training.losses", "reid_training.mining", "reid_training.distances", "reid_training.evaluate")
+MODULES = (*TRACKER, *METHODS, *LOSSES)
+
+HEAD = """# API reference
+
+Everything with its arguments, units and errors, from the docstrings, as pages for a browser:
+
+```
+make docs
+```
+
+writes `build/docs/index.html`. Without make: `pip install ".[docs,train]"`, then `python tools/api_docs.py`. This page
+lists the names, one line each; the same command writes it.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build the API reference.")
+    parser.add_argument("--site", type=Path, default=SITE, help="folder of the HTML pages (default: build/docs)")
+    site = parser.parse_args().site
+    problems = build_site(site)
+    PAGE.write_text(page(), encoding="utf-8")
+    print("\n".join([*problems, f"written: {site / 'index.html'}, {PAGE.relative_to(ROOT)}"]))
+    return 1 if problems else 0
+
+
+def build_site(out: Path, *, sources: bool = True) -> list[str]:
+    """Write the pages below `out`, with the source of everything or without; returns what pdoc warned of."""
+    from pdoc import doc, render
+
+    render.configure(docformat="markdown", footer_text="Tracklet", show_source=sources)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        modules = {name: doc.Module(_loaded(name)) for name in MODULES}
+        for module in modules.values():
+            _describe_fields(module)
+        for name, module in modules.items():
+            target = out / f"{name.replace('.', '/')}.html"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(render.html_module(module, all_modules=modules), encoding="utf-8")
+        (out / "index.html").write_text(render.html_index(modules), encoding="utf-8")
+        (out / "search.js").write_text(render.search_index(modules), encoding="utf-8")
+    return [str(warning.message) for warning in said if "pdoc" in warning.filename]
+
+
+def _loaded(name: str) -> ModuleType:
+    """The module, with the names that it loads on first use."""
+    module = import_module(name)
+    for public in getattr(module, "__all__", ()):
+        setattr(module, public, getattr(module, public))
+    return module
+
+
+def _describe_fields(module: doc.Module) -> None:
+    """Comments of fields become their docstrings."""
+    from pdoc import doc
+
+    for cls in module.classes:
+        comments = field_comments(cls.obj)
+        for member in cls.members.values():
+            if isinstance(member, doc.Variable) and not member.docstring and member.name in comments:
+                member.__dict__["docstring"] = _literal(comments[member.name])  # a cached property
+
+
+def _literal(comment: str) -> str:
+    """Comments are no markdown: what would be a list, a table or emphasis stays as typed."""
+    return re.sub(r"([*_<>|#\[\]])", r"\\\1", comment)
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """Field -> the comment at the end of its lines, or the one above it."""
+    classes, comments = _parsed(cls.__module__)
+    found = {}
+    for statement in classes[cls.__name__].body if cls.__name__ in classes else ():
+        target = _assigned(statement)
+        words = _comment_of(statement, comments)
+        if target and words:
+            found[target] = words
+    return found
+
+
+@functools.cache
+def _parsed(module: str) -> tuple[dict[str, ast.ClassDef], dict[int, tuple[int, str]]]:
+    """The classes of a module by name, and its comments: line -> (column, text)."""
+    source = inspect.getsource(import_module(module))
+    comments = {
+        token.start[0]: (token.start[1], token.string.removeprefix("#").strip())
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT and not re.match(r"# (fmt|noqa|type):", token.string)
+    }
+    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}, comments
+
+
+def _assigned(statement: ast.stmt) -> str | None:
+    target = None
+    if isinstance(statement, ast.AnnAssign):
+        target = statement.target
+    elif isinstance(statement, ast.Assign):
+        target = statement.targets[0]
+    return target.id if isinstance(target, ast.Name) else None
+
+
+def _comment_of(statement: ast.stmt, comments: dict[int, tuple[int, str]]) -> str:
+    """comments: line -> (column, text)."""
+    beside = [comments[n][1] for n in range(statement.lineno, (statement.end_lineno or 0) + 1) if n in comments]
+    above = []
+    line = statement.lineno - 1
+    while line in comments and comments[line][0] == statement.col_offset:
+        above.insert(0, comments[line][1])
+        line -= 1
+    return " ".join([*above, *beside])
+
+
+def page() -> str:
+    """The text of docs/api.md."""
+    tracker, losses = (map(_loaded, names) for names in (TRACKER, LOSSES))
+    return HEAD + "".join([*map(_section, tracker), _methods(), *map(_section, losses)])
+
+
+def _section(module: ModuleType) -> str:
+    return _table(module.__name__, first_sentence(module), public_names(module))
+
+
+def _methods() -> str:
+    """Of each module what trains, or is fitted; its functions are in the pages."""
+    offered = [(name, cls) for cls, name in _trainers()]
+    title = "One module for each method: a class, its settings (`...Config`) and its steps as functions"
+    return _table("reid_training.methods", title, offered)
+
+
+def _trainers() -> Iterator[tuple[ModuleType, str]]:
+    """(what describes it, its name): the classes that `reid train --method` takes, and the two estimators."""
+    from reid_training.methods import METHODS as BY_NAME
+
+    for method, _ in BY_NAME.values():
+        yield import_module(method.__module__), f"{method.__module__.rpartition('.')[2]}.{method.__name__}"
+    for module, name in (("odml", "ODML"), ("mip_mahalanobis", "MIPMahalanobis")):
+        yield getattr(import_module(f"reid_training.methods.{module}"), name), f"{module}.{name}"
+    base = import_module("reid_training.methods.base")
+    yield base.Method, "base.Method"
+    yield base.Loss, "base.Loss"
+
+
+def _table(name: str, title: str, rows: Iterable[tuple[str, Any]]) -> str:
+    lines = [f"| `{public}` | {first_sentence(thing)} |" for public, thing in rows]
+    return "\n".join(["", f"## {name}", "", f"{title}.", "", "| name | |", "|---|---|", *lines, ""])
+
+
+def public_names(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Classes and functions that a module offers: those of `__all__`, else its own in the order of the file."""
+    if hasattr(module, "__all__"):
+        yield from ((name, getattr(module, name)) for name in module.__all__)
+        return
+    for name, thing in vars(module).items():
+        own = getattr(thing, "__module__", None) == module.__name__
+        if own and not name.startswith("_") and (inspect.isclass(thing) or inspect.isfunction(thing)):
+            yield name, thing
+
+
+def first_sentence(thing: Any) -> str:
+    """Of the docstring, on one line, as it may stand in a table. Empty where there is none of its own."""
+    written = thing.__doc__ or ""
+    if inspect.isclass(thing) and written.startswith(f"{thing.__name__}("):  # a dataclass's own signature
+        return ""
+    words = " ".join(inspect.cleandoc(written).split("\n\n")[0].split())
+    sentence = re.split(r"(?<=\.)\s+(?=[A-Z(`])", words)[0].rstrip(":;.")
+    return sentence.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
