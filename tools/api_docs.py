@@ -130,7 +130,7 @@ def _parsed(module: str) -> tuple[dict[str, ast.ClassDef], dict[int, tuple[int, 
 
 
 def _assigned(statement: ast.stmt) -> str | None:
-    target = None
+    target: ast.expr | None = None
     if isinstance(statement, ast.AnnAssign):
         target = statement.target
     elif isinstance(statement, ast.Assign):
@@ -141,7 +141,7 @@ def _assigned(statement: ast.stmt) -> str | None:
 def _comment_of(statement: ast.stmt, comments: dict[int, tuple[int, str]]) -> str:
     """comments: line -> (column, text)."""
     beside = [comments[n][1] for n in range(statement.lineno, (statement.end_lineno or 0) + 1) if n in comments]
-    above = []
+    above: list[str] = []
     line = statement.lineno - 1
     while line in comments and comments[line][0] == statement.col_offset:
         above.insert(0, comments[line][1])

@@ -21,18 +21,23 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZE = (768, 576)  # width, height: the pages draw lines and zones for the sample video
 N_FRAMES, FPS = 12, 6.0
 # docs/images/vtest.jpg holds two annotated frames of the sample video, side by side. Who stands in the left one is
-# hidden under the same place of the right one, or under the street beside; three of the right one walk.
+# hidden under the same place of the right one, or under the street beside; four of the right one walk.
 _HIDDEN = (
     (66, 60, 136, 136, 0), (384, 150, 500, 282, 0), (580, 200, 746, 350, -110), (600, 85, 738, 190, 0),
     (0, 555, 170, 576, 200),
 )  # fmt: skip
-_PEOPLE = ((1352, 157, 1378, 234), (1083, 217, 1113, 291), (955, 165, 981, 233))  # x1, y1, x2, y2 in the picture
-_START = ((150.0, 265.0), (330.0, 330.0), (620.0, 300.0))  # where their feet are in the first frame
-_STEP = ((12.0, 0.0), (12.0, -2.0), (-8.0, 3.0))  # pixels a frame
+_PEOPLE = (
+    (1352, 157, 1378, 234),
+    (1083, 217, 1113, 291),
+    (955, 165, 981, 233),
+    (1390, 166, 1411, 232),
+)  # x1, y1, x2, y2 in the picture
+_START = ((150.0, 265.0), (330.0, 330.0), (620.0, 300.0), (690.0, 380.0))  # where their feet are in the first frame
+_STEP = ((12.0, 0.0), (12.0, -2.0), (-8.0, 3.0), (-9.0, 1.0))  # pixels a frame
 
 
 def street(n_frames: int = N_FRAMES) -> tuple[list[np.ndarray], Scene]:
-    """Frames (576, 768, 3) uint8 BGR, and where the three people are in them; the detections are the truth."""
+    """Frames (576, 768, 3) uint8 BGR, and where the walking people are in them; the detections are the truth."""
     picture = cv2.imread(str(ROOT / "docs" / "images" / "vtest.jpg"))
     left, right = picture[:, : SIZE[0]].copy(), picture[:, SIZE[0] :]
     for x1, y1, x2, y2, aside in _HIDDEN:
