@@ -115,8 +115,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     unfinished = keeper is not None and keeper.saved and (interrupted.seen or pipeline.stopped)
     if keeper is not None and not unfinished:
         keeper.finish()
-    if outputs.film is not None and not unfinished:
-        outputs.film.forget_log()
+    if not unfinished:
+        outputs.forget()
     if not args.quiet:
         stages = {**pipeline.stage_s, "write": outputs.write_s}
         wall_s = perf_counter() - start + (saved["run_s"] if saved is not None else 0.0)
