@@ -16,6 +16,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -24,6 +25,7 @@ import numpy as np
 
 from tracker.errors import SourceError
 from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
+from tracker.sources.leaving import at_exit, stop_for_good
 from tracker.sources.video import sane_fps
 from tracker.types import Frame, ImageArray
 
@@ -43,7 +45,7 @@ QUICK_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _GRABBER, _OPENER = "tracklet grabber", "tracklet opener"  # threads
 _SLICE_S = 0.05  # of waiting, after which the window may have a key
-_JOIN_S = 0.5  # a thread that hangs in the driver must not hold up the end
+_JOIN_S = 0.3  # a thread that hangs in the driver must not hold up the end
 
 
 class LiveSource(ClosedByWith):
@@ -86,6 +88,8 @@ class LiveSource(ClosedByWith):
         self._start_s = 0.0
         self._thread = threading.Thread(target=self._grab, name=f"{_GRABBER} {self.name}", daemon=True)
         self._thread.start()
+        _running.add(self)
+        at_exit(_end)
         first = self._first()
         self.width: int = first.shape[1]
         self.height: int = first.shape[0]
@@ -251,6 +255,7 @@ class LiveSource(ClosedByWith):
 
 
 _CAP_PROP_FPS = 5  # cv2.CAP_PROP_FPS
+_running: weakref.WeakSet[LiveSource] = weakref.WeakSet()
 
 
 def waits() -> Iterator[float]:
@@ -303,6 +308,7 @@ def open_capture(spec: str, *, again: bool = False) -> Any:
             opened.append(error)
 
     thread = threading.Thread(target=attempt, name=f"{_OPENER} {camera_name(spec)}", daemon=True)
+    at_exit(_end)
     thread.start()
     while thread.is_alive():
         thread.join(_SLICE_S)
@@ -313,7 +319,18 @@ def open_capture(spec: str, *, again: bool = False) -> Any:
 
 def hanging() -> bool:
     """True while a thread of this module waits inside a driver, whether or not its source was closed."""
-    return any(thread.name.startswith((_GRABBER, _OPENER)) for thread in threading.enumerate())
+    return bool(_threads())
+
+
+def _threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith((_GRABBER, _OPENER))]
+
+
+def _end() -> None:
+    """The program ends: nobody may have closed a source, and a driver may not come back for long."""
+    for source in list(_running):
+        source.close()
+    stop_for_good(_threads())
 
 
 def _opened_capture(spec: str, again: bool) -> Any:
