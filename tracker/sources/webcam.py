@@ -16,7 +16,6 @@ import os
 import re
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -25,7 +24,7 @@ import numpy as np
 
 from tracker.errors import SourceError
 from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
-from tracker.sources.leaving import at_exit, stop_for_good
+from tracker.sources.leaving import watch
 from tracker.sources.video import sane_fps
 from tracker.types import Frame, ImageArray
 
@@ -43,7 +42,6 @@ RECONNECT_S = 60.0  # patience with one loss; a camera that restarts needs about
 # where they are expected. The first is what OpenCV itself sets.
 QUICK_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-_GRABBER, _OPENER = "tracklet grabber", "tracklet opener"  # threads
 _SLICE_S = 0.05  # of waiting, after which the window may have a key
 _JOIN_S = 0.3  # a thread that hangs in the driver must not hold up the end
 
@@ -86,10 +84,9 @@ class LiveSource(ClosedByWith):
         self.n_frames: int | None = None
         self.fps = fps or sane_fps(self._capture.get(_CAP_PROP_FPS))
         self._start_s = 0.0
-        self._thread = threading.Thread(target=self._grab, name=f"{_GRABBER} {self.name}", daemon=True)
+        self._thread = threading.Thread(target=self._grab, name=f"tracklet grabber {self.name}", daemon=True)
         self._thread.start()
-        _running.add(self)
-        at_exit(_end)
+        watch(self._thread, self._stop)
         first = self._first()
         self.width: int = first.shape[1]
         self.height: int = first.shape[0]
@@ -108,11 +105,14 @@ class LiveSource(ClosedByWith):
         return time.monotonic() - self._start_s - time_s
 
     def close(self) -> None:
+        self._stop()
+        # The thread releases the camera: releasing it under a running read crashes some drivers.
+        self._thread.join(timeout=_JOIN_S)
+
+    def _stop(self) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        # The thread releases the camera: releasing it under a running read crashes some drivers.
-        self._thread.join(timeout=_JOIN_S)
 
     # ------------------------------------------------------------------------------------- the thread of who tracks
 
@@ -255,7 +255,6 @@ class LiveSource(ClosedByWith):
 
 
 _CAP_PROP_FPS = 5  # cv2.CAP_PROP_FPS
-_running: weakref.WeakSet[LiveSource] = weakref.WeakSet()
 
 
 def waits() -> Iterator[float]:
@@ -307,30 +306,14 @@ def open_capture(spec: str, *, again: bool = False) -> Any:
         except Exception as error:
             opened.append(error)
 
-    thread = threading.Thread(target=attempt, name=f"{_OPENER} {camera_name(spec)}", daemon=True)
-    at_exit(_end)
+    thread = threading.Thread(target=attempt, name=f"tracklet opener {camera_name(spec)}", daemon=True)
     thread.start()
+    watch(thread)
     while thread.is_alive():
         thread.join(_SLICE_S)
     if isinstance(opened[0], Exception):
         raise opened[0]
     return opened[0]
-
-
-def hanging() -> bool:
-    """True while a thread of this module waits inside a driver, whether or not its source was closed."""
-    return bool(_threads())
-
-
-def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith((_GRABBER, _OPENER))]
-
-
-def _end() -> None:
-    """The program ends: nobody may have closed a source, and a driver may not come back for long."""
-    for source in list(_running):
-        source.close()
-    stop_for_good(_threads())
 
 
 def _opened_capture(spec: str, again: bool) -> Any:
