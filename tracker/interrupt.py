@@ -1,10 +1,12 @@
-"""How a command hears that it is to end: SIGTERM like Ctrl-C, so that both leave in order, with all it started."""
+"""How a program hears that it is to end: SIGTERM like Ctrl-C, so that both leave in order, with all it started."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -14,12 +16,30 @@ def terminated_like_interrupted() -> Iterator[None]:
     def handle(number: int, stack_frame: object) -> None:
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
+    with _handled((signal.SIGTERM,), handle):
         yield
-        return
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Ctrl-C and SIGTERM act once this is left: foreign code in here would take what they raise for its own failure."""
+    came: list[int] = []
+    with _handled(_NUMBERS, lambda number, stack_frame: came.append(number)):
+        yield
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handled(numbers: tuple[int, ...], handle: Callable[[int, object], None]) -> Iterator[None]:
+    before = {}
+    for number in numbers:
+        try:
+            before[number] = signal.signal(number, handle)
+        except ValueError:  # not in the main thread: whoever runs us there handles signals
+            break
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one that is not Python's

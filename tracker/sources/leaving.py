@@ -16,7 +16,7 @@ from collections.abc import Callable
 from threading import Thread
 from weakref import WeakKeyDictionary, WeakMethod
 
-PATIENCE_S = 0.3  # with all threads together: one that only decodes a frame is done by then
+PATIENCE_S = 0.2  # with all threads together: one that only decodes a frame is done by then
 
 _watched: WeakKeyDictionary[Thread, WeakMethod[Callable[[], None]] | None] = WeakKeyDictionary()
 

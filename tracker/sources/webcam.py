@@ -43,7 +43,7 @@ RECONNECT_S = 60.0  # patience with one loss; a camera that restarts needs about
 QUICK_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _SLICE_S = 0.05  # of waiting, after which the window may have a key
-_JOIN_S = 0.3  # a thread that hangs in the driver must not hold up the end
+_JOIN_S = 0.2  # a thread that hangs in the driver must not hold up the end
 
 
 class LiveSource(ClosedByWith):
