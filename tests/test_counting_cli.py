@@ -129,7 +129,7 @@ WRONG = [
     (["--smooth", "--show"], "--show needs frames as they come"),
     (["--line", "0,5,9,5", "--counts", "-", "--out", "-"], "standard output takes one result"),
     (["--smooth", "--resume"], "--resume goes on with results, --smooth and --fill-gaps write them after the end"),
-    (["--line", "0,5,9,5", "--resume"], "--resume cannot go on with --line"),
+    (["--line", "0,5,9,5", "--counts", "-", "--resume"], "--resume goes on with result files"),
 ]
 
 

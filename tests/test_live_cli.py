@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -132,6 +133,44 @@ def test_an_interrupt_while_nothing_comes_ends_it(when, detections, tmp_path):
         assert run.interrupt() == 130
     assert "interrupted after frame" in run.err
     assert "Traceback" not in run.err
+
+
+SCRIPT = """
+import sys, time
+from tracker import track_video
+class Late:
+    sleep = time.sleep
+    def __del__(self):
+        Late.sleep(1.5)  # the interpreter is being taken down, and takes its time
+late = Late()
+for frame, tracks in track_video(sys.argv[1], detections=sys.argv[2], reid=None):
+    if frame.index == 3:
+        print("enough", flush=True)
+        sys.stdin.readline()
+        break
+sys.exit(7)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_script_whose_camera_hangs_ends_with_its_own_status(detections, tmp_path, closed):
+    """A picture that comes while the interpreter is taken down must not abort it."""
+    script = (
+        SCRIPT if closed else SCRIPT.replace("in track_video", "in (held := track_video").replace("None):", "None)):")
+    )
+    (tmp_path / "mine.py").write_text(script)
+    command = [sys.executable, tmp_path / "mine.py", "ADDRESS", detections]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with MjpegCamera() as camera:
+        command[2] = camera.address
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, cwd=tmp_path, env=env, **pipes) as process:
+            assert process.stdout.readline() == "enough\n"
+            camera.period_s = 1.2
+            time.sleep(0.2)
+            said = process.communicate("\n", timeout=60)[1]
+    assert (process.returncode, said) == (7, "")
 
 
 def run_main(capsys, *words: object) -> tuple[int, str]:

@@ -25,7 +25,9 @@ from tracker.sinks.summary import TallySink
 
 ROOT = Path(__file__).resolve().parents[1]
 N_FRAMES = 40
-RESULTS = ("tracks.txt", "tracks.csv", "tracks.jsonl", "tracks.json", "tracked.avi")
+RESULTS = ("tracks.txt", "tracks.csv", "tracks.jsonl", "tracks.json", "tracked.avi", "counts.csv", "heat.png", "crops")
+OPTIONS = {"tracked.avi": "--video", "counts.csv": "--counts", "heat.png": "--heatmap", "crops": "--crops"}
+PLACES = ("--line", "gate=115,5,115,119", "--zone", "left part=0,0,97,0,97,120,0,120")
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +74,15 @@ def interrupt(monkeypatch):
 
 
 def outs(folder: Path, names=RESULTS) -> list[str]:
-    words: list[str] = []
+    words = list(PLACES) if "counts.csv" in names else []
     for name in names:
-        words += ["--video" if name.endswith(".avi") else "--out", str(folder / name)]
+        words += [OPTIONS.get(name, "--out"), str(folder / name)]
     return words
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """By file, or folder and file."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +91,10 @@ def uninterrupted(scene, tmp_path_factory) -> dict[str, bytes]:
     words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
     assert main([*map(str, words), *outs(folder)]) == 0
     found = contents(folder)
-    assert set(found) == set(RESULTS)  # neither a checkpoint nor a log stays
+    assert {name.split("/")[0] for name in found} == set(RESULTS)  # neither a checkpoint nor what goes with it stays
+    assert found["counts.csv"].count(b",gate,") > 0
+    assert found["counts.csv"].count(b",left part,") > 0
+    assert sum(name.endswith(".jpg") for name in found) > 4
     return found
 
 
@@ -137,10 +143,8 @@ def test_a_copy_taken_at_any_moment_goes_on(track, uninterrupted, tmp_path, monk
     monkeypatch.undo()
     assert len(copies) == 4
     for copy in copies:
-        for path in (tmp_path / "run").iterdir():
-            path.unlink()
-        for path in copy.iterdir():
-            shutil.copy(path, tmp_path / "run")
+        shutil.rmtree(tmp_path / "run")
+        shutil.copytree(copy, tmp_path / "run")
         assert track("--resume", *outs(tmp_path / "run"))[0] == 0
         assert contents(tmp_path / "run") == uninterrupted
 
@@ -282,7 +286,10 @@ def test_resume_from_the_first_run_on_is_a_habit_that_works(track, tmp_path):
 def test_who_cannot_go_on_is_named(track, scene, tmp_path):
     out = ("--out", tmp_path / "t.txt")
     refused(track("--resume", *out, "--out", "-"), "--resume cannot go on with --out -; leave one of them out")
-    refused(track("--resume", *out, "--crops", tmp_path / "crops"), "--resume cannot go on with --crops")
+    crops = ("--crops", tmp_path / "crops", "--heatmap", tmp_path / "heat.png", "--video", tmp_path / "t.avi")
+    said = "--resume cannot go on with --counts -; leave one of them out"
+    refused(track("--resume", *out, *crops, *PLACES, "--counts", "-"), said)
+    assert contents(tmp_path) == {}
     refused(track("--resume", "--out", "-"), "--resume goes on with result files")
     assert not (tmp_path / "t.txt").exists()  # or the next try would find it
     refused(track("--resume", *out, "--checkpoint-every", "0"), "--checkpoint-every 0 keeps none")

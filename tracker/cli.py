@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, TrackletError
+from tracker.interrupt import terminated_like_interrupted
 from tracker.options import build_parser, config_of, span_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def _main(argv: Sequence[str] | None) -> int:
             return 0
         if args.source is None:
             parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
-        return _run(args, config)
+        with terminated_like_interrupted():
+            return _run(args, config)
     except TrackletError as error:
         print(f"track: {error}", file=sys.stderr)
         return error.exit_code
@@ -115,8 +117,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     unfinished = keeper is not None and keeper.saved and (interrupted.seen or pipeline.stopped)
     if keeper is not None and not unfinished:
         keeper.finish()
-    if outputs.film is not None and not unfinished:
-        outputs.film.forget_log()
+    if not unfinished:
+        outputs.forget()
     if not args.quiet:
         stages = {**pipeline.stage_s, "write": outputs.write_s}
         wall_s = perf_counter() - start + (saved["run_s"] if saved is not None else 0.0)
@@ -152,12 +154,12 @@ def _refined(
 
 
 def _end_hanging_threads(status: int) -> None:
-    """End the process at once if a camera's thread still waits inside its driver, as after Ctrl-C.
+    """End the process at once if a thread still waits inside a driver or a decoder, as after Ctrl-C.
 
     Python would take its own house down around the thread, which then aborts the process.
     """
-    webcam = sys.modules.get("tracker.sources.webcam")
-    if webcam is not None and webcam.hanging():
+    leaving = sys.modules.get("tracker.sources.leaving")
+    if leaving is not None and leaving.hanging():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

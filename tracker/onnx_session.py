@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.errors import ModelError
+from tracker.interrupt import held_back
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -96,8 +97,9 @@ def open_session(path: str | Path, device: str = "auto", threads: int | None = N
         raise ModelError(f"threads must be >= 1, got {threads}")
     path = Path(path)
     _check_file(path)
-    # The import alone may already complain on stderr about missing graphics devices.
-    with _stderr_caught():
+    # The import alone may already complain on stderr about missing graphics devices. Interrupted, it would say that its
+    # initialization failed.
+    with _stderr_caught(), held_back():
         import onnxruntime
 
     if device != "cpu":

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracker.config import TrackerConfig
+from tracker.counting import LineCounter, ZoneCounter
 from tracker.errors import ConfigError, OutputError
 from tracker.options import span_of
 from tracker.pipeline import Pipeline
 from tracker.places import open_counters, parse_places
-from tracker.sinks.base import Overlay, Resumable, Sink, check_output_path
+from tracker.sinks.base import KeepsFiles, Overlay, Resumable, Sink, check_output_path
 from tracker.sinks.counts import CountsSink
 from tracker.sinks.crops import CropSink, check_crops_folder
 from tracker.sinks.embeddings import EmbeddingSink, check_ending
@@ -24,6 +25,7 @@ from tracker.sinks.heatmap import HeatmapSink, check_kind
 from tracker.sinks.open import format_of, open_sink
 from tracker.sinks.summary import TallySink
 from tracker.sinks.window import WindowSink
+from tracker.sources.base import FrameSource
 from tracker.sources.webcam import LiveSource, is_live_spec
 from tracker.types import State
 
@@ -53,6 +55,18 @@ class Outputs:
         """What every sink needs to go on with in another process, by its words; a sink that cannot is left out."""
         states = {words: sink.state() for words, sink in self._asked.items() if isinstance(sink, Resumable)}
         return {words: state for words, state in states.items() if state is not None}
+
+    def noted(self) -> None:
+        """What `states` gave last is in a checkpoint."""
+        for sink in self.sinks:
+            if isinstance(sink, KeepsFiles):
+                sink.noted()
+
+    def forget(self) -> None:
+        """Nobody will go on with the run: take away what lies beside the results for that."""
+        for sink in self.sinks:
+            if isinstance(sink, KeepsFiles):
+                sink.forget()
 
     @property
     def not_resumable(self) -> str | None:
@@ -162,13 +176,13 @@ def open_outputs(
     tally = TallySink(feed)
     outputs = Outputs([tally], tally)
     states = saved or {}
-    places = parse_places(args.line, args.zone)
-    lines, zones = open_counters(*places, source.width, source.height, config.lifecycle.lost_s)
     overlay = None
-    if lines or zones:
-        outputs.counts = stack.enter_context(CountsSink(lines, zones, args.counts, args.overwrite))
-        outputs.add("--line" if lines else "--zone", outputs.counts)
-        overlay = outputs.counts.draw
+    if args.line or args.zone:
+        words = f"--counts {args.counts}" if args.counts else "--line" if args.line else "--zone"
+        counts = CountsSink(*counters_of(args, config, source), args.counts, args.overwrite, states.get(words))
+        outputs.counts = stack.enter_context(counts)
+        outputs.add(words, counts)
+        overlay = counts.draw
     for path in args.out:
         words = f"--out {path}"
         sink = open_sink(
@@ -179,20 +193,31 @@ def open_outputs(
         words = f"--save-embeddings {args.save_embeddings}"
         outputs.add(words, stack.enter_context(EmbeddingSink(args.save_embeddings, args.overwrite, states.get(words))))
     if args.crops:
-        outputs.add("--crops", stack.enter_context(CropSink(args.crops, args.overwrite, camera=source.name)))
+        words = f"--crops {args.crops}"
+        crops = CropSink(args.crops, args.overwrite, camera=source.name, resume=states.get(words))
+        outputs.add(words, stack.enter_context(crops))
     if args.video:
         outputs.film = _open_film(args, pipeline, stack, states.get(f"--video {args.video}"), overlay)
         outputs.add(f"--video {args.video}", outputs.film)
     if args.heatmap:
         frame_s = 1 / (source.fps or span_of(args).rate(args.fps or config.default_fps))
-        heatmap = HeatmapSink(args.heatmap, frame_s, args.overwrite)
-        outputs.add(f"--heatmap {args.heatmap}", stack.enter_context(heatmap))
+        words = f"--heatmap {args.heatmap}"
+        heatmap = HeatmapSink(args.heatmap, frame_s, args.overwrite, states.get(words))
+        outputs.add(words, stack.enter_context(heatmap))
     outputs.window = _open_window(args, pipeline, feed, overlay, stack)
     if outputs.window is not None:
         outputs.add("--show", outputs.window)
     if not (_results_asked(args) or outputs.window):  # an address that turned out to be a film
         raise ConfigError(NOTHING_ASKED)
     return outputs
+
+
+def counters_of(
+    args: argparse.Namespace, config: TrackerConfig, source: FrameSource
+) -> tuple[list[LineCounter], list[ZoneCounter]]:
+    """Counters for --line and --zone that have counted nobody yet. Raises ConfigError."""
+    places = parse_places(args.line, args.zone)
+    return open_counters(*places, source.width, source.height, config.lifecycle.lost_s)
 
 
 def _open_window(

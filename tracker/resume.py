@@ -21,8 +21,10 @@ from tracker import __version__, checkpoint
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, ResumeError
 from tracker.options import span_of
-from tracker.outputs import Outputs, files_of, keeps_checkpoints, open_outputs
+from tracker.outputs import Outputs, counters_of, files_of, keeps_checkpoints, open_outputs
 from tracker.pipeline import Pipeline
+from tracker.sinks.counts import CountsSink
+from tracker.sinks.crops import remove_crops
 from tracker.sinks.film import FilmSink
 from tracker.sources.base import FrameSource
 from tracker.sources.open import open_source
@@ -45,7 +47,7 @@ _APART = frozenset(
 def checkpoint_path(args: argparse.Namespace) -> Path | None:
     """Where the checkpoint of a run stands; None if it writes no file beside which it could."""
     files = files_of(args)
-    return Path(files[0][1] + SUFFIX) if files else None
+    return Path(f"{Path(files[0][1])}{SUFFIX}") if files else None
 
 
 def saved_run(args: argparse.Namespace) -> State | None:
@@ -53,7 +55,7 @@ def saved_run(args: argparse.Namespace) -> State | None:
     if args.checkpoint_every < 0:
         raise ConfigError(f"--checkpoint-every takes seconds, 0 or more, got {args.checkpoint_every:g}")
     path = checkpoint_path(args)
-    existing = next((Path(name) for _, name in files_of(args) if Path(name).exists()), None)
+    existing = next((Path(name) for _, name in files_of(args) if _is_there(Path(name))), None)
     if not args.resume:
         if path is not None and path.is_file() and existing is not None and not args.overwrite:
             raise ConfigError(
@@ -140,12 +142,13 @@ class Keeper:
         self._clock = clock
         self._start_s = clock() - run_s
         self._saved_s: float | None = None
+        self._there = path.is_file()  # the one that this run goes on with
         pipeline.at_rest = self._at_rest
 
     @property
     def saved(self) -> bool:
         """Whether a checkpoint of this run is there."""
-        return self._saved_s is not None
+        return self._there or self._saved_s is not None
 
     def finish(self) -> None:
         """The run came to its end: there is nothing to go on with."""
@@ -166,6 +169,7 @@ class Keeper:
             "run_s": now_s - self._start_s,
         }
         checkpoint.save(self.path, state)
+        self._outputs.noted()
         self._saved_s = self._clock()
 
 
@@ -200,29 +204,42 @@ def open_run(
             _remove(args, outputs)
         raise ConfigError(f"--resume cannot go on with {unable}; leave one of them out")
     if path is None or not keeps or unable:
-        if outputs.film is not None:
-            outputs.film.forget_log()
+        outputs.forget()
         return outputs, None
     return outputs, Keeper(path, args.checkpoint_every, asked, pipeline, outputs, saved["run_s"] if saved else 0.0)
 
 
 def _remove(args: argparse.Namespace, outputs: Outputs) -> None:
     """Take away the results of a run that did not even begin."""
-    for _, name in files_of(args):
-        if Path(name).is_file():
+    outputs.forget()
+    for option, name in files_of(args):
+        if option == "--crops":
+            remove_crops(Path(name))
+        elif Path(name).is_file():
             Path(name).unlink()
-    if outputs.film is not None:
-        outputs.film.forget_log()
 
 
 def draw_again(args: argparse.Namespace, config: TrackerConfig, film: FilmSink, until: int) -> None:
-    """Bring the film of an interrupted run back to where it was, the frame with the index `until` included."""
+    """Bring the film of an interrupted run back to where it was, the frame with the index `until` included.
+
+    Counts in the picture come from counters of its own, fed with what the film showed, for it shows all they count.
+    """
     source: FrameSource = open_source(args.source, fps=args.fps, default_fps=config.default_fps, span=span_of(args))
+    counts = CountsSink(*counters_of(args, config, source))
+    overlay = counts.draw if args.line or args.zone else None
+    assert film.log is not None
     with Prefetch(source) as frames:
         for frame in frames:
             if frame.index > until:
                 return
-            film.redraw(frame)
+            tracks = film.log.tracks_of(frame.index)
+            counts.write(frame, tracks)
+            film.redraw(frame, tracks, overlay)
+
+
+def _is_there(result: Path) -> bool:
+    """Whether a run wrote this result, or something else is in its place; an empty folder is in nobody's way."""
+    return result.exists() and not (result.is_dir() and not any(result.iterdir()))
 
 
 def _identity(path: Path) -> str:

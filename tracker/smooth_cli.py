@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tracker import __version__
 from tracker.errors import ConfigError, TrackletError
+from tracker.interrupt import terminated_like_interrupted
 
 if TYPE_CHECKING:
     from tracker.types import Tracks
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
     try:
-        return _run(args)
+        with terminated_like_interrupted():
+            return _run(args)
     except TrackletError as error:
         print(f"track-smooth: {error}", file=sys.stderr)
         return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import subprocess
 import sys
 import threading
@@ -338,6 +339,25 @@ def test_prefetch_raises_after_the_frames_before_the_error(n):
     assert caught.value is error
     assert seen == list(range(n))
     assert not prefetch_threads()
+
+
+def test_a_decoder_that_hangs_holds_up_nobody_and_is_closed_when_it_is_back():
+    """As over a network: releasing a capture under a running read would crash."""
+    back, closed = threading.Event(), threading.Event()
+
+    class Hanging(Counting):
+        def __iter__(self):
+            yield from itertools.islice(super().__iter__(), 1)
+            assert back.wait(60)
+
+        def close(self):
+            closed.set()
+
+    with Prefetch(Hanging(5)) as ahead:
+        next(iter(ahead))
+    assert not closed.is_set()
+    back.set()
+    assert closed.wait(60)
 
 
 def test_prefetch_reads_no_further_ahead_than_its_depth():

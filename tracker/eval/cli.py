@@ -23,6 +23,7 @@ from tracker.eval.options import (
 from tracker.eval.report import Row
 from tracker.eval.sequences import TRUTH, find_sequences
 from tracker.eval.submission import write_submission
+from tracker.interrupt import terminated_like_interrupted
 from tracker.parallel import Failure
 
 EPILOG = """examples:
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return tune.main(argv[1:])
     args = build_parser().parse_args(argv)
     try:
-        return _run(args)
+        with terminated_like_interrupted():
+            return _run(args)
     except TrackletError as error:
         print(f"track-eval: {error}", file=sys.stderr)
         return error.exit_code

@@ -31,6 +31,7 @@ from tracker.eval.report import RATES, Row, Value
 from tracker.eval.search import Found, Space, TrialsSpentError, changes, descend
 from tracker.eval.sequences import TRUTH, find_sequences, length_of
 from tracker.eval.unit import Trial, Unit, run_trial
+from tracker.interrupt import terminated_like_interrupted
 from tracker.parallel import Advanced, Crew, Done, share_of_cores
 
 # Values around the defaults, about as far as a tracker still works; a setting that matters is one more line here.
@@ -201,7 +202,8 @@ def main(argv: Sequence[str]) -> int:
     """The subcommand; returns the exit status, as `track-eval` does."""
     args = build_parser().parse_args(argv)
     try:
-        return _run(args, shlex.join(["track-eval", "tune", *argv]))
+        with terminated_like_interrupted():
+            return _run(args, shlex.join(["track-eval", "tune", *argv]))
     except TrackletError as error:
         print(f"track-eval tune: {error}", file=sys.stderr)
         return error.exit_code

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
 from tracker.errors import ConfigError, OutputError, TrackletError
+from tracker.interrupt import terminated_like_interrupted
 from tracker.many.plan import DONE, FAILED, Entry, Record, Video, find_videos, plan
 from tracker.many.run import Local, Ray, Workers
 
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, options = arguments[:at], arguments[at + 1 :]
     args = build_parser().parse_args(arguments)
     try:
-        with _terminated_like_interrupted():
+        with terminated_like_interrupted():
             return _run(args, options)
     except TrackletError as error:
         print(f"track-many: {error}", file=sys.stderr)
@@ -172,24 +171,6 @@ def _workers(args: argparse.Namespace, n_videos: int) -> Workers:
 def _options(args: argparse.Namespace, options: Sequence[str], n_videos: int) -> list[str]:
     """For `track`; its summary goes into the log."""
     return ["--threads", str(_threads(args, n_videos)), *options]
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does: with its children, and in order."""
-
-    def handle(number: int, stack_frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, OutputError, TrackletError
+from tracker.interrupt import terminated_like_interrupted
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 N_BINS = 400  # of the curve: a page is some 1200 pixels wide
@@ -26,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
     try:
-        out = write_report(
-            args.tracks, video=args.video, out=args.out, counts=args.counts, fps=args.fps, overwrite=args.overwrite
-        )
+        with terminated_like_interrupted():
+            out = write_report(
+                args.tracks, video=args.video, out=args.out, counts=args.counts, fps=args.fps, overwrite=args.overwrite
+            )
     except TrackletError as error:
         print(f"track-report: {error}", file=sys.stderr)
         return error.exit_code

@@ -53,6 +53,19 @@ class Resumable(Protocol):
     def state(self) -> State | None: ...
 
 
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """A `Resumable` that keeps files, beside its result, only to go on with after an interruption."""
+
+    def noted(self) -> None:
+        """What `state()` gave last is in a checkpoint: what only earlier ones need may go."""
+        ...
+
+    def forget(self) -> None:
+        """Nobody will go on with this run, or need what it keeps: take it away."""
+        ...
+
+
 class ClosedByWith:
     """The context manager that every sink has."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.types import FloatArray, ImageArray
+from tracker.types import FloatArray, ImageArray, State
 
 FIRST_SPAN_S = 0.5  # neighbouring frames hardly differ
 MIN_RELATIVE_QUALITY = 0.25  # of the best: a poor crop of somebody with good ones tells nothing
@@ -30,6 +30,7 @@ class Pick:
     score: float
     quality: float
     jpeg: bytes | None  # None once it is on disk
+    check: int = 0  # CRC-32 of the file, once it is on disk
 
 
 class Album:
@@ -94,8 +95,47 @@ class Album:
         self._picks = {self._span(pick.time_s): pick for pick in picks}
         return out
 
+    @property
+    def memory(self) -> tuple[float, float, float]:
+        """Span in s, logarithm of the usual height (NaN: none yet), when that was brought up to date: all but picks."""
+        return self._span_s, math.nan if self._log_height is None else self._log_height, self._height_s
+
+    def restore(self, memory: Sequence[float], picks: Sequence[Pick]) -> None:
+        """Go on where the album with this `memory` and these `picks` was."""
+        self._span_s, log_height, self._height_s = memory
+        self._log_height = None if math.isnan(log_height) else log_height
+        self._picks = {self._span(pick.time_s): pick for pick in picks}
+
     def _span(self, time_s: float) -> int:
         return int(time_s // self._span_s)
+
+
+def albums_state(albums: Mapping[int, Album]) -> State:
+    """The albums of all identities, without the pictures in memory; arrays, for there may be thousands of people."""
+    picks = [(who, pick) for who, album in albums.items() for pick in album.picks]
+    return {
+        "who": np.fromiter(albums, np.int64, len(albums)),
+        "memory": np.array([album.memory for album in albums.values()]).reshape(-1, 3),
+        "owner": np.array([who for who, _ in picks], np.int64),
+        "frame": np.array([pick.frame for _, pick in picks], np.int64),
+        # time_s, box, score, quality
+        "values": np.array([(pick.time_s, *pick.box, pick.score, pick.quality) for _, pick in picks]).reshape(-1, 7),
+        "on_disk": np.array([pick.jpeg is None for _, pick in picks], np.bool_),
+        "check": np.array([pick.check for _, pick in picks], np.uint32),
+    }
+
+
+def albums_of(state: State, n_spans: int, jpegs: Mapping[tuple[int, int], bytes]) -> dict[int, Album]:
+    """What `albums_state` was given. jpegs: the pictures that were in memory, by identity and frame."""
+    picks: dict[int, list[Pick]] = {who: [] for who in state["who"].tolist()}
+    columns = (state[name].tolist() for name in ("owner", "frame", "values", "on_disk", "check"))
+    for who, frame, (time_s, x1, y1, x2, y2, score, quality), on_disk, check in zip(*columns, strict=True):
+        jpeg = None if on_disk else jpegs[who, frame]
+        picks[who].append(Pick(frame, time_s, (x1, y1, x2, y2), score, quality, jpeg, check))
+    albums = {who: Album(n_spans) for who in picks}
+    for (who, album), memory in zip(albums.items(), state["memory"].tolist(), strict=True):
+        album.restore(memory, picks[who])
+    return albums
 
 
 def _by_quality(pick: Pick, other: Pick | None) -> tuple[Pick, Pick | None]:

@@ -14,7 +14,7 @@ from tracker.counting import CountEvent, LineCounter, ZoneCounter
 from tracker.sinks.base import ClosedByWith
 from tracker.sinks.film import draw_label, line_width
 from tracker.sinks.frame_file import FrameFile
-from tracker.types import FloatArray, Frame, ImageArray, Tracks
+from tracker.types import FloatArray, Frame, ImageArray, State, Tracks
 
 COLUMNS = ("time_s", "frame", "kind", "name", "id", "direction", "stay_s")
 TINT = 0.15  # share of white that lies over a zone
@@ -25,7 +25,8 @@ class CountsSink(ClosedByWith):
     """Feeds the counters with every frame. It must come before the sinks that call `draw`, so that they are up to date.
 
     path: of a CSV file with a line per event (see `CountEvent`; frame counts from 1 there), on disk as soon as the
-    frame is written; "-" is standard output, None no file. Raises OutputError.
+    frame is written; "-" is standard output, None no file. resume: see `sinks.base.Resumable`. Raises OutputError and
+    ResumeError.
     """
 
     def __init__(
@@ -34,13 +35,17 @@ class CountsSink(ClosedByWith):
         zones: Sequence[ZoneCounter],
         path: str | Path | None = None,
         overwrite: bool = False,
+        resume: State | None = None,
     ) -> None:
         self._lines = lines
         self._zones = zones
         self._counters: list[LineCounter | ZoneCounter] = [*lines, *zones]
-        self._file = None if path is None else FrameFile(path, overwrite)
+        self._file = None if path is None else FrameFile(path, overwrite, resume=resume and resume["file"])
         self._last_index = 0
-        if self._file is not None:
+        if resume is not None:
+            for counter, state in zip(self._counters, resume["counters"], strict=True):
+                counter.restore(state)
+        elif self._file is not None:
             self._file.append(_rows([COLUMNS]))
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
@@ -49,6 +54,12 @@ class CountsSink(ClosedByWith):
         for counter in self._counters:
             events += counter.update(tracks, frame.time_s, frame.index)
         self._append(events)
+
+    def state(self) -> State | None:
+        file = None if self._file is None else self._file.state()
+        if self._file is not None and file is None:
+            return None
+        return {"counters": [counter.state() for counter in self._counters], "file": file}
 
     def close(self) -> None:
         """Write the stays of those still inside, and close the file."""

@@ -9,16 +9,28 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.errors import OutputError, WriteError
+from tracker.errors import OutputError, ResumeError, WriteError
 from tracker.sinks.base import ClosedByWith
-from tracker.sinks.best_crops import Album, Pick, inside, sharpness, sized, unhidden
-from tracker.types import Frame, ImageArray, Source, Tracks
+from tracker.sinks.best_crops import (
+    Album,
+    Pick,
+    albums_of,
+    albums_state,
+    inside,
+    sharpness,
+    sized,
+    unhidden,
+)
+from tracker.sinks.stash import Stash
+from tracker.types import Frame, ImageArray, Source, State, Tracks
 
 TABLE = "people.csv"
 COLUMNS = ("image", "id", "camera", "frame", "time_s", "x1", "y1", "x2", "y2", "score", "quality")
@@ -36,7 +48,7 @@ class CropSink(ClosedByWith):
     An identity's crops are on disk once it is unseen for 10 s, or when the sink closes; until then they are in memory,
     compressed, two times `per_identity` at most. Of somebody who comes back better ones may take their place. The
     pixels are those of the box inside the picture; only detected boxes are cut. camera: what the table calls the
-    source.
+    source. resume: see `sinks.base.Resumable`; the crops in memory lie in a file beside the folder meanwhile.
     """
 
     def __init__(
@@ -46,6 +58,7 @@ class CropSink(ClosedByWith):
         *,
         camera: str = "video",
         per_identity: int = PER_IDENTITY,
+        resume: State | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._camera = camera
@@ -53,8 +66,15 @@ class CropSink(ClosedByWith):
         self._albums: dict[int, Album] = {}  # of every identity so far
         self._seen_s: dict[int, float] = {}  # when identities with crops in memory were last seen
         self._outdated: set[str] = set()  # files whose place better ones took
+        self._unsynced: list[str] = []  # files written since the last `state`
+        self._stated: set[str] = set()  # files that `state` spoke of last,
+        self._noted: set[str] = set()  # and those of the last checkpoint
         self._closed = False
-        self._begin(overwrite)
+        self._stash = Stash(self.folder, resume and resume["stash"])
+        if resume is None:
+            self._begin(overwrite)
+        else:
+            self._go_on(resume)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         if frame.image is None:
@@ -74,16 +94,49 @@ class CropSink(ClosedByWith):
         for identity in [who for who, seen_s in self._seen_s.items() if frame.time_s - seen_s > WRITE_AFTER_S]:
             self._put_out(identity)
 
+    def state(self) -> State:
+        names = {name_of(who, pick): pick for who, pick in self._picks()}
+        waiting = {name: pick.jpeg for name, pick in names.items() if pick.jpeg is not None}
+        try:
+            for name in self._unsynced:
+                with (self.folder / name).open("rb+") as file:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise self._broken_off(error) from error
+        self._unsynced = []
+        self._stated = set(names) - set(waiting)
+        return {
+            "albums": albums_state(self._albums),
+            "seen_s": [[who, seen_s] for who, seen_s in self._seen_s.items()],
+            "outdated": sorted(self._outdated),
+            "stash": self._stash.keep(waiting, lambda name: waiting[name]),
+        }
+
+    def noted(self) -> None:
+        self._noted = self._stated
+        self._stash.noted()
+
+    def forget(self) -> None:
+        self._noted = set()
+        self._stash.forget()
+        if self._closed:
+            self._remove_outdated()
+
     def close(self) -> None:
-        """Write what is still in memory, then the table anew: sorted, and without the crops that were replaced."""
+        """Write what is still in memory, then the table anew: sorted, and without the crops that were replaced.
+
+        Those stay on disk as long as a checkpoint counts on them.
+        """
         if self._closed:
             return
         self._closed = True
-        for identity in list(self._seen_s):
-            self._put_out(identity)
-        self._write_table()
-        for name in self._outdated:
-            (self.folder / name).unlink(missing_ok=True)
+        self._stash.close()
+        try:
+            for identity in list(self._seen_s):
+                self._put_out(identity)
+        finally:
+            self._write_table()
+        self._remove_outdated()
 
     def __exit__(self, *exc: object) -> None:
         try:
@@ -102,6 +155,41 @@ class CropSink(ClosedByWith):
             self._append_rows([COLUMNS])
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written: {error.strerror}") from error
+
+    def _go_on(self, state: State) -> None:
+        """Back to how the folder was when it gave this state."""
+        waiting = {name_parts(name): jpeg for name, jpeg in self._stash.pieces().items()}
+        self._albums = albums_of(state["albums"], 2 * self._per_identity, waiting)
+        self._seen_s = dict(state["seen_s"])
+        self._outdated = set(state["outdated"])
+        there = {name_of(who, pick): pick for who, pick in self._picks() if pick.jpeg is None}
+        for name, pick in there.items():
+            self._check_file(self.folder / name, pick)
+        self._noted = set(there)
+        for path in _earlier(self.folder):
+            if path.name != TABLE and path.name not in there:  # it came after that
+                path.unlink(missing_ok=True)
+        self._write_table()
+
+    def _check_file(self, path: Path, pick: Pick) -> None:
+        try:
+            same = zlib.crc32(path.read_bytes()) == pick.check
+        except OSError as error:
+            raise ResumeError(f"{path}: cannot be gone on with: {error.strerror}") from error
+        if not same:
+            raise ResumeError(
+                f"{path}: was changed since the checkpoint, so the run cannot go on; --overwrite begins again"
+            )
+
+    def _picks(self) -> Iterator[tuple[int, Pick]]:
+        """Identity and pick, of all."""
+        for identity in sorted(self._albums):
+            for pick in self._albums[identity].picks:
+                yield identity, pick
+
+    def _remove_outdated(self) -> None:
+        for name in self._outdated - self._noted:
+            (self.folder / name).unlink(missing_ok=True)
 
     def _offer(self, frame: Frame, person: Tracks, quality: float, crop: ImageArray) -> None:
         """Keep the crop of `person` (one row) if it is the best so far in its time; quality: without sharpness."""
@@ -126,11 +214,13 @@ class CropSink(ClosedByWith):
         self._forget(identity, album.reduce(self._per_identity))
         fresh = [pick for pick in album.picks if pick.jpeg is not None]
         try:
+            # Before the files: by the table a run that goes on finds what came after its checkpoint.
+            self._append_rows(self._row(identity, pick) for pick in fresh)
             for pick in fresh:
                 assert pick.jpeg is not None
                 _write_whole(self.folder / name_of(identity, pick), pick.jpeg)
-                pick.jpeg = None
-            self._append_rows(self._row(identity, pick) for pick in fresh)
+                self._unsynced.append(name_of(identity, pick))
+                pick.check, pick.jpeg = zlib.crc32(pick.jpeg), None
         except OSError as error:
             raise self._broken_off(error) from error
 
@@ -140,8 +230,7 @@ class CropSink(ClosedByWith):
             stream.write(text)
 
     def _write_table(self) -> None:
-        picks = [(identity, pick) for identity in sorted(self._albums) for pick in self._albums[identity].picks]
-        rows = [self._row(identity, pick) for identity, pick in picks if pick.jpeg is None]
+        rows = [self._row(identity, pick) for identity, pick in self._picks() if pick.jpeg is None]
         draft = self.folder / f"{TABLE}.part"
         try:
             draft.write_text(_csv_text([COLUMNS, *rows]), encoding="utf-8", newline="")
@@ -178,6 +267,20 @@ def check_crops_folder(folder: Path, overwrite: bool) -> None:
 
 def name_of(identity: int, pick: Pick) -> str:
     return f"{identity:04d}_{pick.frame:06d}.jpg"
+
+
+def name_parts(name: str) -> tuple[int, int]:
+    """Identity and frame of the crop that `name_of` calls so."""
+    identity, frame = name.removesuffix(".jpg").split("_")
+    return int(identity), int(frame)
+
+
+def remove_crops(folder: Path) -> None:
+    """Take away what a sink wrote there, and the folder if nothing else is in it."""
+    for path in _earlier(folder):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -75,34 +75,39 @@ class FilmSink(ClosedByWith):
         self._waiting: ImageArray | None = None  # the newest picture of a live film, not yet written for good
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
-        self._draw(frame, tracks)
+        self._draw(frame, tracks, self._overlay)
         if self.log is not None:
             self.log.append(frame.index, tracks)
 
-    def redraw(self, frame: Frame) -> None:
-        """Draw a frame as it was written into the film of the interrupted run; `log` remembers how."""
-        assert self.log is not None
-        self._draw(frame, self.log.tracks_of(frame.index))
+    def redraw(self, frame: Frame, tracks: Tracks, overlay: Overlay | None) -> None:
+        """Draw a frame as it was written into the film of the interrupted run.
+
+        tracks: those of `log`. overlay: in place of that of the film, which is further on already.
+        """
+        self._draw(frame, tracks, overlay)
 
     def state(self) -> State | None:
         return None if self.log is None else self.log.state()
 
-    def forget_log(self) -> None:
+    def noted(self) -> None:
+        """The log only grows: nothing can go."""
+
+    def forget(self) -> None:
         """Nobody will draw the film again: take its log away."""
         if self.log is not None:
             self.log.close()
             self.log.remove()
         self.log = None
 
-    def _draw(self, frame: Frame, tracks: Tracks) -> None:
+    def _draw(self, frame: Frame, tracks: Tracks, overlay: Overlay | None) -> None:
         if frame.image is None:
             raise OutputError(f"{self.path}: the source has no pictures, so there is no video to draw; leave it out")
         if (frame.width // 2 * 2, frame.height // 2 * 2) != self._size:
             raise OutputError(f"{self.path}: frame {frame.index + 1} is {frame.width}x{frame.height}, not {self._size}")
         self._trails.update(frame.time_s, tracks)
         picture = annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks))
-        if self._overlay is not None:
-            self._overlay(picture)
+        if overlay is not None:
+            overlay(picture)
         picture = np.ascontiguousarray(picture[: self._size[1], : self._size[0]])
         if self._pace is None:
             self._put(picture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from tracker.errors import OutputError, WriteError
 from tracker.sinks.base import ClosedByWith, check_output_path
 from tracker.sinks.film import draw_label, line_width
-from tracker.types import FloatArray, Frame, ImageArray, Tracks
+from tracker.sinks.stash import Stash
+from tracker.types import FloatArray, Frame, ImageArray, State, Tracks
 
 KINDS = (".png", ".jpg", ".jpeg")
 LONGEST_FRAME_S = 1.0  # a stream that stood still says nothing of where people were meanwhile
@@ -26,13 +28,14 @@ class HeatmapSink(ClosedByWith):
 
     A place shows how many seconds people stood there: somebody who stands still for 10 s makes a spot that reads 10 s
     in its middle. The still is the median of frames spread over the video, so that who walks by vanishes from it.
-    frame_s: weight of the last frame, which has no next one. Raises OutputError.
+    frame_s: weight of the last frame, which has no next one. resume: see `sinks.base.Resumable`; the frames for the
+    still lie in a file beside the picture meanwhile. Raises OutputError and ResumeError.
     """
 
-    def __init__(self, path: str | Path, frame_s: float, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, frame_s: float, overwrite: bool = False, resume: State | None = None) -> None:
         self.path = Path(path)
         check_kind(self.path)
-        check_output_path(self.path, overwrite)
+        check_output_path(self.path, overwrite or resume is not None)
         try:
             with self.path.open("ab"):  # better now than after an hour
                 pass
@@ -44,7 +47,10 @@ class HeatmapSink(ClosedByWith):
         self._height_sum = 0.0
         self._n_feet = 0
         self._stills = _Stills()
+        self._stash = Stash(self.path, resume and resume["stash"])
         self._closed = False
+        if resume is not None:
+            self._restore(resume)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         if self._seconds.size == 0:
@@ -57,6 +63,26 @@ class HeatmapSink(ClosedByWith):
         if frame.image is not None:
             self._stills.offer(frame.image)
 
+    def state(self) -> State:
+        there = np.flatnonzero(self._seconds)
+        return {
+            "size": self._seconds.shape,
+            "there": there.astype(np.uint32),  # most places never see a foot
+            "seconds": self._seconds.ravel()[there],
+            "waiting_s": None if self._waiting is None else self._waiting[0],
+            "waiting": np.zeros((0, 2)) if self._waiting is None else self._waiting[1],
+            "height_sum": self._height_sum,
+            "n_feet": self._n_feet,
+            "stills": self._stills.state(),
+            "stash": self._stash.keep(list(self._stills.kept), lambda name: self._stills.kept[name].tobytes()),
+        }
+
+    def noted(self) -> None:
+        self._stash.noted()
+
+    def forget(self) -> None:
+        self._stash.forget()
+
     def close(self) -> None:
         """Paint and write the picture. Raises WriteError."""
         import cv2
@@ -64,6 +90,7 @@ class HeatmapSink(ClosedByWith):
         if self._closed:
             return
         self._closed = True
+        self._stash.close()
         if self._waiting is None:
             if self.path.is_file() and self.path.stat().st_size == 0:
                 self.path.unlink()
@@ -114,6 +141,14 @@ class HeatmapSink(ClosedByWith):
         _draw_scale(picture, most)
         return picture
 
+    def _restore(self, state: State) -> None:
+        self._seconds = np.zeros(state["size"])
+        self._seconds.ravel()[state["there"]] = state["seconds"]
+        if state["waiting_s"] is not None:
+            self._waiting = state["waiting_s"], state["waiting"]
+        self._height_sum, self._n_feet = state["height_sum"], state["n_feet"]
+        self._stills.restore(state["stills"], self._stash.pieces(), self._seconds.shape)
+
     def _add(self, span_s: float) -> None:
         assert self._waiting is not None
         places = np.floor(self._waiting[1]).astype(np.int64)
@@ -133,26 +168,35 @@ class _Stills:
     """A few frames, evenly spread over what came so far, however long it lasts."""
 
     def __init__(self) -> None:
-        self._kept: list[ImageArray] = []
+        self.kept: dict[str, ImageArray] = {}  # by the number of the frame, in order
         self._every = 1
         self._n_offered = 0
 
     def offer(self, image: ImageArray) -> None:
         if self._n_offered % self._every == 0:
-            if len(self._kept) == STILLS:
-                self._kept = self._kept[::2]
+            if len(self.kept) == STILLS:
+                self.kept = dict(list(self.kept.items())[::2])
                 self._every *= 2
             if self._n_offered % self._every == 0:
-                self._kept.append(image.copy())
+                self.kept[str(self._n_offered)] = image.copy()
         self._n_offered += 1
+
+    def state(self) -> State:
+        """All but the frames."""
+        return {"names": list(self.kept), "every": self._every, "n_offered": self._n_offered}
+
+    def restore(self, state: State, pieces: Mapping[str, bytes], size: tuple[int, ...]) -> None:
+        """pieces: the bytes of `kept`, by the same names; size: height and width of the frames."""
+        self._every, self._n_offered = state["every"], state["n_offered"]
+        self.kept = {name: np.frombuffer(pieces[name], np.uint8).reshape(*size, 3) for name in state["names"]}
 
     def median(self) -> ImageArray | None:
         """The middle value of every pixel; None if there was no image."""
-        if not self._kept:
+        if not self.kept:
             return None
-        middle = len(self._kept) // 2
+        middle = len(self.kept) // 2
         # Row by row: nine frames at once, as floats, can be gigabytes.
-        rows = [np.sort(np.stack(parts), axis=0)[middle] for parts in zip(*self._kept, strict=True)]
+        rows = [np.sort(np.stack(parts), axis=0)[middle] for parts in zip(*self.kept.values(), strict=True)]
         return np.stack(rows)
 
 

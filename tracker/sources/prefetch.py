@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from threading import Condition, Thread
 
 from tracker.sources.base import ClosedByWith, FrameSource
+from tracker.sources.leaving import watch
 from tracker.types import Frame
+
+_JOIN_S = 0.5  # a frame of a file takes milliseconds
 
 
 class Prefetch(ClosedByWith):
     """The frames of `source`, read up to `depth` frames ahead; a live source, which has its own thread, passes through.
 
     No frame is lost or reordered. What the source raises is raised here, after the frames before it. Leaving the loop
-    early, or `close()`, ends the thread as soon as the frame it is decoding is done.
+    early, or `close()`, ends the thread as soon as the frame it is decoding is done; if that takes long, as over a
+    network, nobody waits for it, and the thread closes the source itself.
     """
 
     def __init__(self, source: FrameSource, depth: int = 8) -> None:
@@ -28,6 +32,8 @@ class Prefetch(ClosedByWith):
         self._changed = Condition()
         self._ready: deque[Frame | BaseException | None] = deque()  # None: the end
         self._stopped = False
+        self._decoded = False  # the thread no longer reads
+        self._left_alone = False  # the thread has to close the source
         self._thread: Thread | None = None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -38,6 +44,7 @@ class Prefetch(ClosedByWith):
             raise RuntimeError("a Prefetch is read once")
         self._thread = Thread(target=self._decode, name=f"prefetch {self.name}", daemon=True)
         self._thread.start()
+        watch(self._thread, self._tell)
         try:
             while (item := self._take()) is not None:
                 if isinstance(item, BaseException):
@@ -48,7 +55,8 @@ class Prefetch(ClosedByWith):
 
     def close(self) -> None:
         self._stop()
-        self.source.close()
+        if not self._left_alone:
+            self.source.close()
 
     def _decode(self) -> None:
         try:
@@ -58,6 +66,12 @@ class Prefetch(ClosedByWith):
             self._put(None)
         except BaseException as error:
             self._put(error)
+        finally:
+            with self._changed:
+                self._decoded = True
+                left_alone = self._left_alone
+            if left_alone:
+                self.source.close()
 
     def _put(self, item: Frame | BaseException | None) -> bool:
         """Wait for room, add; False if nobody wants it any more."""
@@ -78,10 +92,16 @@ class Prefetch(ClosedByWith):
             self._changed.notify_all()
             return item
 
-    def _stop(self) -> None:
+    def _tell(self) -> None:
         with self._changed:
             self._stopped = True
             self._ready.clear()
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+
+    def _stop(self) -> None:
+        self._tell()
+        if self._thread is None or self._left_alone:
+            return
+        self._thread.join(_JOIN_S)
+        with self._changed:
+            self._left_alone = not self._decoded

@@ -24,6 +24,7 @@ import numpy as np
 
 from tracker.errors import SourceError
 from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
+from tracker.sources.leaving import watch
 from tracker.sources.video import sane_fps
 from tracker.types import Frame, ImageArray
 
@@ -41,9 +42,8 @@ RECONNECT_S = 60.0  # patience with one loss; a camera that restarts needs about
 # where they are expected. The first is what OpenCV itself sets.
 QUICK_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-_GRABBER, _OPENER = "tracklet grabber", "tracklet opener"  # threads
 _SLICE_S = 0.05  # of waiting, after which the window may have a key
-_JOIN_S = 0.5  # a thread that hangs in the driver must not hold up the end
+_JOIN_S = 0.2  # a thread that hangs in the driver must not hold up the end
 
 
 class LiveSource(ClosedByWith):
@@ -84,8 +84,9 @@ class LiveSource(ClosedByWith):
         self.n_frames: int | None = None
         self.fps = fps or sane_fps(self._capture.get(_CAP_PROP_FPS))
         self._start_s = 0.0
-        self._thread = threading.Thread(target=self._grab, name=f"{_GRABBER} {self.name}", daemon=True)
+        self._thread = threading.Thread(target=self._grab, name=f"tracklet grabber {self.name}", daemon=True)
         self._thread.start()
+        watch(self._thread, self._stop)
         first = self._first()
         self.width: int = first.shape[1]
         self.height: int = first.shape[0]
@@ -104,11 +105,14 @@ class LiveSource(ClosedByWith):
         return time.monotonic() - self._start_s - time_s
 
     def close(self) -> None:
+        self._stop()
+        # The thread releases the camera: releasing it under a running read crashes some drivers.
+        self._thread.join(timeout=_JOIN_S)
+
+    def _stop(self) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        # The thread releases the camera: releasing it under a running read crashes some drivers.
-        self._thread.join(timeout=_JOIN_S)
 
     # ------------------------------------------------------------------------------------- the thread of who tracks
 
@@ -302,18 +306,14 @@ def open_capture(spec: str, *, again: bool = False) -> Any:
         except Exception as error:
             opened.append(error)
 
-    thread = threading.Thread(target=attempt, name=f"{_OPENER} {camera_name(spec)}", daemon=True)
+    thread = threading.Thread(target=attempt, name=f"tracklet opener {camera_name(spec)}", daemon=True)
     thread.start()
+    watch(thread)
     while thread.is_alive():
         thread.join(_SLICE_S)
     if isinstance(opened[0], Exception):
         raise opened[0]
     return opened[0]
-
-
-def hanging() -> bool:
-    """True while a thread of this module waits inside a driver, whether or not its source was closed."""
-    return any(thread.name.startswith((_GRABBER, _OPENER)) for thread in threading.enumerate())
 
 
 def _opened_capture(spec: str, again: bool) -> Any:
