@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -96,19 +97,16 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
         if not args.quiet:
             progress = ProgressSink(pipeline.source.n_frames, done=outputs.tally.n_frames)
             stack.enter_context(progress)
-        frames: Iterable[tuple[Frame, Tracks]] = pipeline
-        if in_two_passes(args):
-            frames = _refined(args, config, pipeline, progress)
-        elif progress is not None:
-            outputs.sinks.append(progress)
         interrupted = _Interrupt(pipeline)
         stack.enter_context(interrupted)
+        frames: Iterable[tuple[Frame, Tracks]] = pipeline
+        if in_two_passes(args):
+            frames = _refined(args, config, pipeline, progress, interrupted)
+        elif progress is not None:
+            outputs.sinks.append(progress)
         try:
             for frame, tracks in frames:
-                begin = perf_counter()
-                for sink in outputs.sinks:
-                    sink.write(frame, tracks)
-                outputs.write_s += perf_counter() - begin
+                outputs.write(frame, tracks, hurried=in_two_passes(args) and interrupted.seen)
                 last_frame = frame.index + 1
                 if outputs.window is not None and outputs.window.quit_asked:
                     pipeline.stop()
@@ -126,11 +124,14 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
         if outputs.counts is not None:
             print(f"\n{outputs.counts.text()}", file=sys.stderr)
         for _, path in files_of(args):
-            print(f"wrote {path}", file=sys.stderr)
+            if Path(path).exists():
+                print(f"wrote {path}", file=sys.stderr)
     if pipeline.leftover is not None:
         print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
     if interrupted.seen:
         hint = "; --resume goes on" if unfinished else ""
+        if outputs.n_undrawn:
+            hint = f", but for pictures of the last {outputs.n_undrawn} frames"
         print(f"track: interrupted after frame {last_frame}; the results until there are written{hint}",
               file=sys.stderr)  # fmt: skip
         return INTERRUPTED
@@ -138,7 +139,11 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
 
 
 def _refined(
-    args: argparse.Namespace, config: TrackerConfig, pipeline: Pipeline, progress: ProgressSink | None
+    args: argparse.Namespace,
+    config: TrackerConfig,
+    pipeline: Pipeline,
+    progress: ProgressSink | None,
+    interrupted: _Interrupt,
 ) -> Iterator[tuple[Frame, Tracks]]:
     """The frames of `--smooth` and `--fill-gaps`; progress tells of the tracking, which takes most of the time."""
     from tracker.outputs import needs_pictures
@@ -149,7 +154,7 @@ def _refined(
     return refined_frames(
         pipeline, smooth=args.smooth, fill_gaps_s=args.fill_gaps or 0.0, motion=config.motion,
         reopen=reopen if needs_pictures(args) else None,
-        watch=None if progress is None else progress.write,
+        watch=None if progress is None else progress.write, hurried=lambda: interrupted.seen,
     )  # fmt: skip
 
 

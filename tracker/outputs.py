@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 
 from tracker.config import TrackerConfig
 from tracker.counting import LineCounter, ZoneCounter
@@ -27,7 +28,7 @@ from tracker.sinks.summary import TallySink
 from tracker.sinks.window import WindowSink
 from tracker.sources.base import FrameSource
 from tracker.sources.webcam import LiveSource, is_live_spec
-from tracker.types import State
+from tracker.types import Frame, State, Tracks
 
 NOTHING_ASKED = "no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show"
 MAX_LIVE_FILM_FPS = 60.0  # a camera that announces more says what it could, and repeated pictures cost time
@@ -43,6 +44,7 @@ class Outputs:
     counts: CountsSink | None = None
     film: FilmSink | None = None
     write_s: float = 0.0  # seconds that writing took so far
+    n_undrawn: int = 0  # frames that were kept from sinks that draw them
     _asked: dict[str, Sink] = field(default_factory=dict)  # sinks by the words that asked for them
 
     def add(self, words: str, sink: Sink) -> None:
@@ -50,6 +52,17 @@ class Outputs:
         and checkpoints, see `sinks.base.Resumable`."""
         self.sinks.append(sink)
         self._asked[words] = sink
+
+    def write(self, frame: Frame, tracks: Tracks, hurried: bool = False) -> None:
+        """Feed the sinks. hurried: a frame that comes without its picture is none for those that would draw it."""
+        begin = perf_counter()
+        given = self.sinks
+        if hurried and frame.image is None:
+            given = [sink for sink in given if not isinstance(sink, FilmSink | CropSink | WindowSink)]
+            self.n_undrawn += len(given) < len(self.sinks)
+        for sink in given:
+            sink.write(frame, tracks)
+        self.write_s += perf_counter() - begin
 
     def states(self) -> dict[str, State]:
         """What every sink needs to go on with in another process, by its words; a sink that cannot is left out."""

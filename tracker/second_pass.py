@@ -22,12 +22,14 @@ def refined_frames(
     motion: MotionConfig,
     reopen: Callable[[], FrameSource] | None = None,
     watch: Callable[[Frame, Tracks], None] | None = None,
+    hurried: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Frame, Tracks]]:
     """Frames and refined tracks of a pipeline, like the pipeline's own; the first comes after the last was tracked.
 
     smooth, fill_gaps_s, motion: see `refine_tracks`. reopen: opens the source once more, for the pictures; None: the
-    frames come without. watch: is told of each frame as it is tracked. What ends the pipeline early (a broken file,
-    Ctrl-C) is raised at the end, after what had been tracked until then.
+    frames come without. watch: is told of each frame as it is tracked. hurried: once it says True, the rest comes
+    without pictures, for reading a long source again takes long. What ends the pipeline early (a broken file, Ctrl-C)
+    is raised at the end, after what had been tracked until then.
     """
     frames: list[Frame] = []
     found: list[Tracks] = []
@@ -42,28 +44,26 @@ def refined_frames(
         broken = error
     times = [frame.time_s for frame in frames]
     refined = refine_tracks(found, times, smooth=smooth, fill_gaps_s=fill_gaps_s, motion=motion)
-    yield from zip(frames if reopen is None else _with_pictures(frames, reopen), refined, strict=True)
+    shown = frames if reopen is None else _with_pictures(frames, reopen, hurried)
+    yield from zip(shown, refined, strict=True)
     if broken is not None:
         raise broken
 
 
-def _with_pictures(frames: Sequence[Frame], reopen: Callable[[], FrameSource]) -> Iterator[Frame]:
+def _with_pictures(
+    frames: Sequence[Frame], reopen: Callable[[], FrameSource], hurried: Callable[[], bool]
+) -> Iterator[Frame]:
     """The same frames with their images, from the source read once more. Raises SourceError if it has changed."""
-    if not frames:
-        return
-    wanted = iter(frames)
-    frame = next(wanted)
-    source = reopen()
-    ahead = Prefetch(source)
-    try:
-        for again in ahead:
-            if again.index != frame.index:
-                continue
-            yield replace(frame, image=again.image)
-            following = next(wanted, None)
-            if following is None:
-                return
-            frame = following
-    finally:
-        ahead.close()
-    raise SourceError(f"{source.name}: has no frame {frame.index + 1} when read once more; it has changed meanwhile")
+    n_shown = 0
+    if frames and not hurried():
+        with Prefetch(reopen()) as ahead:
+            for again in ahead:
+                if again.index == frames[n_shown].index:
+                    yield replace(frames[n_shown], image=again.image)
+                    n_shown += 1
+                if n_shown == len(frames) or hurried():
+                    break
+            else:
+                missed = frames[n_shown].index + 1
+                raise SourceError(f"{ahead.name}: has no frame {missed} when read once more; it has changed meanwhile")
+    yield from frames[n_shown:]
