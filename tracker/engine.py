@@ -461,8 +461,13 @@ class Engine:
         if len(others) == 0:
             return look, 0.0
         assert seen.features is not None
+        least_alike = self.gallery.dist_mean(others, seen.features[pairs.detection[unknown]]).max(axis=0)
         look = look.copy()
-        look[unknown] = self.gallery.dist_mean(others, seen.features[pairs.detection[unknown]]).max(axis=0)
+        # No nearer than anybody with a gallery, to the last bit: sums of many products differ in it.
+        nearest = np.zeros(len(seen))
+        look[unknown] = 0.0
+        np.maximum.at(nearest, pairs.detection, look)
+        look[unknown] = np.maximum(least_alike, nearest[pairs.detection[unknown]])
         return look, weight
 
     def _unvetoed(
