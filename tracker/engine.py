@@ -396,6 +396,8 @@ class Engine:
         strong = self._strong(seen)
         free = strong.copy()
         for group in (active & bank.confirmed, ~bank.confirmed):  # who is known comes first
+            if not np.count_nonzero(group):
+                continue
             pairs = expected.pairs.among(group, free, link.min_iou)
             if len(pairs):
                 pairs = self._possible(bank, seen, pairs, group, expected)

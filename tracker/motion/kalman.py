@@ -75,7 +75,9 @@ def process_variance(
     Returns the variances of [cx, cy, a, h] and of their velocities, each (T, 4).
     """
     per_second = config.reference_hz
-    frames = np.reshape(dt_s * per_second, (-1, 1))  # how many reference frames of noise
+    frames = dt_s * per_second  # how many reference frames of noise
+    if isinstance(frames, np.ndarray):
+        frames = frames[:, None]
     position = _scaled(height, config.position_std, config.aspect_std)
     velocity = _scaled(height, config.velocity_std * per_second, config.aspect_velocity_std * per_second)
     return position**2 * frames, velocity**2 * frames

@@ -27,7 +27,10 @@ def hiding(boxes: FloatArray, front: FloatArray) -> FloatArray:
 
 def covered(boxes: FloatArray, front: FloatArray) -> FloatArray:
     """(T,) the largest share of each box (T, 4) that one box of `front` (M, 4) hides, in [0, 1]."""
-    return np.asarray(_hiding(boxes, front).max(axis=1, initial=0.0))
+    common = bx.intersection(boxes, front)
+    common[front[:, 3] <= boxes[:, None, 3]] = 0.0  # only who stands nearer hides: whose feet are lower
+    most, own = common.max(axis=1, initial=0.0), bx.area(boxes)
+    return np.asarray(np.divide(most, own, out=most, where=own > 0))
 
 
 def occluder(
@@ -42,10 +45,12 @@ def occluder(
     i, j = np.concatenate([i, j]), np.concatenate([j, i])
     asked = unseen[i] & front[j]
     i, j = i[asked], j[asked]
+    if len(i) == 0:
+        return behind
     share = hiding(predicted[i], predicted[j])
     # By ascending share, so that the last entry written stands for the largest; of equal ones the first row wins.
     order = np.lexsort((-j, share))
-    order = order[share[order] >= config.min_cover]
+    order = order[(share[order] > 0) & (share[order] >= config.min_cover)]
     behind[i[order]] = j[order]
     return behind
 
@@ -134,12 +139,6 @@ def next_height(height: FloatArray, boxes: FloatArray) -> FloatArray:
     out[:, 0] = height[:, 0] + HEIGHT_MEMORY * step
     out[:, 1] = (1 - HEIGHT_MEMORY) * (height[:, 1] + HEIGHT_MEMORY * step**2)
     return out
-
-
-def _hiding(boxes: FloatArray, front: FloatArray) -> FloatArray:
-    """(T, M) share of each box that each of `front` hides. Only who stands nearer hides: whose feet are lower."""
-    nearer = front[None, :, 3] > boxes[:, None, 3]
-    return np.where(nearer, bx.cover(boxes, front), 0.0)
 
 
 def _log_height(boxes: FloatArray) -> FloatArray:
