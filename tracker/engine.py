@@ -808,7 +808,8 @@ class Engine:
             )  # fmt: skip
 
         waiting = _rows(shown & ~bank.confirmed)
-        self._tentative.append((frame.index, bank.key[waiting], tracks_of(waiting)))
+        if len(waiting):
+            self._tentative.append((frame.index, bank.key[waiting], tracks_of(waiting)))
         undecided = set(bank.key[waiting].tolist())
         while self._tentative and undecided.isdisjoint(self._tentative[0][1].tolist()):
             self._tentative.popleft()

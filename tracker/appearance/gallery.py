@@ -148,7 +148,8 @@ class Gallery:
         mean_cosine = self._lengths[slots] / count * (1.0 - dist)
         beyond = count - np.floor(quantile * (count - 1))
         doubtful = 1.0 - mean_cosine > beyond / count * limit - ROUNDING
-        doubtful[doubtful] = self.dist_quantile(slots[doubtful], embeddings[doubtful], quantile) > limit
+        if np.count_nonzero(doubtful):
+            doubtful[doubtful] = self.dist_quantile(slots[doubtful], embeddings[doubtful], quantile) > limit
         return np.asarray(doubtful)
 
     def state(self) -> State:
