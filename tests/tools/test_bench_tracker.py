@@ -32,10 +32,10 @@ def test_every_frame_goes_through_a_peer_as_it_was_prepared(capsys, monkeypatch)
         raise tracker_peers.NotInstalledError("no-such-tracker")
 
     monkeypatch.setattr(bench_tracker, "PEERS", {"counting": counting, "absent": missing})
-    bench_tracker.main(["--people", "5", "9", "--frames", "3", "--dim", "8", "--peers"])
+    bench_tracker.main(["--people", "5", "9", "--frames", "3", "--dim", "8", "--repeat", "2", "--peers"])
     out = capsys.readouterr().out
     assert taken == [
-        len(detections) for n in (5, 9) for detections in bench_tracker.crowd(n, 3 + bench_tracker.WARM_UP, 8, 0)
+        len(detections) for n in (5, 5, 9, 9) for detections in bench_tracker.crowd(n, 3 + bench_tracker.WARM_UP, 8, 0)
     ]
     assert out.count("counting") == 2
     assert out.splitlines()[-1] == "absent: not installed (pip install no-such-tracker)"
@@ -52,6 +52,11 @@ def test_a_peer_whose_package_is_missing_says_which(monkeypatch):
             open_peer()
         packages.add(str(error.value))
     assert packages == {"trackforge", "deep-sort-realtime", "pyxtrackers", "trackers", "norfair"}
+
+
+def test_the_least_time_of_each_frame_counts():
+    runs = iter([{"step": np.array([3.0, 1.0])}, {"step": np.array([2.0, 5.0])}])
+    assert bench_tracker.least(lambda: next(runs), 2)["step"].tolist() == [2.0, 1.0]
 
 
 def test_growth_is_a_table_and_a_picture(tmp_path, capsys, monkeypatch):
