@@ -9,14 +9,18 @@ from tracker.types import BoolArray, FloatArray, IntArray
 
 def xyxy_to_cxcyah(boxes: FloatArray) -> FloatArray:
     """(N, 4) xyxy -> (N, 4) centre x, centre y, aspect = width / height, height. Heights must be positive."""
-    width = boxes[:, 2] - boxes[:, 0]
-    height = boxes[:, 3] - boxes[:, 1]
-    return np.stack([boxes[:, 0] + width / 2, boxes[:, 1] + height / 2, width / height, height], axis=1)
+    out = np.empty((len(boxes), 4))
+    size = boxes[:, 2:] - boxes[:, :2]
+    np.add(boxes[:, :2], size / 2, out=out[:, :2])
+    np.divide(size[:, 0], size[:, 1], out=out[:, 2])
+    out[:, 3] = size[:, 1]
+    return out
 
 
 def cxcyah_to_xyxy(state: FloatArray) -> FloatArray:
     """(N, 4) centre x, centre y, aspect, height -> (N, 4) xyxy."""
-    half = np.stack([state[:, 2] * state[:, 3], state[:, 3]], axis=1) / 2
+    half = state[:, 2:4] / 2  # aspect and height
+    half[:, 0] = state[:, 2] * state[:, 3] / 2
     return np.concatenate([state[:, :2] - half, state[:, :2] + half], axis=1)
 
 
@@ -55,7 +59,7 @@ def iou(a: FloatArray, b: FloatArray) -> FloatArray:
 def cover(a: FloatArray, b: FloatArray) -> FloatArray:
     """Share of each box of a (A, 4) that each box of b (B, 4) covers -> (A, B) in [0, 1]; 0 for an empty box of a."""
     common = intersection(a, b)
-    own = np.broadcast_to(area(a)[:, None], common.shape)
+    own = area(a)[:, None]
     return np.divide(common, own, out=np.zeros_like(common), where=own > 0)
 
 
@@ -79,39 +83,83 @@ def valid(boxes: FloatArray) -> BoolArray:
         return finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
+def meeting(a: FloatArray, b: FloatArray) -> tuple[IntArray, IntArray]:
+    """Pairs of boxes that share area: rows (P,) of a (A, 4) and rows (P,) of b (B, 4), ascending by both."""
+    i, j = meeting_among(np.concatenate([a, b]))
+    return across(i, j, len(a), len(b))
+
+
+def meeting_among(boxes: FloatArray) -> tuple[IntArray, IntArray]:
+    """Pairs of rows i < j (P,) of boxes (N, 4) that share area, each pair once, in no particular order.
+
+    Of a crowd nearly all pairs are far apart, and a table of all grows with the square of its size. A sweep from left
+    to right looks only at boxes that share columns of pixels: of two that do, one begins within the other.
+    """
+    left, top, right, bottom = boxes.T
+    order = left.argsort(kind="stable")
+    n_behind = left[order].searchsorted(right[order]) - np.arange(1, len(boxes) + 1)
+    np.maximum(n_behind, 0, out=n_behind)
+    place = np.arange(len(boxes)).repeat(n_behind)
+    first_behind = n_behind.cumsum() - n_behind
+    behind = np.arange(1, len(place) + 1) + (place - first_behind[place])
+    i, j = order[place], order[behind]
+    met = np.minimum(bottom[i], bottom[j]) > np.maximum(top[i], top[j])
+    i, j = i[met], j[met]
+    return np.minimum(i, j), np.maximum(i, j)
+
+
+def across(i: IntArray, j: IntArray, n_first: int, n_second: int) -> tuple[IntArray, IntArray]:
+    """Pairs i < j (P,) of two tables, of n_first and n_second rows one below the other, that have a row in each.
+
+    Rows of the first and rows of the second, ascending by both.
+    """
+    between = (i < n_first) & (j >= n_first)
+    i, j = i[between], j[between] - n_first
+    order = (i * n_second + j).argsort()
+    return i[order], j[order]
+
+
+def paired_intersection(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Common area of each box of a (P, 4) with the box of the same row of b (P, 4): (P,) square pixels."""
+    size = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    np.maximum(size, 0.0, out=size)
+    return np.asarray(size[:, 0] * size[:, 1])
+
+
+def paired_iou(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Intersection over union, row by row: a, b (P, 4) with an area above 0 -> (P,) in [0, 1]."""
+    common = paired_intersection(a, b)
+    return np.asarray(common / (area(a) + area(b) - common))
+
+
 def nms(boxes: FloatArray, scores: FloatArray, max_iou: float) -> IntArray:
     """Greedy non-maximum suppression: indices kept, in descending score.
 
     boxes (N, 4), scores (N,). Of two boxes with IoU > max_iou the one with the lower score goes. Equal scores are
     ordered by the coordinates of the box, so that the result does not depend on the order of the rows.
     """
-    order = np.lexsort((boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], -scores))
-    keep = [True] * len(order)
-    for better, worse in zip(*_alike(boxes[order], max_iou), strict=True):
-        if keep[better]:
-            keep[worse] = False
-    kept: IntArray = order[np.array(keep, dtype=bool)].astype(np.int64)
-    return kept
+    order = by_score(boxes, scores)
+    boxes = boxes[order]
+    i, j = meeting_among(boxes)
+    return order[best_alone(len(boxes), i, j, paired_iou(boxes[i], boxes[j]) > max_iou)]
 
 
-def _alike(boxes: FloatArray, max_iou: float) -> tuple[list[int], list[int]]:
-    """Pairs of rows i < j whose IoU is above `max_iou`, in ascending order of i.
+def by_score(boxes: FloatArray, scores: FloatArray) -> IntArray:
+    """Rows (N,) by descending score; equal ones by their coordinates, so that the order given decides nothing."""
+    order = (-scores).argsort(kind="stable")
+    ordered = scores[order]
+    if np.count_nonzero(ordered[1:] == ordered[:-1]):
+        order = np.lexsort((boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], -scores))
+    return order
 
-    Only pairs that share a column of pixels are looked at, found by a sweep from left to right: a detector's hundreds
-    of candidates lie in heaps, and the table of all pairs would take twenty times as long.
-    """
-    by_left = np.argsort(boxes[:, 0], kind="stable")
-    left, top, right, bottom = np.ascontiguousarray(boxes[by_left].T)
-    n_behind = np.maximum(np.searchsorted(left, right, "left") - np.arange(1, len(left) + 1), 0)
-    i = np.repeat(np.arange(len(left)), n_behind)
-    j = i + 1 + np.arange(len(i)) - np.repeat(np.cumsum(n_behind) - n_behind, n_behind)
-    height = np.minimum(bottom[i], bottom[j]) - np.maximum(top[i], top[j])
-    met = np.flatnonzero(height > 0)
-    i, j = i[met], j[met]
-    common = (np.minimum(right[i], right[j]) - left[j]) * height[met]
-    size = (right - left) * (bottom - top)
-    hit = np.flatnonzero(common / (size[i] + size[j] - common) > max_iou)
-    first, second = by_left[i[hit]], by_left[j[hit]]
-    first, second = np.minimum(first, second), np.maximum(first, second)
-    ascending = np.argsort(first, kind="stable")
-    return first[ascending].tolist(), second[ascending].tolist()
+
+def best_alone(n: int, i: IntArray, j: IntArray, alike: BoolArray) -> BoolArray:
+    """(n,) True for rows that stay if of two rows i < j (P,) that are alike (P,) the later goes, from the first on."""
+    keep = [True] * n
+    if np.count_nonzero(alike):
+        first, second = i[alike], j[alike]
+        ascending = first.argsort()
+        for better, worse in zip(first[ascending].tolist(), second[ascending].tolist(), strict=True):
+            if keep[better]:
+                keep[worse] = False
+    return np.array(keep, bool)

@@ -10,19 +10,19 @@ How each is done in detail is our reconstruction ("methods 05" in the comments).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker import boxes as bx
 from tracker.appearance.gallery import Gallery
 from tracker.appearance.online_metric import OnlineMetric, frame_triplets
 from tracker.association import costs
-from tracker.association.assignment import assign
+from tracker.association.assignment import assign, assign_pairs
+from tracker.association.pairs import Pairs
 from tracker.config import TrackerConfig
 from tracker.motion import kalman
 from tracker.motion.camera import CameraMotion, SharedMotion, still
@@ -94,7 +94,7 @@ class _Links:
     def owners(self, n_detections: int) -> IntArray:
         """(N,) row of the track that holds each detection, -1 none."""
         owner = np.full(n_detections, -1, np.int64)
-        held = np.flatnonzero(self.detection >= 0)
+        held = _rows(self.detection >= 0)
         owner[self.detection[held]] = held
         return owner
 
@@ -109,6 +109,16 @@ class _Links:
         self.relinked[lost] = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """Where the tracks of the predicted bank should be in this frame, and what was detected there."""
+
+    boxes: FloatArray  # (T, 4) xyxy
+    visible: BoolArray  # (T,) detected when the detector last looked, before this frame
+    pairs: Pairs  # of tracks and detections whose boxes share area
+    near: tuple[IntArray, IntArray]  # (P,) rows of tracks whose boxes share area, each pair once
+
+
 @dataclass(slots=True)
 class _Notes:
     """What the stages of a traced step leave for `Engine.trace`."""
@@ -118,13 +128,31 @@ class _Notes:
     cost: list[FloatArray] = field(default_factory=list)  # (P, 3) as in `StepTrace.pair_cost`
     tried: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))  # (C, 4) xyxy
 
-    def pairs(
-        self, track: IntArray, detection: IntArray, total: FloatArray, overlap: FloatArray, look: FloatArray
-    ) -> None:
-        """Pairs of one group: rows (P,), costs (P,), IoU (P,), cost of looks (P,)."""
-        self.track.append(track)
-        self.detection.append(detection)
-        self.cost.append(np.stack([total, look, 1.0 - overlap], axis=1))
+    def pairs(self, pairs: Pairs, total: FloatArray, look: FloatArray) -> None:
+        """Pairs of one group: costs (P,), cost of looks (P,)."""
+        self.track.append(pairs.track)
+        self.detection.append(pairs.detection)
+        self.cost.append(np.stack([total, look, 1.0 - pairs.iou], axis=1))
+
+
+def _rows(mask: BoolArray) -> IntArray:
+    """Where a mask (n,) is True."""
+    return mask.nonzero()[0]
+
+
+class _Timed:
+    """`with _Timed(...)`: adds the seconds inside to one stage."""
+
+    __slots__ = ("_stage", "_stage_s", "_start")
+
+    def __init__(self, stage_s: dict[str, float], stage: str) -> None:
+        self._stage_s, self._stage = stage_s, stage
+
+    def __enter__(self) -> None:
+        self._start = perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        self._stage_s[self._stage] = self._stage_s.get(self._stage, 0.0) + perf_counter() - self._start
 
 
 class Engine:
@@ -202,35 +230,34 @@ class Engine:
             self._notes = _Notes()
         with self._timed("predict"):
             bank = self._predicted(frame, looked)
-            seen, rows = self._selected(detections)
+            seen, rows, covered = self._selected(detections)
         with self._timed("camera"):
-            bank = self._steadied(bank, seen, frame.image)
+            bank, expected = self._steadied(bank, seen, frame.image)
         with self._timed("embed"):
             seen = self._embedded(image, seen)
         with self._timed("associate"):
-            links = self._associated(bank, seen)  # use A of the metric lives here
+            links = self._associated(bank, seen, expected)  # use A of the metric lives here
         with self._timed("re-associate"):
             self._reassociate(bank, seen, links, image)  # use B
         with self._timed("propose"):
             self._propose(bank, seen, links, frame, image, looked)  # use C
         with self._timed("hold"):
             if looked:
-                self._hold(bank, seen, links, frame)
+                self._hold(bank, seen, links, frame, expected)
             else:
-                self._carry(bank, links, frame)
+                self._carry(bank, links, frame, expected)
         self._detected = seen.boxes
-        self.trace = self._traced(bank, seen, links) if self.tracing else None
+        self.trace = self._traced(bank, seen, links, expected) if self.tracing else None
         with self._timed("update"):
-            return self._updated(bank, seen, rows, links, frame, image, looked)
+            return self._updated(bank, seen, rows, covered, links, frame, image, looked, expected)
 
     @property
     def settled_before(self) -> int | None:
         """Index of the first frame that a later confirmation can still add to; None if there is no such frame."""
-        waiting = self.bank.key[~self.bank.confirmed]
-        for index, keys, _ in self._tentative:
-            if np.isin(keys, waiting).any():
-                return index
-        return None
+        if not self._tentative:
+            return None
+        waiting = set(self.bank.key[~self.bank.confirmed].tolist())
+        return next((index for index, keys, _ in self._tentative if not waiting.isdisjoint(keys.tolist())), None)
 
     def state(self) -> State:
         """All that the tracks of later frames depend on besides settings and networks; valid until the next step."""
@@ -263,11 +290,8 @@ class Engine:
         for name in _COUNTERS:
             setattr(self, name, state[name])
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = perf_counter()
-        yield
-        self.stage_s[stage] = self.stage_s.get(stage, 0.0) + perf_counter() - start
+    def _timed(self, stage: str) -> _Timed:
+        return _Timed(self.stage_s, stage)
 
     # ---------------------------------------------------------------------------------------- before association
 
@@ -285,30 +309,57 @@ class Engine:
         """(T,) tracks that were detected when the detector last looked, before this frame."""
         return (self._now_s or 0.0) - bank.seen_s <= self._gap_s + lifecycle.TIME_SLACK_S
 
-    def _steadied(self, bank: TrackBank, seen: Detections, image: ImageArray | None) -> TrackBank:
+    def _expected(self, bank: TrackBank, seen: Detections) -> _Expected:
+        boxes, link = bx.cxcyah_to_xyxy(bank.mean[:, :4]), self.config.association
+        i, j = bx.meeting_among(np.concatenate([boxes, seen.boxes]))
+        if min(link.min_iou, link.min_iou_weak) > 0:
+            track, detection = bx.across(i, j, len(bank), len(seen))
+        else:  # also those that do not meet
+            track, detection = np.ones((len(bank), len(seen)), bool).nonzero()
+        among = j < len(bank)
+        pairs = Pairs.of(boxes, seen.boxes, track, detection)
+        return _Expected(boxes, self._visible(bank), pairs, (i[among], j[among]))
+
+    def _steadied(self, bank: TrackBank, seen: Detections, image: ImageArray | None) -> tuple[TrackBank, _Expected]:
         """The predicted bank, moved along with the background if the camera moved since the frame before."""
+        expected = self._expected(bank, seen)
         if not self.config.motion.camera:
-            return bank
-        tracked = bx.cxcyah_to_xyxy(self.bank.mean[:, :4])  # where people were in the frame before
-        motion = self.camera.step(image, np.concatenate([tracked, self._detected]))
+            return bank, expected
+        before = self._detected
+        if image is not None:  # where people were in the frame before
+            before = np.concatenate([bx.cxcyah_to_xyxy(self.bank.mean[:, :4]), before])
+        motion = self.camera.step(image, before)
         if image is None:
-            known = bx.cxcyah_to_xyxy(bank.mean[bank.confirmed & self._visible(bank), :4])
-            motion = self.shared_motion.step(known, seen.boxes[self._strong(seen)])
-        if np.array_equal(motion, still()):
-            return bank
+            known, strong = bank.confirmed & expected.visible, self._strong(seen)
+            pairs = expected.pairs.within(known, strong)
+            overlapping = (pairs.track, pairs.detection, pairs.iou)
+            motion = self.shared_motion.step(expected.boxes[known], seen.boxes[strong], overlapping)
+        if not np.count_nonzero(motion != still()):
+            return bank, expected
         self.scenery.forget()  # it knew another view
         mean, cov = kalman.moved_by_camera(bank.mean, bank.cov, motion)
-        return bank.with_(mean=mean, cov=cov, seen_xy=bank.seen_xy @ motion[:, :2].T + motion[:, 2])
+        bank = bank.with_(mean=mean, cov=cov, seen_xy=bank.seen_xy @ motion[:, :2].T + motion[:, 2])
+        return bank, self._expected(bank, seen)
 
-    def _selected(self, detections: Detections) -> tuple[Detections, IntArray]:
+    def _selected(self, detections: Detections) -> tuple[Detections, IntArray, BoolArray]:
         """Detections above the weak score after non-maximum suppression, and their rows in what was given.
 
-        They come out by descending score, so that shuffled detections give the same tracks.
+        They come out by descending score, so that shuffled detections give the same tracks. Also (N,) True for those
+        of which another one covers too much to remember how they look.
         """
-        usable = np.flatnonzero(detections.scores >= self.config.detection.weak_score)
-        kept = bx.nms(detections.boxes[usable], detections.scores[usable], self.config.detection.nms_iou)
-        rows = usable[kept]
-        return detections.take(rows), rows
+        usable = _rows(detections.scores >= self.config.detection.weak_score)
+        rows = usable[bx.by_score(detections.boxes[usable], detections.scores[usable])]
+        boxes = detections.boxes[rows]
+        i, j = bx.meeting_among(boxes)
+        common, own = bx.paired_intersection(boxes[i], boxes[j]), bx.area(boxes)
+        size, other = own[i], own[j]
+        kept = bx.best_alone(len(rows), i, j, common / (size + other - common) > self.config.detection.nms_iou)
+        covered, limit = np.zeros(len(rows), bool), self.config.appearance.max_cover
+        both = kept[i] & kept[j]
+        covered[i[both & (common / size > limit)]] = True
+        covered[j[both & (common / other > limit)]] = True
+        rows = rows[kept]
+        return detections.take(rows), rows, covered[kept]
 
     def _embedded(self, image: ImageArray | None, seen: Detections) -> Detections:
         link = self.config.association
@@ -316,7 +367,7 @@ class Engine:
         wanted |= self._keep_features
         if image is None or not wanted:
             return seen
-        strong = np.flatnonzero(self._strong(seen))
+        strong = _rows(self._strong(seen))
         if len(strong) == 0:
             return seen
         embedded = self._embed(image, seen.boxes[strong])
@@ -338,60 +389,114 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------ association
 
-    def _associated(self, bank: TrackBank, seen: Detections) -> _Links:
+    def _associated(self, bank: TrackBank, seen: Detections, expected: _Expected) -> _Links:
         link = self.config.association
         links = _Links.none(len(bank))
-        predicted = bx.cxcyah_to_xyxy(bank.mean[:, :4])
         active = lifecycle.active(bank, self._now_s or 0.0, self.config.lifecycle)
-
-        strong = np.flatnonzero(self._strong(seen))
+        strong = self._strong(seen)
+        free = strong.copy()
         for group in (active & bank.confirmed, ~bank.confirmed):  # who is known comes first
-            rows = np.flatnonzero(group)
-            overlap = bx.iou(predicted[rows], seen.boxes[strong])
-            cost = costs.overlap_cost(overlap, link.min_iou)
-            if self.config.occlusion.enabled:
-                occluder = occlusion.occluder(predicted[rows], self._visible(bank)[rows], self.config.occlusion)
-                cost[occlusion.stolen(overlap, occluder)] = np.inf
-            if link.gate_chi2 is not None:
-                cost = costs.gate(cost, self._mahalanobis_sq(bank.keep(rows), seen.boxes[strong]), link.gate_chi2)
-            look = None
-            if seen.features is None:
-                i, j = assign(cost)
-            else:
-                look = self.gallery.dist_mean(bank.slot[rows], seen.features[strong])
-                if link.appearance_weight > 0:
-                    known = self.gallery.counts(bank.slot[rows]) > 0
-                    cost = costs.fuse(cost, look, known, link.appearance_weight)
-                i, j = assign(cost)
-                if link.veto:
-                    i, j = self._vetoed(bank.slot[rows], seen.features[strong], i, j, look, np.isfinite(cost))
-            if self.tracing:
-                by_looks = self._look_cost(bank.slot[rows[i]], None if look is None else look[i, j])
-                self._notes.pairs(rows[i], strong[j], cost[i, j], overlap[i, j], by_looks)
-            links.detection[rows[i]] = strong[j]
-            strong = np.delete(strong, j)
+            if not np.count_nonzero(group):
+                continue
+            pairs = expected.pairs.among(group, free, link.min_iou)
+            if len(pairs):
+                pairs = self._possible(bank, seen, pairs, group, expected)
+                pairs = pairs.keep(self._matched(bank, seen, pairs, group))
+                links.detection[pairs.track] = pairs.detection
+                free[pairs.detection] = False
 
-        weak = np.flatnonzero(~self._strong(seen))
-        rows = np.flatnonzero(active & bank.confirmed & (links.detection < 0))
-        overlap = bx.iou(predicted[rows], seen.boxes[weak])
-        cost = costs.overlap_cost(overlap, link.min_iou_weak)
-        i, j = assign(cost)
-        if self.tracing:
-            self._notes.pairs(rows[i], weak[j], cost[i, j], overlap[i, j], self._look_cost(bank.slot[rows[i]], None))
-        links.detection[rows[i]] = weak[j]
+        left = active & bank.confirmed & (links.detection < 0)
+        pairs = expected.pairs.among(left, ~strong, link.min_iou_weak)
+        if len(pairs):
+            pairs = pairs.keep(assign_pairs(pairs.track, pairs.detection, 1.0 - pairs.iou))
+            if self.tracing:
+                self._notes.pairs(pairs, 1.0 - pairs.iou, self._look_cost(bank.slot[pairs.track], None))
+            links.detection[pairs.track] = pairs.detection
         return links
 
-    def _vetoed(
-        self, slots: IntArray, features: FeatureArray, i: IntArray, j: IntArray, look: FloatArray, allowed: BoolArray
-    ) -> tuple[IntArray, IntArray]:
-        """Use A: pairs (i, j) that appearance contradicts are cancelled, or exchanged where two people crossed."""
+    def _possible(
+        self, bank: TrackBank, seen: Detections, pairs: Pairs, group: BoolArray, expected: _Expected
+    ) -> Pairs:
+        """Pairs of the group without those that a hidden track would steal, and those beyond the gate."""
+        unseen = group & ~expected.visible
+        if self.config.occlusion.enabled and np.count_nonzero(unseen):
+            front = group & expected.visible
+            occluder = occlusion.occluder(expected.boxes, unseen, front, *expected.near, self.config.occlusion)
+            detected = seen.boxes[pairs.detection]
+            pairs = pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, detected, expected.boxes, occluder))
+        limit = self.config.association.gate_chi2
+        if limit is None:
+            return pairs
+        return pairs.keep(self._mahalanobis_sq(bank, seen.boxes)[pairs.track, pairs.detection] <= limit)
+
+    def _matched(self, bank: TrackBank, seen: Detections, pairs: Pairs, group: BoolArray) -> IntArray:
+        """Which pairs of the group belong together, by overlap and looks: (k,)."""
         link = self.config.association
-        vetoed = np.zeros(len(i), bool)
-        trusted = np.flatnonzero(self.gallery.counts(slots[i]) >= link.min_gallery)
-        dist = self.gallery.dist_quantile(slots[i[trusted]], features[j[trusted]], link.veto_quantile)
-        vetoed[trusted] = dist > self.thresholds.diff
-        j, vetoed = costs.swaps(i, j, vetoed, look, allowed, link.swap_gain)
-        return i[~vetoed], j[~vetoed]
+        if seen.features is None:
+            cost, look = 1.0 - pairs.iou, None
+            chosen = assign_pairs(pairs.track, pairs.detection, cost)
+        else:
+            look = self.gallery.dist_pairs(bank.slot[pairs.track], seen.features[pairs.detection])
+            cost = costs.fuse(pairs.iou, *self._weighed(bank, seen, pairs, group, look))
+            chosen = assign_pairs(pairs.track, pairs.detection, cost)
+            if link.veto:
+                chosen = self._unvetoed(bank, seen, pairs, chosen, look)
+        if self.tracing:
+            by_looks = self._look_cost(bank.slot[pairs.track[chosen]], None if look is None else look[chosen])
+            self._notes.pairs(pairs.keep(chosen), cost[chosen], by_looks)
+        return chosen
+
+    def _weighed(
+        self, bank: TrackBank, seen: Detections, pairs: Pairs, group: BoolArray, look: FloatArray
+    ) -> tuple[FloatArray, float]:
+        """(P,) distance of looks as it counts for the cost, and its weight; look (P,): to the gallery of the track.
+
+        A track without a gallery is taken to look like the least alike of those of the group that have one: whom
+        appearance recognises goes first, and an embedding that calls everybody alike changes nothing.
+        """
+        weight = self.config.association.appearance_weight
+        known = self.gallery.counts(bank.slot) > 0
+        unknown = (~known[pairs.track]).nonzero()[0]
+        if weight == 0 or len(unknown) == 0:
+            return look, weight
+        others = bank.slot[group & known]
+        if len(others) == 0:
+            return look, 0.0
+        assert seen.features is not None
+        least_alike = self.gallery.dist_mean(others, seen.features[pairs.detection[unknown]]).max(axis=0)
+        look = look.copy()
+        # No nearer than anybody with a gallery, to the last bit: sums of many products differ in it.
+        nearest = np.zeros(len(seen))
+        look[unknown] = 0.0
+        np.maximum.at(nearest, pairs.detection, look)
+        look[unknown] = np.maximum(least_alike, nearest[pairs.detection[unknown]])
+        return look, weight
+
+    def _unvetoed(
+        self, bank: TrackBank, seen: Detections, pairs: Pairs, chosen: IntArray, look: FloatArray
+    ) -> IntArray:
+        """Use A: chosen pairs (k,) that appearance contradicts are cancelled, or exchanged where two people crossed.
+
+        look (P,): distance of all pairs to the gallery of the track.
+        """
+        assert seen.features is not None
+        link = self.config.association
+        slots, detections = bank.slot[pairs.track[chosen]], pairs.detection[chosen]
+        vetoed = self.gallery.counts(slots) >= link.min_gallery
+        trusted = _rows(vetoed)
+        vetoed[trusted] = self.gallery.beyond_quantile(
+            slots[trusted], seen.features[detections[trusted]], look[chosen[trusted]],
+            link.veto_quantile, self.thresholds.diff,
+        )  # fmt: skip
+        if not np.count_nonzero(vetoed):
+            return chosen
+        near, table = _exchangeable(pairs, chosen, vetoed)
+        dist = self.gallery.dist_mean(slots[near], seen.features[detections[near]])
+        row = np.arange(len(near))
+        column, vetoed[near] = costs.swaps(row, row, vetoed[near], dist, table >= 0, link.swap_gain)
+        chosen = chosen.copy()
+        chosen[near] = table[row, column]
+        return chosen[~vetoed]
 
     def _mahalanobis_sq(self, bank: TrackBank, boxes: FloatArray) -> FloatArray:
         variance = kalman.innovation_variance(bank.mean, bank.cov, self.config.motion)
@@ -403,17 +508,28 @@ class Engine:
         if not link.reassociate or seen.features is None:
             return
         lost = lifecycle.lost(bank, links.detection >= 0, self._now_s or 0.0, self.config.lifecycle)
-        lost_rows = np.flatnonzero(lost & (self.gallery.counts(bank.slot) >= link.min_gallery))
+        lost_rows = _rows(lost & (self.gallery.counts(bank.slot) >= link.min_gallery))
+        if len(lost_rows) == 0:
+            return
         owner = links.owners(len(seen))
-        found = np.flatnonzero(self._strong(seen) & ((owner < 0) | ~np.append(bank.confirmed, True)[owner]))
-        gated = self._plausible_return(bank.keep(lost_rows), seen.boxes[found])
-        found, gated = found[gated.any(axis=0)], gated[:, gated.any(axis=0)]
+        found = _rows(self._strong(seen) & ((owner < 0) | ~np.append(bank.confirmed, True)[owner]))
         if len(found) == 0:
             return
+        gated = self._plausible_return(bank.keep(lost_rows), seen.boxes[found])
+        if not np.count_nonzero(gated):
+            return
+        dist = self.gallery.dist_min(bank.slot[lost_rows], seen.features[found])  # (lost, found)
+        alike = (gated & (dist < self.thresholds.same)).any(axis=0)
+        if not np.count_nonzero(alike):
+            return
+        found, gated, dist = found[alike], gated[:, alike], dist[:, alike]
 
-        everyone = self.gallery.dist_min(bank.slot, seen.features[found])  # (T, found)
-        everyone[~bank.confirmed] = np.inf  # a tentative track may be the very person: it is nobody's rival
-        dist, rivals = everyone[lost_rows], costs.least_of_others(everyone)[lost_rows]
+        everyone = np.full((len(bank), len(found)), np.inf)
+        # A tentative track may be the very person: it is nobody's rival.
+        known = bank.confirmed.nonzero()[0]
+        everyone[known] = self.gallery.dist_min(bank.slot[known], seen.features[found])
+        everyone[lost_rows] = dist
+        rivals = costs.least_of_others(everyone)[lost_rows]
         alone = (gated & (dist < self.thresholds.same) & np.isinf(rivals)).any(axis=0)
         if image is not None and alone.any():
             surroundings = self._background_dist(image, bank.slot[lost_rows], seen.boxes[found[alone]])
@@ -454,7 +570,7 @@ class Engine:
         asked = bank.confirmed & (links.detection < 0) & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
         if by_looks:
             asked &= self.gallery.counts(bank.slot) >= self.config.association.min_gallery
-        tracks = np.flatnonzero(asked)
+        tracks = _rows(asked)
         if len(tracks) == 0:
             return
         kept = self._strong(seen)
@@ -554,7 +670,7 @@ class Engine:
             return np.full(len(slots), np.nan)
         return np.where(self.gallery.counts(slots) > 0, dist / 2.0, np.nan)
 
-    def _traced(self, bank: TrackBank, seen: Detections, links: _Links) -> StepTrace:
+    def _traced(self, bank: TrackBank, seen: Detections, links: _Links, expected: _Expected) -> StepTrace:
         """What this step looked at and decided. The gate is that of association, or, without one, that of use B."""
         link, notes = self.config.association, self._notes
         limit = link.relink_chi2 if link.gate_chi2 is None else link.gate_chi2
@@ -562,7 +678,7 @@ class Engine:
         none = np.zeros(0, np.int64)
         return StepTrace(
             id=bank.id,
-            predicted=bx.cxcyah_to_xyxy(bank.mean[:, :4]),
+            predicted=expected.boxes,
             gate_px=np.sqrt(limit * variance[:, :2]),
             pair_id=bank.id[np.concatenate([none, *notes.track])],
             pair_boxes=seen.boxes[np.concatenate([none, *notes.detection])],
@@ -573,107 +689,140 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------- occlusion
 
-    def _hold(self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame) -> None:
+    def _hold(self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame, expected: _Expected) -> None:
         """Confirmed tracks that are hidden, and by what: their predictions stand for them while they can be trusted."""
         config, now_s = self.config.occlusion, frame.time_s
         if not config.enabled:
             return
-        found = links.detection >= 0
-        rows = np.flatnonzero(found & bank.confirmed)
-        missed = np.flatnonzero(bank.confirmed & ~found & ~links.proposed)
-        boxes = seen.boxes[links.detection[rows]]
-        there = np.concatenate([boxes, links.measured[links.proposed]])
-        predicted = bx.cxcyah_to_xyxy(bank.mean[missed, :4])
-        covered = occlusion.covered(predicted, there) >= config.min_cover
+        found = bank.confirmed & (links.detection >= 0)
+        rows = found.nonzero()[0]
+        missed = (bank.confirmed & ~found & ~links.proposed).nonzero()[0]
+        predicted = expected.boxes[missed]
+        covered, twin = self._overlaid(bank, seen, links, missed, rows, expected)
         hidden = covered
         if config.scenery:
+            boxes = seen.boxes[links.detection[rows]]
             self.scenery.fit(frame.width, frame.height)
             hidden = covered | self.scenery.hides(predicted)
-            self.scenery.learn(bank.keep(rows), boxes, now_s, self._gap_s)
+            self.scenery.learn(bank, rows, boxes, now_s, self._gap_s)
             self.scenery.miss(bank.key[missed], covered, now_s, self._gap_s)
         recent = now_s - bank.seen_s[missed] <= config.max_s + lifecycle.TIME_SLACK_S
-        # Nearly the place of somebody who was found: the same person, now under another identity.
-        twin = bx.iou(predicted, there).max(axis=1, initial=0.0) > config.max_overlap
-        links.held[missed] = recent & hidden & ~twin & occlusion.trusted(bank.keep(missed), config)
+        links.held[missed] = recent & hidden & ~twin & occlusion.trusted(bank, config)[missed]
 
-    def _carry(self, bank: TrackBank, links: _Links, frame: Frame) -> None:
+    def _overlaid(
+        self, bank: TrackBank, seen: Detections, links: _Links, missed: IntArray, found: IntArray, expected: _Expected
+    ) -> tuple[BoolArray, BoolArray]:
+        """Who of the missed tracks (k,) is behind one of those found (rows of confirmed tracks) or proposed, and who
+        is nearly in the place of one: the same person, now under another identity. Both (k,)."""
+        config = self.config.occlusion
+        others = np.zeros(len(seen), bool)
+        others[links.detection[found]] = True
+        asked = np.zeros(len(bank), bool)
+        asked[missed] = True
+        pairs = expected.pairs.among(asked, others, 0.0)
+        share = occlusion.hiding(expected.boxes[pairs.track], seen.boxes[pairs.detection])
+        covered, twin = np.full(len(bank), config.min_cover == 0), np.zeros(len(bank), bool)
+        covered[pairs.track[share >= config.min_cover]] = True
+        twin[pairs.track[pairs.iou > config.max_overlap]] = True
+        if np.count_nonzero(links.proposed):
+            predicted, proposed = expected.boxes[missed], links.measured[links.proposed]
+            covered[missed] |= occlusion.covered(predicted, proposed) >= config.min_cover
+            twin[missed] |= bx.iou(predicted, proposed).max(axis=1) > config.max_overlap
+        return covered[missed], twin[missed]
+
+    def _carry(self, bank: TrackBank, links: _Links, frame: Frame, expected: _Expected) -> None:
         """Who was put out since the detector looked goes on as predicted, while in the picture, unless proposed.
 
         That C does not propose somebody says little: its limits are strict, for they were made for people missed.
         """
-        predicted = bx.cxcyah_to_xyxy(bank.mean[:, :4])
+        predicted = expected.boxes
         if frame.width and frame.height:
             predicted = bx.clip(predicted, frame.width, frame.height)
         going = bank.confirmed & (bank.shown_index >= self._looked_index)
         links.held[:] = going & ~links.proposed & bx.valid(predicted)
 
-    def _complete(self, bank: TrackBank, links: _Links, frame: Frame) -> None:
+    def _complete(self, bank: TrackBank, links: _Links, frame: Frame, expected: _Expected) -> None:
         """Boxes of people who were detected in part get their usual width back."""
         config = self.config.occlusion
         if not config.enabled:
             return
-        found = links.measured[(links.detection >= 0) & bank.confirmed]
-        rows = np.flatnonzero((links.detection >= 0) & bank.confirmed & ~links.relinked)
-        predicted = bx.cxcyah_to_xyxy(bank.mean[rows, :4])
-        links.measured[rows] = occlusion.completed(links.measured[rows], predicted, found, frame.width, config)
+        found = (links.detection >= 0) & bank.confirmed
+        rows = (found & ~links.relinked).nonzero()[0]
+        boxes, in_front = links.measured[rows], links.measured[found]
+        links.measured[rows] = occlusion.completed(boxes, expected.boxes[rows], in_front, frame.width, config)
 
     # ------------------------------------------------------------------------------------------------------ update
 
     def _updated(
-        self, bank: TrackBank, seen: Detections, rows: IntArray, links: _Links, frame: Frame,
-        image: ImageArray | None, looked: bool,
+        self, bank: TrackBank, seen: Detections, rows: IntArray, covered: BoolArray, links: _Links, frame: Frame,
+        image: ImageArray | None, looked: bool, expected: _Expected,
     ) -> Tracks:  # fmt: skip
         life, now_s = self.config.lifecycle, frame.time_s
         matched = links.detection >= 0
         owner = links.owners(len(seen))
-        if links.absorbed.any():
+        if np.count_nonzero(links.absorbed):
             # A tentative track turned out to be a lost one: its frames belong to that identity.
             heir = owner[links.inherited[links.absorbed]]
             self._backfill(bank.key[links.absorbed], bank.id[heir], bank.shown_index[heir])
-        bank = self._corrected(bank, seen, links, frame)
+        bank = self._corrected(bank, seen, links, frame, expected)
 
-        enough = self.gallery.counts(bank.slot) >= self.config.association.min_gallery
-        remembered = enough & self.config.association.reassociate
-        ends = links.absorbed | ~lifecycle.alive(bank, matched, remembered, now_s, life)
-        ends &= looked
-        self.gallery.give_back(bank.slot[ends])
-        bank, detection = bank.keep(~ends), links.detection[~ends]
-        unseen = Source.OCCLUDED if looked else Source.PREDICTED
-        source = np.select([links.proposed, links.held], [Source.PROPOSED, unseen], Source.DETECTED)[~ends]
-
-        unclaimed = np.flatnonzero((seen.scores >= self._birth_score) & (owner < 0))
-        bank = bank.append(self._born(seen.take(unclaimed), now_s))
-        detection = np.concatenate([detection, unclaimed])
-        source = np.concatenate([source, np.full(len(unclaimed), Source.DETECTED)])
-        self._write_gallery(bank, seen, detection, frame)
+        detection, source = links.detection, np.full(len(bank), Source.DETECTED, np.uint8)
+        source[links.held] = Source.OCCLUDED if looked else Source.PREDICTED
+        source[links.proposed] = Source.PROPOSED
+        if looked:
+            enough = self.gallery.counts(bank.slot) >= self.config.association.min_gallery
+            remembered = enough & self.config.association.reassociate
+            stays = lifecycle.alive(bank, matched, remembered, now_s, life) & ~links.absorbed
+            if np.count_nonzero(stays) < len(bank):
+                self.gallery.give_back(bank.slot[~stays])
+                bank, detection, source = bank.keep(stays), detection[stays], source[stays]
+        unclaimed = _rows((seen.scores >= self._birth_score) & (owner < 0))
+        if len(unclaimed):
+            bank = bank.append(self._born(seen.take(unclaimed), now_s))
+            detection = np.concatenate([detection, unclaimed])
+            source = np.concatenate([source, np.full(len(unclaimed), Source.DETECTED, np.uint8)])
+        self._write_gallery(bank, seen, detection, covered, frame)
 
         fresh = lifecycle.newly_confirmed(bank, life)
-        bank = lifecycle.with_identities(bank, fresh, self.n_ids + 1)
-        self.n_ids += int(np.count_nonzero(fresh))
-        self._backfill(bank.key[fresh], bank.id[fresh], bank.shown_index[fresh])
-
+        if np.count_nonzero(fresh):
+            bank = lifecycle.with_identities(bank, fresh, self.n_ids + 1)
+            self.n_ids += int(np.count_nonzero(fresh))
+            self._backfill(bank.key[fresh], bank.id[fresh], bank.shown_index[fresh])
         if not looked:
             source[~bank.confirmed] = Source.PREDICTED  # the detector will tell whether they are somebody
         shown = (detection >= 0) | (source != Source.DETECTED)
-        boxes = bx.cxcyah_to_xyxy(bank.mean[:, :4])
-        tracks = Tracks(
-            boxes, bank.id, bank.score, bank.class_id,
-            np.where(detection >= 0, np.append(rows, -1)[detection], -1),
-            source.astype(np.uint8),
-            self._kept_features(seen, detection, boxes, source == Source.PROPOSED, image),
-        )  # fmt: skip
-        waiting = shown & ~bank.confirmed
-        self._tentative.append((frame.index, bank.key[waiting], tracks[waiting]))
-        while self._tentative and not np.isin(self._tentative[0][1], bank.key[waiting]).any():
+        return self._shown(bank, seen, rows, detection, source, shown, frame, image)
+
+    def _shown(
+        self, bank: TrackBank, seen: Detections, rows: IntArray, detection: IntArray, source: NDArray[np.uint8],
+        shown: BoolArray, frame: Frame, image: ImageArray | None,
+    ) -> Tracks:  # fmt: skip
+        """Confirmed tracks that are shown, by identity; tentative ones wait for their confirmation."""
+        det_index = np.append(rows, -1)[detection]
+        features = self._kept_features(bank, seen, detection, source == Source.PROPOSED, image)
+
+        def tracks_of(chosen: IntArray) -> Tracks:
+            return Tracks(
+                bx.cxcyah_to_xyxy(bank.mean[chosen, :4]), bank.id[chosen], bank.score[chosen], bank.class_id[chosen],
+                det_index[chosen], source[chosen], None if features is None else features[chosen],
+            )  # fmt: skip
+
+        waiting = _rows(shown & ~bank.confirmed)
+        if len(waiting):
+            self._tentative.append((frame.index, bank.key[waiting], tracks_of(waiting)))
+        undecided = set(bank.key[waiting].tolist())
+        while self._tentative and undecided.isdisjoint(self._tentative[0][1].tolist()):
             self._tentative.popleft()
-        visible = np.flatnonzero(shown & bank.confirmed)
-        self.bank = bank.with_(shown_index=np.where(shown & bank.confirmed, frame.index, bank.shown_index))
-        return tracks[visible[np.argsort(bank.id[visible])]]
+        visible = _rows(shown & bank.confirmed)
+        shown_index = bank.shown_index.copy()
+        shown_index[visible] = frame.index
+        self.bank = bank.with_(shown_index=shown_index)
+        return tracks_of(visible[bank.id[visible].argsort()])
 
     def _kept_features(
-        self, seen: Detections, detection: IntArray, boxes: FloatArray, proposed: BoolArray, image: ImageArray | None
+        self, bank: TrackBank, seen: Detections, detection: IntArray, proposed: BoolArray, image: ImageArray | None
     ) -> FeatureArray | None:
-        """(T, D) embeddings of tracks with boxes (T, 4), for `Tracks.features`; None unless asked for.
+        """(T, D) embeddings of the tracks, for `Tracks.features`; None unless asked for.
 
         Weak detections and proposals, which tracking knows no embeddings of, are looked at for this alone.
         """
@@ -683,23 +832,25 @@ class Engine:
             self._dim = seen.features.shape[1]
         if self._dim is None:
             return None
-        features = np.full((len(boxes), self._dim), np.nan, np.float32)
+        features = np.full((len(bank), self._dim), np.nan, np.float32)
         found = detection >= 0
         if seen.features is not None:
             features[found] = seen.features[detection[found]]
-        unknown = np.flatnonzero((found | proposed) & ~(np.nan_to_num(features).any(axis=1)))
+        unknown = _rows((found | proposed) & ~(np.nan_to_num(features).any(axis=1)))
         if image is not None and len(unknown):
-            features[unknown] = self._embed(image, boxes[unknown])
+            features[unknown] = self._embed(image, bx.cxcyah_to_xyxy(bank.mean[unknown, :4]))
         features[~features.any(axis=1)] = np.nan  # zeros: the network saw nothing
         return features
 
-    def _corrected(self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame) -> TrackBank:
+    def _corrected(
+        self, bank: TrackBank, seen: Detections, links: _Links, frame: Frame, expected: _Expected
+    ) -> TrackBank:
         """The bank after the measurements: matched tracks by their detection, proposed ones by the place found."""
         motion, now_s = self.config.motion, frame.time_s
         matched = links.detection >= 0
         links.measured[matched] = seen.boxes[links.detection[matched]]
-        self._complete(bank, links, frame)
-        rows = np.flatnonzero((matched | links.proposed) & ~links.absorbed)
+        self._complete(bank, links, frame, expected)
+        rows = _rows((matched | links.proposed) & ~links.absorbed)
         if len(rows) == 0:
             return bank
         z = bx.xyxy_to_cxcyah(links.measured[rows])
@@ -709,14 +860,14 @@ class Engine:
         mean, cov = bank.mean.copy(), bank.cov.copy()
         mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, motion, factor)
 
-        again = np.flatnonzero(links.relinked[rows])
+        again = _rows(links.relinked[rows])
         if len(again):
             # What was predicted through the gap is worth less than the detection: start anew, with the mean velocity.
             mean[rows[again]], cov[rows[again]] = kalman.initiate(z[again], motion)
             gap_s = np.maximum(now_s - bank.seen_s[rows[again]], 1.0 / motion.reference_hz)
             mean[rows[again], 4:6] = (z[again, :2] - bank.seen_xy[rows[again]]) / gap_s[:, None]
 
-        detected = np.flatnonzero(matched)
+        detected = _rows(matched)
         hits, seen_s, seen_xy = bank.hits.copy(), bank.seen_s.copy(), bank.seen_xy.copy()
         score, class_id, height = bank.score.copy(), bank.class_id.copy(), bank.height.copy()
         height[detected] = occlusion.next_height(height[detected], links.measured[detected])
@@ -743,20 +894,19 @@ class Engine:
             class_id=seen.classes, slot=self.gallery.take_slots(n),
         )  # fmt: skip
 
-    def _write_gallery(self, bank: TrackBank, seen: Detections, detection: IntArray, frame: Frame) -> None:
+    def _write_gallery(
+        self, bank: TrackBank, seen: Detections, detection: IntArray, covered: BoolArray, frame: Frame
+    ) -> None:
         """Remember how the tracks look: strong detections alone, unoccluded, whole, large enough and like the rest."""
         if seen.features is None:
             return
-        look = self.config.appearance
-        boxes = seen.boxes
-        others = bx.cover(boxes, boxes)
-        np.fill_diagonal(others, 0.0)
-        clean = self._strong(seen) & (others <= look.max_cover).all(axis=1)
-        clean &= boxes[:, 3] - boxes[:, 1] >= look.min_height_px
-        clean &= seen.features.any(axis=1)  # zeros: the network saw nothing in the crop
+        look, boxes = self.config.appearance, seen.boxes
+        clean = self._strong(seen) & ~covered & (boxes[:, 3] - boxes[:, 1] >= look.min_height_px)
         if frame.width and frame.height:
-            clean &= (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2] <= frame.width) & (boxes[:, 3] <= frame.height)
-        rows = np.flatnonzero((detection >= 0) & np.append(clean, False)[detection])
+            clean &= (boxes[:, 0] >= 0) & (boxes[:, 1] >= 0)
+            clean &= (boxes[:, 2] <= frame.width) & (boxes[:, 3] <= frame.height)
+        rows = _rows((detection >= 0) & np.append(clean, False)[detection])
+        rows = rows[seen.features[detection[rows]].any(axis=1)]  # zeros: the network saw nothing in the crop
         slots, features = bank.slot[rows], seen.features[detection[rows]]
         dist = self.gallery.dist_pairs(slots, features)
         known = self.gallery.counts(slots) >= self.config.association.min_gallery
@@ -777,6 +927,30 @@ class Engine:
         order = np.argsort(keys)
         for index, waiting, tracks in self._tentative:
             at = order[np.searchsorted(keys, waiting, sorter=order).clip(max=len(keys) - 1)]
-            rows = np.flatnonzero((keys[at] == waiting) & (after[at] < index))
+            rows = _rows((keys[at] == waiting) & (after[at] < index))
             if len(rows):
                 self.backfilled.append(FrameTracks(index, replace(tracks[rows], id=ids[at[rows]])))
+
+
+def _exchangeable(pairs: Pairs, chosen: IntArray, vetoed: BoolArray) -> tuple[IntArray, IntArray]:
+    """Chosen pairs that a vetoed one could be exchanged with, and the vetoed ones: (n,) places in `chosen`.
+
+    chosen (k,) rows of `pairs`, vetoed (k,). Also (n, n) the row of `pairs` that has the track of one of them and the
+    detection of another, -1 where motion permits no such pair.
+    """
+    vetoed_track, reached_track = np.zeros((2, pairs.track.max() + 1), bool)
+    vetoed_detection, reached_detection = np.zeros((2, pairs.detection.max() + 1), bool)
+    track, detection = pairs.track[chosen], pairs.detection[chosen]
+    vetoed_track[track[vetoed]] = True
+    vetoed_detection[detection[vetoed]] = True
+    reached_detection[pairs.detection[vetoed_track[pairs.track]]] = True
+    reached_track[pairs.track[vetoed_detection[pairs.detection]]] = True
+    near = _rows(reached_track[track] & reached_detection[detection])
+
+    place_of_track, place_of_detection = np.full(len(reached_track), -1), np.full(len(reached_detection), -1)
+    place_of_track[track[near]] = place_of_detection[detection[near]] = np.arange(len(near))
+    i, j = place_of_track[pairs.track], place_of_detection[pairs.detection]
+    inside = _rows((i >= 0) & (j >= 0))
+    table = np.full((len(near), len(near)), -1, np.int64)
+    table[i[inside], j[inside]] = inside
+    return near, table

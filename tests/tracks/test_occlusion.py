@@ -46,6 +46,11 @@ def test_who_stands_on_the_same_line_or_behind_hides_nobody():
         assert occlusion.covered(box, np.array([[-5.0, -5, 45, feet]])).tolist() == [share]
 
 
+def occluder(boxes, visible, config=CONFIG):
+    """Of all unseen tracks behind all visible ones."""
+    return occlusion.occluder(boxes, ~visible, visible, *bx.meeting_among(boxes), config)
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("min_cover", [0.1, 0.3, 0.8])
 def test_the_occluder_is_the_visible_track_that_hides_most(seed, min_cover):
@@ -57,18 +62,28 @@ def test_the_occluder_is_the_visible_track_that_hides_most(seed, min_cover):
         shares = [hidden_share(box, other) if visible[j] else 0.0 for j, other in enumerate(boxes)]
         best = max(range(len(boxes)), key=lambda j: shares[j])
         expected.append(best if not visible[i] and shares[best] >= min_cover else -1)
-    assert occlusion.occluder(boxes, visible, config).tolist() == expected
+    assert occluder(boxes, visible, config).tolist() == expected
     assert not {i for i, j in enumerate(expected) if j >= 0} & set(np.flatnonzero(visible))
 
 
 def test_nobody_hides_nobody():
-    assert occlusion.occluder(NOBODY, np.zeros(0, bool), CONFIG).shape == (0,)
+    assert occluder(NOBODY, np.zeros(0, bool)).shape == (0,)
     alone = np.array([[0.0, 0, 40, 100]])
     for visible in (True, False):
-        assert occlusion.occluder(alone, np.array([visible]), CONFIG).tolist() == [-1]
+        assert occluder(alone, np.array([visible])).tolist() == [-1]
     # Where nobody is visible there is no occluder, however they stand.
     crowded = crowd(np.random.default_rng(3), 10)
-    assert (occlusion.occluder(crowded, np.zeros(10, bool), CONFIG) == -1).all()
+    assert (occluder(crowded, np.zeros(10, bool)) == -1).all()
+
+
+def test_only_who_may_hide_somebody_is_an_occluder_and_of_equal_ones_the_first(rng):
+    behind, near = np.array([[0.0, 0, 40, 100]]), np.array([[0.0, 20, 40, 120]])
+    boxes = np.concatenate([near, behind, near, near])
+    unseen = np.array([False, True, False, False])
+    for front, row in (([0, 2, 3], 0), ([3, 2], 2), ([3], 3), ([], -1)):
+        may = np.isin(np.arange(4), front)
+        for i, j in (bx.meeting_among(boxes), [np.flip(each) for each in bx.meeting_among(boxes)]):
+            assert occlusion.occluder(boxes, unseen, may, i, j, CONFIG).tolist() == [-1, row, -1, -1]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -76,18 +91,19 @@ def test_stolen_is_what_fits_the_one_in_front_better(seed):
     rng = np.random.default_rng(seed)
     tracks, visible = crowd(rng, 8), rng.random(8) < 0.5
     seen = tracks[rng.integers(0, 8, 11)] + rng.normal(0, 5, (11, 4))
-    behind = occlusion.occluder(tracks, visible, CONFIG)
-    stolen = occlusion.stolen(bx.iou(tracks, seen), behind)
+    behind = occluder(tracks, visible)
+    i, j = (each.ravel() for each in np.indices((8, 11)))
+    stolen = occlusion.stolen(i, bx.iou(tracks, seen)[i, j], seen[j], tracks, behind).reshape(8, 11)
     for i, track in enumerate(tracks):
         for j, box in enumerate(seen):
             taken = behind[i] >= 0 and iou_of(tracks[behind[i]], box) > iou_of(track, box)
             assert stolen[i, j] == taken
 
 
-@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0)])
-def test_nothing_is_stolen_where_nothing_is(n, m):
-    assert occlusion.stolen(np.zeros((n, m)), np.full(n, -1)).shape == (n, m)
-    assert not occlusion.stolen(np.zeros((n, m)), np.full(n, -1)).any()
+def test_nothing_is_stolen_where_nothing_is():
+    none = np.zeros(0, np.int64)
+    for tracks in (NOBODY, crowd(np.random.default_rng(1), 3)):
+        assert occlusion.stolen(none, np.zeros(0), NOBODY, tracks, np.full(len(tracks), -1)).shape == (0,)
 
 
 # ------------------------------------------------------------------------------------------------ whom one may trust

@@ -53,7 +53,7 @@ class Passer:
         mean = np.array([[0, 0, WIDE / TALL, TALL, 0, 0, 0, 0]])
         track = bank_of(1, key=[self.key], id=[1 + self.key], seen_s=[seen_s], seen_xy=centre, mean=mean)
         rows = np.flatnonzero([found])
-        self.scenery.learn(track.keep(rows), box[rows], self.now_s, STEP_S)
+        self.scenery.learn(track, rows, box[rows], self.now_s, STEP_S)
         missed = np.flatnonzero([not found])
         self.scenery.miss(track.key[missed], np.array([covered])[missed], self.now_s, STEP_S)
         if found:
@@ -240,7 +240,7 @@ def test_two_who_are_hidden_at_once_are_two_cases():
         )
         found = np.arange(2) if not behind_the_pole(x) else np.zeros(0, int)
         missed = np.setdiff1d(np.arange(2), found)
-        scenery.learn(bank.keep(found), boxes[found], now_s, STEP_S)
+        scenery.learn(bank, found, boxes[found], now_s, STEP_S)
         scenery.miss(bank.key[missed], np.zeros(len(missed), bool), now_s, STEP_S)
         if len(found):
             seen_s, seen_x = now_s, x
@@ -273,7 +273,7 @@ def test_what_was_missed_before_forgetting_teaches_nothing_after():
 
 def idle(scenery: Scenery, now_s: float, seconds: float, step_s: float = STEP_S) -> None:
     for k in range(round(seconds / step_s)):
-        scenery.learn(TrackBank.empty(), NOBODY, now_s + k * step_s, step_s)
+        scenery.learn(TrackBank.empty(), np.zeros(0, np.int64), NOBODY, now_s + k * step_s, step_s)
         scenery.miss(np.zeros(0, np.int64), np.zeros(0, bool), now_s + k * step_s, step_s)
 
 
@@ -313,7 +313,7 @@ def test_memory_does_not_grow_with_time():
     shape, longest = scenery.hidden_s.shape, 0
     keys = np.arange(3)
     for t in range(3000):
-        scenery.learn(TrackBank.empty(), NOBODY, t * STEP_S, STEP_S)
+        scenery.learn(TrackBank.empty(), np.zeros(0, np.int64), NOBODY, t * STEP_S, STEP_S)
         scenery.miss(3 * t + keys, np.zeros(3, bool), t * STEP_S, STEP_S)
         longest = max(longest, len(scenery._missed_key))
         assert len(scenery._missed_key) == len(scenery._missed_at) == len(scenery._covered)

@@ -10,7 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from tracker.appearance.online_metric import OnlineMetric
-from tracker.types import FeatureArray, FloatArray, IntArray, State
+from tracker.types import BoolArray, FeatureArray, FloatArray, IntArray, State
+
+NO_LENGTH = 1e-12  # a sum no longer than this has no direction
+ROUNDING = 1e-3  # far more than what float32 rows of unit length lose
 
 
 class Gallery:
@@ -27,6 +30,9 @@ class Gallery:
         self._sums = np.zeros((0, 0))  # (S, D) float64, so that adding and taking away does not drift
         self._counts = np.zeros(0, np.int64)  # (S,) entries in the ring
         self._next = np.zeros(0, np.int64)  # (S,) where the next entry goes
+        # What follows from the sums, kept since it is asked for more often than it changes.
+        self._lengths = np.zeros(0)  # (S,) of the sums
+        self._means: FeatureArray = np.zeros((0, 0), np.float32)  # (S, D) unit rows; zeros where there is none
         self._free: list[int] = []
 
     @property
@@ -44,9 +50,12 @@ class Gallery:
 
     def give_back(self, slots: IntArray) -> None:
         """Empty the slots of ended tracks for others."""
+        if len(slots) == 0:
+            return
         self._counts[slots] = 0
         self._next[slots] = 0
         self._sums[slots] = 0.0
+        self._summed_up(slots)
         self._free.extend(int(slot) for slot in slots[::-1])
 
     def write(self, slots: IntArray, embeddings: FeatureArray) -> None:
@@ -54,14 +63,14 @@ class Gallery:
         if len(slots) == 0:
             return
         self._set_dim(embeddings.shape[1])
-        at = self._next[slots]
-        # Empty places hold zeros, so taking the old entry away is right for them too.
-        self._sums[slots] += (
-            embeddings - self._rings[slots, at].astype(np.float64) * (self._counts[slots] == self._size)[:, None]
-        )
+        at, count = self._next[slots], self._counts[slots]
+        leaving = self._rings[slots, at]
+        leaving[count < self._size] = 0.0  # nothing is there yet, or what an earlier owner of the slot left
+        self._sums[slots] += embeddings - leaving.astype(np.float64)
         self._rings[slots, at] = embeddings
         self._next[slots] = (at + 1) % self._size
-        self._counts[slots] = np.minimum(self._counts[slots] + 1, self._size)
+        self._counts[slots] = np.minimum(count + 1, self._size)
+        self._summed_up(slots)
 
     def counts(self, slots: IntArray) -> IntArray:
         """(n,) entries in each slot."""
@@ -77,10 +86,7 @@ class Gallery:
 
     def means(self, slots: IntArray) -> FeatureArray:
         """(n, D) mean direction of each slot's entries, unit rows; zeros where there are none."""
-        sums = self._sums[slots]
-        norm = np.linalg.norm(sums, axis=1, keepdims=True)
-        unit = np.divide(sums, norm, out=np.zeros_like(sums), where=norm > 1e-12)
-        return np.asarray(unit, np.float32)
+        return self._means[slots]
 
     def dist_mean(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Distance of (N, D) embeddings to the mean of each slot: (n, N); 1 (no likeness) where a slot is empty."""
@@ -97,12 +103,19 @@ class Gallery:
 
     def dist_min(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Distance of (N, D) embeddings to the nearest entry of each slot: (n, N); +inf where a slot is empty."""
-        out = np.full((len(slots), len(embeddings)), np.inf)
-        embeddings = self._measured(embeddings)
-        for row, slot in enumerate(slots):
-            if self._counts[slot] and len(embeddings):
-                out[row] = 1.0 - (self._measured(self.entries(int(slot))) @ embeddings.T).max(axis=0)
-        return out
+        if len(slots) == 0 or len(embeddings) == 0 or self.dim == 0:
+            return np.full((len(slots), len(embeddings)), np.inf)
+        last = int(slots.max()) + 1
+        # Copying the entries of nearly all slots takes longer than comparing with those of a few others as well.
+        every = len(slots) > last / 2
+        rings, counts = (
+            (self._rings[:last], self._counts[:last]) if every else (self._rings[slots], self._counts[slots])
+        )
+        entries = self._measured(rings).reshape(-1, self.dim)
+        cosine = (entries @ self._measured(embeddings).T).reshape(len(rings), self._size, -1)
+        cosine[np.arange(self._size) >= counts[:, None]] = -np.inf
+        nearest = 1.0 - cosine.max(axis=1).astype(np.float64)
+        return np.asarray(nearest[slots] if every else nearest)
 
     def dist_quantile(self, slots: IntArray, embeddings: FeatureArray, quantile: float) -> FloatArray:
         """Pair by pair, the given quantile of the distances of embedding i to the entries of slot i: (n,).
@@ -120,6 +133,25 @@ class Gallery:
         dist.sort(axis=1)
         return np.asarray(dist[np.arange(len(slots)), rank])
 
+    def beyond_quantile(
+        self, slots: IntArray, embeddings: FeatureArray, dist: FloatArray, quantile: float, limit: float
+    ) -> BoolArray:
+        """Pair by pair, whether that quantile of the distances is larger than the limit: (n,); no empty slot.
+
+        dist (n,) as `dist_pairs` gives it. As `dist_quantile` says, but few entries are looked at. If the quantile is
+        beyond the limit, so are all entries from its rank on; no distance is below 0, so their mean is beyond that
+        share of the limit. The sum of the entries, which is kept, tells the mean.
+        """
+        count = self._counts[slots]
+        if self._metric is not None and self._metric.has_learned:  # it compares other rows than those summed up
+            return self.dist_quantile(slots, embeddings, quantile) > limit
+        mean_cosine = self._lengths[slots] / count * (1.0 - dist)
+        beyond = count - np.floor(quantile * (count - 1))
+        doubtful = 1.0 - mean_cosine > beyond / count * limit - ROUNDING
+        if np.count_nonzero(doubtful):
+            doubtful[doubtful] = self.dist_quantile(slots[doubtful], embeddings[doubtful], quantile) > limit
+        return np.asarray(doubtful)
+
     def state(self) -> State:
         return {
             "rings": self._rings, "sums": self._sums, "counts": self._counts, "next": self._next,
@@ -130,10 +162,21 @@ class Gallery:
         self._rings, self._sums = state["rings"], state["sums"]
         self._counts, self._next = state["counts"], state["next"]
         self._free = state["free"].tolist()  # in this order: it decides who gets which slot
+        self._lengths, self._means = np.zeros(len(self._sums)), np.zeros(self._sums.shape, np.float32)
+        self._summed_up(np.arange(len(self._sums)))
 
     def _measured(self, rows: FeatureArray) -> FeatureArray:
         """Rows (..., D) as their cosines are to be compared."""
         return rows if self._metric is None else self._metric.transform(rows)
+
+    def _summed_up(self, slots: IntArray) -> None:
+        """Length and direction of the sums of these slots, after they changed."""
+        sums = self._sums[slots]
+        lengths = np.sqrt(np.add.reduce(sums * sums, axis=1))
+        self._lengths[slots] = lengths
+        sums /= np.maximum(lengths, NO_LENGTH)[:, None]
+        sums[lengths <= NO_LENGTH] = 0.0
+        self._means[slots] = sums
 
     def _set_dim(self, dim: int) -> None:
         if self.dim == dim:
@@ -142,12 +185,14 @@ class Gallery:
             raise ValueError(f"the gallery holds embeddings of size {self.dim}, got size {dim}")
         n = len(self._counts)
         self._rings = np.zeros((n, self._size, dim), np.float32)
-        self._sums = np.zeros((n, dim))
+        self._sums, self._means = np.zeros((n, dim)), np.zeros((n, dim), np.float32)
 
     def _grow(self, more: int) -> None:
         old = len(self._counts)
         self._rings = np.concatenate([self._rings, np.zeros((more, self._size, self.dim), np.float32)])
         self._sums = np.concatenate([self._sums, np.zeros((more, self.dim))])
+        self._means = np.concatenate([self._means, np.zeros((more, self.dim), np.float32)])
+        self._lengths = np.concatenate([self._lengths, np.zeros(more)])
         self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
         self._next = np.concatenate([self._next, np.zeros(more, np.int64)])
         self._free = [*range(old + more - 1, old - 1, -1), *self._free]

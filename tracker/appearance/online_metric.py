@@ -40,6 +40,11 @@ class OnlineMetric:
         self._offset, self._factor = state["offset"], state["factor"]
 
     @property
+    def has_learned(self) -> bool:
+        """Whether it measures otherwise than the network alone does."""
+        return self._offset is not None
+
+    @property
     def offset(self) -> FloatArray | None:
         """M - I (D, D), or None where nothing was learned."""
         return None if self._offset is None else self._offset.copy()

@@ -14,25 +14,47 @@ def assign(cost: FloatArray) -> tuple[IntArray, IntArray]:
     cost (T, N); +inf forbids a pair. Returns (rows, columns), each (k,), rows ascending; a forbidden pair is never in
     it. Raises ValueError for NaN.
     """
-    if np.isnan(cost).any():
-        raise ValueError("costs must not be NaN")
-    allowed = np.isfinite(cost)
-    in_row, in_column = allowed.sum(axis=1), allowed.sum(axis=0)  # how many pairs each row and column allows
+    rows, columns = (cost != np.inf).nonzero()
+    chosen = assign_pairs(rows, columns, cost[rows, columns])
+    return rows[chosen], columns[chosen]
 
+
+def assign_pairs(rows: IntArray, columns: IntArray, cost: FloatArray) -> IntArray:
+    """The same where few pairs are allowed: their rows, columns and finite costs (P,), each pair once.
+
+    Returns which of the pairs are chosen (k,), rows ascending. Raises ValueError for NaN.
+    """
+    if np.count_nonzero(np.isnan(cost)):
+        raise ValueError("costs must not be NaN")
     # A pair whose row and column allow nothing else is a component of its own and surely matched. Most people walk
     # alone, so this leaves a small problem for the cubic method.
-    sure_rows, sure_columns = np.nonzero(allowed & (in_row == 1)[:, None] & (in_column == 1)[None])
-    in_row[sure_rows] = in_column[sure_columns] = 0
-    rows, columns = np.flatnonzero(in_row), np.flatnonzero(in_column)
-    if len(rows):
-        sub, sub_allowed = cost[np.ix_(rows, columns)], allowed[np.ix_(rows, columns)]
-        finite = sub[sub_allowed]
-        # One forbidden pair costs more than any whole matching of allowed ones can save.
-        spread = float(finite.max() - finite.min())
-        forbidden = finite.max() + (spread + 1.0) * (min(sub.shape) + 1)
-        i, j = linear_sum_assignment(np.where(sub_allowed, sub, forbidden))
-        keep = sub_allowed[i, j]
-        sure_rows = np.concatenate([sure_rows, rows[i[keep]]])
-        sure_columns = np.concatenate([sure_columns, columns[j[keep]]])
-    order = np.argsort(sure_rows, kind="stable")
-    return sure_rows[order].astype(np.int64), sure_columns[order].astype(np.int64)
+    sure = (np.bincount(rows)[rows] == 1) & (np.bincount(columns)[columns] == 1)
+    chosen = sure.nonzero()[0]
+    if len(chosen) < len(rows):
+        rest = (~sure).nonzero()[0]
+        chosen = np.concatenate([chosen, rest[_hungarian(rows[rest], columns[rest], cost[rest])]])
+    ordered: IntArray = chosen[rows[chosen].argsort()]
+    return ordered
+
+
+def _hungarian(rows: IntArray, columns: IntArray, cost: FloatArray) -> IntArray:
+    """Which of the pairs (P,) are chosen (k,), in no particular order."""
+    i, n_rows = _renumbered(rows)
+    j, n_columns = _renumbered(columns)
+    # One forbidden pair costs more than any whole matching of allowed ones can save.
+    most, least = float(cost.max()), float(cost.min())
+    forbidden = most + (most - least + 1.0) * (min(n_rows, n_columns) + 1)
+    table = np.full((n_rows, n_columns), forbidden)
+    table[i, j] = cost
+    pair = np.full((n_rows, n_columns), -1, np.int64)
+    pair[i, j] = np.arange(len(cost))
+    chosen: IntArray = pair[linear_sum_assignment(table)]
+    return chosen[chosen >= 0]
+
+
+def _renumbered(numbers: IntArray) -> tuple[IntArray, int]:
+    """The same numbers (P,) without gaps from 0 on, in the same order, and how many different ones there are."""
+    used = np.zeros(numbers.max() + 1, bool)
+    used[numbers] = True
+    place = used.cumsum()
+    return place[numbers] - 1, int(place[-1])

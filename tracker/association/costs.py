@@ -1,4 +1,4 @@
-"""From overlap, motion and appearance to one cost for each pair of track and detection; +inf forbids a pair."""
+"""From overlap and appearance to one cost for each pair of track and detection, and what appearance decides alone."""
 
 from __future__ import annotations
 
@@ -9,28 +9,13 @@ from tracker.types import BoolArray, FloatArray, IntArray
 TIE = 1e-5  # equal float32 embeddings differ in distance by rounding alone, and 1e-7 / 1e-8 is no clear winner
 
 
-def overlap_cost(iou: FloatArray, min_iou: float) -> FloatArray:
-    """1 - IoU, (T, N); pairs with IoU < min_iou are forbidden. This alone is SORT's cost (Bewley et al., 2016)."""
-    return np.where(iou >= min_iou, 1.0 - iou, np.inf)
-
-
-def fuse(cost: FloatArray, appearance: FloatArray, known: BoolArray, weight: float) -> FloatArray:
+def fuse(iou: FloatArray, look: FloatArray, weight: float) -> FloatArray:
     """Overlap and appearance in one cost: lambda (1 - IoU) + (1 - lambda) d / 2, methods 05 §2.5.4.
 
-    cost (T, N) from `overlap_cost`, appearance (T, N) cosine distance in [0, 2], known (T,) True where the track has
-    a gallery, weight = 1 - lambda in [0, 1]. A track without a gallery is taken to look like the least alike of those
-    that have one: whom appearance recognises goes first, and an embedding that calls everybody alike changes nothing.
+    iou (P,), look (P,) cosine distance in [0, 2], weight = 1 - lambda in [0, 1]. With a weight of 0 this is SORT's cost
+    (Bewley et al., 2016).
     """
-    if not known.any():
-        return cost
-    appearance = np.where(known[:, None], appearance, appearance[known].max(axis=0))
-    allowed = np.isfinite(cost)  # a weight of 1 takes nothing of the overlap but this: 0 * inf is no cost
-    return np.where(allowed, (1.0 - weight) * np.where(allowed, cost, 0.0) + weight * appearance / 2.0, np.inf)
-
-
-def gate(cost: FloatArray, mahalanobis_sq: FloatArray, limit: float) -> FloatArray:
-    """The cost with pairs forbidden whose squared Mahalanobis distance (T, N) exceeds the chi-square limit."""
-    return np.where(mahalanobis_sq <= limit, cost, np.inf)
+    return (1.0 - weight) * (1.0 - iou) + weight * look / 2.0
 
 
 def swaps(

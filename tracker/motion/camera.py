@@ -58,6 +58,8 @@ SHARED_MEMORY = 0.015  # weight of the newest frame: about 70 frames decide
 MOVES_RATIO = 1.7
 START_SQ = 1e-4  # of both running means: 1 % of a height
 
+_STILL = np.eye(2, 3)
+
 
 class CameraMotion:
     """Motion of the background from image to image of one stream. Deterministic."""
@@ -109,21 +111,33 @@ class SharedMotion:
         """Whether the last seconds look like a camera that moves."""
         return self._common_sq > MOVES_RATIO * self._chance_sq
 
-    def step(self, predicted: FloatArray, detected: FloatArray) -> FloatArray:
+    def step(
+        self,
+        predicted: FloatArray,
+        detected: FloatArray,
+        overlapping: tuple[IntArray, IntArray, FloatArray] | None = None,
+    ) -> FloatArray:
         """The shift (2, 3) that takes the predicted boxes (T, 4) onto those detected (N, 4), xyxy.
+
+        overlapping, if known: rows (P,) of the predictions and (P,) of the detections that share area, ascending by
+        both, and their IoU (P,).
 
         Exactly np.eye(2, 3) while the camera seems to stand still, and where less than MIN_PEOPLE were found again.
         """
         shift = np.zeros(2)
         for _ in range(1 + self.moves):  # the second time those take part who had been too far off
-            i, j = _nearest(predicted + np.tile(shift, 2), detected)
+            if overlapping is None or np.count_nonzero(shift):
+                overlapping = _overlapping(predicted + np.concatenate([shift, shift]), detected)
+            i, j = _nearest(*overlapping)
             if len(i) < MIN_PEOPLE:
                 return still()
-            residual = (detected[j].reshape(-1, 2, 2) - predicted[i].reshape(-1, 2, 2)).mean(axis=1)  # (n, 2)
-            shift = np.median(residual, axis=0)
+            missed_by = detected[j] - predicted[i]
+            residual = (missed_by[:, :2] + missed_by[:, 2:]) / 2  # (n, 2) of the centres
+            shift = _median(residual)
         share = residual / (predicted[i, 3:] - predicted[i, 1:2])
-        common_sq = (np.median(share, axis=0) ** 2).sum()
-        chance_sq = np.pi / 2 * share.var(axis=0, ddof=1).sum() / len(i)
+        common_sq = (_median(share) ** 2).sum()
+        deviation = share - np.add.reduce(share, axis=0) / len(i)
+        chance_sq = np.pi / 2 * (np.add.reduce(deviation * deviation, axis=0) / (len(i) - 1)).sum() / len(i)
         self._common_sq += SHARED_MEMORY * (common_sq - self._common_sq)
         self._chance_sq += SHARED_MEMORY * (chance_sq - self._chance_sq)
         return np.column_stack([np.eye(2), shift]) if self.moves else still()
@@ -135,19 +149,35 @@ class SharedMotion:
         self._common_sq, self._chance_sq = state["common_sq"], state["chance_sq"]
 
 
-def _nearest(predicted: FloatArray, detected: FloatArray) -> tuple[IntArray, IntArray]:
-    """Rows of predictions and detections that overlap each other more than anybody else."""
-    if len(predicted) == 0 or len(detected) == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    overlap = bx.iou(predicted, detected)
-    i, j = np.arange(len(predicted)), overlap.argmax(axis=1)
-    mutual = (overlap[i, j] >= SHARED_IOU) & (overlap.argmax(axis=0)[j] == i)
+def _overlapping(predicted: FloatArray, detected: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Rows of the boxes that share area, and their IoU."""
+    i, j = bx.meeting(predicted, detected)
+    return i, j, bx.paired_iou(predicted[i], detected[j])
+
+
+def _nearest(i: IntArray, j: IntArray, overlap: FloatArray) -> tuple[IntArray, IntArray]:
+    """Of pairs i, j (P,) of predictions and detections those that overlap each other more than anybody else."""
+    near = overlap >= SHARED_IOU
+    i, j = i[near], j[near]
+    # By ascending overlap, so that the last entry written stands for the best; of equal ones the first pair wins.
+    order = len(i) - 1 - overlap[near][::-1].argsort(kind="stable")
+    best_of_row, best_of_column = np.zeros((2, 1 + max(i.max(initial=0), j.max(initial=0))), np.int64)
+    best_of_row[i[order]] = order
+    best_of_column[j[order]] = order
+    pair = np.arange(len(i))
+    mutual = (best_of_row[i] == pair) & (best_of_column[j] == pair)
     return i[mutual], j[mutual]
+
+
+def _median(rows: FloatArray) -> FloatArray:
+    """The median of each column of (n, 2): (2,)."""
+    ordered = np.sort(rows, axis=0)
+    return np.asarray((ordered[(len(rows) - 1) // 2] + ordered[len(rows) // 2]) / 2)
 
 
 def still() -> FloatArray:
     """The motion of a scene that is still."""
-    return np.eye(2, 3)
+    return _STILL.copy()
 
 
 def shrink(image: ImageArray) -> ImageArray:

@@ -20,6 +20,7 @@ from tracker.types import BoolArray, FloatArray
 
 MIN_HEIGHT_PX = 1.0  # a coasting box may shrink, never turn inside out
 MIN_ASPECT = 0.05
+_LEAST = np.array([MIN_ASPECT, MIN_HEIGHT_PX])
 
 
 def initiate(measured: FloatArray, config: MotionConfig) -> tuple[FloatArray, FloatArray]:
@@ -42,24 +43,28 @@ def predict(
     somebody vanishes are cut by what hides them, and a box that goes on shrinking at that rate is soon nowhere.
     (ByteTrack, Zhang et al. 2022, stops the height of lost tracks too.)
     """
-    position, velocity = mean[:, :4], mean[:, 4:].copy()
+    after = np.empty_like(mean)
+    position, moved, velocity = mean[:, :4], after[:, :4], after[:, 4:]
+    velocity[:] = mean[:, 4:]
     if unseen is not None:
         velocity[unseen, 2:] = 0.0
-    moved = position + dt_s * velocity
+    np.add(position, dt_s * velocity, out=moved)
     # A box that would shrink through zero stops shrinking (SORT does the same with its area).
-    stuck_height = moved[:, 3] < MIN_HEIGHT_PX
-    stuck_aspect = moved[:, 2] < MIN_ASPECT
-    velocity[stuck_height, 3] = 0.0
-    velocity[stuck_aspect, 2] = 0.0
-    moved[stuck_height, 3] = position[stuck_height, 3]
-    moved[stuck_aspect, 2] = position[stuck_aspect, 2]
+    stuck = moved[:, 2:] < _LEAST
+    if np.count_nonzero(stuck):
+        velocity[:, 2:][stuck] = 0.0
+        moved[:, 2:][stuck] = position[:, 2:][stuck]
 
     noise_position, noise_velocity = process_variance(position[:, 3], dt_s, config)
     out = np.empty_like(cov)
-    out[:, 0] = cov[:, 0] + dt_s * (2 * cov[:, 1] + dt_s * cov[:, 2]) + noise_position
-    out[:, 1] = cov[:, 1] + dt_s * cov[:, 2]
-    out[:, 2] = cov[:, 2] + noise_velocity
-    return np.concatenate([moved, velocity], axis=1), out
+    grown = dt_s * cov[:, 2]
+    np.add(cov[:, 1], grown, out=out[:, 1])
+    grown += 2 * cov[:, 1]
+    grown *= dt_s
+    grown += cov[:, 0]
+    np.add(grown, noise_position, out=out[:, 0])
+    np.add(cov[:, 2], noise_velocity, out=out[:, 2])
+    return after, out
 
 
 def process_variance(
@@ -70,11 +75,12 @@ def process_variance(
     Returns the variances of [cx, cy, a, h] and of their velocities, each (T, 4).
     """
     per_second = config.reference_hz
-    frames = np.reshape(dt_s * per_second, (-1, 1))  # how many reference frames of noise
-    return (
-        _scaled(height, config.position_std, config.aspect_std) ** 2 * frames,
-        _scaled(height, config.velocity_std * per_second, config.aspect_velocity_std * per_second) ** 2 * frames,
-    )
+    frames = dt_s * per_second  # how many reference frames of noise
+    if isinstance(frames, np.ndarray):
+        frames = frames[:, None]
+    position = _scaled(height, config.position_std, config.aspect_std)
+    velocity = _scaled(height, config.velocity_std * per_second, config.aspect_velocity_std * per_second)
+    return position**2 * frames, velocity**2 * frames
 
 
 def moved_by_camera(mean: FloatArray, cov: FloatArray, motion: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -122,17 +128,14 @@ def correct(
     if noise_factor is not None:
         variance = variance * noise_factor[:, None]
     total = cov[:, 0] + variance  # S, diagonal
-    gain_position = cov[:, 0] / total
-    gain_velocity = cov[:, 1] / total
+    gain = cov[:, :2] / total[:, None]  # (T, 2, 4) of position and velocity
     residual = measured - mean[:, :4]
-    position = mean[:, :4] + gain_position * residual
-    velocity = mean[:, 4:] + gain_velocity * residual
     out = np.empty_like(cov)
     # P (1 - K) written as P R / S: never negative, whatever the rounding.
-    out[:, 0] = cov[:, 0] * variance / total
-    out[:, 1] = cov[:, 1] * variance / total
-    out[:, 2] = cov[:, 2] - gain_velocity * cov[:, 1]
-    return np.concatenate([position, velocity], axis=1), out
+    np.divide(cov[:, :2] * variance[:, None], total[:, None], out=out[:, :2])
+    np.subtract(cov[:, 2], gain[:, 1] * cov[:, 1], out=out[:, 2])
+    gain *= residual[:, None]
+    return mean + gain.reshape(-1, 8), out
 
 
 def score_noise(scores: FloatArray, config: MotionConfig) -> FloatArray:
@@ -171,6 +174,7 @@ def dense(cov: FloatArray) -> FloatArray:
 
 def _scaled(height: FloatArray, share: float, aspect: float) -> FloatArray:
     """Standard deviations (T, 4) of [cx, cy, a, h]: a share of the height, a constant for the aspect."""
-    std = np.repeat((share * height)[:, None], 4, axis=1)
+    std = np.empty((len(height), 4))
+    std[:] = (share * height)[:, None]
     std[:, 2] = aspect
     return std

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -35,17 +36,18 @@ class TrackBank:
         return self.id > 0
 
     def keep(self, rows: IntArray | BoolArray) -> TrackBank:
-        return TrackBank(*(getattr(self, name)[rows] for name in _COLUMNS))
+        return TrackBank(*[column[rows] for column in _columns_of(self)])
 
     def append(self, other: TrackBank) -> TrackBank:
-        return TrackBank(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS))
+        columns = zip(_columns_of(self), _columns_of(other), strict=True)
+        return TrackBank(*[np.concatenate(column) for column in columns])
 
     def with_(self, **columns: FloatArray | IntArray) -> TrackBank:
-        return dataclasses.replace(self, **columns)  # type: ignore[arg-type]
+        return TrackBank(**{**self.state(), **columns})
 
     def state(self) -> State:
         """The columns by name."""
-        return {name: getattr(self, name) for name in _COLUMNS}
+        return dict(zip(_COLUMNS, _columns_of(self), strict=True))
 
     @staticmethod
     def restored(state: State) -> TrackBank:
@@ -62,3 +64,4 @@ class TrackBank:
 
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(TrackBank))
+_columns_of = attrgetter(*_COLUMNS)

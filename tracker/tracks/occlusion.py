@@ -19,32 +19,56 @@ CUT_COVER = 0.5  # of what is missing beside it must be taken by somebody, or by
 HEIGHT_MEMORY = 0.2  # weight of the newest box in the running mean and variance of a track's heights
 
 
+def hiding(boxes: FloatArray, front: FloatArray) -> FloatArray:
+    """(P,) the share of each box (P, 4) that the one of `front` (P, 4) in the same row hides, in [0, 1]."""
+    share = bx.paired_intersection(boxes, front) / bx.area(boxes)
+    return np.where(front[:, 3] > boxes[:, 3], share, 0.0)
+
+
 def covered(boxes: FloatArray, front: FloatArray) -> FloatArray:
     """(T,) the largest share of each box (T, 4) that one box of `front` (M, 4) hides, in [0, 1]."""
-    return np.asarray(_hiding(boxes, front).max(axis=1, initial=0.0))
+    common = bx.intersection(boxes, front)
+    common[front[:, 3] <= boxes[:, None, 3]] = 0.0  # only who stands nearer hides: whose feet are lower
+    most, own = common.max(axis=1, initial=0.0), bx.area(boxes)
+    return np.asarray(np.divide(most, own, out=most, where=own > 0))
 
 
-def occluder(predicted: FloatArray, visible: BoolArray, config: OcclusionConfig) -> IntArray:
-    """(T,) row of the visible track behind which each unseen track probably is, -1 where there is none.
+def occluder(
+    predicted: FloatArray, unseen: BoolArray, front: BoolArray, i: IntArray, j: IntArray, config: OcclusionConfig
+) -> IntArray:
+    """(T,) row of the track of `front` behind which each unseen track probably is, -1 where there is none.
 
-    predicted (T, 4) boxes in this frame; visible (T,): detected in the frame before.
+    predicted (T, 4) boxes in this frame; unseen (T,): not detected in the frame before; front (T,): who may hide them;
+    i, j (P,) pairs of rows whose boxes share area, each pair once.
     """
     behind = np.full(len(predicted), -1, np.int64)
-    unseen, front = np.flatnonzero(~visible), np.flatnonzero(visible)
-    if len(unseen) and len(front):
-        hiding = _hiding(predicted[unseen], predicted[front])
-        behind[unseen] = np.where(hiding.max(axis=1) >= config.min_cover, front[hiding.argmax(axis=1)], -1)
+    i, j = np.concatenate([i, j]), np.concatenate([j, i])
+    asked = unseen[i] & front[j]
+    i, j = i[asked], j[asked]
+    if len(i) == 0:
+        return behind
+    share = hiding(predicted[i], predicted[j])
+    # By ascending share, so that the last entry written stands for the largest; of equal ones the first row wins.
+    order = np.lexsort((-j, share))
+    order = order[(share[order] > 0) & (share[order] >= config.min_cover)]
+    behind[i[order]] = j[order]
     return behind
 
 
-def stolen(overlap: FloatArray, occluder: IntArray) -> BoolArray:
-    """(T, N) pairs of a hidden track and a detection that fits the one who hides it better.
+def stolen(
+    track: IntArray, overlap: FloatArray, detected: FloatArray, predicted: FloatArray, occluder: IntArray
+) -> BoolArray:
+    """(P,) pairs of a hidden track and a detection that fits the one who hides it better.
 
-    overlap (T, N): IoU of predictions and detections; occluder (T,) as above. Without this rule a crossing often ends
-    with the hidden track on the visible person, and the visible one's identity lost.
+    track (P,) its row, overlap (P,) the IoU of both, detected (P, 4) the detection; predicted (T, 4) and occluder (T,)
+    as above. Without this rule a crossing often ends with the hidden track on the visible person, and the visible
+    one's identity lost.
     """
-    hidden = occluder >= 0
-    return np.asarray(hidden[:, None] & (overlap[occluder] > overlap))
+    out = np.zeros(len(track), bool)
+    hidden = (occluder[track] >= 0).nonzero()[0]
+    in_front = predicted[occluder[track[hidden]]]
+    out[hidden] = bx.paired_iou(in_front, detected[hidden]) > overlap[hidden]
+    return out
 
 
 def trusted(bank: TrackBank, config: OcclusionConfig) -> BoolArray:
@@ -67,22 +91,23 @@ def completed(
     """
     size, expected = boxes[:, 2:] - boxes[:, :2], predicted[:, 2:] - predicted[:, :2]
     usual = np.minimum(expected[:, 0], size[:, 1] * expected[:, 0] / expected[:, 1])
-    narrow = np.flatnonzero(size[:, 0] < CUT_WIDTH * usual)  # few, and only they need the pairs below
+    narrow = (size[:, 0] < CUT_WIDTH * usual).nonzero()[0]  # few, and only they need the pairs below
     if config.complete == 0 or len(narrow) == 0:
         return boxes
     missing = config.complete * (usual - size[:, 0])[narrow]
     x1, y1, x2, y2 = boxes[narrow].T
-    left = _taken(np.stack([x1 - missing, y1, x1, y2], axis=1), front, width)
-    right = _taken(np.stack([x2, y1, x2 + missing, y2], axis=1), front, width)
+    beside = np.array([[x1 - missing, y1, x1, y2], [x2, y1, x2 + missing, y2]]).swapaxes(1, 2).reshape(-1, 4)
+    left, right = _taken(beside, front, width).reshape(2, -1)
     # Hidden on both sides: around the predicted centre, as far as the detection lies within.
-    middle = np.clip((predicted[narrow, 0] + predicted[narrow, 2] - (x2 - x1) - missing) / 2, x1 - missing, x1)
-    to_left = np.select(
-        [np.minimum(left, right) >= CUT_COVER, np.maximum(left, right) < CUT_COVER], [x1 - middle, 0.0],
-        np.where(left > right, missing, 0.0),
-    )  # fmt: skip
-    to_right = np.where(np.maximum(left, right) < CUT_COVER, 0.0, missing - to_left)
+    middle = (predicted[narrow, 0] + predicted[narrow, 2] - (x2 - x1) - missing) / 2
+    from_middle = x1 - np.minimum(np.maximum(middle, x1 - missing), x1)
+    one_side = np.where(left > right, missing, 0.0)
+    to_left = np.where(np.minimum(left, right) >= CUT_COVER, from_middle, one_side)
+    to_right = missing - to_left
+    taken = np.maximum(left, right) >= CUT_COVER
     whole = boxes.copy()
-    whole[narrow] = np.stack([x1 - to_left, y1, x2 + to_right, y2], axis=1)
+    whole[narrow, 0] = x1 - np.where(taken, to_left, 0.0)
+    whole[narrow, 2] = x2 + np.where(taken, to_right, 0.0)
     return whole
 
 
@@ -98,7 +123,9 @@ def _taken(strips: FloatArray, front: FloatArray, width: int) -> FloatArray:
 
 def first_height(boxes: FloatArray) -> FloatArray:
     """(T, 2) mean and variance of the logarithm of the height of one box (T, 4) each: `TrackBank.height` at birth."""
-    return np.stack([_log_height(boxes), np.zeros(len(boxes))], axis=1)
+    height = np.zeros((len(boxes), 2))
+    height[:, 0] = _log_height(boxes)
+    return height
 
 
 def next_height(height: FloatArray, boxes: FloatArray) -> FloatArray:
@@ -108,15 +135,10 @@ def next_height(height: FloatArray, boxes: FloatArray) -> FloatArray:
     or stand for two people, and nothing can be foretold from those.
     """
     step = _log_height(boxes) - height[:, 0]
-    mean = height[:, 0] + HEIGHT_MEMORY * step
-    variance = (1 - HEIGHT_MEMORY) * (height[:, 1] + HEIGHT_MEMORY * step**2)
-    return np.stack([mean, variance], axis=1)
-
-
-def _hiding(boxes: FloatArray, front: FloatArray) -> FloatArray:
-    """(T, M) share of each box that each of `front` hides. Only who stands nearer hides: whose feet are lower."""
-    nearer = front[None, :, 3] > boxes[:, None, 3]
-    return np.where(nearer, bx.cover(boxes, front), 0.0)
+    out = np.empty_like(height)
+    out[:, 0] = height[:, 0] + HEIGHT_MEMORY * step
+    out[:, 1] = (1 - HEIGHT_MEMORY) * (height[:, 1] + HEIGHT_MEMORY * step**2)
+    return out
 
 
 def _log_height(boxes: FloatArray) -> FloatArray:

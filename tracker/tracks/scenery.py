@@ -32,10 +32,11 @@ from tracker.tracks.lifecycle import TIME_SLACK_S
 from tracker.types import BoolArray, FloatArray, IntArray, State
 
 N_CELLS = 48  # along the longer side: 16 px on PETS09-S2L1, half a person; with 64 on MOT17-10, 6 wrong predictions
-SPINE = (0.4, 0.1, 0.6, 0.9)  # left, top, right, bottom of the part of a box that counts, as shares of its size
+SPINE = np.array([0.4, 0.1, 0.6, 0.9])  # left, top, right, bottom of the part of a box that counts: shares of its size
 MIN_MISSES = 2  # frames of a gap; a single one is an accident of the detector
 MAX_GAP_S = 1.0  # nobody walks straight for much longer than this
 MIN_WAY = 0.5  # from the last place to the new one, as a share of the width
+LEAST_CASES = 0.999  # of the cases needed: a mean over cells is no larger than the largest, but for rounding
 MIN_REACH = 0.3  # of a cell, summed over the frames of a gap: less does not make it a case of that cell
 
 
@@ -63,6 +64,8 @@ class Scenery:
         # An image of unknown size (0, 0) has no cells: nothing is learned, and nobody is hidden.
         self.cell_px = max(width, height, 1) / N_CELLS
         shape = (math.ceil(height / self.cell_px), math.ceil(width / self.cell_px))
+        # Upper edges of the rows and left edges of the columns of cells.
+        self._edges = tuple(np.arange(n, dtype=np.float64) * self.cell_px for n in shape)
         self.hidden_s = np.zeros(shape)  # seconds, times the share of the cell that was covered
         self.visible_s = np.zeros(shape)
         self.cases = np.zeros(shape)  # people who were hidden there
@@ -85,7 +88,8 @@ class Scenery:
     def hides(self, boxes: FloatArray) -> BoolArray:
         """(T,) True for boxes (T, 4) that lie where the scenery hides people."""
         config = self._config
-        if not self.cases.any():
+        needed = config.scenery_cases - 0.5  # half a case less: cases fade with time, too
+        if self.cases.max(initial=0.0) < LEAST_CASES * needed:  # in most views nothing hides anybody
             return np.zeros(len(boxes), bool)
         down, across = self._reach(boxes)
         area = down.sum(axis=1) * across.sum(axis=1)
@@ -94,11 +98,10 @@ class Scenery:
             for grid in (self.hidden_s, self.visible_s, self.cases)
         )
         share = hidden / (hidden + visible + config.scenery_prior_s)
-        # Half a case less: cases fade with time, too.
-        return np.asarray((share >= config.scenery_share) & (cases >= config.scenery_cases - 0.5))
+        return np.asarray((share >= config.scenery_share) & (cases >= needed))
 
-    def learn(self, bank: TrackBank, boxes: FloatArray, now_s: float, step_s: float) -> None:
-        """Tracks that are found in this frame: `bank` as predicted, boxes (T, 4) of their detections.
+    def learn(self, bank: TrackBank, rows: IntArray, boxes: FloatArray, now_s: float, step_s: float) -> None:
+        """Tracks that are found in this frame: rows (k,) of `bank` as predicted, boxes (k, 4) of their detections.
 
         Call it in every frame at which the detector looks, before `miss`; step_s is the time since the one before.
         """
@@ -108,29 +111,29 @@ class Scenery:
         down, across = self._reach(boxes)
         self.visible_s += min(step_s, MAX_GAP_S) * (down.T @ across)
 
-        gap_s = now_s - bank.seen_s
-        back = np.flatnonzero((gap_s > step_s + TIME_SLACK_S) & (gap_s <= MAX_GAP_S + TIME_SLACK_S))
-        n_missed = (bank.key[back, None] == self._missed_key[None]).sum(axis=1)
-        for row in back[n_missed >= MIN_MISSES]:
-            self._learn_gap(bank.keep(np.array([row])), boxes[row], now_s)
+        gap_s = now_s - bank.seen_s[rows]
+        back = ((gap_s > step_s + TIME_SLACK_S) & (gap_s <= MAX_GAP_S + TIME_SLACK_S)).nonzero()[0]
+        if len(back) == 0:
+            return
+        rows, boxes = rows[back], boxes[back]
+        left = bx.cxcyah_to_xyxy(np.concatenate([bank.seen_xy[rows], bank.mean[rows, 2:4]], axis=1))
+        way = np.abs(boxes[:, 0] + boxes[:, 2] - left[:, 0] - left[:, 2]) / 2
+        for k in (way >= MIN_WAY * (left[:, 2] - left[:, 0])).nonzero()[0]:
+            key, seen_s = int(bank.key[rows[k]]), float(bank.seen_s[rows[k]])
+            self._learn_gap(key, seen_s, left[k], boxes[k], now_s)
 
     def miss(self, keys: IntArray, covered: BoolArray, now_s: float, step_s: float) -> None:
         """Confirmed tracks that were not found in this frame; covered (T,): somebody stands in front."""
         recent = now_s - self._missed_at[:, 0] <= MAX_GAP_S + TIME_SLACK_S
         self._missed_key = np.concatenate([self._missed_key[recent], keys])
-        at = np.tile([now_s, step_s], (len(keys), 1))
+        at = np.full((len(keys), 2), (now_s, step_s))
         self._missed_at = np.concatenate([self._missed_at[recent], at])
         self._covered = np.concatenate([self._covered[recent], covered])
 
-    def _learn_gap(self, track: TrackBank, box: FloatArray, now_s: float) -> None:
-        """One track (1) that was missed until now and returns as `box` (4,)."""
-        seen_s, key = float(track.seen_s[0]), int(track.key[0])
+    def _learn_gap(self, key: int, seen_s: float, left: FloatArray, box: FloatArray, now_s: float) -> None:
+        """One track that was missed since seen_s, then in the box `left` (4,), and returns as `box` (4,)."""
         gap = (self._missed_key == key) & (self._missed_at[:, 0] > seen_s + TIME_SLACK_S)
         if np.count_nonzero(gap) < MIN_MISSES or self._covered[gap].any():
-            return
-        left = bx.cxcyah_to_xyxy(np.concatenate([track.seen_xy, track.mean[:, 2:4]], axis=1))[0]
-        way = abs(box[0] + box[2] - left[0] - left[2]) / 2
-        if way < MIN_WAY * (left[2] - left[0]):
             return
         time_s, step_s = self._missed_at[gap].T
         done = ((time_s - seen_s) / (now_s - seen_s))[:, None]
@@ -145,13 +148,14 @@ class Scenery:
         size = boxes[:, 2:] - boxes[:, :2]
         start = boxes[:, :2] + size * SPINE[:2]
         end = boxes[:, :2] + size * SPINE[2:]
-        n_rows, n_columns = self.hidden_s.shape
-        down = _overlap(start[:, 1], end[:, 1], n_rows, self.cell_px)
-        return down, _overlap(start[:, 0], end[:, 0], n_columns, self.cell_px)
+        rows, columns = self._edges
+        down = _overlap(start[:, 1], end[:, 1], rows, self.cell_px)
+        return down, _overlap(start[:, 0], end[:, 0], columns, self.cell_px)
 
 
-def _overlap(start: FloatArray, end: FloatArray, n: int, cell_px: float) -> FloatArray:
-    """(T, n) share of each of n cells in a row that lies between start and end (T,), pixels."""
-    cell = np.arange(n) * cell_px
-    common = np.minimum(end[:, None], cell + cell_px) - np.maximum(start[:, None], cell)
-    return np.asarray(np.maximum(common, 0.0) / cell_px)
+def _overlap(start: FloatArray, end: FloatArray, edges: FloatArray, cell_px: float) -> FloatArray:
+    """(T, n) share of each of n cells in a row, that begin at edges (n,), between start and end (T,): pixels."""
+    common = np.minimum(end[:, None], edges + cell_px) - np.maximum(start[:, None], edges)
+    np.maximum(common, 0.0, out=common)
+    common /= cell_px
+    return common
