@@ -34,6 +34,10 @@ class Film(Recorded):
         self.name, self.fps, self.n_frames = "film", 25.0, len(stream)
         self.width, self.height = stream.size
 
+    @property
+    def files(self):
+        return []
+
     def __iter__(self):
         picker = Picker(self.span)
         for t, image in enumerate(self.images):

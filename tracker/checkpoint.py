@@ -47,6 +47,8 @@ def save(path: Path, state: State) -> None:
         os.replace(new, path)
         _sync_folder(path.parent)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
         raise WriteError(f"{path}: the checkpoint cannot be written: {error.strerror or error}") from error
 
 

@@ -112,7 +112,7 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
                     pipeline.stop()
         except KeyboardInterrupt:
             interrupted.seen = True
-    unfinished = keeper is not None and keeper.saved and (interrupted.seen or pipeline.stopped)
+    unfinished = keeper is not None and (interrupted.seen or pipeline.stopped)
     if keeper is not None and not unfinished:
         keeper.finish()
     if outputs.film is not None and not unfinished:

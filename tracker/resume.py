@@ -19,11 +19,12 @@ from typing import Any
 
 from tracker import __version__, checkpoint
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError, ResumeError
+from tracker.errors import ConfigError, ResumeError, TrackletError
 from tracker.options import span_of
 from tracker.outputs import Outputs, files_of, keeps_checkpoints, open_outputs
 from tracker.pipeline import Pipeline
 from tracker.sinks.film import FilmSink
+from tracker.sinks.summary import TallySink
 from tracker.sources.base import FrameSource
 from tracker.sources.open import open_source
 from tracker.sources.prefetch import Prefetch
@@ -142,11 +143,6 @@ class Keeper:
         self._saved_s: float | None = None
         pipeline.at_rest = self._at_rest
 
-    @property
-    def saved(self) -> bool:
-        """Whether a checkpoint of this run is there."""
-        return self._saved_s is not None
-
     def finish(self) -> None:
         """The run came to its end: there is nothing to go on with."""
         checkpoint.remove(self.path)
@@ -187,13 +183,23 @@ def open_run(
         assert path is not None
         check_same(path, saved["asked"], asked)
         pipeline.restore(saved["pipeline"])
-    outputs = open_outputs(args, config, pipeline, stack, saved and saved["outputs"])
+        args.overwrite = not saved["outputs"]  # killed while it began them
+    elif path is not None and keeps:
+        _note_begin(path, asked, pipeline)
+    elif path is not None:
+        checkpoint.remove(path)  # of a run whose results are replaced
+    try:
+        outputs = open_outputs(args, config, pipeline, stack, saved and saved["outputs"])
+    except TrackletError:
+        if saved is None and path is not None:
+            checkpoint.remove(path)
+        raise
     if saved is not None:
         outputs.tally.restore(saved["tally"])
         outputs.write_s = saved["write_s"]
-    elif path is not None:
-        checkpoint.remove(path)  # of a run whose results are replaced
     unable = outputs.not_resumable
+    if unable and path is not None:
+        checkpoint.remove(path)
     if args.resume and unable:
         stack.close()
         if saved is None:  # what was begun a moment ago would look like a run that came to its end
@@ -204,6 +210,15 @@ def open_run(
             outputs.film.forget_log()
         return outputs, None
     return outputs, Keeper(path, args.checkpoint_every, asked, pipeline, outputs, saved["run_s"] if saved else 0.0)
+
+
+def _note_begin(path: Path, asked: Mapping[str, Any], pipeline: Pipeline) -> None:
+    """The first checkpoint, before any result is there: a run that is killed while it begins can be resumed, too."""
+    state = {
+        "asked": asked, "pipeline": pipeline.state(), "tally": TallySink().state(), "outputs": {}, "write_s": 0.0,
+        "run_s": 0.0,
+    }  # fmt: skip
+    checkpoint.save(path, state)
 
 
 def _remove(args: argparse.Namespace, outputs: Outputs) -> None:
