@@ -204,9 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         torture.finish()
         wall_s = time.monotonic() - begin
     sizes = ", ".join(f"{name} {len(data)}" for name, data in torture.whole.contents.items())
-    print(
-        f"\nleft alone: {torture.whole.wall_s:.1f} s, first checkpoint after {torture.whole.start_s:.2f} s; bytes: {sizes}"
-    )
+    times = f"{torture.whole.wall_s:.1f} s, first checkpoint after {torture.whole.start_s:.2f} s"
+    print(f"\nleft alone: {times}; bytes: {sizes}")
     print(f"killed {torture.kills.total()} times in {wall_s:.0f} s: {dict(torture.kills)}")
     print(f"{torture.n_compared} runs came through, {len(torture.problems)} problems")
     for problem in torture.problems:
