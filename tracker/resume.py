@@ -66,13 +66,25 @@ def saved_run(args: argparse.Namespace) -> State | None:
     if path is None:
         raise ConfigError("--resume goes on with result files; give --out FILE")
     if path.is_file():
-        return checkpoint.load(path)
+        return saved_state(path)
     if existing is not None:
         raise ResumeError(
             f"{existing}: nothing to go on with: there is no {path}, so the run that wrote it came to its end, or kept "
             "none; --overwrite begins again"
         )
     return None
+
+
+def saved_state(path: Path) -> State:
+    """What a checkpoint holds. Raises ResumeError, also where parts of it are missing."""
+    state = checkpoint.load(path)
+    parts = {"asked": dict, "pipeline": dict, "tally": dict, "outputs": dict, "write_s": float, "run_s": float}
+    wrong = [
+        name for name, kind in parts.items() if not isinstance(state, dict) or not isinstance(state.get(name), kind)
+    ]
+    if wrong:
+        raise ResumeError(f"{path}: is no checkpoint of a run: {wrong[0]} is missing; --overwrite begins again")
+    return state
 
 
 def asked_for(args: argparse.Namespace, config: TrackerConfig, pipeline: Pipeline) -> dict[str, Any]:

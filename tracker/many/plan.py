@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tracker.errors import OutputError, SourceError
+from tracker.names import leaves_folder
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv", ".3gp"}
@@ -150,8 +151,11 @@ class Record:
 def _read(path: Path) -> dict[str, Entry]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
+        outside = next((key for key in table if leaves_folder(key)), None)
+        if outside is not None:
+            raise ValueError(f"{outside!r} lies outside its folder")
         return {key: Entry(**value) for key, value in table.items()}
     except OSError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({error}); remove it, and every video is tracked again") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ PER_IDENTITY = 5
 WRITE_AFTER_S = 10.0  # unseen for so long: most people do not come back, and their pictures need no memory
 MIN_SIDE_PX = 8  # of the part inside the picture
 JPEG_QUALITY = 95
+_CROP_NAME = re.compile(r"[0-9]{4,18}_[0-9]{6,18}\.jpg")
 
 
 class CropSink(ClosedByWith):
@@ -214,4 +216,7 @@ def _earlier(folder: Path) -> list[Path]:
     if tuple(header) != COLUMNS:
         raise OutputError(f"{table}: was not written by track --crops, so it stays; give another folder")
     names = {row[0] for row in rows if row}
-    return [*(folder / name for name in names if Path(name).name == name), table]
+    foreign = next((name for name in names if not _CROP_NAME.fullmatch(name)), None)
+    if foreign is not None:
+        raise OutputError(f"{table}: names a file that is no crop, {foreign!r}, so all stays; give another folder")
+    return [*(folder / name for name in names), table]
