@@ -12,14 +12,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tracker import __version__, checkpoint
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError, ResumeError, TrackletError
+from tracker.errors import ConfigError, ResumeError, TrackletError, WriteError
 from tracker.options import span_of
 from tracker.outputs import Outputs, files_of, keeps_checkpoints, open_outputs
 from tracker.pipeline import Pipeline
@@ -230,7 +230,8 @@ def _note_begin(path: Path, asked: Mapping[str, Any], pipeline: Pipeline) -> Non
         "asked": asked, "pipeline": pipeline.state(), "tally": TallySink().state(), "outputs": {}, "write_s": 0.0,
         "run_s": 0.0,
     }  # fmt: skip
-    checkpoint.save(path, state)
+    with suppress(WriteError):  # the results cannot be begun there either, or the next one says so
+        checkpoint.save(path, state)
 
 
 def _remove(args: argparse.Namespace, outputs: Outputs) -> None:

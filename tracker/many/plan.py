@@ -7,11 +7,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tracker.errors import OutputError, SourceError
+from tracker.errors import OutputError, SourceError, WriteError
 from tracker.names import leaves_folder
 
 VIDEO_SUFFIXES = frozenset(
@@ -142,7 +143,9 @@ class Record:
             draft.write_text(text, encoding="utf-8")
             os.replace(draft, self.path)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def _key(self, video: Video) -> str:
         return video.out.relative_to(self._folder).as_posix()

@@ -8,10 +8,11 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError, OutputError, TrackletError
+from tracker.errors import ConfigError, TrackletError, WriteError
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 N_BINS = 400  # of the curve: a page is some 1200 pixels wide
@@ -120,8 +121,9 @@ def _write(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise WriteError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

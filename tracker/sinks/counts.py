@@ -41,7 +41,7 @@ class CountsSink(ClosedByWith):
         self._file = None if path is None else FrameFile(path, overwrite)
         self._last_index = 0
         if self._file is not None:
-            self._file.append(_rows([COLUMNS]))
+            self._file.begin(_rows([COLUMNS]))
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         self._last_index = frame.index

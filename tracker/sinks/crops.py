@@ -11,6 +11,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -85,23 +86,21 @@ class CropSink(ClosedByWith):
         for name in self._outdated:
             (self.folder / name).unlink(missing_ok=True)
 
-    def __exit__(self, *exc: object) -> None:
-        try:
-            self.close()
-        except OutputError:
-            # The first error is the one to show.
-            if exc[0] is None:
-                raise
-
     def _begin(self, overwrite: bool) -> None:
         check_crops_folder(self.folder, overwrite)
         try:
             for path in _earlier(self.folder):
                 path.unlink(missing_ok=True)
             self.folder.mkdir(exist_ok=True)
-            self._append_rows([COLUMNS])
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written: {error.strerror}") from error
+        try:
+            self._append_rows([COLUMNS])
+        except OSError as error:
+            with suppress(OSError):  # others' pictures keep the folder
+                (self.folder / TABLE).unlink(missing_ok=True)
+                self.folder.rmdir()
+            raise self._broken_off(error) from error
 
     def _offer(self, frame: Frame, person: Tracks, quality: float, crop: ImageArray) -> None:
         """Keep the crop of `person` (one row) if it is the best so far in its time; quality: without sharpness."""
