@@ -317,13 +317,16 @@ def read_toml(source: str) -> RunConfig:
     """`source` is a path, or the name of a config that comes with the package (`reid_fast`)."""
     path = Path(source)
     packaged = resources.files("reid_training.configs") / f"{source}.toml"
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-    elif packaged.is_file():
-        text = packaged.read_text(encoding="utf-8")
-    else:
-        raise ConfigError(f"no config file {source}")
     try:
-        return from_dict(tomllib.loads(text), source)
-    except tomllib.TOMLDecodeError as error:
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+        elif packaged.is_file():
+            text = packaged.read_text(encoding="utf-8")
+        else:
+            raise ConfigError(f"no config file {source}")
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read {source}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # no text, no TOML, a number of 5000 digits, 1000 brackets
         raise ConfigError(f"{source} is not TOML: {error}") from None
+    return from_dict(table, source)

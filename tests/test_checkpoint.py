@@ -28,13 +28,15 @@ CUTS = (1, 2, 17, 30, 46)  # frames stepped when the run stops
 class Film(Recorded):
     """A stream of arrays as a file."""
 
-    files = ()
-
     def __init__(self, stream, images=None):
         super().__init__(WHOLE)
         self.stream, self.images = stream, images or [None] * len(stream)
         self.name, self.fps, self.n_frames = "film", 25.0, len(stream)
         self.width, self.height = stream.size
+
+    @property
+    def files(self):
+        return []
 
     def __iter__(self):
         picker = Picker(self.span)

@@ -315,7 +315,6 @@ def test_nothing_is_noted_while_results_lag_behind_the_tracks(scene, tmp_path, w
         if written:
             tally.write(frame, tracks)
     pipeline.close()
-    assert keeper.saved == (tmp_path / "t.resume").exists()
     # Before a first frame is given out nothing can lag.
     n_given = checkpoint.load(tmp_path / "t.resume")["pipeline"]["given_index"] + 1
     assert n_given > 30 if written else n_given == 0

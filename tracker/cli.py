@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, TrackletError
 from tracker.interrupt import terminated_like_interrupted
-from tracker.options import build_parser, config_of, span_of
+from tracker.options import build_parser, classes_of, config_of, span_of
 
 if TYPE_CHECKING:
     from tracker.pipeline import Pipeline
@@ -70,13 +70,12 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     if saved is None:
         check_free(args)
     start = perf_counter()
-    classes = tuple(int(c) if c.strip().isdigit() else c.strip() for c in args.classes.split(","))
     with ExitStack() as stack:
         stack.enter_context(_Notes(quiet=args.quiet))
         pipeline = open_pipeline(
             args.source, detections=args.detections, detector=args.detector,
             reid=None if args.reid.lower() == "none" else args.reid,
-            config=config, device=args.device, fps=args.fps, classes=classes,
+            config=config, device=args.device, fps=args.fps, classes=classes_of(args),
             detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect, span=span_of(args),
             keep_features=args.save_embeddings is not None,
         )  # fmt: skip
@@ -112,7 +111,7 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
                     pipeline.stop()
         except KeyboardInterrupt:
             interrupted.seen = True
-    unfinished = keeper is not None and keeper.saved and (interrupted.seen or pipeline.stopped)
+    unfinished = keeper is not None and (interrupted.seen or pipeline.stopped)
     if keeper is not None and not unfinished:
         keeper.finish()
     if not unfinished:

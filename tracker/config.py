@@ -293,6 +293,10 @@ class TrackerConfig:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"cannot read settings from {path}: {error}") from error
+        except (ValueError, RecursionError) as error:  # a number of 5000 digits, 1000 brackets
+            raise ConfigError(
+                f"cannot read settings from {path}: {type(error).__name__}, is it a settings file?"
+            ) from error
         flat: dict[str, Any] = {}
         for key, value in table.items():
             if isinstance(value, dict):

@@ -8,6 +8,11 @@ class TrackletError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """The text with line breaks and other control characters, of file names or of what is in files, spelled out."""
+        text = super().__str__()
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
 
 class ConfigError(TrackletError):
     """A setting has a value outside its range, or a name that does not exist."""

@@ -166,8 +166,11 @@ def _by_frame(ways: Sequence[_Way], n_frames: int) -> list[Tracks]:
     at = np.concatenate([np.zeros(0, np.int64), *(way.at for way in ways)])
     order = np.argsort(at, kind="stable")  # the ways come in the order of their ids
     everything = _stacked([way.rows for way in ways])[order]
-    ends = np.searchsorted(at[order], np.arange(n_frames + 1))
-    return [everything[begin:end] for begin, end in pairwise(ends)]
+    frames = [everything[:0]] * n_frames  # one for all empty frames
+    starts = np.flatnonzero(np.diff(at[order], prepend=-1))
+    for begin, end in pairwise([*starts.tolist(), len(order)]):
+        frames[int(at[order[begin]])] = everything[begin:end]
+    return frames
 
 
 def _stacked(parts: Sequence[Tracks]) -> Tracks:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import mmap
 import os
 import re
 import sys
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from tracker.errors import ModelError
 from tracker.interrupt import held_back
+from tracker.names import leaves_folder
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -33,6 +35,8 @@ _log = logging.getLogger(__name__)
 _quiet_lock = threading.Lock()  # stderr belongs to the process: two sessions must not redirect it crosswise
 _SILENT = 4  # onnxruntime's "fatal": every error reaches us as an exception anyway
 _GIT_LFS = b"version https://git-lfs"
+_LOCATION = b"\x0a\x08location\x12"  # StringStringEntryProto of a tensor's external_data, up to the value's length
+_LONGEST_NAME = 4096  # bytes
 # Fields of ONNX's ModelProto by wire type: 0 varint, 2 length-delimited (onnx.proto of ONNX 1.18).
 _MODEL_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 
@@ -180,6 +184,23 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path}: the file is empty; expected an ONNX model")
     if head == _GIT_LFS:
         raise ModelError(f"{path}: is only a Git LFS pointer; `git lfs pull` fetches the model itself")
+    for name in _external_files(path):
+        if leaves_folder(name):
+            raise ModelError(f"{path}: keeps weights in a file outside its folder, {name!r}; they must lie beside it")
+
+
+def _external_files(path: Path) -> Iterator[str]:
+    """Files that hold a model's weights, as it names them; no version of onnxruntime is to follow them elsewhere.
+
+    Found by their bytes, the entry {key: "location", value: NAME}: reading the model needs the package onnx.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(_LOCATION)
+        while at >= 0:
+            file.seek(at + len(_LOCATION))
+            length = _varint(file)
+            yield file.read(min(length or 0, _LONGEST_NAME)).decode("utf-8", "replace")
+            at = data.find(_LOCATION, at + 1)
 
 
 def _why_not_onnx(path: Path) -> str | None:

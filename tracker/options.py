@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
 from tracker import __version__
@@ -10,6 +11,7 @@ from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.sources.span import Span
 
+_CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
 EPILOG = """examples:
   track video.mp4 --out tracks.txt
   track video.mp4 --out tracks.txt --video tracked.mp4
@@ -143,6 +145,12 @@ def add_span(parser: argparse.ArgumentParser) -> None:
 
 def span_of(args: argparse.Namespace) -> Span:
     return Span.parse(args.start, args.end, args.stride)
+
+
+def classes_of(args: argparse.Namespace) -> tuple[str | int, ...]:
+    """Names and numbers of the classes to keep."""
+    words = [word.strip() for word in args.classes.split(",")]
+    return tuple(int(word) if _CLASS_NUMBER.fullmatch(word) else word for word in words)
 
 
 def config_of(args: argparse.Namespace) -> TrackerConfig:

@@ -12,20 +12,21 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tracker import __version__, checkpoint
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError, ResumeError
+from tracker.errors import ConfigError, ResumeError, TrackletError, WriteError
 from tracker.options import span_of
 from tracker.outputs import Outputs, counters_of, files_of, keeps_checkpoints, open_outputs
 from tracker.pipeline import Pipeline
 from tracker.sinks.counts import CountsSink
 from tracker.sinks.crops import remove_crops
 from tracker.sinks.film import FilmSink
+from tracker.sinks.summary import TallySink
 from tracker.sources.base import FrameSource
 from tracker.sources.open import open_source
 from tracker.sources.prefetch import Prefetch
@@ -67,13 +68,25 @@ def saved_run(args: argparse.Namespace) -> State | None:
     if path is None:
         raise ConfigError("--resume goes on with result files; give --out FILE")
     if path.is_file():
-        return checkpoint.load(path)
+        return saved_state(path)
     if existing is not None:
         raise ResumeError(
             f"{existing}: nothing to go on with: there is no {path}, so the run that wrote it came to its end, or kept "
             "none; --overwrite begins again"
         )
     return None
+
+
+def saved_state(path: Path) -> State:
+    """What a checkpoint holds. Raises ResumeError, also where parts of it are missing."""
+    state = checkpoint.load(path)
+    parts = {"asked": dict, "pipeline": dict, "tally": dict, "outputs": dict, "write_s": float, "run_s": float}
+    wrong = [
+        name for name, kind in parts.items() if not isinstance(state, dict) or not isinstance(state.get(name), kind)
+    ]
+    if wrong:
+        raise ResumeError(f"{path}: is no checkpoint of a run: {wrong[0]} is missing; --overwrite begins again")
+    return state
 
 
 def asked_for(args: argparse.Namespace, config: TrackerConfig, pipeline: Pipeline) -> dict[str, Any]:
@@ -142,13 +155,7 @@ class Keeper:
         self._clock = clock
         self._start_s = clock() - run_s
         self._saved_s: float | None = None
-        self._there = path.is_file()  # the one that this run goes on with
         pipeline.at_rest = self._at_rest
-
-    @property
-    def saved(self) -> bool:
-        """Whether a checkpoint of this run is there."""
-        return self._there or self._saved_s is not None
 
     def finish(self) -> None:
         """The run came to its end: there is nothing to go on with."""
@@ -191,13 +198,23 @@ def open_run(
         assert path is not None
         check_same(path, saved["asked"], asked)
         pipeline.restore(saved["pipeline"])
-    outputs = open_outputs(args, config, pipeline, stack, saved and saved["outputs"])
+        args.overwrite = not saved["outputs"]  # killed while it began them
+    elif path is not None and keeps:
+        _note_begin(path, asked, pipeline)
+    elif path is not None:
+        checkpoint.remove(path)  # of a run whose results are replaced
+    try:
+        outputs = open_outputs(args, config, pipeline, stack, saved and saved["outputs"])
+    except TrackletError:
+        if saved is None and path is not None:
+            checkpoint.remove(path)
+        raise
     if saved is not None:
         outputs.tally.restore(saved["tally"])
         outputs.write_s = saved["write_s"]
-    elif path is not None:
-        checkpoint.remove(path)  # of a run whose results are replaced
     unable = outputs.not_resumable
+    if unable and path is not None:
+        checkpoint.remove(path)
     if args.resume and unable:
         stack.close()
         if saved is None:  # what was begun a moment ago would look like a run that came to its end
@@ -207,6 +224,16 @@ def open_run(
         outputs.forget()
         return outputs, None
     return outputs, Keeper(path, args.checkpoint_every, asked, pipeline, outputs, saved["run_s"] if saved else 0.0)
+
+
+def _note_begin(path: Path, asked: Mapping[str, Any], pipeline: Pipeline) -> None:
+    """The first checkpoint, before any result is there: a run that is killed while it begins can be resumed, too."""
+    state = {
+        "asked": asked, "pipeline": pipeline.state(), "tally": TallySink().state(), "outputs": {}, "write_s": 0.0,
+        "run_s": 0.0,
+    }  # fmt: skip
+    with suppress(WriteError):  # the results cannot be begun there either, or the next one says so
+        checkpoint.save(path, state)
 
 
 def _remove(args: argparse.Namespace, outputs: Outputs) -> None:

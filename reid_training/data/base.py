@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +95,31 @@ def ranking_cameras(samples: Samples) -> IntArray:
     if len(pairs) > len(np.unique(samples.pids)):
         return samples.camids
     return np.arange(len(samples), dtype=np.int64)
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a name in a list or an archive leads out of its folder, on any system. Links are the user's own."""
+    parts = name.replace("\\", "/").split("/")
+    if (parts[0] == "" and len(parts) > 1) or (len(parts[0]) == 2 and parts[0][1] == ":"):
+        return True
+    depth = 0
+    for part in parts:
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:
+            return True
+    return False
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """All files of a zip. Raises DataError, and writes none of them, if one of them would lie outside the folder."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            outside = next((name for name in packed.namelist() if leaves_folder(name)), None)
+            if outside is not None:
+                raise DataError(f"{archive}: names a file outside its folder, {outside!r}; nothing was unpacked")
+            packed.extractall(folder)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+        raise DataError(f"{archive} is damaged: {error}") from None
 
 
 def decode(path: Path) -> ByteArray:

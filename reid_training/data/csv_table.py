@@ -1,9 +1,9 @@
 """A user's own crops: a table `image,id,camera[,split]` of text, one row per image.
 
-The first line names the columns; further columns are passed over. `image` is a path, relative to the table. `id` and
-`camera` are any text. `camera` may be left out or empty: training does without, evaluation does not. `split` is
-train, query or gallery; without it all images are all three, and each person's first image by each camera is a query.
-`frame`, the number of the picture in its video, is read for evaluation inside videos alone.
+The first line names the columns; further columns are passed over. `image` is a path below the folder of the table.
+`id` and `camera` are any text. `camera` may be left out or empty: training does without, evaluation does not. `split`
+is train, query or gallery; without it all images are all three, and each person's first image by each camera is a
+query. `frame`, the number of the picture in its video, is read for evaluation inside videos alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_training.data.base import Dataset, IntArray, Samples
+from reid_training.data.base import Dataset, IntArray, Samples, leaves_folder
 from reid_training.errors import DataError
 
 REQUIRED = ("image", "id")
@@ -130,6 +130,10 @@ def _parse_row(path: Path, line: int, columns: list[str], fields: list[str]) -> 
     split = values.get("split", "").lower()
     if "split" in values and split not in SPLITS:
         raise DataError(f"{where}: split must be {', '.join(SPLITS)}, got {values['split']!r}")
+    if leaves_folder(values["image"]):
+        raise DataError(
+            f"{where}: {values['image']!r} leads out of the folder of the table; put the table above its images"
+        )
     image = path.parent / values["image"]
     if not image.is_file():
         raise DataError(f"{where}: no file {image}")

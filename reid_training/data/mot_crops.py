@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from reid_training.data.base import ByteArray, IntArray, decode
+from reid_training.data.base import ByteArray, IntArray, decode, leaves_folder
 from reid_training.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,10 @@ logger = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float64]
 TABLE = "people.csv"
 PEDESTRIAN, REFLECTION = 1, 12  # classes of MOT16
+NAME = re.compile(r"[0-9]{1,18}")  # of a picture: its frame's number
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 JPEG_QUALITY = 95
+LARGEST = 1e9  # neither frames nor people nor pixels count further; sums of greater numbers overflow
 # Videos that MOT15 and MOT16/17 share, by their number in MOT16/17; PETS09-S2L1 is OpenCV's vtest.avi.
 OTHER_NAMES = {"Venice-2": "02", "ETH-Pedcross2": "05", "ADL-Rundle-6": "09", "ADL-Rundle-8": "10"}
 NUMBERED = re.compile(r"MOT(?P<year>16|17)-(?P<number>\d\d)(-(DPM|FRCNN|SDP))?")
@@ -108,10 +110,16 @@ def _find_images(folder: Path) -> dict[int, Path]:
         info.read(folder / "seqinfo.ini", encoding="utf-8-sig")
     except (configparser.Error, UnicodeDecodeError) as error:
         raise DataError(f"{folder / 'seqinfo.ini'} is not an ini file: {' '.join(str(error).split())}") from None
-    images = folder / info.get("Sequence", "imDir", fallback="img1").strip()
-    if not images.is_dir():
-        return {}
-    files = (path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and path.stem.isdecimal())
+    name = info.get("Sequence", "imDir", fallback="img1").strip()
+    if leaves_folder(name):
+        raise DataError(f"{folder / 'seqinfo.ini'}: imDir must be a folder inside the sequence's, got {name!r}")
+    images = folder / name
+    try:
+        if not images.is_dir():
+            return {}
+        files = [path for path in images.iterdir() if path.suffix.lower() in SUFFIXES and NAME.fullmatch(path.stem)]
+    except OSError as error:
+        raise DataError(f"cannot read {images}: {error.strerror}") from None
     return {int(path.stem): path for path in files}
 
 
@@ -190,6 +198,8 @@ def _parse_line(text: str, where: str) -> tuple[float, ...]:
         raise DataError(f"{where}: {len(values)} columns; MOT16 has 9, MOT15 has 10")
     if not all(math.isfinite(value) for value in values):
         raise DataError(f"{where}: not finite: {text.strip()[:60]!r}")
+    if max(map(abs, values)) > LARGEST:
+        raise DataError(f"{where}: no number may be above {LARGEST:g}: {text.strip()[:60]!r}")
     if values[0] < 1 or values[0] != int(values[0]) or values[1] != int(values[1]):
         raise DataError(f"{where}: frame (from 1) and id must be whole numbers, got {fields[0]} and {fields[1]}")
     if values[4] <= 0 or values[5] <= 0:

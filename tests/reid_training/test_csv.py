@@ -83,11 +83,20 @@ def test_ids_are_numbered_in_their_own_order_whatever_the_order_of_the_rows(tabl
     assert found[0] == found[1] == {"c.png": 1, "d.png": 2, "a.png": 3, "b.png": 4}
 
 
-def test_paths_are_relative_to_the_table_or_absolute(table, tmp_path):
+def test_paths_lie_below_the_table(table, tmp_path):
     (tmp_path / "sub").mkdir()
     cv2.imwrite(str(tmp_path / "sub" / "e, f.png"), np.zeros((8, 4, 3), np.uint8))
-    data = csv_table.read(table(f'image,id\n"sub/e, f.png",1\n{tmp_path / "a.png"},1\n'))
-    assert data.train.paths == (tmp_path / "sub" / "e, f.png", tmp_path / "a.png")
+    data = csv_table.read(table('image,id\n"sub/e, f.png",1\nsub/../a.png,1\n'))
+    assert data.train.paths == (tmp_path / "sub" / "e, f.png", tmp_path / "sub" / ".." / "a.png")
+
+
+@pytest.mark.parametrize("outside", ["{here}/a.png", "../{name}/a.png", "sub/../../{name}/a.png", "..\\\\a.png"])
+def test_paths_that_lead_out_are_refused(table, tmp_path, outside):
+    """Also where the file is there, and the way leads back: a list from elsewhere does not look around."""
+    name = outside.format(here=tmp_path, name=tmp_path.name)
+    with pytest.raises(DataError, match=r"people.csv, line 3: .* leads out of the folder of the table") as caught:
+        csv_table.read(table(f"image,id\na.png,1\n{name},1\n"))
+    assert repr(name) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -171,15 +180,18 @@ def config(tmp_path_factory, tiny):
 
 
 def write_table(path, market, columns):
-    """The drawn Market folder as a table with these columns."""
-    data = market1501.read(market)
+    """The drawn Market folder as a table with these columns; a link beside the table leads to it."""
+    link = path.parent / "images"
+    link.symlink_to(market)
+    data = market1501.read(link)
     with path.open("w", newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(columns)
         for split in ("train", "query", "gallery"):
             samples = getattr(data, split)
             for image, pid, camid in zip(samples.paths, samples.pids, samples.camids, strict=True):
-                known = {"image": image, "id": f"person {pid}", "camera": f"camera {camid}", "split": split}
+                known = {"image": image.relative_to(path.parent), "id": f"person {pid}", "camera": f"camera {camid}"}
+                known["split"] = split
                 if pid > 0 and (split == "train" or "split" in columns):
                     rows.writerow([known[name] for name in columns])
     return path
@@ -244,12 +256,15 @@ def test_tables_that_cannot_be_trained_on(capsys, table, config, tmp_path, text,
 
 def test_held_out_people_with_one_image_each_are_not_validated(market, config, tmp_path):
     """The run goes on without their score instead of failing when it is first due."""
-    samples = market1501.read(market).train
+    (tmp_path / "images").symlink_to(market)
+    samples = market1501.read(tmp_path / "images").train
     held = split_identities(samples, 0.25, 0)[1]
     rows = ["image,id"]
     for path, pid in zip(samples.paths, samples.pids, strict=True):
         if pid not in held.pids or path == held.paths[np.flatnonzero(held.pids == pid)[0]]:
-            rows.append(f"{path},{pid:02d}")  # two digits: the order of text is the order of numbers
+            rows.append(
+                f"{path.relative_to(tmp_path)},{pid:02d}"
+            )  # two digits: the order of text is the order of numbers
     (tmp_path / "people.csv").write_text("\n".join(rows))
     assert run("train", "--config", config, "--data", tmp_path / "people.csv", "--out", tmp_path / "run") == 0
     assert "held_out_map" not in (tmp_path / "run" / "metrics.csv").read_text()
@@ -258,7 +273,7 @@ def test_held_out_people_with_one_image_each_are_not_validated(market, config, t
 def test_a_damaged_image_of_a_table_is_named(capsys, market, config, tmp_path):
     copy = shutil.copytree(market, tmp_path / "data")
     table = write_table(tmp_path / "people.csv", copy, ["image", "id", "camera"])
-    bad = sorted((copy / "bounding_box_train").iterdir())[4]
+    bad = sorted((tmp_path / "images" / "bounding_box_train").iterdir())[4]
     bad.write_bytes(bad.read_bytes()[:20])
     line = mistake(capsys, "train", "--config", config, "--data", table, "--out", tmp_path / "run")
     assert f"{bad} is not an image, or it is damaged" in line

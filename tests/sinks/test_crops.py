@@ -291,8 +291,10 @@ def test_overwrite_never_leaves_the_folder(tmp_path):
     folder.mkdir()
     row = ["../precious.jpg", *["1"] * (len(crops.COLUMNS) - 1)]
     (folder / "people.csv").write_text(",".join(crops.COLUMNS) + "\n" + ",".join(row) + "\n")
-    CropSink(folder, overwrite=True).close()
+    with pytest.raises(OutputError, match=r"names a file that is no crop, '\.\./precious\.jpg', so all stays"):
+        CropSink(folder, overwrite=True)
     assert outside.is_file()
+    assert (folder / "people.csv").is_file()
 
 
 def test_what_cannot_be_is_one_line(tmp_path):

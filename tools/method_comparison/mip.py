@@ -32,9 +32,10 @@ from typing import IO
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from method_comparison.protocols import unpack, write_whole
+from method_comparison.protocols import write_whole
 from method_comparison.table import Comparison
 from reid_training.data import market1501
+from reid_training.data.base import unpack
 from reid_training.embedders import OnnxEmbedder, embed_samples
 from reid_training.errors import DataError
 from reid_training.methods.mip_mahalanobis import FloatArray, IntArray, MIPMahalanobis

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reid_training.data.base import IntArray, Samples
+from reid_training.data.base import IntArray, Samples, unpack
 from reid_training.data.market1501 import read_folder, read_people
-from reid_training.errors import DataError, ModelError
+from reid_training.errors import ModelError
 from reid_training.evaluate import Ranking, rank_by
 from reid_training.methods.odml import ODML
 from reid_training.runs import replace_file
@@ -180,11 +180,7 @@ def _images(data: Path, folder: Path) -> tuple[Samples, Samples]:
     if root is None:
         root = folder
         for name in ARCHIVES:
-            try:
-                with zipfile.ZipFile(data / name) as packed:
-                    packed.extractall(folder)
-            except (zipfile.BadZipFile, EOFError) as error:
-                raise DataError(f"{data / name} is damaged: {error}") from None
+            unpack(data / name, folder)
     return read_people(root / FOLDERS[0]), read_folder(root / FOLDERS[1])
 
 

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from reid_training.data import market1501
-from reid_training.data.base import ByteArray, IntArray, Samples
+from reid_training.data.base import ByteArray, IntArray, Samples, unpack
 from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import DataError
 
@@ -221,11 +221,3 @@ def write_whole(folder: Path, write: Callable[[Path], object]) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(folder)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{archive} is damaged: {error}") from None

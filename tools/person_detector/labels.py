@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from reid_training.data.base import leaves_folder
 from reid_training.errors import DataError
 
 FloatArray = NDArray[np.float64]
@@ -74,7 +75,7 @@ def read_coco(images: Path, labels: Path) -> list[Picture]:
         found[row["image_id"]].append((box, outline, bool(row.get("iscrowd", 0))))
     pictures = []
     for key, row in rows.items():
-        path = images / str(row["file_name"])
+        path = _inside(images, str(row["file_name"]), labels)
         size = (int(row["width"]), int(row["height"])) if "width" in row and "height" in row else _size(path)
         counted = [item for item in found[key] if not item[2]]
         pictures.append(
@@ -86,6 +87,12 @@ def read_coco(images: Path, labels: Path) -> list[Picture]:
             )
         )
     return pictures
+
+
+def _inside(images: Path, name: str, labels: Path) -> Path:
+    if leaves_folder(name):
+        raise DataError(f"{labels}: names a picture outside the folder of pictures, {name!r}")
+    return images / name
 
 
 def read_yolo(images: Path, labels: Path) -> list[Picture]:
@@ -132,7 +139,7 @@ def read_voc(images: Path, labels: Path) -> list[Picture]:
             root = ET.fromstring(_text(file))
         except ET.ParseError as error:
             raise DataError(f"{file}:{error.position[0]}: no XML: {error}") from None
-        path = images / (root.findtext("filename") or f"{file.stem}.jpg")
+        path = _inside(images, root.findtext("filename") or f"{file.stem}.jpg", file)
         boxes: list[list[float]] = []
         ignored: list[list[float]] = []
         for number, row in enumerate(root.iter("object")):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ _MIN_SIZE, _MAX_SIZE = 32, 8192
 _MAX_LISTED = 100  # names of classes in a message; COCO has 80
 _MAX_CANDIDATES = 1000  # non-maximum suppression is quadratic; no frame has so many people
 _MAX_LOG_SIZE = 12.0  # exp() of a broken model's output must not overflow
+_CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
 _DTYPES: dict[str, type[np.floating[Any]]] = {"float": np.float32, "float16": np.float16}
 
 
@@ -111,7 +113,7 @@ class OnnxDetector:
         self._score, self._nms_iou = score, nms_iou
         self._dtype, self._fixed = self._check_input()
         self._size = self._check_size(size)
-        self._own_size = _long_side_in(self._session.metadata)
+        self._own_size = long_side_in(self._session.metadata)
         # One run on a grey picture: warms the network up and shows the output's real shape before the video starts.
         height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
         output = self._infer(np.full((1, 3, height, width), _PAD, dtype=np.float32))
@@ -223,14 +225,9 @@ class OnnxDetector:
 
     def _names(self, n_classes: int) -> dict[int, str]:
         """Class names by number; numbers as text where nobody says them. n_classes 0: the layout does not tell."""
-        try:
-            names = ast.literal_eval(self._session.metadata.get("names", "None"))
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            names = None
-        if isinstance(names, (list, tuple)):
-            names = dict(enumerate(names))
-        if isinstance(names, dict) and names and all(str(key).isdecimal() for key in names):
-            return dict(sorted((int(key), str(name)) for key, name in names.items()))
+        names = class_names_in(self._session.metadata)
+        if names:
+            return names
         if n_classes in (len(COCO_NAMES), 0):
             return dict(enumerate(COCO_NAMES))
         return {number: str(number) for number in range(n_classes)}
@@ -293,12 +290,27 @@ def default_long_side(frame_height: int, frame_width: int, own: int | None = Non
     return min(max(frame_height, frame_width), own or DEFAULT_LONG_SIDE_PX)
 
 
-def _long_side_in(metadata: Mapping[str, str]) -> int | None:
-    """The long side in "imgsz", as ultralytics writes it: 640 or [480, 640]."""
+def class_names_in(metadata: Mapping[str, str]) -> dict[int, str]:
+    """The names in "names" by number, as ultralytics writes them, {0: 'person', ...} or a list; {} if none."""
+    names = _literal_in(metadata, "names")
+    if isinstance(names, (list, tuple)):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(_CLASS_NUMBER.fullmatch(str(key)) for key in names):
+        return {}
+    return dict(sorted((int(key), str(name)) for key, name in names.items()))
+
+
+def _literal_in(metadata: Mapping[str, str], key: str) -> Any:
+    """The Python literal under a key; None where it is none."""
     try:
-        sides = ast.literal_eval(metadata.get("imgsz", "None"))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ast.literal_eval(metadata.get(key, "None"))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
+
+
+def long_side_in(metadata: Mapping[str, str]) -> int | None:
+    """The long side in "imgsz", as ultralytics writes it: 640 or [480, 640]."""
+    sides = _literal_in(metadata, "imgsz")
     sides = sides if isinstance(sides, (list, tuple)) else [sides]
     good = [side for side in sides if isinstance(side, int) and _MIN_SIZE <= side <= _MAX_SIZE]
     return max(good) if good and len(good) == len(sides) else None

@@ -19,6 +19,7 @@ SCORE_KINDS = ("auto", "probability", "margin", "boosted")
 _COLUMNS = "frame, id, left, top, width, height, score"
 _N_REQUIRED, _N_USED = 6, 7
 _MAX_FRAME = 2**31 - 1
+_MAX_PX = 1e9  # no picture is so large; sums of greater numbers overflow
 # Where precision is about one half, and how fast it rises, by deciles of the score: DPM and ACF public detections.
 _MARGIN_HALF, _MARGIN_SLOPE = 0.3, 2.0
 _BOOSTED_HALF, _BOOSTED_WIDTH = 25.0, 12.0
@@ -59,7 +60,7 @@ class PublicDetections:
         first, start = np.unique(numbers, return_index=True)
         self._rows = {
             int(number) - 1: slice(int(begin), int(end))
-            for number, begin, end in zip(first, start, [*start[1:], len(numbers)], strict=True)
+            for number, begin, end in zip(first, start, [*start, len(numbers)][1:], strict=True)
         }
 
     def detect(self, frame: Frame) -> Detections:
@@ -132,7 +133,7 @@ def _parse_fast(text: str) -> FloatArray | None:
     if table.shape[1] == _N_REQUIRED:
         table = np.column_stack([table, np.ones(len(table))])
     table = table[:, :_N_USED]
-    good = np.isfinite(table).all() and (table[:, 4:6] > 0).all()
+    good = np.isfinite(table).all() and (table[:, 4:6] > 0).all() and (np.abs(table[:, 2:6]) <= _MAX_PX).all()
     good = good and (table[:, 0] >= 1).all() and (table[:, 0] <= _MAX_FRAME).all()
     return table if good and (table[:, 0] == np.floor(table[:, 0])).all() else None
 
@@ -165,6 +166,9 @@ def _parse_line(line: str) -> list[float]:
             raise DetectionError(f"{name} is {cell}; expected a finite number")
     if row[0] != math.floor(row[0]) or not 1 <= row[0] <= _MAX_FRAME:
         raise DetectionError(f"frame {cells[0]}; expected a whole number, counted from 1")
+    for name, value in zip(("left", "top", "width", "height"), row[2:6], strict=True):
+        if abs(value) > _MAX_PX:
+            raise DetectionError(f"{name} {value:g}; expected pixels, {_MAX_PX:g} at most")
     for name, value in (("width", row[4]), ("height", row[5])):
         if value <= 0:
             raise DetectionError(f"{name} {value:g}; expected a positive number of pixels")

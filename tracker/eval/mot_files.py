@@ -26,6 +26,8 @@ PEDESTRIAN = 1
 DISTRACTORS = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection
 CLASSES = range(1, 14)
 MAX_COLUMNS = 10
+MAX_FRAME = 10_000_000  # four days at 30 frames per second: a higher number is no frame's, and would fill the memory
+MAX_PX = 1e9  # no picture is so large; sums of greater numbers overflow
 
 _LineCheck: TypeAlias = Callable[[list[float]], str | None]  # what is wrong with a line, or None
 
@@ -96,8 +98,11 @@ def read_tracks(path: str | Path) -> list[Tracks]:
     everything = Tracks(
         table.boxes - 1, table.id, scores, np.zeros(n, np.int64), np.full(n, -1), np.full(n, Source.DETECTED, np.uint8)
     )
-    ends = np.searchsorted(table.frame, np.arange(1, table.frame.max(initial=0) + 2))
-    return [everything[begin:end] for begin, end in pairwise(ends)]
+    frames = [Tracks()] * int(table.frame.max(initial=0))  # one for all empty frames: numbers may be far apart
+    starts = np.flatnonzero(np.diff(table.frame, prepend=0))
+    for begin, end in pairwise([*starts.tolist(), n]):
+        frames[int(table.frame[begin]) - 1] = everything[begin:end]
+    return frames
 
 
 def as_read(frame: IntArray, ids: IntArray, xyxy: FloatArray) -> BoxTable:
@@ -142,7 +147,9 @@ def _sound(values: FloatArray) -> bool:
         return False
     whole = (values[:, :2] == np.rint(values[:, :2])).all() and np.abs(values[:, :2]).max() < 2**53
     keys = np.unique(values[:, :2], axis=0)
-    return bool(whole and (values[:, 0] >= 1).all() and (values[:, 4:6] > 0).all() and len(keys) == len(values))
+    framed = (values[:, 0] >= 1).all() and (values[:, 0] <= MAX_FRAME).all()
+    sized = (values[:, 4:6] > 0).all() and (np.abs(values[:, 2:6]) <= MAX_PX).all()
+    return bool(whole and framed and sized and len(keys) == len(values))
 
 
 def _sound_truth(values: FloatArray) -> bool:
@@ -189,10 +196,12 @@ def _check_line(row: list[float]) -> str | None:
         return f"{len(row)} columns; expected frame, id, left, top, width, height and at most {MAX_COLUMNS - 6} more"
     if not np.isfinite(row).all():
         return "a value that is not finite"
-    if row[0] != int(row[0]) or row[0] < 1:
-        return f"frame must be a whole number from 1, got {row[0]:g}"
-    if row[1] != int(row[1]) or max(row[0], abs(row[1])) >= 2**53:
+    if row[0] != int(row[0]) or not 1 <= row[0] <= MAX_FRAME:
+        return f"frame must be a whole number from 1 to {MAX_FRAME}, got {row[0]:g}"
+    if row[1] != int(row[1]) or abs(row[1]) >= 2**53:
         return f"id must be a whole number, got {row[1]:g}"
+    if max(map(abs, row[2:6])) > MAX_PX:
+        return f"left, top, width and height are pixels, {MAX_PX:g} at most, got {max(row[2:6], key=abs):g}"
     if row[4] <= 0 or row[5] <= 0:
         return f"width and height must be positive, got {row[4]:g} x {row[5]:g}"
     return None

@@ -7,11 +7,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tracker.errors import OutputError, SourceError
+from tracker.errors import OutputError, SourceError, WriteError
+from tracker.names import leaves_folder
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv", ".3gp"}
@@ -141,7 +143,9 @@ class Record:
             draft.write_text(text, encoding="utf-8")
             os.replace(draft, self.path)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def _key(self, video: Video) -> str:
         return video.out.relative_to(self._folder).as_posix()
@@ -150,8 +154,11 @@ class Record:
 def _read(path: Path) -> dict[str, Entry]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
+        outside = next((key for key in table if leaves_folder(key)), None)
+        if outside is not None:
+            raise ValueError(f"{outside!r} lies outside its folder")
         return {key: Entry(**value) for key, value in table.items()}
     except OSError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{path}: is damaged ({error}); remove it, and every video is tracked again") from error

@@ -8,10 +8,11 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError, OutputError, TrackletError
+from tracker.errors import ConfigError, TrackletError, WriteError
 from tracker.interrupt import terminated_like_interrupted
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
@@ -101,10 +102,17 @@ def read_counts(path: str | Path) -> list[tuple[str, str, str, int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     reader = csv.DictReader(lines)
-    missing = [name for name in ("kind", "name", "direction") if name not in (reader.fieldnames or ())]
-    if missing:
-        raise ConfigError(f"{path}: the header lacks {', '.join(missing)}; a file of `track --counts` has them")
-    often = Counter((row["kind"], row["name"], row["direction"]) for row in reader)
+    often: Counter[tuple[str, str, str]] = Counter()
+    try:
+        missing = [name for name in ("kind", "name", "direction") if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ConfigError(f"{path}: the header lacks {', '.join(missing)}; a file of `track --counts` has them")
+        for row in reader:
+            if None in row or None in row.values():
+                raise ConfigError(f"{path}: line {reader.line_num} has not as many fields as the header")
+            often[row["kind"], row["name"], row["direction"]] += 1
+    except csv.Error as error:
+        raise ConfigError(f"{path}: line {reader.line_num} is no line of a table: {error}") from error
     return [(*key, n) for key, n in sorted(often.items())]
 
 
@@ -115,8 +123,9 @@ def _write(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise WriteError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tracker.types import BoolArray, FloatArray, IntArray, Source, Tracks
 
 KINDS = {source.name.lower(): int(source) for source in Source}
 CSV_COLUMNS = ("frame", "time_s", "id", "x1", "y1", "x2", "y2", "score", "source")
+LARGEST = 1e9  # no frame, identity, second or pixel counts further; sums of greater numbers overflow
 
 
 class TableError(TrackletError):
@@ -89,12 +90,14 @@ def _read_mot(path: Path) -> TrackTable:
 
 
 def _read_csv(path: Path) -> TrackTable:
-    lines = _text(path).splitlines()
-    reader = csv.DictReader(lines)
-    missing = [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise TableError(f"{path}: the header lacks {', '.join(missing)}; a table of `track --out FILE.csv` has them")
-    return _of_rows(path, ((number, row) for number, row in enumerate(reader, start=2)))
+    reader = csv.DictReader(_text(path).splitlines())
+    try:
+        missing = [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]
+        if not missing:
+            return _of_rows(path, ((number, row) for number, row in enumerate(reader, start=2)))
+    except csv.Error as error:
+        raise TableError(f"{path}: line {reader.line_num} is no line of a table: {error}") from error
+    raise TableError(f"{path}: the header lacks {', '.join(missing)}; a table of `track --out FILE.csv` has them")
 
 
 def _read_json_lines(path: Path) -> TrackTable:
@@ -105,7 +108,7 @@ def _read_json_lines(path: Path) -> TrackTable:
                 for person in frame["tracks"]:
                     edges = dict(zip(("x1", "y1", "x2", "y2"), person["xyxy"], strict=True))
                     yield number, {**person, **edges, "frame": frame["frame"], "time_s": frame["time_s"]}
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise TableError(f"{path}: line {number} is no frame of tracks: {error!r}") from error
 
     return _of_rows(path, rows())
@@ -117,10 +120,12 @@ def _of_rows(path: Path, rows: Iterator[tuple[int, Mapping[str, Any]]]) -> Track
         try:
             values = [float(row[name]) for name in CSV_COLUMNS[:-1]]
             kind = KINDS[row["source"]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise TableError(f"{path}: line {line} is not a box: {error!r}") from error
         if not np.isfinite(values).all() or values[0] < 1 or values[2] < 1:
             raise TableError(f"{path}: line {line}: frame and id count from 1, and all values must be finite")
+        if not max(map(abs, values)) <= LARGEST or values[0] != int(values[0]) or values[2] != int(values[2]):
+            raise TableError(f"{path}: line {line}: frame and id must be whole, and no value above {LARGEST:g}")
         numbers.append([*values, kind])
     table = np.array(numbers).reshape(-1, len(CSV_COLUMNS))
     return TrackTable(

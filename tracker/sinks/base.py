@@ -73,7 +73,12 @@ class ClosedByWith:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        try:
+            self.close()
+        except OutputError:
+            # The first error is the one to show.
+            if exc[0] is None:
+                raise
 
     def close(self) -> None:
         """Nothing to release unless a subclass says so."""

@@ -56,7 +56,7 @@ class CocoVideoSink(ClosedByWith):
         self._file: FrameFile | None = FrameFile(path, overwrite, seekable=True, resume=resume and resume["file"])
         self._end = len(HEAD)  # of what counts; behind it the room for the rest
         if resume is None:
-            self._file.append((HEAD + " " * _length(self._rest())).encode("ascii"))
+            self._file.begin((HEAD + " " * _length(self._rest())).encode("ascii"))
         else:
             self._go_on(self._file, resume)
 

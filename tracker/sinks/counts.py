@@ -46,7 +46,7 @@ class CountsSink(ClosedByWith):
             for counter, state in zip(self._counters, resume["counters"], strict=True):
                 counter.restore(state)
         elif self._file is not None:
-            self._file.append(_rows([COLUMNS]))
+            self._file.begin(_rows([COLUMNS]))
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         self._last_index = frame.index

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -38,6 +39,7 @@ PER_IDENTITY = 5
 WRITE_AFTER_S = 10.0  # unseen for so long: most people do not come back, and their pictures need no memory
 MIN_SIDE_PX = 8  # of the part inside the picture
 JPEG_QUALITY = 95
+_CROP_NAME = re.compile(r"[0-9]{4,18}_[0-9]{6,18}\.jpg")
 
 
 class CropSink(ClosedByWith):
@@ -138,23 +140,21 @@ class CropSink(ClosedByWith):
             self._write_table()
         self._remove_outdated()
 
-    def __exit__(self, *exc: object) -> None:
-        try:
-            self.close()
-        except OutputError:
-            # The first error is the one to show.
-            if exc[0] is None:
-                raise
-
     def _begin(self, overwrite: bool) -> None:
         check_crops_folder(self.folder, overwrite)
         try:
             for path in _earlier(self.folder):
                 path.unlink(missing_ok=True)
             self.folder.mkdir(exist_ok=True)
-            self._append_rows([COLUMNS])
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written: {error.strerror}") from error
+        try:
+            self._append_rows([COLUMNS])
+        except OSError as error:
+            with suppress(OSError):  # others' pictures keep the folder
+                (self.folder / TABLE).unlink(missing_ok=True)
+                self.folder.rmdir()
+            raise self._broken_off(error) from error
 
     def _go_on(self, state: State) -> None:
         """Back to how the folder was when it gave this state."""
@@ -319,4 +319,7 @@ def _earlier(folder: Path) -> list[Path]:
     if tuple(header) != COLUMNS:
         raise OutputError(f"{table}: was not written by track --crops, so it stays; give another folder")
     names = {row[0] for row in rows if row}
-    return [*(folder / name for name in names if Path(name).name == name), table]
+    foreign = next((name for name in names if not _CROP_NAME.fullmatch(name)), None)
+    if foreign is not None:
+        raise OutputError(f"{table}: names a file that is no crop, {foreign!r}, so all stays; give another folder")
+    return [*(folder / name for name in names), table]

@@ -22,7 +22,7 @@ class CsvSink(ClosedByWith):
     def __init__(self, path: str | Path, overwrite: bool = False, resume: State | None = None) -> None:
         self._file = FrameFile(path, overwrite, resume=resume)
         if resume is None:
-            self._file.append(HEADER.encode("ascii"))
+            self._file.begin(HEADER.encode("ascii"))
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         lines = [

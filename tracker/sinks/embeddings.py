@@ -31,7 +31,7 @@ class EmbeddingSink(ClosedByWith):
         self._dtype = _row_dtype(resume["dim"] if resume else 0)  # D is known when the first row comes
         self._n_rows = resume["n_rows"] if resume else 0
         if resume is None:
-            self._file.append(_header(self._dtype, 0))
+            self._file.begin(_header(self._dtype, 0))
         elif self._n_rows:
             self._file.put(0, _header(self._dtype, self._n_rows))
 

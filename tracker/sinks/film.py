@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 import math
 import os
 from collections import deque
@@ -15,6 +16,7 @@ import numpy as np
 
 from tracker.errors import OutputError, WriteError
 from tracker.sinks.base import ClosedByWith, Overlay, check_output_path
+from tracker.sinks.film_file import is_finished
 from tracker.sinks.film_log import FilmLog
 from tracker.types import Frame, ImageArray, Source, State, TrackRow, Tracks
 
@@ -22,6 +24,7 @@ Colour: TypeAlias = tuple[int, int, int]  # BGR
 Point: TypeAlias = tuple[float, float]  # x, y in pixels
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+ROOM = 4096  # bytes that a disk must take before a film is begun: less than the shortest
 TRAIL_S = 2.0
 LONGEST_STILL_S = 5.0  # a longer gap of a live source is cut to this in its film: nobody wants an hour of one picture
 HIDDEN_OPACITY = 0.7  # of the dots around somebody hidden
@@ -57,8 +60,8 @@ class FilmSink(ClosedByWith):
         check_output_path(self.path, overwrite)
         # OpenCV does not say why it cannot open a file; the operating system does.
         try:
-            with self.path.open("wb"):
-                pass
+            with self.path.open("wb", buffering=0) as file:
+                self._check_room(file)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
         self._size = (size[0] // 2 * 2, size[1] // 2 * 2)
@@ -73,6 +76,15 @@ class FilmSink(ClosedByWith):
         self.log: FilmLog | None = None
         self._pace = Pace(fps) if live else None
         self._waiting: ImageArray | None = None  # the newest picture of a live film, not yet written for good
+
+    def _check_room(self, file: io.FileIO) -> None:
+        try:
+            file.write(bytes(ROOM))
+            if file.seekable():
+                file.truncate(0)
+        except OSError as error:
+            self.path.unlink(missing_ok=True)
+            raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         self._draw(frame, tracks, self._overlay)
@@ -123,7 +135,6 @@ class FilmSink(ClosedByWith):
 
     def close(self) -> None:
         """Finish the file. Raises OutputError if it cannot be read back: OpenCV is silent about a full disk."""
-        import cv2
 
         if self._writer is None:
             return
@@ -133,20 +144,23 @@ class FilmSink(ClosedByWith):
         self._writer = None
         if self.log is not None:
             self.log.close()
-        if self._n_written and self.path.is_file():
-            film = cv2.VideoCapture(str(self.path))
-            ok = film.isOpened() and film.read()[0]
-            film.release()
-            if not ok:
-                raise WriteError(f"{self.path}: the video could not be finished; is the disk full?")
+        if self._n_written:
+            self._check_whole()
 
-    def __exit__(self, *exc: object) -> None:
+    def _check_whole(self) -> None:
+        """Raise WriteError unless the file is there, finished, and can be read."""
+        import cv2
+
+        if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
+            return  # a device takes everything and gives nothing back
         try:
-            self.close()
-        except OutputError:
-            # The first error is the one to show.
-            if exc[0] is None:
-                raise
+            finished = is_finished(self.path)
+        except OSError as error:
+            raise WriteError(f"{self.path}: the video was lost while it was written: {error.strerror}") from error
+        film = cv2.VideoCapture(str(self.path)) if finished else None
+        if film is None or not (film.isOpened() and film.read()[0]):
+            raise WriteError(f"{self.path}: the video could not be finished; is the disk full?")
+        film.release()
 
 
 class Pace:

@@ -52,6 +52,16 @@ class FrameFile:
                 f"{self.path}: results of this kind need a file on disk, and this is a pipe; .jsonl takes one"
             )
 
+    def begin(self, head: bytes) -> None:
+        """Append what stands before the first frame; where there is no room for it, no file stays."""
+        try:
+            self.append(head)
+        except WriteError:
+            self.close()
+            if self.path.is_file():
+                self.path.unlink()
+            raise
+
     def append(self, data: bytes, frame_index: int | None = None) -> None:
         """All of `data` at the end, or nothing. frame_index: for the message, from 0; None: no frame's."""
         try:
@@ -92,6 +102,7 @@ class FrameFile:
         """
         if self._file is None or not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             return None
+        self._check_there(self._file)
         size = self.size if size is None else size
         checked_from = max(fixed_from, size - CHECKED_BYTES)
         try:
@@ -103,8 +114,25 @@ class FrameFile:
         return {"bytes": size, "checked_from": checked_from, "check": check}
 
     def close(self) -> None:
-        if self._file is not None:
+        """Raises WriteError if the file is no longer what its name stands for: the bytes went into nothing."""
+        if self._file is None or self._file.closed:
+            return
+        try:
+            self._check_there(self._file)
+        finally:
             self._file.close()
+
+    def _check_there(self, file: io.FileIO) -> None:
+        """Systems let a file be removed, or another take its name, while it is written, and say nothing."""
+        written = os.fstat(file.fileno())
+        if not stat.S_ISREG(written.st_mode):
+            return
+        try:
+            there = os.path.samestat(written, self.path.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise WriteError(f"{self.path}: was removed or replaced while it was written; what it held is lost")
 
     def _go_on(self, file: io.FileIO, resume: State) -> None:
         kept, found = resume["bytes"], os.fstat(file.fileno()).st_size

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -98,18 +100,25 @@ class HeatmapSink(ClosedByWith):
         self._add(self._frame_s)
         ok, data = cv2.imencode(self.path.suffix, self.picture())
         assert ok
-        try:
-            self.path.write_bytes(data.tobytes())
-        except OSError as error:
-            raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self._replace(data.tobytes())
 
-    def __exit__(self, *exc: object) -> None:
+    def _replace(self, data: bytes) -> None:
+        """Whole or not at all: an older picture stays where there is no room."""
+        if self.path.exists() and not self.path.is_file():  # a device
+            draft = self.path
+        else:
+            draft = self.path.with_name(self.path.name + ".part")
         try:
-            self.close()
-        except OutputError:
-            # The first error is the one to show.
-            if exc[0] is None:
-                raise
+            draft.write_bytes(data)
+            if draft != self.path:
+                os.replace(draft, self.path)
+        except OSError as error:
+            with suppress(OSError):
+                if draft != self.path:
+                    draft.unlink(missing_ok=True)
+                if self.path.is_file() and self.path.stat().st_size == 0:  # as it was begun
+                    self.path.unlink()
+            raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     @property
     def seconds(self) -> FloatArray:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import configparser
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracker.errors import SourceError
+from tracker.names import leaves_folder
 from tracker.sources.base import Recorded
 from tracker.sources.images import check_size, read_image
 from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame
+
+# Ranges of the keys: beyond them lies a mistake, which would fill the memory or never end.
+RANGES = {"frameRate": (1e-3, 1e4), "seqLength": (1, 10_000_000), "imWidth": (1, 65_535), "imHeight": (1, 65_535)}
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +77,13 @@ class MotSequence(Recorded):
     def _find_images(self) -> list[Path]:
         """The image of every frame, in order; [] if there is no image folder."""
         folder = self.folder / self.info.image_dir
-        if not folder.is_dir():
-            return []
         suffix = self.info.image_suffix
-        numbered = {int(p.stem): p for p in folder.iterdir() if p.suffix == suffix and p.stem.isdecimal()}
+        try:
+            if not folder.is_dir():
+                return []
+            numbered = {int(p.stem): p for p in folder.iterdir() if p.suffix == suffix and _NUMBER.fullmatch(p.stem)}
+        except OSError as error:
+            raise SourceError(f"{folder}: cannot be read: {error.strerror}") from error
         for number in range(1, self.info.n_frames + 1):
             if number not in numbered:
                 raise SourceError(
@@ -96,9 +105,12 @@ def read_seqinfo(path: Path) -> SequenceInfo:
     if not parser.has_section("Sequence"):
         raise SourceError(f"{path}: the section [Sequence] is missing")
     table = parser["Sequence"]
+    image_dir = table.get("imDir", "img1").strip() or "img1"
+    if leaves_folder(image_dir):
+        raise SourceError(f"{path}: imDir must be a folder inside the sequence's, got {image_dir!r}")
     return SequenceInfo(
         name=table.get("name", "").strip() or path.resolve().parent.name,
-        image_dir=table.get("imDir", "img1").strip() or "img1",
+        image_dir=image_dir,
         fps=_positive(table, "frameRate", path, whole=False),
         n_frames=int(_positive(table, "seqLength", path)),
         width=int(_positive(table, "imWidth", path)),
@@ -117,4 +129,7 @@ def _positive(table: configparser.SectionProxy, key: str, path: Path, *, whole: 
         value = math.nan
     if not math.isfinite(value) or value <= 0 or (whole and value != int(value)):
         raise SourceError(f"{path}: {key} must be a positive {'whole ' if whole else ''}number, got {text!r}")
+    low, high = RANGES[key]
+    if not low <= value <= high:
+        raise SourceError(f"{path}: {key} must lie between {low:g} and {high:g}, got {text!r}")
     return value

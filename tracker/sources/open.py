@@ -13,6 +13,8 @@ from tracker.sources.span import WHOLE, Span
 from tracker.sources.video import VideoFile
 from tracker.sources.webcam import RECONNECT_S, LiveSource, camera_name, is_live_spec, open_capture
 
+MIN_FPS, MAX_FPS = 1e-3, 1e4  # a picture in 17 minutes, and the fastest cameras; beyond them times are no times
+
 
 def open_source(
     spec: str | int | Path,
@@ -32,8 +34,8 @@ def open_source(
     """
     if math.isnan(reconnect_s) or reconnect_s < 0:
         raise SourceError(f"the time for reconnecting must be 0 s or more, got {reconnect_s!r}")
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise SourceError(f"the frame rate must be a positive number, got {fps!r}")
+    if fps is not None and not MIN_FPS <= fps <= MAX_FPS:
+        raise SourceError(f"the frame rate must be a positive number, {MIN_FPS:g} to {MAX_FPS:g}, got {fps!r}")
     text = str(spec)
     path = Path(text).expanduser()
     try:

@@ -15,9 +15,10 @@ from tracker.errors import ConfigError
 SLACK_S = 1e-6  # time stamps are rounded: a microsecond must not decide about a frame
 _PLACES = "a frame number from 1 (250) or a time (12.5s, 1:30, 1:02:03)"
 _STEPS = "a number of frames from 1 (5) or a time (0.5s)"
-_NUMBER = re.compile(r"\d+")
-_SECONDS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)s")
-_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{1,2}(?:\.\d*)?)")  # [h:]m:s
+# No more digits than anybody means: whole numbers stay numbers of frames, and times seconds.
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_SECONDS = re.compile(r"([0-9]{1,9}(?:\.[0-9]*)?|\.[0-9]+)s")
+_CLOCK = re.compile(r"(?:([0-9]{1,6}):)?([0-9]{1,9}):([0-9]{1,2}(?:\.[0-9]*)?)")  # [h:]m:s
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,125 @@
+"""`track --resume` after a kill at any moment, those included at which nothing is noted yet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+import tracker.resume
+from make_synthetic_mot import make_scene, write_sequence
+from torture_resume import Torture
+from tracker.cli import main
+from tracker.errors import OutputError
+from tracker.pipeline import Pipeline
+
+RESULTS = ("tracks.txt", "tracks.csv", "tracks.json", "tracked.avi")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    """A folder with film.avi and SYN-01, the same frames as a MOT sequence."""
+    folder = tmp_path_factory.mktemp("killed")
+    small = make_scene(4, n_people=4, n_frames=40, width=160, height=120)
+    write_sequence(small, folder / "SYN-01", video=folder / "film.avi")
+    return folder
+
+
+@pytest.fixture
+def track(scene, capsys):
+    def run(folder, *arguments):
+        words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
+        for name in RESULTS:
+            words += ["--video" if name.endswith(".avi") else "--out", folder / name]
+        capsys.readouterr()
+        status = main([*map(str, words), "--quiet", *map(str, arguments)])
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(scene, tmp_path):
+    """The small version of tools/torture_resume.py: while it starts, anywhere, in a checkpoint, at the end, again."""
+    options = ["--detections", str(scene / "SYN-01" / "det" / "det.txt"), "--reid", "none"]
+    torture = Torture(scene / "film.avi", options, tmp_path, seed=1, every_s=0.01)
+    while torture.kills.total() < 5:
+        torture.kill_once()
+    torture.finish()
+    assert torture.problems == []
+    assert torture.n_compared >= 1
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_while_the_results_are_begun(track, tmp_path, monkeypatch, moment):
+    """No frame is tracked yet: the files on disk are as a kill leaves them before or after the results are opened."""
+    opened = tracker.resume.open_outputs
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    run.mkdir()
+
+    def open_outputs(*arguments):
+        if moment == "before":
+            shutil.copytree(run, copy)
+        outputs = opened(*arguments)
+        if moment == "after":
+            shutil.copytree(run, copy)
+        return outputs
+
+    monkeypatch.setattr("tracker.resume.open_outputs", open_outputs)
+    assert track(run) == (0, "")
+    monkeypatch.undo()
+    whole = contents(run)
+    assert ("tracks.txt" in contents(copy)) == (moment == "after")
+    shutil.rmtree(run)
+    copy.rename(run)
+    status, err = track(run, "--resume", "--stride", 2)
+    assert status == 2
+    assert "is of another run: " in err
+    assert "--stride is 2 and was not given" in err
+    assert track(run, "--resume") == (0, "")
+    assert contents(run) == whole
+
+
+def test_what_cannot_be_begun_leaves_no_note(track, tmp_path, monkeypatch):
+    def refuse(*arguments, **more):
+        raise OutputError("tracked.avi: no")
+
+    monkeypatch.setattr("tracker.outputs.FilmSink", refuse)
+    status, err = track(tmp_path, "--resume")
+    assert (status, err) == (2, "track: tracked.avi: no\n")
+    assert not (tmp_path / "tracks.txt.resume").exists()
+
+
+def test_interrupted_before_the_first_new_frame(track, tmp_path, monkeypatch):
+    """Ctrl-C while the frames come again that an earlier run held: its checkpoint must not go."""
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert track(whole) == (0, "")
+    run = tmp_path / "run"
+    run.mkdir()
+    plain = Pipeline._frames
+
+    def interrupted(after):
+        def frames(pipeline):
+            for n, frame in enumerate(plain(pipeline)):
+                if n == after:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield frame
+
+        return frames
+
+    for after in (25, 0, 1):
+        monkeypatch.setattr(Pipeline, "_frames", interrupted(after))
+        status, err = track(run, "--resume", "--checkpoint-every", 1e-9)
+        assert status == 130
+        assert "--resume goes on" in err
+    monkeypatch.undo()
+    assert track(run, "--resume") == (0, "")
+    assert contents(run) == contents(whole)

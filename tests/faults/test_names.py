@@ -1,0 +1,76 @@
+"""A list or an archive that names files outside its folder is refused, whether or not they are there."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import pytest
+
+from person_detector.labels import read_coco, read_voc
+from reid_training.data.base import leaves_folder as leaves_data
+from reid_training.data.base import unpack
+from reid_training.data.mot_crops import find_sequences
+from reid_training.errors import DataError
+from tracker.errors import OutputError, SourceError
+from tracker.many.plan import Record
+from tracker.names import leaves_folder
+from tracker.sources.mot import MotSequence
+
+OUTSIDE = ("../b", "a/../../b", "/etc/passwd", "..", "\\b", "..\\b", "a\\..\\..\\b", "C:\\b", "c:/b", "./../b", "C:")
+INSIDE = ("b", "a/b", "a/../b", "./b", "", ".", "...", "a..b", "12:30.png", "a/b:c")
+
+INFO = "[Sequence]\nname=S\nimDir={}\nframeRate=25\nseqLength=2\nimWidth=64\nimHeight=48\nimExt=.jpg\n"
+
+
+@pytest.mark.parametrize("leaves", [leaves_folder, leaves_data])
+def test_which_names_lead_out(leaves):
+    assert [name for name in OUTSIDE if not leaves(name)] == []
+    assert [name for name in INSIDE if leaves(name)] == []
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_the_image_folder_of_a_sequence(tmp_path, name):
+    """As the tracker reads it, and as `reid crops` does."""
+    folder = tmp_path / "S"
+    (folder / "gt").mkdir(parents=True)
+    (folder / "gt" / "gt.txt").write_text("1,1,1,1,9,9,1,1,1\n")
+    (folder / "seqinfo.ini").write_text(INFO.format(name))
+    (tmp_path / "b").mkdir()
+    with pytest.raises(SourceError, match=r"seqinfo\.ini: imDir must be a folder inside the sequence's, got "):
+        MotSequence(folder)
+    with pytest.raises(DataError, match=r"seqinfo\.ini: imDir must be a folder inside the sequence's, got "):
+        find_sequences(folder)
+
+
+def test_the_record_of_many_videos(tmp_path):
+    entry = {"status": "done", "asked": "x"}
+    (tmp_path / "track-many.json").write_text(json.dumps({"a.txt": entry, "../b.txt": entry}))
+    with pytest.raises(OutputError, match=r"is damaged \('\.\./b\.txt' lies outside its folder\); remove it"):
+        Record(tmp_path, [])
+
+
+def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path):
+    for name in ("../b.txt", "/b.txt", "a/../../b.txt"):
+        with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+            archive.writestr("good.txt", "good")
+            archive.writestr(name, "bad")
+        with pytest.raises(DataError, match="names a file outside its folder"):
+            unpack(tmp_path / "data.zip", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "b.txt").exists()
+
+
+def test_labels_of_pictures(tmp_path):
+    coco = {
+        "images": [{"id": 1, "file_name": "../b.jpg", "width": 9, "height": 9}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    with pytest.raises(DataError, match=r"coco\.json: names a picture outside the folder of pictures, '\.\./b\.jpg'"):
+        read_coco(tmp_path / "images", tmp_path / "coco.json")
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "voc" / "a.xml").write_text("<annotation><filename>/b.jpg</filename></annotation>")
+    with pytest.raises(DataError, match=r"a\.xml: names a picture outside the folder of pictures, '/b\.jpg'"):
+        read_voc(tmp_path / "images", tmp_path / "voc")

@@ -1,0 +1,120 @@
+"""Somebody removes, replaces or protects a result while it is written: it is said in one line, the others are whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from make_synthetic_mot import make_scene, write_sequence
+from tracker.cli import main
+from tracker.sinks.summary import TallySink
+
+OPTIONS = {
+    "tracks.txt": "--out", "tracks.csv": "--out", "tracks.json": "--out", "film.avi": "--video", "film.mp4": "--video",
+    "counts.csv": "--counts", "heat.png": "--heatmap", "crops": "--crops",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("removed")
+    small = make_scene(4, n_people=4, n_frames=30, width=160, height=120)
+    write_sequence(small, folder / "SYN-01", video=folder / "film.avi")
+    return folder
+
+
+@pytest.fixture
+def track(scene, capsys, monkeypatch):
+    """Run the command with a text beside the result at hand; `meanwhile` is called at the 12th frame."""
+
+    def run(place, name, meanwhile, every=0):
+        plain = TallySink.write
+
+        def write(tally, frame, tracks):
+            if frame.index == 11:
+                meanwhile()
+            plain(tally, frame, tracks)
+
+        monkeypatch.setattr(TallySink, "write", write)
+        words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+        words += ["--checkpoint-every", every, "--out", scene / "other.txt", "--overwrite"]
+        words += ["--line", "80,0,80,120"] if name == "counts.csv" else []
+        status = main([str(word) for word in (*words, OPTIONS[name], place / name)])
+        monkeypatch.undo()
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def replace_by_folder(path: Path) -> None:
+    remove(path)
+    path.mkdir()
+
+
+def check_said(result, path: Path, scene: Path) -> None:
+    status, err = result
+    assert status == 1, err
+    assert err.count("\n") == 1, err
+    assert str(path) in err
+    lines = (scene / "other.txt").read_text().splitlines()
+    assert {int(line.split(",")[0]) for line in lines} >= set(range(5, 11))
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "heat.png"])
+def test_a_result_that_is_removed(track, scene, tmp_path, name):
+    result = track(tmp_path, name, lambda: remove(tmp_path / name))
+    check_said(result, tmp_path / name, scene)
+
+
+def test_a_picture_that_is_written_at_the_end_comes_back(track, tmp_path):
+    assert track(tmp_path, "heat.png", lambda: remove(tmp_path / "heat.png")) == (0, "")
+    assert (tmp_path / "heat.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "crops"])
+def test_a_result_that_becomes_a_folder(track, scene, tmp_path, name):
+    result = track(tmp_path, name, lambda: replace_by_folder(tmp_path / name))
+    check_said(result, tmp_path / name, scene)
+    assert list((tmp_path / name).iterdir()) == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_folder_of_a_result_is_removed(track, scene, tmp_path, name):
+    place = tmp_path / "place"
+    place.mkdir()
+    result = track(place, name, lambda: remove(place))
+    check_said(result, place / name, scene)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_result_that_becomes_read_only_is_written_to_its_end(track, tmp_path, name):
+    """Permissions are asked for when a file is begun; who has it open writes on."""
+    track(tmp_path, name, lambda: None)
+    result = tmp_path / name
+    size = result.stat().st_size
+    remove(result)
+    assert track(tmp_path, name, lambda: result.chmod(0o555 if name == "crops" else 0o444)) == (0, "")
+    assert result.stat().st_size == size
+    result.chmod(0o777)
+
+
+def test_a_run_with_checkpoints_notices_at_the_next_one(track, scene, tmp_path):
+    """Not after an hour."""
+    seen = []
+
+    def meanwhile():
+        (tmp_path / "tracks.csv").unlink()
+        seen.append((scene / "other.txt").stat().st_size)
+
+    status, err = track(tmp_path, "tracks.csv", meanwhile, every=1e-9)
+    assert status == 1
+    assert "tracks.csv: was removed or replaced while it was written" in err
+    lines = (scene / "other.txt").read_text().splitlines()
+    assert max(int(line.split(",")[0]) for line in lines) < 25
+    (scene / "other.txt.resume").unlink()
