@@ -96,7 +96,7 @@ def packaged_model(file_name: str) -> Iterator[PackagedModel]:
         raise ModelError(f"the package `weights` with the built-in model {file_name} is not installed") from error
     manifest = home.joinpath(_MANIFEST)
     try:
-        lines = manifest.read_text(encoding="ascii", errors="replace").splitlines()
+        lines = manifest.read_bytes().decode("utf-8", "replace").splitlines()
     except OSError as error:
         raise ModelError(f"{manifest}: cannot be read: {error.strerror}; install tracklet again") from error
     pairs = [line.split(maxsplit=1) for line in lines]
