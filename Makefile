@@ -11,7 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := .ci/constraints.txt
 CODE := tracker reid_training tools tests
 OLDEST := .venv-oldest
-OLDEST_TESTS := $(addprefix tests/,appearance association detector eval motion proposals report tracks \
+OLDEST_TESTS := $(addprefix tests/,appearance association detector motion proposals report tracks \
+  $(addprefix eval/test_,clear_identity.py hota.py mot_files.py motmetrics_breaks.py preprocess.py report.py submission.py) \
   $(addprefix sinks/test_,counts.py crops.py formats.py heatmap.py sinks.py) \
   $(addprefix sources/test_,sources.py span.py) \
   $(addprefix test_,api.py boxes.py checkpoint.py config.py counting.py engine.py kept_features.py offline.py \
