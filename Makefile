@@ -2,6 +2,7 @@
 #   make demo   environment, install, a sample video, `track` on it        SAMPLE=film.avi takes your own copy
 #   make test   environment with the development tools, lint, whole suite   PYTHON=python3.12 chooses the interpreter
 #   make fast   the tests that take no time;  make lint;  make docs (the API reference, into build/docs);  make clean
+#   make oldest the tests of the tracker that take no time, with the oldest versions of what it needs
 
 SHELL := /bin/bash
 VENV := .venv
@@ -9,8 +10,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := .ci/constraints.txt
 CODE := tracker reid_training tools tests
+OLDEST := .venv-oldest
+OLDEST_TESTS := $(addprefix tests/,appearance association detector motion proposals report tracks \
+  $(addprefix eval/test_,clear_identity.py hota.py mot_files.py motmetrics_breaks.py preprocess.py report.py submission.py) \
+  $(addprefix sinks/test_,counts.py crops.py formats.py heatmap.py sinks.py) \
+  $(addprefix sources/test_,sources.py span.py) \
+  $(addprefix test_,api.py boxes.py checkpoint.py config.py counting.py engine.py kept_features.py offline.py \
+    onnx_session.py outputs.py pipeline.py requirements.py resume.py track_cli.py types.py weights.py))
 
-.PHONY: demo test lint fast docs clean
+.PHONY: demo test lint fast oldest docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -22,6 +30,10 @@ test: lint
 fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"
 
+# Without torch: the parts that need it are tested with one version of it alone, that of $(CONSTRAINTS).
+oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -m "not slow" $(OLDEST_TESTS)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
@@ -31,7 +43,7 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python tools/api_docs.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The stamps make a second run take no time; a changed pyproject.toml installs again.
@@ -43,14 +55,19 @@ $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/.created
 	$(PIP) install --quiet -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+$(OLDEST)/.installed: pyproject.toml .ci/oldest.txt | $(OLDEST)/.created
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet -c .ci/oldest.txt \
+	  -e . pytest pytest-timeout hypothesis onnx matplotlib
+	@touch $@
+
 # Every candidate is run, not only looked up: a version manager's shim may exist for a Python that is not chosen.
-$(VENV)/.created:
+%/.created:
 	@set -e; \
 	good='import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'; \
 	for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python); do \
 	  if "$$python" -c "$$good" >/dev/null 2>&1; then \
-	    echo "environment: $(VENV) with $$("$$python" --version)"; \
-	    "$$python" -m venv --clear $(VENV); touch $@; exit 0; \
+	    echo "environment: $* with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear $*; touch $@; exit 0; \
 	  fi; \
 	done; \
 	echo "No Python >= 3.11 with its venv module found$(if $(PYTHON), as $(PYTHON))." >&2; \

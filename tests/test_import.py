@@ -71,6 +71,7 @@ def test_weights_travel_in_the_wheel(tmp_path):
         archive.extractall(tmp_path / "site")
     for model in (ROOT / "weights").glob("*.onnx"):
         assert f"weights/{model.name}" in names
+    assert "weights/SHA256SUMS" in names
     assert not [name for name in names if name.startswith(("tests/", "tools/"))]
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

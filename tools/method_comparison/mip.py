@@ -376,7 +376,7 @@ def embedded_people(data: Path, out: Path) -> Points | None:
             return None
         embeddings = embed_samples(OnnxEmbedder(MODEL, threads=1), samples)
         replace_file(file, lambda stream: np.savez(stream, values=embeddings, labels=samples.pids))
-    with np.load(file) as arrays:
+    with np.load(file, allow_pickle=False) as arrays:
         return Points(arrays["values"].astype(np.float64), arrays["labels"])
 
 

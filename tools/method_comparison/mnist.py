@@ -221,7 +221,7 @@ def to_pixels(pixels: ByteArray) -> Tensor:
 def read(source: Path, split: str) -> tuple[Digits, Digits]:
     """Digits to train on, and unseen ones: the test images, or for validation the last of the training images."""
     try:
-        with np.load(source) as arrays:
+        with np.load(source, allow_pickle=False) as arrays:
             known, unseen = (
                 Digits(arrays[f"x_{part}"].reshape(-1, 784), arrays[f"y_{part}"].astype(np.int64))
                 for part in ("train", "test")

@@ -202,7 +202,7 @@ def _embedded(query: Samples, gallery: Samples) -> Features:
 
 def _load(file: Path) -> Features:
     try:
-        with np.load(file) as arrays:
+        with np.load(file, allow_pickle=False) as arrays:
             return Features(**{field.name: arrays[field.name] for field in dataclasses.fields(Features)})
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(f"{file} is damaged; remove it to make it anew: {error}") from None

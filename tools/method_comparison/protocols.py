@@ -96,7 +96,7 @@ class Omniglot(Protocol):
     def _write(self, source: Path, folder: Path) -> None:
         """PNG files with names like Market-1501's: the character is the person, whoever drew it the camera."""
         try:
-            with np.load(source) as arrays:
+            with np.load(source, allow_pickle=False) as arrays:
                 packed, drawers = arrays["packed"], arrays["drawer"]
                 characters, background = arrays["char"].astype(np.int64), arrays["background"]
                 height, width = (int(n) for n in arrays["shape"])

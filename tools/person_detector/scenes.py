@@ -113,7 +113,7 @@ def _cached(
 
         replace_file(file, write)
         replace_file(index, lambda stream: np.save(stream, np.array(rows, dtype=np.float64)))
-    table = np.load(index)
+    table = np.load(index, allow_pickle=False)
     sizes = [(int(height), int(width)) for height, width in table[:, :2]]
     offsets = np.concatenate([[0], np.cumsum([height * width * 3 for height, width in sizes])])
     pixels: ByteArray = np.memmap(file, dtype=np.uint8, mode="r")

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from tracker import boxes as box_maths
 from tracker.errors import DetectionError, ModelError
-from tracker.onnx_session import open_session
+from tracker.onnx_session import PackagedModel, open_session
 from tracker.types import Detections, FloatArray, Frame, ImageArray, IntArray
 
 LAYOUTS = ("auto", "person", "yolox", "yolo", "end2end")
@@ -94,7 +94,7 @@ class OnnxDetector:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | PackagedModel,
         *,
         classes: Sequence[str | int] = ("person",),
         score: float = 0.1,

@@ -42,10 +42,10 @@ def open_detector(
     from tracker.onnx_session import packaged_model
 
     with ExitStack() as stack:
-        if model is None or (str(model) == PERSON and not Path(model).is_file()):
-            model = stack.enter_context(packaged_model(PACKAGED))
+        if model is not None and str(model) == PERSON and not Path(model).is_file():
+            model = None
         return OnnxDetector(
-            model,
+            stack.enter_context(packaged_model(PACKAGED)) if model is None else model,
             classes=classes,
             score=score,
             nms_iou=nms_iou,

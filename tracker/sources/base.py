@@ -15,6 +15,7 @@ from tracker.sources.span import Picker, Span
 from tracker.types import Frame
 
 DEFAULT_FPS = TrackerConfig().default_fps
+_LOG_SILENT = 0  # cv2.utils.logging.LOG_LEVEL_SILENT
 
 
 @runtime_checkable
@@ -114,9 +115,9 @@ def quiet_opencv() -> Iterator[None]:
     import cv2
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
-    logging = cv2.utils.logging
+    logging = getattr(cv2.utils, "logging", cv2)  # OpenCV up to 4.11 has the two functions in cv2 itself
     before = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    logging.setLogLevel(_LOG_SILENT)
     try:
         yield
     finally:
