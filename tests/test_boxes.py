@@ -77,3 +77,26 @@ def test_nms_a_removed_box_removes_nothing():
     """b goes because of a; c overlaps b alone and stays."""
     boxes = np.array([[0.0, 0, 10, 10], [5.0, 0, 15, 10], [10.0, 0, 20, 10]])
     assert bx.nms(boxes, np.array([0.9, 0.8, 0.7]), 0.3).tolist() == [0, 2]
+
+
+def boxes_on_a_grid(rng, n: int, side: int) -> np.ndarray:
+    """(n, 4) on a coarse grid, so that edges often lie on each other."""
+    corner, size = rng.integers(0, side, (n, 2)), rng.integers(1, 40, (n, 2))
+    return np.concatenate([corner, corner + size], axis=1).astype(float)
+
+
+@pytest.mark.parametrize("side", [20, 200, 2000])
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 5), (5, 0), (1, 1), (30, 50)])
+def test_boxes_that_meet_are_those_with_a_common_area(rng, n, m, side):
+    a, b = boxes_on_a_grid(rng, n, side), boxes_on_a_grid(rng, m, side)
+    i, j = bx.meeting(a, b)
+    assert list(zip(i, j, strict=True)) == [
+        (p, q) for p in range(n) for q in range(m) if bx.intersection(a[p : p + 1], b[q : q + 1])[0, 0] > 0
+    ]
+    assert np.array_equal(bx.paired_iou(a[i], b[j]), bx.iou(a, b)[i, j])
+    assert np.array_equal(bx.paired_intersection(a[i], b[j]), bx.intersection(a, b)[i, j])
+
+    first, second = bx.meeting_among(b)
+    assert sorted(zip(first, second, strict=True)) == [
+        (p, q) for p in range(m) for q in range(p + 1, m) if bx.intersection(b[p : p + 1], b[q : q + 1])[0, 0] > 0
+    ]

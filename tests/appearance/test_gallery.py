@@ -157,3 +157,25 @@ def test_nobody_and_nothing(rng):
     gallery.write(slots, unit(rng, 1, 8))
     assert gallery.dist_mean(slots, unit(rng, 0, 8)).shape == (1, 0)
     assert gallery.dist_min(slots, unit(rng, 0, 8)).shape == (1, 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("quantile", [0.0, 0.25, 1.0])
+def test_beyond_a_quantile_is_what_the_quantile_says(seed, quantile):
+    """Alike, unlike, and near the limit; with few entries, full rings and a slot that somebody else had before."""
+    rng = np.random.default_rng(seed)
+    gallery = Gallery(SIZE)
+    gallery.write(gallery.take_slots(4), unit(rng, 4, 8))
+    gallery.give_back(np.arange(4))
+    slots = gallery.take_slots(30)
+    looks = unit(rng, 30, 8)
+    for _ in range(2 * SIZE):
+        seen = looks + rng.normal(0, rng.uniform(0.1, 0.6), (30, 8))
+        rows = np.flatnonzero(rng.random(30) < 0.5)
+        gallery.write(slots[rows], (seen / np.linalg.norm(seen, axis=1, keepdims=True)).astype(np.float32)[rows])
+    known = gallery.counts(slots) > 0
+    slots, asked = slots[known], np.where(rng.random((30, 1)) < 0.7, looks, unit(rng, 30, 8))[known]
+    dist = gallery.dist_quantile(slots, asked, quantile)
+    for limit in (0.1, 0.3, 0.65, 1.2):
+        beyond = gallery.beyond_quantile(slots, asked, gallery.dist_pairs(slots, asked), quantile, limit)
+        assert beyond.tolist() == (dist > limit).tolist()
