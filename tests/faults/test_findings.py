@@ -71,3 +71,22 @@ def test_frames_far_apart_take_no_memory(tmp_path):
     tracks = read_tracks(tmp_path / "t.txt")
     assert [len(tracks[0]), len(tracks[50]), len(tracks[-1])] == [1, 0, 1]
     assert tracks[1] is tracks[-2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "x" * 300 + ".txt"], "File name too long"),
+        (["--out", "t.txt", "--threads", "9" * 20], "--threads must be at least 1 and at most 1024"),
+        (["--out", "t.txt", "--checkpoint-every", "nan"], "--checkpoint-every takes seconds"),
+        (["--out", "t.txt", "--fps", "1e-9"], "the frame rate must be a positive number, 0.001 to 10000"),
+        (["--out", "t.txt", "--source", "9" * 20], "no such file or folder"),
+    ],
+)
+def test_options_of_a_hostile_user(tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    source = [] if "--source" in words else ["film.avi"]
+    assert main([*source, *words, "--headless"]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
