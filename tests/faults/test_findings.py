@@ -6,7 +6,9 @@ import pytest
 
 from fuzz import TARGETS, check
 from tracker.cli import main
+from tracker.errors import SourceError
 from tracker.eval.mot_files import read_tracks
+from tracker.many.plan import Record, Video
 
 CSV = b"frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
 DEEP = b"[" * 100_000
@@ -57,6 +59,12 @@ def test_names_of_classes_that_are_no_names():
     card = metadata.seeds()[0].split(b"\nnames ")[0]
     for names in (b"{[]: 1}", b"{'\xc2\xb2': 'a'}", b"{'" + b"9" * 5000 + b"': 'a'}", b"((((((("):
         assert check(metadata, card + b"\nnames " + names)
+
+
+def test_a_video_that_is_gone_since_it_was_found(tmp_path):
+    video = Video(tmp_path / "gone.avi", tmp_path / "t.txt")
+    with pytest.raises(SourceError, match=r"gone\.avi: cannot be read: No such file"):
+        Record(tmp_path, []).asked(video)
 
 
 def test_classes_in_other_scripts(tmp_path, capsys):
