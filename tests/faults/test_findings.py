@@ -36,6 +36,7 @@ FINDINGS = {
     "a folder's name too long": ("seqinfo", TARGETS["seqinfo"].seeds()[0].replace(b"img1", b"a" * 5000)),
     "a checkpoint of nothing": ("checkpoint-body", b""),
     "a checkpoint packed in another way": ("checkpoint-body", b"PK\x03\x04" + b"\xff" * 40),
+    "metadata that is no text": ("model", TARGETS["model"].seeds()[0].replace(b"person", b"per\x90on")),
     "a frame number too long": ("options", b"start " + b"9" * 5000),
     "a time too long": ("options", b"start " + b"9" * 400 + b"s"),
     "hours too long": ("options", b"end " + b"9" * 400 + b":00:00"),
