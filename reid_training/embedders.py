@@ -54,9 +54,9 @@ class OnnxEmbedder:
         options.intra_op_num_threads = threads
         try:
             self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         except Exception:  # onnxruntime has a dozen exception types without a public base
             raise ModelError(f"{path} is not an ONNX model, or it is damaged") from None
-        self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         if self.metadata.get("tracklet.format") != "reid/1":
             raise ModelError(f"{path} has no metadata of `reid export` (tracklet.format = reid/1)")
         try:

@@ -28,8 +28,6 @@ CUTS = (1, 2, 17, 30, 46)  # frames stepped when the run stops
 class Film(Recorded):
     """A stream of arrays as a file."""
 
-    files = ()
-
     def __init__(self, stream, images=None):
         super().__init__(WHOLE)
         self.stream, self.images = stream, images or [None] * len(stream)

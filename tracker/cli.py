@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tracker.sinks.progress import ProgressSink
     from tracker.types import Frame, Tracks
 
+MAX_THREADS = 1024
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 
@@ -63,8 +64,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     from tracker.sinks.progress import ProgressSink
 
     check_outputs(args)
-    if args.threads is not None and args.threads < 1:
-        raise ConfigError(f"--threads must be at least 1, got {args.threads}")
+    if args.threads is not None and not 1 <= args.threads <= MAX_THREADS:
+        raise ConfigError(f"--threads must be at least 1 and at most {MAX_THREADS}, got {args.threads}")
     limit_threads(args.threads)
     saved = saved_run(args)
     if saved is None:

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 
 from tracker.errors import ConfigError
 
+LONGEST = 1_000_000  # characters of a settings file
 VERIFIERS = ("appearance", "detector", "both")
 
 
@@ -290,7 +291,9 @@ class TrackerConfig:
     def load(path: str | Path) -> TrackerConfig:
         """Settings from a TOML file with one table for each stage. Raises ConfigError with the file's name."""
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            with Path(path).open(encoding="utf-8") as file:
+                text = file.read(LONGEST)  # a device has no end
+            table = tomllib.loads(text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"cannot read settings from {path}: {error}") from error
         except (ValueError, RecursionError) as error:  # a number of 5000 digits, 1000 brackets

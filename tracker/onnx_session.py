@@ -68,9 +68,12 @@ class Session:
     def __init__(self, path: Path, runtime: Any, provider: str) -> None:
         self.path = path
         self.provider = provider
-        self.metadata: Mapping[str, str] = dict(runtime.get_modelmeta().custom_metadata_map)
-        self.inputs = tuple(_port(value) for value in runtime.get_inputs())
-        self.outputs = tuple(_port(value) for value in runtime.get_outputs())
+        try:
+            self.metadata: Mapping[str, str] = dict(runtime.get_modelmeta().custom_metadata_map)
+            self.inputs = tuple(_port(value) for value in runtime.get_inputs())
+            self.outputs = tuple(_port(value) for value in runtime.get_outputs())
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path}: is damaged: a name in it is no text in UTF-8") from error
         self._runtime = runtime
 
     def run(self, *values: NDArray[Any]) -> list[NDArray[Any]]:

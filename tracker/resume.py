@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -53,12 +54,14 @@ def checkpoint_path(args: argparse.Namespace) -> Path | None:
 
 def saved_run(args: argparse.Namespace) -> State | None:
     """The checkpoint with which to go on; None to begin. Raises ConfigError or ResumeError where neither can be."""
-    if args.checkpoint_every < 0:
+    if not args.checkpoint_every >= 0:  # nor is a number that is none
         raise ConfigError(f"--checkpoint-every takes seconds, 0 or more, got {args.checkpoint_every:g}")
     path = checkpoint_path(args)
+    # Names that the system does not take (too long) exist nowhere for os.path; `check_free` says what is wrong.
     existing = next((Path(name) for _, name in files_of(args) if _is_there(Path(name))), None)
+    noted = path is not None and os.path.isfile(path)
     if not args.resume:
-        if path is not None and path.is_file() and existing is not None and not args.overwrite:
+        if noted and existing is not None and not args.overwrite:
             raise ConfigError(
                 f"{existing}: exists already, of a run cut short: --resume goes on, --overwrite begins again"
             )
@@ -67,7 +70,7 @@ def saved_run(args: argparse.Namespace) -> State | None:
         raise ConfigError("--resume goes on with the results that are there, --overwrite replaces them: give one only")
     if path is None:
         raise ConfigError("--resume goes on with result files; give --out FILE")
-    if path.is_file():
+    if noted:
         return saved_state(path)
     if existing is not None:
         raise ResumeError(
@@ -266,7 +269,7 @@ def draw_again(args: argparse.Namespace, config: TrackerConfig, film: FilmSink, 
 
 def _is_there(result: Path) -> bool:
     """Whether a run wrote this result, or something else is in its place; an empty folder is in nobody's way."""
-    return result.exists() and not (result.is_dir() and not any(result.iterdir()))
+    return os.path.exists(result) and not (result.is_dir() and not any(result.iterdir()))
 
 
 def _identity(path: Path) -> str:

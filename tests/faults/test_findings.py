@@ -6,7 +6,9 @@ import pytest
 
 from fuzz import TARGETS, check
 from tracker.cli import main
+from tracker.errors import SourceError
 from tracker.eval.mot_files import read_tracks
+from tracker.many.plan import Record, Video
 
 CSV = b"frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
 DEEP = b"[" * 100_000
@@ -34,6 +36,7 @@ FINDINGS = {
     "a folder's name too long": ("seqinfo", TARGETS["seqinfo"].seeds()[0].replace(b"img1", b"a" * 5000)),
     "a checkpoint of nothing": ("checkpoint-body", b""),
     "a checkpoint packed in another way": ("checkpoint-body", b"PK\x03\x04" + b"\xff" * 40),
+    "metadata that is no text": ("model", TARGETS["model"].seeds()[0].replace(b"person", b"per\x90on")),
     "a frame number too long": ("options", b"start " + b"9" * 5000),
     "a time too long": ("options", b"start " + b"9" * 400 + b"s"),
     "hours too long": ("options", b"end " + b"9" * 400 + b":00:00"),
@@ -59,6 +62,12 @@ def test_names_of_classes_that_are_no_names():
         assert check(metadata, card + b"\nnames " + names)
 
 
+def test_a_video_that_is_gone_since_it_was_found(tmp_path):
+    video = Video(tmp_path / "gone.avi", tmp_path / "t.txt")
+    with pytest.raises(SourceError, match=r"gone\.avi: cannot be read: No such file"):
+        Record(tmp_path, []).asked(video)
+
+
 def test_classes_in_other_scripts(tmp_path, capsys):
     """ "²" is a digit and no number."""
     assert main([str(tmp_path / "none.avi"), "--out", str(tmp_path / "t.txt"), "--classes", "²,9" + "9" * 5000]) == 2
@@ -71,3 +80,22 @@ def test_frames_far_apart_take_no_memory(tmp_path):
     tracks = read_tracks(tmp_path / "t.txt")
     assert [len(tracks[0]), len(tracks[50]), len(tracks[-1])] == [1, 0, 1]
     assert tracks[1] is tracks[-2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--out", "x" * 300 + ".txt"], "File name too long"),
+        (["--out", "t.txt", "--threads", "9" * 20], "--threads must be at least 1 and at most 1024"),
+        (["--out", "t.txt", "--checkpoint-every", "nan"], "--checkpoint-every takes seconds"),
+        (["--out", "t.txt", "--fps", "1e-9"], "the frame rate must be a positive number, 0.001 to 10000"),
+        (["--out", "t.txt", "--source", "9" * 20], "no such file or folder"),
+    ],
+)
+def test_options_of_a_hostile_user(tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    source = [] if "--source" in words else ["film.avi"]
+    assert main([*source, *words, "--headless"]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1

@@ -125,7 +125,10 @@ class Record:
         """Digest of everything that decides the result, but for the program itself."""
         facts: list[Any] = [self._options, str(video.source.resolve())]
         for path in [video.source, *([video.source / "seqinfo.ini"] if video.source.is_dir() else [])]:
-            stat = path.stat()
+            try:
+                stat = path.stat()
+            except OSError as error:  # it was there when the videos were looked for
+                raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
             facts += [stat.st_size if path.is_file() else 0, stat.st_mtime_ns]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

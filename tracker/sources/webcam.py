@@ -254,6 +254,7 @@ class LiveSource(ClosedByWith):
         return False
 
 
+LONGEST_NUMBER = 6  # digits of a camera's; more are a file that is not there
 _CAP_PROP_FPS = 5  # cv2.CAP_PROP_FPS
 
 
@@ -283,12 +284,16 @@ def fitted(image: ImageArray, width: int, height: int) -> ImageArray:
 
 def is_live_spec(spec: str) -> bool:
     """True for a webcam index or an address."""
-    return spec == "webcam" or spec.isdecimal() or spec.lower().startswith(URL_SCHEMES)
+    return spec == "webcam" or _is_number(spec) or spec.lower().startswith(URL_SCHEMES)
+
+
+def _is_number(spec: str) -> bool:
+    return spec.isdecimal() and len(spec) <= LONGEST_NUMBER
 
 
 def camera_name(spec: str) -> str:
     """What to call it on the screen, in logs and in file names: an address without its password."""
-    if spec == "webcam" or spec.isdecimal():
+    if spec == "webcam" or _is_number(spec):
         return f"webcam {0 if spec == 'webcam' else int(spec)}"
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", spec)
 
@@ -320,7 +325,7 @@ def _opened_capture(spec: str, again: bool) -> Any:
     import cv2
 
     with quiet_opencv(), _ffmpeg_options(QUICK_OPTIONS if again else None):
-        if spec == "webcam" or spec.isdecimal():
+        if spec == "webcam" or _is_number(spec):
             capture = cv2.VideoCapture(0 if spec == "webcam" else int(spec))
             hint = "no such camera, or another program holds it; 0 is the first camera"
         else:
