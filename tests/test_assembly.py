@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from make_synthetic_mot import make_scene, write_sequence
+from oracles.runs import same
 from tracker import onnx_session
 from tracker.assembly import open_pipeline
 from tracker.detector.onnx import OnnxDetector
 from tracker.errors import ConfigError
+from tracker.sources.span import Span
 from tracker.types import Detections
 
 # cores, what --threads says -> threads of the encoder; frames that the detector searches at once, threads for each
@@ -71,3 +75,19 @@ def test_who_is_asked_about_windows(tmp_path, monkeypatch):
     monkeypatch.setattr("tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: None)
     for words in ({}, {"detector": "person"}, {"detector": "some.onnx"}):
         assert isinstance(asked(**words), OnnxDetector)
+
+
+@pytest.mark.data
+def test_the_tracks_do_not_depend_on_the_threads(data_root):
+    """Decoding, searching and embedding side by side give what one thread gives, to the last bit."""
+    film = data_root / "videos" / "vtest.avi"
+
+    def tracked(threads):
+        with closing(open_pipeline(film, device="cpu", threads=threads, span=Span(end_index=40))) as pipeline:
+            assert ("detect" in pipeline.beside_s) == (threads > 1)
+            return [tracks for _, tracks in pipeline]
+
+    alone = tracked(1)
+    assert sum(map(len, alone)) > 100
+    for threads in (2, 3):
+        assert same(tracked(threads), alone)
