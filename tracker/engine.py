@@ -535,9 +535,9 @@ class Engine:
         return places.take(best), 1.0 - dist[best] / self.thresholds.diff
 
     def _looked_over(self, bank: TrackBank, places: prior.Candidates, image: ImageArray) -> FloatArray:
-        """(C,) distance of candidates to their tracks; +inf for those not embedded, for the first of the track says no.
+        """(C,) distance of candidates, C > 0, to their tracks; +inf where the first one of the track was not like it.
 
-        C > 0, the candidates of a track in a row.
+        The others of such a track are not embedded.
         """
         tracks, first = np.unique(places.track, return_index=True)
         dist = np.full(len(places), np.inf)
