@@ -238,7 +238,7 @@ def test_a_function_is_an_encoder():
         asked.append((image.shape, boxes.shape))
         return np.full((len(boxes), 4), 9.0)
 
-    tracker = Tracker(reid=looks)
+    tracker = Tracker(reid=looks, appearance__refresh_s=0)
     assert feed(tracker, [BOX], 4, frame=IMAGE).id.tolist() == [1]
     assert asked == [((480, 640, 3), (1, 4))] * 4
     assert tracker._engine.gallery.dim == 4

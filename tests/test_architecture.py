@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = {"types", "errors", "boxes", "config", "polygon", "counting", "onnx_session", "parallel", "interrupt", "names"}
+SHARED = {
+    "types", "errors", "boxes", "config", "polygon", "counting", "onnx_session", "parallel", "interrupt", "names",
+    "ahead", "leaving",
+}  # fmt: skip
 STAGES = {"sources", "detector", "appearance", "motion", "association", "tracks", "proposals", "sinks", "eval"}
 TRAINING_LEVEL = {"distances": 1, "mining": 1, "losses": 1, "data": 1, "nets": 1, "methods": 2, "cli": 4}  # others: 3
 TRAINING_SHARED = {"errors", "config", "configs"}

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from make_synthetic_mot import make_scene, write_sequence
+from oracles.runs import same
 from tracker import onnx_session
-from tracker.assembly import load_encoder, open_pipeline
+from tracker.assembly import open_pipeline
 from tracker.detector.onnx import OnnxDetector
 from tracker.errors import ConfigError
+from tracker.sources.span import Span
 from tracker.types import Detections
 
+# cores, what --threads says -> threads of the encoder; frames that the detector searches at once, threads for each
+CORES = [
+    (1, None, 1, 0, None), (2, None, 1, 2, 1), (4, None, 2, 4, 1), (16, None, 8, 4, 4),
+    (4, 1, 1, 0, 1), (4, 2, 1, 2, 1), (2, 9, 4, 4, 2),
+]  # fmt: skip
 
-@pytest.mark.parametrize("threads", [None, 1, 2])
-def test_every_network_gets_its_threads(tmp_path, monkeypatch, threads):
+
+@pytest.mark.parametrize(("cores", "threads", "encoder", "n_at_once", "each"), CORES)
+def test_every_network_gets_its_threads(tmp_path, monkeypatch, cores, threads, encoder, n_at_once, each):
     write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), tmp_path / "one")
     asked = []
 
@@ -24,14 +34,14 @@ def test_every_network_gets_its_threads(tmp_path, monkeypatch, threads):
     class Detector:
         name = "detector"
 
-        def __init__(self, path, *, threads, **_):
-            asked.append(threads)
+        def __init__(self, path, *, threads, n_at_once, **_):
+            asked.append((n_at_once, threads))
 
+    monkeypatch.setattr("tracker.assembly.n_cores", lambda: cores)
     monkeypatch.setattr("tracker.appearance.encoder.open_session", opened)
     monkeypatch.setattr("tracker.detector.onnx.OnnxDetector", Detector)
-    load_encoder("default", "cpu", threads)
     open_pipeline(tmp_path / "one", detector="some.onnx", device="cpu", threads=threads).close()
-    assert asked == [threads] * 3
+    assert asked == [(n_at_once, each), encoder]
 
 
 class Mine:
@@ -65,3 +75,19 @@ def test_who_is_asked_about_windows(tmp_path, monkeypatch):
     monkeypatch.setattr("tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: None)
     for words in ({}, {"detector": "person"}, {"detector": "some.onnx"}):
         assert isinstance(asked(**words), OnnxDetector)
+
+
+@pytest.mark.data
+def test_the_tracks_do_not_depend_on_the_threads(data_root):
+    """Decoding, searching and embedding side by side give what one thread gives, to the last bit."""
+    film = data_root / "videos" / "vtest.avi"
+
+    def tracked(threads):
+        with closing(open_pipeline(film, device="cpu", threads=threads, span=Span(end_index=40))) as pipeline:
+            assert ("detect" in pipeline.beside_s) == (threads > 1)
+            return [tracks for _, tracks in pipeline]
+
+    alone = tracked(1)
+    assert sum(map(len, alone)) > 100
+    for threads in (2, 3):
+        assert same(tracked(threads), alone)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
@@ -10,6 +14,8 @@ from oracles.streams import one, wild_stream
 from tracker.engine import Engine
 from tracker.errors import SourceError
 from tracker.pipeline import Pipeline
+from tracker.sources.base import Recorded
+from tracker.sources.span import WHOLE
 from tracker.types import Detections, Frame
 
 
@@ -141,3 +147,100 @@ def test_no_frames_at_all():
 def test_frames_without_people():
     found = list(Pipeline(Reel([0.0, 0.1]), Replay([Detections.empty()] * 2), Engine(config_of())))
     assert [len(tracks) for _, tracks in found] == [0, 0]
+
+
+class SideBySide(Replay):
+    """A detector that may search several frames at once, and notes who asked about what."""
+
+    def __init__(self, detections, n_at_once):
+        super().__init__(detections)
+        self.n_at_once = n_at_once
+        self.asked: list[int] = []
+        self.threads: set[threading.Thread] = set()
+
+    def detect(self, frame):
+        self.asked.append(frame.index)
+        self.threads.add(threading.current_thread())
+        return super().detect(frame)
+
+
+@pytest.mark.parametrize("n_at_once", [1, 2, 4])
+@pytest.mark.parametrize("every", [1, 3])
+def test_searching_ahead_changes_nothing(n_at_once, every):
+    stream = wild_stream(np.random.default_rng(4))
+    config = config_of({"detection.every": every})
+    alone = list(Pipeline(Reel(stream.times), Replay(stream.detections), Engine(config)))
+    detector = SideBySide(stream.detections, n_at_once)
+    pipeline = Pipeline(Reel(stream.times), detector, Engine(config))
+    found = list(pipeline)
+    assert [frame.index for frame, _ in found] == list(range(len(stream)))
+    assert same([tracks for _, tracks in found], [tracks for _, tracks in alone])
+    assert sorted(detector.asked) == list(range(0, len(stream), every))
+    assert threading.current_thread() not in detector.threads
+    assert not [thread for thread in detector.threads if thread.is_alive()]
+    assert "wait" in pipeline.stage_s
+    assert {"decode", "detect"} == pipeline.beside_s.keys()
+
+
+@pytest.mark.parametrize(("n_at_once", "live"), [(0, False), (2, True)])
+def test_of_a_camera_every_frame_is_searched_when_it_is_tracked(n_at_once, live):
+    stream = wild_stream(np.random.default_rng(4), n_frames=10)
+    detector = SideBySide(stream.detections, n_at_once)
+    list(Pipeline(Reel(stream.times, live=live), detector, Engine(config_of())))
+    assert detector.threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("who", ["source", "detector"])
+def test_what_breaks_ahead_is_told_after_the_frames_before_it(who):
+    stream = wild_stream(np.random.default_rng(1), n_frames=30)
+    if who == "detector":
+        stream.detections[9] = SourceError("breaks off")
+    reel = Reel(stream.times, breaks_after=9 if who == "source" else None)
+    found = []
+    with pytest.raises(SourceError, match="breaks off"):
+        iter_into(Pipeline(reel, SideBySide(stream.detections, 3), Engine(config_of())), found)
+    assert [frame.index for frame, _ in found] == list(range(9))
+
+
+@pytest.mark.parametrize("cut", [1, 7, 20])
+def test_a_run_that_goes_on_asks_only_about_new_frames(cut):
+    stream = wild_stream(np.random.default_rng(8), n_frames=40)
+    times = dict(enumerate(stream.times))
+    whole = list(Pipeline(Film(times), Replay(stream.detections), Engine(config_of())))
+    first = Pipeline(Film(times), Replay(stream.detections), Engine(config_of()))
+    states = []
+    first.at_rest = lambda last: states.append((first.n_frames, deepcopy(first.state())))
+    given = list(first)
+    n_tracked, state = states[cut]
+    detector = SideBySide(stream.detections, 2)
+    again = Pipeline(Film(times), detector, Engine(config_of()))
+    again.restore(state)
+    rest = list(again)
+    again.close()
+    assert sorted(detector.asked) == list(range(n_tracked, len(stream)))
+    together = given[: len(whole) - len(rest)] + rest
+    assert [frame.index for frame, _ in together] == [frame.index for frame, _ in whole]
+    assert same([tracks for _, tracks in together], [tracks for _, tracks in whole])
+
+
+class Film(Recorded):
+    """A source that can go on in the middle: index -> time."""
+
+    fps, width, height, files = 25.0, 640, 480, ()
+
+    def __init__(self, times):
+        super().__init__(WHOLE)
+        self.name, self.times, self.n_frames = "film", times, len(times)
+
+    def __iter__(self):
+        for t, time_s in self.times.items():
+            if t > self._done:
+                yield Frame(t, time_s, None, self.width, self.height)
+
+
+def test_closing_in_the_middle_ends_all_threads():
+    stream = wild_stream(np.random.default_rng(1), n_frames=40)
+    before = set(threading.enumerate())
+    with closing(Pipeline(Reel(stream.times), SideBySide(stream.detections, 3), Engine(config_of()))) as pipeline:
+        next(iter(pipeline))
+    assert set(threading.enumerate()) <= before

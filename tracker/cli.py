@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     if not args.quiet:
         stages = {**pipeline.stage_s, "write": outputs.write_s}
         wall_s = perf_counter() - start + (saved["run_s"] if saved is not None else 0.0)
-        print(outputs.tally.text(wall_s, stages), file=sys.stderr)
+        print(outputs.tally.text(wall_s, stages, pipeline.beside_s), file=sys.stderr)
         if outputs.counts is not None:
             print(f"\n{outputs.counts.text()}", file=sys.stderr)
         for _, path in files_of(args):
@@ -163,7 +163,7 @@ def _end_hanging_threads(status: int) -> None:
 
     Python would take its own house down around the thread, which then aborts the process.
     """
-    leaving = sys.modules.get("tracker.sources.leaving")
+    leaving = sys.modules.get("tracker.leaving")
     if leaving is not None and leaving.hanging():
         sys.stdout.flush()
         sys.stderr.flush()

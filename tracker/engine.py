@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker import boxes as bx
+from tracker.appearance import economy
 from tracker.appearance.gallery import Gallery
 from tracker.appearance.online_metric import OnlineMetric, frame_triplets
 from tracker.association import costs
@@ -194,6 +195,7 @@ class Engine:
         self._looked_index = -1  # and its index
         self._gap_s = 0.0  # from the last such frame before this one to this one
         self._detected = np.zeros((0, 4))  # xyxy of the last frame's detections
+        self._copied = np.zeros(0, bool)  # (N,) this frame's detections that count as looking as they did last time
         self._n_keys = 0
         # Rows of tentative tracks in the frames before, with their keys; from the first that is still undecided on.
         self._tentative: deque[tuple[int, IntArray, Tracks]] = deque()
@@ -234,7 +236,7 @@ class Engine:
         with self._timed("camera"):
             bank, expected = self._steadied(bank, seen, frame.image)
         with self._timed("embed"):
-            seen = self._embedded(image, seen)
+            seen = self._embedded(image, seen, bank)
         with self._timed("associate"):
             links = self._associated(bank, seen, expected)  # use A of the metric lives here
         with self._timed("re-associate"):
@@ -361,19 +363,44 @@ class Engine:
         rows = rows[kept]
         return detections.take(rows), rows, covered[kept]
 
-    def _embedded(self, image: ImageArray | None, seen: Detections) -> Detections:
+    def _embedded(self, image: ImageArray | None, seen: Detections, bank: TrackBank) -> Detections:
+        self._copied = np.zeros(len(seen), bool)
         link = self.config.association
         wanted = link.appearance_weight > 0 or link.veto or link.reassociate or self.config.proposals.enabled
         wanted |= self._keep_features
         if image is None or not wanted:
             return seen
-        strong = _rows(self._strong(seen))
-        if len(strong) == 0:
+        owner = self._plain(bank, seen)
+        self._copied = (owner >= 0) & self._strong(seen)
+        looked_at = _rows(self._strong(seen) & ~self._copied)
+        embedded = self._embed(image, seen.boxes[looked_at]) if len(looked_at) else None
+        copied = self.gallery.latest(bank.slot[owner[self._copied]]) if self._copied.any() else None
+        known = copied if embedded is None else embedded
+        if known is None:
             return seen
-        embedded = self._embed(image, seen.boxes[strong])
-        features = np.zeros((len(seen), embedded.shape[1]), np.float32)  # weak ones are never compared or stored
-        features[strong] = embedded
+        features = np.zeros((len(seen), known.shape[1]), np.float32)  # weak ones are never compared or stored
+        if embedded is not None:
+            features[looked_at] = embedded
+        if copied is not None:
+            features[self._copied] = copied
         return seen.with_features(features)
+
+    def _plain(self, bank: TrackBank, seen: Detections) -> IntArray:
+        """(N,) row of the track that motion alone gives each detection to, without a doubt; -1 where looks may matter.
+
+        A metric that learns from the stream, and a gate that may forbid any pair, are given all there is to see.
+        """
+        look, now_s = self.config.appearance, self._now_s or 0.0
+        if look.refresh_s == 0 or look.online or self.config.association.gate_chi2 is not None:
+            return np.full(len(seen), -1, np.int64)
+        known = self.gallery.counts(bank.slot) >= self.config.association.min_gallery
+        due = now_s - self.gallery.looked_s(bank.slot) >= look.refresh_s - lifecycle.TIME_SLACK_S
+        # Only who was seen last time, too: a track that may be hidden must not take the detection of who hides it.
+        settled = bank.confirmed & self._visible(bank) & known & ~due
+        active = np.flatnonzero(lifecycle.active(bank, now_s, self.config.lifecycle))
+        predicted = bx.cxcyah_to_xyxy(bank.mean[active, :4])
+        owner = economy.plain(predicted, seen.boxes, settled[active], look)
+        return np.where(owner >= 0, np.append(active, -1)[owner], -1)
 
     def _embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
         assert self.encoder is not None
@@ -609,17 +636,35 @@ class Engine:
         if len(places) == 0:
             return places, np.zeros(0)
 
-        controls, inside = prior.background(bx.cxcyah_to_xyxy(bank.mean[tracks, :4]), width, height)
-        embedded = self._embed(image, np.concatenate([places.boxes, controls.reshape(-1, 4)]))
-        of_track = np.concatenate([places.track, np.repeat(tracks, prior.N_CONTROLS)])
-        dist = self.gallery.dist_pairs(bank.slot[of_track], embedded)
-        dist, control_dist = dist[: len(places)], dist[len(places) :].reshape(inside.shape)
-
+        dist = self._looked_over(bank, places, image)
         best = verify.best_candidates(places.track, places.log_prior, dist, self.thresholds.sigma)  # one a track
         tau = config.accept_scale * self.thresholds.same
-        control = verify.mean_control(np.where(inside, control_dist, np.nan))
+        best = best[dist[best] < tau]
+        if len(best) == 0:
+            return places.take(best), np.zeros(0)
+        rows = places.track[best]
+        controls, inside = prior.background(bx.cxcyah_to_xyxy(bank.mean[rows, :4]), width, height)
+        around = self._embed(image, controls.reshape(-1, 4))
+        control_dist = self.gallery.dist_pairs(np.repeat(bank.slot[rows], prior.N_CONTROLS), around)
+        control = verify.mean_control(np.where(inside, control_dist.reshape(inside.shape), np.nan))
         best = best[verify.accepted(dist[best], control, tau, config)]
         return places.take(best), 1.0 - dist[best] / self.thresholds.diff
+
+    def _looked_over(self, bank: TrackBank, places: prior.Candidates, image: ImageArray) -> FloatArray:
+        """(C,) distance of candidates, C > 0, to their tracks; +inf where the first one of the track was not like it.
+
+        The others of such a track are not embedded.
+        """
+        tracks, first = np.unique(places.track, return_index=True)
+        dist = np.full(len(places), np.inf)
+        dist[first] = self.gallery.dist_pairs(bank.slot[tracks], self._embed(image, places.boxes[first]))
+        limit = self.config.proposals.first_look * self.thresholds.same
+        rest = np.isin(places.track, tracks[dist[first] < limit])
+        rest[first] = False
+        if rest.any():
+            slots = bank.slot[places.track[rest]]
+            dist[rest] = self.gallery.dist_pairs(slots, self._embed(image, places.boxes[rest]))
+        return dist
 
     def _seen_again(
         self, bank: TrackBank, tracks: IntArray, age_s: FloatArray, taken: FloatArray, frame: Frame
@@ -836,6 +881,7 @@ class Engine:
         found = detection >= 0
         if seen.features is not None:
             features[found] = seen.features[detection[found]]
+            features[found] = np.where(self._copied[detection[found], None], np.nan, features[found])
         unknown = _rows((found | proposed) & ~(np.nan_to_num(features).any(axis=1)))
         if image is not None and len(unknown):
             features[unknown] = self._embed(image, bx.cxcyah_to_xyxy(bank.mean[unknown, :4]))
@@ -916,6 +962,7 @@ class Engine:
             self.metric.learn(frame_triplets(features[sure], self.gallery.oldest(slots[sure])))
         strange = (dist >= self.thresholds.diff) & known
         self.gallery.write(slots[~strange], features[~strange])
+        self.gallery.looked(slots[~strange & ~self._copied[detection[rows]]], frame.time_s)
 
     def _backfill(self, keys: IntArray, ids: IntArray, after: IntArray) -> None:
         """Earlier frames of tracks that were tentative then: track keys[i] is now known as ids[i].

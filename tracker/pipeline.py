@@ -1,11 +1,18 @@
-"""From a source to final tracks, frame by frame: read, detect, step, settle. The command and `track_video` share it."""
+"""From a source to final tracks, frame by frame: read, detect, step, settle. The command and `track_video` share it.
+
+Three threads share the work on a file, each at most some frames ahead of the next: one decodes, one finds people, and
+the caller's own embeds, tracks and writes. Nothing that is found in a frame depends on the frames after it, so the
+results are those of one thread, to the last bit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
+from typing import TypeAlias, TypeVar
 
+from tracker.ahead import Ahead
 from tracker.appearance.encoder import OnnxEncoder
 from tracker.backfill import Settler
 from tracker.detector.base import Detector
@@ -14,14 +21,22 @@ from tracker.errors import ResumeError, TrackletError
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.prefetch import Prefetch
 from tracker.sources.span import WHOLE
-from tracker.types import Frame, State, StepTrace, Tracks
+from tracker.types import Detections, Frame, State, StepTrace, Tracks
+
+Item = TypeVar("Item")
+_Seen: TypeAlias = tuple[Frame, Detections | None]  # None: the detector did not look
+
+# Frames whose detections may be ready, besides those that are being searched: enough to even out, and a picture of
+# 1920x1080 takes 6 MB.
+DETECTED_AHEAD = 2
 
 
 class Pipeline:
     """Iterate once: yields (frame, tracks), each frame once and in order.
 
-    Files are read ahead in a thread, and a frame is held until its tentative tracks are decided, so that a track has
-    its first frames; live sources are neither. Whatever ends the source early (a broken file, `stop`), the frames
+    Files are read ahead in a thread, and searched for people ahead in another one where the detector allows it (see
+    `Detector`). A frame is held until its tentative tracks are decided, so that a track has its first frames. Live
+    sources are none of these. Whatever ends the source early (a broken file, `stop`), the frames
     tracked until then come out first.
 
     at_rest: called whenever `state()` is whole, which is between two frames, when all that came out was taken; with
@@ -33,9 +48,14 @@ class Pipeline:
         self._frames_ahead = Prefetch(source)
         self._live = source.live
         self._detector = detector
+        self._detected_ahead: Ahead[tuple[Frame, bool], _Seen] | None = None
+        n_threads = 0 if source.live else getattr(detector, "n_at_once", 0)
+        if n_threads:
+            depth = n_threads + DETECTED_AHEAD
+            self._detected_ahead = Ahead(self._due(), self._look, depth, f"detect {source.name}", n_threads)
         self._engine = engine
         self._settler = Settler()
-        self._read_s = self._detect_s = 0.0
+        self._waited_s = self._detect_s = 0.0
         self._stopping = False
         self._traces: dict[int, StepTrace] = {}  # of the frames that are held, by their index
         self.waiting = False  # True while blocked on the source
@@ -55,14 +75,10 @@ class Pipeline:
     def _tracked(self) -> Iterator[tuple[Frame, Tracks]]:
         settler = self._settler
         engine = self._engine
-        every = engine.config.detection.every
         frames = self._frames()
         try:
             self._hold_again(frames)
-            for frame in frames:
-                start = perf_counter()
-                detections = self._detector.detect(frame) if self.n_frames % every == 0 else None
-                self._detect_s += perf_counter() - start
+            for frame, detections in frames:
                 self._whole = False
                 tracks = engine.step(frame, detections)
                 self.n_frames += 1
@@ -109,8 +125,8 @@ class Pipeline:
             "n_frames": self.n_frames,
             "last_index": self._last_index,
             "given_index": self._given_index,
-            "read_s": self._read_s,
-            "detect_s": self._detect_s,
+            "waited_s": self._waited_s,
+            "detect_s": self._all_detect_s,
             "held": self._settler.state(),
             "engine": self._engine.state(),
         }
@@ -122,7 +138,7 @@ class Pipeline:
         """
         self.n_frames, self._last_index = state["n_frames"], state["last_index"]
         self._given_index = state["given_index"]
-        self._read_s, self._detect_s = state["read_s"], state["detect_s"]
+        self._waited_s, self._detect_s = state["waited_s"], state["detect_s"]
         self._held = [(late["index"], Tracks.restored(late["tracks"])) for late in state["held"]]
         self._engine.restore(state["engine"])
         assert isinstance(self.source, Recorded)
@@ -140,6 +156,8 @@ class Pipeline:
 
     def close(self) -> None:
         self._frames_ahead.close()
+        if self._detected_ahead is not None:
+            self._detected_ahead.close()  # second: it may have waited for frames
 
     @property
     def description(self) -> str:
@@ -191,13 +209,25 @@ class Pipeline:
 
     @property
     def stage_s(self) -> dict[str, float]:
-        """Seconds spent in each stage so far; `read` is the time the tracker waited for frames."""
-        return {"read": self._read_s, "detect": self._detect_s, **self._engine.stage_s}
+        """Seconds spent in each stage so far by the thread that tracks; `wait` is for what other threads make."""
+        if self._detected_ahead is None:
+            return {"read": self._waited_s, "detect": self._detect_s, **self._engine.stage_s}
+        return {"wait": self._waited_s, **self._engine.stage_s}
 
-    def _hold_again(self, frames: Iterator[Frame]) -> None:
+    @property
+    def beside_s(self) -> dict[str, float]:
+        """Seconds that the stages in threads of their own took so far."""
+        beside = {} if self._live else {"decode": self._frames_ahead.busy_s}
+        return beside if self._detected_ahead is None else {**beside, "detect": self._all_detect_s}
+
+    @property
+    def _all_detect_s(self) -> float:
+        return self._detect_s + (0.0 if self._detected_ahead is None else self._detected_ahead.worked_s)
+
+    def _hold_again(self, frames: Iterator[_Seen]) -> None:
         """Read the frames whose tracks were held when the earlier run stopped."""
         for index, tracks in self._held:
-            frame = next(frames, None)
+            frame, _ = next(frames, (None, None))
             if frame is None and self._stopping:
                 return
             if frame is None or frame.index != index:
@@ -209,16 +239,45 @@ class Pipeline:
         if self._whole and not self._held:
             self.at_rest(True)
 
-    def _frames(self) -> Iterator[Frame]:
-        frames = iter(self._frames_ahead)
+    def _frames(self) -> Iterator[_Seen]:
+        """Frames with their detections, until the source ends or `stop`."""
+        ahead = self._detected_ahead
+        frames = map(self._timed_look, self._due()) if ahead is None else self._waited_for(iter(ahead))
         while not self._stopping:
+            found = next(frames, None)
+            if found is None:
+                return
+            yield found
+
+    def _due(self) -> Iterator[tuple[Frame, bool]]:
+        """Every frame, and whether the detector looks at it; it has looked at those that an earlier run held."""
+        frames = iter(self._frames_ahead)
+        if self._detected_ahead is None:
+            frames = self._waited_for(frames)
+        n_tracked, every = self.n_frames, self._engine.config.detection.every
+        for place, frame in enumerate(frames, n_tracked - len(self._held)):
+            yield frame, place >= n_tracked and place % every == 0
+
+    def _look(self, frame_due: tuple[Frame, bool]) -> _Seen:
+        frame, due = frame_due
+        return frame, self._detector.detect(frame) if due else None
+
+    def _timed_look(self, frame_due: tuple[Frame, bool]) -> _Seen:
+        start = perf_counter()
+        seen = self._look(frame_due)
+        self._detect_s += perf_counter() - start
+        return seen
+
+    def _waited_for(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The same; `waiting` is True meanwhile, and the time counts as waiting."""
+        while True:
             start = perf_counter()
             self.waiting = True
             try:
-                frame = next(frames, None)
+                item = next(items, None)
             finally:
                 self.waiting = False
-                self._read_s += perf_counter() - start
-            if frame is None:
+                self._waited_s += perf_counter() - start
+            if item is None:
                 return
-            yield frame
+            yield item

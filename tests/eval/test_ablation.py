@@ -93,7 +93,8 @@ def test_each_row_is_the_run_with_its_settings(folder, capsys, few_rows):
 
 def test_crops_and_proposals_are_counted(folder, few_rows):
     """Without uses and appearance nothing is embedded; "off" embeds every strong detection after suppression."""
-    assert main(["mot/one", "--ablation", "study", "--jobs", "1", "--set", "detection.nms_iou=1"]) == 0
+    settings = ["--set", "detection.nms_iou=1", "--set", "appearance.refresh_s=0"]
+    assert main(["mot/one", "--ablation", "study", "--jobs", "1", *settings]) == 0
     study = {uses: row for (_, uses), row in study_of(folder).items()}
     assert float(study["Kalman + IoU"]["crops/frame"]) == 0
     detections = PublicDetections(folder / "mot" / "one" / "det" / "det.txt")

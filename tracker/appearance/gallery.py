@@ -33,6 +33,7 @@ class Gallery:
         # What follows from the sums, kept since it is asked for more often than it changes.
         self._lengths = np.zeros(0)  # (S,) of the sums
         self._means: FeatureArray = np.zeros((0, 0), np.float32)  # (S, D) unit rows; zeros where there is none
+        self._looked_s = np.zeros(0)  # (S,) see `looked`
         self._free: list[int] = []
 
     @property
@@ -75,6 +76,18 @@ class Gallery:
     def counts(self, slots: IntArray) -> IntArray:
         """(n,) entries in each slot."""
         return self._counts[slots]
+
+    def looked(self, slots: IntArray, now_s: float) -> None:
+        """Note that the last entry of these slots is what the network saw just now, not a copy of an earlier one."""
+        self._looked_s[slots] = now_s
+
+    def looked_s(self, slots: IntArray) -> FloatArray:
+        """(n,) when that was for each slot; anything where there is no entry."""
+        return self._looked_s[slots]
+
+    def latest(self, slots: IntArray) -> FeatureArray:
+        """(n, D) the entry that came last to each slot, as it is stored; anything where there is none."""
+        return self._rings[slots, self._next[slots] - 1]
 
     def entries(self, slot: int) -> FeatureArray:
         """(k, D) the embeddings of one slot, in no particular order."""
@@ -155,12 +168,13 @@ class Gallery:
     def state(self) -> State:
         return {
             "rings": self._rings, "sums": self._sums, "counts": self._counts, "next": self._next,
-            "free": np.array(self._free, np.int64),
+            "looked_s": self._looked_s, "free": np.array(self._free, np.int64),
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         self._rings, self._sums = state["rings"], state["sums"]
         self._counts, self._next = state["counts"], state["next"]
+        self._looked_s = state["looked_s"]
         self._free = state["free"].tolist()  # in this order: it decides who gets which slot
         self._lengths, self._means = np.zeros(len(self._sums)), np.zeros(self._sums.shape, np.float32)
         self._summed_up(np.arange(len(self._sums)))
@@ -195,4 +209,5 @@ class Gallery:
         self._lengths = np.concatenate([self._lengths, np.zeros(more)])
         self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
         self._next = np.concatenate([self._next, np.zeros(more, np.int64)])
+        self._looked_s = np.concatenate([self._looked_s, np.zeros(more)])
         self._free = [*range(old + more - 1, old - 1, -1), *self._free]

@@ -88,7 +88,8 @@ class OnnxDetector:
     classes: names or numbers of what to keep; a model with one class is taken to know people. score: least score.
     nms_iou: boxes of one class that overlap more are one. size: long side of the input, pixels, of a model that leaves
     it open; the other side follows the frame, both rounded up to multiples of 32; None: see `default_long_side`.
-    layout: see the module; "auto" tells it from the output's shape. device, threads: see `open_session`. Raises
+    layout: see the module; "auto" tells it from the output's shape. device, threads: see `open_session`. n_at_once: how
+    many frames may be searched side by side, each with so many threads; nothing is kept from frame to frame. Raises
     ModelError where the model cannot be used.
     """
 
@@ -103,6 +104,7 @@ class OnnxDetector:
         size: int | None = None,
         layout: str = "auto",
         threads: int | None = None,
+        n_at_once: int = 1,
     ) -> None:
         if layout not in LAYOUTS:
             raise ModelError(f"unknown detector layout {layout!r}; there are: {', '.join(LAYOUTS)}")
@@ -110,6 +112,7 @@ class OnnxDetector:
         self.path = self._session.path
         self.name = self.path.name
         self.provider = self._session.provider
+        self.n_at_once = n_at_once if self.provider == "cpu" else 1  # a GPU has work enough with one
         self._score, self._nms_iou = score, nms_iou
         self._dtype, self._fixed = self._check_input()
         self._size = self._check_size(size)

@@ -25,6 +25,7 @@ def open_detector(
     size: int | None = None,
     device: str = "auto",
     threads: int | None = None,
+    n_at_once: int = 1,
 ) -> Detector:
     """A MOT detection file to replay wins over a model; with neither, or with PERSON as model, the network in the box.
 
@@ -53,4 +54,5 @@ def open_detector(
             size=size,
             layout=layout,
             threads=threads,
+            n_at_once=n_at_once,
         )

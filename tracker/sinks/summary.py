@@ -54,7 +54,9 @@ class TallySink(ClosedByWith):
         for name in _COUNTS:
             setattr(self, name, state[name])
 
-    def text(self, wall_s: float, stage_s: Mapping[str, float] | None = None) -> str:
+    def text(
+        self, wall_s: float, stage_s: Mapping[str, float] | None = None, beside_s: Mapping[str, float] | None = None
+    ) -> str:
         """`summary_text` of what was counted."""
         return summary_text(
             n_frames=self.n_frames,
@@ -66,6 +68,7 @@ class TallySink(ClosedByWith):
             n_predicted=self.n_predicted,
             n_interpolated=self.n_interpolated,
             stage_s=stage_s or {},
+            beside_s=beside_s or {},
             live="" if self._feed is None else live_text(self._feed, self._ages_ms, self.n_frames),
         )
 
@@ -105,13 +108,13 @@ def summary_text(
     n_predicted: int = 0,
     n_interpolated: int = 0,
     stage_s: Mapping[str, float],
+    beside_s: Mapping[str, float] | None = None,
     live: str = "",
 ) -> str:
     """Counts and a table of stages (name -> seconds in all), as text without a line end.
 
-    live: what `live_text` says of a live source.
-
-    Shares are of the wall time. Stages that run beside the others (decoding ahead) can bring the sum above 100 %.
+    stage_s: one after the other, so that they sum to the wall time, but for "other"; beside_s: at the same time, each
+    in a thread of its own. Shares are of the wall time. live: what `live_text` says of a live source.
     """
     fps = n_frames / wall_s if wall_s > 0 else 0.0
     origins = f"{n_detected} detected, {n_proposed} proposed" + (f", {n_hidden} behind somebody" if n_hidden else "")
@@ -130,6 +133,7 @@ def summary_text(
         return "\n".join(lines)
     rest_s = wall_s - sum(stage_s.values())
     rows = [*stage_s.items(), *([("other", rest_s)] if rest_s > 0 else []), ("total", wall_s)]
+    rows += [(f"beside: {name}", seconds) for name, seconds in (beside_s or {}).items()]
     name_width = max(len(name) for name in ("stage", *(name for name, _ in rows)))
     lines += ["", f"{'stage':<{name_width}}  {'ms/frame':>9}  {'share':>7}"]
     for name, seconds in rows:
