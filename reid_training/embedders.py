@@ -53,7 +53,9 @@ class OnnxEmbedder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            # Without onnxruntime's own second try, which tells of itself on stdout.
+            cpu = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
+            self.session = ort.InferenceSession(str(path), options, **cpu)
             self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         except Exception:  # onnxruntime has a dozen exception types without a public base
             raise ModelError(f"{path} is not an ONNX model, or it is damaged") from None

@@ -194,7 +194,8 @@ def _open(onnxruntime: Any, file: _ModelFile, threads: int | None, *providers: s
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         model = str(file.path) if file.content is None else file.content
-        return onnxruntime.InferenceSession(model, options, providers=list(providers))
+        # Without its own second try, which tells of itself on stdout, among the results of `--out -`.
+        return onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     except Exception as error:
         raise ModelError(f"{file.path}: {_why_not_onnx(file.path) or 'cannot be loaded: ' + _reason(error)}") from error
 

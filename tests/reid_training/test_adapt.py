@@ -43,7 +43,8 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place") / "drawn"
     write_market_folder(folder, n_train=18, n_test=0, n_distractors=0, n_per_camera=3, seed=5)
     everyone = market1501.read_people(folder / "bounding_box_train")
-    rows = zip(everyone.paths, everyone.pids, everyone.camids, strict=True)
+    names = [path.relative_to(folder).as_posix() for path in everyone.paths]
+    rows = zip(names, everyone.pids, everyone.camids, strict=True)
     (folder / "people.csv").write_text("".join(["image,id,camera\n", *(f"{p},{i},{c}\n" for p, i, c in rows)]))
     return folder / "people.csv"
 
