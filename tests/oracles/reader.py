@@ -290,6 +290,10 @@ def check_words(command: Command) -> None:
                     importlib.import_module(Path(words[1]).stem).main()
     except _Parsed:
         return
+    except SystemExit as ended:
+        if ended.code == 0:  # --help and --version need nothing else
+            return
+        raise
     except _Refused as refused:
         said, usage = refused.args
         assert "required" in said or "expected" in said or "required" in usage, f"{command.text}: {said}"
@@ -339,8 +343,9 @@ def _shortened(words: list[str]) -> list[str]:
     """With what makes minutes of hours, and lets a result of an earlier command of the page be replaced.
 
     All that is changed about the commands of the pages is changed here: schedules and networks of training, the
-    number of settings that are searched, of methods that are compared, the film where a part of it is meant, and what
-    counts as far apart in a film of twelve frames. Whether drawn people gain by a metric of their own is no matter.
+    number of settings that are searched, of methods that are compared, of frames in a long run, the film where a part
+    of it is meant, and what counts as far apart in a film of twelve frames. Whether drawn people gain by a metric of
+    their own is no matter.
     """
     program = words[0]
     if program == "track":
@@ -368,6 +373,8 @@ def _shortened(words: list[str]) -> list[str]:
     if words[1].endswith("train_detector.py") and words[2] == "export" and "--data" in words:
         at = words.index("--data")  # a network of two epochs finds too few people to measure its scores by
         return [*words[:at], *words[at + 2 :]]
+    if words[1].endswith("bench_long.py"):
+        return [*words, "--frames", "1000", "--peer-frames", "1000"]
     if words[1].endswith("compare_methods.py"):
         methods = ["--method", "siamese_miner"] if "--all" in words else []
         kept = [word for word in words if word not in ("--all", "--reduced")]
