@@ -147,7 +147,7 @@ def test_the_runs_do_what_their_names_say():
     assert not moving._engine.scenery.cases.any()  # forgotten whenever the camera moved
     learning = RUNS["a metric that learns"]()
     assert len(list(learning)) == N_FRAMES
-    assert learning._engine.metric.offset is not None
+    assert learning._engine.looks.metric.offset is not None
 
 
 def test_an_early_end_rests_before_what_is_held_comes_out():
@@ -226,8 +226,8 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
         (b"", "is no checkpoint of track"),
         (b"1,1,2,3\n", "is no checkpoint of track"),
         (b"PK\x03\x04" + bytes(200), "is no checkpoint of track"),
-        (b"tracklet-checkpoint 9 abc\n{}", "of version 9, and this program goes on with 1"),
-        (b"tracklet-checkpoint 1 abc\n{}", "is damaged or cut off"),
+        (b"tracklet-checkpoint 9 abc\n{}", "of version 9, and this program goes on with 2"),
+        (b"tracklet-checkpoint 2 abc\n{}", "is damaged or cut off"),
     ],
 )
 def test_foreign_files_are_told_apart(tmp_path, content, said):
@@ -246,7 +246,7 @@ def test_nothing_pickled_is_ever_read(tmp_path):
     harmful = np.array([{"a": 1}], object)
     document = np.frombuffer(json.dumps({"x": {"@array": "0"}}).encode(), np.uint8)
     np.savez(body, document=document, **{"0": harmful})
-    head = f"tracklet-checkpoint 1 {hashlib.sha256(body.getvalue()).hexdigest()}\n"
+    head = f"tracklet-checkpoint 2 {hashlib.sha256(body.getvalue()).hexdigest()}\n"
     (tmp_path / "x").write_bytes(head.encode() + body.getvalue())
     with pytest.raises(ResumeError, match="allow_pickle"):
         checkpoint.load(tmp_path / "x")

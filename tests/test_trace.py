@@ -27,8 +27,8 @@ def traced(stream, settings=()):
     engine = Engine(config_of({**STILL, **dict(settings)}))
     engine.tracing = True
     for t in range(len(stream)):
-        bank, now_s = engine.bank, engine._now_s
-        visible = engine._visible(bank)
+        bank, now_s = engine.bank, engine.clock.now_s
+        visible = engine.clock.visible(bank)
         tracks = engine.step(stream.frame(t), stream.detections[t])
         yield t, tracks, engine.trace, bank, 0.0 if now_s is None else stream.times[t] - now_s, visible
 

@@ -210,7 +210,7 @@ def kept_by(engine: Engine) -> dict[str, int]:
     """What an engine holds for later frames, in rows."""
     state = engine.state()
     return {
-        "identities so far": engine.n_ids,
+        "identities so far": engine.register.n_ids,
         "tracks": len(engine.bank),
         "gallery slots": len(state["gallery"]["counts"]),
         "undecided frames": len(state["tentative"]),

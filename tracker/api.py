@@ -64,7 +64,7 @@ class Tracker:
         Tracks and identities stay, for what is remembered of them is stored as the network gave it. learn: whether
         the metric learns anew from here, or stays the network's until this is called again or `reset` is.
         """
-        metric = self._engine.metric
+        metric = self._engine.looks.metric
         if metric is None:
             raise ConfigError("appearance.online is off: there is no metric that learns")
         metric.reset()
@@ -102,7 +102,7 @@ class Tracker:
         height, width = (0, 0) if image is None else image.shape[:2]
         if self._given:
             # Where the caller makes the embeddings, the network never looks: not in a frame without detections either.
-            self._engine.encoder = None
+            self._engine.looks.encoder = None
         tracks = self._engine.step(Frame(self._index, time_s, image, width, height), detections)
         self._index += 1
         self._time_s = time_s
@@ -135,7 +135,7 @@ class Tracker:
         """Embeddings of the caller and of the network lie in different spaces: one tracker uses one kind."""
         given = detections.features is not None
         if given and len(detections):
-            dim = self._engine.gallery.dim
+            dim = self._engine.looks.gallery.dim
             size = detections.features.shape[1] if detections.features is not None else 0
             if self._given is False or (dim and size != dim):
                 known = f"of size {dim}" if self._given else "from the network"

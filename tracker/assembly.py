@@ -14,12 +14,13 @@ import numpy as np
 from tracker.config import TrackerConfig
 from tracker.detector.base import Detector
 from tracker.detector.open import open_detector
-from tracker.engine import Encoder, Engine, Thresholds
+from tracker.engine import Engine
 from tracker.errors import ConfigError, DetectionError, SourceError
 from tracker.parallel import n_cores
 from tracker.pipeline import Pipeline
 from tracker.sources.base import FrameSource
 from tracker.sources.span import WHOLE, Span
+from tracker.step.looks import Encoder, Thresholds
 from tracker.types import FeatureArray, FloatArray, ImageArray
 
 EmbedFunction = Callable[[ImageArray, FloatArray], Any]

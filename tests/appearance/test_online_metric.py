@@ -238,8 +238,8 @@ def stream():
 
 
 def test_it_is_off_unless_asked_for():
-    assert Engine(config_of()).metric is None
-    assert Engine(config_of(ON)).metric is not None
+    assert Engine(config_of()).looks.metric is None
+    assert Engine(config_of(ON)).looks.metric is not None
 
 
 @pytest.mark.parametrize("still", ["online_rate", "online_reach"])
@@ -265,7 +265,7 @@ def test_taken_back_before_every_frame_the_output_is_that_without_it(stream):
     for detections, time_s in zip(stream.detections, stream.times, strict=True):
         found.append(tracker.update(detections, timestamp=time_s))
         expected.append(plain.update(detections, timestamp=time_s))
-        learned_something |= tracker._engine.metric.offset is not None
+        learned_something |= tracker._engine.looks.metric.offset is not None
         tracker.reset_metric()
     assert learned_something
     assert same(found, expected)
@@ -279,12 +279,12 @@ def test_taken_back_for_good_it_learns_nothing_more_and_identities_stay(stream):
         return {number for tracks in found for number in tracks.id.tolist()}
 
     before = play(range(half))
-    assert tracker._engine.metric.offset is not None
+    assert tracker._engine.looks.metric.offset is not None
     tracker.reset_metric(learn=False)
     assert play(range(half, len(stream))) & before
-    assert tracker._engine.metric.offset is None
+    assert tracker._engine.looks.metric.offset is None
     tracker.reset_metric()
-    assert tracker._engine.metric.learning
+    assert tracker._engine.looks.metric.learning
 
 
 def test_where_it_is_off_there_is_nothing_to_take_back():
@@ -296,15 +296,15 @@ def test_it_learns_from_tracks_of_one_frame_and_repeats_itself(stream):
     engines = [Engine(config_of(ON)) for _ in range(2)]
     first, second = (run(stream, engine=engine) for engine in engines)
     assert same(first, second)
-    assert 0.0 < np.linalg.norm(engines[0].metric.offset) <= 0.3 + 1e-9
-    np.testing.assert_array_equal(engines[0].metric.offset, engines[1].metric.offset)
+    assert 0.0 < np.linalg.norm(engines[0].looks.metric.offset) <= 0.3 + 1e-9
+    np.testing.assert_array_equal(engines[0].looks.metric.offset, engines[1].looks.metric.offset)
 
 
 def test_another_network_begins_with_the_identity(stream):
     engine = Engine(config_of(ON))
     run(stream, engine=engine)
     engine.attach(None)
-    assert engine.metric.offset is None
+    assert engine.looks.metric.offset is None
 
 
 def test_a_frame_with_one_person_teaches_nothing(stream):
@@ -312,4 +312,4 @@ def test_a_frame_with_one_person_teaches_nothing(stream):
     alone = blurred(wild_stream(rng, n_people=1, n_frames=30, chaos=0.0), rng)
     engine = Engine(config_of(ON))
     run(alone, engine=engine)
-    assert engine.metric.offset is None
+    assert engine.looks.metric.offset is None

@@ -362,7 +362,7 @@ def test_the_third_who_walks_behind_a_pole_is_put_out_as_hidden():
     third = street.pass_by()
     assert [(3, Source.OCCLUDED)] in third
     assert all(shown in ([], [(3, Source.OCCLUDED)]) for shown in third)
-    assert street.engine.n_ids == 3
+    assert street.engine.register.n_ids == 3
 
 
 @pytest.mark.parametrize("settings", [{"scenery": False}, {"enabled": False}])

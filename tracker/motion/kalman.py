@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tracker.boxes import xyxy_to_cxcyah
 from tracker.config import MotionConfig
 from tracker.types import BoolArray, FloatArray
 
@@ -159,6 +160,11 @@ def mahalanobis_sq(mean: FloatArray, variance: FloatArray, measured: FloatArray)
     for k in range(4):  # coordinate by coordinate: no (T, N, 4) array
         total += (measured[None, :, k] - mean[:, None, k]) ** 2 / variance[:, None, k]
     return total
+
+
+def mahalanobis_sq_of_boxes(mean: FloatArray, cov: FloatArray, boxes: FloatArray, config: MotionConfig) -> FloatArray:
+    """`mahalanobis_sq` of boxes (N, 4) xyxy, pixels, to tracks with mean (T, 8) and cov (T, 3, 4)."""
+    return mahalanobis_sq(mean, innovation_variance(mean, cov, config), xyxy_to_cxcyah(boxes))
 
 
 def dense(cov: FloatArray) -> FloatArray:
