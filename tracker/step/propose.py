@@ -28,22 +28,12 @@ class Proposer:
         self.detector = detector
 
     def propose(self, scene: Scene, links: Links) -> None:
-        """Give proposals to unmatched confirmed tracks.
-
-        In a frame at which the detector does not look, it looks at no window either.
-        """
-        config, image = self._config.proposals, scene.image
-        has_window = scene.looked and self.detector is not None and scene.frame.image is not None
-        by_window = has_window and config.verifier != "appearance"
-        by_looks = image is not None and config.verifier != "detector"
-        # "both" without a detector is left with appearance; without appearance nobody agrees with the detector.
-        if not config.enabled or not (by_looks or (by_window and config.verifier == "detector")):
+        """Give proposals to unmatched confirmed tracks."""
+        by_looks, by_window = self._verifiers(scene)
+        if not (by_looks or by_window):
             return
         age_s = (scene.clock.looked_s or 0.0) - scene.bank.seen_s
-        asked = scene.bank.confirmed & (links.detection < 0) & (age_s <= config.max_s + lifecycle.TIME_SLACK_S)
-        if by_looks:
-            asked &= self._looks.known(scene.bank.slot)
-        tracks = rows_of(asked)
+        tracks = self._asked(scene, links, age_s, by_looks)
         if len(tracks) == 0:
             return
         kept = scene.strong.copy()
@@ -51,12 +41,11 @@ class Proposer:
         taken, weak = scene.seen.boxes[kept], scene.seen.boxes[~kept]
         if by_window:
             places, belief = self._seen_again(scene, tracks, age_s, taken)
-            if image is not None and by_looks:
-                same = self._recognised(scene.bank, places, image)
+            if by_looks:
+                same = self._recognised(scene, places)
                 places, belief = places.take(same), belief[same]
         else:
-            assert image is not None
-            places, belief = self._found_by_looks(scene.bank, tracks, age_s, taken, weak, image)
+            places, belief = self._found_by_looks(scene, tracks, age_s, taken, weak)
         best = np.argsort(-belief, kind="stable")  # of two proposals in one place the surer stays
         best = best[self._apart(scene.bank.keep(places.track[best]), places.boxes[best], taken)]
         rows = places.track[best]
@@ -64,14 +53,35 @@ class Proposer:
         links.measured[rows] = places.boxes[best]
         links.belief[rows] = np.clip(belief[best], 0.0, 1.0)
 
+    def _verifiers(self, scene: Scene) -> tuple[bool, bool]:
+        """Whether appearance and the detector verify in this frame.
+
+        Where the detector does not look at the frame, it looks at no window either. "both" without a detector is left
+        with appearance; without appearance nobody agrees with the detector.
+        """
+        config = self._config.proposals
+        by_looks = scene.image is not None and config.verifier != "detector"
+        by_window = by_looks if config.verifier == "both" else config.verifier == "detector"
+        by_window = by_window and scene.looked and self.detector is not None and scene.frame.image is not None
+        return config.enabled and by_looks, config.enabled and by_window
+
+    def _asked(self, scene: Scene, links: Links, age_s: FloatArray, by_looks: bool) -> IntArray:
+        """(k,) rows of the tracks that are looked for; age_s (T,) since their last detection."""
+        recent = age_s <= self._config.proposals.max_s + lifecycle.TIME_SLACK_S
+        asked = scene.bank.confirmed & (links.detection < 0) & recent
+        if by_looks:
+            asked &= self._looks.known(scene.bank.slot)
+        return rows_of(asked)
+
     # -------------------------------------------------------------------------------------------------- by appearance
 
     def _found_by_looks(
-        self, bank: TrackBank, tracks: IntArray, age_s: FloatArray, taken: FloatArray, weak: FloatArray,
-        image: ImageArray,
-    ) -> tuple[prior.Candidates, FloatArray]:  # fmt: skip
+        self, scene: Scene, tracks: IntArray, age_s: FloatArray, taken: FloatArray, weak: FloatArray
+    ) -> tuple[prior.Candidates, FloatArray]:
         """For each track the place around its prediction that looks most like it, if it looks enough like it."""
-        config, (height, width) = self._config.proposals, image.shape[:2]
+        config, bank, image = self._config.proposals, scene.bank, scene.image
+        assert image is not None
+        height, width = image.shape[:2]
         variance = kalman.innovation_variance(bank.mean[tracks], bank.cov[tracks], self._config.motion)
         places = prior.candidates(tracks, bank.mean[tracks], variance, weak, config)
         places = places.take(prior.plausible(places, taken, width, height, config))
@@ -138,11 +148,13 @@ class Proposer:
         best = window.best(places, scores)
         return places.take(best), scores[best]
 
-    def _recognised(self, bank: TrackBank, places: prior.Candidates, image: ImageArray) -> BoolArray:
+    def _recognised(self, scene: Scene, places: prior.Candidates) -> BoolArray:
         """(C,) places that look like their tracks. That somebody stands there is known; it remains to tell who."""
         if len(places) == 0:
             return np.zeros(0, bool)
-        dist = self._looks.gallery.dist_pairs(bank.slot[places.track], self._looks.embed(image, places.boxes))
+        assert scene.image is not None
+        embedded = self._looks.embed(scene.image, places.boxes)
+        dist = self._looks.gallery.dist_pairs(scene.bank.slot[places.track], embedded)
         return np.asarray(dist < self._looks.thresholds.same)
 
     def _apart(self, bank: TrackBank, boxes: FloatArray, taken: FloatArray) -> BoolArray:
