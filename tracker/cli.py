@@ -14,9 +14,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from tracker.command import INTERRUPTED, status_of
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError, TrackletError
-from tracker.interrupt import terminated_like_interrupted
+from tracker.errors import ConfigError
 from tracker.options import build_parser, classes_of, config_of, span_of
 
 if TYPE_CHECKING:
@@ -25,35 +25,26 @@ if TYPE_CHECKING:
     from tracker.types import Frame, Tracks
 
 MAX_THREADS = 1024
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
-    status = _main(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    status = status_of("track", lambda: _main(parser, args))
     if argv is None:
         _end_hanging_threads(status)
     return status
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    try:
-        config = config_of(args)
-        if args.print_config:
-            sys.stdout.write(config.to_toml())
-            return 0
-        if args.source is None:
-            parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
-        with terminated_like_interrupted():
-            return _run(args, config)
-    except TrackletError as error:
-        print(f"track: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track: interrupted", file=sys.stderr)
-        return INTERRUPTED
+def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    config = config_of(args)
+    if args.print_config:
+        sys.stdout.write(config.to_toml())
+        return 0
+    if args.source is None:
+        parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
+    return _run(args, config)
 
 
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:

@@ -13,25 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker.command import INTERRUPTED, status_of
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, TrackletError
 from tracker.eval import report
 from tracker.eval.mot_files import MotFileError
-from tracker.eval.options import (
-    INTERRUPTED,
-    add_jobs,
-    add_tracking,
-    check_jobs,
-    config_of,
-    pairs,
-    reid_of,
-    videos_of,
-)
+from tracker.eval.options import add_jobs, add_tracking, check_jobs, config_of, pairs, reid_of, videos_of
 from tracker.eval.report import RATES, Row, Value
 from tracker.eval.search import Found, Space, TrialsSpentError, changes, descend
 from tracker.eval.sequences import TRUTH, find_sequences, length_of
 from tracker.eval.unit import Trial, Unit, run_trial
-from tracker.interrupt import terminated_like_interrupted
 from tracker.parallel import Advanced, Crew, Done, share_of_cores
 
 # Values around the defaults, about as far as a tracker still works; a setting that matters is one more line here.
@@ -201,15 +192,9 @@ class Tuning:
 def main(argv: Sequence[str]) -> int:
     """The subcommand; returns the exit status, as `track-eval` does."""
     args = build_parser().parse_args(argv)
-    try:
-        with terminated_like_interrupted():
-            return _run(args, shlex.join(["track-eval", "tune", *argv]))
-    except TrackletError as error:
-        print(f"track-eval tune: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track-eval tune: interrupted; nothing was found yet", file=sys.stderr)
-        return INTERRUPTED
+    command = shlex.join(["track-eval", "tune", *argv])
+    nothing = "interrupted; nothing was found yet"
+    return status_of("track-eval tune", lambda: _run(args, command), interrupted=nothing)
 
 
 def build_parser() -> argparse.ArgumentParser:
