@@ -20,6 +20,7 @@ from tracker.errors import ConfigError
 from tracker.options import build_parser, classes_of, config_of, span_of
 
 if TYPE_CHECKING:
+    from tracker.outputs import Outputs
     from tracker.pipeline import Pipeline
     from tracker.sinks.progress import ProgressSink
     from tracker.types import Frame, Tracks
@@ -48,8 +49,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
-    from tracker.assembly import open_pipeline
-    from tracker.outputs import check_free, check_outputs, files_of, in_two_passes
+    from tracker.outputs import check_free, check_outputs, in_two_passes
     from tracker.parallel import limit_threads
     from tracker.resume import draw_again, open_run, saved_run
     from tracker.sinks.progress import ProgressSink
@@ -64,13 +64,7 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     start = perf_counter()
     with ExitStack() as stack:
         stack.enter_context(_Notes(quiet=args.quiet))
-        pipeline = open_pipeline(
-            args.source, detections=args.detections, detector=args.detector,
-            reid=None if args.reid.lower() == "none" else args.reid,
-            config=config, device=args.device, fps=args.fps, classes=classes_of(args),
-            detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect, span=span_of(args),
-            keep_features=args.save_embeddings is not None,
-        )  # fmt: skip
+        pipeline = _open(args, config)
         stack.callback(pipeline.close)
         if pipeline.source.live and in_two_passes(args):
             raise ConfigError(f"--smooth and --fill-gaps are for files: {pipeline.source.name} has no end to wait for")
@@ -109,14 +103,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     if not unfinished:
         outputs.forget()
     if not args.quiet:
-        stages = {**pipeline.stage_s, "write": outputs.write_s}
         wall_s = perf_counter() - start + (saved["run_s"] if saved is not None else 0.0)
-        print(outputs.tally.text(wall_s, stages, pipeline.beside_s), file=sys.stderr)
-        if outputs.counts is not None:
-            print(f"\n{outputs.counts.text()}", file=sys.stderr)
-        for _, path in files_of(args):
-            if Path(path).exists():
-                print(f"wrote {path}", file=sys.stderr)
+        _summarise(args, pipeline, outputs, wall_s)
     if pipeline.leftover is not None:
         print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
     if interrupted.seen:
@@ -127,6 +115,30 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
               file=sys.stderr)  # fmt: skip
         return INTERRUPTED
     return 0
+
+
+def _open(args: argparse.Namespace, config: TrackerConfig) -> Pipeline:
+    from tracker.assembly import open_pipeline
+
+    return open_pipeline(
+        args.source, detections=args.detections, detector=args.detector,
+        reid=None if args.reid.lower() == "none" else args.reid,
+        config=config, device=args.device, fps=args.fps, classes=classes_of(args),
+        detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect, span=span_of(args),
+        keep_features=args.save_embeddings is not None,
+    )  # fmt: skip
+
+
+def _summarise(args: argparse.Namespace, pipeline: Pipeline, outputs: Outputs, wall_s: float) -> None:
+    from tracker.outputs import files_of
+
+    stages = {**pipeline.stage_s, "write": outputs.write_s}
+    print(outputs.tally.text(wall_s, stages, pipeline.beside_s), file=sys.stderr)
+    if outputs.counts is not None:
+        print(f"\n{outputs.counts.text()}", file=sys.stderr)
+    for _, path in files_of(args):
+        if Path(path).exists():
+            print(f"wrote {path}", file=sys.stderr)
 
 
 def _refined(
