@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from reid_training.embedders import Embedder
     from reid_training.evaluate import Calibration, Ranking
 
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DATA_HELP = "Market-1501 folder (bounding_box_train, query, bounding_box_test), or a table image,id,camera[,split]"
+
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
@@ -44,11 +48,15 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="reid", description="Train, score and export the appearance metric.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    data_help = "Market-1501 folder (bounding_box_train, query, bounding_box_test), or a table image,id,camera[,split]"
+    for add in (_add_train, _add_methods, _add_evaluate, _add_export, _add_adapt, _add_crops, _add_suggest, _add_bench):
+        add(commands)
+    return top
 
+
+def _add_train(commands: Commands) -> None:
     train = commands.add_parser("train", help="train a network, into a run folder")
     train.add_argument("--config", default="reid_fast", help="TOML file or packaged name (default %(default)s)")
-    train.add_argument("--data", type=Path, required=True, help=data_help)
+    train.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     train.add_argument("--out", type=Path, required=True, help="run folder")
     train.add_argument("--method", metavar="NAME", help="instead of the config's; `reid methods` lists them")
     train.add_argument(
@@ -60,26 +68,34 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.set_defaults(run=run_train)
 
+
+def _add_methods(commands: Commands) -> None:
     methods = commands.add_parser("methods", help="the methods of `reid train --method`, with their settings")
     methods.set_defaults(run=run_methods)
 
+
+def _add_evaluate(commands: Commands) -> None:
     evaluate = commands.add_parser("evaluate", help="rank-1/5/10, mAP and verification on query and gallery")
     evaluate.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
-    evaluate.add_argument("--data", type=Path, required=True, help=data_help)
+    evaluate.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     evaluate.add_argument("--rerank", action="store_true", help="also by k-reciprocal re-ranking (k1 20, k2 6, 0.3)")
     evaluate.add_argument("--min-gap", type=int, metavar="N", help="inside each video: the same person N frames away")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
     evaluate.add_argument("--csv", type=Path, metavar="FILE", help="the same as a table")
     evaluate.set_defaults(run=run_evaluate)
 
+
+def _add_export(commands: Commands) -> None:
     export = commands.add_parser("export", help="write the ONNX file that the tracker reads")
     run_help = "run folder or checkpoint; for a variant also the fp32 ONNX file"
     export.add_argument("model", type=Path, metavar="RUN", help=run_help)
     export.add_argument("--out", type=Path, required=True, help="ONNX file")
-    export.add_argument("--data", type=Path, required=True, help=f"{data_help}, the one trained on: for the thresholds")
+    export.add_argument("--data", type=Path, required=True, help=f"{DATA_HELP}, the one trained on: for the thresholds")
     export.add_argument("--precision", default="fp32", help="or a variant: fp16, int8 (default %(default)s)")
     export.set_defaults(run=run_export)
 
+
+def _add_adapt(commands: Commands) -> None:
     adapt = commands.add_parser("adapt", help="fit a model to a place from a few labelled tracks, as a new ONNX file")
     adapt.add_argument("model", type=Path, metavar="MODEL_OR_RUN", help="ONNX file, checkpoint or run folder")
     adapt.add_argument("--support", type=Path, required=True, help="folder of `reid crops`, or as --data")
@@ -88,6 +104,8 @@ def parser() -> argparse.ArgumentParser:
     adapt.add_argument("--force", action="store_true", help="write it even if people held back are found less well")
     adapt.set_defaults(run=run_adapt)
 
+
+def _add_crops(commands: Commands) -> None:
     crops = commands.add_parser("crops", help="cut people out of MOT ground truth, for --data")
     crops.add_argument("folder", type=Path, metavar="MOT_FOLDER", help="a sequence, or any folder above sequences")
     crops.add_argument("--out", type=Path, required=True, help="new folder for the crops and people.csv")
@@ -99,6 +117,8 @@ def parser() -> argparse.ArgumentParser:
     crops.add_argument("--margin", type=float, default=0.0, help="around the box, of its side (default %(default)s)")
     crops.set_defaults(run=run_crops)
 
+
+def _add_suggest(commands: Commands) -> None:
     suggest = commands.add_parser("suggest-labels", help="pairs of crops that a person should label next")
     suggest.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
     crops_help = "table image,id[,camera][,frame], the folder of `reid crops`, or any folder of images"
@@ -109,11 +129,12 @@ def parser() -> argparse.ArgumentParser:
     suggest.add_argument("--sheet", type=Path, metavar="PNG", help="all pairs to look at (default: --out with .png)")
     suggest.set_defaults(run=run_suggest_labels)
 
+
+def _add_bench(commands: Commands) -> None:
     bench = commands.add_parser("bench", help="milliseconds per crop on the CPU")
     bench.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="ONNX file; several: side by side")
     bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 and 2")
     bench.set_defaults(run=run_bench)
-    return top
 
 
 def run_train(arguments: argparse.Namespace) -> None:

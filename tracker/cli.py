@@ -14,51 +14,42 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from tracker.command import INTERRUPTED, status_of
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError, TrackletError
-from tracker.interrupt import terminated_like_interrupted
+from tracker.errors import ConfigError
 from tracker.options import build_parser, classes_of, config_of, span_of
 
 if TYPE_CHECKING:
+    from tracker.outputs import Outputs
     from tracker.pipeline import Pipeline
     from tracker.sinks.progress import ProgressSink
     from tracker.types import Frame, Tracks
 
 MAX_THREADS = 1024
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
-    status = _main(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    status = status_of("track", lambda: _main(parser, args))
     if argv is None:
         _end_hanging_threads(status)
     return status
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    try:
-        config = config_of(args)
-        if args.print_config:
-            sys.stdout.write(config.to_toml())
-            return 0
-        if args.source is None:
-            parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
-        with terminated_like_interrupted():
-            return _run(args, config)
-    except TrackletError as error:
-        print(f"track: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track: interrupted", file=sys.stderr)
-        return INTERRUPTED
+def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    config = config_of(args)
+    if args.print_config:
+        sys.stdout.write(config.to_toml())
+        return 0
+    if args.source is None:
+        parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
+    return _run(args, config)
 
 
 def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
-    from tracker.assembly import open_pipeline
-    from tracker.outputs import check_free, check_outputs, files_of, in_two_passes
+    from tracker.outputs import check_free, check_outputs, in_two_passes
     from tracker.parallel import limit_threads
     from tracker.resume import draw_again, open_run, saved_run
     from tracker.sinks.progress import ProgressSink
@@ -73,13 +64,7 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     start = perf_counter()
     with ExitStack() as stack:
         stack.enter_context(_Notes(quiet=args.quiet))
-        pipeline = open_pipeline(
-            args.source, detections=args.detections, detector=args.detector,
-            reid=None if args.reid.lower() == "none" else args.reid,
-            config=config, device=args.device, fps=args.fps, classes=classes_of(args),
-            detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect, span=span_of(args),
-            keep_features=args.save_embeddings is not None,
-        )  # fmt: skip
+        pipeline = _open(args, config)
         stack.callback(pipeline.close)
         if pipeline.source.live and in_two_passes(args):
             raise ConfigError(f"--smooth and --fill-gaps are for files: {pipeline.source.name} has no end to wait for")
@@ -118,14 +103,8 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
     if not unfinished:
         outputs.forget()
     if not args.quiet:
-        stages = {**pipeline.stage_s, "write": outputs.write_s}
         wall_s = perf_counter() - start + (saved["run_s"] if saved is not None else 0.0)
-        print(outputs.tally.text(wall_s, stages, pipeline.beside_s), file=sys.stderr)
-        if outputs.counts is not None:
-            print(f"\n{outputs.counts.text()}", file=sys.stderr)
-        for _, path in files_of(args):
-            if Path(path).exists():
-                print(f"wrote {path}", file=sys.stderr)
+        _summarise(args, pipeline, outputs, wall_s)
     if pipeline.leftover is not None:
         print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
     if interrupted.seen:
@@ -136,6 +115,30 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
               file=sys.stderr)  # fmt: skip
         return INTERRUPTED
     return 0
+
+
+def _open(args: argparse.Namespace, config: TrackerConfig) -> Pipeline:
+    from tracker.assembly import open_pipeline
+
+    return open_pipeline(
+        args.source, detections=args.detections, detector=args.detector,
+        reid=None if args.reid.lower() == "none" else args.reid,
+        config=config, device=args.device, fps=args.fps, classes=classes_of(args),
+        detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect, span=span_of(args),
+        keep_features=args.save_embeddings is not None,
+    )  # fmt: skip
+
+
+def _summarise(args: argparse.Namespace, pipeline: Pipeline, outputs: Outputs, wall_s: float) -> None:
+    from tracker.outputs import files_of
+
+    stages = {**pipeline.stage_s, "write": outputs.write_s}
+    print(outputs.tally.text(wall_s, stages, pipeline.beside_s), file=sys.stderr)
+    if outputs.counts is not None:
+        print(f"\n{outputs.counts.text()}", file=sys.stderr)
+    for _, path in files_of(args):
+        if Path(path).exists():
+            print(f"wrote {path}", file=sys.stderr)
 
 
 def _refined(

@@ -44,7 +44,22 @@ def build_parser() -> argparse.ArgumentParser:
         help="how long a lost camera or stream is tried again; 0: not at all, inf: for ever (default: 60)",
     )  # fmt: skip
     add_span(parser)
+    _add_results(parser)
+    _add_counting(parser)
+    _add_afterwards(parser)
+    _add_people(parser)
+    _add_appearance(parser)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run")
+    parser.add_argument("--threads", type=int, metavar="N", help="cores to use at most (default: all)")
+    parser.add_argument("--config", metavar="TOML", help="settings file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, such as lifecycle.lost_s=5"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print all settings as TOML and end")
+    return parser
 
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("results")
     out.add_argument(
         "-o", "--out", "--output", metavar="FILE", action="append", default=[],
@@ -67,9 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="no progress and no summary")
 
-    _add_counting(parser)
-    _add_afterwards(parser)
 
+def _add_people(parser: argparse.ArgumentParser) -> None:
     people = parser.add_argument_group("where boxes come from")
     people.add_argument(
         "--detections", metavar="FILE", help="replay a MOT detection file; 'public': the det/det.txt of a MOT sequence"
@@ -89,6 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     people.add_argument("--conf", type=float, metavar="SCORE", help="score from which a detection starts a track")
 
+
+def _add_appearance(parser: argparse.ArgumentParser) -> None:
     who = parser.add_argument_group("appearance, and its three uses")
     who.add_argument(
         "--reid", metavar="ONNX", default="default", help="re-ID network: fast, accurate, a file; none: motion alone"
@@ -97,15 +113,6 @@ def build_parser() -> argparse.ArgumentParser:
     who.add_argument("--no-veto", action="store_true", help="A off: appearance does not cancel identity switches")
     who.add_argument("--no-reassociate", action="store_true", help="B off: no finding again after occlusion")
     who.add_argument("--no-proposals", action="store_true", help="C off: no looking again where detection failed")
-
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run")
-    parser.add_argument("--threads", type=int, metavar="N", help="cores to use at most (default: all)")
-    parser.add_argument("--config", metavar="TOML", help="settings file")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, such as lifecycle.lost_s=5"
-    )
-    parser.add_argument("--print-config", action="store_true", help="print all settings as TOML and end")
-    return parser
 
 
 def _add_counting(parser: argparse.ArgumentParser) -> None:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker import __version__
-from tracker.errors import ConfigError, TrackletError
-from tracker.interrupt import terminated_like_interrupted
+from tracker.command import status_of
+from tracker.errors import ConfigError
 
 if TYPE_CHECKING:
     from tracker.types import Tracks
 
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 EPILOG = """examples:
   track-smooth tracks.txt --source video.mp4 --out smooth.txt
   track-smooth tracks.txt --fps 25 --fill-gaps 1 --out smooth.txt
@@ -27,15 +26,7 @@ EPILOG = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
-    try:
-        with terminated_like_interrupted():
-            return _run(args)
-    except TrackletError as error:
-        print(f"track-smooth: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track-smooth: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return status_of("track-smooth", lambda: _run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tracker.detector.onnx import COCO_NAMES, OnnxDetector, letterbox
+from tracker.detector.letterbox import letterbox
+from tracker.detector.onnx import COCO_NAMES, OnnxDetector
 from tracker.errors import DetectionError, ModelError
 from tracker.types import Frame
 

@@ -15,7 +15,8 @@ from tracker.errors import ConfigError
 from tracker.eval import tune
 from tracker.eval.cli import main
 from tracker.eval.search import changes, flattened
-from tracker.eval.tune import EVERYTHING, SPACE, Scorer, Tuning, group_videos
+from tracker.eval.tune import SPACE, group_videos
+from tracker.eval.tuning import EVERYTHING, Scorer, Tuning
 from tracker.eval.unit import Unit
 from tracker.parallel import Done
 

@@ -7,7 +7,7 @@ Ours: tau is the proximal step min(rate, loss / |A|^2); the triplets come from t
 kept within |M - I| <= reach < 1 (Frobenius), so that it stays positive definite without further ado, a run of wrong
 tracks does a bounded harm, and the thresholds calibrated for the network keep their meaning, nearly; cosines are
 compared, between rows that are scaled to unit length again.
-reid_training/methods/odml.py has the same layer with more to set; this package does not import it, and a test compares
+reid_training/methods/odml has the same layer with more to set; this package does not import it, and a test compares
 them.
 """
 

@@ -18,18 +18,18 @@ import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker import boxes as box_maths
+from tracker.detector.decode import STRIDES, decode_end2end, decode_person, decode_yolo, decode_yolox, is_decoded
+from tracker.detector.letterbox import PAD, letterbox
 from tracker.errors import DetectionError, ModelError
 from tracker.onnx_session import PackagedModel, open_session
-from tracker.types import Detections, FloatArray, Frame, ImageArray, IntArray
+from tracker.types import Detections, Frame, IntArray
 
 LAYOUTS = ("auto", "person", "yolox", "yolo", "end2end")
 PERSON_FORMAT = "person/1"  # "tracklet.format" in the metadata of the layout "person"
@@ -54,32 +54,14 @@ _LAYOUT_WORDS = {
     "yolo": "(1, 4 + classes, {n}) for YOLO",
     "end2end": "(1, rows, 6) with suppression inside",
 }
-_STRIDES = (8, 16, 32)
-_PAD = 114  # grey of both families' training
 # Long side of the input of models that leave it open, where neither the user nor the model's "imgsz" says one: what
 # most YOLO networks are trained at.
 DEFAULT_LONG_SIDE_PX = 640
 _MIN_SIZE, _MAX_SIZE = 32, 8192
 _MAX_LISTED = 100  # names of classes in a message; COCO has 80
 _MAX_CANDIDATES = 1000  # non-maximum suppression is quadratic; no frame has so many people
-_MAX_LOG_SIZE = 12.0  # exp() of a broken model's output must not overflow
 _CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
 _DTYPES: dict[str, type[np.floating[Any]]] = {"float": np.float32, "float16": np.float16}
-
-
-@dataclass(frozen=True, slots=True)
-class Letterbox:
-    """Where the picture lies in the network's input: input = source * scale + offset, on each axis."""
-
-    scale_x: float
-    scale_y: float
-    left: int
-    top: int
-
-    def to_source(self, boxes: FloatArray) -> FloatArray:
-        """(N, 4) xyxy in input pixels -> source pixels."""
-        offset = np.array([self.left, self.top, self.left, self.top], dtype=np.float64)
-        return np.asarray((boxes - offset) / [self.scale_x, self.scale_y, self.scale_x, self.scale_y])
 
 
 class OnnxDetector:
@@ -119,7 +101,7 @@ class OnnxDetector:
         self._own_size = long_side_in(self._session.metadata)
         # One run on a grey picture: warms the network up and shows the output's real shape before the video starts.
         height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
-        output = self._infer(np.full((1, 3, height, width), _PAD, dtype=np.float32))
+        output = self._infer(np.full((1, 3, height, width), PAD, dtype=np.float32))
         self.layout = self._layout_of(output, height, width, layout)
         self._decoded = self.layout == "yolox" and is_decoded(output[0], height, width)
         n_classes = {"person": 1, "yolox": output.shape[2] - 5, "yolo": output.shape[1] - 4, "end2end": 0}[self.layout]
@@ -167,7 +149,7 @@ class OnnxDetector:
     def _input_size(self, frame_height: int, frame_width: int) -> tuple[int, int]:
         """(height, width) of the network's input for frames of this size."""
         size = self._size or default_long_side(frame_height, frame_width, self._own_size)
-        coarse, scale = _STRIDES[-1], size / max(frame_height, frame_width)
+        coarse, scale = STRIDES[-1], size / max(frame_height, frame_width)
         open_height, open_width = (
             max(coarse, math.ceil(side * scale / coarse - 1e-9) * coarse) for side in (frame_height, frame_width)
         )
@@ -203,7 +185,7 @@ class OnnxDetector:
         return _DTYPES[inputs[0].dtype], (image[2], image[3])
 
     def _layout_of(self, output: NDArray[Any], height: int, width: int, asked: str) -> str:
-        points = sum(math.ceil(height / stride) * math.ceil(width / stride) for stride in _STRIDES)
+        points = sum(math.ceil(height / stride) * math.ceil(width / stride) for stride in STRIDES)
         shape = output.shape
         known = self._session.metadata.get("tracklet.format")
         if known is not None:
@@ -317,104 +299,3 @@ def long_side_in(metadata: Mapping[str, str]) -> int | None:
     sides = sides if isinstance(sides, (list, tuple)) else [sides]
     good = [side for side in sides if isinstance(side, int) and _MIN_SIZE <= side <= _MAX_SIZE]
     return max(good) if good and len(good) == len(sides) else None
-
-
-def letterbox(
-    image: ImageArray, height: int, width: int, *, centred: bool, smooth: bool = False
-) -> tuple[NDArray[np.float32], Letterbox]:
-    """A picture shrunk or enlarged to fit, on grey: (h, w, 3) uint8 -> (1, 3, height, width) float32 in 0 to 255.
-
-    smooth: every pixel of a shrunk picture counts, as in the training of our own network; else as in that of YOLO.
-    """
-    scale = min(height / image.shape[0], width / image.shape[1])
-    fit = round if centred else math.floor  # as either family does in training
-    new_h, new_w = (max(1, int(fit(side * scale + (0 if centred else 1e-9)))) for side in image.shape[:2])
-    left, top = ((width - new_w) // 2, (height - new_h) // 2) if centred else (0, 0)
-    canvas = np.full((height, width, 3), _PAD, dtype=np.uint8)
-    inner = canvas[top : top + new_h, left : left + new_w]
-    how = cv2.INTER_AREA if smooth and scale < 1 else cv2.INTER_LINEAR
-    inner[...] = cv2.resize(_halved(image, scale) if smooth else image, (new_w, new_h), interpolation=how)
-    blob = canvas.transpose(2, 0, 1)[None].astype(np.float32)
-    return blob, Letterbox(new_w / image.shape[1], new_h / image.shape[0], left, top)
-
-
-def _halved(image: ImageArray, scale: float) -> ImageArray:
-    """The picture halved as often as `scale` and even sides allow: that is what OpenCV has a fast way for."""
-    while scale <= 0.5 and image.shape[0] % 2 == 0 and image.shape[1] % 2 == 0:
-        size = (image.shape[1] // 2, image.shape[0] // 2)
-        image, scale = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), 2 * scale
-    return image
-
-
-def is_decoded(output: NDArray[Any], height: int, width: int) -> bool:
-    """Whether YOLOX output (N, 5 + C) holds pixels already.
-
-    Raw centres are cells from the point's own one, a few at most; decoded ones spread over the whole input, and decoded
-    sizes are positive, while raw ones are logarithms.
-    """
-    spread = np.ptp(output[:, 0]) > width / 2 and np.ptp(output[:, 1]) > height / 2
-    return bool(spread and (output[:, 2:4] > 0).all())
-
-
-def decode_yolox(
-    output: NDArray[Any], height: int, width: int, classes: IntArray, score: float, *, decoded: bool = False
-) -> tuple[FloatArray, FloatArray, IntArray]:
-    """YOLOX output (N, 5 + C) -> boxes (M, 4) xyxy in input pixels, scores (M,), class numbers (M,)."""
-    best, scores = _best(output[:, 5:].T, classes)
-    scores = scores * output[:, 4]
-    keep = np.flatnonzero(scores >= score)
-    rows = output[keep].astype(np.float64)
-    if decoded:
-        centre, half = rows[:, :2], rows[:, 2:4] / 2
-    else:
-        cells, strides = _grid(height, width)
-        stride = strides[keep, None]
-        centre = (rows[:, :2] + cells[keep]) * stride
-        half = np.exp(np.minimum(rows[:, 2:4], _MAX_LOG_SIZE)) * stride / 2
-    return np.concatenate([centre - half, centre + half], axis=1), scores[keep].astype(np.float64), best[keep]
-
-
-def decode_person(output: NDArray[Any], score: float) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Output (N, 5) of x1, y1, x2, y2, score -> the rows that count, all of class 0."""
-    keep = np.flatnonzero(output[:, 4] >= score)
-    rows = output[keep].astype(np.float64)
-    return rows[:, :4], rows[:, 4], np.zeros(len(rows), np.int64)
-
-
-def decode_yolo(output: NDArray[Any], classes: IntArray, score: float) -> tuple[FloatArray, FloatArray, IntArray]:
-    """YOLO output (4 + C, N) -> boxes (M, 4) xyxy in input pixels, scores (M,), class numbers (M,)."""
-    best, scores = _best(output[4:], classes)
-    keep = np.flatnonzero(scores >= score)
-    rows = output[:4, keep].T.astype(np.float64)
-    half = rows[:, 2:] / 2
-    boxes = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
-    return boxes, scores[keep].astype(np.float64), best[keep]
-
-
-def decode_end2end(output: NDArray[Any], classes: IntArray, score: float) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Output (N, 6) of x1, y1, x2, y2, score, class -> the rows that count."""
-    numbers = output[:, 5].astype(np.int64)
-    keep = np.flatnonzero((output[:, 4] >= score) & np.isin(numbers, classes))
-    return output[keep, :4].astype(np.float64), output[keep, 4].astype(np.float64), numbers[keep]
-
-
-def _best(scores: NDArray[Any], classes: IntArray) -> tuple[IntArray, NDArray[Any]]:
-    """Of the chosen classes the likeliest one: scores (C, N) -> class numbers (N,), scores (N,).
-
-    Classes not asked for do not compete: a cyclist who looks more like a bicycle is still a person.
-    """
-    if len(classes) == 1:  # the usual case without an argmax over every point
-        return np.full(scores.shape[1], classes[0], dtype=np.int64), scores[classes[0]]
-    chosen = scores[classes]
-    row = chosen.argmax(axis=0)
-    return classes[row], chosen[row, np.arange(chosen.shape[1])]
-
-
-def _grid(height: int, width: int) -> tuple[FloatArray, FloatArray]:
-    """Cell (N, 2) as x, y and stride (N,) of every anchor point: strides ascending, rows of cells from the top left."""
-    cells, strides = [], []
-    for stride in _STRIDES:
-        y, x = np.mgrid[0 : math.ceil(height / stride), 0 : math.ceil(width / stride)]
-        cells.append(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64))
-        strides.append(np.full(x.size, float(stride)))
-    return np.concatenate(cells), np.concatenate(strides)

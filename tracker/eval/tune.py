@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tracker.command import INTERRUPTED, status_of
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, TrackletError
 from tracker.eval import report
 from tracker.eval.mot_files import MotFileError
-from tracker.eval.options import (
-    INTERRUPTED,
-    add_jobs,
-    add_tracking,
-    check_jobs,
-    config_of,
-    pairs,
-    reid_of,
-    videos_of,
-)
-from tracker.eval.report import RATES, Row, Value
-from tracker.eval.search import Found, Space, TrialsSpentError, changes, descend
-from tracker.eval.sequences import TRUTH, find_sequences, length_of
-from tracker.eval.unit import Trial, Unit, run_trial
-from tracker.interrupt import terminated_like_interrupted
-from tracker.parallel import Advanced, Crew, Done, share_of_cores
+from tracker.eval.options import add_jobs, add_tracking, check_jobs, config_of, pairs, reid_of, videos_of
+from tracker.eval.preset import preset_text, told
+from tracker.eval.report import RATES
+from tracker.eval.search import Space, TrialsSpentError
+from tracker.eval.sequences import TRUTH, find_sequences
+from tracker.eval.tuning import EVERYTHING, Scorer, Tuning
+from tracker.eval.unit import Unit, run_trial
+from tracker.parallel import Crew, share_of_cores
 
 # Values around the defaults, about as far as a tracker still works; a setting that matters is one more line here.
 SPACE: dict[str, list[Any]] = {
@@ -58,7 +49,6 @@ SPACE: dict[str, list[Any]] = {
     "appearance.max_cover": [0.1, 0.2, 0.3, 0.5],
 }
 OBJECTIVE = "HOTA+MOTA+IDF1"
-EVERYTHING = "all videos"
 MEMORY_GB = 4.0
 
 EPILOG = """example:
@@ -70,146 +60,12 @@ worth. The preset holds the settings found on all videos. A folder called `tune`
 """
 
 
-@dataclass(frozen=True, slots=True)
-class FoldRow:
-    """A line of the report: a video held out, its scores with the settings before and with those found without it."""
-
-    held_out: str
-    before: Mapping[str, float]
-    after: Mapping[str, float]
-
-    def values(self) -> dict[str, Value]:
-        found: dict[str, Value] = {"held out": self.held_out}
-        for name in ("HOTA", "MOTA", "IDF1"):
-            found |= {name: self.before[name], f"{name} tuned": self.after[name]}
-        return found
-
-
-class Scorer:
-    """Scores of units under configurations, each run once, `crew.n_jobs` at a time.
-
-    Nothing is run before it is asked for: a search that leaves a video out never sees it.
-    """
-
-    def __init__(
-        self, units: Sequence[Unit], crew: Crew[Trial, Row], max_trials: int | None, advanced: Advanced
-    ) -> None:
-        self.units = units
-        self.n_trials = 0  # configurations that needed a run
-        self._crew = crew
-        self._advanced = advanced
-        self._max_trials = max_trials
-        self._known: dict[tuple[int, TrackerConfig], dict[str, float]] = {}
-        self._member = _shared_out(units, crew.n_jobs)
-
-    def scores(self, config: TrackerConfig, among: Iterable[int]) -> dict[str, float]:
-        """Means over these units, in per cent."""
-        among = list(among)
-        self.run([config], among)
-        rows = [self._known[at, self.units[at].relevant(config)] for at in among]
-        return {name: math.fsum(row[name] for row in rows) / len(rows) for name in RATES}
-
-    def run(self, configs: Sequence[TrackerConfig], among: Sequence[int], *, counted: bool = False) -> None:
-        """Make the scores known. Raises TrialsSpentError, and MotFileError or another mistake of a unit."""
-        missing: dict[tuple[int, TrackerConfig], None] = {}
-        for config in configs:
-            new = [key for at in among if (key := (at, self.units[at].relevant(config))) not in self._known]
-            if counted and new and not set(new) <= missing.keys():
-                if self._max_trials is not None and self.n_trials >= self._max_trials:
-                    raise TrialsSpentError
-                self.n_trials += 1
-            missing |= dict.fromkeys(new)
-        keys = list(missing)
-        items = [(self._member[at], Trial(self.units[at], config)) for at, config in keys]
-        for index, outcome in self._crew.outcomes(items):
-            self._advanced(1)
-            at, config = keys[index]
-            if not isinstance(outcome, Done):
-                raise TuningError(f"{self.units[at].name}: {outcome.text}", outcome.exit_code)
-            values = outcome.result.values()
-            self._known[at, config] = {name: float(values[name] or 0.0) for name in RATES}
-
-
-class TuningError(TrackletError):
-    """A unit that cannot be tracked or scored."""
-
-    def __init__(self, text: str, exit_code: int) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
-
-
-class Tuning:
-    """The search on all videos, then without each of them; what was found so far is always there to be written."""
-
-    def __init__(
-        self,
-        videos: Mapping[str, Sequence[int]],
-        scorer: Scorer,
-        base: TrackerConfig,
-        objective: Sequence[str],
-        say: Callable[[str], Any],
-    ) -> None:
-        self.videos = videos  # name -> its units
-        self.base = base
-        self.found: dict[str, Found] = {}  # EVERYTHING or the video held out -> the best so far
-        self.rows: list[FoldRow] = []  # of the folds that are done
-        self.start = math.nan  # the objective on all videos before
-        self.finished = False
-        self._scorer = scorer
-        self._say = say
-        self._objective = objective
-
-    def run(self, space: Space, min_gain: float, seed: int) -> None:
-        """Raises what stops it; `found` and `rows` stay."""
-        self._search(EVERYTHING, space, min_gain, seed)
-        for video, held_out in self.videos.items():
-            config = self._search(video, space, min_gain, seed)
-            before, after = (self._scorer.scores(c, held_out) for c in (self.base, config))
-            self.rows.append(FoldRow(video, before, after))
-        self.finished = True
-
-    @property
-    def table(self) -> list[FoldRow]:
-        """The rows, and their mean."""
-        if len(self.rows) < 2:
-            return self.rows
-        means = [
-            {name: math.fsum(getattr(row, side)[name] for row in self.rows) / len(self.rows) for name in RATES}
-            for side in ("before", "after")
-        ]
-        return [*self.rows, FoldRow("mean", *means)]
-
-    def _search(self, held_out: str, space: Space, min_gain: float, seed: int) -> TrackerConfig:
-        among = [at for video, units in self.videos.items() if video != held_out for at in units]
-
-        def objective(configs: Sequence[TrackerConfig]) -> list[float]:
-            self._scorer.run(configs, among, counted=True)
-            scores = (self._scorer.scores(config, among) for config in configs)
-            return [math.fsum(one[name] for name in self._objective) / len(self._objective) for one in scores]
-
-        title = EVERYTHING if held_out == EVERYTHING else f"without {held_out}"
-        for point in descend(self.base, space, objective, min_gain, seed):
-            if not self.found:
-                self.start = point.score
-            self.found[held_out] = point
-            value = changes(point.config, TrackerConfig()).get(point.change, "the default") if point.change else ""
-            step = f"{point.change} = {value}" if point.change else "start"
-            self._say(f"{title}: {point.score:.2f} {step} ({self._scorer.n_trials} trials)")
-        return self.found[held_out].config
-
-
 def main(argv: Sequence[str]) -> int:
     """The subcommand; returns the exit status, as `track-eval` does."""
     args = build_parser().parse_args(argv)
-    try:
-        with terminated_like_interrupted():
-            return _run(args, shlex.join(["track-eval", "tune", *argv]))
-    except TrackletError as error:
-        print(f"track-eval tune: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track-eval tune: interrupted; nothing was found yet", file=sys.stderr)
-        return INTERRUPTED
+    command = shlex.join(["track-eval", "tune", *argv])
+    nothing = "interrupted; nothing was found yet"
+    return status_of("track-eval tune", lambda: _run(args, command), interrupted=nothing)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -301,36 +157,6 @@ def load_space(path: str | None, base: TrackerConfig) -> Space:
     return space
 
 
-def preset_text(tuning: Tuning, units: Sequence[Unit], space: Space, command: str, details: str) -> str:
-    """The settings that differ from the package's defaults, for --config, and how they were found as comments."""
-    best = tuning.found[EVERYTHING]
-    lines = [f"# {' '.join(command.splitlines())}", f"# {details}"]
-    if not tuning.finished:
-        lines.append("# PARTIAL: the search was stopped before its end.")
-    lines += ["#", "# Runs (a sequence with its detections), by video:"]
-    for video, members in tuning.videos.items():
-        looks = ", ".join(units[at].name + ("" if units[at].reid else " (motion alone)") for at in members)
-        lines.append(f"#   {video}: {looks}")
-    lines += ["#", "# Values tried beside those at the start:"]
-    lines += [f"#   {name}: {', '.join(_toml(value) for value in values)}" for name, values in space.items()]
-    lines += ["#", "# Leave one out: scores of each video before, and with settings found on all others:"]
-    lines += [f"#   {line}" for line in report.as_text(tuning.table).splitlines()] if tuning.rows else ["#   none yet"]
-    folds = {video: point for video, point in tuning.found.items() if video != EVERYTHING}
-    lines += ["#", f"# Settings found without each video:{'' if folds else ' none yet'}"]
-    lines += [f"#   {video}: {_told(point.config)}" for video, point in folds.items()]
-    lines += [
-        "#",
-        f"# Below: settings found on all videos; the objective rose from {tuning.start:.2f} to {best.score:.2f} there.",
-    ]
-    sections: dict[str, list[str]] = {"": []}
-    for name, value in changes(best.config, TrackerConfig()).items():
-        section, _, short = name.rpartition(".")
-        sections.setdefault(section, []).append(f"{short} = {_toml(value)}")
-    for section, settings in sections.items():
-        lines += ["", f"[{section}]", *settings] if section else ["", *settings] if settings else []
-    return "\n".join(lines) + "\n"
-
-
 def _run(args: argparse.Namespace, command: str) -> int:
     from tqdm import tqdm
 
@@ -338,13 +164,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
     check_jobs(args)
     objective = _objective(args.objective)
-    for name, value, least in (
-        ("--trials", args.trials, 1),
-        ("--min-gain", args.min_gain, 0),
-        ("--seed", args.seed, 0),
-    ):
-        if value is not None and not value >= least:
-            raise ConfigError(f"{name} must be >= {least}, got {value}")
+    _check_numbers(args)
     base = config_of(args)
     space = load_space(args.space, base)
     sequences = find_sequences(args.paths)
@@ -357,8 +177,6 @@ def _run(args: argparse.Namespace, command: str) -> int:
     if len(videos) < 2:
         raise ConfigError(f"leave one out needs at least two videos, got {', '.join(videos)}")
     check_output_path(args.out, args.overwrite)
-    details = f"seed {args.seed}, objective: mean of {', '.join(objective)} over all runs, min gain {args.min_gain:g}"
-
     status = 0
     with (
         tqdm(unit=" runs", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar,
@@ -375,12 +193,23 @@ def _run(args: argparse.Namespace, command: str) -> int:
                 raise
             status = error.exit_code if isinstance(error, TrackletError) else INTERRUPTED
             print(f"track-eval tune: {str(error) or 'interrupted'}; {args.out} is partial", file=sys.stderr)
+    details = f"seed {args.seed}, objective: mean of {', '.join(objective)} over all runs, min gain {args.min_gain:g}"
     report.write_text(args.out, preset_text(tuning, units, space, command, f"{details}, {scorer.n_trials} trials"))
     if tuning.rows:
         sys.stdout.write(report.as_text(tuning.table))
     for video, point in tuning.found.items():
-        print(f"{'found on all' if video == EVERYTHING else f'without {video}'}: {_told(point.config)}")
+        print(f"{'found on all' if video == EVERYTHING else f'without {video}'}: {told(point.config)}")
     return status
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name, value, least in (
+        ("--trials", args.trials, 1),
+        ("--min-gain", args.min_gain, 0),
+        ("--seed", args.seed, 0),
+    ):
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name} must be >= {least}, got {value}")
 
 
 def _units(args: argparse.Namespace, sequences: Sequence[Path]) -> list[Unit]:
@@ -409,31 +238,9 @@ def _units(args: argparse.Namespace, sequences: Sequence[Path]) -> list[Unit]:
     return units
 
 
-def _shared_out(units: Sequence[Unit], n_members: int) -> list[int]:
-    """The member of the crew that each unit belongs to, so that all have about as much to do."""
-    work = [0.0] * n_members
-    home = [0] * len(units)
-    cost = [(length_of(unit.sequence) or 1) * (3 if unit.reid else 1) for unit in units]  # networks take their time
-    for at in sorted(range(len(units)), key=lambda at: -cost[at]):
-        home[at] = work.index(min(work))
-        work[home[at]] += cost[at]
-    return home
-
-
 def _objective(text: str) -> list[str]:
     names = [name.strip() for name in text.split("+")]
     wrong = [name for name in names if name not in RATES]
     if wrong:
         raise ConfigError(f"--objective takes {', '.join(RATES)} joined by +, got {wrong[0]!r}")
     return names
-
-
-def _told(config: TrackerConfig) -> str:
-    found = changes(config, TrackerConfig())
-    return ", ".join(f"{name} = {_toml(value)}" for name, value in found.items()) or "the defaults"
-
-
-def _toml(value: Any) -> str:
-    if value is None:
-        return '"none"'
-    return str(value).lower() if isinstance(value, bool) else repr(value)

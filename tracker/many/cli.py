@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from tracker.errors import ConfigError, OutputError, TrackletError
-from tracker.interrupt import terminated_like_interrupted
+from tracker.command import status_of
+from tracker.errors import ConfigError, OutputError
 from tracker.many.plan import DONE, FAILED, Entry, Record, Video, find_videos, plan
 from tracker.many.run import Local, Ray, Workers
-
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 EPILOG = """examples:
   track-many videos/ --out results
@@ -34,15 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         at = arguments.index("--")
         arguments, options = arguments[:at], arguments[at + 1 :]
     args = build_parser().parse_args(arguments)
-    try:
-        with terminated_like_interrupted():
-            return _run(args, options)
-    except TrackletError as error:
-        print(f"track-many: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track-many: interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+    goes_on = "interrupted; the same command goes on from here"
+    return status_of("track-many", lambda: _run(args, options), interrupted=goes_on)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tracker.command import status_of
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError, TrackletError, WriteError
-from tracker.interrupt import terminated_like_interrupted
+from tracker.errors import ConfigError, WriteError
 
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 N_BINS = 400  # of the curve: a page is some 1200 pixels wide
 
 EPILOG = """examples:
@@ -27,19 +26,7 @@ EPILOG = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
-    try:
-        with terminated_like_interrupted():
-            out = write_report(
-                args.tracks, video=args.video, out=args.out, counts=args.counts, fps=args.fps, overwrite=args.overwrite
-            )
-    except TrackletError as error:
-        print(f"track-report: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track-report: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    print(f"wrote {out}", file=sys.stderr)
-    return 0
+    return status_of("track-report", lambda: _run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,6 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fps", type=float, help="frame rate, where neither the tracks nor the video have times")
     parser.add_argument("--overwrite", action="store_true", help="replace a page that exists")
     return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    out = write_report(
+        args.tracks, video=args.video, out=args.out, counts=args.counts, fps=args.fps, overwrite=args.overwrite
+    )
+    print(f"wrote {out}", file=sys.stderr)
+    return 0
 
 
 def write_report(

@@ -25,6 +25,7 @@ from reid_training.methods.mip_mahalanobis import (
     make_problem,
     objective,
     prove,
+    questions,
     repaired,
 )
 
@@ -353,9 +354,10 @@ def test_a_copy_of_a_labelled_point_says_nothing():
 
 
 def test_a_large_pool_is_thinned(monkeypatch):
-    monkeypatch.setattr(mip, "MOST_COMPARED", 10)
+    monkeypatch.setattr(questions, "MOST_COMPARED", 10)
     model = MIPMahalanobis(time_limit_s=0).fit(*blobs(20, 3, 0))
     pool = np.random.default_rng(5).normal(size=(50, 3))
+    assert sorted(model.recommend(pool, 10)) == [0, 5, 10, 16, 21, 27, 32, 38, 43, 49], "all that is left, evenly"
     assert len(set(model.recommend(pool, 3).tolist())) == 3
     assert len(set(model.recommend(pool, 40).tolist())) == 40
 

@@ -1,0 +1,50 @@
+"""What all commands do alike: the status and the one line of a mistake, of a failure, of Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tracker.command import status_of
+from tracker.errors import ConfigError, WriteError
+
+
+def raising(error):
+    def work():
+        raise error
+
+    return work
+
+
+def test_the_status_of_the_work_is_that_of_the_command(capsys):
+    assert [status_of("x", lambda n=n: n) for n in (0, 1)] == [0, 1]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "status"),
+    [
+        (ConfigError("--fps must be > 0, got 0"), "x y: --fps must be > 0, got 0\n", 2),
+        (WriteError("a\nb: cannot be written"), "x y: a\\nb: cannot be written\n", 1),
+        (KeyboardInterrupt(), "x y: interrupted\n", 130),
+    ],
+)
+def test_what_ends_it_is_one_line_on_stderr(capsys, error, line, status):
+    assert status_of("x y", raising(error)) == status
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_say_what_is_kept(capsys, number):
+    before = signal.getsignal(number)
+    assert status_of("x", lambda: signal.raise_signal(number) or 0, interrupted="interrupted; half is written") == 130
+    assert capsys.readouterr() == ("", "x: interrupted; half is written\n")
+    assert signal.getsignal(number) is before
+
+
+def test_a_mistake_of_ours_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        status_of("x", lambda: 1 // 0)
