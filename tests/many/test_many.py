@@ -203,7 +203,7 @@ def test_a_dry_run_only_lists(sequences, tmp_path, capsys):
 def test_ctrl_c_ends_the_children_and_the_same_command_goes_on(tmp_path):
     videos = tmp_path / "videos"
     write_sequence(make_scene(0, n_people=2, n_frames=4, width=160, height=120), videos / "a")
-    write_sequence(make_scene(1, n_people=12, n_frames=3000, width=160, height=120), videos / "b")
+    write_sequence(make_scene(1, n_people=12, n_frames=800, width=160, height=120), videos / "b")
     command = [sys.executable, "-m", "tracker.many.cli", str(videos), "--out", str(tmp_path / "out"), "--jobs", "1"]
     process = subprocess.Popen([*command, *TRACK], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_the_children_and_the_same_command_goes_on(tmp_path):
     part = tmp_path / "out" / ".b.part.txt"
     deadline = time.monotonic() + 240
     while not part.is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 130
