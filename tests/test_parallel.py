@@ -30,6 +30,7 @@ def double(item, advanced):
     return item * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [1, 3])
 def test_one_that_fails_takes_nobody_along(n_jobs, capfd):
     steps: list[int] = []
@@ -59,6 +60,7 @@ def n_threads(item, advanced):
     return cv2.getNumThreads()
 
 
+@pytest.mark.slow
 def test_processes_share_the_cores():
     assert share_of_cores(1) is None  # alone: whatever the libraries take
     for n_jobs in range(2, 2 * n_cores()):

@@ -172,6 +172,7 @@ def test_a_batch_that_teaches_nothing_is_refused(config, batch, spoil, said):
         loss_of(ready(config), spoil(*batch))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_bits(config, drawn, whole, tmp_path, monkeypatch):
     real = Run.epoch
 
@@ -191,6 +192,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(config, drawn, whole, tmp_path, 
         assert all(torch.equal(whole[part][key], cut[part][key]) for key in whole[part])
 
 
+@pytest.mark.slow
 def test_the_exported_file_embeds_as_torch_does(config, drawn, whole, tmp_path):
     export(whole, drawn, tmp_path / "net.onnx")
     method, _, _ = load_method(whole)

@@ -111,6 +111,7 @@ def test_a_damaged_record_is_told(tmp_path, text):
 # The command
 
 
+@pytest.mark.slow
 def test_a_folder_is_tracked_and_what_is_finished_is_skipped(sequences, tmp_path, capsys):
     command = [str(sequences), "--out", str(tmp_path / "out"), "--jobs", "2"]
     assert cli.main([*command, *TRACK]) == 0
@@ -128,6 +129,7 @@ def test_a_folder_is_tracked_and_what_is_finished_is_skipped(sequences, tmp_path
     assert (tmp_path / "out" / "first.txt").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_failed_video_is_retried_and_named_and_the_others_are_done(sequences, tmp_path, capsys):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no film")

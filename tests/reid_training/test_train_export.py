@@ -60,6 +60,7 @@ def whole(request, tmp_path_factory, market, tiny):
     return config, folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_in_epoch", [2, 3])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypatch, killed_in_epoch):
     config, folder = whole

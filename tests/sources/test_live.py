@@ -256,6 +256,7 @@ def test_a_stream_is_live_and_its_pictures_are_the_cameras(kind):
     assert np.ptp(np.nonzero(walker(0.0)[120, :, 0])[0]) == 39
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
 def test_a_slow_reader_drops_frames_and_stays_new(kind):
     with kind(fps=40.0) as camera, open_source(camera.address) as source:
@@ -268,6 +269,7 @@ def test_a_slow_reader_drops_frames_and_stays_new(kind):
         wait_until(lambda: source.dropped > 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
 def test_a_stream_that_drops_comes_back(kind, caplog):
     with kind() as camera, open_source(camera.address, reconnect_s=30) as source:
@@ -307,6 +309,7 @@ def runner(time_s: float) -> np.ndarray:
     return picture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
 def test_a_runner_keeps_the_identity_over_a_loss(kind):
     """While the camera is away the person runs more than a body's width: only true time predicts where to."""
@@ -344,6 +347,7 @@ def test_a_stream_of_another_size_after_a_loss(caplog):
     assert abs(np.ptp(rows) + 1 - 100) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [None, "rtsp_transport;tcp"])
 def test_the_environment_is_as_before_after_a_loss(own, monkeypatch):
     name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
