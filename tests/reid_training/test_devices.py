@@ -132,6 +132,7 @@ def test_two_processes_average_their_gradients(together, market, quick):
         )
 
 
+@pytest.mark.slow
 def test_one_of_them_writes_and_talks(together, quick):
     folder, done = together
     assert {path.name for path in (folder / "run").iterdir()} >= {"config.toml", "last.pt", "metrics.csv", "curve.png"}
