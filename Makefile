@@ -24,8 +24,9 @@ OLDEST_TESTS := $(addprefix tests/,appearance association detector motion propos
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/demo.py $(if $(SAMPLE),--sample "$(SAMPLE)")
 
+# Two processes side by side; networks are so small here that threads within each only stand in each other's way.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"

@@ -77,6 +77,7 @@ def test_who_is_asked_about_windows(tmp_path, monkeypatch):
         assert isinstance(asked(**words), OnnxDetector)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_tracks_do_not_depend_on_the_threads(data_root):
     """Decoding, searching and embedding side by side give what one thread gives, to the last bit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pytest
 
 from street import HEIGHT, WIDTH, Street
 from tracker.backfill import Settler
@@ -56,5 +57,6 @@ def test_what_is_kept_is_bounded():
     assert n_held.max() < FPS
 
 
+@pytest.mark.slow
 def test_growth_would_be_seen():
     assert grows(walk(Leaking(TrackerConfig()), Street(PEOPLE, seed=0, stay=(20, 60)))[:, 0])

@@ -225,10 +225,18 @@ def test_the_page_has_every_key():
         assert all(f"`{name}`" in page or name == "click" for name in key.split(", ")), (key, what)
 
 
+def goes_down_after(camera: MjpegCamera, out: Path, n_rows: int) -> None:
+    """Once somebody was tracked so often."""
+    until_s = time.monotonic() + 120
+    while not (out.exists() and out.read_text().count("\n") >= n_rows) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    camera.go_down()
+
+
 def test_a_camera_that_gives_up_leaves_what_was_tracked(capsys, detections, tmp_path):
     out = tmp_path / "tracks.txt"
     with MjpegCamera() as camera:
-        threading.Timer(2.0, camera.go_down).start()
+        threading.Thread(target=goes_down_after, args=(camera, out, 10)).start()
         words = ["--detections", detections, "--reid", "none", "--out", out, "--reconnect", 0.2, "--quiet"]
         status, err = run_main(capsys, camera.address, *words)
     assert status == 2
@@ -240,8 +248,8 @@ def test_a_camera_that_gives_up_leaves_what_was_tracked(capsys, detections, tmp_
 
 
 def test_no_display_is_no_error_where_there_are_outputs(capsys, detections, tmp_path):
+    out = tmp_path / "t.txt"
     with MjpegCamera() as camera:
-        threading.Timer(1.0, camera.go_down).start()
-        words = ["--detections", detections, "--reid", "none", "--out", tmp_path / "t.txt", "--reconnect", 0]
-        run_main(capsys, camera.address, *words)
-    assert (tmp_path / "t.txt").stat().st_size > 0
+        threading.Thread(target=goes_down_after, args=(camera, out, 1)).start()
+        run_main(capsys, camera.address, "--detections", detections, "--reid", "none", "--out", out, "--reconnect", 0)
+    assert out.stat().st_size > 0

@@ -30,6 +30,7 @@ def double(item, advanced):
     return item * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [1, 3])
 def test_one_that_fails_takes_nobody_along(n_jobs, capfd):
     steps: list[int] = []
@@ -59,6 +60,7 @@ def n_threads(item, advanced):
     return cv2.getNumThreads()
 
 
+@pytest.mark.slow
 def test_processes_share_the_cores():
     assert share_of_cores(1) is None  # alone: whatever the libraries take
     for n_jobs in range(2, 2 * n_cores()):
@@ -104,14 +106,16 @@ def wait_long(item, advanced):
     try:
         path.touch()
         advanced(1)
-        time.sleep(60)
+        time.sleep(300)
     finally:
         path.unlink()
 
 
 INTERRUPTED = """
 import sys
+import tracker.parallel
 from tracker.parallel import run_all
+tracker.parallel.END_S = 200  # however busy the machine: what is asked is that they clean up
 sys.path.insert(0, "tests")
 from test_parallel import wait_long
 if __name__ == "__main__":
@@ -134,6 +138,6 @@ def test_ctrl_c_ends_all_processes_without_a_word(tmp_path):
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(2)] == ["began\n", "began\n"]
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody hears it
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (130, "")
     assert not [name for name in items if Path(name).exists()]

@@ -67,6 +67,7 @@ def test_1_all_uses_off_is_byte_for_byte_a_kalman_and_iou_tracker(seed):
     assert text(run_settled(stream, settings)) == text(settled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_1_with_hidden_tracks_it_is_still_byte_for_byte_the_slow_tracker(seed):
     rng = np.random.default_rng(seed)
@@ -93,6 +94,7 @@ def test_1_with_hidden_tracks_it_is_still_byte_for_byte_the_slow_tracker(seed):
     assert text(run(stream, without)) == text(plain_outputs(stream, config_of(without))[0]) != text(outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("occlusion", [False, True])
 def test_1_on_generated_scenes_with_crossings_and_a_wall(seed, occlusion):
@@ -130,6 +132,7 @@ def test_2_a_constant_embedding_vetoes_and_relinks_nothing(seed):
     assert same(run(stream), run(stream, OFF))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_2_a_constant_embedding_changes_no_identity_at_all(seed):
     """Whatever the weight: the cost keeps its order, and A and B stay silent."""
@@ -181,6 +184,7 @@ def test_2_even_a_person_alone_is_not_found_again_by_a_constant_encoder(rng):
 # ------------------------------------------------------------------------------- 3: embeddings that know who it is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_3_true_identities_never_switch_more_than_without(seed):
     if seed < 4:
@@ -200,6 +204,7 @@ def test_3_true_identities_never_switch_more_than_without(seed):
     assert switches["A"] <= switches["off"], switches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden_s", [0.2, 1.0, 1.6, 2.9])
 @pytest.mark.parametrize("company", [False, True])
 def test_3_b_keeps_the_identity_of_the_hidden(hidden_s, company):
@@ -494,6 +499,7 @@ def painted_streams(seed: int):
     return stream, Painter(stream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_overlap", [0.2, 0.5])
 @pytest.mark.parametrize("seed", range(4))
 def test_6_laws_of_proposals_on_wild_streams(seed, max_overlap):
@@ -566,6 +572,7 @@ def test_9_later_frames_change_nothing_before_them(seed):
     assert not same(whole, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("confirm_hits", [1, 3, 5])
 def test_9_settled_frames_gain_only_rows_of_tracks_confirmed_soon_after(seed, confirm_hits):

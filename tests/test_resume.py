@@ -366,10 +366,10 @@ def test_killed_in_the_middle_of_a_real_film(data_root, tmp_path):
     """The detector and the network in the box, proposals, occlusion and camera motion."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    words = [data_root / "videos" / "vtest.avi", "--device", "cpu", "--end", 200, "--checkpoint-every", 0.5]
+    words = [data_root / "videos" / "vtest.avi", "--device", "cpu", "--end", 100, "--checkpoint-every", 0.2]
     assert killed(0, *words, "--out", tmp_path / "a" / "t.txt", "--video", tmp_path / "a" / "t.mp4") == 0
     results = ["--out", tmp_path / "b" / "t.txt", "--video", tmp_path / "b" / "t.mp4"]
-    for frame_number in (61, 140):
+    for frame_number in (31, 70):
         assert killed(frame_number, *words, *results, "--resume") == -signal.SIGKILL
     assert killed(0, *words, *results, "--resume") == 0
     assert contents(tmp_path / "b") == contents(tmp_path / "a")

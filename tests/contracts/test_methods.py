@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -59,7 +57,7 @@ CASES = {
 N_CLASSES, PER_CLASS = 4, 4
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES)
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
 def config(request):
     return from_dict(
         {
@@ -74,6 +72,14 @@ def config(request):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     return market1501.read(write_market_folder(tmp_path_factory.mktemp("market") / "drawn"))
+
+
+@pytest.fixture(scope="module")
+def whole(config, drawn, tmp_path_factory):
+    """The folder of a run to its end."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(config, drawn, folder)
+    return folder
 
 
 @pytest.fixture
@@ -166,8 +172,8 @@ def test_a_batch_that_teaches_nothing_is_refused(config, batch, spoil, said):
         loss_of(ready(config), spoil(*batch))
 
 
-def test_a_stopped_run_resumes_to_the_same_bits(config, drawn, tmp_path, monkeypatch):
-    train(config, drawn, tmp_path / "whole")
+@pytest.mark.slow
+def test_a_stopped_run_resumes_to_the_same_bits(config, drawn, whole, tmp_path, monkeypatch):
     real = Run.epoch
 
     def stop_before_the_last(run, epoch):
@@ -180,17 +186,16 @@ def test_a_stopped_run_resumes_to_the_same_bits(config, drawn, tmp_path, monkeyp
         train(config, drawn, tmp_path / "cut")
     monkeypatch.undo()
     train(config, drawn, tmp_path / "cut", resume=True)
-    whole, cut = (load_checkpoint(tmp_path / name) for name in ("whole", "cut"))
+    whole, cut = load_checkpoint(whole), load_checkpoint(tmp_path / "cut")
     for part in ("method", "ema"):
         assert whole[part].keys() == cut[part].keys()
         assert all(torch.equal(whole[part][key], cut[part][key]) for key in whole[part])
 
 
-def test_the_exported_file_embeds_as_torch_does(config, drawn, tmp_path):
-    config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=1))
-    train(config, drawn, tmp_path / "run")
-    export(tmp_path / "run", drawn, tmp_path / "net.onnx")
-    method, _, _ = load_method(tmp_path / "run")
+@pytest.mark.slow
+def test_the_exported_file_embeds_as_torch_does(config, drawn, whole, tmp_path):
+    export(whole, drawn, tmp_path / "net.onnx")
+    method, _, _ = load_method(whole)
     images = read_images(drawn.query, 32, 16)
     network = OnnxEmbedder(tmp_path / "net.onnx")
     assert network.metadata["embedding_size"] == str(method.size)

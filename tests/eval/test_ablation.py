@@ -69,6 +69,7 @@ def test_the_rows_are_the_study_of_the_paper_and_each_part_off():
             assert len(settings) == len(uses) + 1
 
 
+@pytest.mark.slow
 def test_each_row_is_the_run_with_its_settings(folder, capsys, few_rows):
     assert main(["mot", "--ablation", "study", "--jobs", "1", "--set", "lifecycle.confirm_hits=2"]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -91,6 +92,7 @@ def test_each_row_is_the_run_with_its_settings(folder, capsys, few_rows):
     assert markdown[-1] == printed[0]
 
 
+@pytest.mark.slow
 def test_crops_and_proposals_are_counted(folder, few_rows):
     """Without uses and appearance nothing is embedded; "off" embeds every strong detection after suppression."""
     settings = ["--set", "detection.nms_iou=1", "--set", "appearance.refresh_s=0"]
@@ -104,6 +106,7 @@ def test_crops_and_proposals_are_counted(folder, few_rows):
     assert int(study["off"]["proposed"]) == 0
 
 
+@pytest.mark.slow
 def test_jobs_change_nothing_but_speed(folder, few_rows):
     del few_rows["Kalman + IoU"], few_rows["all"]
     tables = []

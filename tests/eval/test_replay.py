@@ -66,6 +66,7 @@ def test_a_table_in_memory_is_that_of_the_file(rng, tmp_path):
     np.testing.assert_array_equal(read.boxes, ours.boxes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [True, False])
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_unit_scores_as_track_eval_does_again_and_again(tmp_path, monkeypatch, images, keep):

@@ -95,6 +95,7 @@ def sets(data_root, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("benchmark", ["MOT15", "MOT16"])
 def test_the_tracker_scores_as_trackeval_says(sets, benchmark):

@@ -55,6 +55,7 @@ def mean_by_track_eval(folder, *options: str) -> float:
     return float(np.mean([row[name] for row in rows for name in BARS]))
 
 
+@pytest.mark.slow
 def test_one_setting_is_searched_as_by_hand_and_the_preset_gives_its_score(folder, capsys):
     scores = {value: mean_by_track_eval(folder, "--set", f"detection.strong_score={value}") for value in VALUES}
     best = max(scores, key=scores.__getitem__)
@@ -73,6 +74,7 @@ def test_one_setting_is_searched_as_by_hand_and_the_preset_gives_its_score(folde
     assert held_out == ["one", "three", "two", "mean"]
 
 
+@pytest.mark.slow
 def test_the_report_holds_out_what_it_says(folder):
     """A video's tuned scores are those of the settings that brute force finds on the others."""
     assert run("--min-gain", "0") == 0
@@ -94,6 +96,7 @@ def test_the_report_holds_out_what_it_says(folder):
         assert cells == [f"{score:.1f}" for pair in pairs for score in pair]
 
 
+@pytest.mark.slow
 def test_jobs_and_a_second_run_change_nothing(folder):
     texts = []
     for options in (["--jobs", "1"], ["--jobs", "2"], ["--jobs", "2", "--memory", "0"]):
@@ -102,6 +105,7 @@ def test_jobs_and_a_second_run_change_nothing(folder):
     assert texts.count(texts[0]) == len(texts)
 
 
+@pytest.mark.slow
 def test_every_detection_file_that_exists_is_a_run_and_a_video_is_held_out_whole(folder):
     assert run("--det", "det/det.txt", "--det", "det/other.txt") == 0
     lines = (folder / "preset.toml").read_text().splitlines()
@@ -113,6 +117,7 @@ def test_every_detection_file_that_exists_is_a_run_and_a_video_is_held_out_whole
     assert sum(line.startswith(("#   one", "#   three")) for line in lines) == 3  # runs, scores, settings
 
 
+@pytest.mark.slow
 def test_settings_given_are_where_the_search_starts_and_stay_in_the_preset(folder):
     assert run("--set", "lifecycle.coast_s=0.4") == 0
     assert settings()["lifecycle.coast_s"] == 0.4
@@ -126,6 +131,7 @@ def test_when_trials_are_spent_the_best_so_far_is_written(folder, capsys):
     assert settings() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (ConfigError("gone"), 2)])
 def test_what_stops_the_search_leaves_the_best_so_far(folder, capsys, monkeypatch, error, status):
     real, n_runs = tune.run_trial, 0

@@ -96,6 +96,7 @@ def check_left(name: str, left: Path, whole: Path) -> None:
         assert all(cv2.imread(str(left / picture)) is not None for picture in pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.7, 0.99])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_result(scene, whole, tmp_path, capsys, name, share):

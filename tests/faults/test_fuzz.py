@@ -54,6 +54,7 @@ def test_good_files_are_taken():
         assert any(fuzz.check(target, data) for data in target.seeds()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in fuzz.TARGETS if name not in NATIVE])
 def test_damaged_files_are_refused_in_one_line(name):
     target = fuzz.TARGETS[name]

@@ -92,6 +92,7 @@ def test_the_folder_of_a_result_is_removed(track, scene, tmp_path, name):
     check_said(result, place / name, scene)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_result_that_becomes_read_only_is_written_to_its_end(track, tmp_path, name):
     """Permissions are asked for when a file is begun; who has it open writes on."""

@@ -374,7 +374,7 @@ def _shortened(words: list[str]) -> list[str]:
         at = words.index("--data")  # a network of two epochs finds too few people to measure its scores by
         return [*words[:at], *words[at + 2 :]]
     if words[1].endswith("bench_long.py"):
-        return [*words, "--frames", "1000", "--peer-frames", "1000"]
+        return [*words, "--frames", "400", "--peer-frames", "400"]
     if words[1].endswith("compare_methods.py"):
         methods = ["--method", "siamese_miner"] if "--all" in words else []
         kept = [word for word in words if word not in ("--all", "--reduced")]

@@ -230,6 +230,7 @@ def test_the_metric_in_the_file_is_the_metric(exported, support, tmp_path):
         np.testing.assert_allclose(embed_samples(new, part), mapped(embed_samples(old, part), matrix), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "change"),
     [
@@ -267,6 +268,7 @@ def test_what_is_reported_is_what_the_file_does(exported, support, tmp_path):
         assert found.mean_ap == pytest.approx(expected.mean_ap, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_file(run, support, tmp_path):
     for name in ("a", "b"):
         adapt(run, support, tmp_path / name / "new.onnx", force=True)

@@ -201,6 +201,7 @@ def run(*argv) -> int:
     return main([str(argument) for argument in argv])
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_export_take_a_table(market, config, tmp_path, capsys):
     table = write_table(tmp_path / "people.csv", market, ["image", "id", "camera", "split"])
     out = tmp_path / "run"

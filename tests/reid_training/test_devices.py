@@ -122,6 +122,7 @@ def by_hand(config, dataset, n: int):
     return average.state_dict()
 
 
+@pytest.mark.slow
 def test_two_processes_average_their_gradients(together, market, quick):
     folder, _ = together
     expected, got = by_hand(quick, market1501.read(market), 2), load_checkpoint(folder / "run")["ema"]
@@ -131,6 +132,7 @@ def test_two_processes_average_their_gradients(together, market, quick):
         )
 
 
+@pytest.mark.slow
 def test_one_of_them_writes_and_talks(together, quick):
     folder, done = together
     assert {path.name for path in (folder / "run").iterdir()} >= {"config.toml", "last.pt", "metrics.csv", "curve.png"}
@@ -193,6 +195,7 @@ def test_half_precision_learns_and_its_loss_is_scaled(tmp_path, market, tiny, de
     assert load_checkpoint(tmp_path / "run")["scaler"]["scale"] >= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts pages in /proc")
 def test_freed_memory_stays_with_the_process():
     script = """

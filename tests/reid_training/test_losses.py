@@ -349,6 +349,7 @@ def method_of(tiny, options, n_classes=4):
     return new_method(dataclasses.replace(tiny, method={"name": "siamese", **options}), n_classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_every_choice_trains_on_drawn_people(tmp_path, market, tiny, options, precision):

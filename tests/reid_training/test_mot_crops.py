@@ -343,6 +343,7 @@ def test_one_frame_is_in_memory_at_a_time(many, tmp_path, monkeypatch):
     assert events == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_folder_of_crops_is_data_to_train_on(tmp_path, tiny, capsys):
     """One camera sees everybody once: validation compares images of one video."""
     truth = [f"{f},{p},{1 + 9 * p},{5 + p},{8 + p},40,1,1,1" for f in range(1, 7) for p in range(1, 8)]

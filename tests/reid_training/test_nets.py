@@ -61,6 +61,7 @@ def test_every_network_gives_the_asked_embedding_at_any_size(tiny_net, size):
     assert torch.isfinite(features).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embedding_size", [1, 128, 512])
 @pytest.mark.parametrize("name", NETS)
 def test_the_embedding_size_is_an_argument(name, embedding_size):
@@ -131,6 +132,7 @@ def test_full_width_has_the_known_cost(name, millions):
     assert multiply_adds(net, 224, 224) == pytest.approx(millions, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRIDED)
 @pytest.mark.parametrize(("last_stride", "places"), [(1, (8, 4)), (2, (4, 2))])
 def test_stride_1_leaves_the_last_stage_twice_the_height_and_width(name, last_stride, places):
@@ -147,6 +149,7 @@ def test_width_and_depth_are_arguments(name):
         assert by_stage[0] == n_parameters(on_paper(NetConfig(blocks=2))) < by_stage[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TINY if "stride 2" not in name])
 def test_every_network_goes_to_onnx(tmp_path, name):
     """With batch statistics that are not those of a fresh network, so that folding a norm must be right to agree."""

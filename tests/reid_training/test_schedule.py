@@ -97,6 +97,7 @@ def test_a_config_from_before_the_step_schedule_means_the_cosine(tiny):
     assert from_dict(table) == tiny
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_in_epoch", [2, 3])
 def test_a_resumed_run_keeps_to_its_steps(tmp_path, market, tiny, monkeypatch, killed_in_epoch):
     config = with_schedule(tiny, decay="step", milestones=(2, 3), gamma=0.25)
@@ -190,6 +191,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
         events.add({"epoch": 1, "loss": 3.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_half", ["with", "without"])
 def test_a_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch, first_half):
     pytest.importorskip("tensorboard")

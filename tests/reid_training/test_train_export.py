@@ -24,6 +24,8 @@ from reid_training.nets.osnet import OSNet
 from reid_training.runs import load_checkpoint, load_method, new_method, replace_file
 from reid_training.train import learning_rate, train, update_average
 
+DRAWN = {"miner": "distance_weighted", "centre_weight": 0.05}
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, market, tiny):
@@ -46,17 +48,23 @@ def test_a_run_leaves_config_checkpoint_and_log(run, tiny):
     assert list(run.glob("*.part")) == []
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("killed_in_epoch", [2, 3])
-@pytest.mark.parametrize("options", [{}, {"miner": "distance_weighted", "centre_weight": 0.05}], ids=["plain", "drawn"])
-def test_a_killed_run_resumes_to_the_same_bits(
-    tmp_path, market, tiny, monkeypatch, precision, killed_in_epoch, options
-):
+@pytest.fixture(scope="module", params=[("fp32", {}), ("bf16", {}), ("fp32", DRAWN), ("bf16", DRAWN)],
+                ids=["fp32 plain", "bf16 plain", "fp32 drawn", "bf16 drawn"])  # fmt: skip
+def whole(request, tmp_path_factory, market, tiny):
+    """Settings, and the folder of a run to its end."""
+    precision, options = request.param
     schedule = dataclasses.replace(tiny.schedule, precision=precision)
     config = dataclasses.replace(tiny, schedule=schedule, method={"name": "siamese", **options})
-    data = market1501.read(market)
-    train(config, data, tmp_path / "whole")
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(config, market1501.read(market), folder)
+    return config, folder
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed_in_epoch", [2, 3])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypatch, killed_in_epoch):
+    config, folder = whole
+    data = market1501.read(market)
     real, calls = training.update_average, 0
     per_epoch = int(0.75 * 12) * 6 // 16
 
@@ -74,9 +82,9 @@ def test_a_killed_run_resumes_to_the_same_bits(
     assert len(load_checkpoint(tmp_path / "cut")["history"]) == killed_in_epoch - 1
     torch.rand(3)  # someone else draws from the global generator between the two halves
     train(config, data, tmp_path / "cut", resume=True)
-    whole, cut = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "cut")
-    assert same_weights(whole["method"], cut["method"])
-    assert same_weights(whole["ema"], cut["ema"])
+    expected, cut = load_checkpoint(folder), load_checkpoint(tmp_path / "cut")
+    assert same_weights(expected["method"], cut["method"])
+    assert same_weights(expected["ema"], cut["ema"])
 
 
 def test_another_seed_gives_other_weights(tmp_path, market, tiny, run):

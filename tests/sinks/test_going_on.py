@@ -72,6 +72,7 @@ def note(sink, path: Path):
     return checkpoint.load(path)["sink"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opener", OPENERS)
 @pytest.mark.parametrize("seed", range(4))
 def test_broken_off_anywhere_and_gone_on_with(tmp_path, monkeypatch, opener, seed):

@@ -247,7 +247,7 @@ def screenshot(hands: Hands, folder: Path) -> np.ndarray:
     """Press s and wait for the file."""
     before = set(folder.glob("*.png"))
     hands.do("key", "s")
-    until_s = time.monotonic() + 60
+    until_s = time.monotonic() + 120
     while not (new := set(folder.glob("*.png")) - before) or cv2.imread(str(min(new))) is None:
         assert time.monotonic() < until_s, "no screenshot"
         time.sleep(0.1)
@@ -256,9 +256,9 @@ def screenshot(hands: Hands, folder: Path) -> np.ndarray:
 
 def pressed(hands: Hands, key: str, folder: Path, seen: Callable[[np.ndarray], bool]) -> np.ndarray:
     """Press the key until a screenshot shows its effect: of keys that come between two looks OpenCV keeps the last."""
-    for _ in range(10):
+    for attempt in range(20):
         hands.do("key", key)
-        time.sleep(0.5)
+        time.sleep(0.5 + 0.2 * attempt)
         picture = screenshot(hands, folder)
         if seen(picture):
             return picture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import threading
 import time
 
@@ -52,17 +53,31 @@ def grey(level: int, width: int = 8, height: int = 6) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
 
 
-def reopening(*attempts):
-    """A `reopen` that goes through its attempts: a SourceError, or a capture."""
+def reopening(*attempts, after=lambda: True):
+    """A `reopen` that goes through its attempts, a SourceError or a capture; the first waits for `after`."""
     left = list(attempts)
 
     def reopen():
+        wait_until(after)
         found = left.pop(0) if left else SourceError("cannot be opened")
         if isinstance(found, Exception):
             raise found
         return found
 
     return reopen
+
+
+def wait_until(met, limit_s: float = 120.0) -> None:
+    """However long the machine takes."""
+    until_s = time.monotonic() + limit_s
+    while not met():
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
+
+
+def ends_when(source: LiveSource, met) -> None:
+    """The source ends where no frame comes and that is so, as by a key in its window."""
+    source.idle = lambda: not met()
 
 
 def said(caplog) -> list[str]:
@@ -80,15 +95,13 @@ def test_waits_double_up_to_a_limit(monkeypatch):
 def test_a_camera_that_comes_back_says_lost_retry_and_back(caplog):
     gone = SourceError("cannot be opened")
     first, dead, second = FakeCapture([grey(1)] * 3), FakeCapture([]), FakeCapture([grey(2)] * 3)
-    reopen = reopening(gone, dead, second)
-    with LiveSource("0", capture=first, reopen=reopen, reconnect_s=0.8) as source, caplog.at_level(logging.INFO):
-        levels, times = [], []
-        with pytest.raises(
-            SourceError, match=r"webcam 0: the stream ended after frame \d+ and did not come back within"
-        ):
-            for frame in source:
-                levels.append(int(frame.image[0, 0, 0]))
-                times.append(frame.time_s)
+    levels, times = [], []
+    reopen = reopening(gone, dead, second, after=lambda: levels)
+    with LiveSource("0", capture=first, reopen=reopen) as source, caplog.at_level(logging.INFO):
+        ends_when(source, lambda: source.losses == 2)
+        for frame in source:
+            levels.append(int(frame.image[0, 0, 0]))
+            times.append(frame.time_s)
         assert source.losses == 2
     assert levels == sorted(levels)
     assert set(levels) == {1, 2}
@@ -96,12 +109,21 @@ def test_a_camera_that_comes_back_says_lost_retry_and_back(caplog):
     # The clock went on: two attempts failed, after 0.05 and 0.1 s.
     assert times[levels.index(2)] - times[levels.index(2) - 1] > 0.3
     lines = said(caplog)
-    assert lines[0] == "webcam 0: connection lost (5 reads in a row failed); trying again for 0.8 s"
+    assert lines[0] == "webcam 0: connection lost (5 reads in a row failed); trying again for 60 s"
     assert lines[1:3] == ["webcam 0: no answer, trying again in 0.1 s", "webcam 0: no answer, trying again in 0.2 s"]
-    assert lines[3].startswith("webcam 0: back after 0.")
+    assert re.fullmatch(r"webcam 0: back after \d+\.\d s", lines[3])
     assert lines[4].startswith("webcam 0: connection lost")
     assert all("\n" not in line for line in lines)
     assert all(capture.released for capture in (first, dead, second))
+
+
+def test_patience_ends(caplog):
+    with (
+        LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=0.3) as source,
+        pytest.raises(SourceError, match=r"ended after frame 1 and did not come back within 0\.3 s"),
+    ):
+        list(source)
+    assert said(caplog)[0] == "webcam 0: connection lost (5 reads in a row failed); trying again for 0.3 s"
 
 
 def test_no_patience_ends_at_the_first_loss(caplog):
@@ -115,11 +137,15 @@ def test_no_patience_ends_at_the_first_loss(caplog):
 
 def test_waits_that_no_longer_grow_are_not_told(caplog):
     """A camera that is away all night fills no log."""
-    with (
-        LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=2.5) as source,
-        pytest.raises(SourceError),
-    ):
-        list(source)
+    tried = []
+
+    def reopen():
+        tried.append("again")
+        raise SourceError("cannot be opened")
+
+    with LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopen) as source:
+        ends_when(source, lambda: len(tried) == 6)
+        assert len(list(source)) == 1
     assert [line.split(", ")[-1] for line in said(caplog)[1:]] == [f"trying again in {s:g} s" for s in (0.1, 0.2, 0.4)]
 
 
@@ -133,12 +159,12 @@ def test_a_camera_that_opens_and_gives_nothing_is_told_at_once(reconnect_s):
 
 def test_frames_of_another_size_are_scaled_and_told_once(caplog):
     second = FakeCapture([grey(9, 16, 12)] * 4, 0.05)
-    with LiveSource("0", capture=FakeCapture([grey(1)] * 2), reopen=reopening(second), reconnect_s=0.3) as source:
+    with LiveSource("0", capture=FakeCapture([grey(1)] * 2), reopen=reopening(second)) as source:
         sizes, levels = set(), []
-        with pytest.raises(SourceError):
-            for frame in source:
-                sizes.add((frame.image.shape, frame.width, frame.height))
-                levels.append(int(frame.image.min()))
+        ends_when(source, lambda: source.losses == 2)
+        for frame in source:
+            sizes.add((frame.image.shape, frame.width, frame.height))
+            levels.append(int(frame.image.min()))
     assert sizes == {((6, 8, 3), 8, 6)}
     assert 9 in levels
     assert [line for line in said(caplog) if "16x12" in line] == [
@@ -167,24 +193,26 @@ def test_closing_ends_a_wait_soon(lost):
         def read(self):
             if self.pictures:
                 return super().read()
-            silent.wait(20)
+            silent.wait(120)
             return False, None
 
     kind = FakeCapture if lost else Silent
     with LiveSource("0", capture=kind([grey(1)]), reopen=reopening(), reconnect_s=60) as source:
+        frames = iter(source)
+        next(frames)
         threading.Timer(0.3, source.close).start()
         start = time.monotonic()
-        assert len(list(source)) == 1
-        assert time.monotonic() - start < 10
+        assert list(frames) == []
+        assert time.monotonic() - start < 50  # of a minute of patience
         silent.set()
 
 
 def test_idle_is_called_while_nothing_comes_and_can_end_the_source():
     calls = []
     with LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=60) as source:
-        source.idle = lambda: calls.append(source.lost) or len(calls) < 5
+        source.idle = lambda: calls.append(source.lost) or len(calls) < 5 or not calls[-1]
         assert len(list(source)) == 1
-    assert len(calls) == 5
+    assert len(calls) >= 5
     assert calls[-1]
 
 
@@ -213,31 +241,35 @@ def test_wrong_patience(wrong):
 
 @pytest.mark.parametrize("kind", CAMERAS)
 def test_a_stream_is_live_and_its_pictures_are_the_cameras(kind):
-    with kind() as camera, open_source(camera.address) as source:
+    slow = lambda time_s: walker(time_s, speed=5.0)  # noqa: E731  a minute from edge to edge
+    with kind(slow) as camera, open_source(camera.address) as source:
         assert (source.live, source.width, source.height, source.n_frames) == (True, 320, 240, None)
         assert source.name == camera.address
         places, times = [], []
         for frame in itertools.islice(source, 12):
             places.append(int(np.nonzero(frame.image[120, :, 0] > 128)[0].min()))
             times.append(frame.time_s)
-            assert 0 <= source.age_s(frame.time_s) < 5
+            assert 0 <= source.age_s(frame.time_s) < 30
     assert times[0] == 0
     assert (np.diff(times) > 0).all()
     assert places[-1] > places[0]
     assert np.ptp(np.nonzero(walker(0.0)[120, :, 0])[0]) == 39
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
 def test_a_slow_reader_drops_frames_and_stays_new(kind):
     with kind(fps=40.0) as camera, open_source(camera.address) as source:
-        behind = []
+        behind = lambda: camera.n_sent - source.dropped - source._given  # noqa: E731
+        at_first = behind()
         for _ in itertools.islice(source, 8):
-            time.sleep(0.2)
-            behind.append(camera.n_sent - source.dropped - source._given)
-        assert source.dropped > 8
-        assert max(behind) - min(behind) < 20  # whatever the connection holds, it does not grow
+            slow = camera.n_sent + 8
+            wait_until(lambda slow=slow: camera.n_sent >= slow)
+            wait_until(lambda: behind() < at_first + 20)  # whatever the connection holds, it does not grow
+        wait_until(lambda: source.dropped > 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
 def test_a_stream_that_drops_comes_back(kind, caplog):
     with kind() as camera, open_source(camera.address, reconnect_s=30) as source:
@@ -270,13 +302,14 @@ class Bright:
 
 
 def runner(time_s: float) -> np.ndarray:
-    """A white person, 100 pixels wide, who runs 80 pixels a second."""
-    picture = np.zeros((240, 1280, 3), np.uint8)
-    left = round(20 + 80 * time_s) % 1180
-    picture[20:220, left : left + 100] = 255
+    """A white person, 40 pixels wide, who runs 32 pixels a second, for 38 seconds to the right."""
+    picture = np.zeros((96, 1280, 3), np.uint8)
+    left = round(20 + 32 * time_s)
+    picture[8:88, left : left + 40] = 255
     return picture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
 def test_a_runner_keeps_the_identity_over_a_loss(kind):
     """While the camera is away the person runs more than a body's width: only true time predicts where to."""
@@ -290,8 +323,8 @@ def test_a_runner_keeps_the_identity_over_a_loss(kind):
             if frame.index == 25:
                 camera.go_down()
                 threading.Timer(1.4, camera.come_back).start()
-            after += gap_px > 100
-            if after == 8 or frame.time_s > 12:
+            after += gap_px > 40
+            if after == 8 or frame.time_s > 30:
                 break
     assert after == 8
     assert seen == {1}
@@ -314,6 +347,7 @@ def test_a_stream_of_another_size_after_a_loss(caplog):
     assert abs(np.ptp(rows) + 1 - 100) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [None, "rtsp_transport;tcp"])
 def test_the_environment_is_as_before_after_a_loss(own, monkeypatch):
     name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"

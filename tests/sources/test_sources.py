@@ -182,7 +182,7 @@ for spec in ({str(path)!r}, "99", "http://127.0.0.1:9/film.mp4"):
     except SourceError:
         print("refused")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
     assert (done.stdout, done.stderr) == ("refused\n" * 3, "")
 
 
@@ -374,10 +374,16 @@ def test_leaving_early_ends_the_thread():
         for frame in ahead:
             if frame.index == 3:
                 break
-        start = time.monotonic()
-    assert time.monotonic() - start < 1
+    assert source.made < 1000  # of so many that they take minutes
     assert source.closed
     assert not prefetch_threads()
+
+
+def wait_until(met) -> None:
+    limit_s = time.monotonic() + 120
+    while not met():
+        assert time.monotonic() < limit_s
+        time.sleep(0.001)
 
 
 class Camera:
@@ -406,16 +412,19 @@ def test_slow_reader_of_a_camera_gets_the_newest_frame():
     with LiveSource("0", capture=camera) as source:
         assert (source.live, source.n_frames, source.fps) == (True, None, 30.0)
         for frame in source:
-            time.sleep(0.03)
             values.append(int(frame.image[0, 0, 0]))
             times.append(frame.time_s)
+            slow = camera.given + 6
+            wait_until(lambda slow=slow: camera.given >= slow)
             lag.append(camera.given)
             if frame.index == 5:
                 break
-    assert source.dropped > 10
-    assert (np.diff(times) > 0.02).all()
+    # Five times there are six more; one of them is given out, and one may be under way when the reader asks.
+    assert source.dropped >= 5 * (6 - 2)
     # What is given out next was not in the past when the reader asked.
     assert all(value >= before - 1 for value, before in zip(values[1:], lag[:-1], strict=True))
+    # The clock is that of the camera, which takes its time for every frame, those that are dropped included.
+    assert (np.diff(times) >= 0.003 * np.diff(values)).all()
     assert camera.released
 
 

@@ -97,6 +97,7 @@ def test_the_margin_is_a_share_of_the_distances_before_training(characters):
     assert all(not buffer.any() for name, buffer in whole.named_buffers() if "running_mean" in name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [TINY, TINY_GRAPH], ids=["prototypes", "graph"])
 def test_training_helps_on_unseen_characters(setting, characters):
     wider = dataclasses.replace(setting, n_filters=16, hidden=16, n_queries=5, n_episodes=4, n_test_queries=10)

@@ -65,6 +65,7 @@ def trained(monkeypatch):
 # Every experiment that there is, the whole way
 
 
+@pytest.mark.slow
 def test_the_reduced_comparison_runs_every_experiment(tmp_path, capsys):
     table = tmp_path / "table.csv"
     command = ["--all", "--reduced", "--out", str(tmp_path / "out"), "--jobs", "1"]
@@ -408,6 +409,7 @@ def test_market_from_a_folder_and_from_its_archive(tmp_path):
     assert len({pid for part in PARTS for pid in from_folder[part].pids.tolist()}) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_protocol_on_omniglot_itself(data_root, tmp_path):
     if not (data_root / "omniglot").is_dir():

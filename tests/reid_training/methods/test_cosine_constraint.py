@@ -251,6 +251,7 @@ def cosines_after(steps=150, **options):
     return float(sim[same & off].mean()), float(sim[~same].mean())
 
 
+@pytest.mark.slow
 def test_the_hinge_raises_the_cosines_of_positive_pairs_and_the_exponential_lowers_those_of_negatives():
     positive, negative = cosines_after(constraint_weight=0.0)
     for options in ({}, {"selection": "top_k"}, {"adaptive": True, "adaptive_lead": 0.1}):

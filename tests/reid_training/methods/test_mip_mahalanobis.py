@@ -95,6 +95,7 @@ def best_of_all_assignments(problem):
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("mu", [0.05, 0.6])
 def test_the_exact_part_agrees_with_all_assignments(seed, mu):

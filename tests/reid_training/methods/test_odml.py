@@ -449,6 +449,7 @@ def test_settings_go_in_and_out(rng):
     assert ODML().get_params() == {name: getattr(OdmlConfig(), name) for name in OdmlConfig.__dataclass_fields__}
 
 
+@pytest.mark.slow
 def test_scikit_learn_is_not_imported():
     lines = [
         "import sys, numpy as np",

@@ -209,6 +209,7 @@ def test_the_triplet_sees_means_not_samples(batch):
     assert first.parts["bce"] != second.parts["bce"]
 
 
+@pytest.mark.slow
 def test_it_learns_to_draw_and_to_tell_apart(batch):
     method, _ = method_of(vae_weight=0.001)
     optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)

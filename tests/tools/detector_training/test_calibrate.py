@@ -33,6 +33,7 @@ def test_without_right_boxes_it_says_so(data):
         calibrate(PersonNet(config.net).eval(), config, data)
 
 
+@pytest.mark.slow
 def test_the_exported_scores_are_the_calibrated_ones(data, tmp_path, monkeypatch):
     train(small_config(epochs=1), data, tmp_path / "run")
     export(tmp_path / "run", tmp_path / "raw.onnx")

@@ -85,6 +85,7 @@ def test_starts_as_lite0_does_on_the_same_picture():
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_graph_gives_what_torch_gives(tmp_path):
     torch.manual_seed(0)
     net = PersonNet(SMALL)
@@ -99,6 +100,7 @@ def test_the_graph_gives_what_torch_gives(tmp_path):
         torch.testing.assert_close(torch.from_numpy(got), Decoded(net)(images), rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(150, 200), (200, 90)])
 def test_the_tracker_finds_what_torch_finds(tmp_path, height, width):
     """The same picture through the tracker's own preprocessing and decoding, to a fraction of a pixel."""

@@ -31,6 +31,7 @@ def source(tmp_path_factory):
     return folder / "net.onnx"
 
 
+@pytest.mark.slow
 def test_boxes_and_scores_stay_close_to_fp32(source, tmp_path):
     assert quantise(source, source.parent / "pictures", tmp_path / "net_int8.onnx") == 4
     image = as_input(draw(np.random.default_rng(9), [(60, 20, 90, 90)]))
@@ -49,6 +50,7 @@ def test_boxes_and_scores_stay_close_to_fp32(source, tmp_path):
     assert "DequantizeLinear" in types
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(source, tmp_path):
     quantise(source, source.parent / "pictures", tmp_path / "net_int8.onnx")
     with pytest.raises(ModelError, match=r"is no fp32 file of `train_detector\.py export`"):

@@ -24,6 +24,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(data, tmp_path, monkeypatch):
     config = small_config(epochs=3)
     train(config, data, tmp_path / "whole")
@@ -52,6 +53,7 @@ def test_a_resumed_run_ends_with_the_same_bits(data, tmp_path, monkeypatch):
     assert (tmp_path / "parts" / "curve.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_run_stops_where_asked_and_goes_on(data, tmp_path):
     config = small_config(epochs=2)
     train(config, data, tmp_path / "whole")
@@ -79,6 +81,7 @@ def test_it_learns_to_find_drawn_people(data, tmp_path):
     assert history[-1]["val_ap"] > 0.6
 
 
+@pytest.mark.slow
 def test_processes_that_make_scenes_change_nothing(data, tmp_path):
     rows = [train(small_config(loaders=n, epochs=1), data, tmp_path / str(n)) for n in (0, 2)]
     assert rows[0][0]["loss"] == rows[1][0]["loss"]
@@ -152,6 +155,7 @@ def sequence(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
     config = tmp_path / "small.toml"
     config.write_text(to_toml(small_config(epochs=1)))
