@@ -70,7 +70,6 @@ def test_a_pipeline_is_source_detector_engine_and_settler(seed):
     assert [frame.index for frame, _ in found] == list(range(len(stream)))
     assert same([tracks for _, tracks in found], run_settled(stream))
     assert pipeline.n_frames == len(stream)
-    assert not pipeline.waiting
     assert {"read", "detect", "update"} <= pipeline.stage_s.keys()
     assert "reel (640x480)" in pipeline.description
     pipeline.close()

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker import __version__
-from tracker.errors import ConfigError, TrackletError
-from tracker.interrupt import terminated_like_interrupted
+from tracker.errors import ConfigError
+from tracker.interrupt import check, command
 
 if TYPE_CHECKING:
     from tracker.types import Tracks
 
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 EPILOG = """examples:
   track-smooth tracks.txt --source video.mp4 --out smooth.txt
   track-smooth tracks.txt --fps 25 --fill-gaps 1 --out smooth.txt
@@ -26,16 +25,7 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    try:
-        with terminated_like_interrupted():
-            return _run(args)
-    except TrackletError as error:
-        print(f"track-smooth: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track-smooth: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return command("track-smooth", lambda _: _run(build_parser().parse_args(argv)))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,6 +62,7 @@ def _run(args: argparse.Namespace) -> int:
     refined = refine_tracks(tracks, times, smooth=not args.no_smooth, fill_gaps_s=args.fill_gaps or 0.0)
     with MotTextSink(args.out, args.overwrite) as sink:
         for index, (time_s, frame_tracks) in enumerate(zip(times, refined, strict=True)):
+            check()
             sink.write(Frame(index, time_s, None, 0, 0), frame_tracks)
     if args.out != "-":
         n_before, n_after = sum(map(len, tracks)), sum(map(len, refined))

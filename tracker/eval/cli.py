@@ -7,12 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tracker.errors import ConfigError, OutputError, TrackletError
+from tracker.errors import ConfigError, OutputError
 from tracker.eval import ablation, report, tune
 from tracker.eval.job import Job, Outcome, Tracking, combined, grouped, run_jobs, threads_of
 from tracker.eval.mot_files import MotFileError
 from tracker.eval.options import (
-    INTERRUPTED,
     add_jobs,
     add_tracking,
     check_jobs,
@@ -23,7 +22,7 @@ from tracker.eval.options import (
 from tracker.eval.report import Row
 from tracker.eval.sequences import TRUTH, find_sequences
 from tracker.eval.submission import write_submission
-from tracker.interrupt import terminated_like_interrupted
+from tracker.interrupt import command
 from tracker.parallel import Failure
 
 EPILOG = """examples:
@@ -41,17 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if list(argv[:1]) == ["tune"]:
         return tune.main(argv[1:])
-    args = build_parser().parse_args(argv)
-    try:
-        with terminated_like_interrupted():
-            return _run(args)
-    except TrackletError as error:
-        print(f"track-eval: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        what = "sequences that were" if args.ablation is None else "runs that were"
-        print(f"track-eval: interrupted; the results of the {what} finished are written", file=sys.stderr)
-        return INTERRUPTED
+    words = "interrupted; the results of what was finished are written"
+    return command("track-eval", lambda _: _run(build_parser().parse_args(argv)), words)
 
 
 def build_parser() -> argparse.ArgumentParser:

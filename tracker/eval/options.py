@@ -10,8 +10,6 @@ from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.parallel import n_cores
 
-INTERRUPTED = 130  # what shells expect after Ctrl-C
-
 
 def add_jobs(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--jobs", metavar="N", type=int, default=n_cores(), help=what)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker import interrupt
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, TrackletError
 from tracker.eval import report
 from tracker.eval.mot_files import MotFileError
 from tracker.eval.options import (
-    INTERRUPTED,
     add_jobs,
     add_tracking,
     check_jobs,
@@ -31,7 +31,6 @@ from tracker.eval.report import RATES, Row, Value
 from tracker.eval.search import Found, Space, TrialsSpentError, changes, descend
 from tracker.eval.sequences import TRUTH, find_sequences, length_of
 from tracker.eval.unit import Trial, Unit, run_trial
-from tracker.interrupt import terminated_like_interrupted
 from tracker.parallel import Advanced, Crew, Done, share_of_cores
 
 # Values around the defaults, about as far as a tracker still works; a setting that matters is one more line here.
@@ -200,16 +199,9 @@ class Tuning:
 
 def main(argv: Sequence[str]) -> int:
     """The subcommand; returns the exit status, as `track-eval` does."""
-    args = build_parser().parse_args(argv)
-    try:
-        with terminated_like_interrupted():
-            return _run(args, shlex.join(["track-eval", "tune", *argv]))
-    except TrackletError as error:
-        print(f"track-eval tune: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track-eval tune: interrupted; nothing was found yet", file=sys.stderr)
-        return INTERRUPTED
+    words = "interrupted; nothing was found yet"
+    line = shlex.join(["track-eval", "tune", *argv])
+    return interrupt.command("track-eval tune", lambda _: _run(build_parser().parse_args(argv), line), words)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -373,7 +365,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
         except (TrackletError, KeyboardInterrupt) as error:
             if EVERYTHING not in tuning.found:
                 raise
-            status = error.exit_code if isinstance(error, TrackletError) else INTERRUPTED
+            status = error.exit_code if isinstance(error, TrackletError) else interrupt.INTERRUPTED
             print(f"track-eval tune: {str(error) or 'interrupted'}; {args.out} is partial", file=sys.stderr)
     report.write_text(args.out, preset_text(tuning, units, space, command, f"{details}, {scorer.n_trials} trials"))
     if tuning.rows:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from tracker.errors import ConfigError, OutputError, TrackletError
-from tracker.interrupt import terminated_like_interrupted
+from tracker.errors import ConfigError, OutputError
+from tracker.interrupt import check, command
 from tracker.many.plan import DONE, FAILED, Entry, Record, Video, find_videos, plan
 from tracker.many.run import Local, Ray, Workers
-
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 EPILOG = """examples:
   track-many videos/ --out results
@@ -33,16 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--" in arguments:
         at = arguments.index("--")
         arguments, options = arguments[:at], arguments[at + 1 :]
-    args = build_parser().parse_args(arguments)
-    try:
-        with terminated_like_interrupted():
-            return _run(args, options)
-    except TrackletError as error:
-        print(f"track-many: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track-many: interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+    words = "interrupted; the same command goes on from here"
+    return command("track-many", lambda _: _run(build_parser().parse_args(arguments), options), words)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,6 +102,7 @@ def _track_all(
         workers.submit(video, options)
     n_ended = 0
     for video, outcome in workers.finished():
+        check()
         if not outcome.good and attempts[video] <= retries:
             print(f"track-many: {video.source}: {outcome.error}; once more", file=sys.stderr)
             attempts[video] += 1

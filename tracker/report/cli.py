@@ -12,10 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tracker.config import TrackerConfig
-from tracker.errors import ConfigError, TrackletError, WriteError
-from tracker.interrupt import terminated_like_interrupted
+from tracker.errors import ConfigError, WriteError
+from tracker.interrupt import command
 
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 N_BINS = 400  # of the curve: a page is some 1200 pixels wide
 
 EPILOG = """examples:
@@ -26,18 +25,13 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    try:
-        with terminated_like_interrupted():
-            out = write_report(
-                args.tracks, video=args.video, out=args.out, counts=args.counts, fps=args.fps, overwrite=args.overwrite
-            )
-    except TrackletError as error:
-        print(f"track-report: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("track-report: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return command("track-report", lambda _: _run(build_parser().parse_args(argv)))
+
+
+def _run(args: argparse.Namespace) -> int:
+    out = write_report(
+        args.tracks, video=args.video, out=args.out, counts=args.counts, fps=args.fps, overwrite=args.overwrite
+    )
     print(f"wrote {out}", file=sys.stderr)
     return 0
 
