@@ -11,23 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from oracles.swallower import Swallower
 from tracker.errors import WriteError
 from tracker.interrupt import INTERRUPTED, check, command, held_back
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 both = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 ROOT = Path(__file__).resolve().parents[1]
-
-
-class Swallower:
-    """Python prints what is raised in a destructor, and goes on."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self) -> None:
-        signal.raise_signal(self.number)
-        raise AssertionError("nothing was raised")
 
 
 @pytest.fixture(autouse=True)
