@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 
 import numpy as np
 import pytest
 
+from oracles.swallower import Swallower
 from tracker.ahead import Ahead
+from tracker.interrupt import command
 
 NAME = "made ahead"
 
@@ -113,3 +117,55 @@ def test_it_is_read_once():
 def test_without_room_or_threads_nothing_could_come(depth, n_threads):
     with pytest.raises(ValueError, match="must be >= 1"):
         Ahead([], shaky, depth, NAME, n_threads)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_stop_ends_a_wait_for_what_never_comes(n_threads):
+    taken, asked, never = threading.Event(), threading.Event(), threading.Event()
+
+    def items():
+        yield 1
+        asked.set()
+        never.wait(60)
+
+    ahead = Ahead(items(), lambda item: item, 4, "made never", n_threads)
+    threading.Thread(target=lambda: taken.wait(60) and asked.wait(60) and ahead.stop()).start()
+    seen = []
+    for item in ahead:
+        seen.append(item)
+        taken.set()
+    assert seen == [1]
+    never.set()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_an_interruption_that_was_lost_comes_up_with_the_next_result():
+    seen = []
+
+    def run(interruption):
+        for item in Ahead(range(9), shaky, 4, NAME):
+            seen.append(item)
+            if item == 4:
+                Swallower()
+        return 0
+
+    assert command("track", run) == 130
+    assert seen == [0, 1, 4]
+    assert not running()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_ctrl_c_while_waiting_is_raised_as_it_is():
+    """And nothing else: from the middle of a condition it came as a RuntimeError."""
+    asked, never = threading.Event(), threading.Event()
+
+    def items():
+        asked.set()
+        never.wait(60)
+        yield 1
+
+    threading.Thread(target=lambda: asked.wait(60) and os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        list(Ahead(items(), shaky, 1, "made never"))
+    assert caught.value.__context__ is None
+    never.set()

@@ -7,19 +7,19 @@ import signal
 
 import pytest
 
-from tracker.command import status_of
 from tracker.errors import ConfigError, WriteError
+from tracker.interrupt import command
 
 
 def raising(error):
-    def work():
+    def work(_):
         raise error
 
     return work
 
 
 def test_the_status_of_the_work_is_that_of_the_command(capsys):
-    assert [status_of("x", lambda n=n: n) for n in (0, 1)] == [0, 1]
+    assert [command("x", lambda _, n=n: n) for n in (0, 1)] == [0, 1]
     assert capsys.readouterr() == ("", "")
 
 
@@ -32,7 +32,7 @@ def test_the_status_of_the_work_is_that_of_the_command(capsys):
     ],
 )
 def test_what_ends_it_is_one_line_on_stderr(capsys, error, line, status):
-    assert status_of("x y", raising(error)) == status
+    assert command("x y", raising(error)) == status
     assert capsys.readouterr() == ("", line)
 
 
@@ -40,11 +40,11 @@ def test_what_ends_it_is_one_line_on_stderr(capsys, error, line, status):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_say_what_is_kept(capsys, number):
     before = signal.getsignal(number)
-    assert status_of("x", lambda: signal.raise_signal(number) or 0, interrupted="interrupted; half is written") == 130
+    assert command("x", lambda _: signal.raise_signal(number) or 0, "interrupted; half is written") == 130
     assert capsys.readouterr() == ("", "x: interrupted; half is written\n")
     assert signal.getsignal(number) is before
 
 
 def test_a_mistake_of_ours_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
-        status_of("x", lambda: 1 // 0)
+        command("x", lambda _: 1 // 0)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from oracles.swallower import Swallower
 from tracker.errors import SourceError
+from tracker.interrupt import command
 from tracker.parallel import Crew, Done, Failure, n_cores, run_all, share_of_cores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,3 +143,26 @@ def test_ctrl_c_ends_all_processes_without_a_word(tmp_path):
     _, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (130, "")
     assert not [name for name in items if Path(name).exists()]
+
+
+def lose_an_interruption(item, advanced):
+    """As where NumPy makes an error of its own of it."""
+    Swallower()
+    raise ValueError("Cannot compare structured arrays")
+
+
+@pytest.mark.parametrize("how", ["run_all", "crew"])
+def test_a_lost_interruption_is_no_failure_of_an_item(how, capsys):
+    found = []
+
+    def run(interruption):
+        if how == "run_all":
+            found.extend(run_all(lose_an_interruption, [1, 2], 1, lambda _: None))
+        else:
+            with Crew(lose_an_interruption, 1) as crew:
+                found.extend(crew.outcomes([(0, 1), (0, 2)]))
+        return 0
+
+    assert command("track-eval", run) == 130
+    assert not found
+    assert capsys.readouterr().err == "track-eval: interrupted\n"

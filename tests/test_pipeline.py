@@ -70,7 +70,6 @@ def test_a_pipeline_is_source_detector_engine_and_settler(seed):
     assert [frame.index for frame, _ in found] == list(range(len(stream)))
     assert same([tracks for _, tracks in found], run_settled(stream))
     assert pipeline.n_frames == len(stream)
-    assert not pipeline.waiting
     assert {"read", "detect", "update"} <= pipeline.stage_s.keys()
     assert "reel (640x480)" in pipeline.description
     pipeline.close()
@@ -244,3 +243,24 @@ def test_closing_in_the_middle_ends_all_threads():
     with closing(Pipeline(Reel(stream.times), SideBySide(stream.detections, 3), Engine(config_of()))) as pipeline:
         next(iter(pipeline))
     assert set(threading.enumerate()) <= before
+
+
+def test_stop_ends_a_wait_for_a_source_that_hangs():
+    taken, asked, never = threading.Event(), threading.Event(), threading.Event()
+
+    class Hanging(Reel):
+        def __iter__(self):
+            yield from super().__iter__()
+            asked.set()
+            never.wait(60)
+
+    pipeline = Pipeline(Hanging(np.arange(5) / 25), Replay([Detections.empty()] * 5), Engine(config_of()))
+    threading.Thread(target=lambda: taken.wait(60) and asked.wait(60) and pipeline.stop()).start()
+    found = []
+    for frame, _ in pipeline:
+        found.append(frame.index)
+        if len(found) == 5:
+            taken.set()
+    assert found == list(range(5))
+    never.set()
+    pipeline.close()

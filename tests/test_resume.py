@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from make_synthetic_mot import make_scene, write_sequence
+from oracles.swallower import Swallower
 from tracker import checkpoint
 from tracker.assembly import open_pipeline
 from tracker.cli import main
 from tracker.outputs import Outputs
 from tracker.resume import Keeper
+from tracker.sinks.film import FilmSink
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
 from tracker.sinks.summary import TallySink
@@ -201,6 +203,36 @@ def cut(track, interrupt, monkeypatch, tmp_path) -> Path:
     assert track("--out", tmp_path / "tracks.txt")[0] == 130
     monkeypatch.undo()
     return tmp_path / "tracks.txt"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.parametrize("how", ["swallowed", "another error"])
+def test_an_interruption_of_the_redrawing_that_gets_lost_ends_it_all_the_same(
+    track, interrupt, uninterrupted, tmp_path, monkeypatch, how
+):
+    interrupt(20)
+    assert track(*outs(tmp_path))[0] == 130
+    plain, drawn = FilmSink.redraw, []
+
+    def redraw(film, frame, *rest):
+        plain(film, frame, *rest)
+        drawn.append(frame.index)
+        if frame.index == 5 and how == "swallowed":
+            Swallower()
+        elif frame.index == 5:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                raise OSError("interrupted system call")
+
+    monkeypatch.setattr(FilmSink, "redraw", redraw)
+    status, err = track("--resume", *outs(tmp_path))
+    assert (status, drawn) == (130, [0, 1, 2, 3, 4, 5])
+    assert err.endswith("track: interrupted\n")
+    assert "Exception ignored" not in err
+    monkeypatch.undo()
+    assert track("--resume", *outs(tmp_path))[0] == 0
+    assert contents(tmp_path) == uninterrupted
 
 
 def refused(result, *said: str) -> None:

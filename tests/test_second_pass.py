@@ -7,10 +7,11 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
+from tracker import second_pass
 from tracker.config import MotionConfig
 from tracker.errors import SourceError
 from tracker.outputs import Outputs
-from tracker.second_pass import refined_frames
+from tracker.second_pass import HURRY_S, refined_frames
 from tracker.sinks.film import FilmSink
 from tracker.sinks.summary import TallySink
 from tracker.types import Frame, Tracks
@@ -76,3 +77,13 @@ def test_what_draws_is_left_out_and_the_rest_is_fed(tmp_path):
             frame = frame_of(k) if k < 2 else Frame(k, k / 10, None, 64, 48)
             outputs.write(frame, tracks_of(k), hurried=k >= 1)
     assert (tally.n_frames, outputs.n_undrawn) == (N, N - 2)
+
+
+@pytest.mark.parametrize("took_s", [0.0, 2 * HURRY_S])
+def test_who_is_in_a_hurry_gets_the_tracks_as_they_are_if_refining_takes_long(monkeypatch, caplog, took_s):
+    clock = iter(np.arange(99) * took_s)
+    monkeypatch.setattr(second_pass, "monotonic", lambda: float(next(clock)))
+    passed = [(frame_of(k), tracks_of(k)) for k in (0, 1, 4, 5)]
+    refined = refined_frames(passed, smooth=False, fill_gaps_s=1.0, motion=MotionConfig(), hurried=lambda: True)
+    assert [len(tracks) for _, tracks in refined] == [1, 1, 1, 1]
+    assert ("written as tracked" in caplog.text) == (took_s > 0)

@@ -7,6 +7,7 @@ from threading import Condition, Lock, Thread
 from time import monotonic, perf_counter
 from typing import Generic, TypeVar
 
+from tracker.interrupt import SLICE_S, check, held_back
 from tracker.leaving import watch
 
 JOIN_S = 0.5  # a frame of a file takes milliseconds
@@ -66,25 +67,31 @@ class Ahead(Generic[Item, Result]):
             watch(thread, self._tell)
         try:
             while (made := self._take()) is not None:
+                check()
                 if isinstance(made, BaseException):
                     raise made
                 yield made[0]
         finally:
             self.close()
 
+    def stop(self) -> None:
+        """Let the iteration end where it is, in another thread or in a signal handler; does not wait."""
+        self._stopped = True  # nobody is told: whoever waits for a result looks again soon
+
     def close(self, then: Callable[[], None] | None = None) -> None:
         """End the threads and forget what is ready; may be called more than once.
 
         then: is called when no thread works any more; where one hangs, by that thread, and this returns before.
         """
-        self._tell()
-        until_s = monotonic() + JOIN_S
-        for thread in self._threads:
-            thread.join(max(0.0, until_s - monotonic()))
-        with self._changed:
-            if self._n_running:
-                self._then = then or self._then
-                return
+        with held_back():
+            self._tell()
+            until_s = monotonic() + JOIN_S
+            for thread in self._threads:
+                thread.join(max(0.0, until_s - monotonic()))
+            with self._changed:
+                if self._n_running:
+                    self._then = then or self._then
+                    return
         if then is not None:
             then()
 
@@ -146,11 +153,14 @@ class Ahead(Generic[Item, Result]):
             self._changed.notify_all()
 
     def _take(self) -> tuple[Result] | BaseException | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._n_taken in self._made)
-            if self._stopped:
-                return None
-            made = self._made.pop(self._n_taken)
-            self._n_taken += 1
-            self._changed.notify_all()
-            return made
+        while True:
+            # What Ctrl-C raises in the middle of a condition becomes an error of its own, or leaves it locked.
+            with held_back(), self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._n_taken in self._made, SLICE_S)
+                if self._stopped:
+                    return None
+                if self._n_taken in self._made:
+                    made = self._made.pop(self._n_taken)
+                    self._n_taken += 1
+                    self._changed.notify_all()
+                    return made

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tracker.command import INTERRUPTED, status_of
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
+from tracker.interrupt import INTERRUPTED, Interruption, command
 from tracker.options import build_parser, classes_of, config_of, span_of
 
 if TYPE_CHECKING:
@@ -30,25 +29,25 @@ MAX_THREADS = 1024
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    status = status_of("track", lambda: _main(parser, args))
+    status = command("track", partial(_main, argv))
     if argv is None:
         _end_hanging_threads(status)
     return status
 
 
-def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+def _main(argv: Sequence[str] | None, interruption: Interruption) -> int:
+    parser = build_parser()
+    args = parser.parse_args(argv)
     config = config_of(args)
     if args.print_config:
         sys.stdout.write(config.to_toml())
         return 0
     if args.source is None:
         parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
-    return _run(args, config)
+    return _run(args, config, interruption)
 
 
-def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
+def _run(args: argparse.Namespace, config: TrackerConfig, interruption: Interruption) -> int:
     from tracker.outputs import check_free, check_outputs, in_two_passes
     from tracker.parallel import limit_threads
     from tracker.resume import draw_again, open_run, saved_run
@@ -82,22 +81,21 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
         if not args.quiet:
             progress = ProgressSink(pipeline.source.n_frames, done=outputs.tally.n_frames)
             stack.enter_context(progress)
-        interrupted = _Interrupt(pipeline)
-        stack.enter_context(interrupted)
+        # From here on the first one ends the run after the frame at hand, so that all results are whole.
+        interruption.gently(pipeline.stop)
         frames: Iterable[tuple[Frame, Tracks]] = pipeline
         if in_two_passes(args):
-            frames = _refined(args, config, pipeline, progress, interrupted)
+            frames = _refined(args, config, pipeline, progress, interruption)
         elif progress is not None:
             outputs.sinks.append(progress)
-        try:
+        with suppress(KeyboardInterrupt):  # a second one
             for frame, tracks in frames:
-                outputs.write(frame, tracks, hurried=in_two_passes(args) and interrupted.seen)
+                outputs.write(frame, tracks, hurried=in_two_passes(args) and interruption.seen)
                 last_frame = frame.index + 1
                 if outputs.window is not None and outputs.window.quit_asked:
                     pipeline.stop()
-        except KeyboardInterrupt:
-            interrupted.seen = True
-    unfinished = keeper is not None and (interrupted.seen or pipeline.stopped)
+    interrupted = interruption.seen
+    unfinished = keeper is not None and (interrupted or pipeline.stopped)
     if keeper is not None and not unfinished:
         keeper.finish()
     if not unfinished:
@@ -107,7 +105,7 @@ def _run(args: argparse.Namespace, config: TrackerConfig) -> int:
         _summarise(args, pipeline, outputs, wall_s)
     if pipeline.leftover is not None:
         print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
-    if interrupted.seen:
+    if interrupted:
         hint = "; --resume goes on" if unfinished else ""
         if outputs.n_undrawn:
             hint = f", but for pictures of the last {outputs.n_undrawn} frames"
@@ -146,7 +144,7 @@ def _refined(
     config: TrackerConfig,
     pipeline: Pipeline,
     progress: ProgressSink | None,
-    interrupted: _Interrupt,
+    interruption: Interruption,
 ) -> Iterator[tuple[Frame, Tracks]]:
     """The frames of `--smooth` and `--fill-gaps`; progress tells of the tracking, which takes most of the time."""
     from tracker.outputs import needs_pictures
@@ -157,7 +155,7 @@ def _refined(
     return refined_frames(
         pipeline, smooth=args.smooth, fill_gaps_s=args.fill_gaps or 0.0, motion=config.motion,
         reopen=reopen if needs_pictures(args) else None,
-        watch=None if progress is None else progress.write, hurried=lambda: interrupted.seen,
+        watch=None if progress is None else progress.write, hurried=lambda: interruption.seen,
     )  # fmt: skip
 
 
@@ -200,36 +198,6 @@ class _Notes(logging.Handler):
 
         # In one piece, for it comes from another thread than the lines of the progress.
         tqdm.write(f"track: {record.getMessage()}\n", file=sys.stderr, end="")
-
-
-class _Interrupt:
-    """Ctrl-C (and SIGTERM) ends the run after the frame at hand, so that no line is half written; a second one at once.
-
-    While the tracker waits for a frame that may never come, the first one ends it at once too.
-    """
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.seen = False
-        self._pipeline = pipeline
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._handle)
-            except ValueError:  # not in the main thread: whoever runs us there handles signals
-                break
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, stack_frame: object) -> None:
-        again, self.seen = self.seen, True
-        self._pipeline.stop()
-        if again or self._pipeline.waiting:
-            raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

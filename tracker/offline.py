@@ -11,7 +11,7 @@ linear and the smoother exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -20,6 +20,7 @@ import numpy as np
 from tracker import boxes as bx
 from tracker.config import MotionConfig
 from tracker.errors import ConfigError
+from tracker.interrupt import check
 from tracker.motion import kalman
 from tracker.types import BoolArray, FloatArray, IntArray, Source, Tracks
 
@@ -36,6 +37,7 @@ def refine_tracks(
     smooth: bool = True,
     fill_gaps_s: float = 0.0,
     motion: MotionConfig | None = None,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> list[Tracks]:
     """Smooth finished tracks and fill their gaps; returns the tracks of every frame anew, identities unchanged.
 
@@ -43,7 +45,8 @@ def refine_tracks(
     by smoothed ones. fill_gaps_s: where an identity is missing and comes back after at most so many seconds, counted
     from its last box before to its first box after, add boxes with the source INTERPOLATED: the smoother's, or without
     it on straight lines. Their score is the smaller one of the two ends, their det_index -1. motion: noise of the
-    model, `TrackerConfig().motion` by default.
+    model, `TrackerConfig().motion` by default. give_up: asked before each identity; once True, all tracks come back as
+    they were.
 
     Raises ConfigError for lengths that differ, times that decrease or a gap that is no number of seconds from 0.
     """
@@ -56,6 +59,9 @@ def refine_tracks(
         raise ConfigError(f"gaps to fill must be a number of seconds from 0, got {fill_gaps_s!r}")
     refined = []
     for way in _ways_of(tracks):
+        check()
+        if give_up():
+            return list(tracks)
         filled = _filled(way, times, fill_gaps_s)
         if smooth:
             filled = _smoothed(filled, times, max(LONGEST_BRIDGE_S, fill_gaps_s), motion or MotionConfig())

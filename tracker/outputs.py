@@ -187,6 +187,8 @@ def open_outputs(
     source = pipeline.source
     feed = source if isinstance(source, LiveSource) else None
     tally = TallySink(feed)
+    if feed is not None:
+        feed.idle = lambda: not pipeline.stopped
     outputs = Outputs([tally], tally)
     states = saved or {}
     overlay = None
@@ -247,7 +249,7 @@ def _open_window(
             raise
         return None
     if feed is not None:
-        feed.idle = window.idle
+        feed.idle = lambda: window.idle() and not pipeline.stopped
     return stack.enter_context(window)
 
 

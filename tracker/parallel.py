@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
 
 from tracker.errors import TrackletError
+from tracker.interrupt import SLICE_S, check
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,6 +51,7 @@ def run_all(
     """
     if n_jobs == 1:
         for index, item in enumerate(items):
+            check()
             yield index, _attempt(work, item, advanced)
         return
     threads = share_of_cores(n_jobs)
@@ -61,7 +63,8 @@ def run_all(
                 index, item = waiting.pop()
                 connection, process = _spawn(_serve, work, item, threads, duplex=False)
                 running[connection] = (index, process)
-            for ready in wait(list(running)):
+            check()
+            for ready in wait(list(running), SLICE_S):
                 connection = cast(Connection, ready)
                 message = _receive(connection)
                 if isinstance(message, int):
@@ -100,6 +103,7 @@ class Crew(Generic[Item, Result]):
         """(index, outcome) of every (member, item), as they end; a member has one item at a time, in order."""
         if self.n_jobs == 1:
             for index, (_, item) in enumerate(items):
+                check()
                 yield index, _attempt(self._work, item, lambda _: None)
             return
         waiting: dict[int, list[int]] = {}
@@ -118,7 +122,8 @@ class Crew(Generic[Item, Result]):
         for member in waiting:
             hand_out(member)
         while busy:
-            for ready in wait(list(busy)):
+            check()
+            for ready in wait(list(busy), SLICE_S):
                 connection = cast(Connection, ready)
                 member, index = busy.pop(connection)
                 message = _receive(connection)
@@ -155,8 +160,10 @@ def _attempt(work: Callable[[Item, Advanced], Result], item: Item, advanced: Adv
     try:
         return Done(work(item, advanced))
     except TrackletError as error:
+        check()
         return Failure(str(error), error.exit_code)
     except Exception as error:  # a mistake of ours: shown whole, and the other items still run
+        check()
         traceback.print_exc()
         return Failure(f"{type(error).__name__}: {error}", 1)
 

@@ -58,7 +58,6 @@ class Pipeline:
         self._waited_s = self._detect_s = 0.0
         self._stopping = False
         self._traces: dict[int, StepTrace] = {}  # of the frames that are held, by their index
-        self.waiting = False  # True while blocked on the source
         self.n_frames = 0
         self.trace: StepTrace | None = None  # of the frame given out last, if `tracing` was on when it was tracked
         self.at_rest: Callable[[bool], None] = lambda last: None
@@ -102,8 +101,11 @@ class Pipeline:
         yield from settler.flush()
 
     def stop(self) -> None:
-        """End after the current frame, as if the source ended there."""
+        """End after the current frame, as if the source ended there; does not wait, so a signal handler may call it."""
         self._stopping = True
+        self._frames_ahead.stop()
+        if self._detected_ahead is not None:
+            self._detected_ahead.stop()
 
     @property
     def tracing(self) -> bool:
@@ -269,15 +271,11 @@ class Pipeline:
         return seen
 
     def _waited_for(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The same; `waiting` is True meanwhile, and the time counts as waiting."""
+        """The same; the time until they come counts as waiting."""
         while True:
             start = perf_counter()
-            self.waiting = True
-            try:
-                item = next(items, None)
-            finally:
-                self.waiting = False
-                self._waited_s += perf_counter() - start
+            item = next(items, None)
+            self._waited_s += perf_counter() - start
             if item is None:
                 return
             yield item

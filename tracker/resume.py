@@ -21,6 +21,7 @@ from typing import Any
 from tracker import __version__, checkpoint
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, ResumeError, TrackletError, WriteError
+from tracker.interrupt import check
 from tracker.options import span_of
 from tracker.outputs import Outputs, counters_of, files_of, keeps_checkpoints, open_outputs
 from tracker.pipeline import Pipeline
@@ -262,6 +263,7 @@ def draw_again(args: argparse.Namespace, config: TrackerConfig, film: FilmSink, 
         for frame in frames:
             if frame.index > until:
                 return
+            check()
             tracks = film.log.tracks_of(frame.index)
             counts.write(frame, tracks)
             film.redraw(frame, tracks, overlay)

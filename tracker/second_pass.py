@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib import import_module
+from time import monotonic
 
 from tracker.config import MotionConfig
 from tracker.errors import SourceError, TrackletError
@@ -12,6 +16,10 @@ from tracker.pipeline import Pipeline
 from tracker.sources.base import FrameSource
 from tracker.sources.prefetch import Prefetch
 from tracker.types import Frame, Tracks
+
+log = logging.getLogger(__name__)
+
+HURRY_S = 0.4  # of refining after Ctrl-C: some 6,000 boxes
 
 
 def refined_frames(
@@ -28,26 +36,48 @@ def refined_frames(
 
     smooth, fill_gaps_s, motion: see `refine_tracks`. reopen: opens the source once more, for the pictures; None: the
     frames come without. watch: is told of each frame as it is tracked. hurried: once it says True, the rest comes
-    without pictures, for reading a long source again takes long. What ends the pipeline early (a broken file, Ctrl-C)
-    is raised at the end, after what had been tracked until then.
+    without pictures, for reading a long source again takes long, and the tracks as they are if refining them does, too.
+    What ends the pipeline early (a broken file) is raised at the end, after what had been tracked until then.
     """
+    if smooth:
+        import_module("filterpy.kalman")  # takes most of a second, which is there now and not where somebody hurries
     frames: list[Frame] = []
     found: list[Tracks] = []
-    broken: BaseException | None = None
+    broken: TrackletError | None = None
     try:
         for frame, tracks in pipeline:
             frames.append(replace(frame, image=None))
             found.append(tracks)
             if watch is not None:
                 watch(frame, tracks)
-    except (TrackletError, KeyboardInterrupt) as error:
+    except TrackletError as error:
         broken = error
     times = [frame.time_s for frame in frames]
-    refined = refine_tracks(found, times, smooth=smooth, fill_gaps_s=fill_gaps_s, motion=motion)
+    patience = _Patience(hurried)
+    refined = refine_tracks(
+        found, times, smooth=smooth, fill_gaps_s=fill_gaps_s, motion=motion, give_up=patience.at_end
+    )
+    if patience.ended:
+        log.warning("no time to smooth tracks or fill gaps: they are written as tracked; track-smooth does it later")
     shown = frames if reopen is None else _with_pictures(frames, reopen, hurried)
     yield from zip(shown, refined, strict=True)
     if broken is not None:
         raise broken
+
+
+class _Patience:
+    """That of somebody who hurries: HURRY_S from the first time that `at_end` is asked meanwhile."""
+
+    def __init__(self, hurried: Callable[[], bool]) -> None:
+        self._hurried = hurried
+        self._until_s = math.inf
+        self.ended = False
+
+    def at_end(self) -> bool:
+        if self._hurried():
+            self._until_s = min(self._until_s, monotonic() + HURRY_S)
+        self.ended = monotonic() > self._until_s
+        return self.ended
 
 
 def _with_pictures(

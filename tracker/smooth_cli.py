@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker import __version__
-from tracker.command import status_of
 from tracker.errors import ConfigError
+from tracker.interrupt import check, command
 
 if TYPE_CHECKING:
     from tracker.types import Tracks
@@ -25,8 +25,7 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    return status_of("track-smooth", lambda: _run(args))
+    return command("track-smooth", lambda _: _run(build_parser().parse_args(argv)))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,6 +62,7 @@ def _run(args: argparse.Namespace) -> int:
     refined = refine_tracks(tracks, times, smooth=not args.no_smooth, fill_gaps_s=args.fill_gaps or 0.0)
     with MotTextSink(args.out, args.overwrite) as sink:
         for index, (time_s, frame_tracks) in enumerate(zip(times, refined, strict=True)):
+            check()
             sink.write(Frame(index, time_s, None, 0, 0), frame_tracks)
     if args.out != "-":
         n_before, n_after = sum(map(len, tracks)), sum(map(len, refined))

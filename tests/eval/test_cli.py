@@ -253,5 +253,5 @@ def test_ctrl_c_ends_in_one_line_and_leaves_no_half_result(folder, n_jobs):
     out, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert out == ""
-    assert err == "track-eval: interrupted; the results of the sequences that were finished are written\n"
+    assert err == "track-eval: interrupted; the results of what was finished are written\n"
     assert list((folder / "results").glob("*.part")) == []

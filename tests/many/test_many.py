@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from make_synthetic_mot import make_scene, write_sequence
+from oracles.swallower import Swallower
 from tracker.errors import OutputError, SourceError
+from tracker.interrupt import command
 from tracker.many import cli, run
 from tracker.many.plan import DONE, FAILED, Entry, Record, Video, find_videos, plan
 
@@ -247,3 +250,21 @@ def test_a_local_cluster_gives_what_processes_give(sequences, tmp_path, capsys):
     assert results(tmp_path / "there") == results(tmp_path / "here") == ["first.txt", "more/second.txt"]
     for name in results(tmp_path / "here"):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_an_interruption_that_was_lost_ends_the_wait_for_a_video(tmp_path, monkeypatch):
+    stopped = threading.Event()
+    monkeypatch.setattr(run.Processes, "run", lambda self, *_: stopped.wait(60))
+    monkeypatch.setattr(run.Processes, "stop", lambda self: stopped.set())
+    ended = []
+
+    def work(interruption):
+        with run.Local(1) as workers:
+            workers.submit(Video(tmp_path / "a.avi", tmp_path / "a.txt"), [])
+            Swallower()
+            ended.extend(workers.finished())
+        return 0
+
+    assert command("track-many", work) == 130
+    assert not ended

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tracker.command import status_of
 from tracker.errors import ConfigError, OutputError
 from tracker.eval import ablation, report, tune
 from tracker.eval.job import Job, Outcome, Tracking, combined, grouped, run_jobs, threads_of
@@ -16,6 +15,7 @@ from tracker.eval.options import add_jobs, add_tracking, check_jobs, config_of, 
 from tracker.eval.report import Row
 from tracker.eval.sequences import TRUTH, find_sequences
 from tracker.eval.submission import write_submission
+from tracker.interrupt import command
 from tracker.parallel import Failure
 
 EPILOG = """examples:
@@ -33,10 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if list(argv[:1]) == ["tune"]:
         return tune.main(argv[1:])
-    args = build_parser().parse_args(argv)
-    what = "sequences" if args.ablation is None else "runs"
-    written = f"interrupted; the results of the {what} that were finished are written"
-    return status_of("track-eval", lambda: _run(args), interrupted=written)
+    words = "interrupted; the results of what was finished are written"
+    return command("track-eval", lambda _: _run(build_parser().parse_args(argv)), words)
 
 
 def build_parser() -> argparse.ArgumentParser:

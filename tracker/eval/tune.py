@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tracker.command import INTERRUPTED, status_of
+from tracker import interrupt
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, TrackletError
 from tracker.eval import report
@@ -62,10 +62,9 @@ worth. The preset holds the settings found on all videos. A folder called `tune`
 
 def main(argv: Sequence[str]) -> int:
     """The subcommand; returns the exit status, as `track-eval` does."""
-    args = build_parser().parse_args(argv)
-    command = shlex.join(["track-eval", "tune", *argv])
-    nothing = "interrupted; nothing was found yet"
-    return status_of("track-eval tune", lambda: _run(args, command), interrupted=nothing)
+    words = "interrupted; nothing was found yet"
+    line = shlex.join(["track-eval", "tune", *argv])
+    return interrupt.command("track-eval tune", lambda _: _run(build_parser().parse_args(argv), line), words)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -191,7 +190,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
         except (TrackletError, KeyboardInterrupt) as error:
             if EVERYTHING not in tuning.found:
                 raise
-            status = error.exit_code if isinstance(error, TrackletError) else INTERRUPTED
+            status = error.exit_code if isinstance(error, TrackletError) else interrupt.INTERRUPTED
             print(f"track-eval tune: {str(error) or 'interrupted'}; {args.out} is partial", file=sys.stderr)
     details = f"seed {args.seed}, objective: mean of {', '.join(objective)} over all runs, min gain {args.min_gain:g}"
     report.write_text(args.out, preset_text(tuning, units, space, command, f"{details}, {scorer.n_trials} trials"))

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from tracker.command import status_of
 from tracker.errors import ConfigError, OutputError
+from tracker.interrupt import check, command
 from tracker.many.plan import DONE, FAILED, Entry, Record, Video, find_videos, plan
 from tracker.many.run import Local, Ray, Workers
 
@@ -31,9 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--" in arguments:
         at = arguments.index("--")
         arguments, options = arguments[:at], arguments[at + 1 :]
-    args = build_parser().parse_args(arguments)
-    goes_on = "interrupted; the same command goes on from here"
-    return status_of("track-many", lambda: _run(args, options), interrupted=goes_on)
+    words = "interrupted; the same command goes on from here"
+    return command("track-many", lambda _: _run(build_parser().parse_args(arguments), options), words)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -103,6 +102,7 @@ def _track_all(
         workers.submit(video, options)
     n_ended = 0
     for video, outcome in workers.finished():
+        check()
         if not outcome.good and attempts[video] <= retries:
             print(f"track-many: {video.source}: {outcome.error}; once more", file=sys.stderr)
             attempts[video] += 1

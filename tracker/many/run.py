@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, Protocol, Self
 
 from tracker.errors import ConfigError
+from tracker.interrupt import SLICE_S, check, held_back
 from tracker.many.plan import Video
 
 END_S = 5.0  # time a process has to write what it has, after it was told to end
@@ -120,7 +121,9 @@ class Local:
 
     def finished(self) -> Iterator[tuple[Video, Outcome]]:
         while self._waiting:
-            done, _ = wait(self._waiting, return_when=FIRST_COMPLETED)
+            check()
+            with held_back():  # what Ctrl-C raises in the middle of a condition becomes an error of its own
+                done, _ = wait(self._waiting, SLICE_S, return_when=FIRST_COMPLETED)
             for future in done:
                 yield self._waiting.pop(future), future.result()
 
@@ -160,7 +163,8 @@ class Ray:
 
     def finished(self) -> Iterator[tuple[Video, Outcome]]:
         while self._waiting:
-            done, _ = self._ray.wait(list(self._waiting), num_returns=1)
+            check()
+            done, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=1.0)
             for reference in done:
                 yield self._waiting.pop(reference), self._outcome(reference)
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tracker.command import status_of
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, WriteError
+from tracker.interrupt import command
 
 N_BINS = 400  # of the curve: a page is some 1200 pixels wide
 
@@ -25,8 +25,7 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    return status_of("track-report", lambda: _run(args))
+    return command("track-report", lambda _: _run(build_parser().parse_args(argv)))
 
 
 def build_parser() -> argparse.ArgumentParser:

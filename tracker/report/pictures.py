@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from tracker.errors import SourceError
+from tracker.interrupt import check
 from tracker.report.table import TrackTable
 from tracker.sinks.crops import CropSink
 from tracker.sinks.film import identity_colour
@@ -56,6 +57,7 @@ def take_pictures(video: str, table: TrackTable, fps: float | None = None) -> Pi
                 f"{video}: has {pictures.n_frames} frames, the tracks reach frame {last + 1}; do they belong together?"
             )
         for path in sorted((Path(folder) / "crops").glob("*.jpg")):
+            check()
             pictures.crops[int(path.name.split("_")[0])] = _thumbnail(path)
     if middle is not None:
         pictures.trails = _encoded(trails(middle, table))

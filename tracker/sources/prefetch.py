@@ -27,6 +27,10 @@ class Prefetch(ClosedByWith):
     def __iter__(self) -> Iterator[Frame]:
         return iter(self.source if self.live else self._ahead)
 
+    def stop(self) -> None:
+        """Let the iteration end where it is, see `Ahead.stop`; a live source asks its `idle` whether to end."""
+        self._ahead.stop()
+
     @property
     def busy_s(self) -> float:
         """Seconds that the thread spent decoding so far."""

@@ -23,6 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from tracker.errors import SourceError
+from tracker.interrupt import SLICE_S, check, held_back
 from tracker.leaving import watch
 from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
 from tracker.sources.video import sane_fps
@@ -42,7 +43,6 @@ RECONNECT_S = 60.0  # patience with one loss; a camera that restarts needs about
 # where they are expected. The first is what OpenCV itself sets.
 QUICK_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-_SLICE_S = 0.05  # of waiting, after which the window may have a key
 _JOIN_S = 0.2  # a thread that hangs in the driver must not hold up the end
 
 
@@ -105,9 +105,10 @@ class LiveSource(ClosedByWith):
         return time.monotonic() - self._start_s - time_s
 
     def close(self) -> None:
-        self._stop()
         # The thread releases the camera: releasing it under a running read crashes some drivers.
-        self._thread.join(timeout=_JOIN_S)
+        with held_back():
+            self._stop()
+            self._thread.join(timeout=_JOIN_S)
 
     def _stop(self) -> None:
         with self._changed:
@@ -119,13 +120,14 @@ class LiveSource(ClosedByWith):
     def _first(self) -> ImageArray:
         """The first frame, left to be taken. Raises SourceError if none comes."""
         try:
-            with self._changed:
-                for _ in range(math.ceil(OPEN_TIMEOUT_S / _SLICE_S)):
+            for _ in range(math.ceil(OPEN_TIMEOUT_S / SLICE_S)):
+                check()
+                with held_back(), self._changed:
                     if self._newest is not None:
                         return self._newest[1]
                     if self._failure is not None:
                         break
-                    self._changed.wait(_SLICE_S)
+                    self._changed.wait(SLICE_S)
             raise SourceError(f"{self.name}: opened, but gave no frame")
         except BaseException:
             self.close()
@@ -136,9 +138,10 @@ class LiveSource(ClosedByWith):
         # The thread gives up by itself; this is for one that hangs in a driver.
         until_s = time.monotonic() + SILENCE_S + OPEN_TIMEOUT_S + self._reconnect_s
         while True:
-            # In slices, for `idle`, and because not every system lets Ctrl-C end a long wait.
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._newest or self._failure, _SLICE_S)
+            check()
+            # In slices, for `idle` and for Ctrl-C, which could not be raised inside: see `held_back`.
+            with held_back(), self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._newest or self._failure, SLICE_S)
                 if self._stopped:
                     return None
                 taken, self._newest = self._newest, None
@@ -315,7 +318,9 @@ def open_capture(spec: str, *, again: bool = False) -> Any:
     thread.start()
     watch(thread)
     while thread.is_alive():
-        thread.join(_SLICE_S)
+        check()
+        with held_back():  # a thread whose join is interrupted counts as ended
+            thread.join(SLICE_S)
     if isinstance(opened[0], Exception):
         raise opened[0]
     return opened[0]

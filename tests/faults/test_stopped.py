@@ -1,0 +1,81 @@
+"""`track`, told to end at any line of Python: status 130, what is written is right, and `--resume` goes on there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from make_synthetic_mot import make_scene, write_sequence
+from tracker import interrupt
+from tracker.cli import main
+
+pytestmark = [pytest.mark.skipif(os.name == "nt", reason="signals are POSIX"), pytest.mark.slow]
+N_PLACES = 8  # thousands were tried when this was written
+
+
+class Lines:
+    """Counts the lines that the main thread executes while a command listens; at one of them comes the signal."""
+
+    def __init__(self, at: int = 0, number: int = signal.SIGINT) -> None:
+        self.at, self.number = at, number
+        self.n, self.where = 0, ""
+
+    def __call__(self, frame, event, _):
+        if event == "line" and interrupt._current is not None and not interrupt._current._quiet:
+            self.n += 1
+            if self.n == self.at:
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                signal.raise_signal(self.number)
+        return None if self.where else self
+
+    def of(self, words: list[str]) -> int:
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            return main(words)
+        finally:
+            sys.settrace(before)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scene")
+    write_sequence(make_scene(0, n_people=3, n_frames=24, width=160, height=120), folder / "S", video=folder / "f.avi")
+    return folder
+
+
+def test_at_any_line_it_ends_in_order(scene, tmp_path, capsys):
+    words = [str(scene / "f.avi"), "--detections", str(scene / "S" / "det" / "det.txt"), "--reid", "none", "--quiet"]
+    words += ["--checkpoint-every", "1e-9", "--resume", "--out", str(tmp_path / "t.txt")]
+    words += ["--video", str(tmp_path / "t.avi")]
+    lines = Lines()
+    assert lines.of(words) == 0  # imports what is imported once
+    shutil.copytree(tmp_path, whole := tmp_path / "whole")
+    for place in range(N_PLACES):
+        number = (signal.SIGINT, signal.SIGTERM)[place % 2]
+        for name in ("t.txt", "t.avi"):
+            (tmp_path / name).unlink(missing_ok=True)
+        told = Lines(int(lines.n * (place + 0.5) / N_PLACES), number)
+        capsys.readouterr()
+        status = told.of(words)
+        said = capsys.readouterr().err
+        if not told.where:  # threads make for more lines in one run than in another
+            assert status == 0
+            continue
+        assert status == 130, (told.where, said)
+        assert "Traceback" not in said, (told.where, said)
+        written = (tmp_path / "t.txt").read_bytes() if (tmp_path / "t.txt").exists() else b""
+        assert (whole / "t.txt").read_bytes().startswith(written), told.where
+        if not (tmp_path / "t.txt.resume").exists():
+            (tmp_path / "t.txt").unlink(missing_ok=True)
+            continue
+        assert Lines(told.n + lines.n // 10, number).of(words) in (0, 130)  # in the redrawing, too
+        if (tmp_path / "t.txt.resume").exists():
+            assert main(words) == 0, told.where
+        for name in ("t.txt", "t.avi"):
+            assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), (told.where, name)
