@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from reid_training.errors import ConfigError, DataError, ModelError, ReidError
+from reid_training.errors import FULL, ConfigError, DataError, ModelError, ReidError
 
 if TYPE_CHECKING:
     from reid_training.config import RunConfig
@@ -25,24 +26,44 @@ DATA_HELP = "Market-1501 folder (bounding_box_train, query, bounding_box_test), 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     # Messages about progress go to stdout with the rest of what was asked for; mistakes go to stderr.
-    progress = logging.StreamHandler(sys.stdout)
+    progress = Progress(sys.stdout)
     logger = logging.getLogger("reid_training")
     logger.setLevel(logging.INFO)
     logger.addHandler(progress)
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except ReidError as error:
         print(f"reid: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except ModuleNotFoundError as error:
         print(f"reid: {error.name} is not installed; pip install 'tracklet[train]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("reid: stopped; what was written is whole, `reid train --resume` goes on", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno not in {errno.EPIPE, *FULL}:
+            raise
+        return stdout_broken(error)
     finally:
         logger.removeHandler(progress)
     return 0
+
+
+class Progress(logging.StreamHandler[TextIO]):
+    """A run does not end because nobody reads of its progress any more, or because there is no room for that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        pass
+
+
+def stdout_broken(error: OSError) -> int:
+    """The exit status of a command whose results nobody can read: the pipe has closed, the disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still waiting goes there at the end
+    if not isinstance(error, BrokenPipeError):  # `| head` is no mistake
+        print(f"reid: cannot write standard output: {error.strerror}", file=sys.stderr)
+    return 1
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import IO
 
 from reid_training.runs import Row, replace_file
 
@@ -27,7 +27,6 @@ def draw(history: list[Row], out: Path) -> None:
     right.set_ylim(0, 100)
     figure.legend(loc="outside upper center", ncols=3)
 
-    def write(stream: IO[bytes]) -> None:
-        figure.savefig(stream, format="png")
-
-    replace_file(out, write)
+    picture = io.BytesIO()  # Pillow says nothing of a full disk but "encoder error"
+    figure.savefig(picture, format="png")
+    replace_file(out, lambda stream: stream.write(picture.getbuffer()))

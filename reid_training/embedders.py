@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class OnnxEmbedder:
     """Does with a crop exactly what the file's metadata says, and nothing that it does not say."""
 
     def __init__(self, path: Path, threads: int = 2) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or onnxruntime would tell its maker that it runs
         import onnxruntime as ort
 
         if not path.is_file():

@@ -15,7 +15,7 @@ from reid_training.config import RunConfig
 from reid_training.data.base import Dataset, Samples, check_trainable, split_identities
 from reid_training.data.transforms import MEAN, PIXEL_SCALE, STD, normalise, to_tensor
 from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_samples
-from reid_training.errors import ModelError, ReidError
+from reid_training.errors import ModelError, not_written
 from reid_training.evaluate import Calibration, calibrate
 from reid_training.methods.base import Method
 from reid_training.runs import load_method, replace_file
@@ -131,7 +131,8 @@ def drafts() -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
     except OSError as error:
-        raise ReidError(f"cannot write drafts in {tempfile.gettempdir()}: {error.strerror}") from None
+        # Asked for its name, tempfile would look for a folder with room again, and fail again.
+        raise not_written(f"drafts in {tempfile.tempdir or 'the folder for temporary files'}", error) from None
 
 
 def parity(method: Method, onnx_embedder: OnnxEmbedder) -> float:

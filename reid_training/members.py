@@ -29,6 +29,7 @@ from reid_training.evaluate import rank_held_out
 from reid_training.methods.dreml import DremlConfig, joined
 from reid_training.runs import (
     CHECKPOINT,
+    CONFIG,
     Row,
     load_checkpoint,
     load_method,
@@ -70,7 +71,7 @@ def train_apart(
         begun = (folder / CHECKPOINT).exists()
         if not (begun and is_finished(folder, one, len(np.unique(train_set.pids)))):
             tasks.append((one, rest, folder, begun))
-    replace_file(out / "config.toml", lambda stream: stream.write(to_toml(config).encode()))
+    replace_file(out / CONFIG, lambda stream: stream.write(to_toml(config).encode()))
     logger.info("%d members, %d of them to train", len(configs), len(tasks))
     train_all(train_one, tasks, n_jobs)
     return join(config, folders, held_set, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ SCALING_CROPS = 256
 LEAST_SCALING_CROPS = 32  # fewer say too little about the range of a value
 MEASURED_CROPS = 1024  # of a file: nobody says who was held out
 FEED = 16  # crops per call while the scales are set: bounds the memory
+MOST_DRAFTS = 8  # of the size of the fp32 file; measured 4, more of a network of a few layers
 # Mean to fp32. Below it the file is no variant but another network, and the thresholds of fp32 are not its own.
 LEAST_COSINE = 0.9
 # By how much a coordinate of a unit vector may change with the batch. Kernels differ in the last bit of fp32, which
@@ -177,6 +179,7 @@ def quantised(
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    check_room(folder, MOST_DRAFTS * source.stat().st_size)
     folded, done = folder / "folded.onnx", folder / "quantised.onnx"
     # Symbolic shapes are for transformers; convolutions get theirs from onnx itself.
     quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
@@ -193,6 +196,13 @@ def quantised(
         reduce_range=True,
     )
     return onnx.load(str(done))
+
+
+def check_room(folder: Path, n_bytes: int) -> None:
+    """Raises OSError where they do not fit; onnxruntime prints a traceback then, and goes on without a step."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(n_bytes))
+        file.flush()
 
 
 class _Feed:

@@ -10,29 +10,28 @@ import csv
 import functools
 import io
 import os
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import torch
 
 from reid_training.config import RunConfig, from_dict
-from reid_training.errors import ModelError, ReidError
+from reid_training.errors import ModelError, not_written
 from reid_training.methods import create
 from reid_training.methods.base import Method
 from reid_training.nets import build
 
 FORMAT = "tracklet-checkpoint/1"
 PARTS = ("config", "n_classes", "method", "ema", "optimiser", "history")
-CHECKPOINT = "last.pt"
-EVENTS_SUFFIX = ".reid"  # ours among other event files in the same folder
+CHECKPOINT, CONFIG = "last.pt", "config.toml"
 Row = dict[str, float]  # one epoch of the log
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write beside the file, then rename: a reader sees the old or the new one, never half of one."""
-    beside = path.with_name(path.name + ".part")
+    beside = draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as stream:
@@ -41,10 +40,14 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(stream.fileno())
         os.replace(beside, path)
     except OSError as error:
-        raise ReidError(f"cannot write {path}: {error.strerror}") from None
+        raise not_written(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+def draft_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -65,7 +68,15 @@ def find_checkpoint(path: Path) -> Path:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     path = find_checkpoint(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        # torch writes a CRC-32 of every part and does not look at it: a flipped bit would be another weight.
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # on garbage torch.load raises whatever its pickle opcodes run into, KeyError included
         raise ModelError(f"{path} is not a checkpoint, or it is damaged") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -111,52 +122,6 @@ def write_log(folder: Path, history: list[Row]) -> None:
         stream.write("".join(csv_line(line) for line in lines).encode())
 
     replace_file(folder / "metrics.csv", write)
-
-
-class EventLog:
-    """The rows of the log as curves for TensorBoard, where the package tensorboard is installed; else nothing."""
-
-    def __init__(self, folder: Path, history: list[Row]) -> None:
-        """Starts from `history`, in a new file: a resumed run leaves no points of the epochs that it repeats."""
-        self.folder = folder
-        self.writer: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        with self._named_errors():
-            for old in folder.glob(f"events.out.tfevents.*{EVENTS_SUFFIX}"):
-                old.unlink(missing_ok=True)
-            # purge_step: a TensorBoard that is already looking forgets what it read from the old file.
-            self.writer = SummaryWriter(folder, purge_step=1, filename_suffix=EVENTS_SUFFIX)
-        for row in history:
-            self.add(row)
-
-    def add(self, row: Row) -> None:
-        if self.writer is None:
-            return
-        with self._named_errors():
-            for key, value in row.items():
-                if key != "epoch":
-                    self.writer.add_scalar(key, value, int(row["epoch"]))
-            self.writer.flush()
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise ReidError(f"cannot write the event file in {self.folder}: {error.strerror}") from None
-
-    def __enter__(self) -> EventLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.writer is not None:
-            with contextlib.suppress(OSError):  # every row is flushed already; a full disk was reported then
-                self.writer.close()
 
 
 def csv_line(cells: list[str]) -> str:

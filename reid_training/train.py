@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import copy
 import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,14 +22,15 @@ from reid_training.data.transforms import augment
 from reid_training.devices import Worker, loss_of, worker
 from reid_training.distil import Teacher
 from reid_training.embedders import TorchEmbedder, embed_images
-from reid_training.errors import ConfigError, ModelError
+from reid_training.errors import ConfigError, ModelError, ReidError
 from reid_training.evaluate import rank_held_out
 from reid_training.members import n_apart, train_apart
 from reid_training.methods.base import Method
 from reid_training.runs import (
     CHECKPOINT,
-    EventLog,
+    CONFIG,
     Row,
+    draft_of,
     fill,
     load_checkpoint,
     new_method,
@@ -36,6 +38,9 @@ from reid_training.runs import (
     save_checkpoint,
     write_log,
 )
+
+if TYPE_CHECKING:
+    from reid_training.event_log import EventLog
 
 logger = logging.getLogger(__name__)
 
@@ -101,22 +106,47 @@ class Run:
                 self.history.append(self.epoch(epoch))
             return self.history
 
-        replace_file(self.out / "config.toml", lambda stream: stream.write(to_toml(self.config).encode()))
+        self.write_config()
+        with contextlib.suppress(OSError):
+            draft_of(self.out / CHECKPOINT).unlink()  # of a run that was killed
+        if self.history:  # killed before this was written, its rows would be missing where no epoch is left to do
+            write_log(self.out, self.history)
         logger.info(
             "%d images of %d people; %d images of %d people held out",
             *(len(self.train_set), self.n_classes, len(self.held_set), len(np.unique(self.held_set.pids))),
         )
-        with EventLog(self.out, self.history) as events:
-            for epoch in range(len(self.history), self.config.schedule.epochs):
-                row = self.epoch(epoch)
-                row |= self.validate(epoch)
-                self.history.append(row)
-                events.add(row)
-                logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-                if self.is_due(epoch, self.config.schedule.checkpoint_every):
-                    save_checkpoint(self.out / CHECKPOINT, self.snapshot())
-                    write_log(self.out, self.history)
+        events = event_log(self.out, self.history)
+        for epoch in range(len(self.history), self.config.schedule.epochs):
+            row = self.epoch(epoch)
+            row |= self.validate(epoch)
+            self.history.append(row)
+            logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+            self.write(events, self.is_due(epoch, self.config.schedule.checkpoint_every))
         return self.history
+
+    def write(self, events: EventLog | None, is_due: bool) -> None:
+        """What an epoch adds to the folder: the checkpoint, which must not miss it where the logs have no room."""
+        if is_due:
+            self.save()
+        try:
+            if is_due:
+                write_log(self.out, self.history)
+            if events is not None:
+                events.add(self.history)
+        except ReidError:
+            if not is_due:
+                self.save()
+            raise
+
+    def save(self) -> None:
+        """The checkpoint; whoever has removed the folder gets back all of it, for nothing in it is known only there."""
+        if not (self.out / CONFIG).exists():
+            logger.warning("%s was removed meanwhile; it is written again", self.out / CONFIG)
+            self.write_config()
+        save_checkpoint(self.out / CHECKPOINT, self.snapshot())
+
+    def write_config(self) -> None:
+        replace_file(self.out / CONFIG, lambda stream: stream.write(to_toml(self.config).encode()))
 
     def is_due(self, epoch: int, every: int) -> bool:
         return (epoch + 1) % every == 0 or epoch + 1 == self.config.schedule.epochs
@@ -202,6 +232,15 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 existed have none
         self.history = list(state["history"])
+
+
+def event_log(folder: Path, history: list[Row]) -> EventLog | None:
+    """Curves for TensorBoard, where that package is installed."""
+    try:
+        from reid_training.event_log import EventLog
+    except ImportError:
+        return None
+    return EventLog(folder, history)
 
 
 def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> float:

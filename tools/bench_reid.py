@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import time
@@ -82,6 +83,7 @@ class ForeignOnnxEmbedder:
     """Somebody else's re-ID network: no metadata, so the size comes from the command line, the rest is convention."""
 
     def __init__(self, path: Path, height: int, width: int) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in reid_training
         import onnxruntime as ort
 
         if not path.is_file():

@@ -128,6 +128,8 @@ def open_session(model: str | Path | PackagedModel, device: str = "auto", thread
         raise ModelError(f"threads must be >= 1, got {threads}")
     path = model.path if isinstance(model, PackagedModel) else Path(model)
     _check_file(path)
+    # What this program sees is nobody's business: onnxruntime would tell its maker that it runs, through the network.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     file = _ModelFile(path, _checked_content(model) if isinstance(model, PackagedModel) else None)
     # The import alone may already complain on stderr about missing graphics devices. Interrupted, it would say that its
     # initialization failed.

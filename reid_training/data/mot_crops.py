@@ -7,10 +7,12 @@ a pedestrian that counts. MOT15: ten columns without class and visibility. Coord
 from __future__ import annotations
 
 import configparser
+import contextlib
 import csv
 import logging
 import math
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from reid_training.data.base import ByteArray, IntArray, decode, leaves_folder
-from reid_training.errors import ConfigError, DataError
+from reid_training.errors import ConfigError, DataError, not_written
 
 logger = logging.getLogger(__name__)
 
@@ -263,29 +265,46 @@ def cut_crops(sequences: Sequence[MotFolder], out: Path, rules: CropRules) -> in
     """Writes out/SEQUENCE/PERSON_FRAME.jpg and out/people.csv (id = sequence and person, camera = sequence).
 
     One frame is in memory at a time. All ground truth is checked before the first file is written; the table gets its
-    name when everything is there. Returns the number of crops.
+    name when everything is there. What breaks off, Ctrl-C too, leaves an empty folder: a half is no data set, and the
+    same command would find its folder taken. Returns the number of crops.
     """
     truths = [_checked_truth(sequence, rules) for sequence in sequences]
     draft = out / f"{TABLE}.part"
+    _begin_folder(out)
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} is there already and not empty; nothing was written")
-        out.mkdir(parents=True, exist_ok=True)
         with draft.open("w", encoding="utf-8", newline="") as stream:
             n_crops = sum(
                 _cut_sequence(sequence, truth, out, rules, stream)
                 for sequence, truth in zip(sequences, truths, strict=True)
             )
         if n_crops == 0:
-            draft.unlink()
             raise DataError(
                 f"no box is visible to {rules.min_visibility:g} and at least {rules.min_height_px} px high in every "
                 f"{rules.every}. frame of {', '.join(sequence.name for sequence in sequences)}"
             )
         draft.rename(out / TABLE)
-    except OSError as error:
-        raise DataError(f"cannot write {error.filename or out}: {error.strerror}") from None
+    except BaseException as error:
+        _take_away(out, sequences)
+        if isinstance(error, OSError):
+            raise not_written(error.filename or out, error) from None
+        raise
     return n_crops
+
+
+def _begin_folder(out: Path) -> None:
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} is there already and not empty; nothing was written")
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(error.filename or out, error) from None
+
+
+def _take_away(out: Path, sequences: Sequence[MotFolder]) -> None:
+    for sequence in sequences:
+        shutil.rmtree(out / sequence.name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (out / f"{TABLE}.part").unlink()
 
 
 def _checked_truth(sequence: MotFolder, rules: CropRules) -> Truth:

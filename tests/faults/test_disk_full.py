@@ -8,8 +8,6 @@ from __future__ import annotations
 import csv
 import errno
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 
 from make_synthetic_mot import make_scene, write_sequence
+from oracles.disks import room_for
 from tracker import checkpoint
 from tracker.cli import main
 from tracker.errors import WriteError
@@ -26,24 +25,13 @@ from tracker.sinks.embeddings import EmbeddingSink
 from tracker.smooth_cli import main as smooth
 from tracker.types import Frame, Tracks
 
-resource = pytest.importorskip("resource")  # not on Windows
+pytest.importorskip("resource")  # not on Windows
 
 OPTIONS = {
     "tracks.txt": "--out", "tracks.csv": "--out", "tracks.jsonl": "--out", "tracks.json": "--out",
     "film.avi": "--video", "film.mp4": "--video", "film.mkv": "--video", "counts.csv": "--counts",
     "heat.png": "--heatmap", "crops": "--crops",
 }  # fmt: skip
-
-
-@contextmanager
-def room_for(n_bytes: int) -> Iterator[None]:
-    """No file may become larger."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="module")

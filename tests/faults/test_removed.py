@@ -73,8 +73,22 @@ def test_a_result_that_is_removed(track, scene, tmp_path, name):
 
 
 def test_a_picture_that_is_written_at_the_end_comes_back(track, tmp_path):
+    """It loses nothing by being removed."""
     assert track(tmp_path, "heat.png", lambda: remove(tmp_path / "heat.png")) == (0, "")
     assert (tmp_path / "heat.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("every", [0, 1e-9])
+def test_a_file_in_the_place_of_the_picture_stays(track, scene, tmp_path, every):
+    def replace():
+        remove(tmp_path / "heat.png")
+        (tmp_path / "heat.png").write_bytes(b"somebody's")
+
+    result = track(tmp_path, "heat.png", replace, every)
+    check_said(result, tmp_path / "heat.png", scene)
+    assert "heat.png: was replaced meanwhile" in result[1]
+    assert (tmp_path / "heat.png").read_bytes() == b"somebody's"
+    remove(scene / "other.txt.resume") if every else None
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "crops"])

@@ -61,9 +61,9 @@ def test_help_is_quick_and_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
-def mistake(capsys, *argv) -> str:
-    """Runs the command, which must end with 2 and one line on stderr; returns the line."""
-    assert main([str(argument) for argument in argv]) == 2
+def mistake(capsys, *argv, status=2) -> str:
+    """Runs the command, which must end with this status and one line on stderr; returns the line."""
+    assert main([str(argument) for argument in argv]) == status
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("reid: ")
@@ -218,7 +218,8 @@ def test_a_full_disk_is_said_and_spares_the_last_checkpoint(capsys, market, conf
 
     monkeypatch.setattr(os, "fsync", full)
     capsys.readouterr()
-    assert "No space left on device" in mistake(capsys, *train_on(config, market, tmp_path), "--resume")
+    said = mistake(capsys, *train_on(config, market, tmp_path), "--resume", status=1)
+    assert "No space left on device" in said
     assert (tmp_path / "run" / "last.pt").read_bytes() == shortened
     assert list((tmp_path / "run").glob("*.part")) == []
 

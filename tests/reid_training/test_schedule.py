@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import io
 import sys
-import types
 
+import numpy as np
 import pytest
 import torch
 
 from reid_training import train as training
 from reid_training.config import RunConfig, ScheduleConfig, from_dict, to_dict
 from reid_training.data import market1501
-from reid_training.errors import ConfigError, ReidError
-from reid_training.runs import EventLog, load_checkpoint
-from reid_training.train import learning_rate, train
+from reid_training.errors import ConfigError
+from reid_training.runs import load_checkpoint
+from reid_training.train import event_log, learning_rate, train
 
 
 class Terminal(io.StringIO):
@@ -157,52 +156,69 @@ def test_the_bar_is_gone_before_the_message_about_a_stop(tmp_path, market, tiny,
 
 
 def test_training_needs_no_tensorboard(tmp_path, market, tiny, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "reid_training.event_log", None)
     train(with_schedule(tiny, epochs=1), market1501.read(market), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "last.pt", "metrics.csv"]
 
 
-def test_every_number_of_an_epoch_becomes_a_point(tmp_path, monkeypatch):
-    points = []
-    writer = types.SimpleNamespace(add_scalar=lambda *point: points.append(point), flush=lambda: None)
-    writer.close = lambda: points.append("closed")
-    fake = types.SimpleNamespace(SummaryWriter=lambda *_, **__: writer)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+def read_points(folder) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads in the folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder), purge_orphaned_data=False).Reload()
+    return {key: [(event.step, event.value) for event in found.Scalars(key)] for key in found.Tags()["scalars"]}
+
+
+def test_every_number_of_an_epoch_becomes_a_point(tmp_path):
+    pytest.importorskip("tensorboard")
     ours, other = tmp_path / "events.out.tfevents.1.a.reid", tmp_path / "events.out.tfevents.1.a"
     for path in (ours, other):
         path.write_bytes(b"")
-    with EventLog(tmp_path, [{"epoch": 1, "loss": 3.0}]) as events:
-        events.add({"epoch": 2, "loss": 2.0, "held_out_map": 0.5})
-    assert points == [("loss", 3.0, 1), ("loss", 2.0, 2), ("held_out_map", 0.5, 2), "closed"]
-    assert list(tmp_path.iterdir()) == [other], "someone else's event file stays"
+    rows = [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 2.0, "held_out_map": 0.5}]
+    events = event_log(tmp_path, rows[:1])
+    assert read_points(tmp_path) == {"loss": [(1, 3.0)]}, "there before the next row"
+    events.add(rows)
+    assert read_points(tmp_path) == {"loss": [(1, 3.0), (2, 2.0)], "held_out_map": [(2, 0.5)]}
+    assert not ours.exists()
+    assert other.exists(), "someone else's event file stays"
 
 
-def test_a_full_disk_is_named(tmp_path, monkeypatch):
-    def full():
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_curves_that_were_removed_come_back(tmp_path):
+    pytest.importorskip("tensorboard")
+    rows = [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 2.0}]
+    events = event_log(tmp_path, rows[:1])
+    events.path.unlink()
+    events.add(rows)
+    assert read_points(tmp_path) == {"loss": [(1, 3.0), (2, 2.0)]}
 
-    writer = types.SimpleNamespace(add_scalar=lambda *_: None, flush=full, close=full)
-    fake = types.SimpleNamespace(SummaryWriter=lambda *_, **__: writer)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    with (
-        pytest.raises(ReidError, match=f"cannot write the event file in {tmp_path}: No space left"),
-        EventLog(tmp_path, []) as events,
-    ):
-        events.add({"epoch": 1, "loss": 3.0})
+
+def test_the_same_curves_as_those_of_torch(tmp_path):
+    pytest.importorskip("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    rng = np.random.default_rng(0)
+    rows = [{"epoch": epoch, "loss": float(rng.normal()), "a b": float(rng.normal())} for epoch in range(1, 6)]
+    events = event_log(tmp_path / "ours", rows[:2])
+    writer = SummaryWriter(tmp_path / "torch", purge_step=1)
+    for n, row in enumerate(rows, start=1):
+        if n > 2:
+            events.add(rows[:n])
+        for key in ("loss", "a b"):
+            writer.add_scalar(key, row[key], row["epoch"])
+    writer.close()
+    assert read_points(tmp_path / "ours") == read_points(tmp_path / "torch")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first_half", ["with", "without"])
 def test_a_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch, first_half):
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     data = market1501.read(market)
     # Killed in the fourth epoch, the last checkpoint after the second: the third is done twice.
     config = with_schedule(tiny, checkpoint_every=2)
     die_in_epoch(4, monkeypatch)
     if first_half == "without":
-        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        monkeypatch.setitem(sys.modules, "reid_training.event_log", None)
     with pytest.raises(KeyboardInterrupt):
         train(config, data, tmp_path)
     assert len(list(tmp_path.glob("events*"))) == (first_half == "with")
@@ -210,10 +226,9 @@ def test_a_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch,
     history = train(config, data, tmp_path, resume=True)
 
     assert len(list(tmp_path.glob("events*"))) == 1
-    found = EventAccumulator(str(tmp_path), purge_orphaned_data=False).Reload()
-    assert set(found.Tags()["scalars"]) == {key for row in history for key in row} - {"epoch"}
-    for key in found.Tags()["scalars"]:
-        points = [(event.step, event.value) for event in found.Scalars(key)]
+    found = read_points(tmp_path)
+    assert set(found) == {key for row in history for key in row} - {"epoch"}
+    for key, points in found.items():
         expected = [(row["epoch"], row[key]) for row in history if key in row]
         assert [step for step, _ in points] == [step for step, _ in expected]
         assert [value for _, value in points] == pytest.approx([value for _, value in expected], rel=1e-6)  # float32

@@ -31,7 +31,9 @@ class HeatmapSink(ClosedByWith):
     A place shows how many seconds people stood there: somebody who stands still for 10 s makes a spot that reads 10 s
     in its middle. The still is the median of frames spread over the video, so that who walks by vanishes from it.
     frame_s: weight of the last frame, which has no next one. resume: see `sinks.base.Resumable`; the frames for the
-    still lie in a file beside the picture meanwhile. Raises OutputError and ResumeError.
+    still lie in a file beside the picture meanwhile. Raises OutputError and ResumeError. Where somebody removes the
+    file meanwhile the picture is written all the same: unlike results that grow, it loses nothing by that. A file that
+    takes its place is somebody's, and stays: WriteError.
     """
 
     def __init__(self, path: str | Path, frame_s: float, overwrite: bool = False, resume: State | None = None) -> None:
@@ -39,8 +41,7 @@ class HeatmapSink(ClosedByWith):
         check_kind(self.path)
         check_output_path(self.path, overwrite or resume is not None)
         try:
-            with self.path.open("ab"):  # better now than after an hour
-                pass
+            self._begun = self.path.open("ab")  # better now than after an hour; open, it shares its number with none
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
         self._frame_s = frame_s
@@ -66,6 +67,7 @@ class HeatmapSink(ClosedByWith):
             self._stills.offer(frame.image)
 
     def state(self) -> State:
+        self._check_not_replaced()
         there = np.flatnonzero(self._seconds)
         return {
             "size": self._seconds.shape,
@@ -92,7 +94,9 @@ class HeatmapSink(ClosedByWith):
         if self._closed:
             return
         self._closed = True
-        self._stash.close()
+        with self._begun:
+            self._stash.close()
+            self._check_not_replaced()
         if self._waiting is None:
             if self.path.is_file() and self.path.stat().st_size == 0:
                 self.path.unlink()
@@ -101,6 +105,14 @@ class HeatmapSink(ClosedByWith):
         ok, data = cv2.imencode(self.path.suffix, self.picture())
         assert ok
         self._replace(data.tobytes())
+
+    def _check_not_replaced(self) -> None:
+        try:
+            there = self.path.stat()
+        except OSError:
+            return
+        if not os.path.samestat(os.fstat(self._begun.fileno()), there):
+            raise WriteError(f"{self.path}: was replaced meanwhile; the heat map is not written over what is there now")
 
     def _replace(self, data: bytes) -> None:
         """Whole or not at all: an older picture stays where there is no room."""

@@ -1,0 +1,84 @@
+"""The rows of the log as curves for TensorBoard; to be imported only where the package tensorboard is installed.
+
+The file is written here, not by torch's SummaryWriter, whose thread meets a full disk with a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from reid_training.errors import not_written
+from reid_training.runs import Row
+
+SUFFIX = ".reid"  # ours among other event files in the same folder
+
+
+class EventLog:
+    """A file that grows by the epoch; a power cut can take its end. Raises ReidError where it cannot be written."""
+
+    def __init__(self, folder: Path, history: Sequence[Row]) -> None:
+        """Starts from `history`, in a new file: a resumed run leaves no points of the epochs that it repeats."""
+        self.path = folder / f"events.out.tfevents.{time.time():010.0f}.{os.getpid()}{SUFFIX}"
+        try:
+            for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise not_written(self.path, error) from None
+        self._begin(history)
+
+    def add(self, history: Sequence[Row]) -> None:
+        """The last row; all of them where somebody took the file away."""
+        if self.path.exists():
+            self._append(_points(history[-1]))
+        else:
+            self._begin(history)
+
+    def _begin(self, history: Sequence[Row]) -> None:
+        now = time.time()
+        # A TensorBoard that is already looking forgets what it read from the old file.
+        forget = Event(wall_time=now, step=1, session_log=SessionLog(status=SessionLog.START))
+        rows = [point for row in history for point in _points(row)]
+        self._append([Event(wall_time=now, file_version="brain.Event:2"), forget, *rows])
+
+    def _append(self, events: Iterable[Any]) -> None:
+        content = io.BytesIO()
+        for event in events:
+            RecordWriter(content).write(event.SerializeToString())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            append_whole(self.path, content.getbuffer())
+        except OSError as error:
+            raise not_written(self.path, error) from None
+
+
+def _points(row: Row) -> list[Any]:
+    """One event for each number of an epoch."""
+    return [
+        Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=[point]))
+        for point in (Summary.Value(tag=key, simple_value=value) for key, value in row.items() if key != "epoch")
+    ]
+
+
+def append_whole(path: Path, data: memoryview) -> None:
+    """All of `data` or none of it; a file that was begun for it does not stay empty. Raises OSError."""
+    with path.open("ab", buffering=0) as file:
+        size, done = os.fstat(file.fileno()).st_size, 0
+        try:
+            while done < len(data):
+                done += file.write(data[done:])
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(size)
+                if size == 0:
+                    path.unlink()
+            raise
