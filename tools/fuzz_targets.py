@@ -546,6 +546,13 @@ def _whole_png(data: bytes) -> None:
     _image(".png")(b"".join(parts))
 
 
+def _playlist(data: bytes) -> None:
+    """Before FFmpeg sees it, which would follow it anywhere."""
+    from tracker.sources.playlist import check_playlist
+
+    check_playlist(written("films/film.m3u8", data))
+
+
 def _film(ending: str) -> Callable[[bytes], None]:
     def run(data: bytes) -> None:
         from tracker.sources.video import VideoFile
@@ -660,6 +667,9 @@ TARGETS = {
     "png-whole": Target(
         _whole_png, lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND", "PLTE", "tRNS", "gAMA"), 65536),
     "jpeg": Target(_image(".jpg"), lambda: [_picture(".jpg")], (), 65536),
+    "playlist": Target(_playlist, lambda: [
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI=\"a.key\"\n#EXTINF:1.0,\na.ts\n#EXT-X-ENDLIST\n",
+        b"ffconcat version 1.0\nfile a.mp4\nfile 'film.m3u8'\n"], ("../", "URI=", "file:", "\r", '"', "film.m3u8")),
     "avi": Target(_film(".avi"), lambda: [_film_seed(".avi")], ("RIFF", "LIST", "movi", "idx1", "avih"), 65536),
     "mp4": Target(_film(".mp4"), lambda: [_film_seed(".mp4")], ("moov", "mdat", "stsz", "stco", "stts", "mvhd"), 65536),
 }

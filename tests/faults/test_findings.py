@@ -198,6 +198,14 @@ def test_a_picture_that_would_fill_the_memory(tmp_path):
             read_image(tmp_path / name)
 
 
+def test_a_part_of_a_picture_that_claims_more_than_there_is(tmp_path):
+    """OpenCV takes 3.6 GB for it first."""
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 16, 8, 2, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(data + b"\xd8\x00\x04\x9bIDAT" + chunk(b"IEND", b""))
+    with pytest.raises(SourceError, match="the image is cut off"):
+        read_image(tmp_path / "a.png")
+
+
 def chunk(name: bytes, content: bytes) -> bytes:
     """A part of a PNG."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame, ImageArray
 
 MOST_PX = 1 << 28  # of a PNG or JPEG: 16384 x 16384 takes 0.8 GB, and OpenCV as much again to decode a PNG
+_PNG = b"\x89PNG\r\n\x1a\n"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
 
@@ -117,8 +119,8 @@ def check_size(image: ImageArray, path: Path, width: int, height: int, because: 
 def _cut_off(data: bytes) -> bool:
     if data.startswith(b"\xff\xd8"):  # JPEG: the end marker must follow the start of the first scan
         return data.rfind(b"\xff\xd9") < _first_scan(data)
-    if data.startswith(b"\x89PNG"):
-        return data.rfind(b"IEND") < 0
+    if data.startswith(_PNG):  # also where a part claims more than there is: OpenCV would take memory for it first
+        return all(name != b"IEND" for name, _ in _png_parts(data))
     return False
 
 
@@ -129,13 +131,26 @@ def _first_scan(data: bytes) -> int:
 
 def _size_said(data: bytes) -> tuple[int, int]:
     """(width, height) by the header of a PNG or a JPEG; (0, 0): of another kind, or it does not say."""
-    if data.startswith(b"\x89PNG"):
-        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if data.startswith(_PNG):
+        heads = (data[at : at + 8] for name, at in _png_parts(data) if name == b"IHDR")
+        sizes = [(int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")) for head in heads]
+        return max(sizes, key=math.prod, default=(0, 0))
     if data.startswith(b"\xff\xd8"):
         for marker, at in _segments(data):
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
                 return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
     return 0, 0
+
+
+def _png_parts(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Name of each whole part of a PNG, and where its content begins."""
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + 12 + length > len(data):
+            return
+        yield data[at + 4 : at + 8], at + 8
+        at += 12 + length
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
