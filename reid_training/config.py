@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from reid_training.errors import ConfigError
 
 T = TypeVar("T")
+LARGEST = 1e15  # no setting counts further
 
 
 def require(holds: bool, message: str) -> None:
@@ -260,6 +261,8 @@ def _as_type(value: Any, wanted: str, where: str) -> Any:
     allowed: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
     if not isinstance(value, allowed[wanted]) or (isinstance(value, bool) and wanted != "bool"):
         raise ConfigError(f"{where} must be of type {wanted}, got {value!r}")
+    if isinstance(value, int | float) and not abs(value) < LARGEST:
+        raise ConfigError(f"{where} must be a number below {LARGEST:g}")
     return float(value) if isinstance(value, int) and wanted == "float" else value
 
 
@@ -283,13 +286,16 @@ def override(config: RunConfig, settings: Sequence[str]) -> RunConfig:
         section, dot, key = name.strip().rpartition(".")
         require(bool(equals), f"--set wants SECTION.KEY=VALUE, got {setting!r}")
         require(
-            name.strip() == "seed" or (bool(dot) and section in plain),
+            name.strip() == "seed" or (bool(dot) and section in (*SECTIONS, "method")),
             f"--set {setting}: no section {section!r}; there are {', '.join((*SECTIONS, 'method'))}",
         )
         try:
             value = tomllib.loads(f"value = {text}")["value"]
+            repr(value)  # a hexadecimal number can be longer than Python writes in a message
         except tomllib.TOMLDecodeError:
             value = text.strip()
+        except (ValueError, RecursionError) as error:  # a number of 5000 digits, 1000 brackets
+            raise ConfigError(f"--set {name}: {type(error).__name__}, is it a setting?") from None
         (plain[section] if dot else plain)[key] = value
     return from_dict(plain, "--set")
 
@@ -325,6 +331,7 @@ def read_toml(source: str) -> RunConfig:
         else:
             raise ConfigError(f"no config file {source}")
         table = tomllib.loads(text)
+        repr(table)  # a hexadecimal number can be longer than Python writes in a message
     except OSError as error:
         raise ConfigError(f"cannot read {source}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # no text, no TOML, a number of 5000 digits, 1000 brackets

@@ -18,6 +18,9 @@ from reid_training.errors import ModelError
 from reid_training.methods.base import Method
 
 FloatArray = npt.NDArray[np.float32]
+# Of metadata; the tracker takes the same.
+LARGEST_SIDE_PX = 4096
+LARGEST_VALUE, SMALLEST_STD = 1e4, 1e-6
 
 
 class Embedder(Protocol):
@@ -63,13 +66,7 @@ class OnnxEmbedder:
             raise ModelError(f"{path} is not an ONNX model, or it is damaged") from None
         if self.metadata.get("tracklet.format") != "reid/1":
             raise ModelError(f"{path} has no metadata of `reid export` (tracklet.format = reid/1)")
-        try:
-            self.height, self.width = int(self.metadata["input_height"]), int(self.metadata["input_width"])
-            self._scale = np.float32(self.metadata["pixel_scale"])
-            self._mean = np.array(self.metadata["mean"].split(","), dtype=np.float32)
-            self._std = np.array(self.metadata["std"].split(","), dtype=np.float32)
-        except (KeyError, ValueError) as error:
-            raise ModelError(f"{path}: metadata is incomplete: {error}") from None
+        self.height, self.width, self._scale, self._mean, self._std = read_preparation(self.metadata, path)
 
     def __call__(self, images: ByteArray) -> FloatArray:
         return np.asarray(self.session.run(["embeddings"], {"images": self.prepared(images)})[0], dtype=np.float32)
@@ -78,6 +75,25 @@ class OnnxEmbedder:
         """images (B, height, width, 3) uint8 RGB. Returns what the network takes, (B, 3, height, width)."""
         values = (images.astype(np.float32) * self._scale - self._mean) / self._std
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def read_preparation(metadata: Mapping[str, str], path: Path) -> tuple[int, int, np.float32, FloatArray, FloatArray]:
+    """What is done with a crop: height and width in pixels; value = (pixel * scale - mean (3,)) / std (3,)."""
+    try:
+        height, width = int(metadata["input_height"]), int(metadata["input_width"])
+        scale = float(metadata["pixel_scale"])
+        mean, std = (np.array([float(word) for word in metadata[key].split(",")]) for key in ("mean", "std"))
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"{path}: metadata is incomplete: {error}") from None
+    if not (1 <= height <= LARGEST_SIDE_PX and 1 <= width <= LARGEST_SIDE_PX):
+        raise ModelError(
+            f"{path}: metadata input_height and input_width must be 1 to {LARGEST_SIDE_PX}, got {height} and {width}"
+        )
+    if mean.shape != (3,) or std.shape != (3,) or not (np.abs([scale, *mean, *std]) <= LARGEST_VALUE).all():
+        raise ModelError(f"{path}: metadata pixel_scale, mean and std must be 1, 3 and 3 numbers")
+    if not (scale > 0 and (std >= SMALLEST_STD).all()):
+        raise ModelError(f"{path}: metadata pixel_scale and std must be positive")
+    return height, width, np.float32(scale), mean.astype(np.float32), std.astype(np.float32)
 
 
 def embed_images(embedder: Embedder, images: ByteArray, batch: int = 64) -> FloatArray:

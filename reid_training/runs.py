@@ -24,7 +24,8 @@ from reid_training.methods.base import Method
 from reid_training.nets import build
 
 FORMAT = "tracklet-checkpoint/1"
-PARTS = ("config", "n_classes", "method", "ema", "optimiser", "history")
+PARTS = {"config": dict, "n_classes": int, "method": dict, "ema": dict, "optimiser": dict, "history": list}
+MOST_CLASSES = 10**7  # more people than any data set has
 CHECKPOINT, CONFIG = "last.pt", "config.toml"
 Row = dict[str, float]  # one epoch of the log
 
@@ -84,6 +85,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     missing = [part for part in PARTS if part not in state]
     if missing:
         raise ModelError(f"{path} lacks {', '.join(missing)}")
+    wrong = [part for part, kind in PARTS.items() if not isinstance(state[part], kind) or isinstance(state[part], bool)]
+    if wrong or not 0 <= state["n_classes"] <= MOST_CLASSES:
+        raise ModelError(f"{path} is damaged: its {(wrong or ['n_classes'])[0]} is not what `reid train` writes")
     return state
 
 
@@ -108,7 +112,11 @@ def load_method(path: Path) -> tuple[Method, RunConfig, dict[str, Any]]:
     path = find_checkpoint(path)
     state = load_checkpoint(path)
     config = from_dict(state["config"], str(path))
-    method = new_method(config, state["n_classes"])
+    try:
+        method = new_method(config, state["n_classes"])
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # sizes that no machine has
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{path} holds a network that cannot be made: {reason}") from None
     fill(method, state["ema"], path)
     return method.eval(), config, state
 

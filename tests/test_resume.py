@@ -300,6 +300,35 @@ def test_a_damaged_checkpoint_is_refused(track, cut):
     refused(track("--out", cut, "--resume"), "nothing to go on with", "--overwrite begins again")
 
 
+def test_a_checkpoint_made_by_hand_is_refused(track, cut, tmp_path):
+    """Whole by its checksum, but a part of it is missing: one line, and nothing is lost."""
+    noted = Path(f"{cut}.resume")
+    state, before = checkpoint.load(noted), contents(tmp_path)
+    for part in ("pipeline", "tally"):
+        for inner in state[part]:
+            others = {key: value for key, value in state[part].items() if key != inner}
+            checkpoint.save(noted, {**state, part: others})
+            refused(track("--out", cut, "--resume"), "tracks.txt.resume: is no checkpoint of this run")
+            assert cut.read_bytes() == before[cut.name]
+    checkpoint.save(noted, state)
+    assert track("--out", cut, "--resume")[0] == 0
+
+
+def test_a_checkpoint_takes_no_file_away_that_is_no_crop(track, interrupt, monkeypatch, tmp_path):
+    (tmp_path / "mine.jpg").touch()
+    words = ("--out", tmp_path / "t.txt", "--crops", tmp_path / "crops")
+    interrupt(20)
+    assert track(*words)[0] == 130
+    monkeypatch.undo()
+    noted = tmp_path / "t.txt.resume"
+    state = checkpoint.load(noted)
+    crops = next(inner for inner in state["outputs"].values() if isinstance(inner, dict) and "outdated" in inner)
+    crops["outdated"].append("../mine.jpg")
+    checkpoint.save(noted, state)
+    refused(track(*words, "--resume"), "the checkpoint names a file that is no crop, '../mine.jpg'")
+    assert (tmp_path / "mine.jpg").exists()
+
+
 def test_without_resume_a_run_cut_short_is_not_replaced_by_mistake(track, cut):
     whole = cut.read_bytes()
     refused(track("--out", cut), "exists already, of a run cut short: --resume goes on")

@@ -308,6 +308,7 @@ class TrackerConfig:
             with Path(path).open(encoding="utf-8") as file:
                 text = file.read(LONGEST)  # a device has no end
             table = tomllib.loads(text)
+            repr(table)  # a hexadecimal number can be longer than Python writes in a message
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"cannot read settings from {path}: {error}") from error
         except (ValueError, RecursionError) as error:  # a number of 5000 digits, 1000 brackets

@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -201,20 +201,24 @@ def open_run(
     if saved is not None:
         assert path is not None
         check_same(path, saved["asked"], asked)
-        pipeline.restore(saved["pipeline"])
+        with _whole(path):
+            pipeline.restore(saved["pipeline"])
         args.overwrite = not saved["outputs"]  # killed while it began them
     elif path is not None and keeps:
         _note_begin(path, asked, pipeline)
     elif path is not None:
         checkpoint.remove(path)  # of a run whose results are replaced
     try:
-        outputs = open_outputs(args, config, pipeline, stack, saved and saved["outputs"])
+        with _whole(path) if path is not None and saved is not None else nullcontext():
+            outputs = open_outputs(args, config, pipeline, stack, saved and saved["outputs"])
     except TrackletError:
         if saved is None and path is not None:
             checkpoint.remove(path)
         raise
     if saved is not None:
-        outputs.tally.restore(saved["tally"])
+        assert path is not None
+        with _whole(path):
+            outputs.tally.restore(saved["tally"])
         outputs.write_s = saved["write_s"]
     unable = outputs.not_resumable
     if unable and path is not None:
@@ -228,6 +232,17 @@ def open_run(
         outputs.forget()
         return outputs, None
     return outputs, Keeper(path, args.checkpoint_every, asked, pipeline, outputs, saved["run_s"] if saved else 0.0)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Raise ResumeError where a state lacks parts, or holds others, behind a right checksum: made by hand."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ResumeError(
+            f"{path}: is no checkpoint of this run ({type(error).__name__}: {error}); --overwrite begins again"
+        ) from error
 
 
 def _note_begin(path: Path, asked: Mapping[str, Any], pipeline: Pipeline) -> None:

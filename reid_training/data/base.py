@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +112,12 @@ def leaves_folder(name: str) -> bool:
     return False
 
 
+# What zipfile raises: RuntimeError where a password is needed, ValueError and IndexError for numbers out of range.
+_DAMAGE = (
+    zipfile.BadZipFile, EOFError, RuntimeError, ValueError, IndexError, struct.error, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """All files of a zip. Raises DataError, and writes none of them, if one of them would lie outside the folder."""
     try:
@@ -118,8 +126,10 @@ def unpack(archive: Path, folder: Path) -> None:
             if outside is not None:
                 raise DataError(f"{archive}: names a file outside its folder, {outside!r}; nothing was unpacked")
             packed.extractall(folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
-        raise DataError(f"{archive} is damaged: {error}") from None
+    except OSError as error:  # damage, too: a file and a folder of one name, a name too long
+        raise DataError(f"{archive}: cannot be unpacked to {folder}: {error.strerror or error}") from None
+    except _DAMAGE as error:
+        raise DataError(f"{archive} is damaged, or packed in a way that is not read here: {error}") from None
 
 
 def decode(path: Path) -> ByteArray:

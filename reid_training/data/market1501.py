@@ -14,7 +14,7 @@ import numpy as np
 from reid_training.data.base import Dataset, Samples
 from reid_training.errors import DataError
 
-NAME = re.compile(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)")
+NAME = re.compile(r"(?P<pid>-1|\d{1,18})_c(?P<camid>\d{1,18})(?!\d)")  # numbers that fit into 64 bits
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 LICENCE = "Market-1501: research only"
 JUNK = -1  # part of a person, or a bad box: neither a hit nor a miss

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
 import pytest
 
 from fuzz import TARGETS, check
+from person_detector.labels import read_coco
+from reid_training.config import RunConfig, override, read_toml
+from reid_training.data.base import unpack
+from reid_training.data.market1501 import read_folder
+from reid_training.embedders import read_preparation
+from reid_training.errors import ConfigError as ReidConfigError
+from reid_training.errors import DataError, ModelError
+from reid_training.runs import load_method, save_checkpoint
 from tracker.cli import main
+from tracker.config import TrackerConfig
+from tracker.errors import ConfigError as TrackerConfigError
 from tracker.errors import SourceError
-from tracker.eval.mot_files import read_tracks
+from tracker.eval.mot_files import MotFileError, read_tracks
+from tracker.eval.sequences import length_of
+from tracker.eval.submission import submission_text
+from tracker.eval.tune import load_space
 from tracker.many.plan import Record, Video
+from tracker.report.cli import read_counts
+from tracker.report.table import read_table
+from tracker.sources.images import read_image
 
 CSV = b"frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
 DEEP = b"[" * 100_000
@@ -99,3 +121,176 @@ def test_options_of_a_hostile_user(tmp_path, capsys, monkeypatch, words, said):
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def words_of(error) -> str:
+    """The message of what `pytest.raises` caught, one line of text."""
+    text = str(error.value)
+    assert text.isprintable()
+    return text
+
+
+LONG = "0x" + "f" * 4000  # more decimal digits than Python writes in a message
+
+
+@pytest.mark.parametrize("text", [f"default_fps = {LONG}", f"[lifecycle]\nlost_s = [{LONG}]", f"seed = {LONG}"])
+def test_a_hexadecimal_number_longer_than_python_writes(tmp_path, text):
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    for read in (TrackerConfig.load, lambda path: load_space(str(path), TrackerConfig())):
+        with pytest.raises(TrackerConfigError) as error:
+            read(file)
+        assert "is it a settings file?" in words_of(error)
+    with pytest.raises(ReidConfigError, match="is not TOML") as error:
+        read_toml(str(file))
+    words_of(error)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (f"net.width={LONG}", "ValueError, is it a setting"),
+        ("net.channels=" + "[" * 3000, "RecursionError, is it a setting"),
+        ("seed.a=1", "no section 'seed'"),
+        ("schedule.learning_rate=inf", "must be a number below"),
+        ("net.width=1" + "0" * 400, "must be a number below"),
+    ],
+)
+def test_settings_of_a_run(setting, said):
+    with pytest.raises(ReidConfigError, match=said) as error:
+        override(RunConfig(), [setting])
+    words_of(error)
+
+
+@pytest.mark.parametrize("text", ["seqLength=inf", "seqLength=nan", "seqLength=-1", "seqLength=1.5", "a\nb"])
+def test_a_sequence_to_score_without_an_end(tmp_path, text):
+    (tmp_path / "seqinfo.ini").write_text(f"[Sequence]\n{text}\n")
+    with pytest.raises(MotFileError, match=r"seqinfo\.ini: ") as error:
+        length_of(tmp_path)
+    words_of(error)
+
+
+def test_lines_end_where_an_editor_ends_them(tmp_path):
+    """Not at a form feed or U+2028, where `str.splitlines` does, too: one row became two, or half of one."""
+    results = tmp_path / "t.txt"
+    results.write_bytes(b"1,1,\x1e5,1,1,1\x1e\n2,1,1,1,1,1\n")
+    assert submission_text(results) == "1,1,5,1,1,1,1,-1,-1,-1\n2,1,1,1,1,1,1,-1,-1,-1\n"
+    results.write_bytes(b"1,1,5,1,1,0.2\x1e1,2,50,20,3,2\n")
+    with pytest.raises(MotFileError, match=r"t\.txt:1: '0\.2\\x1e1' is not a number"):
+        read_tracks(results)
+    counts = tmp_path / "counts.csv"
+    counts.write_text("kind,name,direction\nline,a\u2028b,in\n", encoding="utf-8")
+    assert read_counts(counts) == [("line", "a\u2028b", "in", 1)]
+    table = tmp_path / "t.jsonl"
+    table.write_text('{"frame": 1, "time_s": 0, "tracks": [], "note": "a\u2028b"}\n', encoding="utf-8")
+    assert len(read_table(table)) == 0
+
+
+def test_a_picture_that_would_fill_the_memory(tmp_path):
+    """3 MB, and 6 GB when it is read."""
+    head = struct.pack(">IIBBBBB", 32000, 32000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in ((b"IHDR", head), (b"IDAT", b""), (b"IEND", b"")))
+    (tmp_path / "a.png").write_bytes(png)
+    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", 32000, 32000) + b"\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00"
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8" + frame + b"\xff\xda\x00\x02\xff\xd9")
+    for name in ("a.png", "a.jpg"):
+        with pytest.raises(SourceError, match="the image is 32000x32000; at most 268 million pixels are read"):
+            read_image(tmp_path / name)
+
+
+def test_a_part_of_a_picture_that_claims_more_than_there_is(tmp_path):
+    """OpenCV takes 3.6 GB for it first."""
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 16, 8, 2, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(data + b"\xd8\x00\x04\x9bIDAT" + chunk(b"IEND", b""))
+    with pytest.raises(SourceError, match="the image is cut off"):
+        read_image(tmp_path / "a.png")
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    """A part of a PNG."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def test_archives_that_cannot_be_unpacked(tmp_path):
+    """One with a password; one in which a name is a file and a folder."""
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("a", "text")
+    data = bytearray(archive.read_bytes())
+    for start, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(start) + at] |= 1
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match=r"is damaged, or packed in a way that is not read here: .*password"):
+        unpack(archive, tmp_path / "out")
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("a", "text")
+        packed.writestr("a/b", "text")
+    with pytest.raises(DataError, match="cannot be unpacked to"):
+        unpack(archive, tmp_path / "again")
+
+
+def test_a_person_above_all_numbers(tmp_path):
+    (tmp_path / ("9" * 40 + "_c1.png")).touch()
+    with pytest.raises(DataError, match="is not named like 0002_c1s1_000451_03"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n_classes": "3"}, "its n_classes is not what"),
+        ({"n_classes": -1}, "its n_classes is not what"),
+        ({"n_classes": 10**12}, "its n_classes is not what"),
+        ({"ema": []}, "its ema is not what"),
+        ({"history": None}, "its history is not what"),
+        ({"config": {"net": {"channels": [8, 10**14]}}}, "holds a network that cannot be made"),
+    ],
+)
+def test_checkpoints_of_a_run_made_by_hand(tmp_path, change, said):
+    state = {"config": {}, "n_classes": 3, "method": {}, "ema": {}, "optimiser": {}, "history": []}
+    save_checkpoint(tmp_path / "last.pt", state | change)
+    with pytest.raises(ModelError, match=said) as error:
+        load_method(tmp_path)
+    words_of(error)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_height": "0"}, {"input_width": "99999999"}, {"mean": "1,2"}, {"mean": "nan,0,0"}, {"std": "1,0,1"},
+        {"pixel_scale": "-1"}, {"std": "1,1e300,1"}, {"pixel_scale": "inf"}, {"input_height": "9" * 5000},
+    ],
+)  # fmt: skip
+def test_metadata_that_prepares_no_crop(change):
+    """Before, each of them ended in a traceback of OpenCV or NumPy, or in embeddings that are not finite."""
+    good = {"input_height": "8", "input_width": "4", "pixel_scale": "0.004", "mean": "0,0,0", "std": "1,1,1"}
+    assert read_preparation(good, Path("m.onnx"))[:2] == (8, 4)
+    with pytest.raises(ModelError, match=r"m\.onnx: metadata") as error:
+        read_preparation(good | change, Path("m.onnx"))
+    words_of(error)
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}],
+    "categories": [{"id": 1, "name": "person"}],
+    "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": [{"id": 1}]}, {"images": [1]}, {"images": [{"id": 1, "file_name": "a", "width": "x", "height": 1}]},
+        {"annotations": 1}, {"annotations": [{"image_id": []}]},
+        {"annotations": [{"image_id": 1, "category_id": 1, "bbox": 5}]},
+        {"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 10**400]}]},
+        {"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": [[1, "x", 3]]}]},
+    ],
+)  # fmt: skip
+def test_labels_of_another_shape(tmp_path, change):
+    (tmp_path / "coco.json").write_text(json.dumps(COCO))
+    assert len(read_coco(tmp_path, tmp_path / "coco.json")) == 1
+    (tmp_path / "coco.json").write_text(json.dumps(COCO | change))
+    with pytest.raises(DataError, match=r"coco\.json") as error:
+        read_coco(tmp_path, tmp_path / "coco.json")
+    words_of(error)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import random
 import re
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fuzz
+from reid_training.errors import ReidError
+from tracker.errors import TrackletError
 
 CASES = 100
-NATIVE = ("model", "png", "jpeg", "avi", "mp4")  # read by C++, where a mistake may end the process
+NATIVE = ("model", "png", "png-whole", "jpeg", "avi", "mp4")  # read by C++, where a mistake may end the process
 NUMBER = re.compile(rb"[0-9.]+")
 
 
@@ -86,10 +89,10 @@ def test_what_may_not_come_out_is_told():
         return fuzz.Target(run, list)
 
     def lines(data):
-        raise fuzz.ReidError()
+        raise ReidError()
 
     def warn(data):
-        return fuzz.np.float64(1e300) * 1e300
+        return np.float64(1e300) * 1e300
 
     with pytest.raises(ZeroDivisionError):
         fuzz.check(target(lambda data: 1 // 0), b"")
@@ -99,7 +102,7 @@ def test_what_may_not_come_out_is_told():
         fuzz.check(target(lines), b"")
 
 
-@pytest.mark.parametrize("error", [fuzz.TrackletError, fuzz.ReidError])
+@pytest.mark.parametrize("error", [TrackletError, ReidError])
 def test_messages_are_one_line_whatever_a_name_holds(error):
     """A name in a file may hold what would move the cursor of a terminal, or look like a second message."""
     assert str(error("a\nb\x1b[2J\udc80c: nö")) == "a\\nb\\x1b[2J\\udc80c: nö"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import zipfile
 
+import cv2
+import numpy as np
 import pytest
 
-from person_detector.labels import read_coco, read_voc
+from person_detector.labels import read_coco, read_mot, read_voc
 from reid_training.data.base import leaves_folder as leaves_data
 from reid_training.data.base import unpack
 from reid_training.data.mot_crops import find_sequences
@@ -16,6 +18,7 @@ from tracker.errors import OutputError, SourceError
 from tracker.many.plan import Record
 from tracker.names import leaves_folder
 from tracker.sources.mot import MotSequence
+from tracker.sources.video import VideoFile
 
 OUTSIDE = ("../b", "a/../../b", "/etc/passwd", "..", "\\b", "..\\b", "a\\..\\..\\b", "C:\\b", "c:/b", "./../b", "C:")
 INSIDE = ("b", "a/b", "a/../b", "./b", "", ".", "...", "a..b", "12:30.png", "a/b:c")
@@ -31,7 +34,7 @@ def test_which_names_lead_out(leaves):
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_the_image_folder_of_a_sequence(tmp_path, name):
-    """As the tracker reads it, and as `reid crops` does."""
+    """As the tracker reads it, as `reid crops` does, and as the detector's training does."""
     folder = tmp_path / "S"
     (folder / "gt").mkdir(parents=True)
     (folder / "gt" / "gt.txt").write_text("1,1,1,1,9,9,1,1,1\n")
@@ -41,6 +44,37 @@ def test_the_image_folder_of_a_sequence(tmp_path, name):
         MotSequence(folder)
     with pytest.raises(DataError, match=r"seqinfo\.ini: imDir must be a folder inside the sequence's, got "):
         find_sequences(folder)
+    with pytest.raises(DataError, match=r"seqinfo\.ini: imDir must be a folder inside the sequence's, got "):
+        read_mot(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "file:///b.ts", "http://b/c.ts", "b:c.ts"])
+def test_a_film_that_is_a_list_of_films(tmp_path, name):
+    """As FFmpeg takes it, whatever it is called; also where a list names the list."""
+    (tmp_path / "b").mkdir()
+    film = tmp_path / "film.mp4"
+    lists = (
+        f"#EXTM3U\n#EXTINF:1,\n{name}\n", f'#EXTM3U\r#EXT-X-KEY:METHOD=AES-128,URI="{name}"\r#EXTINF:1,\ra.ts\r',
+        f"#EXTM3U\n#EXT-X-MAP:URI={name}\n", f"ffconcat version 1.0\nfile '{name}'\n",
+    )  # fmt: skip
+    for text in lists:
+        film.write_text(text)
+        with pytest.raises(SourceError, match=r"film\.mp4: the list names what lies outside its folder, "):
+            VideoFile(film)
+    (tmp_path / "b" / "ü.m3u8").write_text(lists[0], encoding="utf-8")
+    film.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nb/ü.m3u8\n", encoding="utf-8")
+    with pytest.raises(SourceError, match=r"ü\.m3u8: the list names what lies outside its folder, "):
+        VideoFile(film)
+
+
+def test_lists_of_films_beside_them_are_read(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (32, 32))
+    for grey in (10, 200):
+        writer.write(np.full((32, 32, 3), grey, np.uint8))
+    writer.release()
+    (tmp_path / "both.ffconcat").write_text("ffconcat version 1.0\nfile a.avi\nfile 'a.avi'\n")
+    with VideoFile(tmp_path / "both.ffconcat") as film:
+        assert len(list(film)) == 4
 
 
 def test_the_record_of_many_videos(tmp_path):

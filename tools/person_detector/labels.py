@@ -50,8 +50,11 @@ def read_coco(images: Path, labels: Path) -> list[Picture]:
         table = json.loads(_text(labels))
         names = {row["id"]: str(row["name"]).lower() for row in table["categories"]}
         rows = {row["id"]: row for row in table["images"]}
-        annotations = table["annotations"]
-    except (ValueError, KeyError, TypeError) as error:
+        annotations = list(table["annotations"])
+        names_of = {key: str(row["file_name"]) for key, row in rows.items()}
+        sized = {key: row for key, row in rows.items() if "width" in row and "height" in row}
+        given = {key: (int(row["width"]), int(row["height"])) for key, row in sized.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{labels}: no COCO labels: {error!r}") from None
     people = {key for key, name in names.items() if name in PERSON_NAMES}
     if not people:
@@ -61,22 +64,22 @@ def read_coco(images: Path, labels: Path) -> list[Picture]:
     found: dict[Any, list[tuple[list[float], FloatArray | None, bool]]] = {key: [] for key in rows}
     for number, row in enumerate(annotations):
         where = f"{labels}: annotation {number}"
-        if not isinstance(row, dict) or row.get("image_id") not in rows:
+        if not isinstance(row, dict) or not _is_key(row.get("image_id")) or row["image_id"] not in rows:
             raise DataError(f"{where} belongs to no image")
-        if row.get("category_id") not in people:
+        if not _is_key(row.get("category_id")) or row["category_id"] not in people:
             continue
         left, top, width, height = _numbers(row.get("bbox", ()), 4, where)
         if width <= 0 or height <= 0:
             continue  # COCO has a few boxes without area
         polygons: Any = row.get("segmentation")
         single = isinstance(polygons, list) and len(polygons) == 1  # in several parts: somebody stands before them
-        outline = np.array(polygons[0], dtype=np.float64).reshape(-1, 2) if polygons and single else None
+        outline = _outline(polygons[0], where) if polygons and single else None
         box = [left, top, left + width, top + height]
         found[row["image_id"]].append((box, outline, bool(row.get("iscrowd", 0))))
     pictures = []
-    for key, row in rows.items():
-        path = _inside(images, str(row["file_name"]), labels)
-        size = (int(row["width"]), int(row["height"])) if "width" in row and "height" in row else _size(path)
+    for key in rows:
+        path = _inside(images, names_of[key], labels)
+        size = given.get(key) or _size(path)
         counted = [item for item in found[key] if not item[2]]
         pictures.append(
             Picture(
@@ -87,6 +90,18 @@ def read_coco(images: Path, labels: Path) -> list[Picture]:
             )
         )
     return pictures
+
+
+def _is_key(value: object) -> bool:
+    """Whether COCO can count things so."""
+    return isinstance(value, (int, str))
+
+
+def _outline(values: Any, where: str) -> FloatArray:
+    """(V, 2) from x, y, x, y, ..."""
+    if not isinstance(values, list) or len(values) < 6 or len(values) % 2:
+        raise DataError(f"{where}: an outline takes x, y of three points at least")
+    return np.array(_numbers(values, len(values), where)).reshape(-1, 2)
 
 
 def _inside(images: Path, name: str, labels: Path) -> Path:
@@ -187,14 +202,16 @@ def read_mot(images: Path, labels: Path) -> list[Picture]:
 
 
 def _read_mot_sequence(sequence: Path) -> list[Picture]:
-    ini = ConfigParser()
+    ini = ConfigParser(interpolation=None)
     try:
         ini.read_string(_text(sequence / "seqinfo.ini"))
         info = ini["Sequence"]
         size = (int(info["imWidth"]), int(info["imHeight"]))
-        folder, suffix = sequence / info.get("imDir", "img1"), info.get("imExt", ".jpg")
+        name, suffix = info.get("imDir", "img1").strip(), info.get("imExt", ".jpg").strip()
     except (IniError, KeyError, ValueError) as error:
         raise DataError(f"{sequence / 'seqinfo.ini'}: {error!r}") from None
+    if leaves_folder(name):
+        raise DataError(f"{sequence / 'seqinfo.ini'}: imDir must be a folder inside the sequence's, got {name!r}")
     file = sequence / "gt" / "gt.txt"
     boxes: dict[int, list[list[float]]] = {}
     ignored: dict[int, list[list[float]]] = {}
@@ -211,8 +228,8 @@ def _read_mot_sequence(sequence: Path) -> list[Picture]:
             rows.setdefault(int(frame), []).append([left - 1, top - 1, left - 1 + width, top - 1 + height])
     return [
         Picture(path, _clip(boxes.get(int(path.stem), []), size), _clip(ignored.get(int(path.stem), []), size))
-        for path in sorted(folder.glob(f"*{suffix}"))
-        if path.stem.isdecimal()
+        for path in sorted((sequence / name).glob("*.*"))
+        if path.suffix == suffix and path.stem.isdecimal()
     ]
 
 
@@ -245,13 +262,13 @@ def read(kind: str, images: Path, labels: Path) -> list[Picture]:
     return sorted(pictures, key=lambda picture: str(picture.path))
 
 
-def _numbers(words: Sequence[Any], n: int, where: str) -> list[float]:
+def _numbers(words: Any, n: int, where: str) -> list[float]:
     try:
         values = [float(word) for word in words]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = []
     if len(values) != n or not all(map(math.isfinite, values)):
-        raise DataError(f"{where}: expected {n} numbers, found {list(words)}")
+        raise DataError(f"{where}: expected {n} numbers, found {words!r}")
     return values
 
 

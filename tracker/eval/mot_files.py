@@ -160,7 +160,7 @@ def _read_lines(path: Path, text: str, check: _LineCheck) -> FloatArray:
     """The same numbers, slowly; raises MotFileError at the first line that is wrong."""
     rows: list[list[float]] = []
     first_line: dict[tuple[float, float], int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(io.StringIO(text), start=1):  # splitlines() would also break at form feeds
         if not line.strip():
             continue
         fields = line.strip().rstrip(",").split(",")

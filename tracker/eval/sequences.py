@@ -10,6 +10,7 @@ from tracker.eval.mot_files import MotFileError
 
 TRUTH = Path("gt") / "gt.txt"
 INFO = "seqinfo.ini"
+_LARGEST = 1e9  # no sequence has so many frames, nor so many in a second
 
 
 def find_sequences(paths: Sequence[str]) -> list[Path]:
@@ -37,14 +38,19 @@ def find_sequences(paths: Sequence[str]) -> list[Path]:
 def length_of(sequence: Path) -> int | None:
     """Frames of the sequence by seqinfo.ini, None if that does not say."""
     length = info_of(sequence, "seqLength")
+    if length is not None and length != int(length):
+        raise MotFileError(f"{sequence / INFO}: seqLength must be a whole number, got {length:g}")
     return None if length is None else int(length)
 
 
 def info_of(sequence: Path, key: str) -> float | None:
-    """A number of seqinfo.ini, None if the file or the key is not there."""
+    """A number above 0 of seqinfo.ini, None if the file or the key is not there."""
     info = configparser.ConfigParser(interpolation=None)
     try:
         info.read(sequence / INFO, encoding="utf-8-sig")
-        return info.getfloat("Sequence", key, fallback=None)
+        value = info.getfloat("Sequence", key, fallback=None)
     except (configparser.Error, ValueError, UnicodeDecodeError) as error:
-        raise MotFileError(f"{sequence / INFO}: {str(error).splitlines()[0]}") from error
+        raise MotFileError(f"{sequence / INFO}: {' '.join(str(error).split())}") from error
+    if value is not None and not 0 < value <= _LARGEST:
+        raise MotFileError(f"{sequence / INFO}: {key} must be a number above 0 and at most {_LARGEST:g}, got {value:g}")
+    return value

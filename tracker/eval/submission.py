@@ -5,6 +5,7 @@ Source: https://motchallenge.net/instructions/, "File Format" (read in November 
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections.abc import Sequence
@@ -40,7 +41,8 @@ def write_submission(path: Path, results: Sequence[Path]) -> None:
 def submission_text(path: Path) -> str:
     """A result file with exactly ten values a line; a missing confidence is 1, world coordinates are -1."""
     read_results(path)  # sound, or it says which line is not
-    lines = (line.strip().rstrip(",").split(",") for line in path.read_text(encoding="utf-8-sig").splitlines())
+    text = io.StringIO(path.read_text(encoding="utf-8-sig"))  # the reader's lines: splitlines() breaks at form feeds
+    lines = (line.strip().rstrip(",").split(",") for line in text)
     return "".join(_ten_values([field.strip() for field in fields]) for fields in lines if fields != [""])
 
 

@@ -138,8 +138,13 @@ def load_space(path: str | None, base: TrackerConfig) -> Space:
         return SPACE
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        repr(table)  # a hexadecimal number can be longer than Python writes in a message
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read a search space from {path}: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 1000 brackets
+        raise ConfigError(
+            f"cannot read a search space from {path}: {type(error).__name__}, is it a settings file?"
+        ) from error
     space: dict[str, Any] = {}
     for key, value in table.items():  # "section.name" = [...], or name = [...] in a table [section]
         space |= {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}

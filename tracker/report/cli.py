@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 import sys
 from collections import Counter
@@ -92,10 +93,10 @@ def write_report(
 def read_counts(path: str | Path) -> list[tuple[str, str, str, int]]:
     """How often each (kind, name, direction) stands in a CSV of `track --counts`. Raises ConfigError."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    reader = csv.DictReader(lines)
+    reader = csv.DictReader(io.StringIO(text))  # a name may hold what only str.splitlines takes for the end of a line
     often: Counter[tuple[str, str, str]] = Counter()
     try:
         missing = [name for name in ("kind", "name", "direction") if name not in (reader.fieldnames or ())]

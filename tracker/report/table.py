@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def _read_mot(path: Path) -> TrackTable:
 
 
 def _read_csv(path: Path) -> TrackTable:
-    reader = csv.DictReader(_text(path).splitlines())
+    reader = csv.DictReader(io.StringIO(_text(path)))
     try:
         missing = [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]
         if not missing:
@@ -102,7 +103,7 @@ def _read_csv(path: Path) -> TrackTable:
 
 def _read_json_lines(path: Path) -> TrackTable:
     def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
-        for number, line in enumerate(_text(path).splitlines(), start=1):
+        for number, line in enumerate(io.StringIO(_text(path)), start=1):
             try:
                 frame = json.loads(line)
                 for person in frame["tracks"]:

@@ -161,7 +161,9 @@ class CropSink(ClosedByWith):
         waiting = {name_parts(name): jpeg for name, jpeg in self._stash.pieces().items()}
         self._albums = albums_of(state["albums"], 2 * self._per_identity, waiting)
         self._seen_s = dict(state["seen_s"])
-        self._outdated = set(state["outdated"])
+        self._outdated = set(state["outdated"])  # they are taken away: a checkpoint is not to name anything else
+        if foreign := next((name for name in self._outdated if not _CROP_NAME.fullmatch(name)), None):
+            raise ResumeError(f"{self.folder}: the checkpoint names a file that is no crop, {foreign!r}")
         there = {name_of(who, pick): pick for who, pick in self._picks() if pick.jpeg is None}
         for name, pick in there.items():
             self._check_file(self.folder / name, pick)

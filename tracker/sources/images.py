@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from tracker.sources.base import DEFAULT_FPS, Recorded, quiet_opencv
 from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame, ImageArray
 
+MOST_PX = 1 << 28  # of a PNG or JPEG: 16384 x 16384 takes 0.8 GB, and OpenCV as much again to decode a PNG
+_PNG = b"\x89PNG\r\n\x1a\n"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 
 
@@ -91,6 +94,9 @@ def read_image(path: Path) -> ImageArray:
     # Decoders fill the rest of a cut-off picture with grey and call it a success.
     if _cut_off(data):
         raise SourceError(f"{path}: the image is cut off (the file ends before the picture does)")
+    width, height = _size_said(data)
+    if width * height > MOST_PX:  # a small file may say so, and fill the memory
+        raise SourceError(f"{path}: the image is {width}x{height}; at most {MOST_PX / 1e6:.0f} million pixels are read")
     with quiet_opencv():
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
@@ -113,22 +119,49 @@ def check_size(image: ImageArray, path: Path, width: int, height: int, because: 
 def _cut_off(data: bytes) -> bool:
     if data.startswith(b"\xff\xd8"):  # JPEG: the end marker must follow the start of the first scan
         return data.rfind(b"\xff\xd9") < _first_scan(data)
-    if data.startswith(b"\x89PNG"):
-        return data.rfind(b"IEND") < 0
+    if data.startswith(_PNG):  # also where a part claims more than there is: OpenCV would take memory for it first
+        return all(name != b"IEND" for name, _ in _png_parts(data))
     return False
 
 
 def _first_scan(data: bytes) -> int:
     """Position of the first start-of-scan marker of a JPEG; an embedded thumbnail lies in a segment before it."""
+    return next((position for marker, position in _segments(data) if marker == 0xDA), len(data))
+
+
+def _size_said(data: bytes) -> tuple[int, int]:
+    """(width, height) by the header of a PNG or a JPEG; (0, 0): of another kind, or it does not say."""
+    if data.startswith(_PNG):
+        heads = (data[at : at + 8] for name, at in _png_parts(data) if name == b"IHDR")
+        sizes = [(int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")) for head in heads]
+        return max(sizes, key=math.prod, default=(0, 0))
+    if data.startswith(b"\xff\xd8"):
+        for marker, at in _segments(data):
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+                return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+    return 0, 0
+
+
+def _png_parts(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Name of each whole part of a PNG, and where its content begins."""
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + 12 + length > len(data):
+            return
+        yield data[at + 4 : at + 8], at + 8
+        at += 12 + length
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and position of the segments of a JPEG, up to the first scan."""
     position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            break
+    while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
-        if marker == 0xDA:
-            return position
         if marker == 0xFF:  # padding
             position += 1
             continue
+        yield marker, position
+        if marker == 0xDA:
+            return
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return len(data)

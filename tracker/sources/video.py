@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from tracker.errors import SourceError
 from tracker.sources.base import DEFAULT_FPS, Recorded, quiet_opencv
+from tracker.sources.playlist import check_playlist
 from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame, ImageArray
 
@@ -176,6 +177,7 @@ def _check_file(path: Path) -> None:
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
+        check_playlist(path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     if empty:
