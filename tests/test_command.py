@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tracker.errors import ConfigError, WriteError
 from tracker.interrupt import command
+
+PRINT = [sys.executable, "-m", "tracker.cli", "--print-config"]
 
 
 def raising(error):
@@ -48,3 +53,20 @@ def test_signals_say_what_is_kept(capsys, number):
 def test_a_mistake_of_ours_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         command("x", lambda _: 1 // 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_disk_without_room_for_stdout_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(PRINT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert ended.stderr == "track: standard output cannot be written: No space left on device\n"
+    assert ended.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_pipe_that_nobody_reads_is_no_mistake():
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(PRINT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")

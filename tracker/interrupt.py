@@ -8,6 +8,8 @@ status whatever became of it.
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 import threading
@@ -22,6 +24,8 @@ INTERRUPTED = 130  # the exit status that shells expect after Ctrl-C
 SLICE_S = 0.05  # of a wait that a signal may have to end
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# What writing to stdout says where nobody takes it; writers of files raise errors of ours.
+_UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Interruption:
@@ -123,6 +127,7 @@ def _outcome(name: str, run: Callable[[Interruption], int], words: str, interrup
     try:
         interruption.listen()
         status = run(interruption)
+        sys.stdout.flush()
         interruption.settle()
         if status == INTERRUPTED or not interruption.seen:
             return status
@@ -133,10 +138,22 @@ def _outcome(name: str, run: Callable[[Interruption], int], words: str, interrup
             print(f"{name}: {error}", file=sys.stderr)
             if not interruption.seen:
                 return error.exit_code
+        elif isinstance(error, OSError) and error.errno in _UNWRITABLE and not interruption.seen:
+            return _unread(name, error)
         elif not (follows or interruption.lost):  # NumPy makes other errors of what was raised, without a trace of it
             raise
     print(f"{name}: {words}", file=sys.stderr)
     return INTERRUPTED
+
+
+def _unread(name: str, error: OSError) -> int:
+    """The exit status of a command whose stdout takes nothing more: the pipe has closed, the disk is full."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # what still waits to be written goes there when Python ends
+    os.close(nowhere)
+    if error.errno != errno.EPIPE:  # `| head` is no mistake
+        print(f"{name}: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    return 1
 
 
 def _follows_interruption(error: BaseException | None) -> bool:
