@@ -11,7 +11,7 @@ import functools
 import io
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,6 +68,18 @@ def find_checkpoint(path: Path) -> Path:
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     path = find_checkpoint(path)
+    state = read_checkpoint(path, FORMAT, "`reid train`", PARTS)
+    wrong = [part for part, kind in PARTS.items() if not isinstance(state[part], kind) or isinstance(state[part], bool)]
+    if wrong or not 0 <= state["n_classes"] <= MOST_CLASSES:
+        raise ModelError(f"{path} is damaged: its {(wrong or ['n_classes'])[0]} is not what `reid train` writes")
+    return state
+
+
+def read_checkpoint(path: Path, form: str, writer: str, parts: Iterable[str]) -> dict[str, Any]:
+    """What torch wrote into a file of the format `form`, with all of these parts; writer: names who makes such files.
+
+    Raises ModelError for a file that is none, is damaged, or lacks a part.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -80,14 +92,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # on garbage torch.load raises whatever its pickle opcodes run into, KeyError included
         raise ModelError(f"{path} is not a checkpoint, or it is damaged") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ModelError(f"{path} is not a checkpoint of `reid train` (format {FORMAT})")
-    missing = [part for part in PARTS if part not in state]
+    if not isinstance(state, dict) or state.get("format") != form:
+        raise ModelError(f"{path} is not a checkpoint of {writer} (format {form})")
+    missing = [part for part in parts if part not in state]
     if missing:
         raise ModelError(f"{path} lacks {', '.join(missing)}")
-    wrong = [part for part, kind in PARTS.items() if not isinstance(state[part], kind) or isinstance(state[part], bool)]
-    if wrong or not 0 <= state["n_classes"] <= MOST_CLASSES:
-        raise ModelError(f"{path} is damaged: its {(wrong or ['n_classes'])[0]} is not what `reid train` writes")
     return state
 
 

@@ -11,7 +11,7 @@ import torch
 from person_detector.config import RunConfig, from_dict
 from person_detector.net import PersonNet
 from reid_training.errors import ModelError
-from reid_training.runs import Row, replace_file
+from reid_training.runs import Row, read_checkpoint, replace_file
 
 FORMAT = "tracklet-detector-checkpoint/1"
 PARTS = ("config", "net", "ema", "optimiser", "history")
@@ -30,16 +30,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         path = path / CHECKPOINT
     if not path.is_file():
         raise ModelError(f"no checkpoint {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # on garbage torch.load raises whatever its pickle opcodes run into
-        raise ModelError(f"{path} is not a checkpoint, or it is damaged") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ModelError(f"{path} is not a checkpoint of `train_detector.py train` (format {FORMAT})")
-    missing = [part for part in PARTS if part not in state]
-    if missing:
-        raise ModelError(f"{path} lacks {', '.join(missing)}")
-    return state
+    return read_checkpoint(path, FORMAT, "`train_detector.py train`", PARTS)
 
 
 def fill(net: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
