@@ -535,6 +535,17 @@ def _image(ending: str) -> Callable[[bytes], None]:
     return run
 
 
+def _crop(ending: str) -> Callable[[bytes], None]:
+    """As the training toolkit reads it."""
+
+    def run(data: bytes) -> None:
+        from reid_training.data.base import read_image
+
+        assert read_image(written(f"crop{ending}", data), 32, 16).shape == (32, 16, 3)
+
+    return run
+
+
 def _whole_png(data: bytes) -> None:
     """With right checksums and lengths of its parts, behind which damage is read."""
     parts, at = [data[:8]], 8
@@ -667,6 +678,8 @@ TARGETS = {
     "png-whole": Target(
         _whole_png, lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND", "PLTE", "tRNS", "gAMA"), 65536),
     "jpeg": Target(_image(".jpg"), lambda: [_picture(".jpg")], (), 65536),
+    "crop-png": Target(_crop(".png"), lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND"), 65536),
+    "crop-jpeg": Target(_crop(".jpg"), lambda: [_picture(".jpg")], (), 65536),
     "playlist": Target(_playlist, lambda: [
         b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI=\"a.key\"\n#EXTINF:1.0,\na.ts\n#EXT-X-ENDLIST\n",
         b"ffconcat version 1.0\nfile a.mp4\nfile 'film.m3u8'\n"], ("../", "URI=", "file:", "\r", '"', "film.m3u8")),

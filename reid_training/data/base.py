@@ -21,6 +21,10 @@ IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+MOST_PX = 1 << 28  # of a PNG
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Images with their person and camera. N may be 0."""
@@ -138,10 +142,26 @@ def decode(path: Path) -> ByteArray:
         raw = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
+    image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size and not _claims_too_much(raw) else None
     if image is None:
         raise DataError(f"{path} is not an image, or it is damaged")
     return np.asarray(image, dtype=np.uint8)
+
+
+def _claims_too_much(raw: ByteArray) -> bool:
+    """Whether a PNG, or a part of it, is larger by its own words than can be: OpenCV takes the memory first."""
+    at = len(PNG)
+    if bytes(raw[:at]) != PNG:
+        return False
+    while at + 12 <= len(raw):
+        length, name = int.from_bytes(raw[at : at + 4], "big"), bytes(raw[at + 4 : at + 8])
+        width, height = (int.from_bytes(raw[start : start + 4], "big") for start in (at + 8, at + 12))
+        if at + 12 + length > len(raw) or (name == b"IHDR" and width * height > MOST_PX):
+            return True
+        if name == b"IEND":
+            return False
+        at += 12 + length
+    return True  # no end
 
 
 def read_image(path: Path, height: int, width: int) -> ByteArray:

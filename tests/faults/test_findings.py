@@ -13,7 +13,7 @@ import pytest
 from fuzz import TARGETS, check
 from person_detector.labels import read_coco
 from reid_training.config import RunConfig, override, read_toml
-from reid_training.data.base import unpack
+from reid_training.data.base import decode, unpack
 from reid_training.data.market1501 import read_folder
 from reid_training.embedders import read_preparation
 from reid_training.errors import ConfigError as ReidConfigError
@@ -204,6 +204,8 @@ def test_a_part_of_a_picture_that_claims_more_than_there_is(tmp_path):
     (tmp_path / "a.png").write_bytes(data + b"\xd8\x00\x04\x9bIDAT" + chunk(b"IEND", b""))
     with pytest.raises(SourceError, match="the image is cut off"):
         read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="is not an image, or it is damaged"):
+        decode(tmp_path / "a.png")
 
 
 def chunk(name: bytes, content: bytes) -> bytes:

@@ -19,7 +19,17 @@ from reid_training.errors import ReidError
 from tracker.errors import TrackletError
 
 CASES = 100
-NATIVE = ("model", "png", "png-whole", "jpeg", "avi", "mp4")  # read by C++, where a mistake may end the process
+# Read by C++, where a mistake may end the process.
+NATIVE = (
+    "model",
+    "png",
+    "png-whole",
+    "jpeg",
+    "crop-png",
+    "crop-jpeg",
+    "avi",
+    "mp4",
+)
 NUMBER = re.compile(rb"[0-9.]+")
 
 

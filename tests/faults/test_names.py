@@ -18,6 +18,7 @@ from tracker.errors import OutputError, SourceError
 from tracker.many.plan import Record
 from tracker.names import leaves_folder
 from tracker.sources.mot import MotSequence
+from tracker.sources.playlist import check_playlist
 from tracker.sources.video import VideoFile
 
 OUTSIDE = ("../b", "a/../../b", "/etc/passwd", "..", "\\b", "..\\b", "a\\..\\..\\b", "C:\\b", "c:/b", "./../b", "C:")
@@ -65,6 +66,15 @@ def test_a_film_that_is_a_list_of_films(tmp_path, name):
     film.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nb/ü.m3u8\n", encoding="utf-8")
     with pytest.raises(SourceError, match=r"ü\.m3u8: the list names what lies outside its folder, "):
         VideoFile(film)
+
+
+def test_lists_that_name_each_other(tmp_path):
+    """By ever new names, and by one that is too long."""
+    (tmp_path / "a").mkdir()
+    film = tmp_path / "film.m3u8"
+    film.write_text("#EXTM3U\na/../film.m3u8\na/b.m3u8\n" + "c" * 5000)
+    (tmp_path / "a" / "b.m3u8").write_text("#EXTM3U\n./b.m3u8\n")
+    check_playlist(film)
 
 
 def test_lists_of_films_beside_them_are_read(tmp_path):

@@ -21,16 +21,16 @@ def check_playlist(path: Path) -> None:
 
     FFmpeg follows a playlist anywhere, to other machines, too. Raises OSError where the file cannot be read.
     """
-    seen: set[Path] = set()
+    seen: set[str] = set()  # lists may name each other, by many names
     waiting = [path]
     while waiting:
         part = waiting.pop()
-        seen.add(part)
+        seen.add(os.path.realpath(part))
         for name in _names(part):
             if leaves_folder(name) or ":" in name:  # with a colon it is an address
                 raise SourceError(f"{part}: the list names what lies outside its folder, {name[:200]!r}")
             inner = part.parent / name
-            if inner not in seen and inner.is_file():
+            if os.path.isfile(inner) and os.path.realpath(inner) not in seen:
                 waiting.append(inner)
 
 
