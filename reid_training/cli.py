@@ -25,9 +25,7 @@ DATA_HELP = "Market-1501 folder (bounding_box_train, query, bounding_box_test), 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    os.environ.setdefault(
-        "OPENCV_LOG_LEVEL", "SILENT"
-    )  # of a damaged picture the DataError says more
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # of a damaged picture the DataError says more
     # Messages about progress go to stdout with the rest of what was asked for; mistakes go to stderr.
     progress = Progress(sys.stdout)
     logger = logging.getLogger("reid_training")

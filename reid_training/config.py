@@ -262,7 +262,8 @@ def _as_type(value: Any, wanted: str, where: str) -> Any:
     if not isinstance(value, allowed[wanted]) or (isinstance(value, bool) and wanted != "bool"):
         raise ConfigError(f"{where} must be of type {wanted}, got {value!r}")
     if isinstance(value, int | float) and not abs(value) < LARGEST:
-        raise ConfigError(f"{where} must be a number below {LARGEST:g}")
+        got = f", got {value!r}" if isinstance(value, float) else ""  # an integer may have thousands of digits
+        raise ConfigError(f"{where} must be a number below {LARGEST:g}{got}")
     return float(value) if isinstance(value, int) and wanted == "float" else value
 
 

@@ -212,8 +212,8 @@ def kept_by(engine: Engine) -> dict[str, int]:
     return {
         "identities so far": engine.register.n_ids,
         "tracks": len(engine.bank),
-        "gallery slots": len(state["gallery"]["counts"]),
-        "undecided frames": len(state["tentative"]),
+        "gallery slots": len(state["looks"]["gallery"]["counts"]),
+        "undecided frames": len(engine.register),
         "misses remembered": len(state["scenery"]["_missed_key"]),
         "bytes of state": size_of(state),
     }
