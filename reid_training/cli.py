@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    os.environ.setdefault(
-        "OPENCV_LOG_LEVEL", "SILENT"
-    )  # of a damaged picture the DataError says more
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # of a damaged picture the DataError says more
     # Messages about progress go to stdout with the rest of what was asked for; mistakes go to stderr.
     progress = logging.StreamHandler(sys.stdout)
     logger = logging.getLogger("reid_training")
