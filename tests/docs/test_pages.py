@@ -28,6 +28,7 @@ NOT_RUN = {
     ("pip install", "python -m venv", ". .venv/bin/activate"): ("make an environment from the network", check_pip),
     ("make ",): ("installs; CI runs it on a bare machine", check_make),
     ("yolo export",): ("ultralytics is not installed: AGPL; the files it makes are stood in for", None),
+    ("python tools/fuzz.py all",): ("takes hours, and atheris, which is for Linux and macOS alone", None),
     ("python tools/export_onnx.py",): ("stands in a checkout of YOLOX, as the page says", None),
     ("track-many /shared/videos",): ("needs a cluster of ray", check_words),
 }
