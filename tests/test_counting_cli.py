@@ -92,6 +92,7 @@ def test_shares_are_pixels_of_this_picture(track, tmp_path):
     assert len(a.read_text().splitlines()) > 2
 
 
+@pytest.mark.slow
 def test_the_film_shows_the_counts(track, tmp_path):
     plain, counted = tmp_path / "plain.avi", tmp_path / "counted.avi"
     assert track("--video", plain)[0] == 0

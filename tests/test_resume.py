@@ -129,6 +129,7 @@ def test_the_same_run_may_be_interrupted_again_and_again(track, interrupt, unint
     assert contents(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_copy_taken_at_any_moment_goes_on(track, uninterrupted, tmp_path, monkeypatch):
     """What a kill or a power cut leaves: the files as they are between two writes, with what was last noted."""
     plain, copies = MotTextSink.write, []
@@ -166,6 +167,7 @@ def test_a_part_goes_on_in_the_part(track, interrupt, tmp_path, monkeypatch):
     assert max(frames) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["SYN-01", "SYN-01/img1"])
 def test_folders_go_on_too(track, interrupt, scene, tmp_path, monkeypatch, source):
     out = tmp_path / "tracks.txt"
@@ -179,6 +181,7 @@ def test_folders_go_on_too(track, interrupt, scene, tmp_path, monkeypatch, sourc
     assert out.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_embeddings_and_proposals_of_the_network_go_on(track, scene, tmp_path, interrupt, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -205,6 +208,7 @@ def cut(track, interrupt, monkeypatch, tmp_path) -> Path:
     return tmp_path / "tracks.txt"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.parametrize("how", ["swallowed", "another error"])
 def test_an_interruption_of_the_redrawing_that_gets_lost_ends_it_all_the_same(

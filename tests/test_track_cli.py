@@ -411,6 +411,7 @@ def command(*words) -> list[str]:
     return [sys.executable, "-m", "tracker.cli", *map(str, words)]
 
 
+@pytest.mark.slow
 def test_as_a_process(scene, tmp_path):
     out = tmp_path / "tracks.txt"
     det = scene / "SYN-01" / "det" / "det.txt"

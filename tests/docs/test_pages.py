@@ -104,6 +104,7 @@ def to_work_through() -> list:
     return [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in found]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # a page of forty commands, on a busy machine
 @pytest.mark.parametrize("page", to_work_through())
 def test_what_a_page_says_to_type_and_to_paste_works(page, reader):

@@ -137,6 +137,7 @@ def test_a_detector_runs_once_for_all_rows(folder, capsys, few_rows, monkeypatch
     assert float(study_of(folder)["one", "all"]["HOTA"]) == json.loads((folder / "s.json").read_text())[0]["HOTA"]
 
 
+@pytest.mark.slow
 def test_the_detector_is_still_asked_about_windows(folder, few_rows, monkeypatch):
     """What it finds in whole frames is replayed, what it finds in windows is not: the rows are the runs of `--set`."""
     windows = []
@@ -176,6 +177,7 @@ def test_the_detector_is_still_asked_about_windows(folder, few_rows, monkeypatch
     assert sorted(windows) == of_study
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_leaves_the_others(folder, capsys, few_rows, monkeypatch):
     real = job.evaluate_sequence
 

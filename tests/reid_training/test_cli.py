@@ -204,6 +204,7 @@ def test_export_without_held_out_people(capsys, market, run, tmp_path):
     assert "nobody left to calibrate on" in line
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_spares_the_last_checkpoint(capsys, market, config, tmp_path, monkeypatch):
     assert main(["train", "--config", config, "--data", str(market), "--out", str(tmp_path / "run")]) == 0
     before = (tmp_path / "run" / "last.pt").read_bytes()
@@ -224,6 +225,7 @@ def test_a_full_disk_is_said_and_spares_the_last_checkpoint(capsys, market, conf
     assert list((tmp_path / "run").glob("*.part")) == []
 
 
+@pytest.mark.slow
 def test_bench_prints_a_row_per_batch_size_and_number_of_threads(capsys, market, run, tmp_path, monkeypatch):
     assert main(["export", str(run), "--out", str(tmp_path / "net.onnx"), "--data", str(market)]) == 0
     monkeypatch.setattr(bench.time_crops, "__defaults__", (0.01,))

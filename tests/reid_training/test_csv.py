@@ -212,6 +212,7 @@ def test_train_evaluate_and_export_take_a_table(market, config, tmp_path, capsys
     assert "people.csv, single query, same-camera rule: 24 queries, 24 gallery images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_cameras_a_run_trains_validates_and_exports_but_is_not_evaluated(market, config, tmp_path, capsys):
     table = write_table(tmp_path / "people.csv", market, ["image", "id"])
     out = tmp_path / "run"

@@ -183,6 +183,7 @@ def test_a_missing_gpu_is_named(monkeypatch):
         from_dict({"schedule": {"device": "tpu"}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_half_precision_learns_and_its_loss_is_scaled(tmp_path, market, tiny, device):
     if device == "cuda" and not torch.cuda.is_available():

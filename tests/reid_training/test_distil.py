@@ -19,6 +19,8 @@ from reid_training.methods.base import Loss
 from reid_training.runs import load_checkpoint, load_method
 from reid_training.train import train
 
+pytestmark = pytest.mark.slow  # each trains something
+
 
 def unit(rows: int, size: int, seed: int) -> torch.Tensor:
     drawn = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -84,7 +86,6 @@ def with_teacher(config, teacher, weight=20.0):
     return dataclasses.replace(config, distil=DistilConfig(str(teacher), weight))
 
 
-@pytest.mark.slow
 def test_the_teacher_says_what_the_exported_network_would(teacher):
     method, config, _ = load_method(teacher)
     images = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
@@ -95,7 +96,6 @@ def test_the_teacher_says_what_the_exported_network_would(teacher):
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_student_comes_to_agree_with_its_teacher_and_the_teacher_stays(tmp_path, market, tiny, teacher, precision):
     config = longer(dataclasses.replace(tiny, schedule=dataclasses.replace(tiny.schedule, precision=precision)))
@@ -119,7 +119,6 @@ def test_the_checkpoint_holds_the_student_alone_and_needs_no_teacher(tmp_path, m
     load_method(tmp_path / "moved.pt")
 
 
-@pytest.mark.slow
 def test_a_killed_student_resumes_to_the_same_bits(tmp_path, market, tiny, teacher, monkeypatch):
     config, data = with_teacher(tiny, teacher), market1501.read(market)
     train(config, data, tmp_path / "whole")

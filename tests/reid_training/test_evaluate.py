@@ -194,6 +194,7 @@ def test_a_gallery_of_20000_needs_less_than_2_gib(what):
     assert int(done.stdout) < 2 * 2**20
 
 
+@pytest.mark.slow
 def test_evaluate_writes_all_scores(tmp_path, market, tiny, capsys):
     from reid_training.data import market1501
     from reid_training.train import train

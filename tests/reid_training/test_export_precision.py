@@ -22,6 +22,8 @@ from reid_training.precision import crops_for_file, crops_for_run, export_varian
 from reid_training.train import train
 from tracker.appearance.encoder import OnnxEncoder
 
+pytestmark = pytest.mark.slow  # each trains something
+
 VARIANTS = ("fp16", "int8")
 THRESHOLDS = {"tau_same", "tau_diff", "sigma_same"}
 
@@ -65,7 +67,6 @@ def weights_of(path):
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer}
 
 
-@pytest.mark.slow
 def test_every_convolution_of_int8_has_the_rounded_weights_of_fp32(fp32, of_file):
     path, _ = of_file["int8"]
     before, after = weights_of(fp32), weights_of(path)
@@ -107,7 +108,6 @@ def test_embeddings_stay_near_those_of_fp32(fp32, of_file, data, name, least):
     assert variant.least_cosine == pytest.approx(min(cosines), abs=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("batch", [1, 2, 7, 32])
 def test_a_crop_has_the_same_embedding_in_any_batch(of_run, data, name, batch):
@@ -156,7 +156,6 @@ def test_nobody_plays_two_parts(run, data):
     assert not set(of_file.scaling.paths) & set(of_file.measured.paths)
 
 
-@pytest.mark.slow
 def test_the_seed_decides_the_bytes(tmp_path, fp32, of_file, data, monkeypatch):
     monkeypatch.setattr(precision, "SCALING_CROPS", 32)
     written = []
@@ -167,7 +166,6 @@ def test_the_seed_decides_the_bytes(tmp_path, fp32, of_file, data, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
-@pytest.mark.slow
 def test_the_command_says_what_it_wrote(tmp_path, capsys, market, run, fp32):
     out = tmp_path / "small.onnx"
     command = ["--precision", "int8", "--data", str(market), "--out", str(out)]

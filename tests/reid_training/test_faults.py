@@ -27,6 +27,8 @@ from reid_training.runs import load_checkpoint
 
 pytest.importorskip("resource")  # not on Windows
 
+pytestmark = pytest.mark.slow  # each trains something
+
 WHOLE = {"config.toml", "last.pt", "metrics.csv", "curve.png"}
 
 
@@ -349,7 +351,6 @@ for prepare, path in zip(points, sys.argv[2:], strict=True):
 """
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_writes_its_checkpoint(place, tmp_path):
     runs = [shutil.copytree(place / "half", tmp_path / point) for point in ("written", "forced", "named")]
     before = (place / "half" / "last.pt").read_bytes()

@@ -425,6 +425,7 @@ def test_the_total_is_the_weighted_sum_of_the_parts(tiny, people):
     assert loss.parts["centre"] == pytest.approx(0.5), "young centres are at 0, features at 1 from there"
 
 
+@pytest.mark.slow
 def test_a_miner_that_draws_changes_neither_batches_nor_augmentation(tmp_path, market, tiny, monkeypatch):
     seen: dict[str, list[float]] = {}
     real = training.augment

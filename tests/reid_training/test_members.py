@@ -25,6 +25,8 @@ from reid_training.members import member_config
 from reid_training.runs import load_checkpoint, load_method
 from reid_training.train import Run, train
 
+pytestmark = pytest.mark.slow  # each trains something
+
 N_MEMBERS = 3
 
 
@@ -56,7 +58,6 @@ def same_weights(a, b) -> bool:
     )
 
 
-@pytest.mark.slow
 def test_a_member_is_a_run_of_its_own(tmp_path, config, data, whole):
     train_set, _ = split_identities(data.train, config.data.val_fraction, config.seed)
     rest = dataclasses.replace(data, train=train_set)
@@ -85,7 +86,6 @@ def test_the_ensemble_is_a_run_like_any_other(config, data, whole):
     assert state["history"][-1]["held_out_map"] == pytest.approx(scores.mean_ap, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_a_cut_ensemble_resumes_to_the_same_bits_and_repeats_no_member(tmp_path, config, data, whole, monkeypatch):
     real, epochs = Run.epoch, []
 
@@ -107,13 +107,11 @@ def test_a_cut_ensemble_resumes_to_the_same_bits_and_repeats_no_member(tmp_path,
     assert same_weights(tmp_path / "cut", whole)
 
 
-@pytest.mark.slow
 def test_two_at_a_time_give_the_same_bits(tmp_path, config, data, whole):
     train(config, data, tmp_path / "two", n_jobs=2)
     assert same_weights(tmp_path / "two", whole)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a signal")
 def test_killed_while_two_were_trained_it_resumes_to_the_same_bits(tmp_path, market, config, data):
     config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=8))
@@ -134,7 +132,6 @@ def test_killed_while_two_were_trained_it_resumes_to_the_same_bits(tmp_path, mar
     assert same_weights(run, tmp_path / "whole")
 
 
-@pytest.mark.slow
 def test_what_goes_wrong_in_a_process_is_one_line_here(tmp_path, market, config, capsys):
     (tmp_path / "config.toml").write_text(to_toml(config))
     arguments = [

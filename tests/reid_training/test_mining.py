@@ -142,6 +142,7 @@ def test_the_density_is_that_of_random_unit_vectors(size):
     assert shares == pytest.approx([0.25] * 4, abs=0.04)
 
 
+@pytest.mark.slow
 def test_distance_weighted_draws_every_negative_as_often_as_its_distance_says():
     size, n_draws = 6, 4000
     labels = [0, 0, 1, 1, 2, 3]

@@ -247,6 +247,7 @@ def test_a_part_of_a_real_film(data_root):
     assert not whole
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
     """docs/long_videos.md on a film of 26 s at 10 fps, through which one person walks."""
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,7 @@ def sequence(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_prints_and_saves_a_run_and_a_peer(sequence, tmp_path, capsys):
     words = f"'{sequence}' --detections public --reid none"
     saved = tmp_path / "runs.json"
@@ -34,6 +35,7 @@ def test_it_prints_and_saves_a_run_and_a_peer(sequence, tmp_path, capsys):
     assert sum(run["stage_s"].values()) < run["wall_s"]
 
 
+@pytest.mark.slow
 def test_what_fails_says_why(tmp_path):
     with pytest.raises(SystemExit, match="no such file"):
         bench_program.measured(str(tmp_path / "nothing.avi"))

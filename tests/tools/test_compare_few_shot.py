@@ -14,6 +14,8 @@ import compare_methods
 from method_comparison import few_shot, special
 from reid_training.errors import DataError, ModelError
 
+pytestmark = pytest.mark.slow  # each runs a comparison
+
 TINY = few_shot.Setting(
     "prototypes", 1, 5, ((5, 1), (10, 2)), 10, 10, 1, 3, 0.5, 1e-3, n_test_episodes=20, n_filters=8, hidden=4
 )
@@ -97,7 +99,6 @@ def test_the_margin_is_a_share_of_the_distances_before_training(characters):
     assert all(not buffer.any() for name, buffer in whole.named_buffers() if "running_mean" in name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("setting", [TINY, TINY_GRAPH], ids=["prototypes", "graph"])
 def test_training_helps_on_unseen_characters(setting, characters):
     wider = dataclasses.replace(setting, n_filters=16, hidden=16, n_queries=5, n_episodes=4, n_test_queries=10)

@@ -14,6 +14,8 @@ import torch
 from method_comparison import meta, special, texts
 from reid_training.errors import DataError, ModelError
 
+pytestmark = pytest.mark.slow  # each runs a comparison
+
 SHORT = meta.REDUCED
 N_DRAWERS = 6
 
@@ -235,7 +237,6 @@ def test_texts_add_rows_after_the_alphabets(clinc, tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_without_texts_the_alphabets_are_what_they_were(clinc, tmp_path, capsys):
     both = meta.run(clinc, tmp_path / "out", [0], 1)
     (clinc / "clinc").rename(clinc / "elsewhere")
@@ -273,7 +274,6 @@ def test_texts_that_cannot_be_read_are_named_before_anything_runs(clinc, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_reduced_runs_show_both_kinds(tmp_path):
     rows = meta.run_reduced(tmp_path / "out", [0], 1)
     assert {row.data for row in rows} == {"omniglot alphabets (drawn)", "CLINC150 domains (drawn)"}

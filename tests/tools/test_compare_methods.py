@@ -26,6 +26,8 @@ from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import ConfigError, DataError, ModelError
 from reid_training.train import Run
 
+pytestmark = pytest.mark.slow  # each runs a comparison
+
 TRIPLETS = {"method": {"name": "siamese", "id_weight": 0.0}}
 PAIRS = {"method": {"name": "siamese", "id_weight": 0.0, "pair_loss": "contrastive"}}
 DEVIANCE = {"method": {"name": "siamese", "id_weight": 0.0, "pair_loss": "binomial_deviance"}}
@@ -65,7 +67,6 @@ def trained(monkeypatch):
 # Every experiment that there is, the whole way
 
 
-@pytest.mark.slow
 def test_the_reduced_comparison_runs_every_experiment(tmp_path, capsys):
     table = tmp_path / "table.csv"
     command = ["--all", "--reduced", "--out", str(tmp_path / "out"), "--jobs", "1"]
@@ -206,7 +207,6 @@ def test_results_from_before_a_change_of_the_code_are_told(asked_of, monkeypatch
     assert outdated(asked, results) == ["siamese"]
 
 
-@pytest.mark.slow
 def test_several_processes_give_what_one_gives(asked_of, tmp_path):
     one = experiment("a", PAIRS, TRIPLETS)
     alone, _ = carry_out(asked_of(one, out=tmp_path / "alone"), 1)
@@ -216,7 +216,6 @@ def test_several_processes_give_what_one_gives(asked_of, tmp_path):
     assert scores == {path.parent.name: result.scores for path, result in alone.items()}
 
 
-@pytest.mark.slow
 def test_an_interrupt_ends_the_processes_at_once():
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt), compare._pool(1) as pool:
@@ -409,7 +408,6 @@ def test_market_from_a_folder_and_from_its_archive(tmp_path):
     assert len({pid for part in PARTS for pid in from_folder[part].pids.tolist()}) == 9
 
 
-@pytest.mark.slow
 @pytest.mark.data
 def test_the_protocol_on_omniglot_itself(data_root, tmp_path):
     if not (data_root / "omniglot").is_dir():

@@ -13,6 +13,8 @@ from method_comparison.mip import FULL, MOONS, REDUCED, Points, accuracy, moons,
 from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import DataError
 
+pytestmark = pytest.mark.slow  # each runs a comparison
+
 HERE = dataclasses.replace(REDUCED, n_labelled=())
 
 
@@ -32,7 +34,6 @@ def test_the_reduced_form_gives_rows_and_a_picture(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_scikit_learns_sets_go_in(tmp_path):
     pytest.importorskip("sklearn", reason="scikit-learn is of the extra dev")
     small = dataclasses.replace(FULL, n_labelled=(("iris", 18), ("digits", 40)), time_limit_s=0.0, active=("wine",))

@@ -63,6 +63,7 @@ def test_a_run_stops_where_asked_and_goes_on(data, tmp_path):
     assert all(value.equal(parts["net"][name]) for name, value in whole["net"].items())
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_averaged_weights_of_another(data, tmp_path):
     train(small_config(epochs=1), data, tmp_path / "first")
     config = small_config(epochs=2)
@@ -87,6 +88,7 @@ def test_processes_that_make_scenes_change_nothing(data, tmp_path):
     assert rows[0][0]["loss"] == rows[1][0]["loss"]
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_sentence(data, tmp_path):
     config = small_config(epochs=1)
     train(config, data, tmp_path / "run")
