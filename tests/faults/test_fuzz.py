@@ -18,7 +18,7 @@ import fuzz
 from reid_training.errors import ReidError
 from tracker.errors import TrackletError
 
-CASES = 50
+CASES = 100
 # Fewer: read by C++, where a mistake may end the process; a network is made for each.
 FEW = ("model", "png", "png-whole", "jpeg", "crop-png", "crop-jpeg", "avi", "mp4", "run")
 NUMBER = re.compile(rb"[0-9.]+")

@@ -128,7 +128,7 @@ def test_killed_while_two_were_trained_it_resumes_to_the_same_bits(tmp_path, mar
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()  # its members hold the pipe too: it closes when they, left alone, have ended
     assert not (run / "last.pt").exists()
-    assert main([*arguments, "--resume"]) == 0
+    assert main([*arguments, "--jobs", "2", "--resume"]) == 0
     assert same_weights(run, tmp_path / "whole")
 
 
