@@ -11,18 +11,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := .ci/constraints.txt
 CODE := tracker reid_training tools tests
 OLDEST := .venv-oldest
-OLDEST_TESTS := $(addprefix tests/,appearance association detector motion proposals report tracks \
+OLDEST_TESTS := $(addprefix tests/,appearance association detector engine motion offline proposals stages tracks commands/report \
   $(addprefix eval/test_,clear_identity.py hota.py mot_files.py motmetrics_breaks.py preprocess.py report.py submission.py) \
   $(addprefix sinks/test_,counts.py crops.py formats.py heatmap.py sinks.py) \
-  $(addprefix sources/test_,sources.py span.py) \
-  $(addprefix test_,api.py boxes.py checkpoint.py config.py counting.py engine.py kept_features.py offline.py \
-    onnx_session.py outputs.py pipeline.py requirements.py resume.py track_cli.py types.py weights.py))
+  $(addprefix sources/test_,sources.py span.py) $(addprefix analytics/test_,counting.py) \
+  $(addprefix runtime/test_,checkpoint.py onnx_session.py) $(addprefix commands/test_,outputs.py resume.py track.py) \
+  $(addprefix test_,api.py boxes.py config.py pipeline.py requirements.py types.py weights.py))
 
 .PHONY: demo test lint fast oldest docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/demo.py $(if $(SAMPLE),--sample "$(SAMPLE)")
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.demo $(if $(SAMPLE),--sample "$(SAMPLE)")
 
 # Two processes side by side; networks are so small here that threads within each only stand in each other's way.
 test: lint
@@ -41,7 +41,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python tools/api_docs.py
+	$(BIN)/python -m tools.api_docs
 
 clean:
 	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from oracles.runs import run, same
-from oracles.streams import lone_walker, wild_stream, with_identity_embeddings
+from tests.oracles.runs import run, same
+from tests.oracles.streams import lone_walker, wild_stream, with_identity_embeddings
 from tracker import Source, Tracker, TrackerConfig, Tracks, track_video
 from tracker.errors import ConfigError, DetectionError, ModelError, SourceError, TrackletError
 from tracker.types import Detections
@@ -318,7 +318,7 @@ def test_a_network_that_does_not_exist_fails_at_once(tmp_path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A MOT sequence with pictures."""
-    from make_synthetic_mot import make_scene, write_sequence
+    from tests.synthetic.mot import make_scene, write_sequence
 
     path = tmp_path_factory.mktemp("scene") / "SYN-01"
     write_sequence(make_scene(0, n_people=4, n_frames=20, width=320, height=240), path)

@@ -1,6 +1,6 @@
 """Imports go one way (the layout is in the README): an arrow that the layout forbids, or a cycle, fails here.
 
-tracker:        SHARED below <- every stage folder <- step <- engine <- what joins it <- cli, api
+tracker:        SHARED below <- PARTS <- stages <- engine <- build, pipeline, api <- commands
 reid_training:  distances, mining, losses, data, nets <- methods <- train, evaluate, export <- cli
 Imports inside functions count too; those under `if TYPE_CHECKING:` do not, they do not run.
 """
@@ -14,17 +14,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = {
-    "types", "errors", "boxes", "config", "polygon", "counting", "onnx_session", "parallel", "interrupt", "names",
-    "ahead", "leaving",
-}  # fmt: skip
-STAGES = {"sources", "detector", "appearance", "motion", "association", "tracks", "proposals", "sinks", "eval"}
+SHARED = {"types", "errors", "boxes", "config", "runtime", "analytics"}
+PARTS = {
+    "sources",
+    "detector",
+    "appearance",
+    "motion",
+    "association",
+    "tracks",
+    "proposals",
+    "sinks",
+    "eval",
+    "offline",
+}
 TRAINING_LEVEL = {"distances": 1, "mining": 1, "losses": 1, "data": 1, "nets": 1, "methods": 2, "cli": 4}  # others: 3
 TRAINING_SHARED = {"errors", "config", "configs"}
 VAGUE = {"utils.py", "common.py", "misc.py", "helpers.py"}
 FOREIGN = {"tracker": {"torch", "torchvision", "onnx", "reid_training"}, "reid_training": {"tracker"}}
 # Commands join parts, wherever they live.
-COMMANDS = {"tracker.eval.cli", "tracker.eval.job", "tracker.eval.tune", "tracker.eval.unit"}
+COMMANDS = {"tracker.eval.cli", "tracker.eval.track_and_score", "tracker.eval.tune", "tracker.eval.sequence_run"}
 
 
 def modules_of(root: Path, package: str) -> dict[str, Path]:
@@ -97,14 +105,14 @@ def forbidden(package: str, name: str, target: str) -> str | None:
 def _in_tracker(here: str, there: str) -> str | None:
     if here in SHARED and there not in SHARED:
         return "shared modules import each other alone"
-    if here in STAGES and there not in SHARED:
-        return "a stage folder imports shared modules alone"
-    if here == "step" and (there == "eval" or there not in SHARED | STAGES):
-        return "a step joins stages and knows nobody above it"
-    if here == "engine" and (there == "eval" or there not in SHARED | STAGES | {"step"}):
-        return "the engine joins stages and knows nobody above it"
-    if there == "cli":
-        return "nothing imports the command"
+    if here in PARTS and there not in SHARED:
+        return "a part imports shared modules alone"
+    if here == "stages" and (there == "eval" or there not in SHARED | PARTS):
+        return "a stage joins parts and knows nothing above it"
+    if here == "engine" and (there == "eval" or there not in SHARED | PARTS | {"stages"}):
+        return "the engine joins stages and knows nothing above it"
+    if there == "commands":
+        return "nothing imports a command"
     return None
 
 
@@ -158,24 +166,24 @@ CASES = [
     ("tracker/motion/kalman.py", "from tracker.types import X", None),
     ("tracker/motion/kalman.py", "from tracker import boxes", None),
     ("tracker/motion/kalman.py", "from tracker.motion import camera", None),
-    ("tracker/motion/kalman.py", "from tracker.tracks.bank import TrackBank", "a stage folder"),
-    ("tracker/motion/kalman.py", "from ..tracks import bank", "a stage folder"),
-    ("tracker/motion/kalman.py", "import tracker.engine", "a stage folder"),
-    ("tracker/motion/kalman.py", "from tracker import engine", "a stage folder"),
-    ("tracker/motion/kalman.py", "def f():\n    from tracker.api import Tracker", "a stage folder"),
-    ("tracker/motion/kalman.py", "def f():\n    import_module('tracker.api')", "a stage folder"),
+    ("tracker/motion/kalman.py", "from tracker.tracks.bank import TrackBank", "a part"),
+    ("tracker/motion/kalman.py", "from ..tracks import bank", "a part"),
+    ("tracker/motion/kalman.py", "import tracker.engine", "a part"),
+    ("tracker/motion/kalman.py", "from tracker import engine", "a part"),
+    ("tracker/motion/kalman.py", "def f():\n    from tracker.api import Tracker", "a part"),
+    ("tracker/motion/kalman.py", "def f():\n    import_module('tracker.api')", "a part"),
     ("tracker/motion/kalman.py", "try:\n    import torch\nexcept ImportError:\n    pass", "never imports torch"),
     ("tracker/motion/kalman.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tracker.api", None),
     ("tracker/boxes.py", "from tracker.motion import kalman", "shared modules"),
     ("tracker/engine.py", "from tracker.motion import kalman", None),
-    ("tracker/engine.py", "from tracker.step import looks", None),
-    ("tracker/engine.py", "import tracker.cli", "the engine"),
-    ("tracker/step/looks.py", "from tracker.appearance import gallery", None),
-    ("tracker/step/looks.py", "import tracker.engine", "a step"),
-    ("tracker/appearance/gallery.py", "from tracker.step import looks", "a stage folder"),
-    ("tracker/eval/hota.py", "from tracker.sources import mot", "a stage folder"),
+    ("tracker/engine.py", "from tracker.stages import embed", None),
+    ("tracker/engine.py", "import tracker.commands.track", "the engine"),
+    ("tracker/stages/embed.py", "from tracker.appearance import gallery", None),
+    ("tracker/stages/embed.py", "import tracker.engine", "a stage"),
+    ("tracker/appearance/gallery.py", "from tracker.stages import embed", "a part"),
+    ("tracker/eval/hota.py", "from tracker.sources import mot", "a part"),
     ("tracker/eval/cli.py", "def f():\n    from tracker.api import track_video", None),
-    ("tracker/api.py", "from tracker import cli", "nothing imports the command"),
+    ("tracker/api.py", "from tracker.commands import track", "nothing imports a command"),
     ("tracker/api.py", "import reid_training.nets", "never imports reid_training"),
     ("tracker/utils.py", "", "vague file name"),
     ("reid_training/train.py", "from tracker.boxes import iou", "never imports tracker"),
@@ -189,7 +197,18 @@ CASES = [
 
 @pytest.mark.parametrize(("file", "text", "said"), CASES)
 def test_the_checker_fails_on_a_made_up_tree(tmp_path, file, text, said):
-    present = ["engine", "api", "cli", "boxes", "types", "motion/kalman", "motion/camera", "tracks/bank", "sources/mot"]
+    present = [
+        "engine",
+        "api",
+        "commands/track",
+        "boxes",
+        "stages/embed",
+        "types",
+        "motion/kalman",
+        "motion/camera",
+        "tracks/bank",
+        "sources/mot",
+    ]
     training = ["methods/base", "methods/siamese", "train"]
     for name in [*(f"tracker/{p}.py" for p in present), *(f"reid_training/{p}.py" for p in training), file]:
         path = tmp_path / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oracles.plain_tracker import iou_of, nms_rows
+from tests.oracles.plain_tracker import iou_of, nms_rows
 from tracker import boxes as bx
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracker import checkpoint, cli
+from tracker.commands import track as cli
 from tracker.errors import ResumeError
+from tracker.runtime import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("tracker", "reid_training", "tools")
@@ -160,7 +161,7 @@ def test_a_checkpoint_of_track_executes_nothing(trap, tmp_path):
 
 
 def test_the_command_goes_on_with_no_such_checkpoint(trap, tmp_path, capfd):
-    from make_synthetic_mot import make_scene, write_sequence
+    from tests.synthetic.mot import make_scene, write_sequence
 
     write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), tmp_path / "one")
     (tmp_path / "t.txt").touch()
@@ -173,7 +174,7 @@ def test_the_command_goes_on_with_no_such_checkpoint(trap, tmp_path, capfd):
 
 @pytest.mark.parametrize("option", ["--detections", "--reid", "--detector", "--config"])
 def test_no_input_of_the_command_is_unpickled(option, trap, tmp_path, capfd):
-    from make_synthetic_mot import make_scene, write_sequence
+    from tests.synthetic.mot import make_scene, write_sequence
 
     write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), tmp_path / "one")
     evil = tmp_path / "evil.npz"
@@ -211,8 +212,8 @@ def test_a_checkpoint_of_a_training_run_executes_nothing(command, legacy, trap, 
 
 def test_the_arrays_of_an_experiment_execute_nothing(trap, tmp_path):
     pytest.importorskip("torch")
-    from method_comparison.protocols import Omniglot
     from reid_training.errors import DataError
+    from tools.experiments.protocols import Omniglot
 
     (tmp_path / "omniglot").mkdir()
     objects = np.array([trap], dtype=object)

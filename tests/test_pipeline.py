@@ -9,8 +9,8 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from oracles.runs import config_of, run_settled, same
-from oracles.streams import one, wild_stream
+from tests.oracles.runs import config_of, run_settled, same
+from tests.oracles.streams import one, wild_stream
 from tracker.engine import Engine
 from tracker.errors import SourceError
 from tracker.pipeline import Pipeline

@@ -9,11 +9,12 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from tracker import cli, onnx_session
 from tracker.appearance.encoder import PACKAGED, OnnxEncoder
+from tracker.commands import track as cli
 from tracker.detector.open import PACKAGED as DETECTOR
 from tracker.detector.open import open_detector
 from tracker.errors import ModelError
+from tracker.runtime import onnx_session
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 MANIFEST = WEIGHTS / "SHA256SUMS"
@@ -143,7 +144,7 @@ def test_encoder_and_detector_check(box):
 
 
 def test_the_command_says_so_in_one_line(box, tmp_path, capfd):
-    from make_synthetic_mot import make_scene, write_sequence
+    from tests.synthetic.mot import make_scene, write_sequence
 
     write_sequence(make_scene(0, n_people=2, n_frames=2, width=128, height=96), tmp_path / "one")
     (box / DETECTOR).write_bytes((box / DETECTOR).read_bytes()[:-1])

@@ -1,7 +1,7 @@
 """The API reference: an HTML site that pdoc makes from the docstrings, and docs/api.md, which lists the names.
 
-    python tools/api_docs.py                    # build/docs/index.html, and docs/api.md anew
-    python tools/api_docs.py --site somewhere
+    python -m tools.api_docs                    # build/docs/index.html, and docs/api.md anew
+    python -m tools.api_docs --site somewhere
 
 What a field of a dataclass means stands in a comment beside it. pdoc reads docstrings alone, so it is handed these.
 """
@@ -47,7 +47,7 @@ Everything with its arguments, units and errors, from the docstrings, as pages f
 make docs
 ```
 
-writes `build/docs/index.html`. Without make: `pip install ".[docs,train]"`, then `python tools/api_docs.py`. This page
+writes `build/docs/index.html`. Without make: `pip install ".[docs,train]"`, then `python -m tools.api_docs`. This page
 lists the names, one line each; the same command writes it.
 """
 

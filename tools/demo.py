@@ -160,7 +160,7 @@ def member_of_tar(archive: io.BytesIO) -> bytes:
 
 def generate(folder: Path) -> Path:
     """A drawn scene in place of the video."""
-    from make_synthetic_mot import make_scene, write_sequence
+    from tests.synthetic.mot import make_scene, write_sequence
 
     video = folder / "generated.avi"
     write_sequence(make_scene(0, n_frames=200), folder / "generated", images=False, video=video)

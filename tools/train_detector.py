@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from person_detector.config import SIZE_PX
+
 from reid_training.errors import ReidError
 from tracker.errors import TrackletError
 
@@ -121,6 +122,7 @@ def run_arrange(args: argparse.Namespace) -> None:
 def run_train(args: argparse.Namespace) -> None:
     from person_detector.config import read_toml
     from person_detector.train import train
+
     from reid_training.devices import keep_freed_memory
 
     keep_freed_memory()
@@ -144,6 +146,7 @@ def run_quantise(args: argparse.Namespace) -> None:
 
 def run_evaluate(args: argparse.Namespace) -> None:
     from person_detector import evaluate
+
     from reid_training.errors import ConfigError
     from reid_training.runs import replace_file
 
@@ -160,6 +163,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 def run_failures(args: argparse.Namespace) -> None:
     from person_detector import evaluate, failures
     from person_detector.config import read_toml
+
     from reid_training.errors import ConfigError
 
     sources, detector = read_toml(args.config).sources, evaluate.open_detector(args.detector)

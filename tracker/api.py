@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tracker.assembly import Reid, as_features, load_encoder, open_pipeline
+from tracker.build import Reid, as_features, load_encoder, open_pipeline
 from tracker.config import TrackerConfig
 from tracker.detector.base import Detector
 from tracker.detector.inputs import as_detections

@@ -17,17 +17,17 @@ from tracker.config import TrackerConfig
 from tracker.motion import kalman
 from tracker.motion.camera import still
 from tracker.proposals.window import WindowDetector
-from tracker.step.associate import Associator
-from tracker.step.background import Background
-from tracker.step.hold import Holder
-from tracker.step.looks import Encoder, Looks, Thresholds
-from tracker.step.notes import Notes
-from tracker.step.propose import Proposer
-from tracker.step.reassociate import Reassociator
-from tracker.step.register import Register
-from tracker.step.scene import Clock, Expected, Scene
-from tracker.step.select import select
-from tracker.step.update import Updater
+from tracker.stages.associate import Associator
+from tracker.stages.camera_motion import Background
+from tracker.stages.embed import Encoder, Looks, Thresholds
+from tracker.stages.frame_state import Clock, Expected, Scene
+from tracker.stages.identities import Register
+from tracker.stages.occlude import Holder
+from tracker.stages.propose import Proposer
+from tracker.stages.reassociate import Reassociator
+from tracker.stages.select import select
+from tracker.stages.trace import Notes
+from tracker.stages.update import Updater
 from tracker.tracks.bank import TrackBank
 from tracker.tracks.scenery import Scenery
 from tracker.types import Detections, Frame, FrameTracks, State, StepTrace, Tracks

@@ -12,12 +12,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias, TypeVar
 
-from tracker.ahead import Ahead
 from tracker.appearance.encoder import OnnxEncoder
-from tracker.backfill import Settler
 from tracker.detector.base import Detector
 from tracker.engine import Engine
 from tracker.errors import ResumeError, TrackletError
+from tracker.finalise import Settler
+from tracker.runtime.read_ahead import Ahead
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.prefetch import Prefetch
 from tracker.sources.span import WHOLE

@@ -39,7 +39,7 @@ class ABEConfig:
     split: int = 0  # layers of the network that see no mask; 0 = half of them, see `split_of`
     margin: float = 1.0  # m_c: squared distance of unit vectors; the paper's
     # Not known of the paper. With means, 0.05 did nothing in our first trials; 0.2 and 1 are alike on Omniglot
-    # (validation characters; tools/method_comparison/experiments).
+    # (validation characters; tools/experiments/experiments).
     lambda_div: float = 1.0
     margin_div: float = 1.0  # m_div, as m_c: learners are driven to a cosine of 1 - m_div / 2; the paper's
     id_weight: float = 0.0  # identity softmax behind a BN-neck; the paper has none

@@ -53,7 +53,7 @@ class BIERConfig:
     diversity: str = "activation"
     # The release, for SOP and GoogLeNet, has 5e-5 and 1e5: hardly more than a penalty of lambda_div * lambda_w = 5 on
     # the length of the weights. That product is kept; of 0.1 and 1 for lambda_div, 1 was better by a point of R@1 and
-    # still a weak term (4 epochs, Omniglot, validation characters; tools/method_comparison/experiments).
+    # still a weak term (4 epochs, Omniglot, validation characters; tools/experiments/experiments).
     lambda_div: float = 1.0
     lambda_w: float = 5.0  # of the penalty, *inside* lambda_div
     hidden: int = 512  # of the regressors of the adversarial loss

@@ -38,7 +38,7 @@ class DremlConfig:
     """A member's embedding is as long as it has meta-classes: `net.embedding_size` is not used."""
 
     # L. Ours: recall rises with L, and so does the time for a crop. On drawn glyphs (one seed) 8 members passed a
-    # softmax over all classes, 4 did not; on Omniglot see tools/method_comparison/experiments/dreml_8.toml.
+    # softmax over all classes, 4 did not; on Omniglot see tools/experiments/configs/dreml_8.toml.
     members: int = 8
     meta_classes: int = 12  # M, at most as many as there are people. Ours: on the same glyphs 4 were too coarse
     member: int = -1  # one member alone, 0 .. L - 1; -1 = the whole ensemble

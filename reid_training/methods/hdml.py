@@ -58,7 +58,7 @@ class HDMLConfig:
     margin: float = 0.3  # of the triplet base; as in the Siamese method
     n_pair_scale: float = 16.0  # of the N-pair base; as in the Siamese method
     # A negative keeps e^(-alpha / J_avg) of its distance beyond the positive. Of 0.2 and 1, the better on validation
-    # characters (tools/method_comparison/experiments/hdml_n_pair.toml): harder ones the generator could not label.
+    # characters (tools/experiments/configs/hdml_n_pair.toml): harder ones the generator could not label.
     alpha: float = 0.2
     beta: float = 0.4  # 0 = the base loss; the code's 1e4 (Cars196) in our units
     soft_share: float = 0.5  # of the label in J_gen, the rest is reconstruction; the code's lambda_g

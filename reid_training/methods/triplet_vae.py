@@ -6,7 +6,7 @@ https://arxiv.org/abs/1312.6114: the bound itself, its noise, and the KL of two 
 
 What we take: (1) the sum of the negative ELBO and of a triplet loss, (2) the triplet on the *means* of the encoder,
 never on samples, with distances that are not squared, (3) the means as the embedding, (4) the paper's measure, the
-share of triplets of unseen images in their right order; tools/compare_methods.py repeats its MNIST experiment.
+share of triplets of unseen images in their right order; tools/experiments/__main__.py repeats its MNIST experiment.
 Where we differ: (5) the abstract weighs both parts alike, which leaves the triplet a whisper beside hundreds of nats of
 pixels; the weights are options. (6) For crops the encoder is the run's network, the log-variance a second linear map of
 the same pooled features, and the decoder draws a picture a few times smaller, from pixels in [0, 1]: the identity of a

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from oracles.runs import config_of, run, run_settled, same, text
-from oracles.streams import wild_stream, with_identity_embeddings
+from tests.oracles.runs import config_of, run, run_settled, same, text
+from tests.oracles.streams import wild_stream, with_identity_embeddings
 from tracker import Tracker
 from tracker.appearance.gallery import Gallery
 from tracker.appearance.online_metric import OnlineMetric, frame_triplets

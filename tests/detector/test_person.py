@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from make_synthetic_mot import make_scene, write_sequence
+from tests.synthetic.mot import make_scene, write_sequence
 from tracker.api import track_video
 from tracker.boxes import iou
 from tracker.detector.onnx import PERSON_FORMAT
@@ -18,7 +18,7 @@ from tracker.detector.open import open_detector
 from tracker.detector.public import PublicDetections
 from tracker.errors import ConfigError, ModelError
 from tracker.eval.mot_files import read_ground_truth
-from tracker.onnx_session import open_session
+from tracker.runtime.onnx_session import open_session
 from tracker.sources.open import open_source
 from tracker.types import Frame
 
@@ -92,7 +92,7 @@ def test_a_missing_package_is_one_line(monkeypatch):
     def gone(name):
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr("tracker.onnx_session.files", gone)
+    monkeypatch.setattr("tracker.runtime.onnx_session.files", gone)
     with pytest.raises(ModelError, match=r"^the package `weights` with the built-in model person\.onnx is"):
         open_detector()
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from oracles.material import write_material
-from oracles.pages import ROOT, SHELL, Block, Command, blocks, commands, inline_commands, is_ours, pages
-from oracles.reader import Reader, check_make, check_pip, check_words, ultralytics_stub
 from reid_training import bench
+from tests.oracles.material import write_material
+from tests.oracles.pages import ROOT, SHELL, Block, Command, blocks, commands, inline_commands, is_ours, pages
+from tests.oracles.reader import Reader, check_make, check_pip, check_words, ultralytics_stub
 
 PAGES = pages()
 
@@ -28,7 +28,7 @@ NOT_RUN = {
     ("pip install", "python -m venv", ". .venv/bin/activate"): ("make an environment from the network", check_pip),
     ("make ",): ("installs; CI runs it on a bare machine", check_make),
     ("yolo export",): ("ultralytics is not installed: AGPL; the files it makes are stood in for", None),
-    ("python tools/fuzz.py all",): ("takes hours, and atheris, which is for Linux and macOS alone", None),
+    ("python -m tests.fuzz all",): ("takes hours, and atheris, which is for Linux and macOS alone", None),
     ("python tools/export_onnx.py",): ("stands in a checkout of YOLOX, as the page says", None),
     ("track-many /shared/videos",): ("needs a cluster of ray", check_words),
 }

@@ -10,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from make_synthetic_mot import make_scene, write_sequence
+from tests.synthetic.mot import make_scene, write_sequence
 from tracker.config import TrackerConfig
 from tracker.detector.public import PublicDetections
-from tracker.eval import ablation, bars, job
+from tracker.eval import ablation
+from tracker.eval import ablation_plot as bars
+from tracker.eval import track_and_score as job
 from tracker.eval.cli import main
 from tracker.types import Detections
 
@@ -160,7 +162,7 @@ def test_the_detector_is_still_asked_about_windows(folder, few_rows, monkeypatch
         def second_look(self):
             return self
 
-    for module in ("tracker.detector.open", "tracker.assembly"):
+    for module in ("tracker.detector.open", "tracker.build"):
         monkeypatch.setattr(f"{module}.open_detector", lambda **_: Detector())
     command = ["mot/one", "--detector", "some.onnx", "--reid", "none", "--jobs", "1"]
     command += ["--set", "proposals.verifier=detector"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.scenes import as_table, frames_of, one_after_the_other, one_to_one_maps, random_case
+from tests.eval.scenes import as_table, frames_of, one_after_the_other, one_to_one_maps, random_case
 from tracker.eval.clear_identity import clear_events, combine, evaluate
 from tracker.eval.mot_files import read_ground_truth, read_results
 from tracker.eval.overlap import compare

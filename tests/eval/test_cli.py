@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from make_synthetic_mot import make_scene, write_sequence
+from tests.synthetic.mot import make_scene, write_sequence
 from tracker.detector.open import open_detector
 from tracker.eval.cli import main
 from tracker.eval.mot_files import MotFileError
@@ -177,7 +177,7 @@ def test_a_detector_takes_the_place_of_public_detections(folder, capsys):
 def test_the_network_in_the_box_by_its_name(folder, capsys, monkeypatch):
     asked = []
     original = open_detector
-    monkeypatch.setattr("tracker.assembly.open_detector", lambda **k: asked.append(original(**k)) or asked[-1])
+    monkeypatch.setattr("tracker.build.open_detector", lambda **k: asked.append(original(**k)) or asked[-1])
     shutil.rmtree(folder / "mot")
     write_sequence(make_scene(0, n_people=2, n_frames=4, width=128, height=96), folder / "mot" / "one")
     assert run("--detector", "person", "--detector-size", "96", "--device", "cpu") == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.scenes import as_table, frames_of, one_after_the_other, one_to_one_maps, random_case
+from tests.eval.scenes import as_table, frames_of, one_after_the_other, one_to_one_maps, random_case
 from tracker.eval.hota import ALPHAS, combine, evaluate
 from tracker.eval.mot_files import BoxTable
 

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from eval.scenes import random_case
+from tests.eval.scenes import random_case
 from tracker.eval import clear_identity, hota, report
 from tracker.eval.report import COLUMNS, Row
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from make_synthetic_mot import make_scene, write_sequence
+from tests.synthetic.mot import make_scene, write_sequence
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.eval import tune
 from tracker.eval.cli import main
 from tracker.eval.search import changes, flattened
+from tracker.eval.sequence_run import Unit
 from tracker.eval.tune import SPACE, group_videos
 from tracker.eval.tuning import EVERYTHING, Scorer, Tuning
-from tracker.eval.unit import Unit
-from tracker.parallel import Done
+from tracker.runtime.processes import Done
 
 VALUES = (0.2, 0.35, 0.5, 0.8)
 DEFAULT = 0.5

@@ -14,15 +14,15 @@ import cv2
 import numpy as np
 import pytest
 
-from make_synthetic_mot import make_scene, write_sequence
-from oracles.disks import room_for
-from tracker import checkpoint
-from tracker.cli import main
+from tests.oracles.disks import room_for
+from tests.synthetic.mot import make_scene, write_sequence
+from tracker.commands.many.plan import DONE, Entry, Record, Video
+from tracker.commands.report.cli import main as report
+from tracker.commands.smooth import main as smooth
+from tracker.commands.track import main
 from tracker.errors import WriteError
-from tracker.many.plan import DONE, Entry, Record, Video
-from tracker.report.cli import main as report
+from tracker.runtime import checkpoint
 from tracker.sinks.embeddings import EmbeddingSink
-from tracker.smooth_cli import main as smooth
 from tracker.types import Frame, Tracks
 
 pytest.importorskip("resource")  # not on Windows

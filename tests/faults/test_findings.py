@@ -9,9 +9,8 @@ import zlib
 from pathlib import Path
 
 import pytest
-
-from fuzz import TARGETS, check
 from person_detector.labels import read_coco
+
 from reid_training.config import RunConfig, override, read_toml
 from reid_training.data.base import decode, unpack
 from reid_training.data.market1501 import read_folder
@@ -19,7 +18,11 @@ from reid_training.embedders import read_preparation
 from reid_training.errors import ConfigError as ReidConfigError
 from reid_training.errors import DataError, ModelError
 from reid_training.runs import load_method, save_checkpoint
-from tracker.cli import main
+from tests.fuzz.__main__ import TARGETS, check
+from tracker.commands.many.plan import Record, Video
+from tracker.commands.report.cli import read_counts
+from tracker.commands.report.table import read_table
+from tracker.commands.track import main
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError as TrackerConfigError
 from tracker.errors import SourceError
@@ -27,9 +30,6 @@ from tracker.eval.mot_files import MotFileError, read_tracks
 from tracker.eval.sequences import length_of
 from tracker.eval.submission import submission_text
 from tracker.eval.tune import load_space
-from tracker.many.plan import Record, Video
-from tracker.report.cli import read_counts
-from tracker.report.table import read_table
 from tracker.sources.images import read_image
 
 CSV = b"frame,time_s,id,x1,y1,x2,y2,score,class,source\n"

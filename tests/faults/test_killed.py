@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import tracker.resume
-from make_synthetic_mot import make_scene, write_sequence
-from torture_resume import Torture
-from tracker.cli import main
+import tracker.commands.resume
+from tests.synthetic.mot import make_scene, write_sequence
+from tools.benchmarks.torture_resume import Torture
+from tracker.commands.track import main
 from tracker.errors import OutputError
 from tracker.pipeline import Pipeline
 
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_killed_at_random_moments(scene, tmp_path):
-    """The small version of tools/torture_resume.py: while it starts, anywhere, in a checkpoint, at the end, again."""
+    """The small version of tools.benchmarks.torture_resume: at the start, anywhere, in a checkpoint, at the end."""
     options = ["--detections", str(scene / "SYN-01" / "det" / "det.txt"), "--reid", "none"]
     torture = Torture(scene / "film.avi", options, tmp_path, seed=1, every_s=0.01)
     while torture.kills.total() < 5:
@@ -60,7 +60,7 @@ def test_killed_at_random_moments(scene, tmp_path):
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_while_the_results_are_begun(track, tmp_path, monkeypatch, moment):
     """No frame is tracked yet: the files on disk are as a kill leaves them before or after the results are opened."""
-    opened = tracker.resume.open_outputs
+    opened = tracker.commands.resume.open_outputs
     run, copy = tmp_path / "run", tmp_path / "copy"
     run.mkdir()
 
@@ -72,7 +72,7 @@ def test_killed_while_the_results_are_begun(track, tmp_path, monkeypatch, moment
             shutil.copytree(run, copy)
         return outputs
 
-    monkeypatch.setattr("tracker.resume.open_outputs", open_outputs)
+    monkeypatch.setattr("tracker.commands.resume.open_outputs", open_outputs)
     assert track(run) == (0, "")
     monkeypatch.undo()
     whole = contents(run)
@@ -91,7 +91,7 @@ def test_what_cannot_be_begun_leaves_no_note(track, tmp_path, monkeypatch):
     def refuse(*arguments, **more):
         raise OutputError("tracked.avi: no")
 
-    monkeypatch.setattr("tracker.outputs.FilmSink", refuse)
+    monkeypatch.setattr("tracker.commands.outputs.FilmSink", refuse)
     status, err = track(tmp_path, "--resume")
     assert (status, err) == (2, "track: tracked.avi: no\n")
     assert not (tmp_path / "tracks.txt.resume").exists()

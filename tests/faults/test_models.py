@@ -75,9 +75,9 @@ def test_a_model_that_is_cut_or_has_a_wrong_bit(tmp_path, kind, model):
 def test_weights_that_lie_elsewhere(tmp_path, name):
     import onnx
 
-    from fuzz import TARGETS
+    from tests.fuzz.__main__ import TARGETS
     from tracker.errors import ModelError
-    from tracker.onnx_session import open_session
+    from tracker.runtime.onnx_session import open_session
 
     model = onnx.load_from_string(TARGETS["model"].seeds()[0])
     weights = model.graph.initializer[0]

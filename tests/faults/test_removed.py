@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from make_synthetic_mot import make_scene, write_sequence
-from tracker.cli import main
+from tests.synthetic.mot import make_scene, write_sequence
+from tracker.commands.track import main
 from tracker.sinks.summary import TallySink
 
 OPTIONS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from make_synthetic_mot import make_scene, write_sequence
-from tracker import interrupt
-from tracker.cli import main
+from tests.synthetic.mot import make_scene, write_sequence
+from tracker.commands.track import main
+from tracker.runtime import signals as interrupt
 
 pytestmark = [pytest.mark.skipif(os.name == "nt", reason="signals are POSIX"), pytest.mark.slow]
 N_PLACES = 8  # thousands were tried when this was written

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oracles.plain_tracker import textbook_filter, textbook_noise, textbook_predict, textbook_update
+from tests.oracles.plain_tracker import textbook_filter, textbook_noise, textbook_predict, textbook_update
 from tracker.boxes import cxcyah_to_xyxy
 from tracker.config import MotionConfig
 from tracker.motion import kalman

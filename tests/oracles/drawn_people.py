@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
 from person_detector.config import from_dict
 
 SIZE = (96, 128)  # height, width

@@ -93,4 +93,6 @@ def inline_commands(page: str) -> list[Command]:
 
 def is_ours(line: str) -> bool:
     """Whether a line begins as a command of this project does."""
-    return re.match(rf"(?:{'|'.join(PROGRAMS)}|python tools/\w+\.py|make|torchrun)(?:\s|$)", line) is not None
+    return (
+        re.match(rf"(?:{'|'.join(PROGRAMS)}|python -m (?:tools|tests)\.[\w.]+|make|torchrun)(?:\s|$)", line) is not None
+    )

@@ -27,8 +27,8 @@ from unittest import mock
 import cv2
 import numpy as np
 
-from oracles.cameras import RtspCamera
-from oracles.pages import ROOT, Block, Command
+from tests.oracles.cameras import RtspCamera
+from tests.oracles.pages import ROOT, Block, Command
 
 _META = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SCRIPTS: dict[str, str] = _META["scripts"]
@@ -96,7 +96,7 @@ class Reader:
         program = words[0]
         if program in SCRIPTS:
             self._run_ours(words)
-        elif program == "python" and words[1].startswith("tools/"):
+        elif program == "python":
             self._run_tool(words)
         elif program == "torchrun":
             self._run_torchrun(words)
@@ -137,10 +137,9 @@ class Reader:
 
     def _run_tool(self, words: list[str]) -> None:
         words = _shortened(words)
-        module = importlib.import_module(Path(words[1]).stem)
         self._clear_way(words)
-        with mock.patch.object(sys, "argv", words[1:]), mock.patch.dict(os.environ):
-            status = module.main()
+        with mock.patch.object(sys, "argv", words[2:]), mock.patch.dict(os.environ):
+            status = tool(words).main()
         said = self._printed()
         assert status in (0, None), f"exit status {status}: {said.err}"
         self._check_outputs(words)
@@ -286,8 +285,8 @@ def check_words(command: Command) -> None:
             if words[0] in SCRIPTS:
                 main_of(words[0])(words[1:])
             else:
-                with mock.patch.object(sys, "argv", words[1:]):
-                    importlib.import_module(Path(words[1]).stem).main()
+                with mock.patch.object(sys, "argv", words[2:]):
+                    tool(words).main()
     except _Parsed:
         return
     except SystemExit as ended:
@@ -339,6 +338,13 @@ def _filled(command: Command) -> Command:
     return Command(command.where, " ".join(word for word in words if word))
 
 
+def tool(words: list[str]) -> ModuleType:
+    """The module that `python -m NAME ...` runs."""
+    assert words[:2] == ["python", "-m"], f"a tool of the repository is run as `python -m NAME`: {' '.join(words)}"
+    module = importlib.import_module(words[2])
+    return importlib.import_module(f"{words[2]}.__main__") if hasattr(module, "__path__") else module
+
+
 def _shortened(words: list[str]) -> list[str]:
     """With what makes minutes of hours, and lets a result of an earlier command of the page be replaced.
 
@@ -370,12 +376,12 @@ def _shortened(words: list[str]) -> list[str]:
     if words[:2] == ["reid", "evaluate"] and "--min-gap" in words:
         at = words.index("--min-gap") + 1
         return [*words[:at], "5", *words[at + 1 :]]
-    if words[1].endswith("train_detector.py") and words[2] == "export" and "--data" in words:
+    if "tools.detector_training" in words and "export" in words and "--data" in words:
         at = words.index("--data")  # a network of two epochs finds too few people to measure its scores by
         return [*words[:at], *words[at + 2 :]]
-    if words[1].endswith("bench_long.py"):
+    if "tools.benchmarks.long" in words:
         return [*words, "--frames", "400", "--peer-frames", "400"]
-    if words[1].endswith("compare_methods.py"):
+    if "tools.experiments" in words:
         methods = ["--method", "siamese_miner"] if "--all" in words else []
         kept = [word for word in words if word not in ("--all", "--reduced")]
         return [*kept, *methods, "--reduced", "--seeds", "1", "--jobs", "1"]

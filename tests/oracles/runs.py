@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from oracles.streams import Stream
-from tracker.backfill import Settler
+from tests.oracles.streams import Stream
 from tracker.config import TrackerConfig
 from tracker.engine import Engine
+from tracker.finalise import Settler
 from tracker.sinks.mot_txt import mot_lines
 from tracker.types import Tracks
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from make_synthetic_mot import Scene
+from tests.synthetic.mot import Scene
 from tracker.types import Detections, Frame
 
 SIZE = (640, 480)

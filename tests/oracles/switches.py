@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oracles.plain_tracker import iou_of
+from tests.oracles.plain_tracker import iou_of
 from tracker.types import Tracks
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oracles.plain_tracker import iou_of
+from tests.oracles.plain_tracker import iou_of
 from tracker import boxes as bx
 from tracker.config import ProposalConfig
 from tracker.proposals import prior

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tracker.counting import LineCounter, ZoneCounter
+from tracker.analytics.counting import LineCounter, ZoneCounter
 from tracker.errors import OutputError
 from tracker.sinks.counts import CountsSink
 from tracker.types import Frame, Tracks

@@ -12,7 +12,7 @@ import pytest
 from reid_training.data import csv_table
 from tracker.errors import OutputError, WriteError
 from tracker.sinks import crops
-from tracker.sinks.best_crops import Album, Pick, inside, sharpness, sized, unhidden, worths
+from tracker.sinks.crop_selection import Album, Pick, inside, sharpness, sized, unhidden, worths
 from tracker.sinks.crops import CropSink
 from tracker.types import Frame, Source, Tracks
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracker import checkpoint
-from tracker.counting import LineCounter, ZoneCounter
+from tracker.analytics.counting import LineCounter, ZoneCounter
 from tracker.errors import ResumeError
-from tracker.sinks import stash
+from tracker.runtime import checkpoint
+from tracker.sinks import side_file as stash
 from tracker.sinks.counts import CountsSink
 from tracker.sinks.crops import CropSink
 from tracker.sinks.heatmap import HeatmapSink
-from tracker.sinks.stash import Stash
+from tracker.sinks.side_file import Stash
 from tracker.types import Frame, Source, Tracks
 
 N_FRAMES, WIDTH, HEIGHT = 60, 96, 72

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tracker.errors import OutputError
-from tracker.sinks.film import LONGEST_STILL_S, FilmSink, Pace, Trails, annotate, caption, identity_colour
+from tracker.sinks.annotated_video import LONGEST_STILL_S, FilmSink, Pace, Trails, annotate, caption, identity_colour
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
 from tracker.sinks.summary import TallySink

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from oracles.cameras import MjpegCamera, walker
+from tests.oracles.cameras import MjpegCamera, walker
 from tracker.errors import OutputError
 from tracker.sinks.window import WindowSink, check_display
 from tracker.types import Frame, Tracks
@@ -283,7 +283,16 @@ def test_a_camera_opens_a_window_with_keys_and_mouse(display, tmp_path):
     hands = Hands(display)
     environment = {**hands.environment, "PYTHONPATH": str(ROOT)}
     with MjpegCamera(lambda time_s: walker(0.0)) as camera:
-        words = [sys.executable, "-m", "tracker.cli", camera.address, "--detections", str(det), "--reid", "none"]
+        words = [
+            sys.executable,
+            "-m",
+            "tracker.commands.track",
+            camera.address,
+            "--detections",
+            str(det),
+            "--reid",
+            "none",
+        ]
         with subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
             try:
                 window = hands.window("tracklet: http", process)

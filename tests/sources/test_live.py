@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from oracles.cameras import MjpegCamera, RtspCamera, walker
+from tests.oracles.cameras import MjpegCamera, RtspCamera, walker
 from tracker.api import track_video
 from tracker.config import TrackerConfig
 from tracker.errors import SourceError

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from make_synthetic_mot import make_scene, write_sequence
+from tests.synthetic.mot import make_scene, write_sequence
 from tracker.api import track_video
-from tracker.cli import main
+from tracker.commands.track import main
 from tracker.errors import ConfigError, SourceError
 from tracker.sources.open import open_source
 from tracker.sources.span import Picker, Span

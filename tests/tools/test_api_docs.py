@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tracker
-from api_docs import MODULES, PAGE, build_site, field_comments, first_sentence, page
+from tools.api_docs import MODULES, PAGE, build_site, field_comments, first_sentence, page
 
 
 class _Docstrings(HTMLParser):
@@ -80,7 +80,7 @@ def test_every_module_has_a_page_and_the_index_leads_to_it(site):
 
 
 def test_the_committed_page_is_what_the_tool_makes():
-    assert PAGE.read_text(encoding="utf-8") == page(), "run: python tools/api_docs.py"
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tools.api_docs"
 
 
 def test_every_name_of_the_page_says_what_it_is():

@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-import demo
+from tools import demo
 
 VIDEO = b"not really a video" * 100
 

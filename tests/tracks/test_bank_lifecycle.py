@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from oracles.banks import bank_of
+from tests.oracles.banks import bank_of
 from tracker.config import LifecycleConfig
 from tracker.tracks import lifecycle
 from tracker.tracks.bank import TrackBank

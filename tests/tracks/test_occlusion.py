@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oracles.banks import bank_of
-from oracles.plain_tracker import hidden_share, iou_of, spread_of
+from tests.oracles.banks import bank_of
+from tests.oracles.plain_tracker import hidden_share, iou_of, spread_of
 from tracker import boxes as bx
 from tracker.config import OcclusionConfig
 from tracker.tracks import occlusion

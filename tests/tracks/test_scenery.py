@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench_camera import after, middle_of, noisy, texture, view
-from oracles.banks import bank_of
-from oracles.streams import lone_walker, one
+from tests.oracles.banks import bank_of
+from tests.oracles.streams import lone_walker, one
+from tools.benchmarks.camera import after, middle_of, noisy, texture, view
 from tracker.config import OcclusionConfig, TrackerConfig
 from tracker.engine import Engine
 from tracker.tracks import scenery as module

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-
 from person_detector.ap import Curve, FloatArray, Found, curve, match, score_at_recall
 from person_detector.labels import SUFFIXES
 from person_detector.predict import NMS_IOU
 from person_detector.scenes import read_image
+
 from reid_training.errors import ConfigError, DataError
 from tracker.detector.onnx import OnnxDetector
 from tracker.eval.mot_files import read_ground_truth
-from tracker.onnx_session import open_session
+from tracker.runtime.onnx_session import open_session
 from tracker.sources.open import open_source
 from tracker.types import Frame, ImageArray
 

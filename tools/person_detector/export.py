@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from person_detector.calibrate import calibrate
 from person_detector.config import COARSEST, SIZE_PX
 from person_detector.net import STRIDES, Decoded, n_parameters
 from person_detector.runs import load_net
+
 from reid_training.config import require
 from reid_training.errors import ModelError
 from reid_training.export import OPSET, drafts
 from reid_training.runs import replace_file
 from tracker.detector.onnx import PERSON_FORMAT
-from tracker.onnx_session import open_session
+from tracker.runtime.onnx_session import open_session
 
 PARITY_SHAPES = ((1, 320, 416), (2, 256, 416), (1, 64, 96))
 PARITY_PIXELS, PARITY_SCORE = 0.05, 1e-4

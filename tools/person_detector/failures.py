@@ -13,12 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
 from person_detector.ap import FloatArray, match, overlaps
 from person_detector.config import SourceConfig
 from person_detector.evaluate import Detector
 from person_detector.labels import Picture
 from person_detector.scenes import ByteArray, read_image, read_sources
+
 from reid_training.errors import ConfigError
 from reid_training.runs import replace_file
 

@@ -16,11 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn import functional
-
 from person_detector.config import LossConfig
 from person_detector.net import Cells, decode
+from torch import Tensor
+from torch.nn import functional
 
 KNOWN_AROUND = 0.2  # of a labelled person's size: so far around it the background counts as labelled, too
 TINY = 1e-9

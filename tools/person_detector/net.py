@@ -16,10 +16,10 @@ import math
 from dataclasses import dataclass
 
 import torch
+from person_detector.config import NetConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from person_detector.config import NetConfig
 from reid_training import config as reid
 from reid_training.data.transforms import MEAN, STD
 from reid_training.nets.efficientnet import efficientnet_lite0, start_from_imagenet

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from person_detector.evaluate import pictures_in
 from person_detector.predict import fit
 from person_detector.scenes import read_image
+
 from reid_training.errors import ModelError
 from reid_training.export import drafts
 from reid_training.precision import quantised
 from reid_training.runs import replace_file
 from tracker.detector.onnx import PERSON_FORMAT
-from tracker.onnx_session import open_session
+from tracker.runtime.onnx_session import open_session
 
 N_PICTURES = 100  # more change the average precision by less than the choice of the pictures
 SIDE = 416  # their longer side, as the network gets them

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-
 from person_detector.config import RunConfig, from_dict
 from person_detector.net import PersonNet
+
 from reid_training.errors import ModelError
 from reid_training.runs import Row, read_checkpoint, replace_file
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tracker.appearance.crops import crop_batch
 from tracker.errors import ModelError
-from tracker.onnx_session import Session, open_session, packaged_model
+from tracker.runtime.onnx_session import Session, open_session, packaged_model
 from tracker.types import FeatureArray, FloatArray, ImageArray
 
 PACKAGED = {"fast": "reid_fast.onnx", "accurate": "reid_accurate.onnx"}  # names that stand for files in weights/

@@ -28,7 +28,7 @@ from tracker import boxes as box_maths
 from tracker.detector.decode import STRIDES, decode_end2end, decode_person, decode_yolo, decode_yolox, is_decoded
 from tracker.detector.letterbox import PAD, letterbox
 from tracker.errors import DetectionError, ModelError
-from tracker.onnx_session import PackagedModel, open_session
+from tracker.runtime.onnx_session import PackagedModel, open_session
 from tracker.types import Detections, Frame, IntArray
 
 LAYOUTS = ("auto", "person", "yolox", "yolo", "end2end")

@@ -40,7 +40,7 @@ def open_detector(
 
         return PublicDetections(detections, scores)
     from tracker.detector.onnx import OnnxDetector
-    from tracker.onnx_session import packaged_model
+    from tracker.runtime.onnx_session import packaged_model
 
     with ExitStack() as stack:
         if model is not None and str(model) == PERSON and not Path(model).is_file():

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tracker.eval import bars, report
-from tracker.eval.job import Job, Outcome, combined, detect_all, run_jobs, threads_of
+from tracker.eval import ablation_plot as bars
+from tracker.eval import report
 from tracker.eval.report import RATES, Row, Value
-from tracker.parallel import Failure
+from tracker.eval.track_and_score import Job, Outcome, combined, detect_all, run_jobs, threads_of
+from tracker.runtime.processes import Failure
 
 USES_OFF = {"association.veto": False, "association.reassociate": False, "proposals.enabled": False}
 A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.enabled": True}

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tracker.errors import ConfigError, OutputError
 from tracker.eval import ablation, report, tune
-from tracker.eval.job import Job, Outcome, Tracking, combined, grouped, run_jobs, threads_of
 from tracker.eval.mot_files import MotFileError
 from tracker.eval.options import add_jobs, add_tracking, check_jobs, config_of, reid_of, videos_of
 from tracker.eval.report import Row
 from tracker.eval.sequences import TRUTH, find_sequences
 from tracker.eval.submission import write_submission
-from tracker.interrupt import command
-from tracker.parallel import Failure
+from tracker.eval.track_and_score import Job, Outcome, Tracking, combined, grouped, run_jobs, threads_of
+from tracker.runtime.processes import Failure
+from tracker.runtime.signals import command
 
 EPILOG = """examples:
   track-eval MOT16/train                                     track with the public detections, score

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
-from tracker.parallel import n_cores
+from tracker.runtime.processes import n_cores
 
 
 def add_jobs(parser: argparse.ArgumentParser, what: str) -> None:

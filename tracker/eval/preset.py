@@ -8,8 +8,8 @@ from typing import Any
 from tracker.config import TrackerConfig
 from tracker.eval import report
 from tracker.eval.search import Space, changes
+from tracker.eval.sequence_run import Unit
 from tracker.eval.tuning import EVERYTHING, Tuning
-from tracker.eval.unit import Unit
 
 
 def preset_text(tuning: Tuning, units: Sequence[Unit], space: Space, command: str, details: str) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tracker import interrupt
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, TrackletError
 from tracker.eval import report
@@ -20,10 +19,11 @@ from tracker.eval.options import add_jobs, add_tracking, check_jobs, config_of, 
 from tracker.eval.preset import preset_text, told
 from tracker.eval.report import RATES
 from tracker.eval.search import Space, TrialsSpentError
+from tracker.eval.sequence_run import Unit, run_trial
 from tracker.eval.sequences import TRUTH, find_sequences
 from tracker.eval.tuning import EVERYTHING, Scorer, Tuning
-from tracker.eval.unit import Unit, run_trial
-from tracker.parallel import Crew, share_of_cores
+from tracker.runtime import signals as interrupt
+from tracker.runtime.processes import Crew, share_of_cores
 
 # Values around the defaults, about as far as a tracker still works; a setting that matters is one more line here.
 SPACE: dict[str, list[Any]] = {

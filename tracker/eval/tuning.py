@@ -11,9 +11,9 @@ from tracker.config import TrackerConfig
 from tracker.errors import TrackletError
 from tracker.eval.report import RATES, Row, Value
 from tracker.eval.search import Found, Space, TrialsSpentError, changes, descend
+from tracker.eval.sequence_run import Trial, Unit
 from tracker.eval.sequences import length_of
-from tracker.eval.unit import Trial, Unit
-from tracker.parallel import Advanced, Crew, Done
+from tracker.runtime.processes import Advanced, Crew, Done
 
 EVERYTHING = "all videos"
 

@@ -10,9 +10,9 @@ from statistics import median
 
 import numpy as np
 
-from tracker.counting import CountEvent, LineCounter, ZoneCounter
+from tracker.analytics.counting import CountEvent, LineCounter, ZoneCounter
+from tracker.sinks.annotated_video import draw_label, line_width
 from tracker.sinks.base import ClosedByWith
-from tracker.sinks.film import draw_label, line_width
 from tracker.sinks.frame_file import FrameFile
 from tracker.types import FloatArray, Frame, ImageArray, State, Tracks
 

@@ -20,7 +20,7 @@ import numpy as np
 from tracker import boxes as bx
 from tracker.errors import OutputError, ResumeError, WriteError
 from tracker.sinks.base import ClosedByWith
-from tracker.sinks.best_crops import (
+from tracker.sinks.crop_selection import (
     Album,
     Pick,
     albums_of,
@@ -30,7 +30,7 @@ from tracker.sinks.best_crops import (
     sized,
     unhidden,
 )
-from tracker.sinks.stash import Stash
+from tracker.sinks.side_file import Stash
 from tracker.types import Frame, ImageArray, Source, State, Tracks
 
 TABLE = "people.csv"

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from tracker.errors import OutputError, WriteError
+from tracker.sinks.annotated_video import draw_label, line_width
 from tracker.sinks.base import ClosedByWith, check_output_path
-from tracker.sinks.film import draw_label, line_width
-from tracker.sinks.stash import Stash
+from tracker.sinks.side_file import Stash
 from tracker.types import FloatArray, Frame, ImageArray, State, Tracks
 
 KINDS = (".png", ".jpg", ".jpeg")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tracker.errors import OutputError
 from tracker.sinks.base import Sink
-from tracker.sinks.coco_video import CocoVideoSink
-from tracker.sinks.csv_table import CsvSink
-from tracker.sinks.json_lines import JsonLinesSink
+from tracker.sinks.coco import CocoVideoSink
+from tracker.sinks.csv import CsvSink
+from tracker.sinks.jsonl import JsonLinesSink
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.types import State
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tracker.errors import OutputError
+from tracker.sinks.annotated_video import TRAIL_S, Point, Trails, caption
 from tracker.sinks.base import ClosedByWith, LiveFeed, Overlay
-from tracker.sinks.film import TRAIL_S, Point, Trails, caption
-from tracker.sinks.overlay import compose
-from tracker.sinks.view import View, clicked, pressed, screenshot_path
+from tracker.sinks.drawing import compose
+from tracker.sinks.viewport import View, clicked, pressed, screenshot_path
 from tracker.types import Frame, ImageArray, State, StepTrace, Tracks
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracker.errors import SourceError
-from tracker.names import leaves_folder
+from tracker.runtime.safe_paths import leaves_folder
 from tracker.sources.base import Recorded
 from tracker.sources.images import check_size, read_image
 from tracker.sources.span import WHOLE, Picker, Span

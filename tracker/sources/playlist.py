@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tracker.errors import SourceError
-from tracker.names import leaves_folder
+from tracker.runtime.safe_paths import leaves_folder
 
 _HLS, _CONCAT = b"#EXTM3U", b"ffconcat version"  # what FFmpeg takes them by, whatever they are called
 _LONGEST = 1 << 24  # bytes: a day in pieces of two seconds has less

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tracker.ahead import Ahead
+from tracker.runtime.read_ahead import Ahead
 from tracker.sources.base import ClosedByWith, FrameSource
 from tracker.types import Frame
 

@@ -23,8 +23,8 @@ from typing import Any, cast
 import numpy as np
 
 from tracker.errors import SourceError
-from tracker.interrupt import SLICE_S, check, held_back
-from tracker.leaving import watch
+from tracker.runtime.leaving import watch
+from tracker.runtime.signals import SLICE_S, check, held_back
 from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
 from tracker.sources.video import sane_fps
 from tracker.types import Frame, ImageArray

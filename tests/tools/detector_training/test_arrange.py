@@ -8,9 +8,9 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
-
 from person_detector import arrange
 from person_detector.labels import read
+
 from reid_training.errors import DataError
 
 

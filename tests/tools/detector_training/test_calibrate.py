@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
-
-from oracles.drawn_people import small_config
 from person_detector import calibrate as module
 from person_detector.calibrate import calibrate, platt
 from person_detector.export import export
 from person_detector.net import PersonNet
 from person_detector.train import train
+from scipy.special import expit, logit
+
 from reid_training.errors import DataError
-from tracker.onnx_session import open_session
+from tests.oracles.drawn_people import small_config
+from tracker.runtime.onnx_session import open_session
 
 
 def test_it_finds_the_slope_and_shift_that_made_the_labels(rng):

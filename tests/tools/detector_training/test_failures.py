@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-
 from person_detector.config import SourceConfig
 from person_detector.failures import KINDS, collect, examine, kinds_of, write_sheet
 from person_detector.labels import Picture
+
 from reid_training.errors import ConfigError
 
 

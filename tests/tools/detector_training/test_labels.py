@@ -7,8 +7,8 @@ import json
 import cv2
 import numpy as np
 import pytest
-
 from person_detector.labels import READERS, read
+
 from reid_training.errors import DataError
 
 

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-
 from person_detector.config import LossConfig
 from person_detector.loss import (
     KNOWN_AROUND,

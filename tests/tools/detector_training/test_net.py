@@ -6,18 +6,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 from person_detector.config import NetConfig
 from person_detector.export import write_onnx
 from person_detector.net import STRIDES, Decoded, PersonNet, cells, decode, n_parameters
 from person_detector.predict import TorchDetector
+
 from reid_training import config as reid
 from reid_training.data.transforms import MEAN, STD
 from reid_training.errors import ModelError
 from reid_training.nets.efficientnet import efficientnet_lite0, start_from_imagenet
 from tracker.boxes import iou, valid
 from tracker.detector.onnx import PERSON_FORMAT, OnnxDetector
-from tracker.onnx_session import open_session
+from tracker.runtime.onnx_session import open_session
 from tracker.types import Frame
 
 SMALL = NetConfig(width=16, coarse_channels=32, coarse_blocks=1, start="random", frozen=0)

@@ -7,15 +7,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-
-from oracles.drawn_people import draw
 from person_detector.config import NetConfig
 from person_detector.export import write_onnx
 from person_detector.net import Decoded, PersonNet
 from person_detector.quantise import as_input, quantise
+
 from reid_training.errors import DataError, ModelError
+from tests.oracles.drawn_people import draw
 from tracker.detector.onnx import PERSON_FORMAT, OnnxDetector
-from tracker.onnx_session import open_session
+from tracker.runtime.onnx_session import open_session
 
 
 @pytest.fixture(scope="module")

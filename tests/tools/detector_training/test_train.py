@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 import train_detector
-from oracles.drawn_people import SIZE, draw, small_config
 from person_detector import train as loop
 from person_detector.config import ScheduleConfig, from_dict, read_toml, to_dict, to_toml
 from person_detector.runs import load_checkpoint
 from person_detector.train import Run, learning_rate, train
+
 from reid_training.errors import ConfigError, ModelError
+from tests.oracles.drawn_people import SIZE, draw, small_config
 from tracker.detector.onnx import OnnxDetector
 
 

@@ -1,0 +1,287 @@
+"""`track-report`: what the page says equals what pandas finds in the table, and a browser shows it."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.synthetic.mot import make_scene, write_sequence
+from tracker import Tracks, track_video
+from tracker.commands.report import cli, facts
+from tracker.commands.report.page import clock
+from tracker.commands.report.table import TableError, read_table
+from tracker.errors import ConfigError, SourceError
+from tracker.eval.mot_files import MotFileError
+from tracker.sinks.open import open_sink
+from tracker.types import Frame
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """A drawn sequence with its results in every format that the report reads."""
+    folder = tmp_path_factory.mktemp("tracked")
+    scene = make_scene(3, n_people=5, n_frames=60, width=320, height=240)
+    write_sequence(scene, folder / "SYN", video=folder / "film.avi")
+    sinks = [open_sink(folder / f"tracks.{ending}") for ending in ("csv", "jsonl", "txt")]
+    for frame, tracks in track_video(folder / "SYN", detections="public"):
+        for sink in sinks:
+            sink.write(frame, tracks)
+    for sink in sinks:
+        sink.close()
+    return folder
+
+
+HEADER = "frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
+
+
+class Page(html.parser.HTMLParser):
+    """Elements with an id or data attributes, and all sources of pictures."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.cards, self.links, self.rows = set(), [], [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.ids.add(values.get("id"))
+        self.cards += [values] if tag == "figure" else []
+        self.links += [values[key] for key in ("src", "href") if key in values]
+        self.rows += values.get("class") == "row"
+
+
+def write_csv(path, rows):
+    """rows: (frame from 1, time_s, id, source)."""
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["frame", "time_s", "id", "x1", "y1", "x2", "y2", "score", "class", "source"])
+        writer.writerows((f, t, i, 10 * i, 10, 10 * i + 8, 30, 0.9, 0, source) for f, t, i, source in rows)
+    return path
+
+
+# The page
+
+
+def test_the_page_has_a_card_with_a_picture_for_everybody(tracked, tmp_path):
+    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "film.avi"), out=tmp_path / "page.html")
+    page = Page(out.read_text())
+    table = pd.read_csv(tracked / "tracks.csv")
+    times = table.groupby("id").time_s
+    assert [int(card["data-id"]) for card in page.cards] == times.min().reset_index().sort_values(
+        ["time_s", "id"]
+    ).id.tolist()
+    for card in page.cards:
+        assert float(card["data-start"]) == pytest.approx(times.min()[int(card["data-id"])], abs=1e-3)
+    assert page.rows == len(page.cards)
+    assert {"curve", "trails", "timeline", "people"} <= page.ids
+    assert sum(link.startswith("data:image/jpeg") for link in page.links) == len(page.cards) + 1
+
+
+def test_the_page_asks_nobody_for_anything(tracked, tmp_path):
+    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "film.avi"), out=tmp_path / "page.html")
+    assert all(link.startswith(("data:", "#")) for link in Page(out.read_text()).links)
+    assert not re.findall(r"https?://|@import|url\(", out.read_text())
+
+
+def test_all_formats_give_the_same_people(tracked, tmp_path):
+    by_format = {}
+    for ending in ("csv", "jsonl", "txt"):
+        table = read_table(tracked / f"tracks.{ending}").timed(25.0)
+        by_format[ending] = [(p.id, p.n_boxes, round(p.start_s, 3), round(p.end_s, 3)) for p in facts.people(table)]
+    assert by_format["csv"] == by_format["jsonl"] == by_format["txt"]
+    page = cli.write_report(tracked / "tracks.txt", out=tmp_path / "page.html", fps=25.0).read_text()
+    assert "The format does not say" in page
+
+
+def test_without_a_video_there_are_times_but_no_pictures(tracked, tmp_path):
+    page = Page(cli.write_report(tracked / "tracks.csv", out=tmp_path / "page.html").read_text())
+    assert page.cards
+    assert "trails" not in page.ids
+
+
+def test_names_cannot_become_markup(tmp_path):
+    tracks = write_csv(tmp_path / "a<b>&.csv", [(1, 0.0, 1, "detected")])
+    counts = tmp_path / "counts.csv"
+    counts.write_text('time_s,frame,kind,name,id,direction,stay_s\n0,1,line,"<script>x</script>",1,in,\n')
+    page = cli.write_report(tracks, counts=counts).read_text()
+    assert "<b>&." not in page
+    assert "<script>x" not in page
+    assert "&lt;script&gt;x" in page
+
+
+def test_counts_are_summed_by_line_and_direction(tmp_path):
+    tracks = write_csv(tmp_path / "t.csv", [(1, 0.0, 1, "detected")])
+    counts = tmp_path / "counts.csv"
+    counts.write_text(
+        "time_s,frame,kind,name,id,direction,stay_s\n"
+        "0,1,line,door,1,in,\n1,2,line,door,2,in,\n2,3,line,door,1,out,\n3,4,zone,shop,3,entered,\n"
+    )
+    assert cli.read_counts(counts) == [
+        ("line", "door", "in", 2),
+        ("line", "door", "out", 1),
+        ("zone", "shop", "entered", 1),
+    ]
+    assert "counts" in Page(cli.write_report(tracks, counts=counts).read_text()).ids
+
+
+# Facts
+
+
+def test_gaps_stretches_and_sources(tmp_path):
+    rows = [(f, f / 10, 7, "detected") for f in (0, 1, 2)] + [(3, 0.3, 7, "proposed")]
+    rows += [(f, f / 10, 7, "detected") for f in (8, 9)]
+    rows += [(f, f / 10, 2, "detected") for f in range(10)]
+    table = read_table(write_csv(tmp_path / "t.csv", [(f + 1, t, i, s) for f, t, i, s in rows]))
+    other, person = facts.people(table)
+    assert (other.id, other.gaps_s, len(other.stretches)) == (2, (), 1)
+    assert [(round(s.start_s, 3), round(s.end_s, 3), s.source) for s in person.stretches] == [
+        (0.0, 0.3, 0),
+        (0.3, 0.4, 1),
+        (0.8, 1.0, 0),
+    ]
+    assert person.gaps_s == pytest.approx((0.4,))
+    assert person.seen_s == pytest.approx(0.6)
+    assert person.n_of_source[:2] == (5, 1)
+    assert sum(person.n_of_source) == 6
+
+
+def test_a_stride_makes_no_gaps(tmp_path):
+    table = read_table(write_csv(tmp_path / "t.csv", [(f, f / 25, 1, "detected") for f in range(1, 60, 3)]))
+    (person,) = facts.people(table)
+    assert person.gaps_s == ()
+    assert len(person.stretches) == 1
+
+
+@pytest.mark.parametrize("n_bins", [1, 7, 50])
+def test_people_over_time_agrees_with_pandas(tracked, n_bins):
+    table = read_table(tracked / "tracks.csv")
+    edges, most = facts.people_over_time(table, n_bins)
+    per_frame = pd.read_csv(tracked / "tracks.csv").groupby("time_s").id.nunique()
+    bins = pd.cut(per_frame.index, edges, right=False, labels=False)
+    slow = per_frame.groupby(bins).max()
+    np.testing.assert_array_equal(most, [slow.get(i, 0) for i in range(n_bins)])
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.44, "7.4 s"), (65, "1:05"), (7389, "2:03:09"), (0, "0.0 s")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_a_result_without_anybody_is_a_page_too(tmp_path):
+    page = cli.write_report(write_csv(tmp_path / "t.csv", [])).read_text()
+    assert not Page(page).cards
+    (tmp_path / "t.txt").write_text("")
+    assert "<b>0</b><span>people</span>" in cli.write_report(tmp_path / "t.txt", out=tmp_path / "u.html").read_text()
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("t.csv", "frame,id\n1,1\n", r"t\.csv: the header lacks time_s, x1"),
+        (
+            "t.csv",
+            HEADER + "1,0,x,1,1,2,2,1,0,detected\n",
+            r"line 2 is not a box",
+        ),
+        ("t.csv", HEADER + "0,0,1,1,1,2,2,1,0,detected\n", r"count from 1"),
+        ("t.csv", HEADER + "1,0,1,1,1,2,2,1,0,seen\n", r"line 2 is not a box"),
+        ("t.jsonl", '{"frame": 1}\n', r"t\.jsonl: line 1 is no frame"),
+        ("t.jsonl", "{\n", r"line 1 is no frame"),
+        ("t.json", "{}", r"COCO JSON has no sources"),
+    ],
+)
+def test_a_bad_table_gives_one_line(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(TableError, match=said) as told:
+        read_table(tmp_path / name)
+    assert "\n" not in str(told.value)
+
+
+def test_missing_files_and_pages_that_exist(tmp_path, capsys):
+    assert cli.main([str(tmp_path / "t.csv")]) == 2
+    assert "t.csv: cannot be read" in capsys.readouterr().err
+    with pytest.raises(MotFileError):
+        read_table(tmp_path / "t.txt")
+    tracks = write_csv(tmp_path / "t.csv", [])
+    assert cli.main([str(tracks)]) == 0
+    assert cli.main([str(tracks)]) == 2
+    assert "t.html: exists already; pass --overwrite" in capsys.readouterr().err
+    assert cli.main([str(tracks), "--overwrite"]) == 0
+    with pytest.raises(ConfigError, match="--fps must be a positive number, got 0"):
+        cli.write_report(tracks, fps=0, overwrite=True)
+    (tmp_path / "c.csv").write_text("name\nx\n")
+    with pytest.raises(ConfigError, match="lacks kind, direction"):
+        cli.write_report(tracks, counts=tmp_path / "c.csv", overwrite=True)
+
+
+def test_a_video_that_is_too_short_does_not_belong_to_the_tracks(tracked, tmp_path):
+    tracks = write_csv(tmp_path / "t.csv", [(500, 20.0, 1, "detected")])
+    with pytest.raises(SourceError, match="has 60 frames, the tracks reach frame 500; do they belong together"):
+        cli.write_report(tracks, video=str(tracked / "film.avi"))
+    assert not (tmp_path / "t.html").exists()
+
+
+# A browser
+
+
+def browse(page, tmp_path, *more):
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    command = [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", *more, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look with")
+def test_a_browser_shows_the_page_and_sorts_the_cards(tracked, tmp_path):
+    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "film.avi"), out=tmp_path / "page.html")
+    # What a reader would do: look at what was drawn, click on a button, look again.
+    probe = """<script>addEventListener("load", () => {
+      const ids = () => [...document.querySelectorAll("figure")].map(card => +card.dataset.id);
+      const seen = () => [...document.querySelectorAll("figure")].map(card => +card.dataset.seen);
+      document.querySelector('[data-by="seen"]').click(); const longest = seen();
+      document.querySelector('[data-by="id"]').click();
+      const bars = [...document.querySelectorAll(".row i")].map(bar => bar.getBoundingClientRect());
+      const pictures = [...document.images].map(image => { image.loading = "eager"; return image; });
+      Promise.all(pictures.map(image => image.decode())).then(() => {
+        document.title = JSON.stringify({ids: ids(), longest, wide: document.documentElement.scrollWidth,
+          window: innerWidth, bars: bars.length, drawn: bars.filter(bar => bar.width >= 1 && bar.height > 4).length,
+          pictures: pictures.filter(image => image.naturalWidth > 0).length});
+      });
+    });</script></body>"""
+    probed = tmp_path / "probed.html"
+    probed.write_text(out.read_text().replace("</body>", probe))
+    shown = browse(probed, tmp_path, "--window-size=900,1200", "--virtual-time-budget=5000", "--dump-dom")
+    found = json.loads(re.search(r"<title>(.*?)</title>", shown).group(1).replace("&quot;", '"'))
+    table = pd.read_csv(tracked / "tracks.csv")
+    assert found["ids"] == sorted(table.id.unique())
+    assert found["longest"] == sorted(found["longest"], reverse=True)
+    assert found["wide"] <= found["window"], "the page must not scroll sideways"
+    assert found["bars"] == found["drawn"] > 0
+    assert found["pictures"] == len(found["ids"]) + 1
+    shot = tmp_path / "page.png"
+    browse(out, tmp_path, "--window-size=900,1200", f"--screenshot={shot}")
+    assert shot.stat().st_size > 20_000, "an empty page compresses to nothing"
+
+
+def test_frames_and_tracks_of_a_table_are_what_was_written(tracked):
+    """Back and forth: the tracks of the table, frame by frame, are those that the tracker gave."""
+    of_frames = read_table(tracked / "tracks.csv").of_frames()
+    for frame, tracks in track_video(tracked / "SYN", detections="public"):
+        assert isinstance(frame, Frame)
+        read = of_frames.get(frame.index, Tracks())
+        np.testing.assert_array_equal(read.id, tracks.id)
+        np.testing.assert_allclose(read.xyxy, tracks.xyxy, atol=0.006)
+        np.testing.assert_array_equal(read.source, tracks.source)

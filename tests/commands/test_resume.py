@@ -1,0 +1,440 @@
+"""`track --resume`: cut short anywhere, in any way, a run ends with the same bytes as one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.oracles.swallower import Swallower
+from tests.synthetic.mot import make_scene, write_sequence
+from tracker.build import open_pipeline
+from tracker.commands.outputs import Outputs
+from tracker.commands.resume import Keeper
+from tracker.commands.track import main
+from tracker.runtime import checkpoint
+from tracker.sinks.annotated_video import FilmSink
+from tracker.sinks.mot_txt import MotTextSink
+from tracker.sinks.progress import ProgressSink
+from tracker.sinks.summary import TallySink
+
+ROOT = Path(__file__).resolve().parents[2]
+N_FRAMES = 40
+RESULTS = ("tracks.txt", "tracks.csv", "tracks.jsonl", "tracks.json", "tracked.avi", "counts.csv", "heat.png", "crops")
+OPTIONS = {"tracked.avi": "--video", "counts.csv": "--counts", "heat.png": "--heatmap", "crops": "--crops"}
+PLACES = ("--line", "gate=115,5,115,119", "--zone", "left part=0,0,97,0,97,120,0,120")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    """A folder with film.avi and SYN-01, the same frames as a MOT sequence."""
+    folder = tmp_path_factory.mktemp("resume")
+    small = make_scene(4, n_people=4, n_frames=N_FRAMES, width=160, height=120)
+    write_sequence(small, folder / "SYN-01", video=folder / "film.avi")
+    return folder
+
+
+@pytest.fixture
+def track(scene, capsys):
+    """Run the command in this process on the film with motion alone; gives (exit status, stderr)."""
+
+    def run(*arguments, every=0, source=scene / "film.avi"):
+        words = [source, "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
+        words += ["--checkpoint-every", every or 1e-9]
+        capsys.readouterr()
+        status = main([*map(str, words), *map(str, arguments)])
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        return status, err
+
+    return run
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Ctrl-C (or another signal) while the frame with this number is written to the MOT text."""
+
+    def at(frame_number, number=signal.SIGINT):
+        plain = MotTextSink.write
+
+        def write(sink, frame, tracks):
+            plain(sink, frame, tracks)
+            if frame.index + 1 == frame_number:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(MotTextSink, "write", write)
+
+    yield at
+    monkeypatch.undo()
+
+
+def outs(folder: Path, names=RESULTS) -> list[str]:
+    words = list(PLACES) if "counts.csv" in names else []
+    for name in names:
+        words += [OPTIONS.get(name, "--out"), str(folder / name)]
+    return words
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """By file, or folder and file."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(scene, tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+    assert main([*map(str, words), *outs(folder)]) == 0
+    found = contents(folder)
+    assert {name.split("/")[0] for name in found} == set(RESULTS)  # neither a checkpoint nor what goes with it stays
+    assert found["counts.csv"].count(b",gate,") > 0
+    assert found["counts.csv"].count(b",left part,") > 0
+    assert sum(name.endswith(".jpg") for name in found) > 4
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("every", [0, 1000])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(track, interrupt, uninterrupted, tmp_path, number, every):
+    """Whether checkpoints came with every frame, or only at the very interruption."""
+    interrupt(23, number)
+    status, err = track(*outs(tmp_path), every=every)
+    assert status == 130
+    assert "interrupted after frame" in err
+    assert "--resume goes on" in err
+    written = (tmp_path / "tracks.txt").read_text().splitlines()
+    assert {int(line.split(",")[0]) for line in written} >= {22, 23}  # what is known is there before it is resumed
+    assert (tmp_path / "tracks.txt.resume").is_file()
+    status, err = track("--resume", *outs(tmp_path))
+    assert status == 0, err
+    assert "going on after frame" in err
+    assert "tracked.avi is drawn again" in err
+    assert f"frames      {N_FRAMES}" in err
+    assert contents(tmp_path) == uninterrupted
+
+
+def test_the_same_run_may_be_interrupted_again_and_again(track, interrupt, uninterrupted, tmp_path, monkeypatch):
+    for frame_number in (1, 12, 20, 30):  # far enough apart that each comes again
+        interrupt(frame_number)
+        assert track("--resume", *outs(tmp_path))[0] == 130
+        monkeypatch.undo()
+    assert track("--resume", *outs(tmp_path), "--quiet")[0] == 0
+    assert contents(tmp_path) == uninterrupted
+
+
+@pytest.mark.slow
+def test_a_copy_taken_at_any_moment_goes_on(track, uninterrupted, tmp_path, monkeypatch):
+    """What a kill or a power cut leaves: the files as they are between two writes, with what was last noted."""
+    plain, copies = MotTextSink.write, []
+
+    def write(sink, frame, tracks):
+        if frame.index % 9 == 4:
+            copies.append(tmp_path / f"copy{frame.index}")
+            shutil.copytree(tmp_path / "run", copies[-1])
+        plain(sink, frame, tracks)
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(MotTextSink, "write", write)
+    assert track(*outs(tmp_path / "run"))[0] == 0
+    monkeypatch.undo()
+    assert len(copies) == 4
+    for copy in copies:
+        shutil.rmtree(tmp_path / "run")
+        shutil.copytree(copy, tmp_path / "run")
+        assert track("--resume", *outs(tmp_path / "run"))[0] == 0
+        assert contents(tmp_path / "run") == uninterrupted
+
+
+def test_a_part_goes_on_in_the_part(track, interrupt, tmp_path, monkeypatch):
+    part = ("--start", 6, "--end", 35, "--stride", 2, "--detect-every", 2)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert track(*part, *outs(tmp_path / "a", RESULTS[:3]))[0] == 0
+    interrupt(20)
+    assert track(*part, *outs(tmp_path / "b", RESULTS[:3]))[0] == 130
+    monkeypatch.undo()
+    assert track(*part, *outs(tmp_path / "b", RESULTS[:3]), "--resume")[0] == 0
+    assert contents(tmp_path / "b") == contents(tmp_path / "a")
+    frames = [int(line.split(",")[0]) for line in (tmp_path / "b" / "tracks.txt").read_text().splitlines()]
+    assert set(frames) <= set(range(6, 36, 2))
+    assert max(frames) > 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["SYN-01", "SYN-01/img1"])
+def test_folders_go_on_too(track, interrupt, scene, tmp_path, monkeypatch, source):
+    out = tmp_path / "tracks.txt"
+    assert track("--out", out, source=scene / source)[0] == 0
+    whole = out.read_bytes()
+    interrupt(12)
+    assert track("--out", out, "--overwrite", source=scene / source)[0] == 130
+    monkeypatch.undo()
+    assert out.read_bytes() != whole
+    assert track("--out", out, "--resume", source=scene / source)[0] == 0
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_embeddings_and_proposals_of_the_network_go_on(track, scene, tmp_path, interrupt, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+
+    def words(folder):
+        network = ("--reid", "fast", "--device", "cpu", "--end", 24)
+        return (*network, "--save-embeddings", folder / "looks.npy", "--out", folder / "tracks.txt")
+
+    assert track(*words(tmp_path / "a"))[0] == 0
+    interrupt(13)
+    assert track(*words(tmp_path / "b"))[0] == 130
+    monkeypatch.undo()
+    assert track(*words(tmp_path / "b"), "--resume")[0] == 0
+    assert contents(tmp_path / "b") == contents(tmp_path / "a")
+    assert len(np.load(tmp_path / "b" / "looks.npy")) > 20
+
+
+@pytest.fixture
+def cut(track, interrupt, monkeypatch, tmp_path) -> Path:
+    """The text of a run that was interrupted in the middle, with its checkpoint."""
+    interrupt(20)
+    assert track("--out", tmp_path / "tracks.txt")[0] == 130
+    monkeypatch.undo()
+    return tmp_path / "tracks.txt"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.parametrize("how", ["swallowed", "another error"])
+def test_an_interruption_of_the_redrawing_that_gets_lost_ends_it_all_the_same(
+    track, interrupt, uninterrupted, tmp_path, monkeypatch, how
+):
+    interrupt(20)
+    assert track(*outs(tmp_path))[0] == 130
+    plain, drawn = FilmSink.redraw, []
+
+    def redraw(film, frame, *rest):
+        plain(film, frame, *rest)
+        drawn.append(frame.index)
+        if frame.index == 5 and how == "swallowed":
+            Swallower()
+        elif frame.index == 5:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                raise OSError("interrupted system call")
+
+    monkeypatch.setattr(FilmSink, "redraw", redraw)
+    status, err = track("--resume", *outs(tmp_path))
+    assert (status, drawn) == (130, [0, 1, 2, 3, 4, 5])
+    assert err.endswith("track: interrupted\n")
+    assert "Exception ignored" not in err
+    monkeypatch.undo()
+    assert track("--resume", *outs(tmp_path))[0] == 0
+    assert contents(tmp_path) == uninterrupted
+
+
+def refused(result, *said: str) -> None:
+    status, err = result
+    assert status == 2
+    assert err.startswith("track: ")
+    assert err.count("\n") == 1, err
+    for words in said:
+        assert words in err
+
+
+def test_what_is_asked_for_must_be_the_same(track, scene, cut, tmp_path):
+    before = contents(tmp_path)
+    cases = {
+        ("--set", "lifecycle.lost_s=5"): "lifecycle.lost_s is 5.0 and was 3.0",
+        ("--start", "3"): "--start is 3 and was not given",
+        ("--fps", "10"): "--fps is 10.0 and was not given",
+        ("--reid", "fast", "--device", "cpu"): "the re-ID network is reid_fast.onnx, SHA-256",
+        ("--video", str(tmp_path / "t.avi")): "--video 2 is",
+        ("--set", "motion.camera=false", "--detect-every", "2", "--fps", "9", "--end", "30"): "and 2 more",
+    }
+    for words, said in cases.items():
+        refused(track("--out", cut, "--resume", *words), f"{cut}.resume: is of another run: ", said)
+    det = tmp_path / "det.txt"
+    det.write_text((scene / "SYN-01" / "det" / "det.txt").read_text() + "40,-1,1,1,9,9,0.9,-1,-1,-1\n")
+    refused(track("--out", cut, "--resume", "--detections", det), "the detector is det.txt, SHA-256")
+    det.unlink()
+    assert contents(tmp_path) == before
+
+
+def test_a_source_that_changed_is_refused(track, scene, interrupt, tmp_path, monkeypatch):
+    film = tmp_path / "film.avi"
+    shutil.copy(scene / "film.avi", film)
+    interrupt(20)
+    assert track("--out", tmp_path / "t.txt", source=film)[0] == 130
+    monkeypatch.undo()
+    os.utime(film, (0, 0))
+    refused(track("--out", tmp_path / "t.txt", "--resume", source=film), "the time of its last change is 1970-01-01")
+    with film.open("ab") as file:
+        file.write(b"more")
+    refused(track("--out", tmp_path / "t.txt", "--resume", source=film), "the size of the source in bytes is")
+
+
+def test_results_that_do_not_fit_the_checkpoint(track, cut):
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 3])
+    refused(track("--out", cut, "--resume"), f"{cut}: has {len(whole) // 3} bytes, but had ", "cut or replaced")
+    cut.write_bytes(whole.replace(b",-1,-1,-1", b",-1,-1,-2"))
+    refused(track("--out", cut, "--resume"), f"{cut}: was changed since the checkpoint")
+    cut.unlink()
+    refused(track("--out", cut, "--resume"), f"{cut}: cannot be gone on with: No such file")
+    cut.write_bytes(whole + b"a line of the frames that come again\n")
+    assert track("--out", cut, "--resume")[0] == 0
+    assert b"come again" not in cut.read_bytes()
+
+
+def test_a_damaged_checkpoint_is_refused(track, cut):
+    noted = Path(f"{cut}.resume")
+    data = noted.read_bytes()
+    noted.write_bytes(data[: len(data) // 2])
+    refused(track("--out", cut, "--resume"), f"{noted}: the checkpoint is damaged or cut off")
+    noted.write_text("1,1,1\n")
+    refused(track("--out", cut, "--resume"), "is no checkpoint of track")
+    noted.unlink()
+    refused(track("--out", cut, "--resume"), "nothing to go on with", "--overwrite begins again")
+
+
+def test_a_checkpoint_made_by_hand_is_refused(track, cut, tmp_path):
+    """Whole by its checksum, but a part of it is missing: one line, and nothing is lost."""
+    noted = Path(f"{cut}.resume")
+    state, before = checkpoint.load(noted), contents(tmp_path)
+    for part in ("pipeline", "tally"):
+        for inner in state[part]:
+            others = {key: value for key, value in state[part].items() if key != inner}
+            checkpoint.save(noted, {**state, part: others})
+            refused(track("--out", cut, "--resume"), "tracks.txt.resume: is no checkpoint of this run")
+            assert cut.read_bytes() == before[cut.name]
+    checkpoint.save(noted, state)
+    assert track("--out", cut, "--resume")[0] == 0
+
+
+def test_a_checkpoint_takes_no_file_away_that_is_no_crop(track, interrupt, monkeypatch, tmp_path):
+    (tmp_path / "mine.jpg").touch()
+    words = ("--out", tmp_path / "t.txt", "--crops", tmp_path / "crops")
+    interrupt(20)
+    assert track(*words)[0] == 130
+    monkeypatch.undo()
+    noted = tmp_path / "t.txt.resume"
+    state = checkpoint.load(noted)
+    crops = next(inner for inner in state["outputs"].values() if isinstance(inner, dict) and "outdated" in inner)
+    crops["outdated"].append("../mine.jpg")
+    checkpoint.save(noted, state)
+    refused(track(*words, "--resume"), "the checkpoint names a file that is no crop, '../mine.jpg'")
+    assert (tmp_path / "mine.jpg").exists()
+
+
+def test_without_resume_a_run_cut_short_is_not_replaced_by_mistake(track, cut):
+    whole = cut.read_bytes()
+    refused(track("--out", cut), "exists already, of a run cut short: --resume goes on")
+    assert cut.read_bytes() == whole
+    refused(track("--out", cut, "--resume", "--overwrite"), "give one only")
+    assert track("--out", cut, "--overwrite")[0] == 0
+    assert cut.read_bytes() != whole
+    assert not Path(f"{cut}.resume").exists()
+
+
+def test_resume_from_the_first_run_on_is_a_habit_that_works(track, tmp_path):
+    assert track("--out", tmp_path / "t.txt", "--resume")[0] == 0
+    refused(track("--out", tmp_path / "t.txt", "--resume"), "nothing to go on with")
+
+
+def test_who_cannot_go_on_is_named(track, scene, tmp_path):
+    out = ("--out", tmp_path / "t.txt")
+    refused(track("--resume", *out, "--out", "-"), "--resume cannot go on with --out -; leave one of them out")
+    crops = ("--crops", tmp_path / "crops", "--heatmap", tmp_path / "heat.png", "--video", tmp_path / "t.avi")
+    said = "--resume cannot go on with --counts -; leave one of them out"
+    refused(track("--resume", *out, *crops, *PLACES, "--counts", "-"), said)
+    assert contents(tmp_path) == {}
+    refused(track("--resume", "--out", "-"), "--resume goes on with result files")
+    assert not (tmp_path / "t.txt").exists()  # or the next try would find it
+    refused(track("--resume", *out, "--checkpoint-every", "0"), "--checkpoint-every 0 keeps none")
+    refused(track(*out, "--checkpoint-every", "-1"), "--checkpoint-every takes seconds")
+
+
+def test_no_checkpoints_where_none_are_wanted_or_possible(track, interrupt, tmp_path):
+    interrupt(20)
+    for words in (("--checkpoint-every", "0"), ("--out", "-")):
+        status, err = track("--out", tmp_path / "t.txt", "--video", tmp_path / "t.avi", "--overwrite", *words)
+        assert status == 130
+        assert "--resume" not in err
+        assert sorted(contents(tmp_path)) == ["t.avi", "t.txt"]
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_nothing_is_noted_while_results_lag_behind_the_tracks(scene, tmp_path, written):
+    """As in a second pass over finished tracks: a checkpoint of it would skip what was never written."""
+    det = scene / "SYN-01" / "det" / "det.txt"
+    pipeline, tally = open_pipeline(scene / "film.avi", detections=det, reid=None), TallySink()
+    keeper = Keeper(tmp_path / "t.resume", 1e-9, {}, pipeline, Outputs([tally], tally))
+    for frame, tracks in pipeline:
+        if written:
+            tally.write(frame, tracks)
+    pipeline.close()
+    # Before a first frame is given out nothing can lag.
+    n_given = checkpoint.load(tmp_path / "t.resume")["pipeline"]["given_index"] + 1
+    assert n_given > 30 if written else n_given == 0
+    keeper.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_counts_the_frames_of_the_runs_before(capsys):
+    now = iter([0.0, 10.0, 10.0])
+    with ProgressSink(100, "lines", stream=sys.stderr, every_s=5.0, done=40, clock=lambda: next(now)) as progress:
+        progress.write(None, [])
+    assert capsys.readouterr().err == "frame 41 of 100, 0.1 fps, 0 in view\n"
+
+
+KILLED = """
+import os, signal, sys
+from tracker.commands.track import main
+from tracker.sinks.mot_txt import MotTextSink
+at, plain = int(sys.argv[1]), MotTextSink.write
+def write(sink, frame, tracks):
+    if frame.index + 1 == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    plain(sink, frame, tracks)
+MotTextSink.write = write
+raise SystemExit(main(sys.argv[2:]))
+"""
+
+
+def killed(at: int, *words) -> int:
+    """Run the command in a process of its own that is killed at this frame, with no time to say good-bye."""
+    command = [sys.executable, "-c", KILLED, str(at), *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, check=False).returncode
+
+
+@pytest.mark.slow
+def test_killed_at_random_frames(scene, uninterrupted, tmp_path):
+    words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
+    words += ["--checkpoint-every", 1e-9, *outs(tmp_path)]
+    frames = sorted(random.Random(1).sample(range(3, N_FRAMES), 3))
+    for frame_number in frames:
+        assert killed(frame_number, *words, "--resume") == -signal.SIGKILL
+    assert killed(0, *words, "--resume") == 0
+    assert contents(tmp_path) == uninterrupted
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_killed_in_the_middle_of_a_real_film(data_root, tmp_path):
+    """The detector and the network in the box, proposals, occlusion and camera motion."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    words = [data_root / "videos" / "vtest.avi", "--device", "cpu", "--end", 100, "--checkpoint-every", 0.2]
+    assert killed(0, *words, "--out", tmp_path / "a" / "t.txt", "--video", tmp_path / "a" / "t.mp4") == 0
+    results = ["--out", tmp_path / "b" / "t.txt", "--video", tmp_path / "b" / "t.mp4"]
+    for frame_number in (31, 70):
+        assert killed(frame_number, *words, *results, "--resume") == -signal.SIGKILL
+    assert killed(0, *words, *results, "--resume") == 0
+    assert contents(tmp_path / "b") == contents(tmp_path / "a")

@@ -1,0 +1,474 @@
+"""The command `track`: what it writes, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.synthetic.mot import make_scene, write_sequence
+from tracker.api import track_video
+from tracker.commands.track import main
+from tracker.config import TrackerConfig
+from tracker.sinks.mot_txt import mot_lines
+from tracker.types import Detections
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    """A folder with film.avi and SYN-01, the same frames as a MOT sequence."""
+    folder = tmp_path_factory.mktemp("cli")
+    small = make_scene(1, n_people=4, n_frames=20, width=320, height=240)
+    write_sequence(small, folder / "SYN-01", video=folder / "film.avi")
+    return folder
+
+
+@pytest.fixture
+def track(scene, capsys):
+    """Run the command in this process on the film with motion alone; gives (exit status, stdout, stderr)."""
+
+    def run(*arguments, source=scene / "film.avi", detections=scene / "SYN-01" / "det" / "det.txt", reid="none"):
+        words = [str(source)] if source is not None else []
+        words += ["--detections", str(detections)] if detections is not None else []
+        words += ["--reid", reid] if reid is not None else []
+        capsys.readouterr()
+        try:
+            status = main([*words, *map(str, arguments)])
+        except SystemExit as ended:  # argparse
+            status = ended.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return status, out, err
+
+    return run
+
+
+def one_line(err: str) -> str:
+    """The single line on stderr of a run that failed."""
+    assert err.count("\n") == 1, err
+    assert err.startswith("track: ")
+    return err
+
+
+def check_mot_file(path: Path) -> np.ndarray:
+    """Every line whole, frames ascending, no identity twice in a frame."""
+    text = path.read_text()
+    assert text == "" or text.endswith("\n")
+    rows = [line.split(",") for line in text.splitlines()]
+    assert all(len(row) == 10 for row in rows)
+    table = np.array(rows, float).reshape(-1, 10)
+    assert (np.diff(table[:, 0]) >= 0).all()
+    keys = [(row[0], row[1]) for row in table]
+    assert len(set(keys)) == len(keys)
+    return table
+
+
+def test_a_film_and_its_detections_give_tracks(track, scene, tmp_path):
+    out = tmp_path / "tracks.txt"
+    status, stdout, err = track("--out", out)
+    assert status == 0
+    assert stdout == ""
+    table = check_mot_file(out)
+    assert table[0, 0] == 1  # the first frame is filled in
+    assert set(table[:, 1]) >= {1.0}
+    assert f"wrote {out}" in err
+    frames = track_video(scene / "film.avi", detections=scene / "SYN-01" / "det" / "det.txt", reid=None)
+    assert out.read_text() == "".join(mot_lines(frame.index, tracks) for frame, tracks in frames)
+
+
+def test_a_mot_folder_brings_its_own_detections(track, scene, tmp_path):
+    assert track("--out", tmp_path / "a.txt", source=scene / "SYN-01", detections="public")[0] == 0
+    assert track("--out", tmp_path / "b.txt")[0] == 0
+    assert (tmp_path / "a.txt").read_text() == (tmp_path / "b.txt").read_text()
+
+
+def test_the_built_in_network(track, tmp_path):
+    status, _, err = track("--out", tmp_path / "tracks.txt", "--device", "cpu", reid=None)
+    assert status == 0, err
+    assert len(check_mot_file(tmp_path / "tracks.txt")) > 20
+
+
+def test_without_a_detector_the_one_in_the_box_runs(track, tmp_path):
+    for name, words in (("a", ()), ("b", ("--detector", "person"))):
+        words = ("--out", tmp_path / name, "--device", "cpu", "--detector-size", 96, *words)
+        status, _, err = track(*words, detections=None)
+        assert status == 0, err
+        assert "people from person.onnx, " in err
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_detector_missing_from_the_box_is_one_line(track, tmp_path, monkeypatch):
+    monkeypatch.setattr("tracker.detector.open.PACKAGED", "absent.onnx")
+    status, _, err = track("--out", tmp_path / "t.txt", detections=None)
+    assert status == 2
+    assert "absent.onnx: no such model file" in one_line(err)
+
+
+def test_to_standard_output_and_quiet(track):
+    status, out, err = track("--out", "-", "--quiet")
+    assert status == 0
+    assert err == ""
+    assert out.startswith("1,1,")
+    assert all(len(line.split(",")) == 10 for line in out.splitlines())
+
+
+def test_an_annotated_film(track, tmp_path):
+    import cv2
+
+    status, _, err = track("--video", tmp_path / "tracked.mp4")
+    assert status == 0, err
+    film = cv2.VideoCapture(str(tmp_path / "tracked.mp4"))
+    n = 0
+    while film.read()[0]:
+        n += 1
+    assert n == 20
+
+
+def test_the_uses_are_switched_one_by_one(track, tmp_path, monkeypatch):
+    import tracker.build
+
+    seen = []
+    original = tracker.build.open_pipeline
+    monkeypatch.setattr(
+        tracker.build, "open_pipeline", lambda *a, **k: (seen.append(k["config"]), original(*a, **k))[1]
+    )
+    switches = [[], ["--no-veto"], ["--no-reassociate"], ["--no-proposals"], ["--appearance-weight", "0"]]
+    for number, words in enumerate(switches):
+        assert track("--out", tmp_path / f"{number}.txt", *words)[0] == 0
+    default = TrackerConfig()
+    assert seen[0] == default
+    assert seen[1] == default.override({"association.veto": False})
+    assert seen[2] == default.override({"association.reassociate": False})
+    assert seen[3] == default.override({"proposals.enabled": False})
+    assert seen[4] == default.override({"association.appearance_weight": 0})
+
+
+# ------------------------------------------------------------------------------------------------- settings
+
+
+def test_print_config_reads_back(track, tmp_path):
+    status, out, _ = track("--print-config", "--set", "lifecycle.lost_s=7", "--no-veto", "--conf", "0.05")
+    assert status == 0
+    path = tmp_path / "settings.toml"
+    path.write_text(out)
+    config = TrackerConfig.load(path)
+    assert config.lifecycle.lost_s == 7
+    assert config.association.veto is False
+    assert (config.detection.strong_score, config.detection.weak_score) == (0.05, 0.05)
+    again = track("--print-config", "--config", path)[1]
+    assert again == out
+
+
+def test_named_options_win_over_set_and_set_over_the_file(track, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text("[association]\nappearance_weight = 0.1\nmin_iou = 0.2\n")
+    out = track("--config", path, "--set", "association.appearance_weight=0.2", "--print-config")[1]
+    assert "appearance_weight = 0.2" in out
+    assert "min_iou = 0.2" in out
+    words = ["--config", path, "--set", "association.appearance_weight=0.2", "--appearance-weight", "0.3"]
+    assert "appearance_weight = 0.3" in track(*words, "--print-config")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "lifecycle.lost=1"], "lifecycle.lost_s"),
+        (["--set", "lifecycle.lost_s"], "NAME=VALUE"),
+        (["--set", "lifecycle.lost_s=soon"], "lost_s"),
+        (["--set", "lifecycle.lost_s=-1"], "lost_s"),
+        (["--conf", "7"], "strong_score"),
+        (["--appearance-weight", "2"], "appearance_weight"),
+        (["--config", "/nowhere.toml"], "/nowhere.toml"),
+        (["--source", "other.avi"], "two sources"),
+    ],
+)
+def test_wrong_settings_end_in_one_line(track, tmp_path, words, said):
+    status, _, err = track("--out", tmp_path / "t.txt", *words)
+    assert status == 2
+    assert said in one_line(err)
+    assert not (tmp_path / "t.txt").exists()
+
+
+def test_words_that_argparse_refuses(track, tmp_path):
+    assert track("--out", tmp_path / "t.txt", "--nonsense")[0] == 2
+    assert track("--out", tmp_path / "t.txt", source=None)[0] == 2
+    assert track("--device", "abacus")[0] == 2
+
+
+def test_help_and_version(track):
+    assert track("--help")[0] == 0
+    assert track("--version")[1].startswith("tracklet ")
+
+
+# ------------------------------------------------------------------------------------------------- bad input
+
+
+def bad_source(kind: str, tmp_path: Path, scene: Path) -> Path:
+    path = tmp_path / f"{kind}.avi"
+    if kind == "text":
+        path.write_text("this is no film\n" * 50)
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "headonly":
+        path.write_bytes((scene / "film.avi").read_bytes()[:3000])
+    elif kind == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "headonly", "folder"])
+def test_sources_that_are_no_film(track, scene, tmp_path, kind):
+    source = bad_source(kind, tmp_path, scene)
+    status, _, err = track("--out", tmp_path / "t.txt", source=source)
+    assert status == 2
+    assert str(source) in one_line(err)
+
+
+def test_a_film_that_breaks_off_leaves_what_was_tracked(track, scene, tmp_path):
+    whole = (scene / "film.avi").read_bytes()
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole[: len(whole) // 2])
+    status, _, err = track("--out", tmp_path / "t.txt", "--quiet", source=cut)
+    assert status == 2
+    assert "cut.avi" in one_line(err)
+    assert len(check_mot_file(tmp_path / "t.txt")) > 5
+
+
+# text of det.txt, what is said
+BAD_DETECTIONS = [
+    ("", "empty"),
+    ("\n\n", "empty"),
+    ("1,-1,10,20,30,60,0.9\n1,-1,10,20\n", "line 2"),
+    ("1,-1,10,20,30,60,0.9\n\n2,-1,x,20,30,60,0.9\n", "line 3"),
+    ("1,-1,nan,20,30,60,0.9\n", "line 1"),
+    ("1,-1,10,20,-30,60,0.9\n", "line 1"),
+    ("0,-1,10,20,30,60,0.9\n", "line 1"),
+    ("1,-1,10,20,inf,60,0.9\n", "line 1"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), BAD_DETECTIONS)
+def test_detection_files_that_are_wrong(track, tmp_path, text, said):
+    path = tmp_path / "det.txt"
+    path.write_text(text)
+    status, _, err = track("--out", tmp_path / "t.txt", detections=path)
+    assert status == 2
+    assert said in one_line(err)
+    assert str(path) in err
+
+
+def test_detection_files_that_cannot_be_read(track, tmp_path):
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 9)
+    for path in (tmp_path / "none.txt", tmp_path / "binary.txt", tmp_path):
+        status, _, err = track("--out", tmp_path / "t.txt", detections=path)
+        assert status == 2
+        assert str(path) in one_line(err)
+
+
+@pytest.mark.parametrize("which", ["reid", "detector"])
+def test_models_that_are_none(track, tmp_path, which):
+    path = tmp_path / "garbage.onnx"
+    path.write_bytes(b"\x00garbage" * 100)
+    for name in (path, tmp_path / "none.onnx"):
+        if which == "reid":
+            status, _, err = track("--out", tmp_path / "t.txt", "--device", "cpu", reid=str(name))
+        else:
+            words = ("--out", tmp_path / "t.txt", "--device", "cpu", "--detector", name)
+            status, _, err = track(*words, detections=None)
+        assert status == 2
+        assert str(name) in one_line(err)
+
+
+@pytest.mark.parametrize("words", [[], ["--detector-size", "416"]])
+def test_a_detector_gets_its_size(track, tmp_path, monkeypatch, words):
+    asked = []
+
+    class Detector:
+        name = "some.onnx"
+
+        def __init__(self, path, *, size, **_):
+            asked.append(size)
+
+        def detect(self, frame):
+            return Detections.empty()
+
+    monkeypatch.setattr("tracker.detector.onnx.OnnxDetector", Detector)
+    status, _, _ = track("--out", tmp_path / "t.txt", "--detector", "some.onnx", *words, detections=None)
+    assert (status, asked) == (0, [416 if words else None])
+
+
+def test_the_detector_runs_at_every_nth_frame(track, tmp_path):
+    """As the setting of the same name does; the description and the summary say so."""
+    status, _, err = track("--out", tmp_path / "a.txt", "--detect-every", 4)
+    assert status == 0
+    assert "det.txt of one frame in 4, " in err
+    assert "predicted between detections" in err
+    assert track("--out", tmp_path / "b.txt", "--set", "detection.every=4")[0] == 0
+    assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
+    assert track("--out", tmp_path / "c.txt", "--detect-every", 1)[0] == 0
+    assert track("--out", tmp_path / "d.txt")[0] == 0
+    assert (tmp_path / "c.txt").read_bytes() == (tmp_path / "d.txt").read_bytes()
+    status, _, err = track("--out", tmp_path / "e.txt", "--detect-every", 0)
+    assert status == 2
+    assert "detection.every must be in [1, 100], got 0" in one_line(err)
+
+
+def test_a_size_without_a_detector(track, tmp_path):
+    status, _, err = track("--out", tmp_path / "t.txt", "--detector-size", "416")
+    assert status == 2
+    assert "size of 416 is for a network; detections from a file have none" in one_line(err)
+
+
+def test_detections_and_a_detector_are_one_too_many(track, tmp_path):
+    status, _, err = track("--out", tmp_path / "t.txt", "--detector", "yolo.onnx")
+    assert status == 2
+    assert "either" in one_line(err)
+
+
+# ---------------------------------------------------------------------------------------------------- results
+
+
+def test_no_result_asked_for(track):
+    status, _, err = track()
+    assert status == 2
+    assert "--out" in one_line(err)
+
+
+def test_results_are_replaced_only_on_demand(track, tmp_path):
+    out, film = tmp_path / "tracks.txt", tmp_path / "film.mp4"
+    for path, words in ((out, ("--out", out)), (film, ("--video", film))):
+        path.write_text("precious")
+        status, _, err = track(*words)
+        assert status == 2
+        assert "--overwrite" in err.splitlines()[-1]
+        assert "wrote" not in err
+        assert path.read_text() == "precious"
+        assert track(*words, "--overwrite")[0] == 0
+        assert path.read_bytes() != b"precious"
+
+
+def test_the_input_is_never_the_output(track, scene, tmp_path):
+    copy = tmp_path / "film.avi"
+    shutil.copy(scene / "film.avi", copy)
+    before = copy.read_bytes()
+    for words in (("--video", copy), ("--video", copy, "--overwrite"), ("--out", copy, "--overwrite")):
+        status, _, err = track(*words, source=copy)
+        assert status == 2, words
+        assert "film.avi" in one_line(err)
+        assert copy.read_bytes() == before
+    det = tmp_path / "det.txt"
+    shutil.copy(scene / "SYN-01" / "det" / "det.txt", det)
+    before = det.read_bytes()
+    (tmp_path / "link.txt").symlink_to(det)
+    for path in (det, tmp_path / "link.txt"):
+        assert track("--out", path, "--overwrite", detections=det)[0] == 2
+        assert det.read_bytes() == before
+    both = tmp_path / "both.avi"
+    assert track("--out", both, "--video", both)[0] == 2
+
+
+def test_places_that_cannot_be_written(track, tmp_path):
+    places = [tmp_path / "none" / "t.txt", tmp_path]
+    if Path("/proc").is_dir():
+        places.append(Path("/proc/tracks.txt"))
+    for place in places:
+        status, _, err = track("--out", place)
+        assert status == 2
+        assert str(place) in one_line(err)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(track, tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        status, _, err = track("--out", tmp_path / "t.txt")
+    finally:
+        tmp_path.chmod(0o700)
+    assert status == 2
+    assert "t.txt" in one_line(err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk(track):
+    status, _, err = track("--out", "/dev/full", "--quiet")
+    assert status in (1, 2)
+    assert "/dev/full" in one_line(err)
+
+
+# --------------------------------------------------------------------------------------------- a real process
+
+
+def command(*words) -> list[str]:
+    return [sys.executable, "-m", "tracker.commands.track", *map(str, words)]
+
+
+@pytest.mark.slow
+def test_as_a_process(scene, tmp_path):
+    out = tmp_path / "tracks.txt"
+    det = scene / "SYN-01" / "det" / "det.txt"
+    words = command(scene / "film.avi", "--detections", det, "--reid", "none", "--out", out)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert len(check_mot_file(out)) > 20
+    again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert again.returncode == 2
+    assert "Traceback" not in again.stderr
+    one_line(again.stderr)
+
+
+def test_a_reader_that_stops_listening(scene):
+    """`track ... --out - | head -1`."""
+    det = scene / "SYN-01" / "det" / "det.txt"
+    words = command(scene / "film.avi", "--detections", det, "--reid", "none", "--out", "-", "--quiet")
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode != 0
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
+@pytest.fixture(scope="module")
+def long_scene(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("long")
+    write_sequence(make_scene(2, n_frames=250, width=320, height=240), folder / "SYN-02", video=folder / "film.avi")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_in_the_middle_leaves_a_whole_file(long_scene, tmp_path, number):
+    out = tmp_path / "tracks.txt"
+    words = command(long_scene / "film.avi", "--detections", long_scene / "SYN-02" / "det" / "det.txt", "--out", out)
+    words += ["--device", "cpu", "--video", str(tmp_path / "film.mp4")]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 240
+        while not (out.exists() and out.read_text().count("\n") > 20):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)  # tools/benchmarks/stop.py measures how long it takes
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "interrupted after frame" in err
+    table = check_mot_file(out)
+    assert len(table) > 20
+    assert table[-1, 0] < 250
+    import cv2
+
+    film = cv2.VideoCapture(str(tmp_path / "film.mp4"))
+    n = 0
+    while film.read()[0]:
+        n += 1
+    assert n >= table[-1, 0]

@@ -1,0 +1,197 @@
+"""Frames at which the detector did not look: not looking is another thing than finding nobody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.engine.test_properties import Painter
+from tests.oracles.plain_tracker import iou_of
+from tests.oracles.runs import config_of, run, run_settled, same
+from tests.oracles.streams import Stream, lone_walker, one, wild_stream, with_identity_embeddings
+from tests.test_pipeline import Reel, Replay
+from tracker.engine import Engine
+from tracker.errors import ConfigError
+from tracker.pipeline import Pipeline
+from tracker.types import Detections, Frame, Source
+
+IMAGE = np.zeros((480, 640, 3), np.uint8)
+BLIND = {"proposals.enabled": False}
+
+
+def every(stream: Stream, n: int) -> Stream:
+    """Without a look at all frames but every n-th."""
+    return replace(stream, detections=[d if t % n == 0 else None for t, d in enumerate(stream.detections)])
+
+
+def known(engine: Engine) -> tuple:
+    """All that only a look may change."""
+    bank, scenery = engine.bank, engine.scenery
+    columns = [bank.key, bank.id, bank.hits, bank.seen_s, bank.height, bank.class_id, bank.slot]
+    columns += [engine.looks.gallery.counts(bank.slot), scenery.hidden_s, scenery.visible_s, scenery.cases]
+    columns += [scenery._missed_key, np.array([engine.register.n_ids, engine.register._n_keys])]
+    return tuple(column.copy() for column in columns)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_a_walker_has_one_identity_in_every_frame(n):
+    """Confirmed by the third look, put out in between, and known from the first frame on."""
+    stream = every(lone_walker(20 * n), n)
+    outputs, final = run(stream), run_settled(stream)
+    assert [tracks.id.tolist() for tracks in outputs] == [[]] * (2 * n) + [[1]] * (18 * n)
+    assert [tracks.id.tolist() for tracks in final] == [[1]] * (20 * n)
+    for t, tracks in enumerate(final):
+        assert tracks.source.tolist() == [Source.PREDICTED if t % n else Source.DETECTED]
+        assert tracks.predicted.tolist() == [t % n != 0]
+        assert tracks.det_index.tolist() == [-1 if t % n else 0]
+        assert iou_of(tracks.xyxy[0], stream.truth[t][0]) > (0.4 if t < 3 * n else 0.7)
+
+
+def test_not_looking_ends_no_tentative_track_but_finding_nobody_does():
+    seen, nobody = one([100, 100, 140, 200]), Detections.empty()
+    for between, ids in ((None, [1]), (nobody, [])):
+        engine = Engine(config_of())
+        for t, detections in enumerate([seen, between, seen, between, seen]):
+            tracks = engine.step(Frame(t, t / 25, None, 640, 480), detections)
+        assert tracks.id.tolist() == ids
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_only_a_look_teaches(seed):
+    """Between looks nobody is born, missed, confirmed or ends, and nothing is learned."""
+    rng = np.random.default_rng(seed)
+    stream = with_identity_embeddings(wild_stream(rng, n_people=8, n_frames=120, irregular=False))
+    engine = Engine(config_of())
+    for t in range(len(stream)):
+        looks = rng.random() < 0.4
+        before = known(engine)
+        tracks = engine.step(stream.frame(t), stream.detections[t] if looks else None)
+        assert len(set(tracks.id)) == len(tracks)
+        if not looks:
+            for old, new in zip(before, known(engine), strict=True):
+                np.testing.assert_array_equal(old, new)
+            assert set(tracks.source) <= {Source.PREDICTED}
+            assert engine.backfilled == []
+
+
+def test_ages_stand_still_between_looks():
+    """Who is missed at a look ends after coast_s, as ever; who could not be missed lives until the next."""
+    settings = {"lifecycle.coast_s": 0.5, "lifecycle.lost_s": 0.5}
+    engine = Engine(config_of(settings))
+    for t in range(3):
+        engine.step(Frame(t, t / 25, None, 640, 480), one([100, 100, 140, 200]))
+    for t in range(3, 100):
+        assert engine.step(Frame(t, t / 25, None, 640, 480), None).id.tolist() == [1]
+    assert engine.step(Frame(100, 4.0, None, 640, 480), Detections.empty()).id.tolist() == []
+    assert len(engine.bank) == 0
+
+
+def test_who_was_missed_by_the_last_look_is_not_put_out_until_found():
+    stream = lone_walker(30, hidden=[12])
+    outputs = run(every(stream, 3))
+    assert [len(outputs[t]) for t in range(9, 18)] == [1, 1, 1, 0, 0, 0, 1, 1, 1]
+
+
+def test_who_walks_out_of_the_picture_between_looks_is_not_put_out():
+    stream = every(lone_walker(90, start=(540.0, 240.0)), 10)
+    stream = replace(stream, detections=stream.detections[:31] + [None] * 59)
+    outputs = run(stream)
+    assert all(tracks.xyxy[0, 0] < 640 for tracks in outputs if len(tracks))
+    assert (len(outputs[31]), len(outputs[89])) == (1, 0)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_c_finds_people_by_their_looks_between_detections(n):
+    """With an oracle of an encoder nearly everybody; without it, or with C off, the prediction stands for them."""
+    stream = lone_walker(60, speed=(60.0, 0.0))
+    painter = Painter(stream)
+    engine = Engine(config_of({"motion.camera": False}), painter)
+    outputs = run(every(stream, n), engine=engine, images=painter.images())
+    later = [outputs[t].source.tolist() for t in range(3 * n, 60) if t % n]
+    assert later.count([Source.PROPOSED]) > 0.8 * len(later)
+    assert all(len(source) == 1 for source in later)
+    blind = run(every(stream, n), BLIND)
+    assert all(tracks.source.tolist() == [Source.PREDICTED] for t, tracks in enumerate(blind) if t % n and t > 3 * n)
+
+
+def test_who_looks_like_nobody_goes_on_as_predicted():
+    stream = lone_walker(40)
+    painter = Painter(stream)
+    engine = Engine(config_of({"motion.camera": False}), painter)
+    images = [image if t % 4 == 0 else IMAGE for t, image in enumerate(painter.images())]
+    outputs = run(every(stream, 4), engine=engine, images=images)
+    assert all(tracks.source.tolist() == [Source.PREDICTED] for t, tracks in enumerate(outputs) if t % 4 and t > 12)
+
+
+class Windows:
+    """A detector asked about windows; counts."""
+
+    def __init__(self):
+        self.asked = []
+
+    def detect(self, frame):
+        self.asked.append(frame.index)
+        return Detections.empty()
+
+
+@pytest.mark.parametrize("verifier", ["both", "detector"])
+def test_the_detector_sees_no_window_either(verifier):
+    stream = every(lone_walker(40, hidden=[20]), 4)
+    painter, windows = Painter(stream), Windows()
+    engine = Engine(config_of({"proposals.verifier": verifier, "motion.camera": False}), painter, detector=windows)
+    run(stream, engine=engine, images=painter.images())
+    assert windows.asked == [20]
+
+
+def test_the_camera_is_followed_in_every_frame():
+    engine = Engine(config_of())
+    seen = []
+    step = engine._background.camera.step
+    engine._background.camera.step = lambda image, boxes: seen.append(image is not None) or step(image, boxes)
+    for t in range(6):
+        engine.step(Frame(t, t / 25, IMAGE, 640, 480), None if t % 3 else one([100, 100, 140, 200]))
+    assert seen == [True] * 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_long_life_does_not_grow_and_no_identity_is_shown_twice(seed):
+    stream = wild_stream(np.random.default_rng(seed), n_people=9, n_frames=200, irregular=False, chaos=1.5)
+    engine = Engine(config_of())
+    for tracks in run_settled(every(stream, 4), engine=engine):
+        assert len(set(tracks.id)) == len(tracks)
+        assert (np.diff(tracks.id) > 0).all()
+    assert len(engine.register) <= 3 * 4
+
+
+# ------------------------------------------------------------------------------------------------- the pipeline
+
+
+class Counted(Replay):
+    def __init__(self, detections):
+        super().__init__(detections)
+        self.asked = []
+
+    def detect(self, frame):
+        self.asked.append(frame.index)
+        return super().detect(frame)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_pipeline_asks_its_detector_at_every_nth_frame(n, live):
+    stream = wild_stream(np.random.default_rng(2), n_frames=30)
+    detector = Counted(stream.detections)
+    pipeline = Pipeline(Reel(stream.times, live=live), detector, Engine(config_of({"detection.every": n})))
+    found = [tracks for _, tracks in pipeline]
+    assert detector.asked == list(range(0, 30, n))
+    assert ("one frame in" in pipeline.description) == (n > 1)
+    expected = every(stream, n)
+    assert same(found, run(expected) if live else run_settled(expected))
+
+
+@pytest.mark.parametrize("n", [0, -1, 101, "often"])
+def test_settings_that_make_no_sense(n):
+    with pytest.raises(ConfigError, match=r"detection\.every"):
+        config_of({"detection.every": n})

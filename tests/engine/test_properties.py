@@ -1,0 +1,595 @@
+"""The properties that make the tracker what it claims to be, on random streams, with slow obvious references.
+
+1 plain, 2 constant embedding, 3 true identities, 4 order of detections, 5 gallery, 6 proposals, 9 online. The filter
+(7) and the assignment (8) have theirs in motion/ and association/, the measures (10) in eval/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.oracles.plain_tracker import PlainTracker, iou_of, tracks_of
+from tests.oracles.runs import OFF, PLAIN, SHORT, config_of, run, run_settled, same, text
+from tests.oracles.streams import (
+    lone_walker,
+    scene_stream,
+    shuffled,
+    wild_stream,
+    with_constant_embeddings,
+    with_identity_embeddings,
+)
+from tests.oracles.switches import id_switches
+from tests.synthetic.mot import make_scene
+from tracker.engine import Engine
+from tracker.finalise import merged
+from tracker.motion import kalman
+from tracker.stages.select import select
+from tracker.types import Detections, Source
+
+# ---------------------------------------------------------------------- 1: without the metric, a plain tracker
+
+
+def plain_outputs(stream, config):
+    """(at once, settled) of the slow tracker."""
+    tracker = PlainTracker(config, stream.frame(0).width)
+    at_once, settled = [], []
+    for t in range(len(stream)):
+        seen = stream.detections[t]
+        at_once.append(tracker.step(t, stream.times[t], seen.boxes, seen.scores))
+        hidden = np.isin(at_once[-1].id, tracker.hidden)
+        at_once[-1] = replace(at_once[-1], source=np.where(hidden, Source.OCCLUDED, Source.DETECTED).astype(np.uint8))
+        settled.append(at_once[-1])
+        for index, who, box, score in tracker.late:
+            settled[index] = merged(settled[index], tracks_of([(who, box, score)]))
+    return at_once, settled
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_1_all_uses_off_is_byte_for_byte_a_kalman_and_iou_tracker(seed):
+    rng = np.random.default_rng(seed)
+    stream = wild_stream(rng, n_people=int(rng.integers(1, 9)), n_frames=50, irregular=seed % 2 == 0, chaos=seed % 3)
+    settings = {
+        **PLAIN,
+        "lifecycle.birth_score": float(rng.choice([0.3, 0.7])),
+        "lifecycle.confirm_hits": int(rng.integers(1, 5)),
+        "lifecycle.coast_s": float(rng.choice([0.0, 0.2, 1.0])),
+        "detection.nms_iou": float(rng.choice([0.5, 0.7])),
+        "motion.score_noise": float(rng.choice([0.0, 1.0, 3.0])),
+        "motion.least_noise": float(rng.choice([0.05, 0.5])),
+        "occlusion.enabled": False,
+    }
+    at_once, settled = plain_outputs(stream, config_of(settings))
+    assert text(at_once)
+    assert text(run(stream, settings)) == text(at_once)
+    assert text(run_settled(stream, settings)) == text(settled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_1_with_hidden_tracks_it_is_still_byte_for_byte_the_slow_tracker(seed):
+    rng = np.random.default_rng(seed)
+    stream = wild_stream(rng, n_people=9, n_frames=100, irregular=seed % 2 == 0, chaos=1.2)
+    settings = {
+        **PLAIN,
+        "occlusion.enabled": True,
+        "occlusion.complete": float(rng.choice([0.0, 0.5, 1.0])),
+        "occlusion.min_cover": float(rng.choice([0.05, 0.3])),
+        "occlusion.max_overlap": float(rng.choice([0.3, 0.7])),
+        "occlusion.max_s": float(rng.choice([0.3, 2.0])),
+        "occlusion.max_std": float(rng.choice([0.35, 10.0])),
+        "occlusion.max_jitter": float(rng.choice([0.2, 10.0])),
+        "occlusion.min_hits": int(rng.integers(1, 5)),
+        "lifecycle.coast_s": float(rng.choice([0.4, 1.0])),
+    }
+    at_once, settled = plain_outputs(stream, config_of(settings))
+    outputs = run(stream, settings)
+    assert any(tracks.occluded.any() for tracks in outputs)
+    assert text(outputs) == text(at_once)
+    assert [tracks.occluded.tolist() for tracks in outputs] == [tracks.occluded.tolist() for tracks in at_once]
+    assert text(run_settled(stream, settings)) == text(settled)
+    without = {**settings, "occlusion.enabled": False}
+    assert text(run(stream, without)) == text(plain_outputs(stream, config_of(without))[0]) != text(outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("occlusion", [False, True])
+def test_1_on_generated_scenes_with_crossings_and_a_wall(seed, occlusion):
+    stream = scene_stream(make_scene(seed, n_people=10, n_frames=80))
+    settings = {**PLAIN, "occlusion.enabled": occlusion}
+    at_once, settled = plain_outputs(stream, config_of(settings))
+    assert text(run(stream, settings)) == text(at_once)
+    assert text(run_settled(stream, settings)) == text(settled)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_1_with_all_uses_off_embeddings_change_nothing(seed):
+    stream = wild_stream(np.random.default_rng(seed))
+    looks = with_identity_embeddings(stream)
+    assert same(run(looks, PLAIN), run(stream, PLAIN))
+
+
+def test_1_without_embeddings_the_uses_have_nothing_to_act_on(rng):
+    stream = wild_stream(rng)
+    assert same(run(stream), run(stream, PLAIN))
+
+
+# ---------------------------------------------------------------------------------- 2: everybody looks alike
+
+
+def constant_vector(rng, dim: int = 128) -> np.ndarray:
+    vector = rng.normal(size=dim)  # not a unit axis: its products are rounded
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_2_a_constant_embedding_vetoes_and_relinks_nothing(seed):
+    rng = np.random.default_rng(seed)
+    stream = with_constant_embeddings(wild_stream(rng, n_people=7, chaos=1.5), constant_vector(rng))
+    assert same(run(stream), run(stream, OFF))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_2_a_constant_embedding_changes_no_identity_at_all(seed):
+    """Whatever the weight: the cost keeps its order, and A and B stay silent."""
+    rng = np.random.default_rng(seed)
+    stream = wild_stream(rng, n_people=7)
+    constant = with_constant_embeddings(stream, constant_vector(rng))
+    for only in ({}, {"association.veto": False}, {"association.reassociate": False}):
+        for weight in (0.0, 0.5, 0.9):
+            settings = {"association.appearance_weight": weight, **only}
+            assert same(run(constant, settings), run(stream, PLAIN))
+
+
+class Constant:
+    """An encoder to which everything looks alike."""
+
+    name = "constant"
+
+    def __init__(self, vector):
+        self.vector = vector.astype(np.float32)
+        self.n = 0
+
+    def embed(self, image, boxes):
+        self.n += len(boxes)
+        return np.tile(self.vector, (len(boxes), 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_2_the_background_control_refuses_every_proposal_of_a_constant_encoder(seed):
+    rng = np.random.default_rng(seed)
+    stream = wild_stream(rng, n_people=7)
+    blank = np.zeros((480, 640, 3), np.uint8)
+    settings = {}
+    encoder = Constant(constant_vector(rng))
+    outputs = run(stream, engine=Engine(config_of(settings), encoder), images=[blank] * len(stream))
+    assert encoder.n > sum(len(d) for d in stream.detections)  # it did look
+    assert not any(tracks.proposed.any() for tracks in outputs)
+    assert same(outputs, run(stream, PLAIN))
+
+
+def test_2_even_a_person_alone_is_not_found_again_by_a_constant_encoder(rng):
+    """Nobody else to be compared with: the surroundings are the rival (the single-candidate rule)."""
+    stream = lone_walker(80, hidden=range(30, 65), speed=(5.0, 0.0), start=(300, 240))
+    engine = Engine(config_of(SHORT), Constant(constant_vector(rng)))
+    outputs = run(stream, engine=engine, images=[np.zeros((480, 640, 3), np.uint8)] * 80)
+    assert outputs[29].id.tolist() == [1]
+    assert outputs[79].id.tolist() == [2]
+
+
+# ------------------------------------------------------------------------------- 3: embeddings that know who it is
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_3_true_identities_never_switch_more_than_without(seed):
+    if seed < 4:
+        stream = scene_stream(make_scene(seed, n_people=10, n_frames=150))
+    else:
+        stream = wild_stream(np.random.default_rng(seed), n_people=8, n_frames=120, irregular=False)
+    knowing = with_identity_embeddings(stream)
+    switches = {
+        name: id_switches(stream.truth, run(knowing, settings))
+        for name, settings in {
+            "plain": PLAIN, "off": OFF, "A": {"association.reassociate": False},
+            "B": {"association.veto": False}, "A+B": {},
+        }.items()
+    }  # fmt: skip
+    assert switches["A+B"] <= min(switches["plain"], switches["off"]), switches
+    assert switches["B"] <= switches["off"], switches
+    assert switches["A"] <= switches["off"], switches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hidden_s", [0.2, 1.0, 1.6, 2.9])
+@pytest.mark.parametrize("company", [False, True])
+def test_3_b_keeps_the_identity_of_the_hidden(hidden_s, company):
+    """Straight on, and also aside, as long as the motion gate permits; with others in view and alone."""
+    n_hidden = round(hidden_s * 25)
+    for aside in (0.0, 25.0):
+        stream = lone_walker(40 + n_hidden + 20, hidden=range(40, 40 + n_hidden), speed=(40.0, 0.0))
+        truth = [boxes + (np.array([0, aside, 0, aside]) if t >= 40 else 0) for t, boxes in enumerate(stream.truth)]
+        other = np.array([[500.0, 100, 540, 200]])
+        detections = []
+        for t, boxes in enumerate(truth):
+            seen = boxes if t < 40 or t >= 40 + n_hidden else boxes[:0]
+            people = np.concatenate([seen, other]) if company else seen
+            looks = np.eye(2, dtype=np.float32)[[0] * len(seen) + [1] * company]
+            n = len(people)
+            detections.append(Detections(people, np.full(n, 0.9), np.zeros(n, np.int64), looks))
+        outputs = run_settled(replace(stream, detections=detections), SHORT)
+        ids = {int(tracks.id[np.argmax(tracks.xyxy[:, 3])]) for tracks in outputs if len(tracks) == 1 + company}
+        assert len(ids) == 1, (aside, ids)
+        without = run_settled(replace(stream, detections=detections), {**SHORT, "association.reassociate": False})
+        if hidden_s > 1.0:  # beyond coasting, motion alone has forgotten
+            assert len({int(i) for tracks in without for i in tracks.id}) == 2 + company
+
+
+def test_3_b_refuses_what_comes_back_after_it_was_forgotten():
+    stream = with_identity_embeddings(lone_walker(150, hidden=range(30, 30 + 80), speed=(5.0, 0.0)))
+    assert {int(i) for tracks in run(stream) for i in tracks.id} == {1, 2}
+
+
+def test_3_b_refuses_what_stands_where_motion_cannot_have_led():
+    stream = lone_walker(60, hidden=range(30, 40), speed=(10.0, 0.0))
+    aside = np.array([400.0, 0, 400, 0])
+    far = [d if t < 40 else replace(d, boxes=d.boxes + aside) for t, d in enumerate(stream.detections)]
+    outputs = run(with_identity_embeddings(replace(stream, detections=far)))
+    assert outputs[-1].id.tolist() == [2]
+
+
+def test_3_a_undoes_the_swap_of_two_who_meet_and_turn_back():
+    """They approach, hide each other for a moment and go back: motion alone takes them for passing through."""
+    detections, truth, who = [], [], []
+    for t in range(80):
+        gap = 100 - 4 * t if t < 22 else 12 if t < 27 else 12 + 4 * (t - 27)
+        a, b = 300 - gap, 300 + gap
+        boxes = np.array([[a - 50.0, 100, a + 50, 300], [b - 50.0, 100, b + 50, 300]])
+        hidden = 20 <= t < 29
+        truth.append(boxes)
+        who.append(np.arange(0 if hidden else 2))
+        looks = np.eye(2, dtype=np.float32)[who[-1]]
+        n = len(who[-1])
+        detections.append(Detections(boxes[:n], np.full(n, 0.9), np.zeros(n, np.int64), looks))
+    stream = replace(lone_walker(80), detections=detections, truth=truth, who=who)
+    assert id_switches(truth, run(stream, {**PLAIN})) == 2
+    for settings in ({}, {"association.reassociate": False, "association.appearance_weight": 0.0}):
+        outputs = run(stream, settings)
+        assert id_switches(truth, outputs) == 0
+        assert {int(i) for tracks in outputs for i in tracks.id} == {1, 2}
+
+
+@pytest.mark.parametrize(("ratio", "kept"), [(0.65, False), (0.75, True), (1.0, True), (1.35, True), (1.45, False)])
+def test_3_b_refuses_another_size(ratio, kept):
+    stream = lone_walker(90, hidden=range(30, 65), speed=(5.0, 0.0))
+    detections = []
+    for t, seen in enumerate(stream.detections):
+        centre, half = (seen.boxes[:, :2] + seen.boxes[:, 2:]) / 2, (seen.boxes[:, 2:] - seen.boxes[:, :2]) / 2
+        half = half * (1 if t < 65 else ratio)
+        detections.append(replace(seen, boxes=np.concatenate([centre - half, centre + half], axis=1)))
+    outputs = run(with_identity_embeddings(replace(stream, detections=detections)), SHORT)
+    assert outputs[-1].id.tolist() == [1 if kept else 2]
+
+
+def test_3_b_starts_the_filter_anew_with_the_mean_velocity_through_the_gap():
+    stream = with_identity_embeddings(lone_walker(66, hidden=range(30, 65), speed=(20.0, 0.0)))
+    aside = np.array([0.0, 36, 0, 36])
+    shifted = [d if t < 65 else replace(d, boxes=d.boxes + aside) for t, d in enumerate(stream.detections)]
+    engine = Engine(config_of(SHORT))
+    outputs = run(replace(stream, detections=shifted), engine=engine)
+    assert outputs[-1].id.tolist() == [1]
+    np.testing.assert_allclose(engine.bank.mean[0, 4:6], [20, 25], atol=1e-6)  # 36 px down in 36 frames of 0.04 s
+    np.testing.assert_allclose(outputs[-1].xyxy, shifted[-1].boxes)
+
+
+# -------------------------------------------------------------------------------------- 4: order of detections
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_4_the_order_of_detections_does_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    stream = with_identity_embeddings(wild_stream(rng))
+    other, orders = shuffled(stream, rng)
+    for t, (a, b) in enumerate(zip(run(stream), run(other), strict=True)):
+        assert np.array_equal(a.xyxy, b.xyxy)
+        assert np.array_equal(a.id, b.id)
+        assert np.array_equal(a.score, b.score)
+        assert np.array_equal(a.det_index < 0, b.det_index < 0)
+        detected = b.det_index >= 0
+        assert np.array_equal(orders[t][b.det_index[detected]], a.det_index[detected])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_4_det_index_is_the_row_of_the_callers_detection(seed):
+    stream = wild_stream(np.random.default_rng(seed))
+    for t, tracks in enumerate(run(stream)):
+        assert (tracks.det_index[tracks.occluded] == -1).all()
+        tracks = tracks[~tracks.occluded]
+        assert len(set(tracks.det_index)) == len(tracks)
+        for row in tracks:
+            detected = stream.detections[t]
+            assert row.score == detected.scores[row.det_index]
+            assert iou_of(row.xyxy, detected.boxes[row.det_index]) > 0.3
+
+
+# ----------------------------------------------------------------------------------------------- 5: the gallery
+
+
+def spy_on_writes(engine: Engine) -> list:
+    """Everything written to the gallery, as one array of embeddings a call."""
+    written, write = [], engine.looks.gallery.write
+
+    def spying(slots, embeddings):
+        assert len(set(slots.tolist())) == len(slots)
+        written.append(embeddings.copy())
+        write(slots, embeddings)
+
+    engine.looks.gallery.write = spying
+    return written
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
+    """Each detection's embedding names it, so that what is written tells which detection it was."""
+    rng = np.random.default_rng(seed)
+    stream = wild_stream(rng, n_people=8, n_frames=60)
+    engine = Engine(
+        config_of({"appearance.gallery_size": 5, "appearance.min_height_px": 70, "lifecycle.birth_score": 0.5, **OFF})
+    )
+    written = spy_on_writes(engine)
+    n_written = n_left = 0
+    for t in range(len(stream)):
+        seen = stream.detections[t]
+        angle = 1e-3 * np.arange(len(seen))  # alike enough never to be strange
+        looks = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+        before = len(written)
+        tracks = engine.step(stream.frame(t), seen.with_features(looks))
+        rows = {int(np.abs(looks - each).sum(axis=1).argmin()) for call in written[before:] for each in call}
+        kept = select(seen, engine.config)[1]
+        for row in range(len(seen)):
+            box = seen.boxes[row]
+            clean = row in kept and seen.scores[row] >= 0.5 and box[3] - box[1] >= 70
+            clean = clean and box[0] >= 0 and box[1] >= 0 and box[2] <= 640 and box[3] <= 480
+            for other in kept:
+                if other != row:
+                    o = seen.boxes[other]
+                    common = max(min(box[2], o[2]) - max(box[0], o[0]), 0) * max(
+                        min(box[3], o[3]) - max(box[1], o[1]), 0
+                    )
+                    clean = clean and common <= 0.3 * (box[2] - box[0]) * (box[3] - box[1])
+            assert (row in rows) == clean, (t, row)
+            n_written += clean
+            n_left += not clean
+        assert (engine.looks.gallery.counts(engine.bank.slot) <= 5).all()
+        for slot in engine.bank.slot:
+            np.testing.assert_allclose(np.linalg.norm(engine.looks.gallery.entries(int(slot)), axis=1), 1, atol=1e-6)
+        assert np.count_nonzero(~tracks.occluded) <= len(seen)
+    assert n_written > 50
+    assert n_left > 50
+
+
+def test_5_a_look_unlike_all_others_of_the_track_is_not_written():
+    stream = lone_walker(20)
+    looks = np.eye(2, dtype=np.float32)
+    strange = [d.with_features(looks[[int(t == 10)]]) for t, d in enumerate(stream.detections)]
+    engine = Engine(config_of(OFF))
+    written = spy_on_writes(engine)
+    run(replace(stream, detections=strange), engine=engine)
+    assert sum(len(call) for call in written) == 19
+    assert not any(call[:, 1].any() for call in written)
+
+
+def test_5_an_embedding_without_direction_is_not_written():
+    """Networks give zeros where there is nothing to see."""
+    stream = lone_walker(10)
+    looks = [d.with_features(np.full((1, 4), 0.5 * (t % 2), np.float32)) for t, d in enumerate(stream.detections)]
+    engine = Engine(config_of(OFF))
+    run(replace(stream, detections=looks), engine=engine)
+    entries = engine.looks.gallery.entries(int(engine.bank.slot[0]))
+    assert len(entries) == 5
+    np.testing.assert_allclose(np.linalg.norm(entries, axis=1), 1)
+
+
+# --------------------------------------------------------------------------------------------- 6: the proposals
+
+
+class Painter:
+    """People as rectangles of their own colour, and an encoder that reads the colours back: a true oracle.
+
+    The picture's blue channel holds who is where (0 nobody). An embedding is the square root of the share of each
+    person in the crop, so that a half-filled crop is half alike.
+    """
+
+    name = "painter"
+
+    def __init__(self, stream):
+        self.stream = stream
+        self.dim = 1 + max(len(boxes) for boxes in stream.truth)
+        self.calls: list[np.ndarray] = []
+
+    def image(self, t: int) -> np.ndarray:
+        width, height = self.stream.size
+        picture = np.zeros((height, width, 3), np.uint8)
+        for who, box in enumerate(self.stream.truth[t]):
+            x1, y1, x2, y2 = np.rint(box).astype(int).clip(0)
+            picture[y1:y2, x1:x2, 0] = who + 1
+        return picture
+
+    def images(self):
+        return [self.image(t) for t in range(len(self.stream))]
+
+    def embed(self, image, boxes):
+        self.calls.append(boxes.copy())
+        out = np.zeros((len(boxes), self.dim), np.float32)
+        for row, box in enumerate(boxes):
+            x1, y1, x2, y2 = np.rint(box).astype(int).clip(0)
+            crop = image[y1:y2, x1:x2, 0]
+            if crop.size:
+                share = np.bincount(crop.ravel(), minlength=self.dim)[: self.dim] / crop.size
+                out[row] = np.sqrt(share)
+        return out
+
+
+def test_6_a_person_whom_the_detector_misses_is_proposed_where_they_are():
+    stream = lone_walker(60, hidden=range(30, 40), speed=(60.0, 0.0))
+    painter = Painter(stream)
+    engine = Engine(config_of(), painter)
+    outputs = run(stream, engine=engine, images=painter.images())
+    for t in range(30, 40):
+        assert outputs[t].id.tolist() == [1], t
+        assert outputs[t].source.tolist() == [Source.PROPOSED]
+        assert outputs[t].proposed.all()
+        assert outputs[t].det_index.tolist() == [-1]
+        assert 0 <= outputs[t].score[0] <= 1
+        assert iou_of(outputs[t].xyxy[0], stream.truth[t][0]) > 0.5
+    assert all(tracks.source.tolist() == [Source.DETECTED] for tracks in outputs[2:30] + outputs[40:])
+    assert not any(len(t) for t in run(stream, {"proposals.enabled": False})[30:40])
+
+
+@pytest.mark.parametrize("max_s", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("fps", [10.0, 30.0])
+def test_6_proposals_end_with_the_time_since_the_last_detection(max_s, fps):
+    stream = lone_walker(90, hidden=range(30, 90), speed=(20.0, 0.0), fps=fps)
+    painter = Painter(stream)
+    outputs = run(stream, engine=Engine(config_of({"proposals.max_s": max_s}), painter), images=painter.images())
+    proposed = [t for t, tracks in enumerate(outputs) if tracks.proposed.any()]
+    assert proposed == list(range(30, 30 + round(max_s * fps)))
+
+
+def test_6_proposals_are_no_hits_and_never_written():
+    stream = lone_walker(60, hidden=range(30, 36))
+    painter = Painter(stream)
+    engine = Engine(config_of(), painter)
+    written = spy_on_writes(engine)
+    run(stream, engine=engine, images=painter.images())
+    assert sum(len(call) for call in written) == 54
+    assert engine.bank.hits.tolist() == [54]
+
+
+@pytest.mark.parametrize("factor", [1.0, 4.0, 50.0])
+def test_6_a_proposal_counts_as_a_less_exact_measurement(factor):
+    """The covariance after it is the textbook's with the larger R, whatever place was chosen."""
+    stream = lone_walker(31, hidden=[30])
+    painter = Painter(stream)
+    engine = Engine(config_of({"motion.proposal_noise": factor}), painter)
+    run(stream.only(range(30)), engine=engine, images=painter.images()[:30])
+    mean, cov = kalman.predict(engine.bank.mean, engine.bank.cov, 1 / 25, engine.config.motion)
+    wanted = kalman.correct(mean, cov, mean[:, :4], engine.config.motion, np.array([factor]))[1]
+    assert engine.step(stream.frame(30, painter.image(30)), stream.detections[30]).proposed.all()
+    np.testing.assert_allclose(engine.bank.cov, wanted, rtol=1e-9)
+
+
+def test_6_nothing_is_proposed_for_a_tentative_track():
+    for missed in (1, 2):
+        stream = lone_walker(10, hidden=range(missed, 10))
+        painter = Painter(stream)
+        engine = Engine(config_of({"association.min_gallery": 1}), painter)
+        outputs = run(stream, engine=engine, images=painter.images())
+        assert not any(len(tracks) for tracks in outputs)
+        assert engine.looks.n_crops == missed  # the detections alone
+
+
+def painted_streams(seed: int):
+    rng = np.random.default_rng(seed)
+    stream = wild_stream(rng, n_people=9, n_frames=100, irregular=False, chaos=1.2)
+    return stream, Painter(stream)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_overlap", [0.2, 0.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_6_laws_of_proposals_on_wild_streams(seed, max_overlap):
+    stream, painter = painted_streams(seed)
+    budget, max_s = 40, 0.5
+    settings = {
+        "proposals.max_crops_per_frame": budget, "proposals.max_overlap": max_overlap, "proposals.max_s": max_s,
+        "occlusion.enabled": False, "detection.strong_score": 0.5,
+    }  # fmt: skip
+    engine = Engine(config_of(settings, association__reassociate=False), painter)
+    seen_s: dict[int, float] = {}
+    n_proposed = 0
+    for t in range(len(stream)):
+        seen = stream.detections[t]
+        painter.calls.clear()
+        before = engine.looks.n_crops
+        tracks = engine.step(stream.frame(t, painter.image(t)), seen)
+        n_strong = int((seen.scores >= 0.5).sum())
+        assert engine.looks.n_crops - before == sum(len(call) for call in painter.calls) <= budget + n_strong
+        assert len(set(tracks.id)) == len(tracks)
+        assert (tracks.det_index[tracks.proposed] == -1).all()
+        assert (tracks.det_index[~tracks.proposed] >= 0).all()
+        kept = [row for row in select(seen, engine.config)[1] if seen.scores[row] >= 0.5 or row in tracks.det_index]
+        for row in tracks[tracks.proposed]:
+            n_proposed += 1
+            assert stream.times[t] - seen_s[row.id] <= max_s + 1e-6
+            assert all(iou_of(row.xyxy, seen.boxes[k]) <= max_overlap for k in kept)
+            assert all(
+                iou_of(row.xyxy, other.xyxy) <= max_overlap for other in tracks[tracks.proposed] if other.id != row.id
+            )
+        seen_s.update({int(who): stream.times[t] for who in tracks.id[~tracks.proposed]})
+    assert n_proposed > 10
+
+
+def test_6_a_budget_of_nothing_proposes_nothing():
+    stream, painter = painted_streams(0)
+    settings = {"proposals.max_crops_per_frame": 0}
+    outputs = run(stream, engine=Engine(config_of(settings), painter), images=painter.images())
+    without = run(stream, engine=Engine(config_of({"proposals.enabled": False}), painter), images=painter.images())
+    assert same(outputs, without)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_6_where_the_detector_never_fails_c_changes_nothing(seed):
+    rng = np.random.default_rng(seed)
+    stream = wild_stream(rng, n_people=5, n_frames=40, irregular=False, chaos=0.0)
+    painter = Painter(stream)
+    # The random people may hide each other from NMS; without it every person is detected in every frame.
+    on, off = {"detection.nms_iou": 1.0}, {"detection.nms_iou": 1.0, "proposals.enabled": False}
+    images = painter.images()
+    with_c = run(stream, engine=Engine(config_of(on), painter), images=images)
+    assert text(with_c) == text(run(stream, engine=Engine(config_of(off), painter), images=images))
+    assert same(with_c, run(stream, engine=Engine(config_of(off), painter), images=images))
+
+
+# ------------------------------------------------------------------------------------------------- 9: online
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_9_later_frames_change_nothing_before_them(seed):
+    rng = np.random.default_rng(seed)
+    stream = with_identity_embeddings(wild_stream(rng, n_frames=50))
+    cut = 30
+    edited = [
+        d if t < cut else replace(d, boxes=d.boxes + rng.normal(0, 30, 2)[[0, 1, 0, 1]]).take(rng.random(len(d)) < 0.5)
+        for t, d in enumerate(stream.detections)
+    ]
+    whole, other = run(stream), run(replace(stream, detections=edited))
+    assert same(whole[:cut], other[:cut])
+    assert not same(whole, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("confirm_hits", [1, 3, 5])
+def test_9_settled_frames_gain_only_rows_of_tracks_confirmed_soon_after(seed, confirm_hits):
+    """Final output may add to what was known at once, never take away, and only within confirm_hits - 1 frames."""
+    rng = np.random.default_rng(seed)
+    stream = with_identity_embeddings(wild_stream(rng, n_frames=50))
+    settings = {"lifecycle.confirm_hits": confirm_hits}
+    at_once, settled = run(stream, settings), run_settled(stream, settings)
+    for now, final in zip(at_once, settled, strict=True):
+        known = np.isin(final.id, now.id)
+        assert same([final[known]], [now])
+        assert len(set(final.id)) == len(final)
+        assert (np.diff(final.id) > 0).all()
+    cut = 30
+    edited = [d if t < cut else Detections.empty() for t, d in enumerate(stream.detections)]
+    other = run_settled(replace(stream, detections=edited), settings)
+    assert same(settled[: cut - confirm_hits + 1], other[: cut - confirm_hits + 1])
+    # In between, the edited future can only lack rows.
+    for a, b in zip(settled[:cut], other[:cut], strict=True):
+        assert same([a[np.isin(a.id, b.id)]], [b])

@@ -1,0 +1,109 @@
+"""Every reader of what others wrote, with good files that were damaged: it answers, or refuses in one line.
+
+`python -m tests.fuzz` runs the same targets longer and guided by coverage. Here each gets CASES inputs, the same ones
+every time.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reid_training.errors import ReidError
+from tests.fuzz import __main__ as fuzz
+from tracker.errors import TrackletError
+
+CASES = 100
+# Fewer: read by C++, where a mistake may end the process; a network is made for each.
+FEW = ("model", "png", "png-whole", "jpeg", "crop-png", "crop-jpeg", "avi", "mp4", "run")
+NUMBER = re.compile(rb"[0-9.]+")
+
+
+def damaged(data: bytes, steps: list[tuple[int, int, bytes]]) -> bytes:
+    """Apply changes: each has a kind, a place, and bytes to put there."""
+    for kind, place, more in steps:
+        at = place % (len(data) + 1)
+        if kind == 0:
+            data = data[:at]
+        elif kind == 1:
+            data = data[:at] + more + data[at:]
+        elif kind == 2:
+            data = data[:at] + more + data[at + len(more) :]
+        elif kind == 3:
+            data = data[:at] + data[at + place % 7 :]
+        elif kind == 4:
+            data = data[:at] + data[at : at + 9] * 40 + data[at + 9 :]
+        elif numbers := [match.span() for match in NUMBER.finditer(data)]:
+            start, end = numbers[place % len(numbers)]
+            data = data[:start] + more + data[end:]
+    return data
+
+
+def damages(target: fuzz.Target):
+    words = [word.encode() for word in target.words]
+    more = st.binary(min_size=1, max_size=6)
+    more = st.sampled_from(words) | more if words else more
+    steps = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 10**6), more), min_size=1, max_size=6)
+    return st.builds(damaged, st.sampled_from(target.seeds()), steps)
+
+
+def test_good_files_are_taken():
+    """Each target takes a seed, or what it refuses would not be for the damage."""
+    for name, target in fuzz.TARGETS.items():
+        assert any(fuzz.check(target, data) for data in target.seeds()), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in fuzz.TARGETS if name not in FEW])
+def test_damaged_files_are_refused_in_one_line(name):
+    target = fuzz.TARGETS[name]
+
+    @settings(
+        max_examples=CASES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(damages(target))
+    def holds(data):
+        fuzz.check(target, data)
+
+    holds()
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_few_damaged_files(name):
+    """Each may take long; a crash would take this process along."""
+    target, rng = fuzz.TARGETS[name], random.Random(2)
+    for data in target.seeds():
+        for _ in range(25):
+            steps = [(rng.randrange(4), rng.randrange(len(data)), rng.randbytes(rng.randint(1, 4))) for _ in range(2)]
+            fuzz.check(target, damaged(data, steps))
+
+
+def test_what_may_not_come_out_is_told():
+    """The check itself: a traceback, a warning and two lines are findings."""
+
+    def target(run):
+        return fuzz.Target(run, list)
+
+    def lines(data):
+        raise ReidError()
+
+    def warn(data):
+        return np.float64(1e300) * 1e300
+
+    with pytest.raises(ZeroDivisionError):
+        fuzz.check(target(lambda data: 1 // 0), b"")
+    with pytest.raises(RuntimeWarning):
+        fuzz.check(target(warn), b"")
+    with pytest.raises(AssertionError, match="not one line"):
+        fuzz.check(target(lines), b"")
+
+
+@pytest.mark.parametrize("error", [TrackletError, ReidError])
+def test_messages_are_one_line_whatever_a_name_holds(error):
+    """A name in a file may hold what would move the cursor of a terminal, or look like a second message."""
+    assert str(error("a\nb\x1b[2J\udc80c: nö")) == "a\\nb\\x1b[2J\\udc80c: nö"

@@ -1,0 +1,171 @@
+"""Work ahead of who needs it: the same results in the same order, whatever the threads; bounded; and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.oracles.swallower import Swallower
+from tracker.runtime.read_ahead import Ahead
+from tracker.runtime.signals import command
+
+NAME = "made ahead"
+
+
+def running() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == NAME]
+
+
+def shaky(item: int) -> int:
+    """Takes a time that has nothing to do with the order."""
+    time.sleep(0.003 * np.random.default_rng(item).uniform() ** 4)
+    return item * item
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+@pytest.mark.parametrize("depth", [1, 2, 8])
+@pytest.mark.parametrize("n", [0, 1, 2, 60])
+def test_results_come_in_order(n, depth, n_threads):
+    assert list(Ahead(range(n), shaky, depth, NAME, n_threads)) == [item * item for item in range(n)]
+    assert not running()
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("breaks_at", [0, 1, 7])
+@pytest.mark.parametrize("where", ["items", "work"])
+def test_an_error_comes_after_the_results_before_it(where, breaks_at, n_threads):
+    error = ValueError("broke")
+
+    def items():
+        for item in range(20):
+            if where == "items" and item == breaks_at:
+                raise error
+            yield item
+
+    def work(item):
+        if where == "work" and item >= breaks_at:
+            raise error if item == breaks_at else KeyError(item)
+        return shaky(item)
+
+    seen = []
+    with pytest.raises(ValueError, match="broke") as caught:
+        for result in Ahead(items(), work, 4, NAME, n_threads):
+            seen.append(result)
+    assert caught.value is error
+    assert seen == [item * item for item in range(breaks_at)]
+    assert not running()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_nothing_is_begun_further_ahead_than_the_depth(depth, n_threads):
+    taken, farthest = 0, 0
+
+    def items():
+        nonlocal farthest
+        for item in range(200):
+            farthest = max(farthest, item + 1 - taken)
+            yield item
+
+    for _ in Ahead(items(), lambda item: item, depth, NAME, n_threads):
+        taken += 1
+    assert 1 <= farthest <= depth + 1  # one is in the hand of who iterates, and not yet counted above
+
+
+def test_work_goes_on_side_by_side():
+    """Three results need three threads at the same moment."""
+    together = threading.Barrier(3, timeout=60)
+
+    def work(item):
+        together.wait()
+        return item
+
+    assert list(Ahead(range(6), work, 3, NAME, 3)) == list(range(6))
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_leaving_early_ends_the_threads(n_threads):
+    made = Ahead(iter(int, 1), shaky, 4, NAME, n_threads)  # without end
+    for place, _ in enumerate(made):
+        if place == 3:
+            break
+    made.close()
+    assert not running()
+    made.close()
+
+
+def test_busy_times_are_kept_apart():
+    ahead = Ahead((time.sleep(0.01) for _ in range(3)), lambda item: time.sleep(0.005), 2, NAME, 2)
+    list(ahead)
+    assert ahead.worked_s >= 3 * 0.005
+    assert ahead.busy_s - ahead.worked_s >= 3 * 0.01
+
+
+def test_it_is_read_once():
+    ahead = Ahead([1], shaky, 1, NAME)
+    assert list(ahead) == [1]
+    with pytest.raises(RuntimeError, match="read once"):
+        list(ahead)
+
+
+@pytest.mark.parametrize(("depth", "n_threads"), [(0, 1), (1, 0), (-1, 2)])
+def test_without_room_or_threads_nothing_could_come(depth, n_threads):
+    with pytest.raises(ValueError, match="must be >= 1"):
+        Ahead([], shaky, depth, NAME, n_threads)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_stop_ends_a_wait_for_what_never_comes(n_threads):
+    taken, asked, never = threading.Event(), threading.Event(), threading.Event()
+
+    def items():
+        yield 1
+        asked.set()
+        never.wait(60)
+
+    ahead = Ahead(items(), lambda item: item, 4, "made never", n_threads)
+    threading.Thread(target=lambda: taken.wait(60) and asked.wait(60) and ahead.stop()).start()
+    seen = []
+    for item in ahead:
+        seen.append(item)
+        taken.set()
+    assert seen == [1]
+    never.set()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_an_interruption_that_was_lost_comes_up_with_the_next_result():
+    seen = []
+
+    def run(interruption):
+        for item in Ahead(range(9), shaky, 4, NAME):
+            seen.append(item)
+            if item == 4:
+                Swallower()
+        return 0
+
+    assert command("track", run) == 130
+    assert seen == [0, 1, 4]
+    assert not running()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_ctrl_c_while_waiting_is_raised_as_it_is():
+    """And nothing else: from the middle of a condition it came as a RuntimeError."""
+    asked, never = threading.Event(), threading.Event()
+
+    def items():
+        asked.set()
+        never.wait(60)
+        yield 1
+
+    threading.Thread(target=lambda: asked.wait(60) and os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        list(Ahead(items(), shaky, 1, "made never"))
+    assert caught.value.__context__ is None
+    never.set()

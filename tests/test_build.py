@@ -1,0 +1,94 @@
+"""Parts are opened as they were asked for."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from tests.oracles.runs import same
+from tests.synthetic.mot import make_scene, write_sequence
+from tracker.build import open_pipeline
+from tracker.detector.onnx import OnnxDetector
+from tracker.errors import ConfigError
+from tracker.runtime import onnx_session
+from tracker.sources.span import Span
+from tracker.types import Detections
+
+# cores, what --threads says -> threads of the encoder; frames that the detector searches at once, threads for each
+CORES = [
+    (1, None, 1, 0, None), (2, None, 1, 2, 1), (4, None, 2, 4, 1), (16, None, 8, 4, 4),
+    (4, 1, 1, 0, 1), (4, 2, 1, 2, 1), (2, 9, 4, 4, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cores", "threads", "encoder", "n_at_once", "each"), CORES)
+def test_every_network_gets_its_threads(tmp_path, monkeypatch, cores, threads, encoder, n_at_once, each):
+    write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), tmp_path / "one")
+    asked = []
+
+    def opened(path, device="auto", threads=None):
+        asked.append(threads)
+        return onnx_session.open_session(path, device, threads)
+
+    class Detector:
+        name = "detector"
+
+        def __init__(self, path, *, threads, n_at_once, **_):
+            asked.append((n_at_once, threads))
+
+    monkeypatch.setattr("tracker.build.n_cores", lambda: cores)
+    monkeypatch.setattr("tracker.appearance.encoder.open_session", opened)
+    monkeypatch.setattr("tracker.detector.onnx.OnnxDetector", Detector)
+    open_pipeline(tmp_path / "one", detector="some.onnx", device="cpu", threads=threads).close()
+    assert asked == [(n_at_once, each), encoder]
+
+
+class Mine:
+    """A user's detector; one with `second_look` may be asked about windows."""
+
+    name = "mine"
+
+    def __init__(self, **more):
+        vars(self).update(more)
+
+    def detect(self, frame):
+        return Detections.empty()
+
+
+def test_who_is_asked_about_windows(tmp_path, monkeypatch):
+    """The detector that says so: a network does, the one in the box as well; a file of detections does not."""
+    folder = tmp_path / "one"
+    write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), folder)
+
+    def asked(**words):
+        pipeline = open_pipeline(folder, device="cpu", **words)
+        pipeline.close()
+        return pipeline._engine.detector
+
+    other = Mine()
+    assert asked(detector=Mine(second_look=other)) is other
+    assert asked(detector=Mine()) is None
+    with pytest.raises(ConfigError, match="size of 416 is for a network; an object chooses its own"):
+        asked(detector=Mine(), detector_size=416)
+    assert asked(detections="public") is None
+    monkeypatch.setattr("tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: None)
+    for words in ({}, {"detector": "person"}, {"detector": "some.onnx"}):
+        assert isinstance(asked(**words), OnnxDetector)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_the_tracks_do_not_depend_on_the_threads(data_root):
+    """Decoding, searching and embedding side by side give what one thread gives, to the last bit."""
+    film = data_root / "videos" / "vtest.avi"
+
+    def tracked(threads):
+        with closing(open_pipeline(film, device="cpu", threads=threads, span=Span(end_index=40))) as pipeline:
+            assert ("detect" in pipeline.beside_s) == (threads > 1)
+            return [tracks for _, tracks in pipeline]
+
+    alone = tracked(1)
+    assert sum(map(len, alone)) > 100
+    for threads in (2, 3):
+        assert same(tracked(threads), alone)

@@ -1,0 +1,67 @@
+"""Frames are held until nothing can be added to them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.oracles.plain_tracker import tracks_of
+from tracker.finalise import Settler, merged
+from tracker.types import Frame, FrameTracks
+
+
+def frame(index: int) -> Frame:
+    return Frame(index, index / 25, None, 640, 480)
+
+
+def tracks(*ids: int):
+    return tracks_of([(who, np.array([0.0, 0, who, who]), 0.9) for who in ids])
+
+
+def indices(final) -> list[int]:
+    return [each.index for each, _ in final]
+
+
+def test_frames_pass_at_once_where_nothing_is_tentative():
+    settler = Settler()
+    assert indices(settler.push(frame(0), tracks(1), [], None)) == [0]
+    assert settler.flush() == []
+
+
+def test_frames_wait_and_are_completed():
+    settler = Settler()
+    assert settler.push(frame(0), tracks(), [], 0) == []
+    assert settler.push(frame(1), tracks(2), [], 0) == []
+    late = [FrameTracks(0, tracks(1)), FrameTracks(1, tracks(1))]
+    final = settler.push(frame(2), tracks(1, 2), late, None)
+    assert indices(final) == [0, 1, 2]
+    assert [t.id.tolist() for _, t in final] == [[1], [1, 2], [1, 2]]
+
+
+def test_only_what_is_settled_comes_out():
+    settler = Settler()
+    settler.push(frame(0), tracks(), [], 0)
+    assert indices(settler.push(frame(1), tracks(), [], 1)) == [0]
+    assert indices(settler.push(frame(2), tracks(), [], 2)) == [1]
+    assert indices(settler.flush()) == [2]
+    assert settler.flush() == []
+
+
+def test_what_is_late_for_a_frame_long_gone_is_dropped():
+    settler = Settler()
+    settler.push(frame(0), tracks(1), [], None)
+    final = settler.push(frame(1), tracks(1), [FrameTracks(0, tracks(2))], None)
+    assert [t.id.tolist() for _, t in final] == [[1]]
+
+
+def test_frame_numbers_may_have_gaps():
+    settler = Settler()
+    settler.push(frame(3), tracks(), [], 3)
+    final = settler.push(frame(9), tracks(1), [FrameTracks(3, tracks(1))], None)
+    assert [(f.index, t.id.tolist()) for f, t in final] == [(3, [1]), (9, [1])]
+
+
+def test_merged_sorts_all_columns_together():
+    both = merged(tracks(2, 9), tracks(5))
+    assert both.id.tolist() == [2, 5, 9]
+    assert both.xyxy[:, 2].tolist() == [2, 5, 9]
+    assert merged(tracks(), tracks()).xyxy.shape == (0, 4)

@@ -1,0 +1,48 @@
+"""The benchmark of the whole program runs what a user would run, and adds up."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from tests.synthetic.mot import make_scene, write_sequence
+from tools.benchmarks import program as bench_program
+
+
+@pytest.fixture(scope="module")
+def sequence(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench") / "SYN"
+    write_sequence(make_scene(0, n_people=2, n_frames=6, width=160, height=120), folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_it_prints_and_saves_a_run_and_a_peer(sequence, tmp_path, capsys):
+    words = f"'{sequence}' --detections public --reid none"
+    saved = tmp_path / "runs.json"
+    peer = f"other={sys.executable} -c pass"
+    assert bench_program.main([words, "--repeat", "1", "--json", str(saved), "--peer", peer]) == 0
+    printed = capsys.readouterr().out
+    assert "6 frames in" in printed
+    assert "beside: decode" in printed
+    assert "other: " in printed
+    (run,) = json.loads(saved.read_text())
+    assert run["n_frames"] == 6
+    assert 0 < run["first_s"] < run["wall_s"]
+    assert 0 <= run["p50_ms"] <= run["p95_ms"]
+    assert sum(run["stage_s"].values()) < run["wall_s"]
+
+
+@pytest.mark.slow
+def test_what_fails_says_why(tmp_path):
+    with pytest.raises(SystemExit, match="no such file"):
+        bench_program.measured(str(tmp_path / "nothing.avi"))
+    with pytest.raises(SystemExit, match="exit status 3"):
+        bench_program.peer_s(f"{sys.executable} -c 'raise SystemExit(3)'")
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0.0, 1.0), (0.5, 3.0), (0.95, 4.0)])
+def test_quantiles(share, wanted):
+    assert bench_program.quantile([4.0, 2.0, 1.0, 3.0], share) == wanted

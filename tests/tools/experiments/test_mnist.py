@@ -1,0 +1,147 @@
+"""The triplet VAE's MNIST experiment on a few made-up digits: triplets, measures, its files, and the data's errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from reid_training.errors import DataError
+from tools.experiments import mnist, special
+
+SHORT = {
+    role: setting and dataclasses.replace(setting, n_epochs=2, n_triplets=96, batch=32)
+    for role, setting in mnist.SETTINGS.items()
+}
+
+
+def made_up(n_per_class, rng):
+    """Every class is bright somewhere else, beside a brightness of the whole picture that says nothing.
+
+    Returns pictures (N, 28, 28) and labels (N,), in no order.
+    """
+    labels = rng.permutation(np.repeat(np.arange(10), n_per_class)).astype(np.uint8)
+    pixels = (rng.integers(0, 60, (len(labels), 28, 28)) + rng.integers(0, 120, (len(labels), 1, 1))).astype(np.uint8)
+    for pixel, label in zip(pixels, labels, strict=True):
+        pixel[2 * label : 2 * label + 3] += 70
+    return pixels, labels
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    (x_train, y_train), (x_test, y_test) = made_up(12, rng), made_up(6, rng)
+    (tmp_path / "mnist").mkdir()
+    np.savez(tmp_path / "mnist" / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return tmp_path
+
+
+def test_triplets_are_triplets_with_every_class_as_often():
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat([3, 5, 6], [2, 30, 400]))
+    anchors, positives, negatives = mnist.draw_triplets(labels, 30_000, rng).T
+    assert (labels[anchors] == labels[positives]).all()
+    assert (anchors != positives).all()
+    assert (labels[anchors] != labels[negatives]).all()
+    for rows in (anchors, negatives):
+        shares = [(labels[rows] == label).mean() for label in (3, 5, 6)]
+        np.testing.assert_allclose(shares, 1 / 3, atol=0.015)  # five standard deviations
+    assert set(anchors) == set(positives) == set(range(len(labels)))
+
+
+def test_triplet_accuracy_agrees_with_one_triplet_at_a_time():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(20, 3)).astype(np.float32)
+    triplets = rng.integers(0, 20, (50, 3))
+    right = [math.dist(points[a], points[p]) < math.dist(points[a], points[n]) for a, p, n in triplets]
+    assert mnist.triplet_accuracy(points, triplets) == sum(right) / 50
+
+
+def test_a_positive_as_far_as_the_negative_is_not_right():
+    points = np.array([[0.0], [1.0], [-1.0]], np.float32)
+    assert mnist.triplet_accuracy(points, np.array([[0, 1, 2]])) == 0.0
+
+
+@pytest.mark.parametrize("chunk", [7, 500])
+def test_rank1_agrees_with_one_point_at_a_time(chunk):
+    rng = np.random.default_rng(0)
+    points, labels = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 4, 40)
+    right = 0
+    for i in range(40):
+        nearest = min((j for j in range(40) if j != i), key=lambda j: math.dist(points[i], points[j]))
+        right += int(labels[nearest] == labels[i])
+    assert mnist.rank1(points, labels, chunk) == right / 40
+
+
+def test_the_baseline_is_the_method_without_its_triplet_loss():
+    baseline, method = mnist.SETTINGS["baseline"], mnist.SETTINGS["method"]
+    assert baseline == dataclasses.replace(method, triplet_weight=0.0)
+
+
+def test_a_seed_decides_the_weights(data):
+    digits, _ = mnist.read(data / "mnist" / "mnist.npz", "test")
+    first, second, other = (mnist.train(digits, SHORT["method"], seed) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.mean.weight, other.mean.weight)
+
+
+def test_the_triplet_brings_digits_of_a_kind_together(data):
+    known, unseen = mnist.read(data / "mnist" / "mnist.npz", "test")
+    longer = {role: setting and dataclasses.replace(setting, n_epochs=10) for role, setting in SHORT.items()}
+    vae, both = (mnist.run_one(known, unseen, longer[role], 0) for role in ("baseline", "method"))
+    assert both.triplet_accuracy > vae.triplet_accuracy + 0.05
+    assert both.kl >= 0.0
+
+
+def test_what_is_finished_is_not_run_again(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "SETTINGS", SHORT)
+    tasks = []
+
+    class Here:  # a process of its own would not know the short settings
+        def __init__(self, *_, **__): ...
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_): ...
+
+        def map(self, function, *arguments):
+            tasks.extend(zip(*arguments, strict=True))
+            return map(function, *arguments)
+
+    monkeypatch.setattr(mnist, "ProcessPoolExecutor", Here)
+    rows = mnist.run(data, tmp_path / "out", [0, 1], 1)
+    assert len(tasks) == 6
+    assert mnist.run(data, tmp_path / "out", [0, 1], 1) == rows
+    assert len(tasks) == 6
+    mnist.run(data, tmp_path / "out", [0, 1, 2], 1)
+    assert len(tasks) == 9
+    assert [row.measure for row in rows[:2]] == ["triplet accuracy", "triplet accuracy, against raw pixels"]
+    assert all(len(row.baseline) == len(row.method) == 2 for row in rows)
+
+
+def test_the_tool_knows_the_experiment():
+    assert special.SPECIAL["triplet_vae"] == "tools.experiments.mnist"
+
+
+def test_validation_images_are_training_images(data, monkeypatch):
+    monkeypatch.setattr(mnist, "N_VALIDATION", 30)
+    source = data / "mnist" / "mnist.npz"
+    everything, test = mnist.read(source, "test")
+    known, unseen = mnist.read(source, "validation")
+    assert (len(known.labels), len(unseen.labels), len(test.labels)) == (90, 30, 60)
+    np.testing.assert_array_equal(np.concatenate([known.pixels, unseen.pixels]), everything.pixels)
+
+
+def test_data_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"no file .*mnist\.npz; --data names the folder that mnist/ lies in"):
+        mnist.run(tmp_path, tmp_path / "out", [0], 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "mnist.npz").write_bytes(content)
+    with pytest.raises(DataError, match="is not MNIST as expected, or it is damaged"):
+        mnist.read(tmp_path / "mnist.npz", "test")

@@ -1,0 +1,128 @@
+"""Compares methods with their own baselines: same data, same network, same seeds. Needs the extra `train`.
+
+    python -m tools.experiments --all --data ../shared/data                   # Omniglot, 5 seeds
+    python -m tools.experiments --method siamese_miner --split validation     # to choose constants
+    python -m tools.experiments --all --on market --market DATA/Market-1501
+    python -m tools.experiments --all --reduced                               # a minute on drawn people, no data
+
+An experiment is a TOML file in tools/experiments/configs/. What is finished in --out is not run again, and
+what was cut (Ctrl-C) goes on; --redo begins anew. How the comparison works: reid_training/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tools.experiments.catalogue import Experiment
+    from tools.experiments.protocols import Protocol
+    from tools.experiments.table import Comparison
+
+# Of numpy and torch alike, in all processes, before they load: runs beside each other would only disturb each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from reid_training.errors import ReidError
+
+    args = parser().parse_args(argv)
+    try:
+        return compare(args)
+    except ReidError as error:
+        print(f"experiments: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("experiments: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="experiments", description=(__doc__ or "").splitlines()[0])
+    which = top.add_mutually_exclusive_group(required=True)
+    which.add_argument("--method", nargs="+", metavar="NAME", help="experiments by name")
+    which.add_argument("--all", action="store_true", help="every experiment that there is")
+    top.add_argument("--on", choices=("omniglot", "market"), default="omniglot", help="data (default: omniglot)")
+    top.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that omniglot/ lies in")
+    top.add_argument("--market", type=Path, metavar="FOLDER", help="Market-1501 (default: --data)")
+    top.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder of the runs (runs/compare)")
+    top.add_argument("--seeds", type=positive, default=5, metavar="N", help="seeds 0 .. N - 1 (default: 5)")
+    top.add_argument("--split", choices=("test", "validation"), default="test", help="constants: choose on validation")
+    top.add_argument("--jobs", type=positive, default=2, metavar="N", help="runs at a time, one thread each (2)")
+    top.add_argument("--table", type=Path, metavar="FILE", help="write the table, .md or .csv by its name")
+    top.add_argument("--redo", action="store_true", help="run again what is finished")
+    top.add_argument("--reduced", action="store_true", help="drawn people, a tiny network, few steps, 2 seeds")
+    return top
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Runs what is missing, prints the table. Returns the exit status: 2 where a run failed."""
+    from tools.experiments import catalogue as experiments
+    from tools.experiments import special
+
+    chosen = [*experiments.names(), *special.SPECIAL] if args.all else list(dict.fromkeys(args.method))
+    read = [experiments.read(name) for name in chosen if name not in special.SPECIAL]
+    seeds = range(min(args.seeds, 2) if args.reduced else args.seeds)
+    rows, failures = trained(args, read, seeds) if read else ([], [])
+    for name in chosen:
+        if name not in special.SPECIAL:
+            continue
+        if not args.reduced:
+            rows += special.run(name, args.data, args.out, seeds, args.jobs)
+            continue
+        reduced = special.run_reduced(name, args.out, seeds, args.jobs)
+        if reduced is None:
+            print(f"experiments: {name} has no reduced form; left out", file=sys.stderr)
+        rows += reduced or []
+    show(rows, args.table)
+    for failure in failures:
+        print(f"experiments: {failure}", file=sys.stderr)
+    return 2 if failures else 0
+
+
+def trained(
+    args: argparse.Namespace, read: list[Experiment], seeds: Sequence[int]
+) -> tuple[list[Comparison], list[str]]:
+    from tools.experiments.compare import carry_out, comparisons, forget, outdated, plan
+    from tools.experiments.protocols import PROTOCOLS, Drawn
+
+    protocol: Protocol = Drawn() if args.reduced else PROTOCOLS[args.on]
+    data = args.market if args.on == "market" and args.market else args.data
+    # Checked before anything is read or written: a mistake in an experiment costs no time.
+    asked = plan(read, protocol, args.split, seeds, data, args.out)
+    root = protocol.prepare(data, args.out / "data" / f"{protocol.name}-{protocol.key()}")
+    asked = plan(read, protocol, args.split, seeds, root, args.out)
+    if args.redo:
+        forget(asked)
+    results, failures = carry_out(asked, args.jobs)
+    for method in outdated(asked, results):
+        print(
+            f"experiments: some results are older than the code of {method}; --redo runs them again",
+            file=sys.stderr,
+        )
+    return comparisons(asked, results), failures
+
+
+def show(rows: list[Comparison], table: Path | None) -> None:
+    from reid_training.runs import replace_file
+    from tools.experiments.table import to_csv, to_markdown
+
+    print(to_markdown(rows), end="")
+    if table is not None:
+        text = to_csv(rows) if table.suffix == ".csv" else to_markdown(rows)
+        replace_file(table, lambda stream: stream.write(text.encode()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""All runs of some experiments, several at a time, and their table."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from reid_training.errors import ConfigError, ReidError
+from tools.experiments.catalogue import ROLES, Experiment, read
+from tools.experiments.protocols import Protocol
+from tools.experiments.runs import MEASURES, Job, Result, code_of, finished, run, run_config
+from tools.experiments.table import Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One role of an experiment with one seed."""
+
+    experiment: Experiment
+    role: str
+    seed: int
+    job: Job
+    teacher: Asked | None = None  # to be run before
+
+    @property
+    def title(self) -> str:
+        return f"{self.experiment.name} {self.role}, {self.job.protocol.name}, seed {self.seed}"
+
+
+def plan(
+    experiments: Sequence[Experiment], protocol: Protocol, split: str, seeds: Sequence[int], root: Path, out: Path
+) -> list[Asked]:
+    """Seed by seed, so that what is cut has compared something. Every config is checked before the first run."""
+
+    def ask(experiment: Experiment, role: str, seed: int, *, teaches: bool = False) -> Asked:
+        where = f"experiment {experiment.name}, {role}"
+        config = run_config(protocol, experiment.roles[role], seed, where)
+        job = Job(protocol, config, split, root, out)
+        if not config.distil.teacher:
+            return Asked(experiment, role, seed, job)
+        if teaches:
+            raise ConfigError(f"{where} teaches another experiment: it cannot have a teacher itself")
+        teacher = ask(read(config.distil.teacher), "method", seed, teaches=True)
+        return Asked(experiment, role, seed, replace(job, teacher=teacher.job.folder), teacher)
+
+    return [ask(experiment, role, seed) for seed in seeds for experiment in experiments for role in ROLES]
+
+
+def forget(asked: Iterable[Asked]) -> None:
+    """Their runs begin anew."""
+    for one in asked:
+        shutil.rmtree(one.job.folder, ignore_errors=True)
+
+
+def carry_out(asked: Sequence[Asked], n_jobs: int) -> tuple[dict[Path, Result], list[str]]:
+    """Results by their file, and what went wrong: a run that fails does not stop the others."""
+    results: dict[Path, Result] = {}
+    failures: list[str] = []
+    taught = [one for one in asked if one.teacher is not None]
+    asked = [*(one for one in asked if one.teacher is None), *(one.teacher for one in taught if one.teacher), *taught]
+    first = {one.job.result: one for one in reversed(asked)}  # of those that share a run
+    todo = []
+    for one in {one.job.result: first[one.job.result] for one in asked}.values():
+        found = finished(one.job)
+        if found is None:
+            todo.append(one)
+        else:
+            results[one.job.result] = found
+    with tqdm(total=len(first), initial=len(results), unit="run", dynamic_ncols=True, disable=None) as bar:
+        for wave in ([one for one in todo if one.teacher is None], [one for one in todo if one.teacher is not None]):
+            for one, outcome in _outcomes(wave, n_jobs, bar):
+                if isinstance(outcome, Result):
+                    results[one.job.result] = outcome
+                else:
+                    failures.append(f"{one.title}: {outcome}")
+                bar.update()
+    return results, failures
+
+
+def outdated(asked: Iterable[Asked], results: Mapping[Path, Result]) -> list[str]:
+    """Methods whose file was changed after some of these results."""
+    methods = {
+        str(one.job.config.method["name"])
+        for one in asked
+        if one.job.result in results and results[one.job.result].code != code_of(one.job.config)
+    }
+    return sorted(methods)
+
+
+def comparisons(asked: Sequence[Asked], results: Mapping[Path, Result]) -> list[Comparison]:
+    """A row for each experiment and measure; experiments that lack a run are left out."""
+    rows = []
+    for experiment in dict.fromkeys(one.experiment.name for one in asked):
+        ours = [one for one in asked if one.experiment.name == experiment]
+        if all(one.job.result in results for one in ours):
+            rows += _rows(ours, results)
+    return rows
+
+
+def _rows(ours: Sequence[Asked], results: Mapping[Path, Result]) -> list[Comparison]:
+    experiment, job = ours[0].experiment, ours[0].job
+    found = {role: [results[one.job.result] for one in ours if one.role == role] for role in ROLES}
+    seconds = {role: tuple(r.seconds for r in found[role] if r.seconds is not None) for role in ROLES}
+    data = job.protocol.name if job.split == "test" else f"{job.protocol.name} ({job.split})"
+    return [
+        Comparison(
+            *(experiment.name, experiment.title, experiment.claim, data, title),
+            *(tuple(result.scores[measure] for result in found[role]) for role in ROLES),
+            *(seconds[role] for role in ROLES),
+        )
+        for measure, title in MEASURES.items()
+    ]
+
+
+def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[Asked, Result | ReidError]]:
+    """As they come; the bar names what is running."""
+    if n_jobs == 1:
+        for one in todo:
+            bar.set_description(one.title)
+            yield one, _run(one.job)
+        return
+    waiting = list(reversed(todo))
+    running: dict[Future[Result | ReidError], Asked] = {}
+    with _pool(n_jobs) as pool:
+        while waiting or running:
+            # One at a time for each process: what is not begun need not be stopped.
+            while waiting and len(running) < n_jobs:
+                one = waiting.pop()
+                running[pool.submit(_run, one.job)] = one
+            bar.set_description("; ".join(one.title for one in running.values()))
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), future.result()
+
+
+def _run(job: Job) -> Result | ReidError:
+    try:
+        return run(job)
+    except ReidError as error:
+        return error
+
+
+@contextlib.contextmanager
+def _pool(n: int) -> Iterator[ProcessPoolExecutor]:
+    """Ends its processes at once where the block is left by an exception: the runs go on from their checkpoints."""
+    # Not fork: torch has threads already.
+    with ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"), initializer=_start) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool:
+            raise ReidError("a process was killed, perhaps for want of memory; the same command goes on") from None
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+
+
+def _end_with_parent() -> None:
+    """Whoever kills the first process does not want the runs to go on unseen."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _start() -> None:
+    """In each process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    with contextlib.suppress(ImportError):  # takes seconds, which would count as those of the first run
+        importlib.import_module("torch.utils.tensorboard")

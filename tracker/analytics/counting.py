@@ -1,0 +1,325 @@
+"""Counting people: how many crossed a line, and who is in a zone and for how long, each identity once.
+
+A person stands where the middle of the lower edge of their box is. They change sides only where they have settled:
+farther from the line than a margin, a share of the height of their box, so that a box that trembles on the line counts
+nobody. Between two sightings of an identity, however far apart, the straight way between them decides; so neither a
+slow frame rate nor an occlusion loses anybody. Boxes that were only predicted are no sightings.
+
+Each identity counts once in each direction: who goes to and fro is one person in and one person out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tracker.analytics.polygon import Polygon, Spot, as_points
+from tracker.errors import ConfigError, DetectionError
+from tracker.types import FloatArray, Source, State
+
+MARGIN = 0.1  # of the height of the box: the lower edge of a person who stands still trembles by a few percent
+PATIENCE_S = 3.0  # as long as the tracker remembers somebody by default, `lifecycle.lost_s`
+FORGET_S = 600.0  # identities are never reused: whoever was away for so long will not come back under the old one
+NO_SIGHTING = (Source.OCCLUDED, Source.PREDICTED)
+
+
+@dataclass(frozen=True, slots=True)
+class CountEvent:
+    """One person counted once, at the first frame that shows it."""
+
+    time_s: float  # seconds, as given to `update`
+    frame: int  # as given to `update`, or the number of updates before
+    kind: str  # line, zone
+    name: str  # of the line or zone
+    id: int  # identity
+    # line: in, out. zone: entered, appeared (first seen inside), left, ended (not seen again, or the video ended)
+    direction: str
+    stay_s: float | None = None  # zone, left and ended: seconds inside so far
+
+
+class LineCounter:
+    """Counts who crosses a line from `start` to `end`, points (x, y) in pixels of the source.
+
+    Seen from `start`, looking at `end`: in is from the left hand to the right hand, out the other way. A line drawn
+    from left to right through a picture counts in who comes towards the camera. Only the way through the line itself
+    counts, not the way around its ends. margin: share of the height of the box, see above. once: each identity counts
+    once in each direction; False: every time. `n_in` and `n_out` are the counts so far.
+
+    Raises ConfigError for a line without length, a margin below 0 or numbers that are not finite.
+    """
+
+    def __init__(
+        self,
+        start: tuple[float, float],
+        end: tuple[float, float],
+        *,
+        name: str = "line",
+        margin: float = MARGIN,
+        once: bool = True,
+    ) -> None:
+        self.start, self.end = as_points([start, end], name)
+        self.name = name
+        if self.start == self.end:
+            raise ConfigError(f"{name}: both ends of the line are at {self.start}; a line needs a length")
+        self._margin = _checked_margin(margin, name)
+        self._once = once
+        self._length = math.dist(self.start, self.end)
+        self._walkers: dict[int, _Walker] = {}
+        self._n_updates = 0
+        self.n_in = 0
+        self.n_out = 0
+
+    def update(self, tracks: Any, time_s: float, frame: int | None = None) -> list[CountEvent]:
+        """Who is counted by this frame. Call it for every frame, with times in seconds that do not decrease.
+
+        tracks: `Tracks`, or anything with `.xyxy` (N, 4) and `.id` or `.tracker_id` (N,), such as
+        supervision.Detections; rows without an identity (None, below 0) are left out. frame: for the events; None:
+        counts the updates from 0. Raises DetectionError for boxes of another shape and lengths that differ.
+        """
+        frame = self._n_updates if frame is None else frame
+        self._n_updates += 1
+        events = []
+        for identity, foot in feet(tracks, self._margin):
+            walker = self._walkers.setdefault(identity, _Walker(foot, time_s))
+            walker.net += self._passed(walker.foot, foot)
+            walker.foot, walker.seen_s = foot, time_s
+            direction = self._settle(walker, foot)
+            if direction is not None:
+                events.append(CountEvent(time_s, frame, "line", self.name, identity, direction))
+        _forget(self._walkers, time_s)
+        return events
+
+    def state(self) -> State:
+        """All that later counts depend on besides what the counter was made with; text and numbers only."""
+        walkers = [[who, list(w.foot), w.seen_s, w.side, w.net, sorted(w.counted)] for who, w in self._walkers.items()]
+        return {"walkers": walkers, "n_updates": self._n_updates, "n_in": self.n_in, "n_out": self.n_out}
+
+    def restore(self, state: State) -> None:
+        """Go on where a counter for the same line was when it gave this state."""
+        self._walkers = {
+            who: _Walker(Spot(*foot), seen_s, side, net, set(counted))
+            for who, foot, seen_s, side, net, counted in state["walkers"]
+        }
+        self._n_updates, self.n_in, self.n_out = state["n_updates"], state["n_in"], state["n_out"]
+
+    def _settle(self, walker: _Walker, foot: Spot) -> str | None:
+        """The direction that counts, if this place decides one."""
+        away = self._side(foot) / self._length
+        side = int(away > foot.margin) - int(away < -foot.margin)
+        if side == 0:
+            return None
+        # Around an end the sides change, but nobody passed; back through the line and around it is no pass either.
+        crossed = walker.side == -side and walker.net * side > 0
+        walker.side, walker.net = side, 0
+        direction = "in" if side > 0 else "out"
+        if not crossed or (self._once and direction in walker.counted):
+            return None
+        walker.counted.add(direction)
+        self.n_in += side > 0
+        self.n_out += side < 0
+        return direction
+
+    def _side(self, point: Spot) -> float:
+        """Twice the area of the triangle start, end, point: above 0 on the right hand, in pixels with y down."""
+        (ax, ay), (bx, by) = self.start, self.end
+        return (bx - ax) * (point.y - ay) - (by - ay) * (point.x - ax)
+
+    def _passed(self, a: Spot, b: Spot) -> int:
+        """+1 if the way from a to b goes through the line to its right hand, -1 to its left hand, else 0."""
+        right_before, right_after = self._side(a) >= 0, self._side(b) >= 0
+        if right_before == right_after:
+            return 0
+        # The ends of the line lie on different sides of the way.
+        one, other = ((b.x - a.x) * (y - a.y) - (b.y - a.y) * (x - a.x) for x, y in (self.start, self.end))
+        if (one > 0 and other > 0) or (one < 0 and other < 0):
+            return 0
+        return 1 if right_after else -1
+
+
+class ZoneCounter:
+    """Counts who enters and leaves a polygon, who is inside, and how long each stayed.
+
+    corners: (K, 2) points in pixels of the source, K >= 3, in order; the last one is joined to the first. patience_s:
+    whoever was not seen for so long is no longer there, and their absence is no stay. margin and once: as for a line.
+
+    `n_entered`, `n_left`: people who crossed the edge inwards and outwards. `inside`: identities that are there now.
+    `stay_s`: seconds inside so far, of every identity that ever was; its length is the number of visitors. That is
+    one number a visitor, kept for ever; all else is forgotten ten minutes after somebody was last seen.
+
+    Raises ConfigError for fewer than three corners, corners that coincide, and edges that cross or touch.
+    """
+
+    def __init__(
+        self,
+        corners: Sequence[tuple[float, float]] | FloatArray,
+        *,
+        name: str = "zone",
+        margin: float = MARGIN,
+        once: bool = True,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.polygon = Polygon(corners, name)
+        self.name = name
+        if not patience_s > 0:
+            raise ConfigError(f"{name}: patience must be above 0 seconds, got {patience_s!r}")
+        self._margin = _checked_margin(margin, name)
+        self._once = once
+        self._patience_s = patience_s
+        self._visitors: dict[int, _Visitor] = {}
+        self._n_updates = 0
+        self._now_s = 0.0
+        self._frame = 0
+        self.n_entered = 0
+        self.n_left = 0
+        self.stay_s: dict[int, float] = {}
+
+    @property
+    def inside(self) -> set[int]:
+        """Identities that are in the zone now."""
+        return {i for i, v in self._visitors.items() if v.inside and self._now_s - v.seen_s <= self._patience_s}
+
+    def update(self, tracks: Any, time_s: float, frame: int | None = None) -> list[CountEvent]:
+        """Who entered, appeared in, left or ended in the zone by this frame; arguments as for `LineCounter.update`."""
+        self._now_s = time_s
+        self._frame = self._n_updates if frame is None else frame
+        self._n_updates += 1
+        events: list[CountEvent] = []
+        for identity, foot in feet(tracks, self._margin):
+            visitor = self._visitors.setdefault(identity, _Visitor(foot, time_s, time_s))
+            visitor.missed = time_s - visitor.seen_s > self._patience_s
+            for share, inside in self.polygon.settled(visitor.foot, foot):
+                moment_s = visitor.seen_s + share * (time_s - visitor.seen_s)
+                events += self._moved(identity, visitor, moment_s, inside)
+            self._stay(identity, visitor, time_s)
+            visitor.foot, visitor.seen_s = foot, time_s
+            if not self._once:
+                visitor.counted.discard("ended")
+        for identity, visitor in self._visitors.items():
+            if visitor.inside and time_s - visitor.seen_s > self._patience_s:
+                events += self._event(identity, visitor, "ended")
+        _forget(self._visitors, time_s)
+        return events
+
+    def finish(self) -> list[CountEvent]:
+        """The stays of those who are inside at the end of the video; call it once, after the last update."""
+        return [
+            event
+            for identity, visitor in self._visitors.items()
+            if visitor.inside
+            for event in self._event(identity, visitor, "ended")
+        ]
+
+    def state(self) -> State:
+        """All that later counts depend on besides what the counter was made with; see `checkpoint.save`."""
+        visitors = [
+            [who, list(v.foot), v.seen_s, v.stayed_until_s, v.inside, v.missed, sorted(v.counted)]
+            for who, v in self._visitors.items()
+        ]
+        stays = {
+            "who": np.fromiter(self.stay_s, np.int64, len(self.stay_s)),
+            "s": np.fromiter(self.stay_s.values(), np.float64, len(self.stay_s)),
+        }
+        return {
+            "visitors": visitors, "stays": stays, "now_s": self._now_s, "frame": self._frame,
+            "n_updates": self._n_updates, "n_entered": self.n_entered, "n_left": self.n_left,
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        """Go on where a counter for the same zone was when it gave this state."""
+        self._visitors = {
+            who: _Visitor(Spot(*foot), seen_s, stayed_until_s, inside, missed, set(counted))
+            for who, foot, seen_s, stayed_until_s, inside, missed, counted in state["visitors"]
+        }
+        stays = state["stays"]
+        self.stay_s = dict(zip(stays["who"].tolist(), stays["s"].tolist(), strict=True))
+        self._now_s, self._frame, self._n_updates = state["now_s"], state["frame"], state["n_updates"]
+        self.n_entered, self.n_left = state["n_entered"], state["n_left"]
+
+    def _moved(self, identity: int, visitor: _Visitor, moment_s: float, inside: bool) -> list[CountEvent]:
+        """The event of having settled inside or outside at a moment, if that is news."""
+        before = visitor.inside
+        if before == inside:
+            return []
+        self._stay(identity, visitor, moment_s)
+        visitor.inside = inside
+        if inside:
+            self.stay_s.setdefault(identity, 0.0)
+            return self._event(identity, visitor, "appeared" if before is None else "entered")
+        return [] if before is None else self._event(identity, visitor, "left")
+
+    def _stay(self, identity: int, visitor: _Visitor, until_s: float) -> None:
+        """Add the time since this was last done, if the person was inside and not missed."""
+        if visitor.inside and not visitor.missed:
+            self.stay_s[identity] += until_s - visitor.stayed_until_s
+        visitor.stayed_until_s = until_s
+
+    def _event(self, identity: int, visitor: _Visitor, direction: str) -> list[CountEvent]:
+        if direction in visitor.counted and (self._once or direction == "ended"):
+            return []
+        visitor.counted.add(direction)
+        self.n_entered += direction == "entered"
+        self.n_left += direction == "left"
+        stay_s = self.stay_s[identity] if direction in ("left", "ended") else None
+        return [CountEvent(self._now_s, self._frame, "zone", self.name, identity, direction, stay_s)]
+
+
+def feet(tracks: Any, margin: float = 0.0) -> Iterator[tuple[int, Spot]]:
+    """Identity and place of everybody seen in a frame: the middle of the lower edge of the box.
+
+    tracks: as for `LineCounter.update`. Boxes that were predicted, that hold numbers that are not finite, or that have
+    no identity are left out.
+    """
+    boxes = np.asarray(tracks.xyxy, dtype=np.float64)
+    ids = tracks.id if hasattr(tracks, "id") else getattr(tracks, "tracker_id", None)
+    if ids is None or boxes.size == 0:
+        return
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise DetectionError(f"boxes must be (N, 4), x1 y1 x2 y2, got {boxes.shape}")
+    if len(ids) != len(boxes):
+        raise DetectionError(f"{len(boxes)} boxes, but {len(ids)} identities")
+    seen = np.isfinite(boxes).all(axis=1)
+    if hasattr(tracks, "source"):
+        seen &= ~np.isin(tracks.source, NO_SIGHTING)
+    for row in np.flatnonzero(seen):
+        identity = int(ids[row])
+        if identity >= 0:
+            x1, y1, x2, y2 = boxes[row].tolist()
+            yield identity, Spot((x1 + x2) / 2, y2, margin * max(y2 - y1, 0.0))
+
+
+# ------------------------------------------------------------------------------------------------- what is remembered
+
+
+@dataclass(slots=True)
+class _Walker:
+    foot: Spot  # at the last sighting
+    seen_s: float
+    side: int = 0  # where they settled last: 1 right hand, -1 left hand, 0 nowhere yet
+    net: int = 0  # passes through the line since then, to the right hand minus to the left hand
+    counted: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Visitor:
+    foot: Spot  # at the last sighting
+    seen_s: float
+    stayed_until_s: float  # up to when the stay is counted
+    inside: bool | None = None  # where they settled last; None: nowhere yet
+    missed: bool = False  # the way to the sighting at hand took longer than anybody waits
+    counted: set[str] = field(default_factory=set)
+
+
+def _forget(known: dict[int, Any], now_s: float) -> None:
+    """Drop who was away for too long: a camera that never ends must not fill the memory."""
+    for identity in [i for i, one in known.items() if now_s - one.seen_s > FORGET_S]:
+        del known[identity]
+
+
+def _checked_margin(margin: float, name: str) -> float:
+    if not (math.isfinite(margin) and margin >= 0):
+        raise ConfigError(f"{name}: the margin must be a share of the height from 0, got {margin!r}")
+    return margin

@@ -1,0 +1,163 @@
+"""From what the user names (a source, a detector, a network) to parts that run together.
+
+The command, `track_video` and the evaluation all assemble their runs here, so that the same words give the same tracks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tracker.config import TrackerConfig
+from tracker.detector.base import Detector
+from tracker.detector.open import open_detector
+from tracker.engine import Engine
+from tracker.errors import ConfigError, DetectionError, SourceError
+from tracker.pipeline import Pipeline
+from tracker.runtime.processes import n_cores
+from tracker.sources.base import FrameSource
+from tracker.sources.span import WHOLE, Span
+from tracker.stages.embed import Encoder, Thresholds
+from tracker.types import FeatureArray, FloatArray, ImageArray
+
+EmbedFunction = Callable[[ImageArray, FloatArray], Any]
+Reid = Literal["default"] | str | Path | EmbedFunction | None
+
+MOST_AT_ONCE = 4  # frames of a file that are searched for people side by side: more would only take memory
+
+
+def open_pipeline(
+    source: str | int | Path,
+    *,
+    detections: str | Path | None = None,
+    detector: str | Path | Detector | None = None,
+    reid: Reid = "default",
+    config: TrackerConfig | None = None,
+    device: str = "auto",
+    fps: float | None = None,
+    classes: tuple[str | int, ...] = ("person",),
+    detector_size: int | None = None,
+    threads: int | None = None,
+    reconnect_s: float | None = None,
+    span: Span = WHOLE,
+    keep_features: bool = False,
+) -> Pipeline:
+    """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
+
+    threads: cores to use, for who runs several pipelines side by side; None: all. They change nothing in the results.
+    span: the frames of the source to track.
+    """
+    from tracker.sources.open import open_source
+    from tracker.sources.webcam import RECONNECT_S
+
+    if detections is not None and detector is not None:
+        raise ConfigError("give either detections to replay or a detector to run, not both")
+    config = config or TrackerConfig()
+    patience_s = RECONNECT_S if reconnect_s is None else reconnect_s
+    opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
+    try:
+        part = _open_detector(opened, detections, detector, device, classes, detector_size, threads)
+        encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)
+        if keep_features and encoder is None:
+            why = "with --reid none" if reid is None else f"{opened.name} has no images"
+            raise ConfigError(f"there are no embeddings to save: {why}")
+        second_look = getattr(part, "second_look", None)
+        return Pipeline(opened, part, Engine(config, encoder, thresholds, second_look, keep_features))
+    except BaseException:
+        opened.close()
+        raise
+
+
+def load_encoder(
+    reid: Reid, device: str = "auto", threads: int | None = None
+) -> tuple[Encoder | None, Thresholds | None]:
+    """The encoder that `reid` names and the thresholds it brings; (None, None) for None.
+
+    threads: cores to use; None: all. The network takes half of them: a frame has few crops, and on two cores a second
+    thread makes one crop slower (1.3 ms instead of 0.9) and eight hardly faster (4.9 instead of 5.2).
+    """
+    if reid is None:
+        return None, None
+    if callable(reid):
+        return _FunctionEncoder(reid), None
+    from tracker.appearance.encoder import OnnxEncoder
+
+    encoder = OnnxEncoder(None if reid == "default" else reid, device, max(1, (threads or n_cores()) // 2))
+    known = encoder.calibration
+    return encoder, Thresholds(known.tau_same, known.tau_diff, known.sigma_same)
+
+
+class _FunctionEncoder:
+    """A user's function as encoder; its rows are made unit length."""
+
+    def __init__(self, function: EmbedFunction) -> None:
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self._function = function
+
+    def embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
+        return as_features(self._function(image, boxes), len(boxes))
+
+
+def as_features(embeddings: Any, n: int) -> FeatureArray:
+    """(N, D) float32 with unit rows. Raises DetectionError with the shape, or the row that is wrong."""
+    try:
+        features = np.asarray(embeddings, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DetectionError(f"embeddings must be an array of {n} rows of numbers: {error}") from error
+    if n == 0 and features.size == 0:
+        return np.zeros((0, features.shape[1] if features.ndim == 2 else 0), np.float32)
+    if features.ndim != 2 or len(features) != n or features.shape[1] == 0:
+        raise DetectionError(f"embeddings must have the shape ({n}, D), one row a detection, got {features.shape}")
+    norm = np.linalg.norm(features, axis=1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(norm[:, 0]))
+    if len(bad):
+        raise DetectionError(f"embedding {bad[0]} holds NaN or infinite values")
+    return np.asarray(np.divide(features, norm, out=np.zeros_like(features), where=norm > 0))
+
+
+def _open_detector(
+    source: FrameSource,
+    detections: str | Path | None,
+    detector: str | Path | Detector | None,
+    device: str,
+    classes: tuple[str | int, ...],
+    size: int | None,
+    threads: int | None,
+) -> Detector:
+    if detections is not None:
+        if str(detections) == "public":
+            detections = getattr(source, "detections_path", None)
+            if detections is None:
+                raise SourceError(f"{source.name}: brings no public detections (det/det.txt); name a file instead")
+        return open_detector(detections=detections, size=size)
+    if not _has_images(source):
+        raise SourceError(f"{source.name}: has no images to find people in; give detections with --detections FILE")
+    if detector is None or isinstance(detector, (str, Path)):
+        n_at_once, threads = _searches(source.live, threads)
+        return open_detector(
+            model=detector, classes=classes, size=size, device=device, threads=threads, n_at_once=n_at_once
+        )
+    if size is not None:
+        raise ConfigError(f"a detector size of {size} is for a network; an object chooses its own")
+    return detector
+
+
+def _searches(live: bool, threads: int | None) -> tuple[int, int | None]:
+    """How many frames the detector searches at once, and the threads for each.
+
+    Of a camera the newest frame is wanted soon, so all cores share its search. Frames of a file are there: each is
+    searched whole by one thread, or few, which wastes nothing on waiting for one another. With one core there is
+    nothing to gain.
+    """
+    cores = threads or n_cores()
+    if live or cores == 1:
+        return 0, threads
+    n_at_once = min(cores, MOST_AT_ONCE)
+    return n_at_once, cores // n_at_once
+
+
+def _has_images(source: FrameSource) -> bool:
+    return bool(getattr(source, "has_images", True))

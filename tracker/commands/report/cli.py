@@ -1,0 +1,127 @@
+"""`track-report tracks.csv --video video.mp4`: reads a result, and the video once, and writes one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tracker.config import TrackerConfig
+from tracker.errors import ConfigError, WriteError
+from tracker.runtime.signals import command
+
+N_BINS = 400  # of the curve: a page is some 1200 pixels wide
+
+EPILOG = """examples:
+  track video.mp4 --out tracks.csv && track-report tracks.csv --video video.mp4
+  track-report tracks.txt --video video.mp4 --counts counts.csv --out page.html
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
+    return command("track-report", lambda _: _run(build_parser().parse_args(argv)))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="track-report",
+        description="One HTML page about a result of track: who was there when, their pictures, gaps and proposals.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("tracks", help="result of track: .csv or .jsonl, which say where boxes come from, or MOT text")
+    parser.add_argument("--video", metavar="SOURCE", help="what was tracked; without it the page has no pictures")
+    parser.add_argument("-o", "--out", metavar="FILE", help="the page (default: the tracks' name with .html)")
+    parser.add_argument("--counts", metavar="CSV", help="events of `track --counts FILE.csv`")
+    parser.add_argument("--fps", type=float, help="frame rate, where neither the tracks nor the video have times")
+    parser.add_argument("--overwrite", action="store_true", help="replace a page that exists")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    out = write_report(
+        args.tracks, video=args.video, out=args.out, counts=args.counts, fps=args.fps, overwrite=args.overwrite
+    )
+    print(f"wrote {out}", file=sys.stderr)
+    return 0
+
+
+def write_report(
+    tracks: str | Path,
+    *,
+    video: str | None = None,
+    out: str | Path | None = None,
+    counts: str | Path | None = None,
+    fps: float | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the page and return its path. The words are those of the command. Raises TrackletError."""
+    from tracker.commands.report import facts
+    from tracker.commands.report.page import Contents, page
+    from tracker.commands.report.pictures import Pictures, take_pictures
+    from tracker.commands.report.table import read_table
+    from tracker.sinks.base import check_output_path
+
+    if fps is not None and not 0 < fps < float("inf"):
+        raise ConfigError(f"--fps must be a positive number, got {fps}")
+    tracks = Path(tracks)
+    out = tracks.with_suffix(".html") if out is None else Path(out)
+    check_output_path(out, overwrite)
+    table = read_table(tracks)
+    events = [] if counts is None else read_counts(counts)
+    pictures = Pictures() if video is None else take_pictures(video, table, fps)
+    table = table.timed(fps or pictures.fps or TrackerConfig().default_fps)
+    edges_s, most = facts.people_over_time(table, N_BINS)
+    name = tracks.stem if video is None else Path(video).name or video
+    told = f"{tracks.name}" + ("" if video is None else f", video {video}")
+    if pictures.size != (0, 0):
+        told += f", {pictures.size[0]}x{pictures.size[1]}, {pictures.fps:g} frames per second"
+    contents = Contents(
+        f"Tracks of {name}", told, len(table), facts.people(table), table.has_sources, edges_s, most, pictures, events
+    )
+    _write(out, page(contents))
+    return out
+
+
+def read_counts(path: str | Path) -> list[tuple[str, str, str, int]]:
+    """How often each (kind, name, direction) stands in a CSV of `track --counts`. Raises ConfigError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    reader = csv.DictReader(io.StringIO(text))  # a name may hold what only str.splitlines takes for the end of a line
+    often: Counter[tuple[str, str, str]] = Counter()
+    try:
+        missing = [name for name in ("kind", "name", "direction") if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ConfigError(f"{path}: the header lacks {', '.join(missing)}; a file of `track --counts` has them")
+        for row in reader:
+            if None in row or None in row.values():
+                raise ConfigError(f"{path}: line {reader.line_num} has not as many fields as the header")
+            often[row["kind"], row["name"], row["direction"]] += 1
+    except csv.Error as error:
+        raise ConfigError(f"{path}: line {reader.line_num} is no line of a table: {error}") from error
+    return [(*key, n) for key, n in sorted(often.items())]
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise WriteError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

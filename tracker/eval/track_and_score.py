@@ -1,0 +1,237 @@
+"""One sequence: tracked as a user would track it, and scored."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+from tracker.config import TrackerConfig
+from tracker.eval import clear_identity, hota
+from tracker.eval.cached_inputs import Replay
+from tracker.eval.mot_files import MotFileError, check_frames, read_ground_truth, read_results
+from tracker.eval.preprocess import prepare
+from tracker.eval.report import Row
+from tracker.eval.sequences import INFO, TRUTH, info_of, length_of
+from tracker.runtime.processes import Advanced, Done, Failure, run_all, share_of_cores
+
+if TYPE_CHECKING:
+    from tracker.detector.base import Detector
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """How sequences are tracked; the words are those of `track`."""
+
+    config: TrackerConfig
+    detections: str  # file inside each sequence folder; not used if there is a detector
+    detector: str | Replay | None  # a network, as `track --detector` names it, or what one found
+    reid: str | None
+    device: str
+    threads: int | None = None  # of each network; None: all cores
+    detector_size: int | None = None  # long side of the detector's input; None: by the size of the frames
+    classes: tuple[str | int, ...] = ("person",)  # that the detector keeps
+    second_look: str | None = None  # the detector whose work a `Replay` holds; use C still asks it about windows
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One sequence: tracked first if `tracking` is given, then scored."""
+
+    sequence: Path
+    results: Path
+    tracking: Tracking | None
+    video: str | None  # frames of a sequence without pictures
+    needs_truth: bool  # False: without ground truth (MOTChallenge's test sequences) it is not scored
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """What tracking a sequence took and gave, besides the result file."""
+
+    n_frames: int = 0
+    seconds: float = 0.0  # reading of images included
+    n_crops: int = 0  # embedded
+    n_proposed: int = 0  # boxes that use C added
+
+    @property
+    def fps(self) -> float | None:
+        return self.n_frames / self.seconds if self.n_frames else None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job brings home."""
+
+    row: Row
+    tracked: Tracked
+
+
+def run_jobs(
+    jobs: Sequence[Job], n_jobs: int, finished: Callable[[Mapping[int, Outcome]], None] = lambda _: None
+) -> tuple[dict[int, Outcome], dict[int, Failure]]:
+    """Outcomes of the jobs that have one and failures of the others, by index; progress on a terminal.
+
+    finished: gets all outcomes so far whenever there is another one.
+    """
+    what = "sequences" if len({job.sequence for job in jobs}) == len(jobs) else "runs"
+    return _run_all(evaluate_sequence, jobs, n_jobs, what, finished)
+
+
+def detect_all(jobs: Sequence[Job], n_jobs: int) -> tuple[dict[int, Replay | None], dict[int, Failure]]:
+    """What the detector finds in each sequence, None where a file holds it already; and failures, by index."""
+    if not any(job.tracking is not None and job.tracking.detector for job in jobs):
+        return dict.fromkeys(range(len(jobs))), {}
+    found, failures = _run_all(detect_sequence, jobs, n_jobs, "sequences searched for people", lambda _: None)
+    return dict(found), failures
+
+
+def _run_all(
+    work: Callable[[Job, Advanced], Result],
+    jobs: Sequence[Job],
+    n_jobs: int,
+    what: str,
+    finished: Callable[[Mapping[int, Result]], None],
+) -> tuple[dict[int, Result], dict[int, Failure]]:
+    from tqdm import tqdm
+
+    tracked = [length_of(job.sequence) for job in jobs if job.tracking is not None]
+    total = sum(filter(None, tracked)) if all(tracked) else None
+    results: dict[int, Result] = {}
+    failures: dict[int, Failure] = {}
+    hidden = not (tracked and sys.stderr.isatty())
+    with tqdm(total=total, unit=" frames", disable=hidden, dynamic_ncols=True) as bar:
+        for index, outcome in run_all(work, jobs, min(n_jobs, len(jobs)), bar.update):
+            if isinstance(outcome, Done):
+                results[index] = outcome.result
+                finished(results)
+            else:
+                failures[index] = outcome
+            bar.set_postfix_str(f"{len(results) + len(failures)} of {len(jobs)} {what}")
+    return dict(sorted(results.items())), dict(sorted(failures.items()))
+
+
+def evaluate_sequence(job: Job, advanced: Advanced) -> Outcome:
+    """Track if asked to, score if there is ground truth. Raises TrackletError, which names the file."""
+    truth_path = job.sequence / TRUTH
+    tracked = Tracked() if job.tracking is None else _track(job, job.tracking, advanced)
+    results = read_results(job.results)
+    length = length_of(job.sequence)
+    check_frames(job.results, results, length)
+    if not (job.needs_truth or truth_path.is_file()):
+        return Outcome(Row(job.sequence.name, fps=tracked.fps), tracked)
+    truth = read_ground_truth(truth_path)
+    check_frames(truth_path, truth.table, length)
+    pair = prepare(truth, results)
+    row = Row(job.sequence.name, clear_identity.evaluate(*pair), hota.evaluate(*pair), tracked.fps)
+    return Outcome(row, tracked)
+
+
+def detect_sequence(job: Job, advanced: Advanced) -> Replay:
+    """What the job's detector finds in every frame."""
+    from tracker.sources.open import open_source
+    from tracker.sources.prefetch import Prefetch
+
+    tracking = job.tracking
+    assert tracking is not None
+    assert isinstance(tracking.detector, str)
+    _check_info(job)
+    with open_source(job.video or job.sequence, fps=_fps(job)) as source:
+        if not getattr(source, "has_images", True):
+            raise MotFileError("no images to find people in; give detections with --det FILE")
+        detector = _open_detector(tracking.detector, tracking)
+        found = {}
+        for frame in Prefetch(source):
+            found[frame.index] = detector.detect(frame)
+            advanced(1)
+    return Replay(detector.name, found)
+
+
+def combined(outcomes: Sequence[Outcome], n_jobs: int) -> Row:
+    """Several sequences as one row; its name says so where it does not stand for all `n_jobs`."""
+    rows = [one.row for one in outcomes]
+    clear = [row.clear for row in rows if row.clear is not None]
+    seconds = sum(one.tracked.seconds for one in outcomes)
+    return Row(
+        "combined" if len(clear) in (0, n_jobs) else f"combined ({len(clear)} of {n_jobs})",
+        clear_identity.combine(clear) if clear else None,
+        hota.combine(row.hota for row in rows if row.hota is not None) if clear else None,
+        sum(one.tracked.n_frames for one in outcomes) / seconds if seconds else None,
+    )
+
+
+def grouped(failures: Sequence[tuple[str, Failure]]) -> list[str]:
+    """One line per mistake: a network that does not load fails every sequence in the same words."""
+    names: dict[str, list[str]] = {}
+    for name, failure in failures:
+        names.setdefault(failure.text, []).append(name)
+    return [f"{', '.join(of)}: {text}" for text, of in names.items()]
+
+
+def threads_of(n_jobs: int, n_items: int) -> int | None:
+    """Threads of each network where `n_items` run, `n_jobs` at a time; None: all cores."""
+    return share_of_cores(min(n_jobs, n_items))
+
+
+def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
+    """Run the tracker as a user would.
+
+    The file has its name once it is whole: a sequence that broke off must not be scored as if it were complete.
+    """
+    from tracker.build import open_pipeline  # here: whoever scores files needs no tracker
+    from tracker.sinks.mot_txt import MotTextSink
+
+    _check_info(job)
+    unfinished = job.results.with_name(job.results.name + ".part")
+    detector = tracking.detector
+    if isinstance(detector, Replay) and tracking.second_look is not None:
+        asked = _open_detector(tracking.second_look, tracking)
+        detector = detector.with_second_look(getattr(asked, "second_look", None))
+    n_proposed, start = 0, perf_counter()
+    try:
+        with MotTextSink(unfinished, overwrite=True) as sink, closing(
+            open_pipeline(
+                job.video or job.sequence,
+                detections=job.sequence / tracking.detections if tracking.detector is None else None,
+                detector=detector,
+                classes=tracking.classes,
+                detector_size=tracking.detector_size if isinstance(detector, str) else None,
+                reid=tracking.reid, config=tracking.config, device=tracking.device, fps=_fps(job),
+                threads=tracking.threads,
+            )
+        ) as pipeline:  # fmt: skip
+            for frame, tracks in pipeline:
+                sink.write(frame, tracks)
+                n_proposed += int(tracks.proposed.sum())
+                advanced(1)
+        seconds = perf_counter() - start
+        os.replace(unfinished, job.results)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return Tracked(pipeline.n_frames, seconds, pipeline.n_crops, n_proposed)
+
+
+def _open_detector(name: str, tracking: Tracking) -> Detector:
+    from tracker.detector.open import open_detector
+
+    return open_detector(
+        model=name, classes=tracking.classes, size=tracking.detector_size, device=tracking.device,
+        threads=tracking.threads,
+    )  # fmt: skip
+
+
+def _check_info(job: Job) -> None:
+    if job.video is None and not (job.sequence / INFO).is_file():
+        raise MotFileError(f"{job.sequence / INFO}: no such file")
+
+
+def _fps(job: Job) -> float | None:
+    """The frame rate of a film is that of its sequence."""
+    return info_of(job.sequence, "frameRate") if job.video else None

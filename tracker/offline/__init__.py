@@ -1,0 +1,1 @@
+"""Refinement of finished tracks."""

@@ -1,0 +1,1 @@
+"""What runs the program, apart from tracking: shutdown, processes, prefetching, checkpoints, ONNX sessions."""
