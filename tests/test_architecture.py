@@ -25,7 +25,6 @@ PARTS = {
     "proposals",
     "sinks",
     "eval",
-    "offline",
 }
 TRAINING_LEVEL = {"distances": 1, "mining": 1, "losses": 1, "data": 1, "nets": 1, "methods": 2, "cli": 4}  # others: 3
 TRAINING_SHARED = {"errors", "config", "configs"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.oracles.plain_tracker import tracks_of
-from tracker.finalise import Settler, merged
+from tracker.finalise import FrameBuffer, merged
 from tracker.types import Frame, FrameTracks
 
 
@@ -22,13 +22,13 @@ def indices(final) -> list[int]:
 
 
 def test_frames_pass_at_once_where_nothing_is_tentative():
-    settler = Settler()
+    settler = FrameBuffer()
     assert indices(settler.push(frame(0), tracks(1), [], None)) == [0]
     assert settler.flush() == []
 
 
 def test_frames_wait_and_are_completed():
-    settler = Settler()
+    settler = FrameBuffer()
     assert settler.push(frame(0), tracks(), [], 0) == []
     assert settler.push(frame(1), tracks(2), [], 0) == []
     late = [FrameTracks(0, tracks(1)), FrameTracks(1, tracks(1))]
@@ -38,7 +38,7 @@ def test_frames_wait_and_are_completed():
 
 
 def test_only_what_is_settled_comes_out():
-    settler = Settler()
+    settler = FrameBuffer()
     settler.push(frame(0), tracks(), [], 0)
     assert indices(settler.push(frame(1), tracks(), [], 1)) == [0]
     assert indices(settler.push(frame(2), tracks(), [], 2)) == [1]
@@ -47,14 +47,14 @@ def test_only_what_is_settled_comes_out():
 
 
 def test_what_is_late_for_a_frame_long_gone_is_dropped():
-    settler = Settler()
+    settler = FrameBuffer()
     settler.push(frame(0), tracks(1), [], None)
     final = settler.push(frame(1), tracks(1), [FrameTracks(0, tracks(2))], None)
     assert [t.id.tolist() for _, t in final] == [[1]]
 
 
 def test_frame_numbers_may_have_gaps():
-    settler = Settler()
+    settler = FrameBuffer()
     settler.push(frame(3), tracks(), [], 3)
     final = settler.push(frame(9), tracks(1), [FrameTracks(3, tracks(1))], None)
     assert [(f.index, t.id.tolist()) for f, t in final] == [(3, [1]), (9, [1])]

@@ -10,7 +10,7 @@ import numpy as np
 from tracker.types import FeatureArray, Frame, FrameTracks, IntArray, State, Tracks
 
 
-class Settler:
+class FrameBuffer:
     """Frames go in as they are tracked and come out final, in order; few are held (confirm_hits - 1 at most)."""
 
     def __init__(self) -> None:

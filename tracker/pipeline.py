@@ -16,8 +16,8 @@ from tracker.appearance.encoder import OnnxEncoder
 from tracker.detector.base import Detector
 from tracker.engine import Engine
 from tracker.errors import ResumeError, TrackletError
-from tracker.finalise import Settler
-from tracker.runtime.read_ahead import Ahead
+from tracker.finalise import FrameBuffer
+from tracker.runtime.read_ahead import OrderedPrefetch
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.prefetch import Prefetch
 from tracker.sources.span import WHOLE
@@ -48,13 +48,13 @@ class Pipeline:
         self._frames_ahead = Prefetch(source)
         self._live = source.live
         self._detector = detector
-        self._detected_ahead: Ahead[tuple[Frame, bool], _Seen] | None = None
+        self._detected_ahead: OrderedPrefetch[tuple[Frame, bool], _Seen] | None = None
         n_threads = 0 if source.live else getattr(detector, "n_at_once", 0)
         if n_threads:
             depth = n_threads + DETECTED_AHEAD
-            self._detected_ahead = Ahead(self._due(), self._look, depth, f"detect {source.name}", n_threads)
+            self._detected_ahead = OrderedPrefetch(self._due(), self._look, depth, f"detect {source.name}", n_threads)
         self._engine = engine
-        self._settler = Settler()
+        self._settler = FrameBuffer()
         self._waited_s = self._detect_s = 0.0
         self._stopping = False
         self._traces: dict[int, StepTrace] = {}  # of the frames that are held, by their index

@@ -20,10 +20,10 @@ from tracker.commands.outputs import Outputs
 from tracker.commands.resume import Keeper
 from tracker.commands.track import main
 from tracker.runtime import checkpoint
-from tracker.sinks.annotated_video import FilmSink
+from tracker.sinks.annotated_video import AnnotatedVideoSink
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
-from tracker.sinks.summary import TallySink
+from tracker.sinks.summary import SummarySink
 
 ROOT = Path(__file__).resolve().parents[2]
 N_FRAMES = 40
@@ -216,7 +216,7 @@ def test_an_interruption_of_the_redrawing_that_gets_lost_ends_it_all_the_same(
 ):
     interrupt(20)
     assert track(*outs(tmp_path))[0] == 130
-    plain, drawn = FilmSink.redraw, []
+    plain, drawn = AnnotatedVideoSink.redraw, []
 
     def redraw(film, frame, *rest):
         plain(film, frame, *rest)
@@ -229,7 +229,7 @@ def test_an_interruption_of_the_redrawing_that_gets_lost_ends_it_all_the_same(
             finally:
                 raise OSError("interrupted system call")
 
-    monkeypatch.setattr(FilmSink, "redraw", redraw)
+    monkeypatch.setattr(AnnotatedVideoSink, "redraw", redraw)
     status, err = track("--resume", *outs(tmp_path))
     assert (status, drawn) == (130, [0, 1, 2, 3, 4, 5])
     assert err.endswith("track: interrupted\n")
@@ -374,7 +374,7 @@ def test_no_checkpoints_where_none_are_wanted_or_possible(track, interrupt, tmp_
 def test_nothing_is_noted_while_results_lag_behind_the_tracks(scene, tmp_path, written):
     """As in a second pass over finished tracks: a checkpoint of it would skip what was never written."""
     det = scene / "SYN-01" / "det" / "det.txt"
-    pipeline, tally = open_pipeline(scene / "film.avi", detections=det, reid=None), TallySink()
+    pipeline, tally = open_pipeline(scene / "film.avi", detections=det, reid=None), SummarySink()
     keeper = Keeper(tmp_path / "t.resume", 1e-9, {}, pipeline, Outputs([tally], tally))
     for frame, tracks in pipeline:
         if written:

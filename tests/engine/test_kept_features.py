@@ -11,12 +11,12 @@ from tests.oracles.runs import config_of, same
 from tests.oracles.streams import wild_stream, with_identity_embeddings
 from tracker import Source, Tracker, Tracks
 from tracker.engine import Engine
-from tracker.finalise import Settler, merged
+from tracker.finalise import FrameBuffer, merged
 from tracker.types import FrameTracks
 
 
 def settled(stream, engine: Engine, images=None) -> list[Tracks]:
-    settler, final = Settler(), []
+    settler, final = FrameBuffer(), []
     for t in range(len(stream)):
         frame = stream.frame(t, None if images is None else images[t])
         tracks = engine.step(frame, stream.detections[t])
@@ -127,7 +127,7 @@ def test_rows_and_merges_carry_them():
 
 
 def test_a_late_row_of_a_frame_without_people():
-    settler = Settler()
+    settler = FrameBuffer()
     frame = wild_stream(np.random.default_rng(0), n_frames=1).frame(0)
     late = Tracks(
         np.zeros((1, 4)), np.array([1]), np.ones(1), np.zeros(1, np.int64), np.arange(1), np.zeros(1, np.uint8),

@@ -10,7 +10,7 @@ import pytest
 from tests.synthetic.street import HEIGHT, WIDTH, Street
 from tracker.config import TrackerConfig
 from tracker.engine import Engine
-from tracker.finalise import Settler
+from tracker.finalise import FrameBuffer
 from tracker.types import Detections, Frame, Tracks
 
 PEOPLE = 8
@@ -29,7 +29,7 @@ class Leaking(Engine):
 
 def walk(engine: Engine, street: Street) -> np.ndarray:
     """(FRAMES / EVERY, 3) now and then: bytes of the whole engine, tracks in the bank, frames held for it."""
-    settler = Settler()
+    settler = FrameBuffer()
     kept = []
     for index in range(FRAMES):
         frame = Frame(index, index / FPS, None, WIDTH, HEIGHT)

@@ -12,7 +12,7 @@ from tracker.config import TrackerConfig
 from tracker.eval.cached_inputs import RememberedLooks
 from tracker.eval.cli import main
 from tracker.eval.mot_files import as_read, read_results
-from tracker.eval.sequence_run import OpenUnit, Unit
+from tracker.eval.sequence_run import OpenUnit, SequenceRun
 from tracker.sinks.mot_txt import mot_lines
 from tracker.types import Tracks
 
@@ -73,7 +73,7 @@ def test_a_unit_scores_as_track_eval_does_again_and_again(tmp_path, monkeypatch,
     scene = make_scene(0, n_people=4, n_frames=20, width=320, height=240, burst_start=0.1)
     write_sequence(scene, tmp_path / "one", images=images)
     monkeypatch.chdir(tmp_path)
-    unit = OpenUnit(Unit(tmp_path / "one", "det/det.txt", None, "default" if images else None, "cpu", 1, keep))
+    unit = OpenUnit(SequenceRun(tmp_path / "one", "det/det.txt", None, "default" if images else None, "cpu", 1, keep))
     for settings in ({}, {"lifecycle.confirm_hits": 1}, {"association.veto": False}, {}):
         command = ["one", "--jobs", "1", "--json", "s.json", "--overwrite", "--device", "cpu"]
         assert main([*command, *(f"--set={name}={value}" for name, value in settings.items())]) == 0
@@ -83,10 +83,10 @@ def test_a_unit_scores_as_track_eval_does_again_and_again(tmp_path, monkeypatch,
 
 
 def test_settings_without_effect_on_motion_alone_are_one_run():
-    unit = Unit(None, "det/det.txt", None, None, "cpu", None, True)
+    unit = SequenceRun(None, "det/det.txt", None, None, "cpu", None, True)
     changed = {"appearance.max_cover": 0.1, "proposals.max_s": 0.0, "association.appearance_weight": 0.0}
     config = TrackerConfig().override(changed)
     assert unit.relevant(config) == TrackerConfig()
     motion = config.override({"lifecycle.coast_s": 2.0})
     assert unit.relevant(motion) == TrackerConfig().override({"lifecycle.coast_s": 2.0})
-    assert Unit(None, "det/det.txt", None, "fast", "cpu", None, True).relevant(config) == config
+    assert SequenceRun(None, "det/det.txt", None, "fast", "cpu", None, True).relevant(config) == config

@@ -15,7 +15,7 @@ from tracker.errors import ConfigError
 from tracker.eval import tune
 from tracker.eval.cli import main
 from tracker.eval.search import changes, flattened
-from tracker.eval.sequence_run import Unit
+from tracker.eval.sequence_run import SequenceRun
 from tracker.eval.tune import SPACE, group_videos
 from tracker.eval.tuning import EVERYTHING, Scorer, Tuning
 from tracker.runtime.processes import Done
@@ -251,7 +251,7 @@ class MadeUpRow:
 
 
 def made_up(wanted):
-    units = [Unit(Path(name), "det/det.txt", None, None, "cpu", None, True) for name in wanted]
+    units = [SequenceRun(Path(name), "det/det.txt", None, None, "cpu", None, True) for name in wanted]
     crew = MadeUpCrew(wanted)
     videos = {"a": [0, 1], "b": [2], "c": [3]}
     return crew, Tuning(videos, Scorer(units, crew, None, print), TrackerConfig(), ["HOTA", "IDF1"], print)

@@ -91,7 +91,7 @@ def test_what_cannot_be_begun_leaves_no_note(track, tmp_path, monkeypatch):
     def refuse(*arguments, **more):
         raise OutputError("tracked.avi: no")
 
-    monkeypatch.setattr("tracker.commands.outputs.FilmSink", refuse)
+    monkeypatch.setattr("tracker.commands.outputs.AnnotatedVideoSink", refuse)
     status, err = track(tmp_path, "--resume")
     assert (status, err) == (2, "track: tracked.avi: no\n")
     assert not (tmp_path / "tracks.txt.resume").exists()

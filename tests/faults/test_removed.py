@@ -9,7 +9,7 @@ import pytest
 
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.commands.track import main
-from tracker.sinks.summary import TallySink
+from tracker.sinks.summary import SummarySink
 
 OPTIONS = {
     "tracks.txt": "--out", "tracks.csv": "--out", "tracks.json": "--out", "film.avi": "--video", "film.mp4": "--video",
@@ -30,14 +30,14 @@ def track(scene, capsys, monkeypatch):
     """Run the command with a text beside the result at hand; `meanwhile` is called at the 12th frame."""
 
     def run(place, name, meanwhile, every=0):
-        plain = TallySink.write
+        plain = SummarySink.write
 
         def write(tally, frame, tracks):
             if frame.index == 11:
                 meanwhile()
             plain(tally, frame, tracks)
 
-        monkeypatch.setattr(TallySink, "write", write)
+        monkeypatch.setattr(SummarySink, "write", write)
         words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
         words += ["--checkpoint-every", every, "--out", scene / "other.txt", "--overwrite"]
         words += ["--line", "80,0,80,120"] if name == "counts.csv" else []

@@ -7,7 +7,7 @@ import numpy as np
 from tests.oracles.streams import Stream
 from tracker.config import TrackerConfig
 from tracker.engine import Engine
-from tracker.finalise import Settler
+from tracker.finalise import FrameBuffer
 from tracker.sinks.mot_txt import mot_lines
 from tracker.types import Tracks
 
@@ -32,7 +32,7 @@ def run_settled(stream: Stream, settings=(), *, engine: Engine | None = None, im
     """What is final for each frame, with the tentative frames of confirmed tracks."""
     engine = engine or Engine(config_of(settings))
     images = images or [None] * len(stream)
-    settler = Settler()
+    settler = FrameBuffer()
     final = []
     for t in range(len(stream)):
         tracks = engine.step(stream.frame(t, images[t]), stream.detections[t])

@@ -13,7 +13,7 @@ import pytest
 
 from tests.oracles.swallower import Swallower
 from tracker.errors import SourceError
-from tracker.runtime.processes import Crew, Done, Failure, n_cores, run_all, share_of_cores
+from tracker.runtime.processes import Done, Failure, WorkerPool, n_cores, run_all, share_of_cores
 from tracker.runtime.signals import command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ def test_processes_share_the_cores():
         assert share >= 1
     n_jobs = max(2, n_cores())
     assert dict(run_all(n_threads, "ab", n_jobs, lambda _: None)) == {0: Done(1), 1: Done(1)}
-    with Crew(n_threads, n_jobs) as crew:
+    with WorkerPool(n_threads, n_jobs) as crew:
         assert dict(crew.outcomes([(0, "a"), (1, "b")])) == {0: Done(1), 1: Done(1)}
 
 
@@ -84,7 +84,7 @@ def remember(item, advanced):
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_a_crew_lives_from_one_call_to_the_next(n_jobs):
     remember.__dict__.clear()
-    with Crew(remember, n_jobs) as crew:
+    with WorkerPool(remember, n_jobs) as crew:
         home = [at % n_jobs for at in range(4)]
         first = dict(crew.outcomes(list(zip(home, ["a", "user", "b", "c"], strict=True))))
         second = dict(crew.outcomes(list(zip(home, "wxyz", strict=True))))
@@ -96,7 +96,7 @@ def test_a_crew_lives_from_one_call_to_the_next(n_jobs):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGKILL")
 def test_a_member_that_dies_fails_its_items_alone():
-    with Crew(double, 2) as crew:
+    with WorkerPool(double, 2) as crew:
         outcomes = dict(crew.outcomes([(0, "death"), (1, "a"), (0, "b"), (1, "c")]))
     died = Failure("its process ended with status -9", 1)
     assert outcomes == {0: died, 1: Done("aa"), 2: died, 3: Done("cc")}
@@ -159,7 +159,7 @@ def test_a_lost_interruption_is_no_failure_of_an_item(how, capsys):
         if how == "run_all":
             found.extend(run_all(lose_an_interruption, [1, 2], 1, lambda _: None))
         else:
-            with Crew(lose_an_interruption, 1) as crew:
+            with WorkerPool(lose_an_interruption, 1) as crew:
                 found.extend(crew.outcomes([(0, 1), (0, 2)]))
         return 0
 

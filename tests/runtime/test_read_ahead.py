@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.swallower import Swallower
-from tracker.runtime.read_ahead import Ahead
+from tracker.runtime.read_ahead import OrderedPrefetch
 from tracker.runtime.signals import command
 
 NAME = "made ahead"
@@ -31,7 +31,7 @@ def shaky(item: int) -> int:
 @pytest.mark.parametrize("depth", [1, 2, 8])
 @pytest.mark.parametrize("n", [0, 1, 2, 60])
 def test_results_come_in_order(n, depth, n_threads):
-    assert list(Ahead(range(n), shaky, depth, NAME, n_threads)) == [item * item for item in range(n)]
+    assert list(OrderedPrefetch(range(n), shaky, depth, NAME, n_threads)) == [item * item for item in range(n)]
     assert not running()
 
 
@@ -54,7 +54,7 @@ def test_an_error_comes_after_the_results_before_it(where, breaks_at, n_threads)
 
     seen = []
     with pytest.raises(ValueError, match="broke") as caught:
-        for result in Ahead(items(), work, 4, NAME, n_threads):
+        for result in OrderedPrefetch(items(), work, 4, NAME, n_threads):
             seen.append(result)
     assert caught.value is error
     assert seen == [item * item for item in range(breaks_at)]
@@ -72,7 +72,7 @@ def test_nothing_is_begun_further_ahead_than_the_depth(depth, n_threads):
             farthest = max(farthest, item + 1 - taken)
             yield item
 
-    for _ in Ahead(items(), lambda item: item, depth, NAME, n_threads):
+    for _ in OrderedPrefetch(items(), lambda item: item, depth, NAME, n_threads):
         taken += 1
     assert 1 <= farthest <= depth + 1  # one is in the hand of who iterates, and not yet counted above
 
@@ -85,12 +85,12 @@ def test_work_goes_on_side_by_side():
         together.wait()
         return item
 
-    assert list(Ahead(range(6), work, 3, NAME, 3)) == list(range(6))
+    assert list(OrderedPrefetch(range(6), work, 3, NAME, 3)) == list(range(6))
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_leaving_early_ends_the_threads(n_threads):
-    made = Ahead(iter(int, 1), shaky, 4, NAME, n_threads)  # without end
+    made = OrderedPrefetch(iter(int, 1), shaky, 4, NAME, n_threads)  # without end
     for place, _ in enumerate(made):
         if place == 3:
             break
@@ -100,14 +100,14 @@ def test_leaving_early_ends_the_threads(n_threads):
 
 
 def test_busy_times_are_kept_apart():
-    ahead = Ahead((time.sleep(0.01) for _ in range(3)), lambda item: time.sleep(0.005), 2, NAME, 2)
+    ahead = OrderedPrefetch((time.sleep(0.01) for _ in range(3)), lambda item: time.sleep(0.005), 2, NAME, 2)
     list(ahead)
     assert ahead.worked_s >= 3 * 0.005
     assert ahead.busy_s - ahead.worked_s >= 3 * 0.01
 
 
 def test_it_is_read_once():
-    ahead = Ahead([1], shaky, 1, NAME)
+    ahead = OrderedPrefetch([1], shaky, 1, NAME)
     assert list(ahead) == [1]
     with pytest.raises(RuntimeError, match="read once"):
         list(ahead)
@@ -116,7 +116,7 @@ def test_it_is_read_once():
 @pytest.mark.parametrize(("depth", "n_threads"), [(0, 1), (1, 0), (-1, 2)])
 def test_without_room_or_threads_nothing_could_come(depth, n_threads):
     with pytest.raises(ValueError, match="must be >= 1"):
-        Ahead([], shaky, depth, NAME, n_threads)
+        OrderedPrefetch([], shaky, depth, NAME, n_threads)
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
@@ -128,7 +128,7 @@ def test_stop_ends_a_wait_for_what_never_comes(n_threads):
         asked.set()
         never.wait(60)
 
-    ahead = Ahead(items(), lambda item: item, 4, "made never", n_threads)
+    ahead = OrderedPrefetch(items(), lambda item: item, 4, "made never", n_threads)
     threading.Thread(target=lambda: taken.wait(60) and asked.wait(60) and ahead.stop()).start()
     seen = []
     for item in ahead:
@@ -143,7 +143,7 @@ def test_an_interruption_that_was_lost_comes_up_with_the_next_result():
     seen = []
 
     def run(interruption):
-        for item in Ahead(range(9), shaky, 4, NAME):
+        for item in OrderedPrefetch(range(9), shaky, 4, NAME):
             seen.append(item)
             if item == 4:
                 Swallower()
@@ -166,6 +166,6 @@ def test_ctrl_c_while_waiting_is_raised_as_it_is():
 
     threading.Thread(target=lambda: asked.wait(60) and os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt) as caught:
-        list(Ahead(items(), shaky, 1, "made never"))
+        list(OrderedPrefetch(items(), shaky, 1, "made never"))
     assert caught.value.__context__ is None
     never.set()

@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 
 from tracker.errors import OutputError
-from tracker.sinks.annotated_video import LONGEST_STILL_S, FilmSink, Pace, Trails, annotate, caption, identity_colour
+from tracker.sinks.annotated_video import (
+    LONGEST_STILL_S,
+    AnnotatedVideoSink,
+    Pace,
+    Trails,
+    annotate,
+    caption,
+    identity_colour,
+)
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
-from tracker.sinks.summary import TallySink
+from tracker.sinks.summary import SummarySink
 from tracker.types import Frame, Source, Tracks
 
 
@@ -44,7 +52,7 @@ def test_mot_text_round_trip(tmp_path):
     )
 
 
-@pytest.mark.parametrize("make", [MotTextSink, lambda p, **k: FilmSink(p, 10, (160, 120), **k)])
+@pytest.mark.parametrize("make", [MotTextSink, lambda p, **k: AnnotatedVideoSink(p, 10, (160, 120), **k)])
 def test_outputs_that_cannot_be(tmp_path, make):
     taken = tmp_path / "taken.avi"
     taken.write_text("mine")
@@ -67,7 +75,7 @@ def test_full_disk_is_one_line():
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.avi"])
 def test_film_reads_back(tmp_path, name):
-    with FilmSink(tmp_path / name, 10, (160, 120)) as sink:
+    with AnnotatedVideoSink(tmp_path / name, 10, (160, 120)) as sink:
         for index in range(6):
             sink.write(frame_of(index), tracks_of([3], [[40, 40, 90, 100]]))
     film = cv2.VideoCapture(str(tmp_path / name))
@@ -82,7 +90,10 @@ def test_film_reads_back(tmp_path, name):
 
 
 def test_film_needs_pictures(tmp_path):
-    with FilmSink(tmp_path / "film.mp4", 10, (160, 120)) as sink, pytest.raises(OutputError, match="no pictures"):
+    with (
+        AnnotatedVideoSink(tmp_path / "film.mp4", 10, (160, 120)) as sink,
+        pytest.raises(OutputError, match="no pictures"),
+    ):
         sink.write(frame_of(0, image=False), tracks_of([], []))
 
 
@@ -114,7 +125,7 @@ def test_a_live_film_cuts_long_gaps_short():
 @pytest.mark.parametrize("live", [False, True])
 def test_frames_of_a_live_film_are_repeated_and_left_out(tmp_path, live):
     path = tmp_path / "film.avi"
-    with FilmSink(path, 10, (160, 120), live=live) as sink:
+    with AnnotatedVideoSink(path, 10, (160, 120), live=live) as sink:
         for index, (time_s, level) in enumerate([(0.0, 30), (0.5, 90), (0.51, 150), (0.52, 210)]):
             sink.write(Frame(index, time_s, np.full((120, 160, 3), level, np.uint8), 160, 120), tracks_of([], []))
     film, levels = cv2.VideoCapture(str(path)), []
@@ -203,7 +214,7 @@ def test_progress_lines_and_silence():
 
 
 def test_summary_counts_and_adds_up():
-    tally = TallySink()
+    tally = SummarySink()
     tally.write(frame_of(0), tracks_of([1, 2], [[0, 0, 1, 1]] * 2, [0, 1]))
     tally.write(frame_of(1), tracks_of([2], [[0, 0, 1, 1]]))
     text = tally.text(2.0, {"detect": 1.0, "associate": 0.5})
@@ -215,7 +226,7 @@ def test_summary_counts_and_adds_up():
 
 
 def test_summary_counts_who_stands_behind_somebody_only_where_there_is_one():
-    tally = TallySink()
+    tally = SummarySink()
     tally.write(frame_of(0), tracks_of([1, 2, 3], [[0, 0, 1, 1]] * 3, [0, 1, 0]))
     assert "3 (2 detected, 1 proposed)" in tally.text(1.0)
     tally.write(frame_of(1), tracks_of([1, 2, 3, 4], [[0, 0, 1, 1]] * 4, [0, 2, 2, 1]))
@@ -238,7 +249,7 @@ class Feed:
 @pytest.mark.parametrize(("losses", "end"), [(0, ""), (1, ", connection lost once"), (3, ", connection lost 3 times")])
 def test_the_summary_of_a_camera_tells_latency_drops_and_losses(losses, end, rng):
     ages_ms = rng.integers(5, 300, 101)
-    sink = TallySink(Feed(ages_ms / 1000, 25, losses))
+    sink = SummarySink(Feed(ages_ms / 1000, 25, losses))
     for index in range(len(ages_ms)):
         sink.write(frame_of(index), tracks_of([], []))
     half, most = np.median(ages_ms), np.sort(ages_ms)[95]
@@ -247,5 +258,5 @@ def test_the_summary_of_a_camera_tells_latency_drops_and_losses(losses, end, rng
 
 
 def test_the_summary_of_a_camera_without_frames():
-    assert "0 of 0 frames dropped" in TallySink(Feed([], 0, 0)).text(1.0)
-    assert "live" not in TallySink().text(1.0)
+    assert "0 of 0 frames dropped" in SummarySink(Feed([], 0, 0)).text(1.0)
+    assert "live" not in SummarySink().text(1.0)

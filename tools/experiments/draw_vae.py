@@ -1,7 +1,7 @@
 """Draws what a triplet VAE makes of pictures: rows of inputs, of their reconstructions and of samples.
 
     python -m tools.experiments.draw_vae digits.png --data ../shared/data  # trains on MNIST first: a minute
-    python -m tools.experiments.draw_vae people.jpg --run RUN --data DATA/Market-1501  # RUN: of `reid train`, triplet_vae
+    python -m tools.experiments.draw_vae people.jpg --run RUN --data DATA/Market-1501 # RUN: of `reid train`
 
 People are those of the test part, whom training did not see; --data may also be the folder of `reid crops`. Needs
 the extra `train`.

@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Region:
     """A line or a zone before the size of the pictures is known."""
 
     option: str  # --line, --zone; for messages
@@ -36,7 +36,7 @@ class Place:
         return list(self.points)
 
 
-def parse_places(lines: Sequence[str], zones: Sequence[str]) -> tuple[list[Place], list[Place]]:
+def parse_places(lines: Sequence[str], zones: Sequence[str]) -> tuple[list[Region], list[Region]]:
     """Lines and zones in the order given; those without a name are called line 1, zone 1, ... by their number.
 
     Raises ConfigError for what is not numbers, has too few or an odd number of them, or a name that comes twice.
@@ -53,7 +53,7 @@ def parse_places(lines: Sequence[str], zones: Sequence[str]) -> tuple[list[Place
 
 
 def open_counters(
-    lines: Sequence[Place], zones: Sequence[Place], width: int, height: int, patience_s: float
+    lines: Sequence[Region], zones: Sequence[Region], width: int, height: int, patience_s: float
 ) -> tuple[list[LineCounter], list[ZoneCounter]]:
     """Counters for pictures of this size; patience_s: see `ZoneCounter`. Raises ConfigError with option and name."""
     line_counters, zone_counters = [], []
@@ -69,7 +69,7 @@ def open_counters(
     return line_counters, zone_counters
 
 
-def _parse(option: str, name: str, text: str) -> Place:
+def _parse(option: str, name: str, text: str) -> Region:
     given, equals, numbers = text.rpartition("=")
     name = given.strip() if equals else name
     right = "x1,y1,x2,y2" if option == "--line" else "x1,y1,x2,y2,x3,y3,..."
@@ -82,4 +82,4 @@ def _parse(option: str, name: str, text: str) -> Place:
     wrong_count = len(values) != 4 if option == "--line" else len(values) < 6 or len(values) % 2
     if wrong_count or not all(math.isfinite(value) for value in values):
         raise ConfigError(f"{option} takes {right} or NAME={right}, got {text!r}")
-    return Place(option, name, tuple(zip(values[::2], values[1::2], strict=True)))
+    return Region(option, name, tuple(zip(values[::2], values[1::2], strict=True)))

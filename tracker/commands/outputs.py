@@ -16,15 +16,15 @@ from tracker.commands.track_options import span_of
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, OutputError
 from tracker.pipeline import Pipeline
-from tracker.sinks.annotated_video import FilmSink, codec_of
+from tracker.sinks.annotated_video import AnnotatedVideoSink, codec_of
 from tracker.sinks.base import KeepsFiles, Overlay, Resumable, Sink, check_output_path
 from tracker.sinks.counts import CountsSink
 from tracker.sinks.crops import CropSink, check_crops_folder
 from tracker.sinks.embeddings import EmbeddingSink, check_ending
 from tracker.sinks.heatmap import HeatmapSink, check_kind
 from tracker.sinks.open import format_of, open_sink
-from tracker.sinks.redraw_log import FilmLog
-from tracker.sinks.summary import TallySink
+from tracker.sinks.redraw_log import RedrawLog
+from tracker.sinks.summary import SummarySink
 from tracker.sinks.window import WindowSink
 from tracker.sources.base import FrameSource
 from tracker.sources.webcam import LiveSource, is_live_spec
@@ -39,10 +39,10 @@ class Outputs:
     """The sinks of a run, in the order in which they are fed."""
 
     sinks: list[Sink]
-    tally: TallySink
+    tally: SummarySink
     window: WindowSink | None = None
     counts: CountsSink | None = None
-    film: FilmSink | None = None
+    film: AnnotatedVideoSink | None = None
     write_s: float = 0.0  # seconds that writing took so far
     n_undrawn: int = 0  # frames that were kept from sinks that draw them
     _asked: dict[str, Sink] = field(default_factory=dict)  # sinks by the words that asked for them
@@ -58,7 +58,7 @@ class Outputs:
         begin = perf_counter()
         given = self.sinks
         if hurried and frame.image is None:
-            given = [sink for sink in given if not isinstance(sink, FilmSink | CropSink | WindowSink)]
+            given = [sink for sink in given if not isinstance(sink, AnnotatedVideoSink | CropSink | WindowSink)]
             self.n_undrawn += len(given) < len(self.sinks)
         for sink in given:
             sink.write(frame, tracks)
@@ -186,7 +186,7 @@ def open_outputs(
     """
     source = pipeline.source
     feed = source if isinstance(source, LiveSource) else None
-    tally = TallySink(feed)
+    tally = SummarySink(feed)
     if feed is not None:
         feed.idle = lambda: not pipeline.stopped
     outputs = Outputs([tally], tally)
@@ -255,17 +255,17 @@ def _open_window(
 
 def _open_film(
     args: argparse.Namespace, pipeline: Pipeline, stack: ExitStack, resume: State | None, overlay: Overlay | None
-) -> FilmSink:
+) -> AnnotatedVideoSink:
     source = pipeline.source
     fps = source.fps or span_of(args).rate(args.fps or TrackerConfig().default_fps)
     fps = min(fps, MAX_LIVE_FILM_FPS) if source.live else fps
     path, size = Path(args.video), (source.width, source.height)
     # Where one of the two cannot be, the other stays as it was.
-    log = None if resume is None else FilmLog(path, resume)
+    log = None if resume is None else RedrawLog(path, resume)
     overwrite = args.overwrite or resume is not None
-    film = stack.enter_context(FilmSink(path, fps, size, overwrite, overlay=overlay, live=source.live))
+    film = stack.enter_context(AnnotatedVideoSink(path, fps, size, overwrite, overlay=overlay, live=source.live))
     if keeps_checkpoints(args, source.live):
-        film.log = log or FilmLog(path)
+        film.log = log or RedrawLog(path)
     return film
 
 

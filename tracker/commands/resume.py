@@ -26,10 +26,10 @@ from tracker.errors import ConfigError, ResumeError, TrackletError, WriteError
 from tracker.pipeline import Pipeline
 from tracker.runtime import checkpoint
 from tracker.runtime.signals import check
-from tracker.sinks.annotated_video import FilmSink
+from tracker.sinks.annotated_video import AnnotatedVideoSink
 from tracker.sinks.counts import CountsSink
 from tracker.sinks.crops import remove_crops
-from tracker.sinks.summary import TallySink
+from tracker.sinks.summary import SummarySink
 from tracker.sources.base import FrameSource
 from tracker.sources.open import open_source
 from tracker.sources.prefetch import Prefetch
@@ -249,7 +249,7 @@ def _whole(path: Path) -> Iterator[None]:
 def _note_begin(path: Path, asked: Mapping[str, Any], pipeline: Pipeline) -> None:
     """The first checkpoint, before any result is there: a run that is killed while it begins can be resumed, too."""
     state = {
-        "asked": asked, "pipeline": pipeline.state(), "tally": TallySink().state(), "outputs": {}, "write_s": 0.0,
+        "asked": asked, "pipeline": pipeline.state(), "tally": SummarySink().state(), "outputs": {}, "write_s": 0.0,
         "run_s": 0.0,
     }  # fmt: skip
     with suppress(WriteError):  # the results cannot be begun there either, or the next one says so
@@ -266,7 +266,7 @@ def _remove(args: argparse.Namespace, outputs: Outputs) -> None:
             Path(name).unlink()
 
 
-def draw_again(args: argparse.Namespace, config: TrackerConfig, film: FilmSink, until: int) -> None:
+def draw_again(args: argparse.Namespace, config: TrackerConfig, film: AnnotatedVideoSink, until: int) -> None:
     """Bring the film of an interrupted run back to where it was, the frame with the index `until` included.
 
     Counts in the picture come from counters of its own, fed with what the film showed, for it shows all they count.

@@ -8,11 +8,11 @@ from typing import Any
 from tracker.config import TrackerConfig
 from tracker.eval import report
 from tracker.eval.search import Space, changes
-from tracker.eval.sequence_run import Unit
+from tracker.eval.sequence_run import SequenceRun
 from tracker.eval.tuning import EVERYTHING, Tuning
 
 
-def preset_text(tuning: Tuning, units: Sequence[Unit], space: Space, command: str, details: str) -> str:
+def preset_text(tuning: Tuning, units: Sequence[SequenceRun], space: Space, command: str, details: str) -> str:
     """The settings that differ from the package's defaults, for --config, and how they were found as comments."""
     best = tuning.found[EVERYTHING]
     lines = [f"# {' '.join(command.splitlines())}", f"# {details}"]

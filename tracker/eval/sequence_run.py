@@ -27,7 +27,7 @@ MAX_LOOKS = 200_000  # embeddings kept for each unit: 200 MB of 256 numbers, or 
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class SequenceRun:
     """What is tracked, and how its parts are opened."""
 
     sequence: Path
@@ -54,7 +54,7 @@ class Unit:
 class Trial:
     """A unit under one configuration: the piece of work of a process."""
 
-    unit: Unit
+    unit: SequenceRun
     config: TrackerConfig
 
 
@@ -69,7 +69,7 @@ def run_trial(trial: Trial, advanced: Advanced) -> Row:
 class OpenUnit:
     """Detections, ground truth, frames and embeddings of a unit, made when they are first needed and kept."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: SequenceRun) -> None:
         from tracker.build import load_encoder
         from tracker.detector.open import open_detector
 
@@ -123,4 +123,4 @@ class OpenUnit:
         yield KeptFrames(unit.name, 0.0, self._frames)
 
 
-_opened: dict[Unit, OpenUnit] = {}  # of this process
+_opened: dict[SequenceRun, OpenUnit] = {}  # of this process

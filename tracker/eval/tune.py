@@ -19,11 +19,11 @@ from tracker.eval.options import add_jobs, add_tracking, check_jobs, config_of, 
 from tracker.eval.preset import preset_text, told
 from tracker.eval.report import RATES
 from tracker.eval.search import Space, TrialsSpentError
-from tracker.eval.sequence_run import Unit, run_trial
+from tracker.eval.sequence_run import SequenceRun, run_trial
 from tracker.eval.sequences import TRUTH, find_sequences
 from tracker.eval.tuning import EVERYTHING, Scorer, Tuning
 from tracker.runtime import signals as interrupt
-from tracker.runtime.processes import Crew, share_of_cores
+from tracker.runtime.processes import WorkerPool, share_of_cores
 
 # Values around the defaults, about as far as a tracker still works; a setting that matters is one more line here.
 SPACE: dict[str, list[Any]] = {
@@ -184,7 +184,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
     status = 0
     with (
         tqdm(unit=" runs", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar,
-        Crew(run_trial, min(args.jobs, len(units))) as crew,
+        WorkerPool(run_trial, min(args.jobs, len(units))) as crew,
     ):
         scorer = Scorer(units, crew, args.trials, bar.update)
         tuning = Tuning(videos, scorer, base, objective, lambda text: bar.write(text, file=sys.stderr))
@@ -216,7 +216,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise ConfigError(f"{name} must be >= {least}, got {value}")
 
 
-def _units(args: argparse.Namespace, sequences: Sequence[Path]) -> list[Unit]:
+def _units(args: argparse.Namespace, sequences: Sequence[Path]) -> list[SequenceRun]:
     """Every sequence with every detection file that it has; images are kept in memory while there is room."""
     from tracker.sources.open import open_source
 
@@ -238,7 +238,8 @@ def _units(args: argparse.Namespace, sequences: Sequence[Path]) -> list[Unit]:
         for file in present:
             keep = n_bytes <= room
             room -= n_bytes if keep else 0
-            units.append(Unit(sequence, file, video, reid_of(args) if looks else None, args.device, threads, keep))
+            used_reid = reid_of(args) if looks else None
+            units.append(SequenceRun(sequence, file, video, used_reid, args.device, threads, keep))
     return units
 
 

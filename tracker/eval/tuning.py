@@ -11,9 +11,9 @@ from tracker.config import TrackerConfig
 from tracker.errors import TrackletError
 from tracker.eval.report import RATES, Row, Value
 from tracker.eval.search import Found, Space, TrialsSpentError, changes, descend
-from tracker.eval.sequence_run import Trial, Unit
+from tracker.eval.sequence_run import SequenceRun, Trial
 from tracker.eval.sequences import length_of
-from tracker.runtime.processes import Advanced, Crew, Done
+from tracker.runtime.processes import Advanced, Done, WorkerPool
 
 EVERYTHING = "all videos"
 
@@ -48,7 +48,7 @@ class Scorer:
     """
 
     def __init__(
-        self, units: Sequence[Unit], crew: Crew[Trial, Row], max_trials: int | None, advanced: Advanced
+        self, units: Sequence[SequenceRun], crew: WorkerPool[Trial, Row], max_trials: int | None, advanced: Advanced
     ) -> None:
         self.units = units
         self.n_trials = 0  # configurations that needed a run
@@ -146,7 +146,7 @@ class Tuning:
         return self.found[held_out].config
 
 
-def _shared_out(units: Sequence[Unit], n_members: int) -> list[int]:
+def _shared_out(units: Sequence[SequenceRun], n_members: int) -> list[int]:
     """The member of the crew that each unit belongs to, so that all have about as much to do."""
     work = [0.0] * n_members
     home = [0] * len(units)

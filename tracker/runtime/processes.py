@@ -78,7 +78,7 @@ def run_all(
         _end([process for _, process in running.values()])
 
 
-class Crew(Generic[Item, Result]):
+class WorkerPool(Generic[Item, Result]):
     """Processes that live from one piece of work to the next, so that what one has prepared serves it again.
 
     work(item, advanced) -> result, as for `run_all`. With one job everything runs in this process. Use `with`.
@@ -207,7 +207,7 @@ def _serve(work: Callable[[Item, Advanced], Result], item: Item, threads: int | 
 
 
 def _serve_on(work: Callable[[Item, Advanced], Result], threads: int | None, connection: Connection) -> None:
-    """The life of a process of a `Crew`: one item after the other, until the parent closes the connection."""
+    """The life of a process of a `WorkerPool`: one item after the other, until the parent closes the connection."""
     _prepare(threads)
     while (item := _receive(connection)) is not None:
         try:

@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Ahead(Generic[Item, Result]):
+class OrderedPrefetch(Generic[Item, Result]):
     """work(item) for every item, in order, made up to `depth` results ahead of who iterates; iterate once.
 
     items: read by one thread at a time. n_threads: how many work side by side, each on an item of its own; they start

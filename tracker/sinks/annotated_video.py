@@ -16,7 +16,7 @@ import numpy as np
 
 from tracker.errors import OutputError, WriteError
 from tracker.sinks.base import ClosedByWith, Overlay, check_output_path
-from tracker.sinks.redraw_log import FilmLog
+from tracker.sinks.redraw_log import RedrawLog
 from tracker.sinks.video_writer import is_finished
 from tracker.types import Frame, ImageArray, Source, State, TrackRow, Tracks
 
@@ -31,7 +31,7 @@ HIDDEN_OPACITY = 0.7  # of the dots around somebody hidden
 GOLDEN_RATIO = 0.6180339887498949
 
 
-class FilmSink(ClosedByWith):
+class AnnotatedVideoSink(ClosedByWith):
     """An annotated video file: .mp4 (MPEG-4 part 2), or .avi (Motion JPEG).
 
     fps: of the film. size: (width, height) of the frames; the codecs need even numbers, so an odd last row or column is
@@ -73,7 +73,7 @@ class FilmSink(ClosedByWith):
         self._trails = Trails(trail_s)
         self._overlay = overlay
         self._n_written = 0
-        self.log: FilmLog | None = None
+        self.log: RedrawLog | None = None
         self._pace = Pace(fps) if live else None
         self._waiting: ImageArray | None = None  # the newest picture of a live film, not yet written for good
 

@@ -13,7 +13,7 @@ from tracker.types import State, Tracks
 _ROW = np.dtype([("frame", "<i8"), ("id", "<i8"), ("xyxy", "<f8", (4,)), ("source", "u1")])
 
 
-class FilmLog:
+class RedrawLog:
     """A file beside the film, with 49 bytes for each box in it; `remove` it when the film is finished."""
 
     def __init__(self, film: Path, resume: State | None = None) -> None:

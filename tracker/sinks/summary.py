@@ -13,7 +13,7 @@ from tracker.types import Frame, State, Tracks
 _COUNTS = ("n_frames", "n_detected", "n_proposed", "n_hidden", "n_predicted")
 
 
-class TallySink(ClosedByWith):
+class SummarySink(ClosedByWith):
     """Counts frames, identities, and boxes by origin; of a live source (`feed`) also how old results are."""
 
     def __init__(self, feed: LiveFeed | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tracker.runtime.read_ahead import Ahead
+from tracker.runtime.read_ahead import OrderedPrefetch
 from tracker.sources.base import ClosedByWith, FrameSource
 from tracker.types import Frame
 
@@ -22,13 +22,13 @@ class Prefetch(ClosedByWith):
         self.name, self.fps = source.name, source.fps
         self.width, self.height = source.width, source.height
         self.n_frames, self.live = source.n_frames, source.live
-        self._ahead = Ahead(source, lambda frame: frame, depth, f"prefetch {source.name}")
+        self._ahead = OrderedPrefetch(source, lambda frame: frame, depth, f"prefetch {source.name}")
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(self.source if self.live else self._ahead)
 
     def stop(self) -> None:
-        """Let the iteration end where it is, see `Ahead.stop`; a live source asks its `idle` whether to end."""
+        """End the iteration where it is, see `OrderedPrefetch.stop`; a live source asks its `idle` whether to end."""
         self._ahead.stop()
 
     @property
