@@ -31,7 +31,10 @@ TRAINING_SHARED = {"errors", "config", "configs"}
 VAGUE = {"utils.py", "common.py", "misc.py", "helpers.py"}
 FOREIGN = {"tracker": {"torch", "torchvision", "onnx", "reid_training"}, "reid_training": {"tracker"}}
 # Commands join parts, wherever they live.
-COMMANDS = {"tracker.eval.cli", "tracker.eval.track_and_score", "tracker.eval.tune", "tracker.eval.sequence_run"}
+COMMANDS = {
+    "tracker.eval.cli", "tracker.eval.track_and_score", "tracker.eval.tune", "tracker.eval.sequence_run",
+    "tracker.eval.cached_inputs",
+}  # fmt: skip
 
 
 def modules_of(root: Path, package: str) -> dict[str, Path]:
