@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from fuzz import TARGETS, check
-from person_detector.labels import read_coco
 from reid_training.config import RunConfig, override, read_toml
 from reid_training.data.base import decode, unpack
 from reid_training.data.market1501 import read_folder
@@ -19,6 +18,7 @@ from reid_training.embedders import read_preparation
 from reid_training.errors import ConfigError as ReidConfigError
 from reid_training.errors import DataError, ModelError
 from reid_training.runs import load_method, save_checkpoint
+from tools.detector_training.labels import read_coco
 from tracker.cli import main
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError as TrackerConfigError

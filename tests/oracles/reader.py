@@ -97,7 +97,9 @@ class Reader:
         if program in SCRIPTS:
             self._run_ours(words)
         elif program == "python" and words[1].startswith("tools/"):
-            self._run_tool(words)
+            self._run_tool(words, Path(words[1]).stem)
+        elif program == "python" and words[1] == "-m" and words[2].startswith("tools."):
+            self._run_tool(words[1:], f"{words[2]}.__main__")
         elif program == "torchrun":
             self._run_torchrun(words)
         else:
@@ -135,9 +137,9 @@ class Reader:
         assert status == 130, f"exit status {status}: {said.err}"
         self._check_outputs(words)
 
-    def _run_tool(self, words: list[str]) -> None:
+    def _run_tool(self, words: list[str], name: str) -> None:
         words = _shortened(words)
-        module = importlib.import_module(Path(words[1]).stem)
+        module = importlib.import_module(name)
         self._clear_way(words)
         with mock.patch.object(sys, "argv", words[1:]), mock.patch.dict(os.environ):
             status = module.main()
@@ -370,7 +372,7 @@ def _shortened(words: list[str]) -> list[str]:
     if words[:2] == ["reid", "evaluate"] and "--min-gap" in words:
         at = words.index("--min-gap") + 1
         return [*words[:at], "5", *words[at + 1 :]]
-    if words[1].endswith("train_detector.py") and words[2] == "export" and "--data" in words:
+    if "tools.detector_training" in words and "export" in words and "--data" in words:
         at = words.index("--data")  # a network of two epochs finds too few people to measure its scores by
         return [*words[:at], *words[at + 2 :]]
     if words[1].endswith("bench_long.py"):
