@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from tracker.commands.track_options import build_parser, classes_of, config_of, span_of
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
-from tracker.runtime.signals import INTERRUPTED, Interruption, command
+from tracker.runtime.signals import INTERRUPTED, Interruption, command, leave
 
 if TYPE_CHECKING:
     from tracker.commands.outputs import Outputs
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
     status = command("track", partial(_main, argv))
     if argv is None:
-        _end_hanging_threads(status)
+        leave(status)
     return status
 
 
@@ -157,18 +156,6 @@ def _refined(
         reopen=reopen if needs_pictures(args) else None,
         watch=None if progress is None else progress.write, hurried=lambda: interruption.seen,
     )  # fmt: skip
-
-
-def _end_hanging_threads(status: int) -> None:
-    """End the process at once if a thread still waits inside a driver or a decoder, as after Ctrl-C.
-
-    Python would take its own house down around the thread, which then aborts the process.
-    """
-    leaving = sys.modules.get("tracker.runtime.leaving")
-    if leaving is not None and leaving.hanging():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 class _Notes(logging.Handler):

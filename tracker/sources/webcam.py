@@ -23,8 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from tracker.errors import SourceError
-from tracker.runtime.leaving import watch
-from tracker.runtime.signals import SLICE_S, check, held_back
+from tracker.runtime.signals import SLICE_S, check
 from tracker.sources.base import DEFAULT_FPS, FrameSource, SourceKind, SourceRequest, quiet_opencv
 from tracker.sources.video import VideoFile, sane_fps
 from tracker.types import Frame, ImageArray
@@ -85,7 +84,6 @@ class LiveSource(FrameSource):
         self._start_s = 0.0
         self._thread = threading.Thread(target=self._grab, name=f"tracklet grabber {self.name}", daemon=True)
         self._thread.start()
-        watch(self._thread, self._stop)
         first = self._first()
         self.width: int = first.shape[1]
         self.height: int = first.shape[0]
@@ -105,14 +103,10 @@ class LiveSource(FrameSource):
 
     def close(self) -> None:
         # The thread releases the camera: releasing it under a running read crashes some drivers.
-        with held_back():
-            self._stop()
-            self._thread.join(timeout=_JOIN_S)
-
-    def _stop(self) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        self._thread.join(timeout=_JOIN_S)
 
     # ------------------------------------------------------------------------------------- the thread of who tracks
 
@@ -121,7 +115,7 @@ class LiveSource(FrameSource):
         try:
             for _ in range(math.ceil(OPEN_TIMEOUT_S / SLICE_S)):
                 check()
-                with held_back(), self._changed:
+                with self._changed:
                     if self._newest is not None:
                         return self._newest[1]
                     if self._failure is not None:
@@ -138,8 +132,7 @@ class LiveSource(FrameSource):
         until_s = time.monotonic() + SILENCE_S + OPEN_TIMEOUT_S + self._reconnect_s
         while True:
             check()
-            # In slices, for `idle` and for Ctrl-C, which could not be raised inside: see `held_back`.
-            with held_back(), self._changed:
+            with self._changed:
                 self._changed.wait_for(lambda: self._stopped or self._newest or self._failure, SLICE_S)
                 if self._stopped:
                     return None
@@ -315,11 +308,9 @@ def open_capture(spec: str, *, again: bool = False) -> Any:
 
     thread = threading.Thread(target=attempt, name=f"tracklet opener {camera_name(spec)}", daemon=True)
     thread.start()
-    watch(thread)
     while thread.is_alive():
         check()
-        with held_back():  # a thread whose join is interrupted counts as ended
-            thread.join(SLICE_S)
+        thread.join(SLICE_S)
     if isinstance(opened[0], Exception):
         raise opened[0]
     return opened[0]

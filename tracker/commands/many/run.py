@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 
 from tracker.commands.many.plan import Video
 from tracker.errors import ConfigError
-from tracker.runtime.signals import SLICE_S, check, held_back
+from tracker.runtime.signals import SLICE_S, check
 
 END_S = 5.0  # time a process has to write what it has, after it was told to end
 LAST_LINES = 2000  # characters of the log that are searched for the reason of a failure
@@ -130,8 +130,7 @@ class Local:
     def finished(self) -> Iterator[tuple[Video, Outcome]]:
         while self._waiting:
             check()
-            with held_back():  # what Ctrl-C raises in the middle of a condition becomes an error of its own
-                done, _ = wait(self._waiting, SLICE_S, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._waiting, SLICE_S, return_when=FIRST_COMPLETED)
             for future in done:
                 yield self._waiting.pop(future), future.result()
 
