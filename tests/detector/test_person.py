@@ -88,15 +88,6 @@ def test_a_missing_file_is_one_line(monkeypatch, model):
         open_detector(model=model)
 
 
-def test_a_missing_package_is_one_line(monkeypatch):
-    def gone(name):
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr("tracker.runtime.onnx_session.files", gone)
-    with pytest.raises(ModelError, match=r"^the package `weights` with the built-in model person\.onnx is"):
-        open_detector()
-
-
 def test_its_input_has_the_size_that_the_file_says(person):
     own = int(open_session(WEIGHTS, "cpu", 1).metadata["imgsz"])
     assert max(person._input_size(1080, 1920)) == own
