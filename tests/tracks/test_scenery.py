@@ -7,7 +7,7 @@ import pytest
 
 from tests.oracles.banks import bank_of
 from tests.oracles.streams import lone_walker, one
-from tools.benchmarks.camera import after, middle_of, noisy, texture, view
+from tests.synthetic.moving_camera import after, middle_of, noisy, texture, view
 from tracker.config import OcclusionConfig, TrackerConfig
 from tracker.engine import Engine
 from tracker.tracks import scenery as module
