@@ -57,9 +57,7 @@ make: `pip install ".[docs,train]"`, then `python -m tools.docs_site`. The same 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the API reference.")
-    parser.add_argument(
-        "--site", type=Path, default=SITE, help="folder of the pages (default: build/docs/reference)"
-    )
+    parser.add_argument("--site", type=Path, default=SITE, help="folder of the pages (default: build/docs/reference)")
     site = parser.parse_args().site
     problems = build_site(site)
     PAGE.write_text(page(), encoding="utf-8")
