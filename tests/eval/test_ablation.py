@@ -164,8 +164,7 @@ def test_the_detector_is_still_asked_about_windows(folder, few_rows, monkeypatch
 
     for module in ("tracker.detector.open", "tracker.build"):
         monkeypatch.setattr(f"{module}.open_detector", lambda **_: Detector())
-    command = ["mot/one", "--detector", "some.onnx", "--reid", "none", "--jobs", "1"]
-    command += ["--set", "proposals.verifier=detector"]
+    command = ["mot/one", "--detector", "some.onnx", "--jobs", "1"]
     assert main([*command, "--ablation", "study"]) == 0
     of_study = sorted(windows)
     assert int(study_of(folder)["one", "C"]["proposed"]) > 0

@@ -214,7 +214,6 @@ def kept_by(engine: Engine) -> dict[str, int]:
         "tracks": len(engine.bank),
         "gallery slots": len(state["looks"]["gallery"]["counts"]),
         "undecided frames": len(engine.register),
-        "misses remembered": len(state["scenery"]["_missed_key"]),
         "bytes of state": size_of(state),
     }
 

@@ -2,7 +2,7 @@
 
 Four layouts of the output are known, C classes, N anchor points (H/s)(W/s) summed over the strides s = 8, 16, 32:
 - "person" (1, N, 5): x1, y1, x2, y2 in input pixels, score. The picture lies at the top left, BGR, 0 to 255. What
-  tools/train_detector.py exports; the model's metadata says so, and no other layout has five columns.
+  tools.detector_training exports; the model's metadata says so, and no other layout has five columns.
 - "yolox" (1, N, 5 + C): raw YOLOX. With g the point's cell: centre = (xy + g) s, size = exp(wh) s, score = objectness
   times class. The picture lies at the top left, BGR, 0 to 255. An export that decodes inside has the same shape, and
   centres and sizes in input pixels; the numbers tell them apart.
