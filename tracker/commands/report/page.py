@@ -10,7 +10,7 @@ from string import Template
 
 from tracker.commands.report.facts import Person
 from tracker.commands.report.pictures import Pictures
-from tracker.sinks.annotated_video import identity_colour
+from tracker.sinks.drawing import identity_colour
 from tracker.types import FloatArray, IntArray, Source
 
 # Words of the page for the values of `Source`, and the style that each has in the timeline.
