@@ -90,7 +90,7 @@ class Tracker:
         height, width = (0, 0) if image is None else image.shape[:2]
         if self._given:
             # Where the caller makes the embeddings, the network never looks: not in a frame without detections either.
-            self._engine.looks.encoder = None
+            self._engine.detach()
         tracks = self._engine.step(Frame(self._index, time_s, image, width, height), detections)
         self._index += 1
         self._time_s = time_s
@@ -123,7 +123,7 @@ class Tracker:
         """Embeddings of the caller and of the network lie in different spaces: one tracker uses one kind."""
         given = detections.features is not None
         if given and len(detections):
-            dim = self._engine.looks.gallery.dim
+            dim = self._engine.appearance.gallery.dim
             size = detections.features.shape[1] if detections.features is not None else 0
             if self._given is False or (dim and size != dim):
                 known = f"of size {dim}" if self._given else "from the network"

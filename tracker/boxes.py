@@ -83,13 +83,13 @@ def valid(boxes: FloatArray) -> BoolArray:
         return finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
-def meeting(a: FloatArray, b: FloatArray) -> tuple[IntArray, IntArray]:
+def overlapping(a: FloatArray, b: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs of boxes that share area: rows (P,) of a (A, 4) and rows (P,) of b (B, 4), ascending by both."""
-    i, j = meeting_among(np.concatenate([a, b]))
+    i, j = overlapping_within(np.concatenate([a, b]))
     return across(i, j, len(a), len(b))
 
 
-def meeting_among(boxes: FloatArray) -> tuple[IntArray, IntArray]:
+def overlapping_within(boxes: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs of rows i < j (P,) of boxes (N, 4) that share area, each pair once, in no particular order.
 
     Of a crowd nearly all pairs are far apart, and a table of all grows with the square of its size. A sweep from left
@@ -140,8 +140,8 @@ def nms(boxes: FloatArray, scores: FloatArray, max_iou: float) -> IntArray:
     """
     order = by_score(boxes, scores)
     boxes = boxes[order]
-    i, j = meeting_among(boxes)
-    return order[best_alone(len(boxes), i, j, paired_iou(boxes[i], boxes[j]) > max_iou)]
+    i, j = overlapping_within(boxes)
+    return order[suppress(len(boxes), i, j, paired_iou(boxes[i], boxes[j]) > max_iou)]
 
 
 def by_score(boxes: FloatArray, scores: FloatArray) -> IntArray:
@@ -153,7 +153,7 @@ def by_score(boxes: FloatArray, scores: FloatArray) -> IntArray:
     return order
 
 
-def best_alone(n: int, i: IntArray, j: IntArray, alike: BoolArray) -> BoolArray:
+def suppress(n: int, i: IntArray, j: IntArray, alike: BoolArray) -> BoolArray:
     """(n,) True for rows that stay if of two rows i < j (P,) that are alike (P,) the later goes, from the first on."""
     keep = [True] * n
     if np.count_nonzero(alike):

@@ -114,7 +114,7 @@ class Pipeline:
 
     @tracing.setter
     def tracing(self, on: bool) -> None:
-        self._engine.tracing = on
+        self._engine.trace_steps(on)
 
     @property
     def stopped(self) -> bool:
@@ -165,7 +165,7 @@ class Pipeline:
     def description(self) -> str:
         """What runs, in one line: source, detector, network and where it runs."""
         size = f"{self.source.width}x{self.source.height}"
-        encoder = self._engine.looks.encoder
+        encoder = self._engine.appearance.encoder
         looks = "motion alone" if encoder is None else encoder.name
         where = f" on {encoder.provider}" if isinstance(encoder, OnnxEncoder) else ""
         every = self._engine.config.detection.every
@@ -181,21 +181,21 @@ class Pipeline:
     @property
     def files(self) -> dict[str, Path]:
         """What runs that came from a file, by its part."""
-        parts = {"the detector": self._detector, "the re-ID network": self._engine.looks.encoder}
+        parts = {"the detector": self._detector, "the re-ID network": self._engine.appearance.encoder}
         paths = {part: getattr(what, "path", None) for part, what in parts.items()}
         return {part: path for part, path in paths.items() if path is not None}
 
     @property
     def providers(self) -> dict[str, str]:
         """Where each network runs, "cpu" or "cuda", by its part."""
-        parts = {"the detector": self._detector, "the re-ID network": self._engine.looks.encoder}
+        parts = {"the detector": self._detector, "the re-ID network": self._engine.appearance.encoder}
         where = {part: getattr(what, "provider", None) for part, what in parts.items()}
         return {part: provider for part, provider in where.items() if provider is not None}
 
     @property
     def n_crops(self) -> int:
         """Crops embedded so far."""
-        return self._engine.looks.n_crops
+        return self._engine.appearance.n_crops
 
     @property
     def leftover(self) -> str | None:

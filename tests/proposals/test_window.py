@@ -73,7 +73,7 @@ def look_at(boxes, image, config=CONFIG, detector=None):
     frame = Frame(7, 0.25, image, image.shape[1], image.shape[0])
     tracks = np.arange(len(mean)) * 3 + 1
     variance = np.tile([100.0, 100.0, 0.01, 100.0], (len(mean), 1))
-    return window.look(detector or RedDetector(), frame, tracks, mean, variance, config)
+    return window.detect_in_windows(detector or RedDetector(), frame, tracks, mean, variance, config)
 
 
 # ------------------------------------------------------------------------------------------------- the windows

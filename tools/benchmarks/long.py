@@ -210,10 +210,10 @@ def kept_by(engine: Engine) -> dict[str, int]:
     """What an engine holds for later frames, in rows."""
     state = engine.state()
     return {
-        "identities so far": engine.register.n_ids,
+        "identities so far": engine.identities.n_ids,
         "tracks": len(engine.bank),
-        "gallery slots": len(state["looks"]["gallery"]["counts"]),
-        "undecided frames": len(engine.register),
+        "gallery slots": len(state["appearance"]["gallery"]["counts"]),
+        "undecided frames": engine.identities.n_undecided_frames,
         "bytes of state": size_of(state),
     }
 

@@ -30,7 +30,7 @@ class Gallery:
         # What follows from the sums, kept since it is asked for more often than it changes.
         self._lengths = np.zeros(0)  # (S,) of the sums
         self._means: FeatureArray = np.zeros((0, 0), np.float32)  # (S, D) unit rows; zeros where there is none
-        self._looked_s = np.zeros(0)  # (S,) see `looked`
+        self._embedded_s = np.zeros(0)  # (S,) see `mark_embedded`
         self._free: list[int] = []
 
     @property
@@ -38,7 +38,7 @@ class Gallery:
         """Embedding size D, or 0 before the first embedding."""
         return int(self._rings.shape[2])
 
-    def take_slots(self, n: int) -> IntArray:
+    def allocate(self, n: int) -> IntArray:
         """n empty slots, lowest numbers first."""
         missing = n - len(self._free)
         if missing > 0:
@@ -46,7 +46,7 @@ class Gallery:
         taken = [self._free.pop() for _ in range(n)]
         return np.array(taken, np.int64)
 
-    def give_back(self, slots: IntArray) -> None:
+    def release(self, slots: IntArray) -> None:
         """Empty the slots of ended tracks for others."""
         if len(slots) == 0:
             return
@@ -74,13 +74,13 @@ class Gallery:
         """(n,) entries in each slot."""
         return self._counts[slots]
 
-    def looked(self, slots: IntArray, now_s: float) -> None:
+    def mark_embedded(self, slots: IntArray, now_s: float) -> None:
         """Note that the last entry of these slots is what the network saw just now, not a copy of an earlier one."""
-        self._looked_s[slots] = now_s
+        self._embedded_s[slots] = now_s
 
-    def looked_s(self, slots: IntArray) -> FloatArray:
+    def embedded_s(self, slots: IntArray) -> FloatArray:
         """(n,) when that was for each slot; anything where there is no entry."""
-        return self._looked_s[slots]
+        return self._embedded_s[slots]
 
     def latest(self, slots: IntArray) -> FeatureArray:
         """(n, D) the entry that came last to each slot, as it is stored; anything where there is none."""
@@ -156,13 +156,13 @@ class Gallery:
     def state(self) -> State:
         return {
             "rings": self._rings, "sums": self._sums, "counts": self._counts, "next": self._next,
-            "looked_s": self._looked_s, "free": np.array(self._free, np.int64),
+            "embedded_s": self._embedded_s, "free": np.array(self._free, np.int64),
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         self._rings, self._sums = state["rings"], state["sums"]
         self._counts, self._next = state["counts"], state["next"]
-        self._looked_s = state["looked_s"]
+        self._embedded_s = state["embedded_s"]
         self._free = state["free"].tolist()  # in this order: it decides who gets which slot
         self._lengths, self._means = np.zeros(len(self._sums)), np.zeros(self._sums.shape, np.float32)
         self._summed_up(np.arange(len(self._sums)))
@@ -193,5 +193,5 @@ class Gallery:
         self._lengths = np.concatenate([self._lengths, np.zeros(more)])
         self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
         self._next = np.concatenate([self._next, np.zeros(more, np.int64)])
-        self._looked_s = np.concatenate([self._looked_s, np.zeros(more)])
+        self._embedded_s = np.concatenate([self._embedded_s, np.zeros(more)])
         self._free = [*range(old + more - 1, old - 1, -1), *self._free]

@@ -55,7 +55,7 @@ def least_of_others(dist: FloatArray) -> FloatArray:
     return np.asarray(np.where(first, two[1], two[0]))
 
 
-def relink_cost(
+def reassociation_cost(
     dist: FloatArray, rivals: FloatArray, gated: BoolArray, tau_same: float, second_best_ratio: float
 ) -> FloatArray:
     """Use B: cost of giving a detection back to a lost track; +inf where appearance does not say so clearly.

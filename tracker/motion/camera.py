@@ -151,7 +151,7 @@ class SharedMotion:
 
 def _overlapping(predicted: FloatArray, detected: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
     """Rows of the boxes that share area, and their IoU."""
-    i, j = bx.meeting(predicted, detected)
+    i, j = bx.overlapping(predicted, detected)
     return i, j, bx.paired_iou(predicted[i], detected[j])
 
 

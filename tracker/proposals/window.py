@@ -89,7 +89,7 @@ def cell_of(boxes: FloatArray, cells: IntArray) -> IntArray:
     return found
 
 
-def look(
+def detect_in_windows(
     detector: WindowDetector,
     frame: Frame,
     tracks: IntArray,

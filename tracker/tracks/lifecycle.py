@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tracker.config import LifecycleConfig
 from tracker.tracks.bank import TrackBank
-from tracker.types import BoolArray, IntArray
+from tracker.types import BoolArray
 
 TIME_SLACK_S = 5e-7  # time stamps are sums of rounded steps: half a microsecond must not decide about a life
 
@@ -37,13 +35,6 @@ def alive(
 def newly_confirmed(bank: TrackBank, config: LifecycleConfig) -> BoolArray:
     """(T,) tentative tracks that have been detected often enough."""
     return ~bank.confirmed & (bank.hits >= config.confirm_hits)
-
-
-def with_identities(bank: TrackBank, rows: BoolArray, first_id: int) -> TrackBank:
-    """Give the chosen rows the identities first_id, first_id + 1, ... in the order of their birth."""
-    ids: IntArray = bank.id.copy()
-    ids[rows] = first_id + np.arange(np.count_nonzero(rows))
-    return bank.with_(id=ids)
 
 
 def _within(bank: TrackBank, now_s: float, limit_s: float) -> BoolArray:

@@ -19,13 +19,13 @@ CUT_COVER = 0.5  # of what is missing beside it must be taken by somebody, or by
 HEIGHT_MEMORY = 0.2  # weight of the newest box in the running mean and variance of a track's heights
 
 
-def hiding(boxes: FloatArray, front: FloatArray) -> FloatArray:
+def covered_share(boxes: FloatArray, front: FloatArray) -> FloatArray:
     """(P,) the share of each box (P, 4) that the one of `front` (P, 4) in the same row hides, in [0, 1]."""
     share = bx.paired_intersection(boxes, front) / bx.area(boxes)
     return np.where(front[:, 3] > boxes[:, 3], share, 0.0)
 
 
-def covered(boxes: FloatArray, front: FloatArray) -> FloatArray:
+def largest_covered_share(boxes: FloatArray, front: FloatArray) -> FloatArray:
     """(T,) the largest share of each box (T, 4) that one box of `front` (M, 4) hides, in [0, 1]."""
     common = bx.intersection(boxes, front)
     common[front[:, 3] <= boxes[:, None, 3]] = 0.0  # only who stands nearer hides: whose feet are lower
@@ -47,7 +47,7 @@ def occluder(
     i, j = i[asked], j[asked]
     if len(i) == 0:
         return behind
-    share = hiding(predicted[i], predicted[j])
+    share = covered_share(predicted[i], predicted[j])
     # By ascending share, so that the last entry written stands for the largest; of equal ones the first row wins.
     order = np.lexsort((-j, share))
     order = order[(share[order] > 0) & (share[order] >= config.min_cover)]
@@ -78,7 +78,7 @@ def trusted(bank: TrackBank, config: OcclusionConfig) -> BoolArray:
     return np.asarray((bank.hits >= config.min_hits) & steady & tight)
 
 
-def completed(
+def widened(
     boxes: FloatArray, predicted: FloatArray, front: FloatArray, width: int, config: OcclusionConfig
 ) -> FloatArray:
     """(T, 4) detections of known tracks, wider where a side of the person is hidden or outside the image.
@@ -118,17 +118,17 @@ def _taken(strips: FloatArray, front: FloatArray, width: int) -> FloatArray:
         inside = np.minimum(strips[:, 2], width) - np.maximum(strips[:, 0], 0.0)
         whole = strips[:, 2] - strips[:, 0]
         beyond = 1.0 - np.divide(np.maximum(inside, 0.0), whole, out=np.ones_like(whole), where=whole > 0)
-    return np.maximum(beyond, covered(strips, front))
+    return np.maximum(beyond, largest_covered_share(strips, front))
 
 
-def first_height(boxes: FloatArray) -> FloatArray:
+def first_log_height(boxes: FloatArray) -> FloatArray:
     """(T, 2) mean and variance of the logarithm of the height of one box (T, 4) each: `TrackBank.height` at birth."""
     height = np.zeros((len(boxes), 2))
     height[:, 0] = _log_height(boxes)
     return height
 
 
-def next_height(height: FloatArray, boxes: FloatArray) -> FloatArray:
+def next_log_height(height: FloatArray, boxes: FloatArray) -> FloatArray:
     """(T, 2) exponentially weighted mean and variance of log height after one more box (T, 4) each.
 
     The logarithm, so that it means the same for people near and far. Jumps come from boxes that are cut by an occluder
