@@ -422,7 +422,7 @@ def _film_end(data: bytes) -> None:
 
 
 def _coco(data: bytes) -> None:
-    from person_detector.labels import read_coco
+    from tools.detector_training.labels import read_coco
 
     written("images/a.png", _picture(".png"))
     read_coco(place() / "images", written("coco.json", data))
@@ -430,7 +430,7 @@ def _coco(data: bytes) -> None:
 
 def _labels(kind: str, name: str) -> Callable[[bytes], None]:
     def run(data: bytes) -> None:
-        from person_detector.labels import read
+        from tools.detector_training.labels import read
 
         images = written(f"{kind}/images/a.png", _picture(".png")).parent
         read(kind, images, written(f"{kind}/labels/{name}", data).parent)
@@ -439,7 +439,7 @@ def _labels(kind: str, name: str) -> Callable[[bytes], None]:
 
 
 def _labels_mot(data: bytes) -> None:
-    from person_detector.labels import read_mot
+    from tools.detector_training.labels import read_mot
 
     written("M/S/img1/1.jpg", _picture(".jpg"))
     written("M/S/gt/gt.txt", _mot_seeds()[2])
