@@ -144,7 +144,7 @@ def _fused_cost(
     """(P,) cost of overlap and appearance; dist (P,) from `_distances`, None: overlap alone.
 
     A track with an empty gallery gets the distance of the least similar track of the group that has one: tracks that
-    appearance knows go first, and an embedding that is the same for everybody changes nothing (docs/method.md, 2).
+    appearance knows go first, and an embedding that is the same for all changes nothing (docs/method.md, 2).
     """
     if dist is None:
         return 1.0 - pairs.iou

@@ -1,4 +1,4 @@
-"""Tentative -> confirmed -> lost -> gone. Ages are times since the last detection, in seconds."""
+"""Lifecycle: tentative -> confirmed -> lost -> deleted. Ages are times since the last detection, in seconds."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from tracker.config import LifecycleConfig
 from tracker.tracks.bank import TrackBank
 from tracker.types import BoolArray
 
-TIME_SLACK_S = 5e-7  # time stamps are sums of rounded steps: half a microsecond must not decide about a life
+TIME_SLACK_S = 5e-7  # time stamps are sums of rounded steps: half a microsecond must not delete a track
 
 
 def active(bank: TrackBank, now_s: float, config: LifecycleConfig) -> BoolArray:
-    """(T,) tracks that motion may still match: tentative ones, and confirmed ones seen at most coast_s ago."""
+    """(T,) tracks that motion may still match: tentative ones, and confirmed ones detected at most coast_s ago."""
     return ~bank.confirmed | _within(bank, now_s, config.coast_s)
 
 
 def lost(bank: TrackBank, matched: BoolArray, now_s: float, config: LifecycleConfig) -> BoolArray:
-    """(T,) confirmed tracks without a detection in this frame that appearance may find again."""
+    """(T,) confirmed tracks without a detection in this frame that use B may find again."""
     return bank.confirmed & ~matched & _within(bank, now_s, config.lost_s)
 
 
 def alive(
     bank: TrackBank, matched: BoolArray, remembered: BoolArray, now_s: float, config: LifecycleConfig
 ) -> BoolArray:
-    """(T,) tracks that live on after this frame.
+    """(T,) tracks that are kept after this frame.
 
     matched (T,): detected in this frame. remembered (T,): appearance could find the track again later, so that it is
-    kept for lost_s; the others end after coast_s. A tentative track that misses one frame ends at once.
+    kept for lost_s; the others are deleted after coast_s, and a tentative track after one frame without a detection.
     """
     coasting = _within(bank, now_s, config.coast_s)
     waiting = remembered & _within(bank, now_s, config.lost_s)
