@@ -9,7 +9,7 @@ import pytest
 from tools.benchmarks import peers as tracker_peers
 from tools.benchmarks import tracker as bench_tracker
 
-STAGES = ["predict", "camera", "embed", "associate", "re-associate", "propose", "hold", "update"]
+STAGES = ["predict", "camera", "embed", "associate", "re-associate", "propose", "occlude", "update"]
 
 
 def test_the_table_has_the_step_and_its_stages_for_each_crowd(capsys):
