@@ -44,7 +44,7 @@ def problem(name: str) -> str:
     return str(caught.value)
 
 
-def test_the_manifest_names_every_network_and_nothing_else():
+def test_manifest_lists_exactly_the_networks():
     """In the form that `sha256sum --check` reads; made by `cd weights && sha256sum *.onnx > SHA256SUMS`."""
     expected = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(WEIGHTS.glob("*.onnx"))
@@ -54,7 +54,7 @@ def test_the_manifest_names_every_network_and_nothing_else():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_right_file_loads(box, name):
+def test_intact_file_loads(box, name):
     load(name)
 
 
@@ -70,43 +70,43 @@ def test_one_flipped_bit_is_found(box, place):
 
 
 @pytest.mark.parametrize("left", [1, 1000, -1])
-def test_a_file_cut_short_is_found(box, left):
+def test_truncated_file_is_found(box, left):
     (box / DETECTOR).write_bytes((box / DETECTOR).read_bytes()[:left])
     assert "is not the file that came with tracklet" in problem(DETECTOR)
 
 
-def test_another_network_in_its_place_is_found(box):
+def test_swapped_network_is_found(box):
     shutil.copy(box / PACKAGED["fast"], box / PACKAGED["accurate"])
     assert "is not the file that came with tracklet" in problem(PACKAGED["accurate"])
     load(PACKAGED["fast"])
 
 
 @pytest.mark.parametrize("text", ["", "\n\nno digest\n", f"{'0' * 64}  other.onnx\n", "\x00\xff"])
-def test_a_network_that_the_manifest_does_not_name_is_refused(box, text):
+def test_network_not_in_manifest_is_rejected(box, text):
     (box / "SHA256SUMS").write_text(text, encoding="latin-1")
     assert problem(DETECTOR) == f"{box / 'SHA256SUMS'}: has no line for {DETECTOR}; install tracklet again"
 
 
-def test_without_a_manifest_nothing_is_loaded(box):
+def test_missing_manifest_loads_nothing(box):
     (box / "SHA256SUMS").unlink()
     assert problem(DETECTOR).startswith(f"{box / 'SHA256SUMS'}: cannot be read: No such file")
 
 
-def test_a_file_that_is_not_in_the_manifest_is_in_nobodys_way(box):
+def test_file_not_in_manifest_does_not_disturb_others(box):
     (box / "mine.onnx").write_bytes(b"mine")
     load(DETECTOR)
     assert "has no line for mine.onnx" in problem("mine.onnx")
 
 
 @pytest.mark.parametrize("form", ["{}  {}", "{} *{}", "{}\t{}\r"])
-def test_the_manifest_may_be_written_by_other_programs(box, form):
+def test_manifest_formats_of_other_programs_are_read(box, form):
     content = (box / DETECTOR).read_bytes()
     line = form.format(hashlib.sha256(content).hexdigest().upper(), DETECTOR)
     (box / "SHA256SUMS").write_text(line + "\n", newline="")
     load(DETECTOR)
 
 
-def test_what_is_hashed_is_what_is_loaded(box, monkeypatch):
+def test_loaded_bytes_are_the_hashed_bytes(box, monkeypatch):
     """A file that is replaced in between changes nothing: the runtime gets the bytes, not the name."""
     loaded = []
     original = onnxruntime.InferenceSession
@@ -121,7 +121,7 @@ def test_what_is_hashed_is_what_is_loaded(box, monkeypatch):
     assert loaded == [(WEIGHTS / DETECTOR).read_bytes()]
 
 
-def test_a_file_of_the_user_is_loaded_by_its_name(box, monkeypatch):
+def test_user_file_is_loaded_by_its_name(box, monkeypatch):
     """It may keep its numbers in a file beside it, and nobody knows its digest."""
     loaded = []
     original = onnxruntime.InferenceSession
@@ -133,7 +133,7 @@ def test_a_file_of_the_user_is_loaded_by_its_name(box, monkeypatch):
     assert loaded == [str(mine)]
 
 
-def test_encoder_and_detector_check(box):
+def test_encoder_and_detector_check_the_manifest(box):
     for name in NAMES:
         (box / name).write_bytes((box / name).read_bytes() + b"\0")
     for name in (None, *PACKAGED):
@@ -143,7 +143,7 @@ def test_encoder_and_detector_check(box):
         open_detector(device="cpu")
 
 
-def test_the_command_says_so_in_one_line(box, tmp_path, capfd):
+def test_command_reports_a_corrupt_network_in_one_line(box, tmp_path, capfd):
     from tests.synthetic.mot import make_scene, write_sequence
 
     write_sequence(make_scene(0, n_people=2, n_frames=2, width=128, height=96), tmp_path / "one")

@@ -107,7 +107,7 @@ def to_work_through() -> list:
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a page of forty commands, on a busy machine
 @pytest.mark.parametrize("page", to_work_through())
-def test_what_a_page_says_to_type_and_to_paste_works(page, reader):
+def test_page_commands_and_snippets_run(page, reader):
     wrong, absent = [], []
     for block in blocks(page):
         if block.language in SHELL or block.language == "python":
@@ -118,13 +118,13 @@ def test_what_a_page_says_to_type_and_to_paste_works(page, reader):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_in_running_text_are_ones_that_the_parsers_know(page):
+def test_inline_commands_are_accepted_by_the_parsers(page):
     for command in inline_commands(page):
         check_words(command)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_says_what_it_is(page):
+def test_page_blocks_have_a_valid_language(page):
     """What is not typed or pasted is data that reads, or text in which nothing of ours would be typed."""
     for block in blocks(page):
         if block.language in SHELL:
@@ -148,7 +148,7 @@ def anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_links_to_is_there(page):
+def test_page_links_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in target:
@@ -160,7 +160,7 @@ def test_what_a_page_links_to_is_there(page):
             assert heading in anchors(there), f"{page} links to {target}"
 
 
-def test_no_exception_outlives_its_command():
+def test_every_exception_has_a_command():
     typed = [
         command for page in PAGES for block in blocks(page) if block.language in SHELL for command in commands(block)
     ]
