@@ -140,7 +140,7 @@ def trap(tmp_path):
 
 
 def forged(path: Path, **arrays: np.ndarray) -> Path:
-    """A checkpoint of `track` with a right checksum, which anybody can compute."""
+    """A checkpoint of `track` with a valid checksum, which an attacker can compute."""
     body = io.BytesIO()
     np.savez(body, allow_pickle=True, **arrays)
     head = f"tracklet-checkpoint {checkpoint.VERSION} {hashlib.sha256(body.getvalue()).hexdigest()}\n"

@@ -1,4 +1,4 @@
-"""What the packages need: lower bounds that `make oldest` tests, versions that CI fixes, licences that permit."""
+"""Dependencies: lower bounds that `make oldest` tests, versions that CI pins, permissive licences."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_ci_versions_satisfy_the_requirements():
 
 
 def test_constraints_do_not_bind_other_platforms():
-    """A version that CI fixed may not exist for the Python or the processor of somebody else."""
+    """A version pinned for CI may not exist for another Python or processor."""
     for requirement in [line for name, (_, line) in pins("constraints.txt").items() if name != "torch"]:
         assert requirement.marker is not None
         assert not requirement.marker.evaluate({**CI, "python_version": "3.15"})

@@ -1,12 +1,12 @@
-"""Compares methods with their own baselines: same data, same network, same seeds. Needs the extra `train`.
+"""Compare methods with their own baselines: same data, same network, same seeds. Needs the extra `train`.
 
     python -m tools.experiments --all --data ../shared/data                   # Omniglot, 5 seeds
     python -m tools.experiments --method siamese_miner --split validation     # to choose constants
     python -m tools.experiments --all --on market --market DATA/Market-1501
     python -m tools.experiments --all --reduced                               # a minute on drawn people, no data
 
-An experiment is a TOML file in tools/experiments/configs/. What is finished in --out is not run again, and
-what was cut (Ctrl-C) goes on; --redo begins anew. How the comparison works: reid_training/README.md.
+An experiment is a TOML file in tools/experiments/configs/. What is finished in --out is not repeated,
+an interrupted run (Ctrl-C) resumes; --redo restarts. How the comparison works: docs/training_results.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tools.experiments.protocols import Protocol
     from tools.experiments.table import Comparison
 
-# Of numpy and torch alike, in all processes, before they load: runs beside each other would only disturb each other.
+# For numpy and torch, in all processes, before they load: parallel runs would compete for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"experiments: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("experiments: stopped; the same command goes on from here", file=sys.stderr)
+        print("experiments: stopped; the same command resumes", file=sys.stderr)
         return 130
 
 

@@ -56,8 +56,8 @@ def write_video(folder, n_people=4, n_frames=6):
     rows = [["image", "id", "camera", "frame"]]
     for person in range(n_people):
         for frame in range(1, n_frames + 1):
-            look, pose = np.random.default_rng([1, person]), np.random.default_rng([2, person, frame])
-            image = draw_person(look, pose, 1.0, (48, 24))
+            appearance, pose = np.random.default_rng([1, person]), np.random.default_rng([2, person, frame])
+            image = draw_person(appearance, pose, 1.0, (48, 24))
             cv2.imwrite(str(folder / f"{person}_{frame}.png"), image[..., ::-1])
             rows.append([f"{person}_{frame}.png", str(person), "street", str(frame)])
     with (folder / "people.csv").open("w", newline="") as stream:
@@ -250,7 +250,7 @@ def test_mistake_gives_one_line(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     assert bench_reid.main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("bench_reid: ")
+    assert error.startswith("reid benchmark: ")
     assert said in error
     assert error.count("\n") == 1
 

@@ -79,7 +79,7 @@ def test_reduced_comparison_runs_every_experiment(tmp_path, capsys):
     for row in rows:
         for value in [*row["baseline_values"].split(), *row["method_values"].split()]:
             assert 0.0 <= float(value) <= (math.inf if "ratio" in row["measure"] else 1.0)
-    # Everybody is found somewhere in a ranking, though not always, among so few people, in its first place.
+    # Every person is in each ranking; with so few people not always first.
     ranked = [row for row in trained if row["measure"] != runs.MEASURES["rank1"]]
     values = [row[f"{role}_values"] for row in ranked for role in ("baseline", "method")]
     assert all(float(value) > 0.0 for text in values for value in text.split())
@@ -146,7 +146,7 @@ def test_interrupted_run_resumes_to_the_same_scores(asked_of, tmp_path, monkeypa
     assert not cut[0].job.result.exists()
     results, _ = carry_out(cut, 1)
     assert [results[a.job.result].scores for a in cut] == [result.scores for result in whole.values()]
-    assert results[cut[0].job.result].seconds is None, "nobody knows what the first part took"
+    assert results[cut[0].job.result].seconds is None, "the duration of the first part is unknown"
     assert results[cut[1].job.result].seconds > 0
 
 
@@ -283,7 +283,7 @@ def test_bad_experiment_file_gives_one_line(tmp_path, old, new, said):
     [
         ({}, "method is missing"),
         ({"method": {"id_weight": 0.0}}, "method.name is missing"),
-        ({"method": {"name": "nobody"}}, "experiment a, method: method.name must be one of siamese"),
+        ({"method": {"name": "unknown"}}, "experiment a, method: method.name must be one of siamese"),
         ({"method": {"name": "siamese", "mragin": 1}}, "experiment a, method: method.mragin is unknown"),
         ({"method": {"name": "siamese", "margin": -1.0}}, "experiment a, method: method.margin must be > 0"),
         ({**TRIPLETS, "data": {"n_ids": 1}}, "data.n_ids must be >= 2"),
@@ -301,8 +301,8 @@ def test_bad_settings_give_one_line_before_any_run(asked_of, settings, said):
 
 
 def test_unknown_experiment_gives_one_line(tmp_path, capsys):
-    assert compare_methods.main(["--method", "nobody", "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("experiments: no experiment nobody; there are ")
+    assert compare_methods.main(["--method", "unknown", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("experiments: no experiment unknown; there are ")
 
 
 @pytest.mark.parametrize(
@@ -325,10 +325,10 @@ def test_special_experiment_gives_its_own_rows(tmp_path, monkeypatch, capsys):
         given.append((data, out, list(seeds), jobs))
         return [Comparison("digits", "Digits", "much", "mnist", "triplet accuracy", (0.5, 0.6), (0.7, 0.8))]
 
-    module = types.ModuleType("made_up_module")
+    module = types.ModuleType("generated_module")
     module.run = run
-    monkeypatch.setitem(sys.modules, "made_up_module", module)
-    monkeypatch.setitem(special.SPECIAL, "digits", "made_up_module")
+    monkeypatch.setitem(sys.modules, "generated_module", module)
+    monkeypatch.setitem(special.SPECIAL, "digits", "generated_module")
     command = ["--method", "digits", "--seeds", "2", "--jobs", "3"]
     assert compare_methods.main([*command, "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert given == [(tmp_path, tmp_path / "out" / "digits", [0, 1], 3)]

@@ -1,4 +1,4 @@
-"""The few-shot experiment on made-up characters: its tasks, what a seed decides, its files, and the data's errors."""
+"""The few-shot experiment on generated characters: its tasks, what a seed decides, its files, and the data's errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = [f"Alphabet/character{i:02d}" for i in range(1, 7)]
 
 @pytest.fixture(scope="module")
 def characters():
-    return few_shot.made_up(24, np.random.default_rng(0)), few_shot.made_up(20, np.random.default_rng(1))
+    return few_shot.generated(24, np.random.default_rng(0)), few_shot.generated(20, np.random.default_rng(1))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The meta metric learner's experiment on a few made-up alphabets and texts: tasks, roles, files, the data's errors."""
+"""Experiment of the meta metric learner on a few generated alphabets and texts: tasks, roles, files, data errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_no_alphabet_is_in_two_parts(parts):
 @pytest.fixture(params=["alphabets", "texts"])
 def both(request):
     """Domains of one kind, then of the other."""
-    return request.getfixturevalue("parts") if request.param == "alphabets" else texts.made_up()
+    return request.getfixturevalue("parts") if request.param == "alphabets" else texts.generated()
 
 
 def test_task_is_of_one_domain(both):

@@ -1,4 +1,4 @@
-"""The triplet VAE's MNIST experiment on a few made-up digits: triplets, measures, its files, and the data's errors."""
+"""MNIST experiment of the triplet VAE on a few generated digits: triplets, measures, files, data errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT = {
 }
 
 
-def made_up(n_per_class, rng):
+def generated(n_per_class, rng):
     """Every class is bright somewhere else, beside a brightness of the whole picture that says nothing.
 
     Returns pictures (N, 28, 28) and labels (N,), in no order.
@@ -33,7 +33,7 @@ def made_up(n_per_class, rng):
 @pytest.fixture
 def data(tmp_path):
     rng = np.random.default_rng(0)
-    (x_train, y_train), (x_test, y_test) = made_up(12, rng), made_up(6, rng)
+    (x_train, y_train), (x_test, y_test) = generated(12, rng), generated(6, rng)
     (tmp_path / "mnist").mkdir()
     np.savez(tmp_path / "mnist" / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return tmp_path

@@ -1,4 +1,4 @@
-"""One online layer behind the re-ID network: who is learned from, who is scored, where the pictures come from."""
+"""One online layer after the re-ID network: people of training and scoring, sources of the images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def market(tmp_path_factory):
 
 
 def crowd(n_people=12, noise=0.3, dim=16) -> Features:
-    """Every person by three cameras, two images each, the first of which asks; five images of nobody, two of junk."""
+    """Three cameras, two images per person and camera, the first a query; five distractors, two junk images."""
     rng = np.random.default_rng(0)
     pids = np.concatenate([np.repeat(np.arange(1, n_people + 1), 6), np.zeros(5, int), np.full(2, -1)])
     camids = np.arange(len(pids)) // 2 % 3
@@ -45,8 +45,8 @@ def test_training_people_are_never_scored(monkeypatch):
     original = odml_market.ranking
     monkeypatch.setattr(odml_market, "learned", learned)
     monkeypatch.setattr(odml_market, "ranking", ranking)
-    everybody = crowd()
-    result = run_one(everybody, Setting(gammas=(0.001, 0.01)), 0)
+    people = crowd()
+    result = run_one(people, Setting(gammas=(0.001, 0.01)), 0)
     *choosing, (before, no_metric), (after, metric) = scored
     assert len(streams) == len(choosing) + 1 == 3
     assert (no_metric is None, metric is None) == (True, False)
@@ -63,11 +63,11 @@ def test_training_people_are_never_scored(monkeypatch):
 
 
 def test_scores_by_cosine_follow_the_protocol_gamma_zero_changes_none(monkeypatch):
-    everybody = crowd(noise=1.5)
+    people = crowd(noise=1.5)
     tables = []
     original = odml_market.ranking
     monkeypatch.setattr(odml_market, "ranking", lambda table, metric: tables.append(table) or original(table, metric))
-    result = run_one(everybody, Setting(gammas=(0.0,)), 3)
+    result = run_one(people, Setting(gammas=(0.0,)), 3)
     assert result.method == result.baseline
     query, gallery = (tables[-1].asks, ~tables[-1].asks)
     rows, pids, camids = tables[-1].rows, tables[-1].pids, tables[-1].camids
