@@ -12,6 +12,7 @@ from tracker import boxes as bx
 from tracker.engine import Engine
 from tracker.motion import kalman
 from tracker.pipeline import Pipeline
+from tracker.sources.base import FrameSource
 from tracker.types import Frame, Source
 
 STILL = {"motion.camera": False}  # so that the filter alone says where a track is expected
@@ -141,14 +142,11 @@ def test_a_pipeline_gives_each_frame_its_own_trace(live):
     """Frames of files are held back; their traces wait with them."""
     stream = wild_stream(np.random.default_rng(5), n_frames=30)
 
-    class Reel:
+    class Reel(FrameSource):
         name, fps, width, height, n_frames = "reel", 25.0, 640, 480, None
 
         def __iter__(self):
             return (stream.frame(t) for t in range(len(stream)))
-
-        def close(self):
-            pass
 
     class Replay:
         name = "replay"

@@ -97,7 +97,7 @@ def saved_state(path: Path) -> State:
 def asked_for(args: argparse.Namespace, config: TrackerConfig, pipeline: Pipeline) -> dict[str, Any]:
     """All that the results of a run depend on, by name; equal for two runs that give the same results."""
     source = pipeline.source
-    files = getattr(source, "files", [])
+    files = source.files
     stats = [(file.name, file.stat()) for file in files]
     listing = "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in stats)
     changed_ns = max((stat.st_mtime_ns for _, stat in stats), default=0)
