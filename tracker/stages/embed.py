@@ -101,7 +101,7 @@ class Looks:
         scene.seen = seen.with_features(features)
 
     def _plain(self, scene: Scene) -> IntArray:
-        """(N,) row of the track that motion alone gives each detection to, without a doubt; -1 where looks may matter."""
+        """(N,) row of the track that motion alone gives each detection to; -1 where appearance may matter."""
         look, bank, now_s, boxes = self._config.appearance, scene.bank, scene.now_s, scene.seen.boxes
         if look.refresh_s == 0:
             return np.full(len(boxes), -1, np.int64)
