@@ -1,4 +1,4 @@
-"""Imports go one way (the layout is in the README): an arrow that the layout forbids, or a cycle, fails here.
+"""Imports go one way (the layout is in docs/architecture.md): an arrow that the layout forbids, or a cycle, fails here.
 
 tracker:        SHARED below <- PARTS <- stages <- engine <- build, pipeline, api <- commands
 reid_training:  distances, mining, losses, data, nets <- methods <- train, evaluate, export <- cli

@@ -6,7 +6,7 @@
     python -m tools.experiments --all --reduced                               # a minute on drawn people, no data
 
 An experiment is a TOML file in tools/experiments/configs/. What is finished in --out is not run again, and
-what was cut (Ctrl-C) goes on; --redo begins anew. How the comparison works: reid_training/README.md.
+what was cut (Ctrl-C) goes on; --redo begins anew. How the comparison works: docs/training_results.md.
 """
 
 from __future__ import annotations
