@@ -43,7 +43,8 @@ def results(scene, tmp_path_factory) -> Path:
     words = [scene / "video.mp4", "--detections", scene / "SYN-02" / "det" / "det.txt", "--device", "cpu", "--quiet"]
     for ending in ENDINGS:
         words += ["--out", folder / f"tracks.{ending}"]
-    words += ["--crops", folder / "crops", "--save-embeddings", folder / "embeddings.npy", "--video", folder / "film.mp4"]
+    words += ["--crops", folder / "crops", "--save-embeddings", folder / "embeddings.npy"]
+    words += ["--video", folder / "film.mp4"]
     assert main([str(word) for word in words]) == 0
     return folder
 
