@@ -120,7 +120,7 @@ BAD_OVERRIDES = [
     ("lifecycle.lost", 1, "lifecycle.lost_s"),  # lists the names there are
     ("life.lost_s", 1, "lifecycle"),
     ("lost_s", 1, "default_fps"),
-    ("lifecycle", 1, "unknown"),
+    ("lifecycle", 1, "lifecycle must be a table"),
     ("", 1, "unknown"),
     ("lifecycle.a.b", 1, "unknown"),
     ("lifecycle.lost_s", "soon", "lost_s"),

@@ -219,7 +219,7 @@ def test_ctrl_c_keeps_what_was_finished(folder, capsys, few_rows, monkeypatch):
         (["--results", "mot"], "does not go with --results"),
         (["--csv", "x.csv"], "does not go with --csv"),
         (["--detector", "absent.onnx"], "absent.onnx: no such model file"),
-        (["--set", "nothing.here=1"], "unknown settings section"),
+        (["--set", "nothing.here=1"], "unknown setting"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_2(folder, capsys, few_rows, tail, said):

@@ -53,7 +53,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("value", [0, 1, 120, 2**31 - 1, 2**32 - 1])
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_header_that_lies(avi, tmp_path, field, value):
+def test_avi_with_a_wrong_header_gives_every_frame(avi, tmp_path, field, value):
     """Every frame comes, whatever the header says of their number, size and rate; times stay times."""
     part, offset = FIELDS[field]
     at = avi.index(part) + 8 + offset
@@ -69,7 +69,7 @@ def test_a_header_that_lies(avi, tmp_path, field, value):
     assert film.fps >= 0
 
 
-def test_a_film_whose_pictures_change_their_size(tmp_path):
+def test_mjpeg_of_two_sizes_gives_one_size_or_an_error(tmp_path):
     """JPEG files one behind the other, as some cameras record: the decoder brings them to one size, or it is said."""
     path = tmp_path / "film.mjpeg"
     sizes = [(64, 48)] * 5 + [(32, 24)] * 5
@@ -81,7 +81,7 @@ def test_a_film_whose_pictures_change_their_size(tmp_path):
     assert len(frames) == 10 or f"{path}: " in said
 
 
-def test_a_frame_of_another_size_is_said(avi, tmp_path, monkeypatch):
+def test_frame_of_another_size_is_an_error(avi, tmp_path, monkeypatch):
     """Where the decoder does not bring them to one size."""
     (tmp_path / "film.avi").write_bytes(avi)
     film = VideoFile(tmp_path / "film.avi")
@@ -109,7 +109,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_an_image_that_changes_while_the_folder_is_read(tmp_path, change):
+def test_image_changed_during_reading_is_an_error(tmp_path, change):
     for number in range(8):
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
     frames = []
@@ -122,7 +122,7 @@ def test_an_image_that_changes_while_the_folder_is_read(tmp_path, change):
     assert str(caught.value).isprintable()
 
 
-def test_a_film_that_is_removed_while_it_is_read_comes_whole_or_says_so(avi, tmp_path):
+def test_video_removed_during_reading_is_complete_or_an_error(avi, tmp_path):
     place = tmp_path / "place"
     place.mkdir()
     (place / "film.avi").write_bytes(avi)

@@ -80,7 +80,7 @@ class LiveSource(FrameSource):
         self.dropped = 0  # frames received but never yielded
         self.losses = 0  # how often the camera was lost
         self.lost = False  # True while it is
-        self.idle: Callable[[], bool] | None = None  # called while no frame comes; False ends the source
+        self._idle: Callable[[], bool] = lambda: True
         self.fps = fps or sane_fps(self._capture.get(_CAP_PROP_FPS))
         self._start_s = 0.0
         self._thread = threading.Thread(target=self._grab, name=f"tracklet grabber {self.name}", daemon=True)
@@ -90,6 +90,10 @@ class LiveSource(FrameSource):
         first = self._first()
         self.width: int = first.shape[1]
         self.height: int = first.shape[0]
+
+    def on_idle(self, keep_waiting: Callable[[], bool]) -> None:
+        """Call this again and again while no frame comes; False ends the source."""
+        self._idle = keep_waiting
 
     def __iter__(self) -> Iterator[Frame]:
         while (taken := self._take()) is not None:
@@ -153,7 +157,7 @@ class LiveSource(FrameSource):
                 raise SourceError(f"{self.name}: the stream ended after frame {self._given}{how}") from failure
             if time.monotonic() > until_s:
                 raise SourceError(f"{self.name}: the camera hangs: no frame, and no error, after frame {self._given}")
-            if self.idle is not None and not self.idle():
+            if not self._idle():
                 return None
 
     def _in_our_size(self, image: ImageArray) -> ImageArray:
