@@ -226,7 +226,7 @@ def test_class_names_as_exporters_write_them(model, names, classes, found):
 
 
 def test_unknown_class_lists_the_possible_ones(model):
-    """All of COCO's names where there are 80 classes and nobody names them; numbers where there are others."""
+    """COCO's names for 80 classes without names in the file; numbers for another count."""
     with pytest.raises(
         ModelError, match=r"no class 'people'; there are: person, bicycle, .*, toothbrush, or numbers 0 to 79"
     ):

@@ -1,4 +1,4 @@
-"""The network in the box: what its file holds, how it is found, and people in a real picture."""
+"""The bundled network: its file, how it is found, and people in a real picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fuzzing found, one case each: a traceback once, one line now."""
+"""Inputs that once gave a traceback and now give one line."""
 
 from __future__ import annotations
 

@@ -55,28 +55,28 @@ def test_seqinfo_image_folder_outside_is_refused(tmp_path, name):
 def test_playlist_naming_files_outside_is_refused(tmp_path, name):
     """As FFmpeg takes it, whatever it is called; also where a list names the list."""
     (tmp_path / "b").mkdir()
-    film = tmp_path / "film.mp4"
+    video = tmp_path / "video.mp4"
     lists = (
         f"#EXTM3U\n#EXTINF:1,\n{name}\n", f'#EXTM3U\r#EXT-X-KEY:METHOD=AES-128,URI="{name}"\r#EXTINF:1,\ra.ts\r',
         f"#EXTM3U\n#EXT-X-MAP:URI={name}\n", f"ffconcat version 1.0\nfile '{name}'\n",
     )  # fmt: skip
     for text in lists:
-        film.write_text(text)
-        with pytest.raises(SourceError, match=r"film\.mp4: the list names what lies outside its folder, "):
-            VideoFile(film)
+        video.write_text(text)
+        with pytest.raises(SourceError, match=r"video\.mp4: the list names what lies outside its folder, "):
+            VideoFile(video)
     (tmp_path / "b" / "ü.m3u8").write_text(lists[0], encoding="utf-8")
-    film.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nb/ü.m3u8\n", encoding="utf-8")
+    video.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nb/ü.m3u8\n", encoding="utf-8")
     with pytest.raises(SourceError, match=r"ü\.m3u8: the list names what lies outside its folder, "):
-        VideoFile(film)
+        VideoFile(video)
 
 
 def test_playlists_naming_each_other_are_read_once(tmp_path):
     """By ever new names, and by one that is too long."""
     (tmp_path / "a").mkdir()
-    film = tmp_path / "film.m3u8"
-    film.write_text("#EXTM3U\na/../film.m3u8\na/b.m3u8\n" + "c" * 5000)
+    video = tmp_path / "video.m3u8"
+    video.write_text("#EXTM3U\na/../video.m3u8\na/b.m3u8\n" + "c" * 5000)
     (tmp_path / "a" / "b.m3u8").write_text("#EXTM3U\n./b.m3u8\n")
-    check_playlist(film)
+    check_playlist(video)
 
 
 def test_playlist_of_files_beside_it_is_read(tmp_path):
@@ -85,8 +85,8 @@ def test_playlist_of_files_beside_it_is_read(tmp_path):
         writer.write(np.full((32, 32, 3), grey, np.uint8))
     writer.release()
     (tmp_path / "both.ffconcat").write_text("ffconcat version 1.0\nfile a.avi\nfile 'a.avi'\n")
-    with VideoFile(tmp_path / "both.ffconcat") as film:
-        assert len(list(film)) == 4
+    with VideoFile(tmp_path / "both.ffconcat") as video:
+        assert len(list(video)) == 4
 
 
 def test_record_naming_files_outside_is_refused(tmp_path):

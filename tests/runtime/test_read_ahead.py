@@ -1,4 +1,4 @@
-"""Work ahead of who needs it: the same results in the same order, whatever the threads; bounded; and ended."""
+"""Ordered prefetching: the same results in the same order for any number of threads, bounded, and ended."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_work_starts_no_further_ahead_than_the_depth(depth, n_threads):
 
     for _ in OrderedPrefetch(items(), lambda item: item, depth, NAME, n_threads):
         taken += 1
-    assert 1 <= farthest <= depth + 1  # one is in the hand of who iterates, and not yet counted above
+    assert 1 <= farthest <= depth + 1  # the consumer holds one that is not counted yet
 
 
 def test_threads_work_at_the_same_time():

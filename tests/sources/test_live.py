@@ -302,7 +302,7 @@ class Bright:
 
 
 def runner(time_s: float) -> np.ndarray:
-    """A white person, 40 pixels wide, who runs 32 pixels a second, for 38 seconds to the right."""
+    """A white person, 40 px wide, running to the right at 32 px/s for 38 s."""
     picture = np.zeros((96, 1280, 3), np.uint8)
     left = round(20 + 32 * time_s)
     picture[8:88, left : left + 40] = 255

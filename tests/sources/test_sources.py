@@ -29,7 +29,7 @@ WIDTH, HEIGHT, N_FRAMES, FPS = 64, 48, 60, 25
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Noise, so that compressed frames have a size, with a brightness that tells the number."""
+    """Noise, so that compressed frames have a size, with a brightness that encodes the frame number."""
     noise = np.random.default_rng(number).integers(0, 40, (height, width, 3))
     return (noise + 3 * (number % 60)).astype(np.uint8)
 
@@ -66,12 +66,12 @@ def write_sequence(folder: Path, n_frames: int = 4, images: bool = True, **chang
 
 @pytest.fixture(scope="module")
 def avi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("avi") / "film.avi", "MJPG")
+    return write_video(tmp_path_factory.mktemp("avi") / "video.avi", "MJPG")
 
 
 @pytest.fixture(scope="module")
 def mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("mp4") / "film.mp4", "mp4v")
+    return write_video(tmp_path_factory.mktemp("mp4") / "video.mp4", "mp4v")
 
 
 @pytest.mark.parametrize("kind", ["avi", "mp4"])
@@ -176,7 +176,7 @@ def test_bad_input_prints_only_the_error(tmp_path):
     code = f"""
 from tracker.errors import SourceError
 from tracker.sources.open import open_source
-for spec in ({str(path)!r}, "99", "http://127.0.0.1:9/film.mp4"):
+for spec in ({str(path)!r}, "99", "http://127.0.0.1:9/video.mp4"):
     try:
         open_source(spec)
     except SourceError:
@@ -193,7 +193,7 @@ for spec in ({str(path)!r}, "99", "http://127.0.0.1:9/film.mp4"):
         ("/does/not/*.png", "no image matches"),
         ("99", "webcam 99: cannot be opened"),
         ("rtsp://127.0.0.1:9/cam", "rtsp://127.0.0.1:9/cam: cannot be opened"),
-        ("http://127.0.0.1:9/film.mp4", "cannot be opened"),
+        ("http://127.0.0.1:9/video.mp4", "cannot be opened"),
     ],
 )
 def test_missing_sources_are_one_line(spec, message):

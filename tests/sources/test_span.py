@@ -223,7 +223,7 @@ def half_rate(sources, tmp_path_factory):
 
 @pytest.mark.parametrize("reid", [None, "default"])
 def test_stride_of_two_equals_half_the_frame_rate(sources, half_rate, reid):
-    """Ages, velocities and confirmation are those of the slower film; only the frame numbers are those of the whole."""
+    """Ages, velocities and confirmation equal those of the slower video; only the frame numbers differ."""
     how = {"detections": "public", "reid": reid, "device": "cpu"}
     strided = list(track_video(sources["mot"], stride=2, **how))
     slow = list(track_video(half_rate, **how))
@@ -249,7 +249,7 @@ def test_part_of_a_real_video(data_root):
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
-    """docs/long_videos.md on a film of 26 s at 10 fps, through which one person walks."""
+    """docs/long_videos.md on a video of 26 s at 10 fps, through which one person walks."""
     monkeypatch.chdir(tmp_path)
     writer = cv2.VideoWriter("video.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
     for _ in range(260):

@@ -1,4 +1,4 @@
-"""`track-many`: what it runs, what it does not run again, and what it says where a video fails."""
+"""`track-many`: what it runs, what it skips, and its messages for failed videos."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_plan_two_videos_with_one_result_is_an_error(tmp_path):
 
 def test_record_is_done_for_the_same_file_and_options(tmp_path):
     source, out = tmp_path / "a.mp4", tmp_path / "out"
-    source.write_bytes(b"film")
+    source.write_bytes(b"video")
     out.mkdir()
     video = Video(source, out / "a.txt")
     record = Record(out, ["--reid", "none"])
@@ -98,7 +98,7 @@ def test_record_is_done_for_the_same_file_and_options(tmp_path):
     video.out.touch()
     assert Record(out, ["--reid", "none"]).is_done(video)
     assert not Record(out, []).is_done(video)
-    source.write_bytes(b"another film")
+    source.write_bytes(b"another video")
     assert not Record(out, ["--reid", "none"]).is_done(video)
     record.put(video, Entry(FAILED, record.asked(video)))
     assert not record.is_done(video)
@@ -144,7 +144,7 @@ def test_track_many_tracks_a_folder_and_skips_finished_videos(sequences, tmp_pat
 @pytest.mark.slow
 def test_track_many_failed_video_is_retried_and_named(sequences, tmp_path, capsys):
     broken = tmp_path / "broken.mp4"
-    broken.write_bytes(b"no film")
+    broken.write_bytes(b"no video")
     out = tmp_path / "out"
     command = [str(broken), str(sequences / "first"), "--out", str(out), "--jobs", "1", "--retries", "1", *TRACK]
     assert cli.main(command) == 1
@@ -259,7 +259,7 @@ def test_track_many_without_ray_says_what_to_install(sequences, tmp_path, monkey
 def test_track_many_ray_gives_the_same_results(sequences, tmp_path, capsys):
     pytest.importorskip("ray")
     broken = tmp_path / "broken.mp4"
-    broken.write_bytes(b"no film")
+    broken.write_bytes(b"no video")
     here = [str(sequences), str(broken), "--out", str(tmp_path / "here"), *TRACK]
     there = [str(sequences), str(broken), "--out", str(tmp_path / "there"), "--ray", "local", "--threads", "1", *TRACK]
     assert cli.main(here) == 1
