@@ -185,7 +185,7 @@ def test_frames_without_detections_may_bring_empty_embeddings(empty):
     assert tracker.update([BOX], embeddings=look).id.tolist() == [1]
 
 
-def test_the_network_never_looks_where_embeddings_are_given():
+def test_network_never_runs_with_given_embeddings():
     """Not even in a frame without detections, where a known person would be looked for."""
     asked = []
 

@@ -95,7 +95,7 @@ def test_memory_is_that_of_the_largest_crowd():
     assert highest < 14
 
 
-def test_a_slot_that_comes_back_remembers_nobody(rng):
+def test_released_slot_is_empty(rng):
     gallery = Gallery(SIZE)
     slot = gallery.allocate(1)
     for _ in range(SIZE + 2):
@@ -120,7 +120,7 @@ def test_the_mean_does_not_drift_over_a_long_life(rng):
     np.testing.assert_allclose(gallery.means(slot)[0], total / np.linalg.norm(total), atol=1e-6)
 
 
-def test_opposite_looks_have_no_mean_direction():
+def test_opposite_embeddings_have_no_mean_direction():
     gallery = Gallery(SIZE)
     slot = gallery.allocate(1)
     for sign in (1.0, -1.0):
@@ -146,7 +146,7 @@ def test_before_the_first_embedding_everything_is_strange(rng):
     assert (gallery.dist_pairs(slots, unit(rng, 2, 8)) == 1).all()
 
 
-def test_nobody_and_nothing(rng):
+def test_empty_input_gives_empty_output(rng):
     gallery = Gallery(SIZE)
     none = np.zeros(0, np.int64)
     gallery.write(none, unit(rng, 0, 8))

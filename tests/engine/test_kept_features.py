@@ -57,7 +57,7 @@ class BoxPrints:
         return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_with_a_network_weak_detections_are_looked_at_too():
+def test_kept_features_embed_low_score_detections_too():
     rng = np.random.default_rng(5)
     stream = wild_stream(rng, irregular=False)
     images = [np.zeros((480, 640, 3), np.uint8)] * len(stream)
@@ -74,7 +74,7 @@ def test_with_a_network_weak_detections_are_looked_at_too():
     assert encoders[1].n_looks >= encoders[0].n_looks
 
 
-def test_where_no_use_of_appearance_is_on_embeddings_are_made_only_if_asked_for():
+def test_no_use_enabled_embeds_only_for_kept_features():
     stream = wild_stream(np.random.default_rng(1), n_frames=10)
     images = [np.zeros((480, 640, 3), np.uint8)] * len(stream)
     off = {

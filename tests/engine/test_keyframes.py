@@ -49,7 +49,7 @@ def test_a_walker_has_one_identity_in_every_frame(n):
         assert iou_of(tracks.xyxy[0], stream.truth[t][0]) > (0.4 if t < 3 * n else 0.7)
 
 
-def test_not_looking_ends_no_tentative_track_but_finding_nobody_does():
+def test_skipped_frame_keeps_tentative_track_empty_frame_deletes_it():
     seen, nobody = one([100, 100, 140, 200]), Detections.empty()
     for between, ids in ((None, [1]), (nobody, [])):
         engine = Engine(config_of())
@@ -59,7 +59,7 @@ def test_not_looking_ends_no_tentative_track_but_finding_nobody_does():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_only_a_look_teaches(seed):
+def test_skipped_frames_change_no_track_state(seed):
     """Between looks nobody is born, missed, confirmed or ends, and nothing is learned."""
     rng = np.random.default_rng(seed)
     stream = with_identity_embeddings(wild_stream(rng, n_people=8, n_frames=120, irregular=False))
@@ -76,7 +76,7 @@ def test_only_a_look_teaches(seed):
             assert engine.backfilled == []
 
 
-def test_ages_stand_still_between_looks():
+def test_ages_do_not_grow_at_skipped_frames():
     """Who is missed at a look ends after coast_s, as ever; who could not be missed lives until the next."""
     settings = {"lifecycle.coast_s": 0.5, "lifecycle.lost_s": 0.5}
     engine = Engine(config_of(settings))
@@ -88,13 +88,13 @@ def test_ages_stand_still_between_looks():
     assert len(engine.bank) == 0
 
 
-def test_who_was_missed_by_the_last_look_is_not_put_out_until_found():
+def test_track_missed_at_last_detection_is_not_output_at_skipped_frames():
     stream = lone_walker(30, hidden=[12])
     outputs = run(every(stream, 3))
     assert [len(outputs[t]) for t in range(9, 18)] == [1, 1, 1, 0, 0, 0, 1, 1, 1]
 
 
-def test_who_walks_out_of_the_picture_between_looks_is_not_put_out():
+def test_track_leaving_the_image_at_skipped_frames_is_not_output():
     stream = every(lone_walker(90, start=(540.0, 240.0)), 10)
     stream = replace(stream, detections=stream.detections[:31] + [None] * 59)
     outputs = run(stream)
@@ -103,7 +103,7 @@ def test_who_walks_out_of_the_picture_between_looks_is_not_put_out():
 
 
 @pytest.mark.parametrize("n", [2, 4])
-def test_c_finds_people_by_their_looks_between_detections(n):
+def test_use_c_finds_people_by_appearance_at_skipped_frames(n):
     """With an oracle of an encoder nearly everybody; without it, or with C off, the prediction stands for them."""
     stream = lone_walker(60, speed=(60.0, 0.0))
     painter = Painter(stream)
@@ -116,7 +116,7 @@ def test_c_finds_people_by_their_looks_between_detections(n):
     assert all(tracks.source.tolist() == [Source.PREDICTED] for t, tracks in enumerate(blind) if t % n and t > 3 * n)
 
 
-def test_who_looks_like_nobody_goes_on_as_predicted():
+def test_unverified_track_at_skipped_frames_is_output_as_predicted():
     stream = lone_walker(40)
     painter = Painter(stream)
     engine = Engine(config_of({"motion.camera": False}), painter)

@@ -160,7 +160,7 @@ class Constant:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_2_the_background_control_refuses_every_proposal_of_a_constant_encoder(seed):
+def test_2_constant_encoder_proposals_fail_the_background_control(seed):
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=7)
     blank = np.zeros((480, 640, 3), np.uint8)
@@ -242,7 +242,7 @@ def test_3_b_refuses_what_stands_where_motion_cannot_have_led():
     assert outputs[-1].id.tolist() == [2]
 
 
-def test_3_a_undoes_the_swap_of_two_who_meet_and_turn_back():
+def test_3_a_undoes_the_swap_of_two_people_who_turn_back():
     """They approach, hide each other for a moment and go back: motion alone takes them for passing through."""
     detections, truth, who = [], [], []
     for t in range(80):
@@ -275,7 +275,7 @@ def test_3_b_refuses_another_size(ratio, kept):
     assert outputs[-1].id.tolist() == [1 if kept else 2]
 
 
-def test_3_b_starts_the_filter_anew_with_the_mean_velocity_through_the_gap():
+def test_3_b_restarts_the_filter_with_the_mean_velocity_of_the_gap():
     stream = with_identity_embeddings(lone_walker(66, hidden=range(30, 65), speed=(20.0, 0.0)))
     aside = np.array([0.0, 36, 0, 36])
     shifted = [d if t < 65 else replace(d, boxes=d.boxes + aside) for t, d in enumerate(stream.detections)]
@@ -333,7 +333,7 @@ def spy_on_writes(engine: Engine) -> list:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
+def test_5_gallery_stores_only_high_score_whole_uncovered_detections(seed):
     """Each detection's embedding names it, so that what is written tells which detection it was."""
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=8, n_frames=60)
@@ -374,7 +374,7 @@ def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
     assert n_left > 50
 
 
-def test_5_a_look_unlike_all_others_of_the_track_is_not_written():
+def test_5_outlier_embedding_is_not_stored():
     stream = lone_walker(20)
     looks = np.eye(2, dtype=np.float32)
     strange = [d.with_features(looks[[int(t == 10)]]) for t, d in enumerate(stream.detections)]
@@ -436,7 +436,7 @@ class Painter:
         return out
 
 
-def test_6_a_person_whom_the_detector_misses_is_proposed_where_they_are():
+def test_6_missed_person_is_proposed_at_the_true_place():
     stream = lone_walker(60, hidden=range(30, 40), speed=(60.0, 0.0))
     painter = Painter(stream)
     engine = Engine(config_of(), painter)

@@ -59,7 +59,7 @@ def gallery_of(engine: Engine) -> tuple[Gallery, np.ndarray]:
 
 
 @pytest.mark.parametrize(("refresh_s", "step"), [(0.0, 1), (0.05, 1), (0.2, 4), (1.0, 20)])
-def test_who_walks_alone_is_looked_at_from_time_to_time(refresh_s, step):
+def test_lone_track_is_embedded_every_refresh_s(refresh_s, step):
     tracks, n_crops, engine = tracked(80, [(50, 3, ALICE)], {"appearance.refresh_s": refresh_s})
     looked = np.flatnonzero(n_crops)
     assert looked[:3].tolist() == [0, 1, 2]  # until it is known
@@ -72,7 +72,7 @@ def test_who_walks_alone_is_looked_at_from_time_to_time(refresh_s, step):
     np.testing.assert_array_equal(gallery.means(slot), wanted.means(its_slot))
 
 
-def test_people_near_each_other_are_looked_at():
+def test_people_near_each_other_are_embedded():
     people = [(50, 4, ALICE), (350, -4, BOB)]  # they meet in frame 37
     tracks, n_crops, _ = tracked(80, people, {"appearance.refresh_s": 10})
     apart = np.array([walk(t, 50, 4)[2] < walk(t, 350, -4)[0] or walk(t, 350, -4)[2] < walk(t, 50, 4)[0]
@@ -85,7 +85,7 @@ def test_people_near_each_other_are_looked_at():
     assert (first[0] < first[1]) == (last[0] > last[1])  # they passed each other, each with their own identity
 
 
-def test_embeddings_that_are_kept_are_always_looks():
+def test_kept_features_are_never_reused():
     settings = {"appearance.refresh_s": 10}
     plain, few, _ = tracked(30, [(50, 3, ALICE), (400, -3, BOB)], settings)
     kept, many, _ = tracked(30, [(50, 3, ALICE), (400, -3, BOB)], settings, keep_features=True)
@@ -101,7 +101,7 @@ FIRST_LOOKS = [(0.7, False, 1), (100.0, False, 11), (0.7, True, 15), (100.0, Tru
 
 
 @pytest.mark.parametrize(("first_look", "there", "wanted"), FIRST_LOOKS)
-def test_one_look_says_whether_more_are_worth_it(first_look, there, wanted):
+def test_first_candidate_decides_whether_others_are_embedded(first_look, there, wanted):
     looks = [ALICE if there else BACKGROUND]
     made = Looks()
     engine = Engine(config_of({"proposals.first_look": first_look, "occlusion.enabled": False}), made)

@@ -34,13 +34,13 @@ def test_covered_is_the_most_that_one_nearer_person_hides(rng, n, m):
     np.testing.assert_allclose(occlusion.largest_covered_share(boxes, front), shares, rtol=1e-12)
 
 
-def test_two_who_hide_a_half_each_do_not_hide_a_whole():
+def test_two_half_covers_are_no_full_cover():
     box = np.array([[0.0, 0, 40, 100]])
     halves = np.array([[-20.0, 0, 20, 110], [20.0, 0, 60, 110]])
     assert occlusion.largest_covered_share(box, halves).tolist() == pytest.approx([0.5])
 
 
-def test_who_stands_on_the_same_line_or_behind_hides_nobody():
+def test_box_with_feet_not_lower_covers_nothing():
     box = np.array([[0.0, 0, 40, 100]])
     for feet, share in ((99.0, 0.0), (100.0, 0.0), (100.5, 1.0)):
         assert occlusion.largest_covered_share(box, np.array([[-5.0, -5, 45, feet]])).tolist() == [share]
@@ -66,7 +66,7 @@ def test_the_occluder_is_the_visible_track_that_hides_most(seed, min_cover):
     assert not {i for i, j in enumerate(expected) if j >= 0} & set(np.flatnonzero(visible))
 
 
-def test_nobody_hides_nobody():
+def test_empty_boxes_are_not_covered():
     assert occluder(NOBODY, np.zeros(0, bool)).shape == (0,)
     alone = np.array([[0.0, 0, 40, 100]])
     for visible in (True, False):
@@ -76,7 +76,7 @@ def test_nobody_hides_nobody():
     assert (occluder(crowded, np.zeros(10, bool)) == -1).all()
 
 
-def test_only_who_may_hide_somebody_is_an_occluder_and_of_equal_ones_the_first(rng):
+def test_occluder_is_in_front_and_first_of_equal_ones(rng):
     behind, near = np.array([[0.0, 0, 40, 100]]), np.array([[0.0, 20, 40, 120]])
     boxes = np.concatenate([near, behind, near, near])
     unseen = np.array([False, True, False, False])
@@ -141,7 +141,7 @@ def test_the_running_height_is_the_weighted_mean_and_variance_of_all_boxes(rng, 
     np.testing.assert_allclose(running, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_heights_of_nobody_and_of_nothing():
+def test_log_height_of_empty_and_flat_boxes():
     assert occlusion.first_log_height(NOBODY).shape == (0, 2)
     assert occlusion.next_log_height(np.zeros((0, 2)), NOBODY).shape == (0, 2)
     flat = np.array([[0.0, 5, 9, 5], [0.0, 5, 9, 5.5]])  # less than a pixel counts as one
@@ -263,7 +263,7 @@ def test_the_edge_of_the_image_hides_and_an_image_of_unknown_size_has_none(width
         assert wider[0].tolist() == (usual if completes else seen)
 
 
-def test_who_is_seen_farther_away_is_expected_smaller():
+def test_zooming_out_shrinks_predicted_boxes():
     """Half as tall as predicted, half as wide: nothing is missing."""
     seen = np.array([[120.0, 100, 140, 150]])
     front = np.array(ON_THE_LEFT)
@@ -271,7 +271,7 @@ def test_who_is_seen_farther_away_is_expected_smaller():
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 5), (5, 0)])
-def test_completing_nobody_or_in_front_of_nobody(rng, n, m):
+def test_widening_with_empty_inputs(rng, n, m):
     predicted, found = cut_people(rng, n, 300)
     wider = occlusion.widened(found, predicted, crowd(rng, m), 0, CONFIG)
     assert wider.shape == (n, 4)
