@@ -165,8 +165,8 @@ def test_score_and_class_are_those_of_the_detection():
 def test_tentative_track_absorbed_by_lost_track_hands_over_its_frames():
     """Back after the coasting time with a spoilt first look: a new track at first, then known again."""
     stream = lone_walker(80, hidden=range(30, 60), speed=(10.0, 0.0))
-    looks = np.eye(2, dtype=np.float32)
-    spoilt = [d.with_features(looks[[int(t == 60)] * len(d)]) for t, d in enumerate(stream.detections)]
+    embeddings = np.eye(2, dtype=np.float32)
+    spoilt = [d.with_features(embeddings[[int(t == 60)] * len(d)]) for t, d in enumerate(stream.detections)]
     stream = replace(stream, detections=spoilt)
     engine = Engine(config_of(SHORT))
     late = {}
@@ -183,7 +183,7 @@ def test_tentative_track_absorbed_by_lost_track_hands_over_its_frames():
 
 
 def test_a_tentative_track_is_no_rival_of_the_lost_one_it_may_be():
-    """Back too small at first (bent down, say), so that it is taken for somebody new who looks the same."""
+    """Back too small at first (bent down, say), so that it becomes a new track of the same appearance."""
     stream = with_identity_embeddings(lone_walker(70, hidden=range(30, 60), speed=(5.0, 0.0)))
     box = stream.detections[60].boxes
     centre, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * 0.65
@@ -193,12 +193,12 @@ def test_a_tentative_track_is_no_rival_of_the_lost_one_it_may_be():
 
 def test_frames_in_which_the_heir_was_shown_are_not_handed_over():
     """A double of a known person takes its place one frame later: that frame already has the identity."""
-    looks = np.eye(2, dtype=np.float32)
+    embeddings = np.eye(2, dtype=np.float32)
     own = np.array([[100.0, 100, 124, 220]])
     double = own + np.array([15.0, 0, 15, 0])
-    frames = [one(own, features=looks[[0]])] * 30
-    frames.append(one(np.concatenate([own, double]), features=looks))
-    frames += [one(double, features=looks[[0]])] * 3
+    frames = [one(own, features=embeddings[[0]])] * 30
+    frames.append(one(np.concatenate([own, double]), features=embeddings))
+    frames += [one(double, features=embeddings[[0]])] * 3
     stream = replace(lone_walker(len(frames)), detections=frames)
     engine = Engine(config_of())
     at_once = run(stream, engine=engine)
@@ -229,7 +229,7 @@ def test_no_frame_ever_holds_an_identity_twice(seed):
     """Also where identities are found again while their tentative doubles are on record."""
     rng = np.random.default_rng(seed)
     stream = with_identity_embeddings(wild_stream(rng, n_people=9, n_frames=120, irregular=False, chaos=1.5))
-    # Every fifth look is somebody else's: tracks are vetoed, lost and found again all the time.
+    # Every fifth embedding is another person's: tracks are vetoed, lost and re-associated all the time.
     detections = []
     for d in stream.detections:
         features = d.features.copy()
@@ -249,9 +249,9 @@ def test_a_long_crowded_life_does_not_grow():
         stream = with_identity_embeddings(wild_stream(np.random.default_rng(seed), n_frames=60, irregular=False))
         for t in range(len(stream)):
             seen = stream.detections[t]
-            looks = np.zeros((len(seen), 16), np.float32)
-            looks[np.arange(len(seen)), stream.who[t] % 16] = 1
-            engine.step(replace(stream.frame(t), time_s=stream.times[t] + 100 * seed), seen.with_features(looks))
+            embeddings = np.zeros((len(seen), 16), np.float32)
+            embeddings[np.arange(len(seen)), stream.who[t] % 16] = 1
+            engine.step(replace(stream.frame(t), time_s=stream.times[t] + 100 * seed), seen.with_features(embeddings))
             assert engine.identities.n_undecided_frames <= 2
         sizes.append(len(engine.appearance.gallery._counts))
     assert max(sizes[2:]) <= 64
@@ -329,7 +329,7 @@ def test_time_is_accounted_for_by_stage():
     assert all(seconds >= 0 for seconds in engine.stage_s.values())
 
 
-# ---------------------------------------------------------------------------------------------- somebody in front
+# ---------------------------------------------------------------------------------------------- occlusion
 
 
 def crossing(n_frames: int = 60) -> Stream:
@@ -442,7 +442,7 @@ def test_zooming_camera_keeps_tracks_far_from_the_centre(rng):
 
 
 def test_velocity_after_reassociation_is_in_current_camera_pixels(rng):
-    """Use B starts the filter anew with the mean velocity since then: somebody who stood has none."""
+    """Use B restarts the filter with the mean velocity since then: zero for a standing person."""
     standing = lone_walker(60, hidden=range(15, 50), speed=(0.0, 0.0), height=90.0)
     way = [np.column_stack([np.eye(2), (4.0 * t, 0.0)]) for t in range(60)]
     stream, images = filmed(rng, with_identity_embeddings(standing), way)
@@ -467,7 +467,7 @@ def test_on_a_tripod_compensation_changes_no_bit(rng, chaos):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_without_images_a_camera_on_a_tripod_changes_no_bit(seed):
-    """Walkers who bounce, cross and vanish do not look like a camera that moves."""
+    """Walkers who bounce, cross and vanish are not taken for camera motion."""
     stream = wild_stream(np.random.default_rng(seed), n_people=9, n_frames=120)
     assert same(run(stream), run(stream, {"motion.camera": False}))
 

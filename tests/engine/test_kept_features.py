@@ -44,7 +44,7 @@ def test_detected_rows_carry_the_embedding_of_their_detection(seed):
 
 
 class BoxPrints:
-    """An encoder whose embedding of a box depends on the box alone, and that counts what it looked at."""
+    """An encoder whose embedding of a box depends on the box alone; counts its crops."""
 
     name = "prints"
 
@@ -119,7 +119,7 @@ def test_rows_and_merges_carry_them():
     both = merged(a, b)
     assert both.id.tolist() == [1, 3, 5]
     np.testing.assert_array_equal(both.features, np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32))
-    # Who has no rows may know no size; who has rows without embeddings leaves none for the frame.
+    # A record without rows may have no size; rows without embeddings leave none for the frame.
     assert merged(Tracks(), b).features.tolist() == b.features.tolist()
     assert merged(b, Tracks()).features.tolist() == b.features.tolist()
     assert merged(a, replace(b, features=None)).features is None

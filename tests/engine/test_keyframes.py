@@ -1,4 +1,4 @@
-"""Frames at which the detector did not look: not looking is another thing than finding nobody."""
+"""Frames that the detector skips: not the same as frames in which it finds nothing."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ BLIND = {"proposals.enabled": False}
 
 
 def every(stream: Stream, n: int) -> Stream:
-    """Without a look at all frames but every n-th."""
+    """The detector runs at every n-th frame."""
     return replace(stream, detections=[d if t % n == 0 else None for t, d in enumerate(stream.detections)])
 
 
 def known(engine: Engine) -> tuple:
-    """All that only a look may change."""
+    """All that only a run of the detector may change."""
     bank = engine.bank
     columns = [bank.key, bank.id, bank.hits, bank.seen_s, bank.height, bank.class_id, bank.slot]
     columns += [engine.appearance.gallery.counts(bank.slot)]
@@ -37,7 +37,7 @@ def known(engine: Engine) -> tuple:
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
 def test_a_walker_has_one_identity_in_every_frame(n):
-    """Confirmed by the third look, put out in between, and known from the first frame on."""
+    """Confirmed by the third detection, output in between, and backfilled from the first frame on."""
     stream = every(lone_walker(20 * n), n)
     outputs, final = run(stream), run_settled(stream)
     assert [tracks.id.tolist() for tracks in outputs] == [[]] * (2 * n) + [[1]] * (18 * n)
@@ -50,8 +50,8 @@ def test_a_walker_has_one_identity_in_every_frame(n):
 
 
 def test_skipped_frame_keeps_tentative_track_empty_frame_deletes_it():
-    seen, nobody = one([100, 100, 140, 200]), Detections.empty()
-    for between, ids in ((None, [1]), (nobody, [])):
+    seen, nothing = one([100, 100, 140, 200]), Detections.empty()
+    for between, ids in ((None, [1]), (nothing, [])):
         engine = Engine(config_of())
         for t, detections in enumerate([seen, between, seen, between, seen]):
             tracks = engine.step(Frame(t, t / 25, None, 640, 480), detections)
@@ -60,16 +60,16 @@ def test_skipped_frame_keeps_tentative_track_empty_frame_deletes_it():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_skipped_frames_change_no_track_state(seed):
-    """Between looks nobody is born, missed, confirmed or ends, and nothing is learned."""
+    """At skipped frames no track is created, aged, confirmed or deleted, and no gallery changes."""
     rng = np.random.default_rng(seed)
     stream = with_identity_embeddings(wild_stream(rng, n_people=8, n_frames=120, irregular=False))
     engine = Engine(config_of())
     for t in range(len(stream)):
-        looks = rng.random() < 0.4
+        detector_runs = rng.random() < 0.4
         before = known(engine)
-        tracks = engine.step(stream.frame(t), stream.detections[t] if looks else None)
+        tracks = engine.step(stream.frame(t), stream.detections[t] if detector_runs else None)
         assert len(set(tracks.id)) == len(tracks)
-        if not looks:
+        if not detector_runs:
             for old, new in zip(before, known(engine), strict=True):
                 np.testing.assert_array_equal(old, new)
             assert set(tracks.source) <= {Source.PREDICTED}
@@ -77,7 +77,7 @@ def test_skipped_frames_change_no_track_state(seed):
 
 
 def test_ages_do_not_grow_at_skipped_frames():
-    """Who is missed at a look ends after coast_s, as ever; who could not be missed lives until the next."""
+    """A track missed by the detector is deleted after coast_s; skipped frames delete none."""
     settings = {"lifecycle.coast_s": 0.5, "lifecycle.lost_s": 0.5}
     engine = Engine(config_of(settings))
     for t in range(3):
@@ -104,7 +104,7 @@ def test_track_leaving_the_image_at_skipped_frames_is_not_output():
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_use_c_finds_people_by_appearance_at_skipped_frames(n):
-    """With an oracle of an encoder nearly everybody; without it, or with C off, the prediction stands for them."""
+    """Nearly all with a perfect encoder; without it, or with use C off, the prediction is output."""
     stream = lone_walker(60, speed=(60.0, 0.0))
     painter = Painter(stream)
     engine = Engine(config_of({"motion.camera": False}), painter)

@@ -45,9 +45,9 @@ def motion_of(images, people=NOBODY):
 def paste(rng, image, boxes):
     """Textured people, the same wherever they stand."""
     out = image.copy()
-    looks = np.random.default_rng(99)
+    random = np.random.default_rng(99)
     for x1, y1, x2, y2 in np.asarray(boxes).astype(int):
-        out[y1:y2, x1:x2] = texture(looks, x2 - x1, y2 - y1)
+        out[y1:y2, x1:x2] = texture(random, x2 - x1, y2 - y1)
     return noisy(rng, out)
 
 
@@ -63,7 +63,7 @@ def test_a_known_motion_is_found_to_a_third_of_a_pixel_at_the_corners(rng, size,
 
 @pytest.mark.parametrize("seed", range(3))
 def test_independent_walkers_do_not_count(seed):
-    """Two fifths of the picture are people who walk against the camera's motion."""
+    """Two fifths of the image are people who walk against the camera's motion."""
     rng = np.random.default_rng(seed)
     motion = similarity(1.005, 0.3, (9, -3), SIZE)
     before, now = two_views(rng, motion)
@@ -99,7 +99,7 @@ def test_a_still_scene_never_drifts(rng):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_bus_through_half_of_the_picture_does_not_move_the_scene(seed):
-    """Nobody has a box around it, and its corners are as good as any."""
+    """No box is around it, and its corners are strong."""
     rng = np.random.default_rng(seed)
     world = world_for(rng, SIZE)
     image = view(world, middle_of(world, SIZE), SIZE)

@@ -1,4 +1,4 @@
-"""Where use C looks: the grid, the weak detections, the boxes left out, the background beside."""
+"""Candidates of use C: the grid, low-score detections, implausible boxes, the background beside."""
 
 from __future__ import annotations
 

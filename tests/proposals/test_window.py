@@ -258,7 +258,7 @@ def follow(detector, *, verifier="auto", encoder=None, n=14, missed=range(8, 12)
 FOUND = [[]] * 2 + [[Source.DETECTED]] * 6 + [[Source.PROPOSED]] * 4 + [[Source.DETECTED]] * 2
 MISSED = [[]] * 2 + [[Source.DETECTED]] * 6 + [[]] * 4 + [[Source.DETECTED]] * 2
 # verifier, detector, encoder, found?
-WHO_FINDS = [
+VERIFIER_CASES = [
     ("appearance", RedDetector, None, False),
     ("appearance", RedDetector, ByColour, True),
     ("auto", RedDetector, ByColour, True),
@@ -267,7 +267,7 @@ WHO_FINDS = [
 ]
 
 
-@pytest.mark.parametrize(("verifier", "detector", "encoder", "found"), WHO_FINDS)
+@pytest.mark.parametrize(("verifier", "detector", "encoder", "found"), VERIFIER_CASES)
 def test_missed_person_is_found_by_verifier(verifier, detector, encoder, found):
     sources = follow(detector and detector(), verifier=verifier, encoder=encoder and encoder())
     assert sources == (FOUND if found else MISSED)
@@ -287,7 +287,7 @@ def test_the_detector_rests_where_no_track_is_missing():
 
 
 def test_appearance_overrules_the_detector():
-    """Who is asked about looks like somebody else from the first gap on."""
+    """The person has the appearance of another one from the first gap on."""
 
     class Stranger(ByColour):
         def embed(self, image, boxes):
@@ -302,7 +302,7 @@ def test_appearance_overrules_the_detector():
 
 
 def test_a_proposal_never_covers_a_detection():
-    """Two people, one detection between them: the window shows the person who is detected already."""
+    """Two people, one detection between them: the window shows the person that is detected already."""
     config = TrackerConfig().override({"motion.camera": False})
     engine = Engine(config, ByColour(), detector=RedDetector())
     left, right = PERSON, PERSON + np.array([60, 0, 60, 0])
@@ -313,7 +313,7 @@ def test_a_proposal_never_covers_a_detection():
         assert not tracks.proposed.any()
 
 
-def test_one_picture_a_frame_for_those_seen_last():
+def test_one_mosaic_per_frame_for_the_latest_missed():
     """Ten people are missed: two since the frame before, eight in this one. There are eight windows."""
     detector = RedDetector()
     config = TrackerConfig().override({"motion.camera": False})

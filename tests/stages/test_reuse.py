@@ -1,4 +1,4 @@
-"""Embeddings are made where they may decide something, and the tracks do not notice."""
+"""Embeddings are reused where motion is unambiguous, and the tracks stay the same."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ALICE, BOB = np.array([1.0, 0, 0], np.float32), np.array([0, 1.0, 0], np.float32
 BACKGROUND = np.array([0, 0, 1.0], np.float32)
 
 
-class Looks:
-    """Who is at a place of the frame: people by where they are, everything else is background. Notes what it saw."""
+class PlaceEncoder:
+    """Embeds people by their place in the frame, everything else as background; counts crops."""
 
-    name = "looks"
+    name = "place"
 
     def __init__(self):
         self.people: list[tuple[np.ndarray, np.ndarray]] = []  # box, look
@@ -42,16 +42,16 @@ def walk(t: float, start: float, speed: float) -> np.ndarray:
 
 def tracked(n_frames: int, people, settings=(), detected=lambda t, who: True, **more):
     """Tracks of each frame, crops of each frame, and the engine; people: (start, speed, look)."""
-    looks = Looks()
-    engine = Engine(config_of(settings), looks, **more)
+    encoder = PlaceEncoder()
+    engine = Engine(config_of(settings), encoder, **more)
     tracks = []
     for t in range(n_frames):
-        looks.people = [(walk(t, start, speed), look) for start, speed, look in people]
-        looks.n_crops.append(0)
-        seen = [box for who, (box, _) in enumerate(looks.people) if detected(t, who)]
+        encoder.people = [(walk(t, start, speed), look) for start, speed, look in people]
+        encoder.n_crops.append(0)
+        seen = [box for who, (box, _) in enumerate(encoder.people) if detected(t, who)]
         found = one(np.array(seen)) if seen else Detections.empty()
         tracks.append(engine.step(Frame(t, t / FPS, IMAGE, 640, 480), found))
-    return tracks, np.array(looks.n_crops), engine
+    return tracks, np.array(encoder.n_crops), engine
 
 
 def gallery_of(engine: Engine) -> tuple[Gallery, np.ndarray]:
@@ -102,12 +102,12 @@ FIRST_LOOKS = [(0.7, False, 1), (100.0, False, 11), (0.7, True, 15), (100.0, Tru
 
 @pytest.mark.parametrize(("first_look", "there", "wanted"), FIRST_LOOKS)
 def test_first_candidate_decides_whether_others_are_embedded(first_look, there, wanted):
-    looks = [ALICE if there else BACKGROUND]
-    made = Looks()
+    embedding = ALICE if there else BACKGROUND
+    made = PlaceEncoder()
     engine = Engine(config_of({"proposals.first_look": first_look, "occlusion.enabled": False}), made)
     for t in range(21):
         made.n_crops.append(0)
-        made.people = [(walk(t, 50, 3), ALICE if t < 20 else looks[0])]
+        made.people = [(walk(t, 50, 3), ALICE if t < 20 else embedding)]
         found = one(walk(t, 50, 3)[None]) if t < 20 else Detections.empty()
         tracks = engine.step(Frame(t, t / FPS, IMAGE, 640, 480), found)
     assert made.n_crops[-1] == wanted
