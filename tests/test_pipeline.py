@@ -202,8 +202,7 @@ def test_a_run_that_goes_on_asks_only_about_new_frames(cut):
     whole = list(Pipeline(Film(times), Replay(stream.detections), Engine(config_of())))
     first = Pipeline(Film(times), Replay(stream.detections), Engine(config_of()))
     states = []
-    first.at_rest = lambda last: states.append((first.n_frames, deepcopy(first.state())))
-    given = list(first)
+    given = list(first.frames(lambda last: states.append((first.n_frames, deepcopy(first.state())))))
     n_tracked, state = states[cut]
     detector = SideBySide(stream.detections, 2)
     again = Pipeline(Film(times), detector, Engine(config_of()))

@@ -10,9 +10,7 @@ import io
 import json
 import os
 import shutil
-import struct
 import tempfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -152,13 +150,12 @@ def _people(data: bytes) -> None:
 
 
 def _crops_table(data: bytes) -> None:
-    """The table by which `track --crops --overwrite` knows what it may take away."""
-    from tracker.sinks.crops import check_crops_folder, remove_crops
+    """The table by which `track --crops --overwrite` knows which files it may remove."""
+    from tracker.sinks.crops import CropSink
 
     folder = written("crops/people.csv", data).parent
     (place() / "mine.jpg").touch()
-    check_crops_folder(folder, overwrite=True)
-    remove_crops(folder)
+    CropSink(folder, overwrite=True).close()
     assert (place() / "mine.jpg").exists()
 
 
@@ -230,9 +227,8 @@ def _reid_options(data: bytes) -> None:
 
 def _options(data: bytes) -> None:
     """A line for each option: its name, a blank, its value."""
-    from tracker.analytics.regions import open_counters, parse_places
-    from tracker.commands.outputs import check_outputs
-    from tracker.commands.track_options import classes_of, config_of, span_of
+    from tracker.analytics.regions import open_counters
+    from tracker.commands.track_options import parse_options
 
     words = ["film.avi", "--out", "tracks.txt"]
     for line in data.decode("utf-8", "replace").split("\n"):
@@ -241,17 +237,13 @@ def _options(data: bytes) -> None:
             words.append(f"--{name}={value}")
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            args = _parser().parse_args(words)
+            options = parse_options(words, _parser())
     except SystemExit:  # argparse has said what is wrong
         return
-    config, span = config_of(args), span_of(args)
-    classes_of(args)
-    check_outputs(args)
-    places = parse_places(args.line, args.zone)
-    open_counters(*places, 640, 480, 1.0)
-    assert span.count(1000, 25.0) >= 0
-    str(span)
-    assert config.to_toml()
+    open_counters(options.lines, options.zones, 640, 480, 1.0)
+    assert options.span.count(1000, 25.0) >= 0
+    str(options.span)
+    assert options.config.to_toml()
 
 
 OPTIONS = (
@@ -302,7 +294,7 @@ def _checkpoint_seeds() -> tuple[bytes, ...]:
     from tracker.runtime import checkpoint
 
     path = place() / "seed.resume"
-    state = {"asked": {"--fps": None}, "pipeline": {"held": [], "n": np.arange(3), "z": np.zeros((0, 4))}, "tally": {},
+    state = {"asked": {"--fps": None}, "pipeline": {"held": [], "n": np.arange(3), "z": np.zeros((0, 4))}, "record": {},
              "outputs": {"--out t": {"bytes": 3}}, "write_s": 0.5, "run_s": 1.0}  # fmt: skip
     checkpoint.save(path, state)
     return (path.read_bytes(),)
@@ -412,7 +404,7 @@ def _archive_seeds() -> list[bytes]:
 
 def _film_end(data: bytes) -> None:
     """Whether a film of ours was finished, for each container."""
-    from tracker.sinks.video_writer import is_finished
+    from tracker.sinks.annotated_video import is_finished
 
     for ending in (".avi", ".mp4", ".mkv"):
         is_finished(written(f"film{ending}", data))
@@ -546,17 +538,6 @@ def _crop(ending: str) -> Callable[[bytes], None]:
     return run
 
 
-def _whole_png(data: bytes) -> None:
-    """With right checksums and lengths of its parts, behind which damage is read."""
-    parts, at = [data[:8]], 8
-    while at + 12 <= len(data):
-        length = min(int.from_bytes(data[at : at + 4], "big"), len(data) - at - 12)
-        part = data[at + 4 : at + 8 + length]
-        parts.append(struct.pack(">I", length) + part + struct.pack(">I", zlib.crc32(part)))
-        at += 12 + length
-    _image(".png")(b"".join(parts))
-
-
 def _playlist(data: bytes) -> None:
     """Before FFmpeg sees it, which would follow it anywhere."""
     from tracker.sources.playlist import check_playlist
@@ -675,8 +656,6 @@ TARGETS = {
         ("model.onnx", "*", "\u2003", "\x0b")),
     "model": Target(_model, lambda: list(_model_seeds()), ("Conv", "GlobalAveragePool", "Flatten", "image"), 65536),
     "png": Target(_image(".png"), lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND"), 65536),
-    "png-whole": Target(
-        _whole_png, lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND", "PLTE", "tRNS", "gAMA"), 65536),
     "jpeg": Target(_image(".jpg"), lambda: [_picture(".jpg")], (), 65536),
     "crop-png": Target(_crop(".png"), lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND"), 65536),
     "crop-jpeg": Target(_crop(".jpg"), lambda: [_picture(".jpg")], (), 65536),

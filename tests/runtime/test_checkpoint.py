@@ -119,8 +119,7 @@ def test_a_pipeline_goes_on_to_the_last_bit(name, tmp_path):
             saved[pipeline.n_frames] = went_through(tmp_path / "x.resume", pipeline.state())
             given[pipeline.n_frames] = len(whole)
 
-    pipeline.at_rest = at_rest
-    for frame, tracks in pipeline:
+    for frame, tracks in pipeline.frames(at_rest):
         whole.append((frame, tracks))
     assert saved.keys() == set(CUTS)
     assert any(len(saved[cut]["held"]) for cut in CUTS)
@@ -155,8 +154,7 @@ def test_an_early_end_rests_before_what_is_held_comes_out():
         if len(seen) > 10 and state["held"]:
             pipeline.stop()
 
-    pipeline.at_rest = at_rest
-    for frame, _ in pipeline:
+    for frame, _ in pipeline.frames(at_rest):
         seen.append(frame.index)
     last, n_seen, given = states[-1]
     assert last
@@ -167,8 +165,7 @@ def test_an_early_end_rests_before_what_is_held_comes_out():
 def test_a_source_that_has_changed_is_one_line():
     pipeline = RUNS["late confirmation"]()
     states = []
-    pipeline.at_rest = lambda last: states.append(pipeline.state())
-    for frame, _ in pipeline:
+    for frame, _ in pipeline.frames(lambda last: states.append(pipeline.state())):
         if frame.index == 30:
             break
     state = next(state for state in reversed(states) if state["held"])
