@@ -28,7 +28,7 @@ def box(tmp_path, monkeypatch):
     home.mkdir()
     for path in [MANIFEST, *WEIGHTS.glob("*.onnx")]:
         shutil.copy(path, home)
-    monkeypatch.setattr(onnx_session, "files", lambda package: home)
+    monkeypatch.setattr(onnx_session, "_weights_folder", lambda: home)
     return home
 
 

@@ -13,7 +13,7 @@ from tracker.config import TrackerConfig
 from tracker.detector.base import Detector
 from tracker.detector.inputs import as_detections
 from tracker.engine import Engine
-from tracker.errors import ConfigError, DetectionError
+from tracker.errors import DetectionError
 from tracker.sources.span import Span
 from tracker.types import Detections, Frame, FrameTracks, ImageArray, Tracks
 
@@ -57,18 +57,6 @@ class Tracker:
         self._given: bool | None = None
         self._index = 0
         self._time_s: float | None = None
-
-    def reset_metric(self, *, learn: bool = True) -> None:
-        """Take back what `appearance.online` learned: from now on looks are compared as the network alone does.
-
-        Tracks and identities stay, for what is remembered of them is stored as the network gave it. learn: whether
-        the metric learns anew from here, or stays the network's until this is called again or `reset` is.
-        """
-        metric = self._engine.looks.metric
-        if metric is None:
-            raise ConfigError("appearance.online is off: there is no metric that learns")
-        metric.reset()
-        metric.learning = learn
 
     def update(
         self,

@@ -29,7 +29,6 @@ from tracker.stages.select import select
 from tracker.stages.trace import Notes
 from tracker.stages.update import Updater
 from tracker.tracks.bank import TrackBank
-from tracker.tracks.scenery import Scenery
 from tracker.types import Detections, Frame, FrameTracks, State, StepTrace, Tracks
 
 
@@ -131,7 +130,6 @@ class Engine:
         motion, bank = self._background.motion(scene, self.bank), scene.bank
         if not np.count_nonzero(motion != still()):
             return
-        self.scenery.forget()  # it knew another view
         mean, cov = kalman.moved_by_camera(bank.mean, bank.cov, motion)
         scene.bank = bank.with_(mean=mean, cov=cov, seen_xy=bank.seen_xy @ motion[:, :2].T + motion[:, 2])
         scene.expected = Expected.of(scene.bank, scene.seen, scene.expected.visible, self.config.association)
@@ -150,11 +148,6 @@ class Engine:
     def settled_before(self) -> int | None:
         """Index of the first frame that a later confirmation can still add to; None if there is no such frame."""
         return self.register.settled_before(self.bank)
-
-    @property
-    def scenery(self) -> Scenery:
-        """What stands in front of people, as learned so far."""
-        return self._holder.scenery
 
     @property
     def detector(self) -> WindowDetector | None:
@@ -178,7 +171,6 @@ class Engine:
             "looks": self.looks.state(),
             "register": self.register.state(),
             "background": self._background.state(),
-            "scenery": self.scenery.state(),
             "stage_s": self.stage_s,
         }
 
@@ -189,7 +181,6 @@ class Engine:
         self.looks.restore(state["looks"])
         self.register.restore(state["register"])
         self._background.restore(state["background"])
-        self.scenery.restore(state["scenery"])
         self.stage_s = state["stage_s"]
 
 

@@ -13,14 +13,13 @@ from time import perf_counter
 from typing import TypeAlias, TypeVar
 
 from tracker.appearance.encoder import OnnxEncoder
-from tracker.detector.base import Detector
+from tracker.detector.base import Detector, with_defaults
 from tracker.engine import Engine
 from tracker.errors import ResumeError, TrackletError
 from tracker.finalise import FrameBuffer
 from tracker.runtime.read_ahead import OrderedPrefetch
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.prefetch import Prefetch
-from tracker.sources.span import WHOLE
 from tracker.types import Detections, Frame, State, StepTrace, Tracks
 
 Item = TypeVar("Item")
@@ -42,9 +41,9 @@ class Pipeline:
         self.source = source
         self._frames_ahead = Prefetch(source)
         self._live = source.live
-        self._detector = detector
+        self._detector = with_defaults(detector)
         self._detected_ahead: OrderedPrefetch[tuple[Frame, bool], _Seen] | None = None
-        n_threads = 0 if source.live else getattr(detector, "n_at_once", 0)
+        n_threads = 0 if source.live else self._detector.n_at_once
         if n_threads:
             depth = n_threads + DETECTED_AHEAD
             self._detected_ahead = OrderedPrefetch(self._due(), self._detect, depth, f"detect {source.name}", n_threads)
@@ -172,22 +171,27 @@ class Pipeline:
     @property
     def class_names(self) -> dict[int, str]:
         """Names of the detector's classes by number, as far as it knows them."""
-        names: dict[int, str] = getattr(self._detector, "class_names", {})
-        return {number: name for number, name in names.items() if name != str(number)}
+        return {number: name for number, name in self._detector.class_names.items() if name != str(number)}
 
     @property
     def files(self) -> dict[str, Path]:
         """Files of the detector and the network, by part."""
-        parts = {"the detector": self._detector, "the re-ID network": self._engine.looks.encoder}
-        paths = {part: getattr(what, "path", None) for part, what in parts.items()}
+        encoder = self._engine.looks.encoder
+        paths = {
+            "the detector": self._detector.path,
+            "the re-ID network": encoder.path if isinstance(encoder, OnnxEncoder) else None,
+        }
         return {part: path for part, path in paths.items() if path is not None}
 
     @property
     def providers(self) -> dict[str, str]:
         """Where each network runs, "cpu" or "cuda", by its part."""
-        parts = {"the detector": self._detector, "the re-ID network": self._engine.looks.encoder}
-        where = {part: getattr(what, "provider", None) for part, what in parts.items()}
-        return {part: provider for part, provider in where.items() if provider is not None}
+        encoder = self._engine.looks.encoder
+        providers = {
+            "the detector": self._detector.provider,
+            "the re-ID network": encoder.provider if isinstance(encoder, OnnxEncoder) else None,
+        }
+        return {part: provider for part, provider in providers.items() if provider is not None}
 
     @property
     def n_crops(self) -> int:
@@ -197,9 +201,8 @@ class Pipeline:
     @property
     def leftover(self) -> str | None:
         """A warning if a replayed detection file goes on after the end of the source: it may belong to another one."""
-        last = getattr(self._detector, "last_frame", None)
-        part = getattr(self.source, "span", WHOLE)
-        if self._stopping or last is None or last <= self._last_index or part != WHOLE:
+        last = self._detector.last_frame
+        if self._stopping or last is None or last <= self._last_index or not self.source.span.whole:
             return None
         return (
             f"{self._detector.name} has detections up to frame {last + 1}, but {self.source.name} ended after frame "

@@ -38,7 +38,7 @@ RECIPES = ("weights/person.md", "weights/reid_accurate.md", "weights/reid_fast.m
 SLOW = (
     "README.md", "docs/counting.md", "docs/detectors.md", "docs/live.md", "docs/long_videos.md", "docs/many_videos.md",
     "docs/offline.md", "docs/outputs.md", "docs/own_reid.md", "docs/results.md", "docs/tutorial.md",
-    "reid_training/README.md",
+    "docs/commands.md", "docs/training.md", "docs/training_results.md",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tests.oracles.plain_tracker import hidden_share, iou_of
 from tests.oracles.runs import OFF, PLAIN, SHORT, config_of, run, run_settled, same
 from tests.oracles.streams import Stream, lone_walker, one, wild_stream, with_identity_embeddings
 from tests.oracles.switches import id_switches
-from tools.benchmarks.camera import after, middle_of, noisy, similarity, texture, view
+from tests.synthetic.moving_camera import after, middle_of, noisy, similarity, texture, view
 from tracker.detector.public import PublicDetections
 from tracker.engine import Engine
 from tracker.sources.open import open_source

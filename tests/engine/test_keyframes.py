@@ -28,10 +28,10 @@ def every(stream: Stream, n: int) -> Stream:
 
 def known(engine: Engine) -> tuple:
     """All that only a look may change."""
-    bank, scenery = engine.bank, engine.scenery
+    bank = engine.bank
     columns = [bank.key, bank.id, bank.hits, bank.seen_s, bank.height, bank.class_id, bank.slot]
-    columns += [engine.looks.gallery.counts(bank.slot), scenery.hidden_s, scenery.visible_s, scenery.cases]
-    columns += [scenery._missed_key, np.array([engine.register.n_ids, engine.register._n_keys])]
+    columns += [engine.looks.gallery.counts(bank.slot)]
+    columns += [np.array([engine.register.n_ids, engine.register._n_keys])]
     return tuple(column.copy() for column in columns)
 
 
@@ -136,11 +136,10 @@ class Windows:
         return Detections.empty()
 
 
-@pytest.mark.parametrize("verifier", ["both", "detector"])
-def test_the_detector_sees_no_window_either(verifier):
+def test_the_detector_sees_no_window_either():
     stream = every(lone_walker(40, hidden=[20]), 4)
     painter, windows = Painter(stream), Windows()
-    engine = Engine(config_of({"proposals.verifier": verifier, "motion.camera": False}), painter, detector=windows)
+    engine = Engine(config_of({"motion.camera": False}), painter, detector=windows)
     run(stream, engine=engine, images=painter.images())
     assert windows.asked == [20]
 

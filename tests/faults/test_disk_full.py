@@ -113,7 +113,7 @@ def test_the_checkpoint_of_a_run(scene, whole, tmp_path, capsys, n_bytes):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "the checkpoint cannot be written" in err
-    assert {path.name for path in tmp_path.iterdir()} <= {"tracks.txt", "tracks.txt.resume"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"tracks.txt", "tracks.txt.resume", "tracks.txt.resume.tracks"}
     if (tmp_path / "tracks.txt").exists():
         check_left("tracks.txt", tmp_path / "tracks.txt", whole / "tracks.txt")
 

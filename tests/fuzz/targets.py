@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _option_seeds() -> list[bytes]:
     return [
-        b"set lifecycle.lost_s=5\nset proposals.verifier=both\nset default_fps=20\n",
+        b"set lifecycle.lost_s=5\nset proposals.verifier=auto\nset default_fps=20\n",
         b"line gate=100,200,300,200\nzone door=0.1,0.1,0.9,0.1,0.5,0.9\nline 0,0,1,1\n",
         b"start 1:30\nend 2:00.5\nstride 0.5s\n",
         b"start 250\nend 500\nstride 3\nclasses person,2, car\n",
@@ -416,7 +416,7 @@ def _film_end(data: bytes) -> None:
 
 
 def _coco(data: bytes) -> None:
-    from person_detector.labels import read_coco
+    from tools.detector_training.labels import read_coco
 
     written("images/a.png", _picture(".png"))
     read_coco(place() / "images", written("coco.json", data))
@@ -424,7 +424,7 @@ def _coco(data: bytes) -> None:
 
 def _labels(kind: str, name: str) -> Callable[[bytes], None]:
     def run(data: bytes) -> None:
-        from person_detector.labels import read
+        from tools.detector_training.labels import read
 
         images = written(f"{kind}/images/a.png", _picture(".png")).parent
         read(kind, images, written(f"{kind}/labels/{name}", data).parent)
@@ -433,7 +433,7 @@ def _labels(kind: str, name: str) -> Callable[[bytes], None]:
 
 
 def _labels_mot(data: bytes) -> None:
-    from person_detector.labels import read_mot
+    from tools.detector_training.labels import read_mot
 
     written("M/S/img1/1.jpg", _picture(".jpg"))
     written("M/S/gt/gt.txt", _mot_seeds()[2])
@@ -625,10 +625,10 @@ TARGETS = {
     "eval-seqinfo": Target(_eval_seqinfo, lambda: [_SEQINFO], (*NUMBERS, "[DEFAULT]", "%(a)s", " ", ":", ";")),
     "reid-seqinfo": Target(_reid_seqinfo, lambda: [_SEQINFO], ("[DEFAULT]", "%(a)s", "../", "/etc", " ", ":", ";")),
     "config": Target(_config, lambda: [
-        b"default_fps = 25.0\n[lifecycle]\nlost_s = 5\n[proposals]\nverifier = 'both'\nenabled = false\n"
-        b"[association]\ngate_chi2 = 9.5\nveto = true\n", b"default_fps=" + _HEX], (*NUMBERS, *TOML)),
+        b"default_fps = 25.0\n[lifecycle]\nlost_s = 5\n[proposals]\nverifier = 'auto'\nenabled = false\n"
+        b"[association]\nrelink_chi2 = 9.5\nveto = true\n", b"default_fps=" + _HEX], (*NUMBERS, *TOML)),
     "space": Target(_space, lambda: [
-        b'"lifecycle.lost_s" = [1.0, 3.0]\n[association]\ngate_chi2 = [9.5]\nveto = [true, false]\n'],
+        b'"lifecycle.lost_s" = [1.0, 3.0]\n[association]\nrelink_chi2 = [9.5]\nveto = [true, false]\n'],
         (*NUMBERS, *TOML)),
     "reid-config": Target(_reid_config, lambda: [
         b"seed = 3\n[data]\nheight = 128\n[augment]\nerase_area = [0.02, 0.3]\n[net]\nname = 'osnet'\n"

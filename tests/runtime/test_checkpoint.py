@@ -98,7 +98,6 @@ RUNS = {
     "looks, proposals, occlusion": with_pictures(),
     "a camera that moves": with_pictures(camera="shaken"),
     "the detector looks at one frame in three": with_pictures({"detection.every": 3}),
-    "a metric that learns": with_pictures({"appearance.online": True}),
     "late confirmation": with_pictures({"lifecycle.confirm_hits": 6, "detection.every": 2}),
     "boxes alone": without_pictures(),
     "embeddings of the caller": without_pictures(embeddings=True, seed=1),
@@ -143,10 +142,6 @@ def test_the_runs_do_what_their_names_say():
     assert Source.PREDICTED in sources.tolist()
     moving = RUNS["a camera that moves"]()
     assert len(list(moving)) == N_FRAMES
-    assert not moving._engine.scenery.cases.any()  # forgotten whenever the camera moved
-    learning = RUNS["a metric that learns"]()
-    assert len(list(learning)) == N_FRAMES
-    assert learning._engine.looks.metric.offset is not None
 
 
 def test_an_early_end_rests_before_what_is_held_comes_out():

@@ -12,7 +12,7 @@ import pytest
 from reid_training.data import csv_table
 from tracker.errors import OutputError, WriteError
 from tracker.sinks import crops
-from tracker.sinks.crop_selection import CropSelection, Crop, inside, sharpness, sized, unoccluded, worths
+from tracker.sinks.crop_selection import Crop, CropSelection, inside, sharpness, sized, unoccluded, worths
 from tracker.sinks.crops import CropSink
 from tracker.types import Frame, Source, Tracks
 

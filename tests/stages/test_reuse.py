@@ -72,12 +72,6 @@ def test_who_walks_alone_is_looked_at_from_time_to_time(refresh_s, step):
     np.testing.assert_array_equal(gallery.means(slot), wanted.means(its_slot))
 
 
-@pytest.mark.parametrize("settings", [{"appearance.online": True}, {"association.gate_chi2": 1e6}])
-def test_some_settings_want_every_look(settings):
-    _, n_crops, _ = tracked(20, [(50, 3, ALICE)], {"appearance.refresh_s": 1, **settings})
-    assert (n_crops == 1).all()
-
-
 def test_people_near_each_other_are_looked_at():
     people = [(50, 4, ALICE), (350, -4, BOB)]  # they meet in frame 37
     tracks, n_crops, _ = tracked(80, people, {"appearance.refresh_s": 10})

@@ -1,15 +1,13 @@
 """The embeddings each track was seen with: a bounded ring for each track, and their mean direction.
 
 Tracks own a slot; slots are taken at birth and given back at the end, so the memory is that of the largest crowd seen,
-and no array is copied when tracks come and go. Distances are cosine: d = 1 - cos, in [0, 2], between what a metric that
-learns makes of the embeddings, where there is one; what is stored is as the network gave it.
+and no array is copied when tracks come and go. Distances are cosine: d = 1 - cos, in [0, 2].
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tracker.appearance.online_metric import OnlineMetric
 from tracker.types import BoolArray, FeatureArray, FloatArray, IntArray, State
 
 NO_LENGTH = 1e-12  # a sum no longer than this has no direction
@@ -23,9 +21,8 @@ class Gallery:
     set by the first embeddings and fixed from then on.
     """
 
-    def __init__(self, size: int, metric: OnlineMetric | None = None) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._metric = metric
         self._rings: FeatureArray = np.zeros((0, size, 0), np.float32)  # (S, K, D)
         self._sums = np.zeros((0, 0))  # (S, D) float64, so that adding and taking away does not drift
         self._counts = np.zeros(0, np.int64)  # (S,) entries in the ring
@@ -93,10 +90,6 @@ class Gallery:
         """(k, D) the embeddings of one slot, in no particular order."""
         return self._rings[slot, : self._counts[slot]]
 
-    def oldest(self, slots: IntArray) -> FeatureArray:
-        """(n, D) the entry that has been in each slot for longest, as it is stored; anything where there is none."""
-        return self._rings[slots, np.where(self._counts[slots] == self._size, self._next[slots], 0)]
-
     def means(self, slots: IntArray) -> FeatureArray:
         """(n, D) mean direction of each slot's entries, unit rows; zeros where there are none."""
         return self._means[slots]
@@ -105,14 +98,13 @@ class Gallery:
         """Distance of (N, D) embeddings to the mean of each slot: (n, N); 1 (no likeness) where a slot is empty."""
         if self.dim == 0:
             return np.ones((len(slots), len(embeddings)))
-        return np.asarray(1.0 - self._measured(self.means(slots)) @ self._measured(embeddings).T, np.float64)
+        return np.asarray(1.0 - self.means(slots) @ embeddings.T, np.float64)
 
     def dist_pairs(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Pair by pair, the distance of embedding i to the mean of slot i: (n,); 1 where the slot is empty."""
         if self.dim == 0:
             return np.ones(len(slots))
-        means, embeddings = self._measured(self.means(slots)), self._measured(embeddings)
-        return np.asarray(1.0 - np.einsum("nd,nd->n", means, embeddings), np.float64)
+        return np.asarray(1.0 - np.einsum("nd,nd->n", self.means(slots), embeddings), np.float64)
 
     def dist_min(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Distance of (N, D) embeddings to the nearest entry of each slot: (n, N); +inf where a slot is empty."""
@@ -124,8 +116,7 @@ class Gallery:
         rings, counts = (
             (self._rings[:last], self._counts[:last]) if every else (self._rings[slots], self._counts[slots])
         )
-        entries = self._measured(rings).reshape(-1, self.dim)
-        cosine = (entries @ self._measured(embeddings).T).reshape(len(rings), self._size, -1)
+        cosine = (rings.reshape(-1, self.dim) @ embeddings.T).reshape(len(rings), self._size, -1)
         cosine[np.arange(self._size) >= counts[:, None]] = -np.inf
         nearest = 1.0 - cosine.max(axis=1).astype(np.float64)
         return np.asarray(nearest[slots] if every else nearest)
@@ -138,8 +129,7 @@ class Gallery:
         """
         if len(slots) == 0:
             return np.zeros(0)
-        entries, embeddings = self._measured(self._rings[slots]), self._measured(embeddings)
-        dist = 1.0 - np.einsum("nkd,nd->nk", entries, embeddings).astype(np.float64)
+        dist = 1.0 - np.einsum("nkd,nd->nk", self._rings[slots], embeddings).astype(np.float64)
         count = self._counts[slots]
         dist[np.arange(self._size)[None] >= count[:, None]] = np.inf
         rank = np.floor(quantile * (count - 1)).astype(np.int64)
@@ -156,8 +146,6 @@ class Gallery:
         share of the limit. The sum of the entries, which is kept, tells the mean.
         """
         count = self._counts[slots]
-        if self._metric is not None and self._metric.has_learned:  # it compares other rows than those summed up
-            return self.dist_quantile(slots, embeddings, quantile) > limit
         mean_cosine = self._lengths[slots] / count * (1.0 - dist)
         beyond = count - np.floor(quantile * (count - 1))
         doubtful = 1.0 - mean_cosine > beyond / count * limit - ROUNDING
@@ -178,10 +166,6 @@ class Gallery:
         self._free = state["free"].tolist()  # in this order: it decides who gets which slot
         self._lengths, self._means = np.zeros(len(self._sums)), np.zeros(self._sums.shape, np.float32)
         self._summed_up(np.arange(len(self._sums)))
-
-    def _measured(self, rows: FeatureArray) -> FeatureArray:
-        """Rows (..., D) as their cosines are to be compared."""
-        return rows if self._metric is None else self._metric.transform(rows)
 
     def _summed_up(self, slots: IntArray) -> None:
         """Length and direction of the sums of these slots, after they changed."""

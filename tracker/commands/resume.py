@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +83,7 @@ def saved_state(path: Path) -> State:
 def asked_for(options: TrackOptions, pipeline: Pipeline) -> dict[str, Any]:
     """All that the results of a run depend on, by name; equal for two runs that give the same results."""
     source = pipeline.source
-    files = getattr(source, "files", [])
+    files = source.files
     stats = [(file.name, file.stat()) for file in files]
     listing = "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in stats)
     changed_ns = max((stat.st_mtime_ns for _, stat in stats), default=0)
@@ -204,7 +204,7 @@ def replay(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, saved: S
     recorded = outputs.record.read(source.width, source.height)
     with ExitStack() as stack:
         if any(result.option.pictures != "none" for result, _ in again):
-            recorded = _with_pictures(recorded, stack.enter_context(Prefetch(reopened(options))))
+            recorded = _with_pictures(recorded, stack.enter_context(Prefetch(reopened(options))), source.name)
         for frame, tracks in recorded:
             check()
             for sink in (outputs.tally, *(sink for _, sink in again)):
@@ -218,12 +218,15 @@ def reopened(options: TrackOptions) -> FrameSource:
     )  # fmt: skip
 
 
-def _with_pictures(recorded: Iterator[tuple[Frame, Tracks]], source: Prefetch) -> Iterator[tuple[Frame, Tracks]]:
-    shown = iter(source)
+def _with_pictures(
+    recorded: Iterator[tuple[Frame, Tracks]], frames: Iterable[Frame], name: str
+) -> Iterator[tuple[Frame, Tracks]]:
+    """The recorded frames as the source gives them again. Raises ResumeError where it does not."""
+    shown = iter(frames)
     for frame, tracks in recorded:
         again = next((each for each in shown if each.index == frame.index), None)
         if again is None:
-            raise ResumeError(f"{source.name}: does not give frame {frame.index + 1} again, so the run cannot go on")
+            raise ResumeError(f"{name}: does not give frame {frame.index + 1} again, so the run cannot go on")
         yield again, tracks
 
 

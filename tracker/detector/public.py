@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tracker.detector.base import DetectorBase
 from tracker.errors import DetectionError
 from tracker.types import Detections, FloatArray, Frame
 
@@ -26,7 +27,7 @@ _BOOSTED_HALF, _BOOSTED_WIDTH = 25.0, 12.0
 _BOOSTED_FROM = 20.0  # margins of support vector machines stay far below, sums of boosted trees go far above
 
 
-class PublicDetections:
+class PublicDetections(DetectorBase):
     """The detections of a file, by frame index.
 
     path: a MOT det.txt. scores: how to bring its scores to [0, 1], see `scores_to_unit`. width, height: of the video;

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,11 +98,8 @@ class PackagedModel:
 
 @contextlib.contextmanager
 def packaged_model(file_name: str) -> Iterator[PackagedModel]:
-    """A model that comes with the package. Raises ModelError where the package `weights` is not there, or not whole."""
-    try:
-        home = files("weights")
-    except ModuleNotFoundError as error:
-        raise ModelError(f"the package `weights` with the built-in model {file_name} is not installed") from error
+    """A bundled model. Raises ModelError where the folder of the weights is missing or incomplete."""
+    home = _weights_folder()
     manifest = home.joinpath(_MANIFEST)
     try:
         lines = manifest.read_bytes().decode("utf-8", "replace").splitlines()
@@ -112,6 +110,12 @@ def packaged_model(file_name: str) -> Iterator[PackagedModel]:
     # A real file in a checkout and in an installed wheel alike; unpacked only where the package is a zip.
     with as_file(home.joinpath(file_name)) as path:
         yield PackagedModel(path, known.get(file_name))
+
+
+def _weights_folder() -> Traversable:
+    """tracker/weights where a wheel is installed; in a checkout the folder weights/ beside tracker/."""
+    installed = files("tracker").joinpath("weights")
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "weights"
 
 
 def open_session(model: str | Path | PackagedModel, device: str = "auto", threads: int | None = None) -> Session:

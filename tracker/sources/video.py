@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from tracker.errors import SourceError
-from tracker.sources.base import DEFAULT_FPS, Recorded, quiet_opencv
+from tracker.sources.base import DEFAULT_FPS, Recorded, SourceKind, SourceRequest, quiet_opencv
 from tracker.sources.playlist import check_playlist
 from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame, ImageArray
@@ -71,8 +71,8 @@ class VideoFile(Recorded):
         self._started = False
 
     @property
-    def files(self) -> list[Path]:
-        return [] if "://" in self.path else [Path(self.path)]
+    def files(self) -> Sequence[Path]:
+        return () if "://" in self.path else [Path(self.path)]
 
     def __iter__(self) -> Iterator[Frame]:
         if self._started:
@@ -182,3 +182,10 @@ def _check_file(path: Path) -> None:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     if empty:
         raise SourceError(f"{path}: the file is empty (0 bytes), not a video")
+
+
+def _open(request: SourceRequest) -> VideoFile:
+    return VideoFile(request.path, fps=request.fps, default_fps=request.default_fps, span=request.span)
+
+
+KIND = SourceKind("a video file", lambda request: request.exists, _open)

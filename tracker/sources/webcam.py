@@ -25,8 +25,8 @@ import numpy as np
 from tracker.errors import SourceError
 from tracker.runtime.leaving import watch
 from tracker.runtime.signals import SLICE_S, check, held_back
-from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
-from tracker.sources.video import sane_fps
+from tracker.sources.base import DEFAULT_FPS, FrameSource, SourceKind, SourceRequest, quiet_opencv
+from tracker.sources.video import VideoFile, sane_fps
 from tracker.types import Frame, ImageArray
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _JOIN_S = 0.2  # a thread that hangs in the driver must not hold up the end
 
 
-class LiveSource(ClosedByWith):
+class LiveSource(FrameSource):
     """A webcam index ("0", "1", "webcam") or the address of a stream.
 
     fps: what to report instead of the camera's own; time stamps are real in any case. reconnect_s: how long to try to
@@ -81,7 +81,6 @@ class LiveSource(ClosedByWith):
         self.losses = 0  # how often the camera was lost
         self.lost = False  # True while it is
         self._idle: Callable[[], bool] = lambda: True
-        self.n_frames: int | None = None
         self.fps = fps or sane_fps(self._capture.get(_CAP_PROP_FPS))
         self._start_s = 0.0
         self._thread = threading.Thread(target=self._grab, name=f"tracklet grabber {self.name}", daemon=True)
@@ -262,7 +261,7 @@ class LiveSource(ClosedByWith):
 
 
 LONGEST_NUMBER = 6  # digits of a camera's; more are a file that is not there
-_CAP_PROP_FPS = 5  # cv2.CAP_PROP_FPS
+_CAP_PROP_FPS, _CAP_PROP_FRAME_COUNT = 5, 7  # of cv2
 
 
 def waits() -> Iterator[float]:
@@ -364,3 +363,26 @@ def _ffmpeg_options(options: str | None) -> Iterator[None]:
 
 def _span(seconds: float) -> str:
     return "as long as it takes" if math.isinf(seconds) else f"{seconds:g} s"
+
+
+def _open(request: SourceRequest) -> FrameSource:
+    """The camera or stream, or the video file behind an http address: it has an end, and no frame is dropped."""
+    spec = request.spec
+    capture = open_capture(spec)
+    if spec.lower().startswith(("http://", "https://")) and 0 < capture.get(_CAP_PROP_FRAME_COUNT) < 1e9:
+        capture.release()
+        return VideoFile(spec, fps=request.fps, default_fps=request.default_fps, span=request.span)
+    if not request.span.whole:
+        capture.release()
+        raise SourceError(
+            f"{camera_name(spec)}: is live, and its frames are taken as they come; --start, --end and --stride are for "
+            "files"
+        )
+    return LiveSource(spec, fps=request.fps, reconnect_s=request.reconnect_s, capture=capture)
+
+
+KIND = SourceKind(
+    "a webcam number, or an rtsp:// or http:// address",
+    lambda request: not request.exists and is_live_spec(request.spec),
+    _open,
+)

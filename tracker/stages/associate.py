@@ -8,7 +8,6 @@ from tracker.association import costs
 from tracker.association.assignment import assign_pairs
 from tracker.association.pairs import Pairs
 from tracker.config import TrackerConfig
-from tracker.motion import kalman
 from tracker.stages.embed import Looks
 from tracker.stages.frame_state import Links, Scene, rows_of
 from tracker.stages.trace import Notes
@@ -48,7 +47,7 @@ class Associator:
         return links
 
     def _possible(self, scene: Scene, pairs: Pairs, group: BoolArray) -> Pairs:
-        """Pairs of the group without those that a hidden track would steal, and those beyond the gate."""
+        """Pairs of the group without those that a hidden track would steal."""
         config, expected = self._config.occlusion, scene.expected
         unseen = group & ~expected.visible
         if config.enabled and np.count_nonzero(unseen):
@@ -56,11 +55,7 @@ class Associator:
             occluder = occlusion.occluder(expected.boxes, unseen, front, *expected.near, config)
             detected = scene.seen.boxes[pairs.detection]
             pairs = pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, detected, expected.boxes, occluder))
-        limit = self._config.association.gate_chi2
-        if limit is None:
-            return pairs
-        dist_sq = kalman.mahalanobis_sq_of_boxes(scene.bank.mean, scene.bank.cov, scene.seen.boxes, self._config.motion)
-        return pairs.keep(dist_sq[pairs.track, pairs.detection] <= limit)
+        return pairs
 
     def _matched(self, scene: Scene, pairs: Pairs, group: BoolArray) -> IntArray:
         """Which pairs of the group belong together, by overlap and looks: (k,)."""

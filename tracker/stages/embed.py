@@ -10,7 +10,6 @@ import numpy as np
 from tracker import boxes as bx
 from tracker.appearance import reuse as economy
 from tracker.appearance.gallery import Gallery
-from tracker.appearance.online_metric import OnlineMetric, frame_triplets
 from tracker.config import TrackerConfig
 from tracker.stages.frame_state import Scene, rows_of
 from tracker.tracks import lifecycle
@@ -47,9 +46,7 @@ class Looks:
     def __init__(self, config: TrackerConfig, keep_features: bool) -> None:
         """keep_features: `kept` gives the embeddings of the people of a frame."""
         self._config = config
-        look = config.appearance
-        self.metric = OnlineMetric(look.online_rate, look.online_reach) if look.online else None
-        self.gallery = Gallery(look.gallery_size, self.metric)
+        self.gallery = Gallery(config.appearance.gallery_size)
         self.encoder: Encoder | None = None
         self.thresholds = self._resolved(None)
         self.n_crops = 0  # that the encoder was given so far
@@ -59,8 +56,6 @@ class Looks:
     def attach(self, encoder: Encoder | None, thresholds: Thresholds | None) -> None:
         """Make embeddings with this encoder from now on; settings win over the thresholds it brings."""
         self.encoder = encoder
-        if self.metric is not None:
-            self.metric.reset()  # it learned for the embeddings of another network
         self.thresholds = self._resolved(thresholds)
 
     def _resolved(self, brought: Thresholds | None) -> Thresholds:
@@ -106,12 +101,9 @@ class Looks:
         scene.seen = seen.with_features(features)
 
     def _plain(self, scene: Scene) -> IntArray:
-        """(N,) row of the track that motion alone gives each detection to, without a doubt; -1 where looks may matter.
-
-        A metric that learns from the stream, and a gate that may forbid any pair, are given all there is to see.
-        """
+        """(N,) row of the track that motion alone gives each detection to, without a doubt; -1 where looks may matter."""
         look, bank, now_s, boxes = self._config.appearance, scene.bank, scene.now_s, scene.seen.boxes
-        if look.refresh_s == 0 or look.online or self._config.association.gate_chi2 is not None:
+        if look.refresh_s == 0:
             return np.full(len(boxes), -1, np.int64)
         due = now_s - self.gallery.looked_s(bank.slot) >= look.refresh_s - lifecycle.TIME_SLACK_S
         # Only who was seen last time, too: a track that may be hidden must not take the detection of who hides it.
@@ -135,10 +127,6 @@ class Looks:
         slots, looks = bank.slot[rows], features[detection[rows]]
         dist = self.gallery.dist_pairs(slots, looks)
         known = self.known(slots)
-        if self.metric is not None:
-            sure = bank.confirmed[rows] & known & (dist < self.thresholds.same)
-            # The oldest look, for that of the frame before is nearly the same and says little about the person.
-            self.metric.learn(frame_triplets(looks[sure], self.gallery.oldest(slots[sure])))
         strange = (dist >= self.thresholds.diff) & known
         self.gallery.write(slots[~strange], looks[~strange])
         self.gallery.looked(slots[~strange & ~scene.copied[detection[rows]]], scene.now_s)
@@ -182,13 +170,10 @@ class Looks:
         """All that later looks depend on besides settings and networks."""
         return {
             "gallery": self.gallery.state(),
-            "metric": None if self.metric is None else self.metric.state(),
             "n_crops": self.n_crops,
             "dim": self._dim,
         }
 
     def restore(self, state: State) -> None:
         self.gallery.restore(state["gallery"])
-        if self.metric is not None:
-            self.metric.restore(state["metric"])
         self.n_crops, self._dim = state["n_crops"], state["dim"]

@@ -8,7 +8,6 @@ from tracker import boxes as bx
 from tracker.config import TrackerConfig
 from tracker.stages.frame_state import Links, Scene, rows_of
 from tracker.tracks import lifecycle, occlusion
-from tracker.tracks.scenery import Scenery
 from tracker.types import BoolArray, IntArray
 
 
@@ -17,7 +16,6 @@ class Holder:
 
     def __init__(self, config: TrackerConfig) -> None:
         self._config = config
-        self.scenery = Scenery(config.occlusion)
 
     def hold(self, scene: Scene, links: Links) -> None:
         """Mark the tracks whose prediction is put out in this frame."""
@@ -28,19 +26,13 @@ class Holder:
 
     def _hidden(self, scene: Scene, links: Links) -> None:
         """Confirmed tracks that are hidden, and by what: their predictions stand for them while they can be trusted."""
-        config, bank, now_s, gap_s = self._config.occlusion, scene.bank, scene.now_s, scene.clock.gap_s
+        config, bank, now_s = self._config.occlusion, scene.bank, scene.now_s
         if not config.enabled:
             return
         found = bank.confirmed & (links.detection >= 0)
         rows = rows_of(found)
         missed = rows_of(bank.confirmed & ~found & ~links.proposed)
-        covered, twin = self._overlaid(scene, links, missed, rows)
-        hidden = covered
-        if config.scenery:
-            self.scenery.fit(scene.frame.width, scene.frame.height)
-            hidden = covered | self.scenery.hides(scene.expected.boxes[missed])
-            self.scenery.learn(bank, rows, scene.seen.boxes[links.detection[rows]], now_s, gap_s)
-            self.scenery.miss(bank.key[missed], covered, now_s, gap_s)
+        hidden, twin = self._overlaid(scene, links, missed, rows)
         recent = now_s - bank.seen_s[missed] <= config.max_s + lifecycle.TIME_SLACK_S
         links.held[missed] = recent & hidden & ~twin & occlusion.trusted(bank, config)[missed]
 

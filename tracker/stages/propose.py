@@ -30,10 +30,10 @@ class Proposer:
     def propose(self, scene: Scene, links: Links) -> None:
         """Give proposals to unmatched confirmed tracks."""
         by_looks, by_window = self._verifiers(scene)
-        if not (by_looks or by_window):
+        if not by_looks:
             return
         age_s = (scene.clock.looked_s or 0.0) - scene.bank.seen_s
-        tracks = self._asked(scene, links, age_s, by_looks)
+        tracks = self._asked(scene, links, age_s)
         if len(tracks) == 0:
             return
         kept = scene.strong.copy()
@@ -41,9 +41,8 @@ class Proposer:
         taken, weak = scene.seen.boxes[kept], scene.seen.boxes[~kept]
         if by_window:
             places, belief = self._seen_again(scene, tracks, age_s, taken)
-            if by_looks:
-                same = self._recognised(scene, places)
-                places, belief = places.take(same), belief[same]
+            same = self._recognised(scene, places)
+            places, belief = places.take(same), belief[same]
         else:
             places, belief = self._found_by_looks(scene, tracks, age_s, taken, weak)
         best = np.argsort(-belief, kind="stable")  # of two proposals in one place the surer stays
@@ -56,22 +55,18 @@ class Proposer:
     def _verifiers(self, scene: Scene) -> tuple[bool, bool]:
         """Whether appearance and the detector verify in this frame.
 
-        Where the detector does not look at the frame, it looks at no window either. "both" without a detector is left
-        with appearance; without appearance nobody agrees with the detector.
+        Without a detector, or where it does not look at the frame, "auto" falls back to appearance alone; without
+        embeddings nothing is proposed.
         """
         config = self._config.proposals
-        by_looks = scene.image is not None and config.verifier != "detector"
-        by_window = by_looks if config.verifier == "both" else config.verifier == "detector"
-        by_window = by_window and scene.looked and self.detector is not None and scene.frame.image is not None
-        return config.enabled and by_looks, config.enabled and by_window
+        by_looks = config.enabled and scene.image is not None
+        by_window = by_looks and config.verifier == "auto" and scene.looked and self.detector is not None
+        return by_looks, by_window
 
-    def _asked(self, scene: Scene, links: Links, age_s: FloatArray, by_looks: bool) -> IntArray:
+    def _asked(self, scene: Scene, links: Links, age_s: FloatArray) -> IntArray:
         """(k,) rows of the tracks that are looked for; age_s (T,) since their last detection."""
         recent = age_s <= self._config.proposals.max_s + lifecycle.TIME_SLACK_S
-        asked = scene.bank.confirmed & (links.detection < 0) & recent
-        if by_looks:
-            asked &= self._looks.known(scene.bank.slot)
-        return rows_of(asked)
+        return rows_of(scene.bank.confirmed & (links.detection < 0) & recent & self._looks.known(scene.bank.slot))
 
     # -------------------------------------------------------------------------------------------------- by appearance
 

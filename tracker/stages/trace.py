@@ -34,9 +34,8 @@ class Notes:
         self.cost.append(np.stack([total, look, 1.0 - pairs.iou], axis=1))
 
     def trace(self, scene: Scene, links: Links, config: TrackerConfig) -> StepTrace:
-        """The record. The gate is that of association, or, without one, that of use B."""
-        bank, link = scene.bank, config.association
-        limit = link.relink_chi2 if link.gate_chi2 is None else link.gate_chi2
+        """The record. The gate is that of use B."""
+        bank, limit = scene.bank, config.association.relink_chi2
         variance = kalman.innovation_variance(bank.mean, bank.cov, config.motion)
         none = np.zeros(0, np.int64)
         return StepTrace(

@@ -237,7 +237,7 @@ def to_toml(config: RunConfig) -> str:
 def read_toml(source: str) -> RunConfig:
     """`source` is a path, or the name of a config that comes with the tool (`person`)."""
     path = Path(source)
-    packaged = resources.files("person_detector.configs") / f"{source}.toml"
+    packaged = resources.files("tools.detector_training.configs") / f"{source}.toml"
     if path.is_file():
         text = path.read_text(encoding="utf-8")
     elif packaged.is_file():

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from person_detector.calibrate import calibrate
-from person_detector.config import COARSEST, SIZE_PX
-from person_detector.net import STRIDES, Decoded, n_parameters
-from person_detector.runs import load_net
 
 from reid_training.config import require
 from reid_training.errors import ModelError
 from reid_training.export import OPSET, drafts
 from reid_training.runs import replace_file
+from tools.detector_training.calibrate import calibrate
+from tools.detector_training.config import COARSEST, SIZE_PX
+from tools.detector_training.net import STRIDES, Decoded, n_parameters
+from tools.detector_training.runs import load_net
 from tracker.detector.onnx import PERSON_FORMAT
 from tracker.runtime.onnx_session import open_session
 

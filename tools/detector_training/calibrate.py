@@ -10,15 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from person_detector.ap import BoolArray, FloatArray, match
-from person_detector.config import RunConfig
-from person_detector.net import PersonNet
-from person_detector.predict import TorchDetector
-from person_detector.scenes import read_image, read_sources
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from reid_training.errors import DataError
+from tools.detector_training.ap import BoolArray, FloatArray, match
+from tools.detector_training.config import RunConfig
+from tools.detector_training.net import PersonNet
+from tools.detector_training.predict import TorchDetector
+from tools.detector_training.scenes import read_image, read_sources
 
 LEAST_BOXES = 50  # right ones, and wrong ones
 

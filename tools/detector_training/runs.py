@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from person_detector.config import RunConfig, from_dict
-from person_detector.net import PersonNet
 
 from reid_training.errors import ModelError
 from reid_training.runs import Row, read_checkpoint, replace_file
+from tools.detector_training.config import RunConfig, from_dict
+from tools.detector_training.net import PersonNet
 
 FORMAT = "tracklet-detector-checkpoint/1"
 PARTS = ("config", "net", "ema", "optimiser", "history")
@@ -30,7 +30,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         path = path / CHECKPOINT
     if not path.is_file():
         raise ModelError(f"no checkpoint {path}")
-    return read_checkpoint(path, FORMAT, "`train_detector.py train`", PARTS)
+    return read_checkpoint(path, FORMAT, "`python -m tools.detector_training train`", PARTS)
 
 
 def fill(net: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:

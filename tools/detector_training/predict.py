@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from person_detector.ap import FloatArray
-from person_detector.net import Decoded, PersonNet
-from person_detector.scenes import GREY
 
+from tools.detector_training.ap import FloatArray
+from tools.detector_training.net import Decoded, PersonNet
+from tools.detector_training.scenes import GREY
 from tracker.boxes import clip, nms
 
 COARSEST = 32

@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from person_detector.config import NetConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +24,7 @@ from reid_training.data.transforms import MEAN, STD
 from reid_training.nets.efficientnet import efficientnet_lite0, start_from_imagenet
 from reid_training.nets.layers import conv_bn
 from reid_training.nets.mobilenet import InvertedResidual
+from tools.detector_training.config import NetConfig
 
 STRIDES = (8, 16, 32)
 # Of Lite0's body: layers before these are the stem and the stages that end in 40 (stride 8) and 112 channels (16).

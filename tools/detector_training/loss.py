@@ -16,10 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from person_detector.config import LossConfig
-from person_detector.net import Cells, decode
 from torch import Tensor
 from torch.nn import functional
+
+from tools.detector_training.config import LossConfig
+from tools.detector_training.net import Cells, decode
 
 KNOWN_AROUND = 0.2  # of a labelled person's size: so far around it the background counts as labelled, too
 TINY = 1e-9

@@ -12,13 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from person_detector.ap import Found, curve, match
-from person_detector.config import RunConfig, ScheduleConfig, from_dict, to_dict, to_toml
-from person_detector.loss import Truth, detection_loss
-from person_detector.net import PersonNet, cells, n_parameters
-from person_detector.predict import TorchDetector
-from person_detector.runs import CHECKPOINT, draw, fill, load_checkpoint, save_checkpoint
-from person_detector.scenes import Scenes, Stock, collate, cut_people, read_sources
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -27,6 +20,13 @@ from reid_training.devices import find_device
 from reid_training.errors import ConfigError, ModelError
 from reid_training.runs import Row, replace_file, write_log
 from reid_training.train import AUTOCAST, update_average
+from tools.detector_training.ap import Found, curve, match
+from tools.detector_training.config import RunConfig, ScheduleConfig, from_dict, to_dict, to_toml
+from tools.detector_training.loss import Truth, detection_loss
+from tools.detector_training.net import PersonNet, cells, n_parameters
+from tools.detector_training.predict import TorchDetector
+from tools.detector_training.runs import CHECKPOINT, draw, fill, load_checkpoint, save_checkpoint
+from tools.detector_training.scenes import Scenes, Stock, collate, cut_people, read_sources
 
 logger = logging.getLogger(__name__)
 

@@ -23,16 +23,16 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from person_detector import labels
-from person_detector.config import ScenesConfig, SourceConfig
-from person_detector.labels import FloatArray, Picture
-from person_detector.loss import Truth
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from reid_training.errors import ConfigError, DataError
 from reid_training.runs import replace_file
+from tools.detector_training import labels
+from tools.detector_training.config import ScenesConfig, SourceConfig
+from tools.detector_training.labels import FloatArray, Picture
+from tools.detector_training.loss import Truth
 
 logger = logging.getLogger(__name__)
 

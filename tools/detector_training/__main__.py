@@ -1,16 +1,16 @@
-"""Trains, exports and scores the person detector in the box. Needs the extras `train` and `imagenet`.
+"""Trains, exports and scores the bundled person detector. Needs the extras `train` and `imagenet`.
 
-    python tools/train_detector.py arrange DATA --penn-fudan REPO ...           # public data sets as folders
-    python tools/train_detector.py train --data DATA --out RUN                  # --resume goes on where it stopped
-    python tools/train_detector.py export RUN --data DATA --out person.onnx
-    python tools/train_detector.py quantise person.onnx --pictures DATA/capston/images --out person_int8.onnx
-    python tools/train_detector.py evaluate person.onnx@416 yolox_nano.onnx --test PETS09-S2L1=vtest.avi@1-300:3
+    python -m tools.detector_training arrange DATA --penn-fudan REPO ...           # public data sets as folders
+    python -m tools.detector_training train --data DATA --out RUN                  # --resume goes on where it stopped
+    python -m tools.detector_training export RUN --data DATA --out person.onnx
+    python -m tools.detector_training quantise person.onnx --pictures DATA/capston/images --out person_int8.onnx
+    python -m tools.detector_training evaluate person.onnx@416 yolox_nano.onnx --test PETS09-S2L1=vtest.avi@1-300:3
         --test MOT16-09:7 --without-people DATA/without_people/test
-    python tools/train_detector.py failures person.onnx --data DATA --out failures.jpg
+    python -m tools.detector_training failures person.onnx --data DATA --out failures.jpg
 
-A config is a TOML file; `person` comes with the tool (tools/person_detector/configs/) and is the default. Every setting
-has its meaning beside its default in tools/person_detector/config.py. Your own pictures are a source in it: COCO, YOLO,
-VOC, Penn-Fudan and MOT16 labels are read.
+A config is a TOML file; `person` comes with the tool (tools/detector_training/configs/) and is the default. Every
+setting has its meaning beside its default in tools/detector_training/config.py. Your own pictures are a source in it:
+COCO, YOLO, VOC, Penn-Fudan and MOT16 labels are read.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from person_detector.config import SIZE_PX
-
 from reid_training.errors import ReidError
+from tools.detector_training.config import SIZE_PX
 from tracker.errors import TrackletError
 
 REPOSITORIES = (
@@ -43,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if args.verbose:
-        logging.getLogger("person_detector").setLevel(logging.DEBUG)
+        logging.getLogger("tools.detector_training").setLevel(logging.DEBUG)
     try:
         args.run(args)
     except (ReidError, TrackletError) as error:
-        print(f"train_detector: {error}", file=sys.stderr)
+        print(f"detector_training: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="train_detector", description=(__doc__ or "").splitlines()[0])
+    top = argparse.ArgumentParser(prog="python -m tools.detector_training", description=(__doc__ or "").splitlines()[0])
     top.add_argument("--verbose", action="store_true", help="a line every fifty batches")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -112,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_arrange(args: argparse.Namespace) -> None:
-    from person_detector.arrange import arrange
+    from tools.detector_training.arrange import arrange
 
     given = {name: getattr(args, name) for name in REPOSITORIES if getattr(args, name) is not None}
     for name, n in arrange(args.out, given).items():
@@ -120,10 +119,9 @@ def run_arrange(args: argparse.Namespace) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    from person_detector.config import read_toml
-    from person_detector.train import train
-
     from reid_training.devices import keep_freed_memory
+    from tools.detector_training.config import read_toml
+    from tools.detector_training.train import train
 
     keep_freed_memory()
     config = read_toml(str(args.out / "config.toml") if args.resume else args.config)
@@ -131,24 +129,23 @@ def run_train(args: argparse.Namespace) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
-    from person_detector.export import export
+    from tools.detector_training.export import export
 
     properties = export(args.checkpoint, args.out, args.size, data=args.data)
     print(f"{args.out}: {properties['parameters']} parameters, {properties['trained_on']}")
 
 
 def run_quantise(args: argparse.Namespace) -> None:
-    from person_detector.quantise import quantise
+    from tools.detector_training.quantise import quantise
 
     n_pictures = quantise(args.detector, args.pictures, args.out)
     print(f"{args.out}: {args.out.stat().st_size} bytes, scales from {n_pictures} pictures")
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    from person_detector import evaluate
-
     from reid_training.errors import ConfigError
     from reid_training.runs import replace_file
+    from tools.detector_training import evaluate
 
     if not args.test:
         raise ConfigError("evaluate needs at least one --test SEQUENCE")
@@ -161,10 +158,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 
 def run_failures(args: argparse.Namespace) -> None:
-    from person_detector import evaluate, failures
-    from person_detector.config import read_toml
-
     from reid_training.errors import ConfigError
+    from tools.detector_training import evaluate, failures
+    from tools.detector_training.config import read_toml
 
     sources, detector = read_toml(args.config).sources, evaluate.open_detector(args.detector)
     unknown = [name for name in args.sources or () if name not in sources]

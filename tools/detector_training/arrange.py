@@ -1,6 +1,6 @@
 r"""Lays out the public data sets that the detector was trained on as folders that the readers know.
 
-    python tools/train_detector.py arrange OUT --capston REPO --siwr-frames REPO --siwr-boxes REPO --penn-fudan REPO
+    python -m tools.detector_training arrange OUT --capston REPO --siwr-frames REPO --siwr-boxes REPO --penn-fudan REPO
         --coco128 REPO --human-v2 REPO --coco-val REPO --coco-licences REPO --without-people REPO
 
 Each REPO is a git directory, bare or not, of the public repository named in the table below; what is not given is left

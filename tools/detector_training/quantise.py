@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from person_detector.evaluate import pictures_in
-from person_detector.predict import fit
-from person_detector.scenes import read_image
 
 from reid_training.errors import ModelError
 from reid_training.export import drafts
 from reid_training.precision import quantised
 from reid_training.runs import replace_file
+from tools.detector_training.evaluate import pictures_in
+from tools.detector_training.predict import fit
+from tools.detector_training.scenes import read_image
 from tracker.detector.onnx import PERSON_FORMAT
 from tracker.runtime.onnx_session import open_session
 
@@ -32,7 +32,7 @@ def quantise(source: Path, folder: Path, out: Path, seed: int = 0) -> int:
     """Writes `out` from the fp32 file `source` and pictures in `folder`; returns how many were looked at."""
     metadata = open_session(source, "cpu", 1).metadata
     if metadata.get("tracklet.format") != PERSON_FORMAT or "precision" in metadata:
-        raise ModelError(f"{source} is no fp32 file of `train_detector.py export`")
+        raise ModelError(f"{source} is no fp32 file of `python -m tools.detector_training export`")
     paths = pictures_in(folder)
     rows = np.random.default_rng(seed).permutation(len(paths))[:N_PICTURES]
     feeds = ({"images": as_input(read_image(paths[row]))} for row in rows)

@@ -13,14 +13,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from person_detector.ap import FloatArray, match, overlaps
-from person_detector.config import SourceConfig
-from person_detector.evaluate import Detector
-from person_detector.labels import Picture
-from person_detector.scenes import ByteArray, read_image, read_sources
 
 from reid_training.errors import ConfigError
 from reid_training.runs import replace_file
+from tools.detector_training.ap import FloatArray, match, overlaps
+from tools.detector_training.config import SourceConfig
+from tools.detector_training.evaluate import Detector
+from tools.detector_training.labels import Picture
+from tools.detector_training.scenes import ByteArray, read_image, read_sources
 
 KINDS = ("small people", "crowds", "dark")
 SMALL = 0.12  # of the picture's longer side: median height of its people

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from person_detector.ap import Curve, FloatArray, Found, curve, match, score_at_recall
-from person_detector.labels import SUFFIXES
-from person_detector.predict import NMS_IOU
-from person_detector.scenes import read_image
 
 from reid_training.errors import ConfigError, DataError
+from tools.detector_training.ap import Curve, FloatArray, Found, curve, match, score_at_recall
+from tools.detector_training.labels import SUFFIXES
+from tools.detector_training.predict import NMS_IOU
+from tools.detector_training.scenes import read_image
 from tracker.detector.onnx import OnnxDetector
 from tracker.eval.mot_files import read_ground_truth
 from tracker.runtime.onnx_session import open_session
