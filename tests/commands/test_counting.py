@@ -129,8 +129,8 @@ WRONG = [
     (["--fill-gaps", "nan"], "--fill-gaps must be a number of seconds above 0"),
     (["--smooth", "--show"], "--show needs frames as they come"),
     (["--line", "0,5,9,5", "--counts", "-", "--out", "-"], "standard output takes one result"),
-    (["--smooth", "--resume"], "--resume goes on with results, --smooth and --fill-gaps write them after the end"),
-    (["--line", "0,5,9,5", "--counts", "-", "--resume"], "--resume goes on with result files"),
+    (["--smooth", "--resume"], "--resume continues results, --smooth and --fill-gaps write them after the end"),
+    (["--line", "0,5,9,5", "--counts", "-", "--resume"], "--resume continues result files"),
 ]
 
 

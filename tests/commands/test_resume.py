@@ -104,13 +104,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(track, interrupt, uninterr
     status, err = track(*outs(tmp_path), every=every)
     assert status == 130
     assert "interrupted after frame" in err
-    assert "--resume goes on" in err
+    assert "--resume continues" in err
     written = (tmp_path / "tracks.txt").read_text().splitlines()
     assert {int(line.split(",")[0]) for line in written} >= {22, 23}  # what is known is there before it is resumed
     assert (tmp_path / "tracks.txt.resume").is_file()
     status, err = track("--resume", *outs(tmp_path))
     assert status == 0, err
-    assert "going on after frame" in err
+    assert "resuming after frame" in err
     assert "tracked.avi" in err.split("made again up to there: ")[1].split("\n")[0]
     assert f"frames      {N_FRAMES}" in err
     assert contents(tmp_path) == uninterrupted
@@ -293,11 +293,11 @@ def test_a_damaged_checkpoint_is_refused(track, cut):
     noted = Path(f"{cut}.resume")
     data = noted.read_bytes()
     noted.write_bytes(data[: len(data) // 2])
-    refused(track("--out", cut, "--resume"), f"{noted}: the checkpoint is damaged or cut off")
+    refused(track("--out", cut, "--resume"), f"{noted}: the checkpoint is damaged or truncated")
     noted.write_text("1,1,1\n")
     refused(track("--out", cut, "--resume"), "is no checkpoint of track")
     noted.unlink()
-    refused(track("--out", cut, "--resume"), "nothing to go on with", "--overwrite starts again")
+    refused(track("--out", cut, "--resume"), "nothing to resume", "--overwrite starts again")
 
 
 def test_a_checkpoint_made_by_hand_is_refused(track, cut, tmp_path):
@@ -316,7 +316,7 @@ def test_a_checkpoint_made_by_hand_is_refused(track, cut, tmp_path):
 
 def test_without_resume_a_run_cut_short_is_not_replaced_by_mistake(track, cut):
     whole = cut.read_bytes()
-    refused(track("--out", cut), "exists already, of an interrupted run: --resume goes on")
+    refused(track("--out", cut), "exists already, of an interrupted run: --resume continues it")
     assert cut.read_bytes() == whole
     refused(track("--out", cut, "--resume", "--overwrite"), "give one only")
     assert track("--out", cut, "--overwrite")[0] == 0
@@ -326,17 +326,17 @@ def test_without_resume_a_run_cut_short_is_not_replaced_by_mistake(track, cut):
 
 def test_resume_from_the_first_run_on_is_a_habit_that_works(track, tmp_path):
     assert track("--out", tmp_path / "t.txt", "--resume")[0] == 0
-    refused(track("--out", tmp_path / "t.txt", "--resume"), "nothing to go on with")
+    refused(track("--out", tmp_path / "t.txt", "--resume"), "nothing to resume")
 
 
 def test_who_cannot_go_on_is_named(track, scene, tmp_path):
     out = ("--out", tmp_path / "t.txt")
-    refused(track("--resume", *out, "--out", "-"), "--resume cannot go on with --out -; leave one of them out")
+    refused(track("--resume", *out, "--out", "-"), "--resume cannot continue --out -; leave one of them out")
     crops = ("--crops", tmp_path / "crops", "--heatmap", tmp_path / "heat.png", "--video", tmp_path / "t.avi")
-    said = "--resume cannot go on with --counts -; leave one of them out"
+    said = "--resume cannot continue --counts -; leave one of them out"
     refused(track("--resume", *out, *crops, *PLACES, "--counts", "-"), said)
     assert contents(tmp_path) == {}
-    refused(track("--resume", "--out", "-"), "--resume goes on with result files")
+    refused(track("--resume", "--out", "-"), "--resume continues result files")
     assert not (tmp_path / "t.txt").exists()  # or the next try would find it
     refused(track("--resume", *out, "--checkpoint-every", "0"), "--checkpoint-every 0 keeps none")
     refused(track(*out, "--checkpoint-every", "-1"), "--checkpoint-every takes seconds")

@@ -119,7 +119,7 @@ def test_interrupted_before_the_first_new_frame(track, tmp_path, monkeypatch):
         monkeypatch.setattr(Pipeline, "_detected", interrupted(after))
         status, err = track(run, "--resume", "--checkpoint-every", 1e-9)
         assert status == 130
-        assert "--resume goes on" in err
+        assert "--resume continues" in err
     monkeypatch.undo()
     assert track(run, "--resume") == (0, "")
     assert contents(run) == contents(whole)

@@ -218,8 +218,8 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
         (b"", "is no checkpoint of track"),
         (b"1,1,2,3\n", "is no checkpoint of track"),
         (b"PK\x03\x04" + bytes(200), "is no checkpoint of track"),
-        (b"tracklet-checkpoint 9 abc\n{}", "of version 9, and this program goes on with 2"),
-        (b"tracklet-checkpoint 2 abc\n{}", "is damaged or cut off"),
+        (b"tracklet-checkpoint 9 abc\n{}", "of version 9, and this program reads 2"),
+        (b"tracklet-checkpoint 2 abc\n{}", "is damaged or truncated"),
     ],
 )
 def test_foreign_files_are_told_apart(tmp_path, content, said):

@@ -223,10 +223,10 @@ def test_summary_counts_who_stands_behind_somebody_only_where_there_is_one():
     tally.write(frame_of(0), tracks_of([1, 2, 3], [[0, 0, 1, 1]] * 3, [0, 1, 0]))
     assert "3 (2 detected, 1 proposed)" in tally.text(1.0)
     tally.write(frame_of(1), tracks_of([1, 2, 3, 4], [[0, 0, 1, 1]] * 4, [0, 2, 2, 1]))
-    assert "7 (3 detected, 2 proposed, 2 behind somebody)" in tally.text(1.0)
+    assert "7 (3 detected, 2 proposed, 2 occluded)" in tally.text(1.0)
     assert (tally.n_detected, tally.n_proposed, tally.n_occluded, tally.n_identities) == (3, 2, 2, 4)
     tally.write(frame_of(2), tracks_of([1, 2], [[0, 0, 1, 1]] * 2, [3, 3]))
-    assert "9 (3 detected, 2 proposed, 2 behind somebody, 2 predicted between detections)" in tally.text(1.0)
+    assert "9 (3 detected, 2 proposed, 2 occluded, 2 predicted between detections)" in tally.text(1.0)
 
 
 class Feed:

@@ -229,7 +229,7 @@ def test_debug_without_a_trace_is_the_plain_picture():
 
 @pytest.mark.parametrize(
     ("cost", "text"),
-    [([0.123, 0.05, 0.2], "0.12 = look 0.05 & move 0.20"), ([0.2, np.nan, 0.2], "0.20 = look - & move 0.20")],
+    [([0.123, 0.05, 0.2], "0.12 = app 0.05 & mot 0.20"), ([0.2, np.nan, 0.2], "0.20 = app - & mot 0.20")],
 )
 def test_costs_as_text(cost, text):
     assert cost_text(np.array(cost)) == text

@@ -53,17 +53,17 @@ def saved_run(options: TrackOptions) -> State | None:
     if not options.resume:
         if saved and existing is not None and not options.overwrite:
             raise ConfigError(
-                f"{existing}: exists already, of an interrupted run: --resume goes on, --overwrite starts again"
+                f"{existing}: exists already, of an interrupted run: --resume continues it, --overwrite starts again"
             )
         return None
     if path is None:
-        raise ConfigError("--resume goes on with result files; give --out FILE")
+        raise ConfigError("--resume continues result files; give --out FILE")
     if saved:
         return saved_state(path)
     if existing is not None:
         _remove(path)  # a kill at the very end leaves the record
         raise ResumeError(
-            f"{existing}: nothing to go on with: there is no {path}, so the run that wrote it came to its end, or kept "
+            f"{existing}: nothing to resume: there is no {path}, so the run that wrote it came to its end, or kept "
             "none; --overwrite starts again"
         )
     return None
@@ -226,7 +226,7 @@ def _with_pictures(
     for frame, tracks in recorded:
         again = next((each for each in shown if each.index == frame.index), None)
         if again is None:
-            raise ResumeError(f"{name}: does not give frame {frame.index + 1} again, so the run cannot go on")
+            raise ResumeError(f"{name}: does not give frame {frame.index + 1} again, so the run cannot be resumed")
         yield again, tracks
 
 
@@ -253,10 +253,10 @@ def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:
     if options.checkpoint_every_s == 0:
         return "--resume needs a checkpoint, but --checkpoint-every 0 keeps none"
     if options.two_passes:
-        return "--resume cannot go on with --smooth and --fill-gaps"
+        return "--resume cannot continue --smooth and --fill-gaps"
     for result in options.results:
         if result.on_stdout or (result.file is not None and _is_device(result.file)):
-            return f"--resume cannot go on with {result}; leave one of them out"
+            return f"--resume cannot continue {result}; leave one of them out"
     return None
 
 
