@@ -88,7 +88,7 @@ def test_record_that_changed_is_refused(tmp_path, damage):
         path.unlink()
     else:
         path.write_bytes(data[:-9] if damage == "truncated" else data[:-9] + bytes(9))
-    with pytest.raises(ResumeError, match="x.tracks"):
+    with pytest.raises(ResumeError, match=r"x\.tracks"):
         TrackRecord(path, state)
 
 
@@ -152,10 +152,10 @@ def test_sink_made_again_over_an_interrupted_one_equals_an_uninterrupted_one(tmp
     if not closed:
         shutil.copytree(run, tmp_path / "killed")
         run = tmp_path / "killed"
-    with TrackRecord(tmp_path / "x.tracks", checkpoint.load(tmp_path / "x")["record"]) as record:
-        with opener(run, overwrite=True) as sink:
-            recorded = [(frames[frame.index][0], tracks) for frame, tracks in record.read(WIDTH, HEIGHT)]
-            for frame, tracks in [*recorded, *frames[40:]]:
-                sink.write(frame, tracks)
+    state = checkpoint.load(tmp_path / "x")["record"]
+    with TrackRecord(tmp_path / "x.tracks", state) as record, opener(run, overwrite=True) as sink:
+        recorded = [(frames[frame.index][0], tracks) for frame, tracks in record.read(WIDTH, HEIGHT)]
+        for frame, tracks in [*recorded, *frames[40:]]:
+            sink.write(frame, tracks)
     assert contents(run) == contents(whole)
     assert len(contents(whole)) == (1 + 6 * 2 if opener is open_crops else 1)
