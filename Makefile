@@ -1,5 +1,5 @@
 # Two commands do everything on a machine with Python >= 3.11, make and git: `make demo` and `make test`.
-#   make demo   environment, install, a sample video, `track` on it        SAMPLE=film.avi takes your own copy
+#   make demo   environment, install, a sample video, `track` on it        SAMPLE=video.avi takes your own copy
 #   make test   environment with the development tools, lint, whole suite   PYTHON=python3.12 chooses the interpreter
 #   make fast   the quick tests;  make lint;  make docs (the site and the API reference, into build/docs);  make clean
 #   make oldest the quick tests of the tracker, with the oldest versions of what it needs
@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := .ci/constraints.txt
-CODE := tracker reid_training tools tests
+CODE := tracker reid_training tools tests setup.py
 QUICK := not (slow or robustness or pages or experiments)
 OLDEST := .venv-oldest
 OLDEST_TESTS := $(addprefix tests/,appearance association detector engine motion offline proposals stages tracks commands/report \
@@ -25,7 +25,7 @@ OLDEST_TESTS := $(addprefix tests/,appearance association detector engine motion
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.demo $(if $(SAMPLE),--sample "$(SAMPLE)")
 
-# Two processes side by side; networks are so small here that threads within each only stand in each other's way.
+# Two processes with one thread each: the networks of the tests are too small for more threads to help.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 

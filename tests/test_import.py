@@ -87,8 +87,8 @@ def test_wheel_contains_both_packages_and_the_weights_below_tracker(wheel):
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"tracker", "reid_training"}
     for package in ("tracker", "reid_training"):
-        modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / package).rglob("*.py")}
-        assert modules <= set(names)
+        files = {p for p in (ROOT / package).rglob("*") if p.is_file() and p.suffix not in (".pyc", ".md")}
+        assert {p.relative_to(ROOT).as_posix() for p in files} <= set(names)
     weights = {p.name for p in (ROOT / "weights").iterdir() if p.suffix in (".onnx", ".md")} | {"SHA256SUMS"}
     assert {f"tracker/weights/{name}" for name in weights} <= set(names)
 

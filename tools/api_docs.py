@@ -5,7 +5,7 @@
 
 `tools.docs_site` builds them into the documentation site.
 
-What a field of a dataclass means stands in a comment beside it. pdoc reads docstrings alone, so it is handed these.
+The comments beside the fields of a dataclass describe them. pdoc reads docstrings only, so the comments become these.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def first_sentence(thing: Any) -> str:
-    """Of the docstring, on one line, as it may stand in a table. Empty where there is none of its own."""
+    """First sentence of the docstring, on one line, escaped for a table. Empty if there is no own docstring."""
     written = thing.__doc__ or ""
     if inspect.isclass(thing) and written.startswith(f"{thing.__name__}("):  # a dataclass's own signature
         return ""

@@ -8,6 +8,7 @@ the files that they link to, so that every relative link works in the repository
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import re
@@ -25,6 +26,7 @@ _REFERENCE = "[Open the reference with all arguments](../reference/index.html){:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description="Build the documentation site into build/docs.").parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")  # the theme's notice about its successor
     api_docs.PAGE.write_text(api_docs.page(), encoding="utf-8")

@@ -1,6 +1,7 @@
-"""Somebody who types and pastes what a page says, in a folder with the material that it names.
+"""Run the commands and snippets of the documentation, in a folder with the files that the pages name.
 
-Programs run in this process, which has imported them once; cameras are servers on loopback, the webcam is a film.
+Our programs run in this process, which has imported them once; cameras are servers on loopback, the webcam plays a
+video.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _META = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["pr
 SCRIPTS: dict[str, str] = _META["scripts"]
 EXTRAS = set(_META["optional-dependencies"])
 
-# Words that stand for something of the reader's own.
+# Placeholders of the pages and what replaces them.
 PLACEHOLDERS = {
     "[--set ...]": "", "[SHORT]": "", "...": "", "MODEL_OR_RUN": "my_reid.onnx", "MARKET": "Market-1501",
     "CROPS": "crops", "METHOD": "siamese", "SEQUENCE": "MOT16-09", "NEW.onnx": "new.onnx", "N": "2", "P": "int8",
@@ -45,20 +46,20 @@ TINY_NET = ("net.channels=[8,16,24]", "net.last_channels=32", "net.width=1.0", "
 TINY_DATA = ("data.val_fraction=0.25", "data.height=64", "data.width=32", "data.n_ids=4", "data.n_per_id=4")
 SHORT = ("schedule.epochs=1", "schedule.warmup_epochs=0", "schedule.precision=fp32", "schedule.threads=1")
 WINDOW = ("namedWindow", "resizeWindow", "destroyWindow", "setMouseCallback")
-FINDS_NOBODY = "my_person.onnx"  # which a page trains; here for seconds
-LIMIT_S = 300.0  # for what never takes so long
+UNTRAINED = "my_person.onnx"  # a page trains it; here for seconds only, so that it detects no person
+LIMIT_S = 300.0  # of a process; none takes nearly so long
 
 
 class _Parsed(BaseException):
-    """Ends a program when its arguments have been understood."""
+    """Ends a program once its arguments are parsed."""
 
 
-class _Refused(BaseException):
-    """What a parser says against its arguments, and its help."""
+class _Rejected(BaseException):
+    """The error message of a parser, and its help."""
 
 
-class Reader:
-    """folder: the material; out: takes what the programs print so far away (capsys.readouterr)."""
+class PageRunner:
+    """folder: the files that the pages name; printed: capsys.readouterr, which takes the output printed so far."""
 
     def __init__(self, folder: Path, printed: Callable[[], Any]) -> None:
         self.folder, self._printed = folder, printed
@@ -73,8 +74,8 @@ class Reader:
             )
             shim.chmod(0o755)
 
-    def paste(self, block: Block) -> None:
-        """Run a snippet; names go on to the next one of the page."""
+    def run_snippet(self, block: Block) -> None:
+        """Run a snippet in Python; its names stay for the next one of the page."""
         text = block.text
         if "camera/stream" not in text:
             with self._webcam(endless=False):
@@ -90,8 +91,8 @@ class Reader:
                 return
         raise AssertionError("ended before Ctrl-C")
 
-    def type(self, command: Command) -> None:
-        """Run a command; AssertionError with what it said unless it does what it should."""
+    def run_command(self, command: Command) -> None:
+        """Run a command; AssertionError with its output if it fails or does not write its files."""
         words = _filled(command).words
         program = words[0]
         if program in SCRIPTS:
@@ -103,12 +104,10 @@ class Reader:
         else:
             self._run_shell(words, command.text)
 
-    # ------------------------------------------------------------------------------------------------- programs
-
     def _run_ours(self, words: list[str]) -> None:
         program = words[0]
         words = _shortened(words)
-        self._clear_way(words)
+        self._delete_old(words)
         if program == "track" and words[1].startswith("rtsp://"):
             self._run_stream(words)
             return
@@ -124,7 +123,7 @@ class Reader:
         self._check_outputs(words)
 
     def _run_stream(self, words: list[str]) -> None:
-        """Ends by Ctrl-C once somebody is in the results."""
+        """Interrupted by Ctrl-C once the results have a row."""
         out = self.folder / words[words.index("--out") + 1]
         out.unlink(missing_ok=True)
         wrote = lambda: out.is_file() and out.stat().st_size > 0  # noqa: E731
@@ -137,7 +136,7 @@ class Reader:
 
     def _run_tool(self, words: list[str]) -> None:
         words = _shortened(words)
-        self._clear_way(words)
+        self._delete_old(words)
         with mock.patch.object(sys, "argv", words[2:]), mock.patch.dict(os.environ):
             status = tool(words).main()
         said = self._printed()
@@ -145,10 +144,10 @@ class Reader:
         self._check_outputs(words)
 
     def _run_torchrun(self, words: list[str]) -> None:
-        """Two processes instead of four."""
+        """With two processes instead of four."""
         words = _shortened(words)
         words[words.index("--nproc-per-node") + 1] = "2"
-        self._clear_way(words)
+        self._delete_old(words)
         self._run_process([sys.executable, "-m", "torch.distributed.run", *words[1:]])
         self._check_outputs(words)
 
@@ -166,10 +165,8 @@ class Reader:
         )
         assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-2000:]}"
 
-    # -------------------------------------------------------------------------------------------------- outputs
-
-    def _clear_way(self, words: list[str]) -> None:
-        """Pages give one name to several results, each as if it were the only one; programs that can replace do."""
+    def _delete_old(self, words: list[str]) -> None:
+        """Delete the results of earlier commands with the same names, except where the program replaces them itself."""
         replaces = words[0] in ("track", "track-many") and "--resume" not in words
         if replaces or "--overwrite" in words:
             return
@@ -190,14 +187,12 @@ class Reader:
             for name in _named(words, option):
                 path = self.folder / name
                 assert path.exists(), f"{option} {name} was not written"
-                if path.is_file() and FINDS_NOBODY not in words:
+                if path.is_file() and UNTRAINED not in words:
                     assert path.stat().st_size > 0, f"{name} is empty"
-
-    # -------------------------------------------------------------------------------------------------- cameras
 
     @contextmanager
     def _camera(self, met: Callable[[], bool]) -> Iterator[str]:
-        """The street as a stream; Ctrl-C comes when `met`. Gives what stands for camera/stream in its address."""
+        """Stream the video; send Ctrl-C once `met`. Yields the part of the address that replaces camera/stream."""
         frames = self.names["my_camera"]
         ended = threading.Event()
 
@@ -215,13 +210,13 @@ class Reader:
                 yield camera.address.removeprefix("rtsp://")
             finally:
                 ended.set()
-                with suppress(KeyboardInterrupt):  # where the program ended by itself a moment before
+                with suppress(KeyboardInterrupt):  # the program may have ended by itself just before
                     waiting.join()
                     time.sleep(0)
 
     @contextmanager
     def _webcam(self, n_pictures: int = 10, endless: bool = True) -> Iterator[None]:
-        """cv2.VideoCapture of a number plays the film; windows are swallowed, and get a `q` after some pictures."""
+        """cv2.VideoCapture of a number plays the video; windows are not shown, and `q` is pressed after some images."""
         real = cv2.VideoCapture
 
         def open_capture(what: int | str = 0, *more: Any) -> Any:
@@ -238,7 +233,7 @@ class Reader:
 
 
 class _Webcam:
-    """What cv2.VideoCapture gives for a number: the frames of the film, again and again if `endless`."""
+    """Replaces cv2.VideoCapture of a number: the frames of the video, repeated if `endless`."""
 
     def __init__(self, frames: list[np.ndarray], endless: bool) -> None:
         self._frames: Iterator[np.ndarray] = itertools.cycle(frames) if endless else iter(frames)
@@ -270,9 +265,9 @@ def main_of(program: str) -> Callable[[list[str]], int]:
 
 
 def check_words(command: Command) -> None:
-    """AssertionError unless the program's parser takes these words.
+    """AssertionError unless the program's parser accepts these words.
 
-    A fragment, which lacks what the program needs, must name options that there are.
+    A fragment without required arguments must name existing options.
     """
     words = _filled(command).words
     if words[0] == "make":
@@ -293,8 +288,8 @@ def check_words(command: Command) -> None:
         if ended.code == 0:  # --help and --version need nothing else
             return
         raise
-    except _Refused as refused:
-        said, usage = refused.args
+    except _Rejected as rejected:
+        said, usage = rejected.args
         assert "required" in said or "expected" in said or "required" in usage, f"{command.text}: {said}"
         for word in words:
             assert not word.startswith("--") or word in usage, f"{command.text}: {said}; no option {word}"
@@ -309,15 +304,15 @@ def _parsing() -> Iterator[None]:
     def stop(self, *words):  # type: ignore[no-untyped-def]
         raise _Parsed(parse(self, *words))
 
-    def refuse(self, message):  # type: ignore[no-untyped-def]
-        raise _Refused(message, self.format_help())
+    def reject(self, message):  # type: ignore[no-untyped-def]
+        raise _Rejected(message, self.format_help())
 
-    with mock.patch.multiple(argparse.ArgumentParser, parse_args=stop, error=refuse):
+    with mock.patch.multiple(argparse.ArgumentParser, parse_args=stop, error=reject):
         yield
 
 
 def check_make(command: Command) -> None:
-    """The target exists: make says what it would do."""
+    """The target exists: a dry run of make succeeds."""
     done = subprocess.run(["make", "-n", *command.words[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -330,7 +325,7 @@ def check_pip(command: Command) -> None:
 
 
 def _filled(command: Command) -> Command:
-    """With words for the placeholders."""
+    """With the placeholders replaced."""
     text = command.text
     for name in ("[--set ...]", "[SHORT]"):
         text = text.replace(name, "")
@@ -346,12 +341,9 @@ def tool(words: list[str]) -> ModuleType:
 
 
 def _shortened(words: list[str]) -> list[str]:
-    """With what makes minutes of hours, and lets a result of an earlier command of the page be replaced.
+    """The command with options that shorten it, and that let it replace results of earlier commands of the page.
 
-    All that is changed about the commands of the pages is changed here: schedules and networks of training, the
-    number of settings that are searched, of methods that are compared, of frames in a long run, the film where a part
-    of it is meant, and what counts as far apart in a film of twelve frames. Whether drawn people gain by a metric of
-    their own is no matter.
+    Every change to the commands of the pages is made here.
     """
     program = words[0]
     if program == "track":
@@ -370,15 +362,17 @@ def _shortened(words: list[str]) -> list[str]:
         return [*words[:at], "--redo", *words[at:]]
     if "train" in words and "reid" in words:
         members = ("method.members=2",) if "dreml" in words else ()
-        return [*words, *(f"--set={setting}" for setting in (*TINY_NET, *TINY_DATA, *SHORT, *members))]
+        return [
+            *_without(words, "--jobs"),
+            *(f"--set={setting}" for setting in (*TINY_NET, *TINY_DATA, *SHORT, *members)),
+        ]
     if words[:2] == ["reid", "adapt"] and "--force" not in words:
         return [*words, "--force"]
     if words[:2] == ["reid", "evaluate"] and "--min-gap" in words:
         at = words.index("--min-gap") + 1
         return [*words[:at], "5", *words[at + 1 :]]
     if "tools.detector_training" in words and "export" in words and "--data" in words:
-        at = words.index("--data")  # a network of two epochs finds too few people to measure its scores by
-        return [*words[:at], *words[at + 2 :]]
+        return _without(words, "--data")  # a network of two epochs detects too few people to calibrate its scores
     if "tools.benchmarks.long" in words:
         return [*words, "--frames", "400", "--peer-frames", "400"]
     if "tools.experiments" in words:
@@ -388,25 +382,28 @@ def _shortened(words: list[str]) -> list[str]:
     return words
 
 
+def _without(words: list[str], option: str) -> list[str]:
+    """Without an option and its value."""
+    at = words.index(option) if option in words else len(words)
+    return [*words[:at], *words[at + 2 :]]
+
+
 def _named(words: list[str], option: str) -> list[str]:
-    """The files behind an option, which may stand several times; not standard output."""
+    """Values of an option that may be repeated, without standard output."""
     found = [after for word, after in itertools.pairwise(words) if word == option]
     return [name for name in found if name != "-" and "=" not in name]
 
 
-# ------------------------------------------------------------------------------------------ what snippets assume
-
-
 def given_names(folder: Path) -> dict[str, Any]:
-    """A camera, a detector, and what a metric is fitted to: names that the pages use and do not make."""
-    film = cv2.VideoCapture(str(folder / "video.mp4"))
+    """Names that the snippets use without defining them: a camera, a detector, data to fit a metric to."""
+    video = cv2.VideoCapture(str(folder / "video.mp4"))
     frames = []
     while True:
-        ok, frame = film.read()
+        ok, frame = video.read()
         if not ok:
             break
         frames.append(frame)
-    film.release()
+    video.release()
     rows = np.loadtxt(folder / "det.txt", delimiter=",")
     boxes = np.column_stack([rows[:, 2:4] - 1, rows[:, 2:4] - 1 + rows[:, 4:6], rows[:, 6]])
     answers = itertools.cycle([boxes[rows[:, 0] == number] for number in range(1, len(frames) + 1)])
@@ -427,7 +424,7 @@ def given_names(folder: Path) -> dict[str, Any]:
 
 
 def ultralytics_stub() -> ModuleType:
-    """A module with YOLO, whose call returns results with `.boxes`: one person who stands still."""
+    """A module with YOLO, whose call returns results with `.boxes`: one person at rest."""
     import torch
 
     boxes = SimpleNamespace(
