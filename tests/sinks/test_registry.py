@@ -67,12 +67,12 @@ def test_every_sink_option_becomes_one_result_with_its_file(sink):
     value = {"--out": "x.txt", "--video": "x.avi", "--save-embeddings": "x.npy", "--heatmap": "x.png"}.get(
         sink.name, "x"
     )
-    options = parse_options(["film.avi", sink.name, value, "--line", "0,0,1,1"])
+    options = parse_options(["video.avi", sink.name, value, "--line", "0,0,1,1"])
     found = [result for result in options.results if result.option is sink]
     assert [(str(result), result.file) for result in found] == [(f"{sink.name} {value}", Path(value))]
 
 
 def test_result_on_standard_output_has_no_file():
-    out = parse_options(["film.avi", "--out", "-"]).results[0]
+    out = parse_options(["video.avi", "--out", "-"]).results[0]
     assert (out.file, out.on_stdout) == (None, True)
     assert not replace(out, option=NUMBERS).on_stdout  # for other sinks "-" is a name

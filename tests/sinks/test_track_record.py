@@ -129,7 +129,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("opener", [open_counts, open_heatmap, open_crops, open_coco])
 @pytest.mark.parametrize("closed", [True, False])
-def test_sink_made_again_over_an_interrupted_one_equals_an_uninterrupted_one(tmp_path, opener, closed):
+def test_sink_made_again_equals_an_uninterrupted_one(tmp_path, opener, closed):
     """Killed, or closed in order after other frames; from the record and, for the rest, as the frames come."""
     frames, other = scene(5), scene(55)
     whole, run = tmp_path / "whole", tmp_path / "run"
