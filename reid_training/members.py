@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from reid_training.config import RunConfig, from_dict, from_table, to_dict, to_toml
+from reid_training.config import RunConfig, from_dict
 from reid_training.data.base import Dataset, Samples, has_pairs, read_images, split_identities
 from reid_training.devices import keep_freed_memory
 from reid_training.embedders import TorchEmbedder, embed_images
-from reid_training.errors import ConfigError, ModelError, ReidError
+from reid_training.errors import ConfigError, ModelError, TrackletError
 from reid_training.evaluate import rank_held_out
 from reid_training.methods.dreml import DremlConfig, joined
 from reid_training.runs import (
@@ -37,6 +37,7 @@ from reid_training.runs import (
     save_checkpoint,
     write_log,
 )
+from tracker.settings import from_table, to_dict, to_toml
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def _train_here(answer: Connection, train_one: Train, task: Task) -> None:
     keep_freed_memory()
     try:
         train_one(*task)
-    except ReidError as error:
+    except TrackletError as error:
         answer.send(error)
     else:
         answer.send(None)
@@ -179,10 +180,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _answer(connection: Connection) -> ReidError | None:
+def _answer(connection: Connection) -> TrackletError | None:
     """None, or why a member was not trained."""
     try:
-        answer: ReidError | None = connection.recv()
+        answer: TrackletError | None = connection.recv()
     except EOFError:
         return ModelError("the process of a member died; what is written is whole, `reid train --resume` goes on")
     return answer

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from person_detector.config import SIZE_PX
 
-from reid_training.errors import ReidError
 from tracker.errors import TrackletError
 
 REPOSITORIES = (
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("person_detector").setLevel(logging.DEBUG)
     try:
         args.run(args)
-    except (ReidError, TrackletError) as error:
+    except TrackletError as error:
         print(f"train_detector: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

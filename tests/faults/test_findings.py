@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from person_detector.labels import read_coco
 
-from reid_training.config import RunConfig, override, read_toml
+from reid_training.config import RunConfig, read_toml
 from reid_training.data.base import decode, unpack
 from reid_training.data.market1501 import read_folder
 from reid_training.embedders import read_preparation
@@ -30,6 +30,7 @@ from tracker.eval.mot_files import MotFileError, read_tracks
 from tracker.eval.sequences import length_of
 from tracker.eval.submission import submission_text
 from tracker.eval.tune import load_space
+from tracker.settings import override, pairs
 from tracker.sources.images import read_image
 
 CSV = b"frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
@@ -141,7 +142,7 @@ def test_a_hexadecimal_number_longer_than_python_writes(tmp_path, text):
         with pytest.raises(TrackerConfigError) as error:
             read(file)
         words_of(error)
-    with pytest.raises(ReidConfigError, match="is not TOML") as error:
+    with pytest.raises(ReidConfigError) as error:
         read_toml(str(file))
     words_of(error)
 
@@ -149,16 +150,16 @@ def test_a_hexadecimal_number_longer_than_python_writes(tmp_path, text):
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        (f"net.width={LONG}", "ValueError, is it a setting"),
-        ("net.channels=" + "[" * 3000, "RecursionError, is it a setting"),
-        ("seed.a=1", "no section 'seed'"),
-        ("schedule.learning_rate=inf", "must be a number below"),
+        (f"net.width={LONG}", "net.width must be a number"),
+        ("net.channels=" + "[" * 3000, "net.channels must be a list, got"),
+        ("seed.a=1", "unknown setting seed.a"),
+        ("schedule.learning_rate=inf", "schedule.learning_rate must be > 0, got inf"),
         ("net.width=1" + "0" * 400, "must be a number below"),
     ],
 )
 def test_settings_of_a_run(setting, said):
     with pytest.raises(ReidConfigError, match=said) as error:
-        override(RunConfig(), [setting])
+        override(RunConfig(), pairs([setting]))
     words_of(error)
 
 

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reid_training.errors import ReidError
 from tests.fuzz import __main__ as fuzz
 from tracker.errors import TrackletError
 
@@ -90,7 +89,7 @@ def test_what_may_not_come_out_is_told():
         return fuzz.Target(run, list)
 
     def lines(data):
-        raise ReidError()
+        raise TrackletError()
 
     def warn(data):
         return np.float64(1e300) * 1e300
@@ -103,7 +102,7 @@ def test_what_may_not_come_out_is_told():
         fuzz.check(target(lines), b"")
 
 
-@pytest.mark.parametrize("error", [TrackletError, ReidError])
+@pytest.mark.parametrize("error", [TrackletError])
 def test_messages_are_one_line_whatever_a_name_holds(error):
     """A name in a file may hold what would move the cursor of a terminal, or look like a second message."""
     assert str(error("a\nb\x1b[2J\udc80c: nö")) == "a\\nb\\x1b[2J\\udc80c: nö"

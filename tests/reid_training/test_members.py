@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from reid_training.cli import main
-from reid_training.config import DistilConfig, read_toml, to_toml
+from reid_training.config import DistilConfig, read_toml
 from reid_training.data import market1501
 from reid_training.data.base import split_identities
 from reid_training.distil import Teacher, relation_loss
@@ -24,6 +24,7 @@ from reid_training.evaluate import rank_held_out
 from reid_training.members import member_config
 from reid_training.runs import load_checkpoint, load_method
 from reid_training.train import Run, train
+from tracker.settings import to_toml
 
 pytestmark = pytest.mark.slow  # each trains something
 

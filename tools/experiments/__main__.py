@@ -28,12 +28,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from reid_training.errors import ReidError
+    from reid_training.errors import TrackletError
 
     args = parser().parse_args(argv)
     try:
         return compare(args)
-    except ReidError as error:
+    except TrackletError as error:
         print(f"experiments: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
