@@ -195,3 +195,15 @@ def test_the_ensemble_teaches_one_network(tmp_path, tiny, config, data, whole):
         optimiser.step()
         values.append(float(loss.detach()))
     assert values[-1] < 0.3 * values[0]
+
+
+def test_failing_member_leaves_the_others_running(tmp_path, market, config, capsys):
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    members = tmp_path / "run" / "members"
+    members.mkdir(parents=True)
+    (members / "00").touch()  # a file where the first member wants a folder
+    arguments = ["train", "--config", str(tmp_path / "config.toml"), "--data", str(market)]
+    assert main([*arguments, "--out", str(tmp_path / "run"), "--jobs", "2"]) == 2
+    assert "reid: cannot write " in capsys.readouterr().err
+    for name in ("01", "02"):
+        assert len(load_checkpoint(members / name)["history"]) == config.schedule.epochs
