@@ -65,7 +65,7 @@ def unsafe_call(node: ast.Call) -> str | None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_nothing_in_the_code_executes_a_file(folder):
+def test_no_code_executes_a_file(folder):
     files = sorted((ROOT / folder).rglob("*.py"))
     assert len(files) > 10
     found = {path.relative_to(ROOT): unsafe(path.read_text(encoding="utf-8")) for path in files}
@@ -98,7 +98,7 @@ def test_nothing_in_the_code_executes_a_file(folder):
         "os.system(text)",
     ],
 )
-def test_the_checker_finds_it(text):
+def test_checker_finds(text):
     assert len(unsafe(text)) == 1
 
 
@@ -114,7 +114,7 @@ def test_the_checker_finds_it(text):
         "subprocess.run(['a', 'b'])",
     ],
 )
-def test_the_checker_passes_it(text):
+def test_checker_accepts(text):
     assert unsafe(text) == []
 
 
@@ -140,7 +140,7 @@ def trap(tmp_path):
 
 
 def forged(path: Path, **arrays: np.ndarray) -> Path:
-    """A checkpoint of `track` with a right checksum, which anybody can compute."""
+    """A checkpoint of `track` with a valid checksum, which an attacker can compute."""
     body = io.BytesIO()
     np.savez(body, allow_pickle=True, **arrays)
     head = f"tracklet-checkpoint {checkpoint.VERSION} {hashlib.sha256(body.getvalue()).hexdigest()}\n"
@@ -148,7 +148,7 @@ def forged(path: Path, **arrays: np.ndarray) -> Path:
     return path
 
 
-def test_a_checkpoint_of_track_executes_nothing(trap, tmp_path):
+def test_track_checkpoint_executes_nothing(trap, tmp_path):
     objects = np.array([trap], dtype=object)
     pointing = np.frombuffer(b'{"engine": {"@array": "0"}}', np.uint8)
     for arrays in ({"document": objects}, {"document": pointing, "0": objects}):
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_track_executes_nothing(trap, tmp_path):
         checkpoint.load(path)
 
 
-def test_the_command_goes_on_with_no_such_checkpoint(trap, tmp_path, capfd):
+def test_command_does_not_resume_such_a_checkpoint(trap, tmp_path, capfd):
     from tests.synthetic.mot import make_scene, write_sequence
 
     write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), tmp_path / "one")
@@ -189,7 +189,7 @@ def test_no_input_of_the_command_is_unpickled(option, trap, tmp_path, capfd):
 
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
-def test_a_checkpoint_of_a_training_run_executes_nothing(command, legacy, trap, tmp_path, capfd):
+def test_training_checkpoint_executes_nothing(command, legacy, trap, tmp_path, capfd):
     torch = pytest.importorskip("torch")
     from reid_training import cli as reid
     from reid_training.data.synthetic import write_market_folder
@@ -210,7 +210,7 @@ def test_a_checkpoint_of_a_training_run_executes_nothing(command, legacy, trap, 
     assert "last.pt is not a checkpoint, or it is damaged" in line
 
 
-def test_the_arrays_of_an_experiment_execute_nothing(trap, tmp_path):
+def test_experiment_arrays_execute_nothing(trap, tmp_path):
     pytest.importorskip("torch")
     from reid_training.errors import DataError
     from tools.experiments.protocols import Omniglot

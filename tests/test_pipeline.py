@@ -14,12 +14,12 @@ from tests.oracles.streams import one, wild_stream
 from tracker.engine import Engine
 from tracker.errors import SourceError
 from tracker.pipeline import Pipeline
-from tracker.sources.base import Recorded
+from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.span import WHOLE
 from tracker.types import Detections, Frame
 
 
-class Reel:
+class Reel(FrameSource):
     """A source of n frames without pictures that breaks after `breaks_after`."""
 
     name, fps, width, height, n_frames = "reel", 25.0, 640, 480, None
@@ -37,12 +37,6 @@ class Reel:
 
     def close(self):
         self.closed = True
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
 
 
 class Replay:
@@ -208,8 +202,7 @@ def test_a_run_that_goes_on_asks_only_about_new_frames(cut):
     whole = list(Pipeline(Film(times), Replay(stream.detections), Engine(config_of())))
     first = Pipeline(Film(times), Replay(stream.detections), Engine(config_of()))
     states = []
-    first.at_rest = lambda last: states.append((first.n_frames, deepcopy(first.state())))
-    given = list(first)
+    given = list(first.frames(lambda last: states.append((first.n_frames, deepcopy(first.state())))))
     n_tracked, state = states[cut]
     detector = SideBySide(stream.detections, 2)
     again = Pipeline(Film(times), detector, Engine(config_of()))

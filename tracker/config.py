@@ -16,7 +16,7 @@ from tracker.settings import Count, OneOf, Positive, Range, Settings, Share, Who
 
 Seconds = Annotated[float, Range("[0, 1e6]")]
 Distance = Annotated[float, Range("[0, 2]")]  # cosine distance
-VERIFIERS = ("appearance", "detector", "both")
+VERIFIERS = ("auto", "appearance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,6 @@ class AssociationConfig(Settings):
     appearance_weight: Share = 0.75  # tuned; 1 - lambda of methods 05 §2.5.4; 0 is plain Kalman + IoU
     min_iou: Share = 0.3  # SORT; strong detections
     min_iou_weak: Share = 0.5  # ByteTrack's second round
-    # Squared Mahalanobis limit of the first round, or None. Overlap gates already; 18.47 (99.9 % of chi-square with 4
-    # degrees of freedom) and Deep SORT's 9.49 (95 %) both cost IDF1 on PETS09-S2L1 and TUD-Campus.
-    gate_chi2: Annotated[float, Range("(0, inf]")] | None = None
     relink_chi2: Annotated[float, Range("(0, inf]")] = 9.4877  # B: 95 %, as in Deep SORT
     veto: bool = True  # use A: appearance cancels a pair that would switch identities
     reassociate: bool = True  # use B: appearance finds lost tracks again
@@ -92,18 +89,11 @@ class AppearanceConfig(Settings):
     sigma_same: Annotated[float, Range("[1e-6, 2]")] | None = None  # spread of same-person distances; None: calibrated
     # Economy (appearance/economy.py): a detection is not embedded if motion alone says whose it is, and that track was
     # looked at not long ago. The numbers are the mildest tried: on eleven runs IDF1 falls by 0.2 at most. With 0.2 s it
-    # falls by 2 on one of them, with 0.15 s and near_iou = 0.02 on another: docs/results.md. With `online`, with a gate
-    # for motion, or without images nothing is spared.
+    # falls by 2 on one of them, with 0.15 s and near_iou = 0.02 on another: docs/results.md.
     refresh_s: Seconds = 0.1  # time after which a track is looked at again all the same; 0: every detection is embedded
     plain_iou: Share = 0.6  # least IoU of the detection with the prediction
     # IoU with another prediction, or of the prediction with another detection, that is too near.
     near_iou: Annotated[float, Range("[1e-6, 1]")] = 0.1
-    # The metric learns from the people of the stream itself (appearance/online_metric.py). Rate and reach were chosen
-    # on PETS09-S2L1, TUD-Campus and ETH-Sunnyday, where they hardly matter: reid_training/README.md has what was tried.
-    online: bool = False
-    online_rate: Share = 0.05  # largest step of the metric for one triplet; 0: it learns nothing
-    # Largest distance of the metric from the network's own, Frobenius; below 1 it stays one.
-    online_reach: Annotated[float, Range("[0, 0.9]")] = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +101,11 @@ class ProposalConfig(Settings):
     """Use C: where the detector failed, the tracklet's prior says where to look again."""
 
     enabled: bool = True
-    # What confirms a proposal. "appearance": the place looks like the track, and the background beside it does not.
-    # "detector": it sees a person in a window around the prediction. "both": it does, and the person looks like the
-    # track. Where no detector can be asked (replayed detections, `Tracker.update`), "both" means appearance and
-    # "detector" proposes nothing. Fewer missed / more false boxes than without C, `track-eval --detector` with
-    # YOLOX-nano at 416; in brackets the windows of YOLOX-nano beside detections from a file:
-    #   verifier     MOT16-09   PETS09-S2L1  TUD-Campus  (MOT16-09, at 1088)  (MOT16-09, DPM)  (PETS09-S2L1, ACF)
-    #   appearance    4 / +15      3 /  0      0 /  0         1 /  +1             27 / +14           8 / +7
-    #   detector     45 / -18      7 / +1      0 / +2         7 / +16            187 / +80          17 / +5
-    #   both         17 / -19      7 / -1      0 /  0         4 / -24            145 / +36          16 / +4
-    # Only "both" never adds more false boxes than it finds people. What did not pay with it: a background control
-    # (the same people), the stricter limits of "appearance" (2 found instead of 17), windows around 1 s old tracks.
-    verifier: Annotated[str, OneOf(VERIFIERS)] = "both"
+    # What confirms a proposal. "auto": the detector sees a person in a window around the prediction, and appearance
+    # agrees that it is the track's; where no detector can be asked (replayed detections, `Tracker.update`), appearance
+    # alone. "appearance": the place looks like the track, and the background beside it does not. See docs/method.md,
+    # section 4.
+    verifier: Annotated[str, OneOf(VERIFIERS)] = "auto"
     window_score: Share = 0.2  # least score in a window; between 0.1 and 0.3 it hardly matters
     # Time after the last detection in which a track may live on proposals (methods 05: 10-15 frames).
     max_s: Seconds = 0.5
@@ -146,8 +129,7 @@ class ProposalConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class OcclusionConfig(Settings):
-    """Confirmed tracks that are hidden, by somebody or by the scenery: when their prediction is put out, and what they
-    may claim.
+    """Occluded confirmed tracks: when the predicted box is output, and which detections they may claim.
 
     The limits come from looking at 32,000 predictions of unmatched tracks on MOT16-09, MOT17-02, -04, -09, -10,
     PETS09-S2L1 and TUD-Campus: within them, about 70 % of those behind somebody lay on a person that nothing else
@@ -165,15 +147,6 @@ class OcclusionConfig(Settings):
     # Share of the missing width that a box cut by somebody, or by the edge of the image, is given back; 0: as detected.
     # With 1, boxes that once were around two people stay so: MOTA of TUD-Campus (FRCNN) falls from 63 to 58.
     complete: Share = 0.5
-    # What hides people besides people, learned as the stream goes on (tracks/scenery.py says from what). Chosen on the
-    # same sequences: 5 predictions more, all right, all at the lamp post of PETS09-S2L1. With a share of 0.05, 6 of 9
-    # are right; with one case enough, 38 of 46, but none of the 8 on MOT17-10, whose camera moves.
-    scenery: bool = True
-    scenery_share: Share = 0.1  # of the seconds that people are at a place, hidden to count as hidden by the scenery
-    # Seconds for which every place counts as seen before anything happened there.
-    scenery_prior_s: Annotated[float, Range("[1e-3, 1e6]")] = 0.5
-    scenery_cases: Count = 2  # different tracks that were hidden at a place before it counts
-    scenery_memory_s: Annotated[float, Range("[1e-3, 1e9]")] = 300.0  # what is learned fades to 1 / e in this time
 
 
 @dataclass(frozen=True, slots=True)

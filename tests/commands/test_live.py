@@ -20,7 +20,7 @@ import pytest
 
 from tests.oracles.cameras import MjpegCamera, RtspCamera
 from tracker.commands.track import main
-from tracker.sinks.viewport import KEYS_HELP
+from tracker.sinks.window_view import KEYS_HELP
 
 ROOT = Path(__file__).resolve().parents[2]
 BOX = "20,70,40,100"  # of somebody who stands still

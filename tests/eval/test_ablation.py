@@ -12,6 +12,7 @@ import pytest
 
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.config import TrackerConfig
+from tracker.detector.base import DetectorBase
 from tracker.detector.public import PublicDetections
 from tracker.eval import ablation
 from tracker.eval import ablation_plot as bars
@@ -121,7 +122,7 @@ def test_jobs_change_nothing_but_speed(folder, few_rows):
 def test_a_detector_runs_once_for_all_rows(folder, capsys, few_rows, monkeypatch):
     looked = []
 
-    class Detector:
+    class Detector(DetectorBase):
         name = "counted"
 
         def detect(self, frame):
@@ -144,7 +145,7 @@ def test_the_detector_is_still_asked_about_windows(folder, few_rows, monkeypatch
     """What it finds in whole frames is replayed, what it finds in windows is not: the rows are the runs of `--set`."""
     windows = []
 
-    class Detector:
+    class Detector(DetectorBase):
         """Misses everybody in every sixth frame, and sees somebody in the middle of every window."""
 
         name = "two looks"
@@ -164,8 +165,7 @@ def test_the_detector_is_still_asked_about_windows(folder, few_rows, monkeypatch
 
     for module in ("tracker.detector.open", "tracker.build"):
         monkeypatch.setattr(f"{module}.open_detector", lambda **_: Detector())
-    command = ["mot/one", "--detector", "some.onnx", "--reid", "none", "--jobs", "1"]
-    command += ["--set", "proposals.verifier=detector"]
+    command = ["mot/one", "--detector", "some.onnx", "--jobs", "1"]
     assert main([*command, "--ablation", "study"]) == 0
     of_study = sorted(windows)
     assert int(study_of(folder)["one", "C"]["proposed"]) > 0

@@ -85,8 +85,8 @@ def test_forbidden_combinations_are_passed_over():
 
 
 def test_changes_name_what_differs_and_lead_back():
-    config = START.override({"association.gate_chi2": 9.0, "default_fps": 25.0, "proposals.enabled": False})
+    config = START.override({"appearance.tau_same": 0.5, "default_fps": 25.0, "proposals.enabled": False})
     found = changes(config, START)
-    assert found == {"association.gate_chi2": 9.0, "default_fps": 25.0, "proposals.enabled": False}
+    assert found == {"appearance.tau_same": 0.5, "default_fps": 25.0, "proposals.enabled": False}
     assert START.override(found) == config
-    assert changes(START, config) == {"association.gate_chi2": None, "default_fps": 30.0, "proposals.enabled": True}
+    assert changes(START, config) == {"appearance.tau_same": None, "default_fps": 30.0, "proposals.enabled": True}

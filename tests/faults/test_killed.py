@@ -91,7 +91,7 @@ def test_what_cannot_be_begun_leaves_no_note(track, tmp_path, monkeypatch):
     def refuse(*arguments, **more):
         raise OutputError("tracked.avi: no")
 
-    monkeypatch.setattr("tracker.commands.outputs.AnnotatedVideoSink", refuse)
+    monkeypatch.setattr("tracker.sinks.annotated_video.AnnotatedVideoSink", refuse)
     status, err = track(tmp_path, "--resume")
     assert (status, err) == (2, "track: tracked.avi: no\n")
     assert not (tmp_path / "tracks.txt.resume").exists()
@@ -104,7 +104,7 @@ def test_interrupted_before_the_first_new_frame(track, tmp_path, monkeypatch):
     assert track(whole) == (0, "")
     run = tmp_path / "run"
     run.mkdir()
-    plain = Pipeline._frames
+    plain = Pipeline._detected
 
     def interrupted(after):
         def frames(pipeline):
@@ -116,7 +116,7 @@ def test_interrupted_before_the_first_new_frame(track, tmp_path, monkeypatch):
         return frames
 
     for after in (25, 0, 1):
-        monkeypatch.setattr(Pipeline, "_frames", interrupted(after))
+        monkeypatch.setattr(Pipeline, "_detected", interrupted(after))
         status, err = track(run, "--resume", "--checkpoint-every", 1e-9)
         assert status == 130
         assert "--resume goes on" in err

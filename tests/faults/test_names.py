@@ -8,18 +8,20 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from person_detector.labels import read_coco, read_mot, read_voc
 
 from reid_training.data.base import leaves_folder as leaves_data
 from reid_training.data.base import unpack
 from reid_training.data.mot_crops import find_sequences
 from reid_training.errors import DataError
+from tools.detector_training.labels import read_coco, read_mot, read_voc
 from tracker.commands.many.plan import Record
 from tracker.errors import OutputError, SourceError
 from tracker.runtime.safe_paths import leaves_folder
 from tracker.sources.mot import MotSequence
 from tracker.sources.playlist import check_playlist
 from tracker.sources.video import VideoFile
+
+pytestmark = pytest.mark.robustness
 
 OUTSIDE = ("../b", "a/../../b", "/etc/passwd", "..", "\\b", "..\\b", "a\\..\\..\\b", "C:\\b", "c:/b", "./../b", "C:")
 INSIDE = ("b", "a/b", "a/../b", "./b", "", ".", "...", "a..b", "12:30.png", "a/b:c")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.benchmarks.camera import after, corner_error, middle_of, noisy, similarity, texture, view
+from tests.synthetic.moving_camera import after, corner_error, middle_of, noisy, similarity, texture, view
 from tracker.motion.camera import CameraMotion, shrink
 
 NOBODY = np.zeros((0, 4))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from person_detector.config import from_dict
+
+from tools.detector_training.config import from_dict
 
 SIZE = (96, 128)  # height, width
 PERSON = (40, 40, 230)  # BGR

@@ -98,7 +98,6 @@ RUNS = {
     "looks, proposals, occlusion": with_pictures(),
     "a camera that moves": with_pictures(camera="shaken"),
     "the detector looks at one frame in three": with_pictures({"detection.every": 3}),
-    "a metric that learns": with_pictures({"appearance.online": True}),
     "late confirmation": with_pictures({"lifecycle.confirm_hits": 6, "detection.every": 2}),
     "boxes alone": without_pictures(),
     "embeddings of the caller": without_pictures(embeddings=True, seed=1),
@@ -120,8 +119,7 @@ def test_a_pipeline_goes_on_to_the_last_bit(name, tmp_path):
             saved[pipeline.n_frames] = went_through(tmp_path / "x.resume", pipeline.state())
             given[pipeline.n_frames] = len(whole)
 
-    pipeline.at_rest = at_rest
-    for frame, tracks in pipeline:
+    for frame, tracks in pipeline.frames(at_rest):
         whole.append((frame, tracks))
     assert saved.keys() == set(CUTS)
     assert any(len(saved[cut]["held"]) for cut in CUTS)
@@ -144,10 +142,6 @@ def test_the_runs_do_what_their_names_say():
     assert Source.PREDICTED in sources.tolist()
     moving = RUNS["a camera that moves"]()
     assert len(list(moving)) == N_FRAMES
-    assert not moving._engine.scenery.cases.any()  # forgotten whenever the camera moved
-    learning = RUNS["a metric that learns"]()
-    assert len(list(learning)) == N_FRAMES
-    assert learning._engine.looks.metric.offset is not None
 
 
 def test_an_early_end_rests_before_what_is_held_comes_out():
@@ -160,8 +154,7 @@ def test_an_early_end_rests_before_what_is_held_comes_out():
         if len(seen) > 10 and state["held"]:
             pipeline.stop()
 
-    pipeline.at_rest = at_rest
-    for frame, _ in pipeline:
+    for frame, _ in pipeline.frames(at_rest):
         seen.append(frame.index)
     last, n_seen, given = states[-1]
     assert last
@@ -172,8 +165,7 @@ def test_an_early_end_rests_before_what_is_held_comes_out():
 def test_a_source_that_has_changed_is_one_line():
     pipeline = RUNS["late confirmation"]()
     states = []
-    pipeline.at_rest = lambda last: states.append(pipeline.state())
-    for frame, _ in pipeline:
+    for frame, _ in pipeline.frames(lambda last: states.append(pipeline.state())):
         if frame.index == 30:
             break
     state = next(state for state in reversed(states) if state["held"])
@@ -226,8 +218,8 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
         (b"", "is no checkpoint of track"),
         (b"1,1,2,3\n", "is no checkpoint of track"),
         (b"PK\x03\x04" + bytes(200), "is no checkpoint of track"),
-        (b"tracklet-checkpoint 9 abc\n{}", "of version 9, and this program goes on with 2"),
-        (b"tracklet-checkpoint 2 abc\n{}", "is damaged or cut off"),
+        (b"tracklet-checkpoint 9 abc\n{}", "of version 9, and this program goes on with 3"),
+        (b"tracklet-checkpoint 3 abc\n{}", "is damaged or cut off"),
     ],
 )
 def test_foreign_files_are_told_apart(tmp_path, content, said):
@@ -246,7 +238,7 @@ def test_nothing_pickled_is_ever_read(tmp_path):
     harmful = np.array([{"a": 1}], object)
     document = np.frombuffer(json.dumps({"x": {"@array": "0"}}).encode(), np.uint8)
     np.savez(body, document=document, **{"0": harmful})
-    head = f"tracklet-checkpoint 2 {hashlib.sha256(body.getvalue()).hexdigest()}\n"
+    head = f"tracklet-checkpoint 3 {hashlib.sha256(body.getvalue()).hexdigest()}\n"
     (tmp_path / "x").write_bytes(head.encode() + body.getvalue())
     with pytest.raises(ResumeError, match="allow_pickle"):
         checkpoint.load(tmp_path / "x")

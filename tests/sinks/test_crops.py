@@ -12,7 +12,7 @@ import pytest
 from reid_training.data import csv_table
 from tracker.errors import OutputError, WriteError
 from tracker.sinks import crops
-from tracker.sinks.crop_selection import Album, Pick, inside, sharpness, sized, unhidden, worths
+from tracker.sinks.crop_selection import Crop, CropSelection, inside, sharpness, sized, unoccluded, worths
 from tracker.sinks.crops import CropSink
 from tracker.types import Frame, Source, Tracks
 
@@ -30,8 +30,8 @@ def people(*rows: tuple[int, tuple[float, float, float, float]], source: Source 
     return Tracks(boxes, *columns, np.full(n, source, np.uint8))
 
 
-def pick(time_s: float, quality: float) -> Pick:
-    return Pick(round(time_s * 10) + 1, time_s, (0, 0, 1, 1), 1.0, quality, b"")
+def pick(time_s: float, quality: float) -> Crop:
+    return Crop(round(time_s * 10) + 1, time_s, (0, 0, 1, 1), 1.0, quality, b"")
 
 
 def table_of(folder: Path) -> list[dict[str, str]]:
@@ -60,7 +60,7 @@ def test_hidden_and_outside_shares_by_counting_pixels(rng):
     for _ in range(10):
         left_top = rng.integers(-20, 50, (5, 2))
         boxes = np.hstack([left_top, left_top + rng.integers(1, 40, (5, 2))]).astype(float)
-        np.testing.assert_allclose(unhidden(boxes), [slow_free_share(boxes, row) for row in range(5)])
+        np.testing.assert_allclose(unoccluded(boxes), [slow_free_share(boxes, row) for row in range(5)])
         clipped = np.clip(boxes, 0, 45)
         share = [
             np.mean([0 <= x < 45 and 0 <= y < 45 for x in range(int(a), int(c)) for y in range(int(b), int(d))])
@@ -80,7 +80,7 @@ def test_larger_is_better_and_so_is_sharper(rng):
 
 
 def test_steadiness_compares_with_the_last_seconds():
-    album = Album(4)
+    album = CropSelection(4)
     assert album.steadiness(0.0, 100) == 1
     assert album.steadiness(0.1, 200) == pytest.approx(0.25, rel=0.05)
     assert album.steadiness(0.2, 50) == pytest.approx(0.25, rel=0.1)
@@ -104,8 +104,8 @@ def test_a_box_that_takes_in_a_neighbour_loses(tmp_path, rng):
 
 
 def test_an_album_keeps_the_best_of_every_span(rng):
-    """Against all picks at once: those that no better one of the same span, at the final length, beats."""
-    album, everything, replaced = Album(8), [], []
+    """Against all crops at once: those that no better one of the same span, at the final length, beats."""
+    album, everything, replaced = CropSelection(8), [], []
     for frame in range(400):
         new = pick(frame / 10, float(rng.random()))
         everything.append(new)
@@ -117,35 +117,35 @@ def test_an_album_keeps_the_best_of_every_span(rng):
     best = {}
     for each in everything:
         best.setdefault(int(each.time_s // span_s), []).append(each)
-    assert album.picks == [max(group, key=lambda one: one.quality) for group in best.values()]
-    assert not {id(one) for one in replaced} & {id(one) for one in album.picks}
+    assert album.crops == [max(group, key=lambda one: one.quality) for group in best.values()]
+    assert not {id(one) for one in replaced} & {id(one) for one in album.crops}
 
 
 def test_who_walks_up_to_the_camera_has_early_pictures_too():
-    album = Album(10)
+    album = CropSelection(10)
     for frame in range(1000):
         if album.wants(frame / 25, frame / 1000):
             album.add(pick(frame / 25, frame / 1000))
     album.reduce(5)
-    times_s = [each.time_s for each in album.picks]
+    times_s = [each.time_s for each in album.crops]
     assert len(times_s) == 5
     assert times_s[-1] > 39
     assert min(np.diff(times_s)) > 2
 
 
 def test_reduce_drops_neighbours_and_what_is_far_behind_the_best():
-    album = Album(20)
+    album = CropSelection(20)
     for time_s, quality in ((0, 0.8), (0.9, 0.7), (5, 0.75), (9, 0.1), (10, 0.9)):
         album.add(pick(time_s, quality))
     out = album.reduce(3)
-    assert [each.time_s for each in album.picks] == [0, 5, 10]
+    assert [each.time_s for each in album.crops] == [0, 5, 10]
     assert sorted(each.time_s for each in out) == [0.9, 9]
     album.reduce(1)
-    assert [each.quality for each in album.picks] == [0.9]
+    assert [each.quality for each in album.crops] == [0.9]
 
 
 def test_reduce_keeps_the_best_however_bad():
-    album = Album(4)
+    album = CropSelection(4)
     album.add(pick(0, 0.0))
     assert album.reduce(3) == []
     assert len(album) == 1
@@ -240,7 +240,7 @@ def test_memory_is_bounded_by_who_was_seen_of_late(tmp_path, rng):
             for part in range(3):
                 seen = people((second + 1, (10 + part, 10, 60, 110)))
                 sink.write(Frame(3 * second + part, second + part / 3, image, WIDTH, HEIGHT), seen)
-            held = sum(each.jpeg is not None for album in sink._albums.values() for each in album.picks)
+            held = sum(each.jpeg is not None for kept in sink._selections.values() for each in kept.crops)
             most = max(most, held)
     assert most <= 2 * 12
     assert {row["id"] for row in table_of(tmp_path / "crops")} == {str(second + 1) for second in range(180)}

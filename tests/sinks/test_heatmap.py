@@ -99,5 +99,5 @@ def test_a_long_video_keeps_few_stills(tmp_path):
     sink = HeatmapSink(tmp_path / "heat.png", frame_s=0.1)
     for k in range(500):
         sink.write(frame_of(k, k / 10, np.full((*SIZE, 3), k % 256, np.uint8)), feet_at())
-    assert 5 <= len(sink._stills.kept) <= 9
+    assert 5 <= len(sink._stills._kept) <= 9
     assert sink._stills._n_offered == 500

@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 
 from tracker.errors import OutputError
-from tracker.sinks.annotated_video import (
-    LONGEST_STILL_S,
-    AnnotatedVideoSink,
-    Pace,
-    Trails,
-    annotate,
-    caption,
-    identity_colour,
-)
+from tracker.sinks.annotated_video import LONGEST_STILL_S, AnnotatedVideoSink, Pace
+from tracker.sinks.drawing import Trails, annotate, caption, identity_colour
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
 from tracker.sinks.summary import SummarySink
@@ -231,7 +224,7 @@ def test_summary_counts_who_stands_behind_somebody_only_where_there_is_one():
     assert "3 (2 detected, 1 proposed)" in tally.text(1.0)
     tally.write(frame_of(1), tracks_of([1, 2, 3, 4], [[0, 0, 1, 1]] * 4, [0, 2, 2, 1]))
     assert "7 (3 detected, 2 proposed, 2 behind somebody)" in tally.text(1.0)
-    assert (tally.n_detected, tally.n_proposed, tally.n_hidden, tally.n_identities) == (3, 2, 2, 4)
+    assert (tally.n_detected, tally.n_proposed, tally.n_occluded, tally.n_identities) == (3, 2, 2, 4)
     tally.write(frame_of(2), tracks_of([1, 2], [[0, 0, 1, 1]] * 2, [3, 3]))
     assert "9 (3 detected, 2 proposed, 2 behind somebody, 2 predicted between detections)" in tally.text(1.0)
 

@@ -8,9 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracker.sinks.annotated_video import annotate
-from tracker.sinks.drawing import compose, cost_text, draw_debug, free_place
-from tracker.sinks.viewport import KEYS_HELP, View, clicked, identity_at, pressed, screenshot_path
+from tracker.sinks.drawing import annotate
+from tracker.sinks.window_view import (
+    KEYS_HELP,
+    View,
+    clicked,
+    compose,
+    cost_text,
+    draw_debug,
+    free_place,
+    identity_at,
+    pressed,
+    screenshot_path,
+)
 from tracker.types import StepTrace, Tracks
 
 SWITCHES = {"t": "trails", "i": "ids", "d": "debug", "h": "help", "?": "help", " ": "paused"}

@@ -77,7 +77,7 @@ def wait_until(met, limit_s: float = 120.0) -> None:
 
 def ends_when(source: LiveSource, met) -> None:
     """The source ends where no frame comes and that is so, as by a key in its window."""
-    source.idle = lambda: not met()
+    source.on_idle(lambda: not met())
 
 
 def said(caplog) -> list[str]:
@@ -210,7 +210,7 @@ def test_closing_ends_a_wait_soon(lost):
 def test_idle_is_called_while_nothing_comes_and_can_end_the_source():
     calls = []
     with LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=60) as source:
-        source.idle = lambda: calls.append(source.lost) or len(calls) < 5 or not calls[-1]
+        source.on_idle(lambda: calls.append(source.lost) or len(calls) < 5 or not calls[-1])
         assert len(list(source)) == 1
     assert len(calls) >= 5
     assert calls[-1]

@@ -299,7 +299,7 @@ def test_mot_sequence_with_a_gap_or_a_wrong_size(tmp_path):
         list(source)
 
 
-class Counting:
+class Counting(FrameSource):
     """A source of n numbered frames without pictures, that may fail at the end."""
 
     name, fps, width, height, n_frames, live = "counting", 10.0, 4, 4, None, False

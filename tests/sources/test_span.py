@@ -182,7 +182,7 @@ class Camera:
 
 def test_a_live_source_has_no_parts(monkeypatch):
     camera = Camera()
-    monkeypatch.setattr("tracker.sources.open.open_capture", lambda _: camera)
+    monkeypatch.setattr("tracker.sources.webcam.open_capture", lambda _: camera)
     with pytest.raises(SourceError, match=r"webcam 0: is live.*--start, --end and --stride are for files"):
         open_source("webcam", span=Span(stride=2))
     assert camera.released

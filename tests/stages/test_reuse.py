@@ -55,7 +55,7 @@ def tracked(n_frames: int, people, settings=(), detected=lambda t, who: True, **
 
 
 def gallery_of(engine: Engine) -> tuple[Gallery, np.ndarray]:
-    return engine.looks.gallery, engine.bank.slot
+    return engine.appearance.gallery, engine.bank.slot
 
 
 @pytest.mark.parametrize(("refresh_s", "step"), [(0.0, 1), (0.05, 1), (0.2, 4), (1.0, 20)])
@@ -70,12 +70,6 @@ def test_who_walks_alone_is_looked_at_from_time_to_time(refresh_s, step):
     (gallery, slot), (wanted, its_slot) = gallery_of(engine), gallery_of(plain_engine)
     assert gallery.counts(slot).tolist() == wanted.counts(its_slot).tolist()
     np.testing.assert_array_equal(gallery.means(slot), wanted.means(its_slot))
-
-
-@pytest.mark.parametrize("settings", [{"appearance.online": True}, {"association.gate_chi2": 1e6}])
-def test_some_settings_want_every_look(settings):
-    _, n_crops, _ = tracked(20, [(50, 3, ALICE)], {"appearance.refresh_s": 1, **settings})
-    assert (n_crops == 1).all()
 
 
 def test_people_near_each_other_are_looked_at():

@@ -1,4 +1,4 @@
-"""What is compared with what: TOML files, each a method and its own baseline.
+"""Catalogue of the experiments: TOML files, each with a method and its own baseline.
 
     title = "Triplet loss, hardest triplet of a batch"
     claim = "..."                       # the paper's claim on its data, with its source; or "not available"

@@ -3,7 +3,7 @@
     python -m tools.experiments.draw_vae digits.png --data ../shared/data  # trains on MNIST first: a minute
     python -m tools.experiments.draw_vae people.jpg --run RUN --data DATA/Market-1501 # RUN: of `reid train`
 
-People are those of the test part, whom training did not see; --data may also be the folder of `reid crops`. Needs
+People are those of the test part, not used in training; --data may also be the folder of `reid crops`. Needs
 the extra `train`.
 """
 

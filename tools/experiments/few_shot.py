@@ -322,9 +322,9 @@ def test(
 
 
 def read(source: Path | None, split: str) -> tuple[Characters, Characters]:
-    """Characters to train on, and unseen ones. Without a source: made-up ones."""
+    """Characters to train on, and unseen ones. Without a source: generated ones."""
     if source is None:
-        return made_up(30, np.random.default_rng(0)), made_up(24, np.random.default_rng(1))
+        return generated(30, np.random.default_rng(0)), generated(24, np.random.default_rng(1))
     pictures, names = read_pictures(source / "omniglot_105.npz")
     known, unseen = (
         rotated(pictures, names, source / "splits_vinyals" / f"{parts[split]}.txt") for parts in (TRAINED_ON, SCORED)
@@ -372,7 +372,7 @@ def rotated(pictures: ByteArray, names: Sequence[str], source: Path) -> Characte
     return Characters(np.stack(turned))
 
 
-def made_up(n_classes: int, rng: np.random.Generator) -> Characters:
+def generated(n_classes: int, rng: np.random.Generator) -> Characters:
     """Coarse patterns, one for each class, under noise."""
     patterns = rng.integers(0, 2, (n_classes, 1, 7, 7), dtype=np.uint8).repeat(4, 2).repeat(4, 3)
     noise = rng.integers(0, 100, (n_classes, 20, SIDE_PX, SIDE_PX), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The meta metric learner's own experiment: tasks of 5 to 20 classes from domains that nobody was trained on.
+"""Experiment of the meta metric learner: tasks of 5 to 20 classes from domains not used in training.
 
 Few-shot Learning with Meta Metric Learners. Cheng, Yu, Guo, Zhou. NIPS 2017 Meta-Learning workshop, arXiv 1901.09890.
 An alphabet is a domain; a task is some of its characters, each with a few images to learn from and five to judge. The
@@ -182,9 +182,9 @@ def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, split: str = "te
 
 def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
     """Made-up domains, tiny networks, few tasks: shows that everything works, and nothing about the method."""
-    alphabets = Source("omniglot alphabets (drawn)", partial(made_up, REDUCED.side_px), REDUCED, (TURN_DEGREES,))
+    alphabets = Source("omniglot alphabets (drawn)", partial(generated, REDUCED.side_px), REDUCED, (TURN_DEGREES,))
     return _run_all(
-        [alphabets, Source("CLINC150 domains (drawn)", texts.made_up, REDUCED, texts.constants())], out, seeds, jobs
+        [alphabets, Source("CLINC150 domains (drawn)", texts.generated, REDUCED, texts.constants())], out, seeds, jobs
     )
 
 
@@ -377,7 +377,7 @@ def accuracy(
     n: int,
     setting: Setting,
 ) -> float:
-    """The mean over `n` tasks of `domains`, whose pooled features are (N, F). Every network is asked the same ones."""
+    """Mean over `n` tasks of `domains`; pooled features (N, F). The tasks are the same for every network."""
     most, one = setting.most_shots, measure in ("one", RANDOM)
     shots = (1, 1) if one else (most if measure == "five" else 1, most)
     values = []
@@ -436,7 +436,7 @@ def to_input(pixels: ByteArray) -> Tensor:
     return normalise(grey[:, None].expand(-1, 3, -1, -1))
 
 
-def made_up(side_px: int) -> dict[str, Alphabets]:
+def generated(side_px: int) -> dict[str, Alphabets]:
     """Coarse patterns, one for each of five characters of an alphabet, with eight images that differ by noise."""
     rng = np.random.default_rng(0)
 

@@ -218,7 +218,7 @@ def split(points: Points, n: int, rng: np.random.Generator) -> tuple[Points, Poi
 
 
 def prepared(points: Points, like: Points) -> Points:
-    """Standardised, and on the principal components, as `like` has them: neither looks at labels."""
+    """Standardised and projected on the principal components of `like`; labels are not used."""
     mean, deviation = like.values.mean(0), like.values.std(0)
     deviation = np.where(deviation > 0, deviation, 1.0)
     values = (points.values - mean) / deviation
@@ -351,7 +351,7 @@ def compare_people(points: Points, seed: int, setting: Setting) -> Result:
 
 
 def rank_1(points: Points) -> float:
-    """Share of those seen twice or more whose nearest other point is of their own class."""
+    """Rank-1: share of points, of classes with two or more, whose nearest other point has the same class."""
     dist = cdist(points.values, points.values)
     np.fill_diagonal(dist, np.inf)
     right = points.labels[dist.argmin(1)] == points.labels

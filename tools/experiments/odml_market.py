@@ -1,4 +1,4 @@
-"""One online metric layer behind the re-ID network in the box: one pass over some people, retrieval of others.
+"""One online metric layer after the bundled re-ID network: one pass over some people, retrieval of others.
 
 Scalable Person Re-identification: A Benchmark. Liang Zheng et al. ICCV 2015: Market-1501, whose people of query and
 gallery the network has never seen. A seed is a split of these people: all images of one half are the stream, in random
@@ -61,7 +61,7 @@ class Features:
     asks: npt.NDArray[np.bool_]  # (N,) query images
 
     def of(self, people: IntArray, *, strangers: bool = False) -> Features:
-        """The images of these people, and where asked those of nobody's."""
+        """The images of these people, with `strangers` also the distractors."""
         keep = np.flatnonzero(np.isin(self.pids, people) | (strangers & (self.pids <= 0)))
         return Features(self.rows[keep], self.pids[keep], self.camids[keep], self.asks[keep])
 
@@ -117,12 +117,12 @@ def _read(file: Path) -> Result:
         raise ModelError(f"{file} is damaged; remove it to run that split again: {error}") from None
 
 
-def run_one(everybody: Features, setting: Setting, seed: int) -> Result:
+def run_one(people_all: Features, setting: Setting, seed: int) -> Result:
     """One split: choose gamma, learn, rank."""
     rng = np.random.default_rng(seed)
-    known, unseen = _halves(np.unique(everybody.pids[everybody.asks]), rng)
-    inner, held_out = (everybody.of(people) for people in _halves(known, rng))
-    stream, scored = everybody.of(known), everybody.of(unseen, strangers=True)
+    known, unseen = _halves(np.unique(people_all.pids[people_all.asks]), rng)
+    inner, held_out = (people_all.of(people) for people in _halves(known, rng))
+    stream, scored = people_all.of(known), people_all.of(unseen, strangers=True)
     order, inner_order = rng.permutation(len(stream.pids)), rng.permutation(len(inner.pids))
     started = time.process_time()
     tried = [ranking(held_out, learned(inner, inner_order, setting, gamma)).mean_ap for gamma in setting.gammas]

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 
+from tracker.detector.base import Detector, DetectorBase
+from tracker.sources.base import FrameSource
 from tracker.types import Detections, FeatureArray, FloatArray, Frame, ImageArray
 
 
-class _Detector(Protocol):
-    name: str
-
-    def detect(self, frame: Frame) -> Detections: ...
-
-
-class Replay:
+class Replay(DetectorBase):
     """Detections of every frame, made once: a detector that costs nothing.
 
     second_look: whom use C asks about windows of a frame, which nobody can foresee; see `Detector`.
     """
 
-    def __init__(self, name: str, frames: Mapping[int, Detections], second_look: _Detector | None = None) -> None:
+    def __init__(self, name: str, frames: Mapping[int, Detections], second_look: Detector | None = None) -> None:
         self.name = name
         self.second_look = second_look
         self._frames = frames
@@ -30,30 +26,21 @@ class Replay:
     def detect(self, frame: Frame) -> Detections:
         return self._frames[frame.index]
 
-    def with_second_look(self, second_look: _Detector | None) -> Replay:
+    def with_second_look(self, second_look: Detector | None) -> Replay:
         return Replay(self.name, self._frames, second_look)
 
 
-class KeptFrames:
+class KeptFrames(FrameSource):
     """A source whose frames lie in memory."""
-
-    live = False
 
     def __init__(self, name: str, fps: float, frames: Sequence[Frame]) -> None:
         self.name, self.fps = name, fps
         self.width, self.height = (frames[0].width, frames[0].height) if frames else (0, 0)
-        self.n_frames: int | None = len(frames)
+        self.n_frames = len(frames)
         self._frames = frames
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(self._frames)
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
 
 
 class _Encoder(Protocol):

@@ -233,7 +233,7 @@ def _units(args: argparse.Namespace, sequences: Sequence[Path]) -> list[Sequence
             raise MotFileError(f"{sequence}: has none of the detection files {', '.join(files)}")
         video = videos.get(sequence.name)
         with open_source(video or sequence) as source:
-            looks = bool(getattr(source, "has_images", True))
+            looks = source.has_images
             n_bytes = source.width * source.height * 3 * (source.n_frames or 0) if looks else 0
         for file in present:
             keep = n_bytes <= room

@@ -1,4 +1,4 @@
-"""`track-report`: what the page says equals what pandas finds in the table, and a browser shows it."""
+"""`track-report`: the page agrees with pandas on the table, and a browser shows it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
-    """A drawn sequence with its results in every format that the report reads."""
+    """A synthetic sequence and its results in every format that the report reads."""
     folder = tmp_path_factory.mktemp("tracked")
     scene = make_scene(3, n_people=5, n_frames=60, width=320, height=240)
-    write_sequence(scene, folder / "SYN", video=folder / "film.avi")
+    write_sequence(scene, folder / "SYN", video=folder / "video.avi")
     sinks = [open_sink(folder / f"tracks.{ending}") for ending in ("csv", "jsonl", "txt")]
     for frame, tracks in track_video(folder / "SYN", detections="public"):
         for sink in sinks:
@@ -45,7 +45,7 @@ HEADER = "frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
 
 
 class Page(html.parser.HTMLParser):
-    """Elements with an id or data attributes, and all sources of pictures."""
+    """IDs, cards, links and timeline rows of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -72,8 +72,8 @@ def write_csv(path, rows):
 # The page
 
 
-def test_the_page_has_a_card_with_a_picture_for_everybody(tracked, tmp_path):
-    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "film.avi"), out=tmp_path / "page.html")
+def test_page_has_card_and_crop_of_each_person(tracked, tmp_path):
+    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "video.avi"), out=tmp_path / "page.html")
     page = Page(out.read_text())
     table = pd.read_csv(tracked / "tracks.csv")
     times = table.groupby("id").time_s
@@ -87,29 +87,31 @@ def test_the_page_has_a_card_with_a_picture_for_everybody(tracked, tmp_path):
     assert sum(link.startswith("data:image/jpeg") for link in page.links) == len(page.cards) + 1
 
 
-def test_the_page_asks_nobody_for_anything(tracked, tmp_path):
-    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "film.avi"), out=tmp_path / "page.html")
+def test_page_loads_nothing_from_elsewhere(tracked, tmp_path):
+    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "video.avi"), out=tmp_path / "page.html")
     assert all(link.startswith(("data:", "#")) for link in Page(out.read_text()).links)
     assert not re.findall(r"https?://|@import|url\(", out.read_text())
 
 
-def test_all_formats_give_the_same_people(tracked, tmp_path):
+def test_all_formats_give_same_people(tracked, tmp_path):
     by_format = {}
     for ending in ("csv", "jsonl", "txt"):
         table = read_table(tracked / f"tracks.{ending}").timed(25.0)
-        by_format[ending] = [(p.id, p.n_boxes, round(p.start_s, 3), round(p.end_s, 3)) for p in facts.people(table)]
+        by_format[ending] = [
+            (p.id, sum(p.n_of_kind.values()), round(p.start_s, 3), round(p.end_s, 3)) for p in facts.people(table)
+        ]
     assert by_format["csv"] == by_format["jsonl"] == by_format["txt"]
     page = cli.write_report(tracked / "tracks.txt", out=tmp_path / "page.html", fps=25.0).read_text()
     assert "The format does not say" in page
 
 
-def test_without_a_video_there_are_times_but_no_pictures(tracked, tmp_path):
+def test_page_without_video_has_no_pictures(tracked, tmp_path):
     page = Page(cli.write_report(tracked / "tracks.csv", out=tmp_path / "page.html").read_text())
     assert page.cards
     assert "trails" not in page.ids
 
 
-def test_names_cannot_become_markup(tmp_path):
+def test_names_are_escaped(tmp_path):
     tracks = write_csv(tmp_path / "a<b>&.csv", [(1, 0.0, 1, "detected")])
     counts = tmp_path / "counts.csv"
     counts.write_text('time_s,frame,kind,name,id,direction,stay_s\n0,1,line,"<script>x</script>",1,in,\n')
@@ -119,7 +121,7 @@ def test_names_cannot_become_markup(tmp_path):
     assert "&lt;script&gt;x" in page
 
 
-def test_counts_are_summed_by_line_and_direction(tmp_path):
+def test_read_counts_sums_by_name_and_direction(tmp_path):
     tracks = write_csv(tmp_path / "t.csv", [(1, 0.0, 1, "detected")])
     counts = tmp_path / "counts.csv"
     counts.write_text(
@@ -137,25 +139,24 @@ def test_counts_are_summed_by_line_and_direction(tmp_path):
 # Facts
 
 
-def test_gaps_stretches_and_sources(tmp_path):
+def test_people_gaps_stretches_and_sources(tmp_path):
     rows = [(f, f / 10, 7, "detected") for f in (0, 1, 2)] + [(3, 0.3, 7, "proposed")]
     rows += [(f, f / 10, 7, "detected") for f in (8, 9)]
     rows += [(f, f / 10, 2, "detected") for f in range(10)]
     table = read_table(write_csv(tmp_path / "t.csv", [(f + 1, t, i, s) for f, t, i, s in rows]))
     other, person = facts.people(table)
     assert (other.id, other.gaps_s, len(other.stretches)) == (2, (), 1)
-    assert [(round(s.start_s, 3), round(s.end_s, 3), s.source) for s in person.stretches] == [
-        (0.0, 0.3, 0),
-        (0.3, 0.4, 1),
-        (0.8, 1.0, 0),
+    assert [(round(s.start_s, 3), round(s.end_s, 3), s.kind) for s in person.stretches] == [
+        (0.0, 0.3, "detected"),
+        (0.3, 0.4, "proposed"),
+        (0.8, 1.0, "detected"),
     ]
     assert person.gaps_s == pytest.approx((0.4,))
     assert person.seen_s == pytest.approx(0.6)
-    assert person.n_of_source[:2] == (5, 1)
-    assert sum(person.n_of_source) == 6
+    assert person.n_of_kind == {"detected": 5, "proposed": 1}
 
 
-def test_a_stride_makes_no_gaps(tmp_path):
+def test_people_stride_makes_no_gaps(tmp_path):
     table = read_table(write_csv(tmp_path / "t.csv", [(f, f / 25, 1, "detected") for f in range(1, 60, 3)]))
     (person,) = facts.people(table)
     assert person.gaps_s == ()
@@ -167,21 +168,30 @@ def test_people_over_time_agrees_with_pandas(tracked, n_bins):
     table = read_table(tracked / "tracks.csv")
     edges, most = facts.people_over_time(table, n_bins)
     per_frame = pd.read_csv(tracked / "tracks.csv").groupby("time_s").id.nunique()
-    bins = pd.cut(per_frame.index, edges, right=False, labels=False)
+    middle = per_frame.index + facts.frame_length_s(table) / 2
+    bins = pd.cut(middle, edges, right=False, labels=False)
     slow = per_frame.groupby(bins).max()
     np.testing.assert_array_equal(most, [slow.get(i, 0) for i in range(n_bins)])
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7.44, "7.4 s"), (65, "1:05"), (7389, "2:03:09"), (0, "0.0 s")])
-def test_clock(seconds, text):
+def test_clock_writes_seconds_minutes_hours(seconds, text):
     assert clock(seconds) == text
 
 
-def test_a_result_without_anybody_is_a_page_too(tmp_path):
+def test_page_of_empty_result(tmp_path):
     page = cli.write_report(write_csv(tmp_path / "t.csv", [])).read_text()
     assert not Page(page).cards
     (tmp_path / "t.txt").write_text("")
     assert "<b>0</b><span>people</span>" in cli.write_report(tmp_path / "t.txt", out=tmp_path / "u.html").read_text()
+
+
+def test_people_over_time_short_video_has_one_bin_per_frame(tmp_path):
+    """A bin without a frame would look as if no person were in view."""
+    rows = [(f, round((f - 1) / 30, 3), i, "detected") for f in range(1, 51) for i in range(1, 2 + f % 3)]
+    edges, most = facts.people_over_time(read_table(write_csv(tmp_path / "t.csv", rows)))
+    assert len(edges) == 51
+    assert most.tolist() == [1 + f % 3 for f in range(1, 51)]
 
 
 # Mistakes
@@ -198,19 +208,19 @@ def test_a_result_without_anybody_is_a_page_too(tmp_path):
         ),
         ("t.csv", HEADER + "0,0,1,1,1,2,2,1,0,detected\n", r"count from 1"),
         ("t.csv", HEADER + "1,0,1,1,1,2,2,1,0,seen\n", r"line 2 is not a box"),
-        ("t.jsonl", '{"frame": 1}\n', r"t\.jsonl: line 1 is no frame"),
-        ("t.jsonl", "{\n", r"line 1 is no frame"),
+        ("t.jsonl", '{"frame": 1}\n', r"t\.jsonl: line 1 is not a frame"),
+        ("t.jsonl", "{\n", r"line 1 is not a frame"),
         ("t.json", "{}", r"COCO JSON has no sources"),
     ],
 )
-def test_a_bad_table_gives_one_line(tmp_path, name, text, said):
+def test_malformed_table_is_named_in_one_line(tmp_path, name, text, said):
     (tmp_path / name).write_text(text)
-    with pytest.raises(TableError, match=said) as told:
+    with pytest.raises(TableError, match=said) as error:
         read_table(tmp_path / name)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_missing_files_and_pages_that_exist(tmp_path, capsys):
+def test_missing_and_existing_files_are_refused(tmp_path, capsys):
     assert cli.main([str(tmp_path / "t.csv")]) == 2
     assert "t.csv: cannot be read" in capsys.readouterr().err
     with pytest.raises(MotFileError):
@@ -227,10 +237,10 @@ def test_missing_files_and_pages_that_exist(tmp_path, capsys):
         cli.write_report(tracks, counts=tmp_path / "c.csv", overwrite=True)
 
 
-def test_a_video_that_is_too_short_does_not_belong_to_the_tracks(tracked, tmp_path):
+def test_video_shorter_than_tracks_is_refused(tracked, tmp_path):
     tracks = write_csv(tmp_path / "t.csv", [(500, 20.0, 1, "detected")])
     with pytest.raises(SourceError, match="has 60 frames, the tracks reach frame 500; do they belong together"):
-        cli.write_report(tracks, video=str(tracked / "film.avi"))
+        cli.write_report(tracks, video=str(tracked / "video.avi"))
     assert not (tmp_path / "t.html").exists()
 
 
@@ -244,10 +254,10 @@ def browse(page, tmp_path, *more):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look with")
-def test_a_browser_shows_the_page_and_sorts_the_cards(tracked, tmp_path):
-    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "film.avi"), out=tmp_path / "page.html")
-    # What a reader would do: look at what was drawn, click on a button, look again.
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_browser_shows_page_and_sorts_cards(tracked, tmp_path):
+    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "video.avi"), out=tmp_path / "page.html")
+    # Read what is drawn, click on a button, read again.
     probe = """<script>addEventListener("load", () => {
       const ids = () => [...document.querySelectorAll("figure")].map(card => +card.dataset.id);
       const seen = () => [...document.querySelectorAll("figure")].map(card => +card.dataset.seen);
@@ -276,8 +286,8 @@ def test_a_browser_shows_the_page_and_sorts_the_cards(tracked, tmp_path):
     assert shot.stat().st_size > 20_000, "an empty page compresses to nothing"
 
 
-def test_frames_and_tracks_of_a_table_are_what_was_written(tracked):
-    """Back and forth: the tracks of the table, frame by frame, are those that the tracker gave."""
+def test_table_frames_equal_written_tracks(tracked):
+    """The tracks of the table are those of the tracker, frame by frame."""
     of_frames = read_table(tracked / "tracks.csv").of_frames()
     for frame, tracks in track_video(tracked / "SYN", detections="public"):
         assert isinstance(frame, Frame)

@@ -1,4 +1,4 @@
-"""`track-report tracks.csv --video video.mp4`: reads a result, and the video once, and writes one HTML page."""
+"""`track-report tracks.csv --video video.mp4`: one HTML page about a result; reads the video once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from pathlib import Path
 
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, WriteError
-from tracker.runtime.signals import command
-
-N_BINS = 400  # of the curve: a page is some 1200 pixels wide
+from tracker.runtime.signals import command, leave
 
 EPILOG = """examples:
   track video.mp4 --out tracks.csv && track-report tracks.csv --video video.mp4
@@ -26,29 +24,30 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
-    return command("track-report", lambda _: _run(build_parser().parse_args(argv)))
+    status = command("track-report", lambda _: _run(build_parser().parse_args(argv)))
+    if argv is None:
+        leave(status)
+    return status
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="track-report",
-        description="One HTML page about a result of track: who was there when, their pictures, gaps and proposals.",
+        description="One HTML page about a result of track: a timeline and a picture of each person, gaps, proposals.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("tracks", help="result of track: .csv or .jsonl, which say where boxes come from, or MOT text")
-    parser.add_argument("--video", metavar="SOURCE", help="what was tracked; without it the page has no pictures")
+    parser.add_argument("tracks", help="result of track: .csv or .jsonl, with the source of each box, or MOT text")
+    parser.add_argument("--video", metavar="SOURCE", help="the tracked video; without it the page has no pictures")
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (default: the tracks' name with .html)")
     parser.add_argument("--counts", metavar="CSV", help="events of `track --counts FILE.csv`")
-    parser.add_argument("--fps", type=float, help="frame rate, where neither the tracks nor the video have times")
+    parser.add_argument("--fps", type=float, help="frame rate, if neither the tracks nor the video have times")
     parser.add_argument("--overwrite", action="store_true", help="replace a page that exists")
     return parser
 
 
 def _run(args: argparse.Namespace) -> int:
-    out = write_report(
-        args.tracks, video=args.video, out=args.out, counts=args.counts, fps=args.fps, overwrite=args.overwrite
-    )
+    out = write_report(**vars(args))
     print(f"wrote {out}", file=sys.stderr)
     return 0
 
@@ -62,7 +61,7 @@ def write_report(
     fps: float | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the page and return its path. The words are those of the command. Raises TrackletError."""
+    """Write the page and return its path. The arguments are the options of the command. Raises TrackletError."""
     from tracker.commands.report import facts
     from tracker.commands.report.page import Contents, page
     from tracker.commands.report.pictures import Pictures, take_pictures
@@ -78,36 +77,36 @@ def write_report(
     events = [] if counts is None else read_counts(counts)
     pictures = Pictures() if video is None else take_pictures(video, table, fps)
     table = table.timed(fps or pictures.fps or TrackerConfig().default_fps)
-    edges_s, most = facts.people_over_time(table, N_BINS)
+    edges_s, most = facts.people_over_time(table)
     name = tracks.stem if video is None else Path(video).name or video
-    told = f"{tracks.name}" + ("" if video is None else f", video {video}")
+    origin = f"{tracks.name}" + ("" if video is None else f", video {video}")
     if pictures.size != (0, 0):
-        told += f", {pictures.size[0]}x{pictures.size[1]}, {pictures.fps:g} frames per second"
+        origin += f", {pictures.size[0]}x{pictures.size[1]}, {pictures.fps:g} frames per second"
     contents = Contents(
-        f"Tracks of {name}", told, len(table), facts.people(table), table.has_sources, edges_s, most, pictures, events
+        f"Tracks of {name}", origin, facts.people(table), table.has_sources, edges_s, most, pictures, events
     )
     _write(out, page(contents))
     return out
 
 
 def read_counts(path: str | Path) -> list[tuple[str, str, str, int]]:
-    """How often each (kind, name, direction) stands in a CSV of `track --counts`. Raises ConfigError."""
+    """Number of events of each (kind, name, direction) in a CSV of `track --counts`. Raises ConfigError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    reader = csv.DictReader(io.StringIO(text))  # a name may hold what only str.splitlines takes for the end of a line
+    reader = csv.DictReader(io.StringIO(text))  # names may contain characters that str.splitlines splits at
     often: Counter[tuple[str, str, str]] = Counter()
     try:
         missing = [name for name in ("kind", "name", "direction") if name not in (reader.fieldnames or ())]
         if missing:
-            raise ConfigError(f"{path}: the header lacks {', '.join(missing)}; a file of `track --counts` has them")
+            raise ConfigError(f"{path}: the header lacks {', '.join(missing)}; is it a file of `track --counts`?")
         for row in reader:
             if None in row or None in row.values():
-                raise ConfigError(f"{path}: line {reader.line_num} has not as many fields as the header")
+                raise ConfigError(f"{path}: line {reader.line_num} does not have as many fields as the header")
             often[row["kind"], row["name"], row["direction"]] += 1
     except csv.Error as error:
-        raise ConfigError(f"{path}: line {reader.line_num} is no line of a table: {error}") from error
+        raise ConfigError(f"{path}: line {reader.line_num} is malformed: {error}") from error
     return [(*key, n) for key, n in sorted(often.items())]
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a result: the best crop of everybody, and where they went."""
+"""Pictures of a result: the best crop of each identity, and the paths of all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from tracker.commands.report.table import TrackTable
 from tracker.errors import SourceError
 from tracker.runtime.signals import check
-from tracker.sinks.annotated_video import identity_colour
 from tracker.sinks.crops import CropSink
+from tracker.sinks.drawing import identity_colour
 from tracker.sources.open import open_source
 from tracker.sources.prefetch import Prefetch
 from tracker.types import ImageArray
@@ -21,7 +21,7 @@ CROP_HEIGHT_PX = 160
 TRAILS_WIDTH_PX = 1280
 JPEG_QUALITY = 85
 DIMMED = 0.55  # of the picture under the trails
-SHORT_JUMP = 0.25  # of the picture's width: a longer step within a trail is no step but somebody found again
+MAX_STEP = 0.25  # of the picture's width; after a longer step (a lost person found again) a new line starts
 
 
 @dataclass(slots=True)
@@ -31,12 +31,12 @@ class Pictures:
     crops: dict[int, bytes] = field(default_factory=dict)  # identity -> its best crop
     trails: bytes | None = None
     fps: float = 0.0
-    n_frames: int = 0  # read: up to the last that has tracks
+    n_frames: int = 0  # frames read: up to the last one that has tracks
     size: tuple[int, int] = (0, 0)  # width, height
 
 
 def take_pictures(video: str, table: TrackTable, fps: float | None = None) -> Pictures:
-    """Reads the video once. Raises SourceError, also where the result has frames that the video lacks."""
+    """Read the video once. Raises SourceError, also if the result has frames after the end of the video."""
     pictures = Pictures()
     tracks_of = table.of_frames()
     last = int(table.frame.max(initial=-1))
@@ -65,7 +65,7 @@ def take_pictures(video: str, table: TrackTable, fps: float | None = None) -> Pi
 
 
 def trails(image: ImageArray, table: TrackTable) -> ImageArray:
-    """The picture (H, W, 3) BGR, dimmed, under the foot points of everybody, each in the colour of the film."""
+    """The picture (H, W, 3) BGR, dimmed, with a line through the foot points of each identity, in its colour."""
     import cv2
 
     scale = min(1.0, TRAILS_WIDTH_PX / image.shape[1])
@@ -77,7 +77,7 @@ def trails(image: ImageArray, table: TrackTable) -> ImageArray:
     feet = np.column_stack([table.boxes[:, [0, 2]].mean(axis=1), table.boxes[:, 3]]) * scale
     for identity in np.unique(table.id).tolist():
         points = np.clip(np.nan_to_num(feet[table.id == identity]), -20000, 20000)
-        far = np.flatnonzero(np.abs(np.diff(points, axis=0)).max(axis=1, initial=0.0) > SHORT_JUMP * size[0]) + 1
+        far = np.flatnonzero(np.abs(np.diff(points, axis=0)).max(axis=1, initial=0.0) > MAX_STEP * size[0]) + 1
         for piece in np.split(points, far):
             line = np.round(piece).astype(np.int32).reshape(-1, 1, 2)
             cv2.polylines(picture, [line], False, identity_colour(identity), thickness, cv2.LINE_AA)

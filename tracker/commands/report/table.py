@@ -1,4 +1,4 @@
-"""Results of `track`, read back: MOT text, CSV or JSON lines."""
+"""Read results of `track`: MOT text, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tracker.types import BoolArray, FloatArray, IntArray, Source, Tracks
 
 KINDS = {source.name.lower(): int(source) for source in Source}
 CSV_COLUMNS = ("frame", "time_s", "id", "x1", "y1", "x2", "y2", "score", "source")
-LARGEST = 1e9  # no frame, identity, second or pixel counts further; sums of greater numbers overflow
+LARGEST = 1e9  # of any number in a result; sums of larger ones overflow
 
 
 class TableError(TrackletError):
-    """A result file that is missing or cannot be parsed; names the file, the line and the fault."""
+    """A result file that is missing or malformed; names the file, the line and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class TrackTable:
         return len(self.frame)
 
     def take(self, rows: BoolArray | IntArray) -> TrackTable:
-        """The same columns, those rows."""
+        """The selected rows."""
         time_s = None if self.time_s is None else self.time_s[rows]
         return TrackTable(
             self.frame[rows], time_s, self.id[rows], self.boxes[rows], self.score[rows], self.source[rows],
@@ -50,7 +50,7 @@ class TrackTable:
         )  # fmt: skip
 
     def timed(self, fps: float) -> TrackTable:
-        """With a time for every row: its own, or that of its frame at `fps` frames per second."""
+        """The table with a time for every row: the one it has, or that of its frame at `fps` frames per second."""
         if self.time_s is not None:
             return self
         return TrackTable(
@@ -58,7 +58,7 @@ class TrackTable:
         )  # fmt: skip
 
     def of_frames(self) -> Mapping[int, Tracks]:
-        """Tracks of every frame (from 0) that has some."""
+        """Frame (from 0) -> its tracks, for frames that have tracks."""
         starts = np.flatnonzero(np.diff(self.frame, prepend=-1))
         return {
             int(self.frame[start]): self._tracks(slice(start, end))
@@ -97,7 +97,7 @@ def _read_csv(path: Path) -> TrackTable:
         if not missing:
             return _of_rows(path, ((number, row) for number, row in enumerate(reader, start=2)))
     except csv.Error as error:
-        raise TableError(f"{path}: line {reader.line_num} is no line of a table: {error}") from error
+        raise TableError(f"{path}: line {reader.line_num} is malformed: {error}") from error
     raise TableError(f"{path}: the header lacks {', '.join(missing)}; a table of `track --out FILE.csv` has them")
 
 
@@ -110,7 +110,7 @@ def _read_json_lines(path: Path) -> TrackTable:
                     edges = dict(zip(("x1", "y1", "x2", "y2"), person["xyxy"], strict=True))
                     yield number, {**person, **edges, "frame": frame["frame"], "time_s": frame["time_s"]}
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise TableError(f"{path}: line {number} is no frame of tracks: {error!r}") from error
+                raise TableError(f"{path}: line {number} is not a frame of tracks: {error!r}") from error
 
     return _of_rows(path, rows())
 
@@ -141,4 +141,4 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise TableError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise TableError(f"{path}: is no text: {error.reason}") from error
+        raise TableError(f"{path}: is not text: {error.reason}") from error
