@@ -21,7 +21,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reid_training.errors import ReidError
 from tools.detector_training.config import SIZE_PX
 from tracker.errors import TrackletError
 
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("tools.detector_training").setLevel(logging.DEBUG)
     try:
         args.run(args)
-    except (ReidError, TrackletError) as error:
+    except TrackletError as error:
         print(f"detector_training: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -11,8 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
-from reid_training.config import from_table, require
 from reid_training.errors import ConfigError
+from tracker.settings import from_table, require
 
 COARSEST = 32  # stride: every input is a multiple of it
 # Longer side of a detector's input where nobody asks for another one. A person as high as a 16:9 picture has 288 pixels

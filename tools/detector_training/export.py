@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reid_training.config import require
 from reid_training.errors import ModelError
 from reid_training.export import OPSET, drafts
 from reid_training.runs import replace_file
@@ -23,6 +22,7 @@ from tools.detector_training.net import STRIDES, Decoded, n_parameters
 from tools.detector_training.runs import load_net
 from tracker.detector.onnx import PERSON_FORMAT
 from tracker.runtime.onnx_session import open_session
+from tracker.settings import require
 
 PARITY_SHAPES = ((1, 320, 416), (2, 256, 416), (1, 64, 96))
 PARITY_PIXELS, PARITY_SCORE = 0.05, 1e-4
