@@ -108,7 +108,7 @@ def test_corrupt_file_is_named(tmp_path):
     file = odml._file(tmp_path, QUICK, 0)
     for content in ("", "[]", '{"euclid": 1}'):
         file.write_text(content)
-        with pytest.raises(ModelError, match="is damaged; remove it"):
+        with pytest.raises(ModelError, match="is damaged; delete it"):
             odml.compared(tmp_path, [0], 1, [QUICK])
 
 
