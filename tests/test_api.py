@@ -228,7 +228,7 @@ def test_supervision_carries_embeddings_in_its_data():
     looks = np.array([[3.0, 4.0]])
     dets = Listed(xyxy=np.array([BOX]), confidence=None, class_id=None, data={"embedding": looks})
     feed(tracker, dets, 4)
-    assert tracker._engine.looks.gallery.dim == 2
+    assert tracker._engine.appearance.gallery.dim == 2
 
 
 def test_a_function_is_an_encoder():
@@ -241,7 +241,7 @@ def test_a_function_is_an_encoder():
     tracker = Tracker(reid=looks, appearance__refresh_s=0)
     assert feed(tracker, [BOX], 4, frame=IMAGE).id.tolist() == [1]
     assert asked == [((480, 640, 3), (1, 4))] * 4
-    assert tracker._engine.looks.gallery.dim == 4
+    assert tracker._engine.appearance.gallery.dim == 4
 
 
 @pytest.mark.parametrize("wrong", [np.ones((3, 4)), np.ones(4), [["x"]], np.full((1, 4), np.nan)])
@@ -254,12 +254,12 @@ def test_a_function_that_returns_nonsense_is_named_as_the_users_mistake(wrong):
 def test_the_built_in_network_loads_with_the_first_image():
     tracker = Tracker(device="cpu")
     assert tracker.update([BOX]) is not None
-    assert tracker._engine.looks.encoder is None
+    assert tracker._engine.appearance.encoder is None
     noise = np.random.default_rng(0).integers(0, 255, IMAGE.shape).astype(np.uint8)
     tracks = feed(tracker, [BOX], 3, frame=noise)
     assert tracks.id.tolist() == [1]
-    assert tracker._engine.looks.encoder is not None
-    assert tracker._engine.looks.n_crops == 3
+    assert tracker._engine.appearance.encoder is not None
+    assert tracker._engine.appearance.n_crops == 3
 
 
 def test_reset_begins_a_new_video():

@@ -67,7 +67,7 @@ def test_who_is_asked_about_windows(tmp_path, monkeypatch):
     def asked(**words):
         pipeline = open_pipeline(folder, device="cpu", **words)
         pipeline.close()
-        return pipeline._engine.detector
+        return pipeline._engine.proposer.detector
 
     other = Mine()
     assert asked(detector=Mine(second_look=other)) is other

@@ -26,7 +26,7 @@ _REFERENCE = "[Open the reference with all arguments](../reference/index.html){:
 
 
 def main() -> int:
-    argparse.ArgumentParser(description="Build the documentation site and the API reference.").parse_args()
+    argparse.ArgumentParser(description="Build the documentation site into build/docs.").parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")  # the theme's notice about its successor
     api_docs.PAGE.write_text(api_docs.page(), encoding="utf-8")

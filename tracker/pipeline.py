@@ -115,7 +115,7 @@ class Pipeline:
 
     @tracing.setter
     def tracing(self, on: bool) -> None:
-        self._engine.tracing = on
+        self._engine.trace_steps(on)
 
     @property
     def stopped(self) -> bool:
@@ -161,7 +161,7 @@ class Pipeline:
     def description(self) -> str:
         """What runs, in one line: source, detector, network and where it runs."""
         size = f"{self.source.width}x{self.source.height}"
-        encoder = self._engine.looks.encoder
+        encoder = self._engine.appearance.encoder
         identity = "motion alone" if encoder is None else encoder.name
         where = f" on {encoder.provider}" if isinstance(encoder, OnnxEncoder) else ""
         every = self._engine.config.detection.every
@@ -176,7 +176,7 @@ class Pipeline:
     @property
     def files(self) -> dict[str, Path]:
         """Files of the detector and the network, by part."""
-        encoder = self._engine.looks.encoder
+        encoder = self._engine.appearance.encoder
         paths = {
             "the detector": self._detector.path,
             "the re-ID network": encoder.path if isinstance(encoder, OnnxEncoder) else None,
@@ -186,7 +186,7 @@ class Pipeline:
     @property
     def providers(self) -> dict[str, str]:
         """Where each network runs, "cpu" or "cuda", by its part."""
-        encoder = self._engine.looks.encoder
+        encoder = self._engine.appearance.encoder
         providers = {
             "the detector": self._detector.provider,
             "the re-ID network": encoder.provider if isinstance(encoder, OnnxEncoder) else None,
@@ -196,7 +196,7 @@ class Pipeline:
     @property
     def n_crops(self) -> int:
         """Crops embedded so far."""
-        return self._engine.looks.n_crops
+        return self._engine.appearance.n_crops
 
     @property
     def leftover(self) -> str | None:

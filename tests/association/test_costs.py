@@ -105,7 +105,7 @@ RELINKS = [
 
 @pytest.mark.parametrize(("dist", "rival", "gated", "accepted"), RELINKS)
 def test_relink_rules(dist, rival, gated, accepted):
-    found = costs.relink_cost(np.array([[dist]]), np.array([[rival]]), np.array([[gated]]), 0.45, 1.1)
+    found = costs.reassociation_cost(np.array([[dist]]), np.array([[rival]]), np.array([[gated]]), 0.45, 1.1)
     assert np.isfinite(found[0, 0]) == accepted
     if accepted:
         assert found[0, 0] == dist

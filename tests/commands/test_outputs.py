@@ -43,7 +43,8 @@ def results(scene, tmp_path_factory) -> Path:
     words = [scene / "video.mp4", "--detections", scene / "SYN-02" / "det" / "det.txt", "--device", "cpu", "--quiet"]
     for ending in ENDINGS:
         words += ["--out", folder / f"tracks.{ending}"]
-    words += ["--crops", folder / "crops", "--save-embeddings", folder / "looks.npy", "--video", folder / "film.mp4"]
+    words += ["--crops", folder / "crops", "--save-embeddings", folder / "embeddings.npy"]
+    words += ["--video", folder / "film.mp4"]
     assert main([str(word) for word in words]) == 0
     return folder
 
@@ -237,7 +238,7 @@ def test_numpy_reads_the_embeddings(read, truth):
     np.testing.assert_array_equal(rows["id"], truth[:, 1])
     np.testing.assert_allclose(np.linalg.norm(found["seen"]["embedding"], axis=1), 1, atol=1e-5)
     assert len(found["seen"]) > 0.8 * len(rows)
-    assert found["alike"].shape == (len(set(truth[:, 1])),) * 2
+    assert found["sim"].shape == (len(set(truth[:, 1])),) * 2
 
 
 def test_the_crops_have_their_table(read, results, truth):
@@ -261,7 +262,7 @@ def test_the_sinks_in_your_own_loop(scene, results, tmp_path, monkeypatch):
     (tmp_path / "video.mp4").symlink_to(scene / "video.mp4")
     exec(compile(snippet("open_sink"), "docs/outputs.md", "exec"), {})
     assert (tmp_path / "mine.csv").read_text() == (results / "tracks.csv").read_text()
-    assert (tmp_path / "mine.npy").read_bytes() == (results / "looks.npy").read_bytes()
+    assert (tmp_path / "mine.npy").read_bytes() == (results / "embeddings.npy").read_bytes()
     theirs = {path.name: path.read_bytes() for path in (results / "crops").glob("*.jpg")}
     assert {path.name: path.read_bytes() for path in (tmp_path / "mine").glob("*.jpg")} == theirs
 

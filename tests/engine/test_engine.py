@@ -16,7 +16,7 @@ from tests.synthetic.moving_camera import after, middle_of, noisy, similarity, t
 from tracker.detector.public import PublicDetections
 from tracker.engine import Engine
 from tracker.sources.open import open_source
-from tracker.stages.embed import FALLBACK_TAU_SAME, Thresholds
+from tracker.stages.embed import FALLBACK, Thresholds
 from tracker.types import Detections, Frame, Source
 
 BOX = [100.0, 100, 140, 200]
@@ -179,7 +179,7 @@ def test_a_tentative_track_that_turns_out_to_be_a_lost_one_hands_over_its_frames
     assert late[2] == [(0, [1]), (1, [1])]
     settled = run_settled(stream, SHORT)
     assert ids_of(settled) == [[] if 30 <= t < 60 else [1] for t in range(80)]
-    assert engine.register.n_ids == 1
+    assert engine.identities.n_ids == 1
 
 
 def test_a_tentative_track_is_no_rival_of_the_lost_one_it_may_be():
@@ -203,7 +203,7 @@ def test_frames_in_which_the_heir_was_shown_are_not_handed_over():
     engine = Engine(config_of())
     at_once = run(stream, engine=engine)
     assert ids_of(at_once)[2:] == [[1]] * 32
-    assert engine.register.n_ids == 1
+    assert engine.identities.n_ids == 1
     assert ids_of(run_settled(stream)) == [[1]] * 34
 
 
@@ -252,8 +252,8 @@ def test_a_long_crowded_life_does_not_grow():
             looks = np.zeros((len(seen), 16), np.float32)
             looks[np.arange(len(seen)), stream.who[t] % 16] = 1
             engine.step(replace(stream.frame(t), time_s=stream.times[t] + 100 * seed), seen.with_features(looks))
-            assert len(engine.register) <= 2
-        sizes.append(len(engine.looks.gallery._counts))
+            assert engine.identities.n_undecided_frames <= 2
+        sizes.append(len(engine.appearance.gallery._counts))
     assert max(sizes[2:]) <= 64
     assert len(engine.bank) < 60
 
@@ -314,17 +314,17 @@ def test_the_encoder_rests_where_nobody_asks(settings):
 
 
 def test_settings_win_over_the_thresholds_of_the_model_and_those_over_ours():
-    assert Engine(config_of()).looks.thresholds.same == FALLBACK_TAU_SAME
+    assert Engine(config_of()).appearance.thresholds.same == FALLBACK.same
     model = Thresholds(0.2, 0.4, 0.1)
-    assert Engine(config_of(), Counting(), model).looks.thresholds == model
-    mixed = Engine(config_of({"appearance.tau_diff": 0.5}), Counting(), model).looks.thresholds
+    assert Engine(config_of(), Counting(), model).appearance.thresholds == model
+    mixed = Engine(config_of({"appearance.tau_diff": 0.5}), Counting(), model).appearance.thresholds
     assert mixed == Thresholds(0.2, 0.5, 0.1)
 
 
 def test_time_is_accounted_for_by_stage():
     engine = Engine(config_of(OFF))
     run(lone_walker(5), engine=engine)
-    stages = "predict camera embed associate re-associate propose hold update"
+    stages = "predict camera embed associate re-associate propose occlude update"
     assert list(engine.stage_s) == stages.split()
     assert all(seconds >= 0 for seconds in engine.stage_s.values())
 

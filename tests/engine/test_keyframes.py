@@ -30,8 +30,8 @@ def known(engine: Engine) -> tuple:
     """All that only a look may change."""
     bank = engine.bank
     columns = [bank.key, bank.id, bank.hits, bank.seen_s, bank.height, bank.class_id, bank.slot]
-    columns += [engine.looks.gallery.counts(bank.slot)]
-    columns += [np.array([engine.register.n_ids, engine.register._n_keys])]
+    columns += [engine.appearance.gallery.counts(bank.slot)]
+    columns += [np.array([engine.identities.n_ids, engine.identities._n_keys])]
     return tuple(column.copy() for column in columns)
 
 
@@ -147,8 +147,8 @@ def test_the_detector_sees_no_window_either():
 def test_the_camera_is_followed_in_every_frame():
     engine = Engine(config_of())
     seen = []
-    step = engine._background.camera.step
-    engine._background.camera.step = lambda image, boxes: seen.append(image is not None) or step(image, boxes)
+    step = engine.camera._by_image.step
+    engine.camera._by_image.step = lambda image, boxes: seen.append(image is not None) or step(image, boxes)
     for t in range(6):
         engine.step(Frame(t, t / 25, IMAGE, 640, 480), None if t % 3 else one([100, 100, 140, 200]))
     assert seen == [True] * 6
@@ -161,7 +161,7 @@ def test_a_long_life_does_not_grow_and_no_identity_is_shown_twice(seed):
     for tracks in run_settled(every(stream, 4), engine=engine):
         assert len(set(tracks.id)) == len(tracks)
         assert (np.diff(tracks.id) > 0).all()
-    assert len(engine.register) <= 3 * 4
+    assert engine.identities.n_undecided_frames <= 3 * 4
 
 
 # ------------------------------------------------------------------------------------------------- the pipeline

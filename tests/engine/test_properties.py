@@ -321,14 +321,14 @@ def test_4_det_index_is_the_row_of_the_callers_detection(seed):
 
 def spy_on_writes(engine: Engine) -> list:
     """Everything written to the gallery, as one array of embeddings a call."""
-    written, write = [], engine.looks.gallery.write
+    written, write = [], engine.appearance.gallery.write
 
     def spying(slots, embeddings):
         assert len(set(slots.tolist())) == len(slots)
         written.append(embeddings.copy())
         write(slots, embeddings)
 
-    engine.looks.gallery.write = spying
+    engine.appearance.gallery.write = spying
     return written
 
 
@@ -349,7 +349,7 @@ def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
         before = len(written)
         tracks = engine.step(stream.frame(t), seen.with_features(looks))
         rows = {int(np.abs(looks - each).sum(axis=1).argmin()) for call in written[before:] for each in call}
-        kept = select(seen, engine.config)[1]
+        kept = select(seen, engine.config.detection, 1.0).row
         for row in range(len(seen)):
             box = seen.boxes[row]
             clean = row in kept and seen.scores[row] >= 0.5 and box[3] - box[1] >= 70
@@ -364,9 +364,11 @@ def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
             assert (row in rows) == clean, (t, row)
             n_written += clean
             n_left += not clean
-        assert (engine.looks.gallery.counts(engine.bank.slot) <= 5).all()
+        assert (engine.appearance.gallery.counts(engine.bank.slot) <= 5).all()
         for slot in engine.bank.slot:
-            np.testing.assert_allclose(np.linalg.norm(engine.looks.gallery.entries(int(slot)), axis=1), 1, atol=1e-6)
+            np.testing.assert_allclose(
+                np.linalg.norm(engine.appearance.gallery.entries(int(slot)), axis=1), 1, atol=1e-6
+            )
         assert np.count_nonzero(~tracks.occluded) <= len(seen)
     assert n_written > 50
     assert n_left > 50
@@ -389,7 +391,7 @@ def test_5_an_embedding_without_direction_is_not_written():
     looks = [d.with_features(np.full((1, 4), 0.5 * (t % 2), np.float32)) for t, d in enumerate(stream.detections)]
     engine = Engine(config_of(OFF))
     run(replace(stream, detections=looks), engine=engine)
-    entries = engine.looks.gallery.entries(int(engine.bank.slot[0]))
+    entries = engine.appearance.gallery.entries(int(engine.bank.slot[0]))
     assert len(entries) == 5
     np.testing.assert_allclose(np.linalg.norm(entries, axis=1), 1)
 
@@ -490,7 +492,7 @@ def test_6_nothing_is_proposed_for_a_tentative_track():
         engine = Engine(config_of({"association.min_gallery": 1}), painter)
         outputs = run(stream, engine=engine, images=painter.images())
         assert not any(len(tracks) for tracks in outputs)
-        assert engine.looks.n_crops == missed  # the detections alone
+        assert engine.appearance.n_crops == missed  # the detections alone
 
 
 def painted_streams(seed: int):
@@ -515,14 +517,18 @@ def test_6_laws_of_proposals_on_wild_streams(seed, max_overlap):
     for t in range(len(stream)):
         seen = stream.detections[t]
         painter.calls.clear()
-        before = engine.looks.n_crops
+        before = engine.appearance.n_crops
         tracks = engine.step(stream.frame(t, painter.image(t)), seen)
         n_strong = int((seen.scores >= 0.5).sum())
-        assert engine.looks.n_crops - before == sum(len(call) for call in painter.calls) <= budget + n_strong
+        assert engine.appearance.n_crops - before == sum(len(call) for call in painter.calls) <= budget + n_strong
         assert len(set(tracks.id)) == len(tracks)
         assert (tracks.det_index[tracks.proposed] == -1).all()
         assert (tracks.det_index[~tracks.proposed] >= 0).all()
-        kept = [row for row in select(seen, engine.config)[1] if seen.scores[row] >= 0.5 or row in tracks.det_index]
+        kept = [
+            row
+            for row in select(seen, engine.config.detection, 1.0).row
+            if seen.scores[row] >= 0.5 or row in tracks.det_index
+        ]
         for row in tracks[tracks.proposed]:
             n_proposed += 1
             assert stream.times[t] - seen_s[row.id] <= max_s + 1e-6

@@ -26,12 +26,11 @@ def streams():
 def traced(stream, settings=()):
     """Tracks and trace of every frame, and the bank before it."""
     engine = Engine(config_of({**STILL, **dict(settings)}))
-    engine.tracing = True
+    engine.trace_steps(True)
     for t in range(len(stream)):
         bank, now_s = engine.bank, engine.clock.now_s
-        visible = engine.clock.visible(bank)
         tracks = engine.step(stream.frame(t), stream.detections[t])
-        yield t, tracks, engine.trace, bank, 0.0 if now_s is None else stream.times[t] - now_s, visible
+        yield t, tracks, engine.trace, bank, 0.0 if now_s is None else stream.times[t] - now_s
 
 
 @pytest.mark.parametrize("kind", ["motion", "looks"])
@@ -45,10 +44,10 @@ def test_without_being_asked_nothing_is_recorded():
     stream = streams()["looks"]
     run(stream, engine=engine)
     assert engine.trace is None
-    engine.tracing = True
+    engine.trace_steps(True)
     engine.step(Frame(99, stream.times[-1] + 1, None, 640, 480), stream.detections[0])
     assert engine.trace is not None
-    engine.tracing = False
+    engine.trace_steps(False)
     engine.step(Frame(100, stream.times[-1] + 2, None, 640, 480), stream.detections[0])
     assert engine.trace is None
 
@@ -56,7 +55,7 @@ def test_without_being_asked_nothing_is_recorded():
 def test_predictions_and_gates_are_the_filters():
     """The filter of textbook matrices, one track at a time."""
     n = 0
-    for *_, trace, bank, dt_s, _ in traced(streams()["motion"]):
+    for *_, trace, bank, dt_s in traced(streams()["motion"]):
         assert trace.id.tolist() == bank.id.tolist()
         config = config_of().motion
         _, cov = kalman.predict(bank.mean, bank.cov, dt_s, config)
@@ -123,7 +122,7 @@ def test_places_tried_and_taken():
         picture[y1:y2, x1:x2] = 255
         images.append(picture)
     engine = Engine(config_of({**STILL, "proposals.background_margin": 0.2}), Sharp())
-    engine.tracing = True
+    engine.trace_steps(True)
     for t in range(len(stream)):
         tracks = engine.step(stream.frame(t, images[t]), stream.detections[t])
         trace = engine.trace

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import pytest
 
 from reid_training.config import RunConfig, override, read_toml
-from reid_training.data.base import decode, unpack
+from reid_training.data.base import unpack
 from reid_training.data.market1501 import read_folder
 from reid_training.embedders import read_preparation
 from reid_training.errors import ConfigError as ReidConfigError
@@ -30,7 +28,8 @@ from tracker.eval.mot_files import MotFileError, read_tracks
 from tracker.eval.sequences import length_of
 from tracker.eval.submission import submission_text
 from tracker.eval.tune import load_space
-from tracker.sources.images import read_image
+
+pytestmark = pytest.mark.robustness
 
 CSV = b"frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
 DEEP = b"[" * 100_000
@@ -184,33 +183,6 @@ def test_lines_end_where_an_editor_ends_them(tmp_path):
     table = tmp_path / "t.jsonl"
     table.write_text('{"frame": 1, "time_s": 0, "tracks": [], "note": "a\u2028b"}\n', encoding="utf-8")
     assert len(read_table(table)) == 0
-
-
-def test_a_picture_that_would_fill_the_memory(tmp_path):
-    """3 MB, and 6 GB when it is read."""
-    head = struct.pack(">IIBBBBB", 32000, 32000, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in ((b"IHDR", head), (b"IDAT", b""), (b"IEND", b"")))
-    (tmp_path / "a.png").write_bytes(png)
-    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", 32000, 32000) + b"\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00"
-    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8" + frame + b"\xff\xda\x00\x02\xff\xd9")
-    for name in ("a.png", "a.jpg"):
-        with pytest.raises(SourceError, match="the image is 32000x32000; at most 268 million pixels are read"):
-            read_image(tmp_path / name)
-
-
-def test_a_part_of_a_picture_that_claims_more_than_there_is(tmp_path):
-    """OpenCV takes 3.6 GB for it first."""
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 16, 8, 2, 0, 0, 0))
-    (tmp_path / "a.png").write_bytes(data + b"\xd8\x00\x04\x9bIDAT" + chunk(b"IEND", b""))
-    with pytest.raises(SourceError, match="the image is cut off"):
-        read_image(tmp_path / "a.png")
-    with pytest.raises(DataError, match="is not an image, or it is damaged"):
-        decode(tmp_path / "a.png")
-
-
-def chunk(name: bytes, content: bytes) -> bytes:
-    """A part of a PNG."""
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def test_archives_that_cannot_be_unpacked(tmp_path):

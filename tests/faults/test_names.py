@@ -21,6 +21,8 @@ from tracker.sources.mot import MotSequence
 from tracker.sources.playlist import check_playlist
 from tracker.sources.video import VideoFile
 
+pytestmark = pytest.mark.robustness
+
 OUTSIDE = ("../b", "a/../../b", "/etc/passwd", "..", "\\b", "..\\b", "a\\..\\..\\b", "C:\\b", "c:/b", "./../b", "C:")
 INSIDE = ("b", "a/b", "a/../b", "./b", "", ".", "...", "a..b", "12:30.png", "a/b:c")
 

@@ -13,6 +13,8 @@ from tracker.errors import SourceError
 from tracker.sources.images import ImageFolder
 from tracker.sources.video import VideoFile
 
+pytestmark = pytest.mark.robustness
+
 N_FRAMES = 12
 
 

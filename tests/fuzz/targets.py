@@ -10,9 +10,7 @@ import io
 import json
 import os
 import shutil
-import struct
 import tempfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -540,17 +538,6 @@ def _crop(ending: str) -> Callable[[bytes], None]:
     return run
 
 
-def _whole_png(data: bytes) -> None:
-    """With right checksums and lengths of its parts, behind which damage is read."""
-    parts, at = [data[:8]], 8
-    while at + 12 <= len(data):
-        length = min(int.from_bytes(data[at : at + 4], "big"), len(data) - at - 12)
-        part = data[at + 4 : at + 8 + length]
-        parts.append(struct.pack(">I", length) + part + struct.pack(">I", zlib.crc32(part)))
-        at += 12 + length
-    _image(".png")(b"".join(parts))
-
-
 def _playlist(data: bytes) -> None:
     """Before FFmpeg sees it, which would follow it anywhere."""
     from tracker.sources.playlist import check_playlist
@@ -669,8 +656,6 @@ TARGETS = {
         ("model.onnx", "*", "\u2003", "\x0b")),
     "model": Target(_model, lambda: list(_model_seeds()), ("Conv", "GlobalAveragePool", "Flatten", "image"), 65536),
     "png": Target(_image(".png"), lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND"), 65536),
-    "png-whole": Target(
-        _whole_png, lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND", "PLTE", "tRNS", "gAMA"), 65536),
     "jpeg": Target(_image(".jpg"), lambda: [_picture(".jpg")], (), 65536),
     "crop-png": Target(_crop(".png"), lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND"), 65536),
     "crop-jpeg": Target(_crop(".jpg"), lambda: [_picture(".jpg")], (), 65536),

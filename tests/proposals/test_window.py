@@ -73,7 +73,7 @@ def look_at(boxes, image, config=CONFIG, detector=None):
     frame = Frame(7, 0.25, image, image.shape[1], image.shape[0])
     tracks = np.arange(len(mean)) * 3 + 1
     variance = np.tile([100.0, 100.0, 0.01, 100.0], (len(mean), 1))
-    return window.look(detector or RedDetector(), frame, tracks, mean, variance, config)
+    return window.detect_in_windows(detector or RedDetector(), frame, tracks, mean, variance, config)
 
 
 # ------------------------------------------------------------------------------------------------- the windows
@@ -94,7 +94,7 @@ def test_a_window_is_centred_twice_as_high_as_wide_and_holds_the_box(rng):
 @pytest.mark.parametrize(("n", "cell"), [(1, (208, 416)), (2, (208, 416)), (3, (104, 208)), (8, (104, 208))])
 def test_cells_lie_apart_and_are_as_large_as_they_can_be(n, cell):
     tiled = window.mosaic(scene([]), np.tile([[10, 10, 60, 110]], (n, 1)))
-    assert tiled.image.shape == (window.PICTURE_PX, window.PICTURE_PX, 3)
+    assert tiled.image.shape == (window.MOSAIC_PX, window.MOSAIC_PX, 3)
     covered = np.zeros(tiled.image.shape[:2], int)
     for x1, y1, x2, y2 in tiled.cells:
         assert (x2 - x1, y2 - y1) == cell

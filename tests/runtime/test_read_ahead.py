@@ -139,7 +139,8 @@ def test_stop_ends_a_wait_for_what_never_comes(n_threads):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_an_interruption_that_was_lost_comes_up_with_the_next_result():
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_iteration_raises_a_lost_interruption():
     seen = []
 
     def run(interruption):
@@ -155,8 +156,7 @@ def test_an_interruption_that_was_lost_comes_up_with_the_next_result():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_ctrl_c_while_waiting_is_raised_as_it_is():
-    """And nothing else: from the middle of a condition it came as a RuntimeError."""
+def test_ctrl_c_while_waiting_raises_keyboard_interrupt():
     asked, never = threading.Event(), threading.Event()
 
     def items():

@@ -55,7 +55,7 @@ def tracked(n_frames: int, people, settings=(), detected=lambda t, who: True, **
 
 
 def gallery_of(engine: Engine) -> tuple[Gallery, np.ndarray]:
-    return engine.looks.gallery, engine.bank.slot
+    return engine.appearance.gallery, engine.bank.slot
 
 
 @pytest.mark.parametrize(("refresh_s", "step"), [(0.0, 1), (0.05, 1), (0.2, 4), (1.0, 20)])

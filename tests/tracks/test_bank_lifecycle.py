@@ -50,9 +50,6 @@ def test_rules_of_life(age_s, confirmed, matched, remembered, active, lost, aliv
     assert lifecycle.alive(bank, matched, remembered, now_s, LIFE).tolist() == [alive]
 
 
-def test_identities_follow_the_order_of_birth():
+def test_newly_confirmed_tentative_tracks_with_enough_hits():
     bank = bank_of(4, hits=[3, 2, 5, 3], id=[0, 0, 4, 0])
-    fresh = lifecycle.newly_confirmed(bank, LIFE)
-    assert fresh.tolist() == [True, False, False, True]
-    assert lifecycle.with_identities(bank, fresh, 5).id.tolist() == [5, 0, 4, 6]
-    assert bank.id.tolist() == [0, 0, 4, 0]
+    assert lifecycle.newly_confirmed(bank, LIFE).tolist() == [True, False, False, True]

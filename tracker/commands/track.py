@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tracker.commands.track_options import TrackOptions, parse_options
 from tracker.errors import ConfigError
-from tracker.runtime.signals import INTERRUPTED, Interruption, command
+from tracker.runtime.signals import INTERRUPTED, Interruption, command, leave
 
 if TYPE_CHECKING:
     from tracker.commands.outputs import Outputs
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
     status = command("track", partial(_main, argv))
     if argv is None:
-        _end_hanging_threads(status)
+        leave(status)
     return status
 
 
@@ -163,18 +162,6 @@ def _print_summary(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, 
     for result in options.results:
         if result.file is not None and result.file.exists():
             print(f"wrote {result.value}", file=sys.stderr)
-
-
-def _end_hanging_threads(status: int) -> None:
-    """End the process at once if a thread is still blocked in a driver or a decoder, as after Ctrl-C.
-
-    Interpreter shutdown would end the thread inside native code, which aborts the process.
-    """
-    leaving = sys.modules.get("tracker.runtime.leaving")
-    if leaving is not None and leaving.hanging():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 class _LogLines(logging.Handler):

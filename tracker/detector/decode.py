@@ -104,9 +104,9 @@ def _scored_yolox(output: Output, classes: IntArray, score: float) -> tuple[IntA
 
 
 def _best(scores: NDArray[Any], classes: IntArray) -> tuple[IntArray, NDArray[Any]]:
-    """Of the chosen classes the likeliest one: scores (C, N) -> class numbers (N,), scores (N,).
+    """The best of the chosen classes: scores (C, N) -> class numbers (N,), scores (N,).
 
-    Classes not asked for do not compete: a cyclist who looks more like a bicycle is still a person.
+    Other classes do not compete: a person who scores higher as a bicycle is still a person.
     """
     if len(classes) == 1:  # the usual case without an argmax over every point
         return np.full(scores.shape[1], classes[0], dtype=np.int64), scores[classes[0]]

@@ -55,9 +55,10 @@ _DTYPES: dict[str, type[np.floating[Any]]] = {"float": np.float32, "float16": np
 class OnnxDetector(DetectorBase):
     """A detector from a model file.
 
-    classes: names or numbers of what to keep; a model with one class is taken to know people. score: least score.
-    nms_iou: boxes of one class that overlap more are one. size: long side of the input, pixels, of a model that leaves
-    it open; the other side follows the frame, both rounded up to multiples of 32; None: see `default_long_side`.
+    classes: names or numbers of the classes to keep; a model with one class is taken to find people. score: least
+    score to keep. nms_iou: boxes of one class that overlap more are one. size: long side of the input, pixels, of a
+    model that leaves it open; the other side follows the frame, both rounded up to multiples of 32; None: see
+    `default_long_side`.
     layout: see `detector.decode`; "auto" tells it from the output. device, threads: see `open_session`. n_at_once: how
     many frames may be searched at once, each with so many threads; nothing is kept from frame to frame. Raises
     ModelError where the model cannot be used.
@@ -190,7 +191,7 @@ class OnnxDetector(DetectorBase):
         if isinstance(classes, str):
             classes = (classes,)
         if n_classes == 1 or (n_classes == 0 and len(self.class_names) == 1):
-            # Trained for one purpose, whatever its class is called: "person" means it.
+            # A model with one class: "person" means that class, whatever its name.
             only = self.class_names.get(0, "0").lower()
             classes = [0 if str(wanted).strip().lower() in (only, "person") else wanted for wanted in classes]
         by_name = {name.lower(): number for number, name in self.class_names.items()}
@@ -208,7 +209,7 @@ class OnnxDetector(DetectorBase):
         return np.array(sorted(chosen), dtype=np.int64)
 
     def _possible(self, n_classes: int) -> str:
-        """What may be asked for, in words: names with the range of their numbers, or the numbers alone."""
+        """The possible classes in words: names with the range of their numbers, or the numbers alone."""
         count = n_classes or max(self.class_names, default=-1) + 1
         numbers = f"0 to {count - 1}" if count > 1 else "0"
         named = [name for number, name in self.class_names.items() if name != str(number) and number < count]
@@ -221,7 +222,7 @@ def _words(layouts: Sequence[Layout], points: int | str) -> str:
 
 
 def _hint(shapes: Sequence[tuple[int | None, ...]], points: int | None = None) -> str:
-    """What outputs of these shapes probably are, and what to do about it; "" where it is not known."""
+    """What outputs of these shapes probably are, and what to do about it; "": not known."""
     if len(shapes) == 4:
         return "; four outputs are those of a TensorRT plug-in: export without it"
     if len(shapes) > 1 and any(len(shape) in (4, 5) for shape in shapes):
@@ -243,8 +244,8 @@ def _listed(names: Sequence[str]) -> str:
 def default_long_side(frame_height: int, frame_width: int, own: int | None = None) -> int:
     """Long side of the input for frames of this size where the user names none, before rounding up to 32.
 
-    The frame's own, so that nothing is enlarged, but at most what the network was made for: own, its "imgsz", else
-    DEFAULT_LONG_SIDE_PX. A network sees people who are small in the input worse, and takes time by its area.
+    The frame's own, so that nothing is enlarged, but at most the size the network was made for: own, its "imgsz", else
+    DEFAULT_LONG_SIDE_PX.
     """
     return min(max(frame_height, frame_width), own or DEFAULT_LONG_SIDE_PX)
 

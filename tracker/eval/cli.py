@@ -16,7 +16,7 @@ from tracker.eval.sequences import TRUTH, find_sequences
 from tracker.eval.submission import write_submission
 from tracker.eval.track_and_score import Job, Outcome, Tracking, combined, grouped, run_jobs, threads_of
 from tracker.runtime.processes import Failure
-from tracker.runtime.signals import command
+from tracker.runtime.signals import command, leave
 
 EPILOG = """examples:
   track-eval MOT16/train                                     track with the public detections, score
@@ -30,11 +30,15 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
-    if list(argv[:1]) == ["tune"]:
-        return tune.main(argv[1:])
-    words = "interrupted; the results of what was finished are written"
-    return command("track-eval", lambda _: _run(build_parser().parse_args(argv)), words)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["tune"]:
+        status = tune.main(arguments[1:])
+    else:
+        words = "interrupted; the results of what was finished are written"
+        status = command("track-eval", lambda _: _run(build_parser().parse_args(arguments)), words)
+    if argv is None:
+        leave(status)
+    return status
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tracker.errors import ResumeError, WriteError
 from tracker.types import State
 
-VERSION = "2"  # of what is inside: another one cannot be gone on with
+VERSION = "3"  # of what is inside: another one cannot be gone on with
 _MAGIC = "tracklet-checkpoint"
 _ARRAY = "@array"
 _BEGIN_AGAIN = "--overwrite begins again"

@@ -16,7 +16,7 @@ from tracker.sources.images import check_size, read_image
 from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame
 
-# Ranges of the keys: beyond them lies a mistake, which would fill the memory or never end.
+# Allowed values; anything else is a mistake that would fill the memory or never end.
 RANGES = {"frameRate": (1e-3, 1e4), "seqLength": (1, 10_000_000), "imWidth": (1, 65_535), "imHeight": (1, 65_535)}
 INFO_NAME = "seqinfo.ini"
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -38,8 +38,8 @@ class SequenceInfo:
 class MotSequence(Recorded):
     """Frames of a sequence folder. Frame.index is the MOT frame number minus 1.
 
-    Without the image folder the frames have `image = None`: enough to link given detections by motion alone.
-    fps: instead of frameRate; None: frameRate. span: the frames wanted.
+    Without the image folder `image` is None: enough to track given detections by motion alone.
+    fps: instead of frameRate; None: frameRate. span: which frames to read.
     """
 
     def __init__(self, folder: str | Path, *, fps: float | None = None, span: Span = WHOLE) -> None:

@@ -271,6 +271,7 @@ def test_a_local_cluster_gives_what_processes_give(sequences, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_that_was_lost_ends_the_wait_for_a_video(tmp_path, monkeypatch):
     stopped = threading.Event()
     monkeypatch.setattr(run.Processes, "run", lambda self, *_: stopped.wait(60))
