@@ -25,7 +25,7 @@ from tools.detector_training.labels import Picture
 from tools.detector_training.predict import fit
 from tools.detector_training.scenes import ByteArray, read_image, read_sources
 from tracker.boxes import nms
-from tracker.onnx_session import open_session
+from tracker.runtime.onnx_session import open_session
 
 COLUMNS = ("picture", "left", "top", "right", "bottom", "score")
 # Of RTMDet's training, BGR.
