@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_training.config import RunConfig, override, read_toml
+from reid_training.config import RunConfig, read_toml
 from reid_training.data.base import unpack
 from reid_training.data.market1501 import read_folder
 from reid_training.embedders import read_preparation
@@ -28,6 +28,7 @@ from tracker.eval.mot_files import MotFileError, read_tracks
 from tracker.eval.sequences import length_of
 from tracker.eval.submission import submission_text
 from tracker.eval.tune import load_space
+from tracker.settings import override, pairs
 
 pytestmark = pytest.mark.robustness
 
@@ -140,7 +141,7 @@ def test_very_long_hexadecimal_number_is_refused(tmp_path, text):
         with pytest.raises(TrackerConfigError) as error:
             read(file)
         words_of(error)
-    with pytest.raises(ReidConfigError, match="is not TOML") as error:
+    with pytest.raises(ReidConfigError) as error:
         read_toml(str(file))
     words_of(error)
 
@@ -148,16 +149,16 @@ def test_very_long_hexadecimal_number_is_refused(tmp_path, text):
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        (f"net.width={LONG}", "ValueError, is it a setting"),
-        ("net.channels=" + "[" * 3000, "RecursionError, is it a setting"),
-        ("seed.a=1", "no section 'seed'"),
-        ("schedule.learning_rate=inf", "must be a number below"),
+        (f"net.width={LONG}", "net.width must be a number"),
+        ("net.channels=" + "[" * 3000, "net.channels must be a list, got"),
+        ("seed.a=1", "unknown setting seed.a"),
+        ("schedule.learning_rate=inf", "schedule.learning_rate must be > 0, got inf"),
         ("net.width=1" + "0" * 400, "must be a number below"),
     ],
 )
 def test_malformed_settings_are_refused(setting, said):
     with pytest.raises(ReidConfigError, match=said) as error:
-        override(RunConfig(), [setting])
+        override(RunConfig(), pairs([setting]))
     words_of(error)
 
 

@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_training.errors import ReidError
 from tracker.errors import TrackletError
 
-ALLOWED = (TrackletError, ReidError)
+ALLOWED = TrackletError
 LENGTH = 4096  # bytes of an input, except models, pictures and videos
 
 
@@ -212,7 +211,8 @@ def _config(data: bytes) -> None:
 
 
 def _reid_config(data: bytes) -> None:
-    from reid_training.config import read_toml, to_toml
+    from reid_training.config import read_toml
+    from tracker.settings import to_toml
 
     config = read_toml(str(written("run.toml", data)))
     assert read_toml(str(written("again.toml", to_toml(config).encode()))) == config
@@ -220,9 +220,10 @@ def _reid_config(data: bytes) -> None:
 
 def _reid_options(data: bytes) -> None:
     """A line for each --set of `reid train`."""
-    from reid_training.config import RunConfig, override, to_toml
+    from reid_training.config import RunConfig
+    from tracker.settings import override, pairs, to_toml
 
-    to_toml(override(RunConfig(), data.decode("utf-8", "replace").split("\n")))
+    to_toml(override(RunConfig(), pairs(data.decode("utf-8", "replace").split("\n"))))
 
 
 def _options(data: bytes) -> None:
@@ -322,8 +323,9 @@ def _run_members() -> dict[str, bytes]:
     """The files inside of a checkpoint, by name."""
     import zipfile
 
-    from reid_training.config import from_dict, to_dict
+    from reid_training.config import from_dict
     from reid_training.runs import new_method, save_checkpoint
+    from tracker.settings import to_dict
 
     net = {"name": "osnet", "channels": [8, 8, 8, 8], "last_channels": 8, "embedding_size": 4, "blocks": 1}
     config = from_dict({"net": net, "method": {"name": "siamese"}})

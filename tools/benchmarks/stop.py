@@ -196,7 +196,7 @@ def redrawing(run: Try, inputs: Inputs) -> None:
     run.stop(signal.SIGINT)
     run.said.clear()
     run.start(words)
-    run.heard("going on after")
+    run.heard("resuming after")
 
 
 def two_passes(run: Try, inputs: Inputs) -> None:
