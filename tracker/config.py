@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tracker import settings
-from tracker.settings import Count, OneOf, Positive, Range, Settings, Share, require
+from tracker.settings import Count, OneOf, Positive, Range, Settings, Share, Whole, require
 
 Seconds = Annotated[float, Range("[0, 1e6]")]
 Distance = Annotated[float, Range("[0, 2]")]  # cosine distance
@@ -110,7 +110,7 @@ class ProposalConfig(Settings):
     # Time after the last detection in which a track may live on proposals (methods 05: 10-15 frames).
     max_s: Seconds = 0.5
     # Real-time guarantee; tracks seen most recently come first.
-    max_crops_per_frame: Annotated[int, Range("[0, inf)")] = 48
+    max_crops_per_frame: Whole = 48
     # Candidates reach this many standard deviations of the predicted centre.
     grid_sigma: Annotated[float, Range("[0, 10]")] = 1.0
     # A track's first candidate must lie within this share of tau_same, or the others are not embedded. Most tracks that

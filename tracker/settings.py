@@ -62,7 +62,10 @@ class OneOf(tuple[Any, ...]):
 
 FINITE = Range("(-inf, inf)")
 Share = Annotated[float, Range("[0, 1]")]  # a share, a score, a probability
+BelowOne = Annotated[float, Range("[0, 1)")]
+NotNegative = Annotated[float, Range("[0, inf)")]
 Positive = Annotated[float, Range("(0, inf)")]
+Whole = Annotated[int, Range("[0, inf)")]
 Count = Annotated[int, Range("[1, inf)")]
 
 

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_training.errors import ReidError
 from tracker.errors import TrackletError
 
-ALLOWED = (TrackletError, ReidError)
-LENGTH = 4096  # bytes of an input, except of models, pictures and films
+ALLOWED = TrackletError
+LENGTH = 4096  # bytes of an input, except models, pictures and videos
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,8 @@ def _config(data: bytes) -> None:
 
 
 def _reid_config(data: bytes) -> None:
-    from reid_training.config import read_toml, to_toml
+    from reid_training.config import read_toml
+    from tracker.settings import to_toml
 
     config = read_toml(str(written("run.toml", data)))
     assert read_toml(str(written("again.toml", to_toml(config).encode()))) == config
@@ -220,9 +220,10 @@ def _reid_config(data: bytes) -> None:
 
 def _reid_options(data: bytes) -> None:
     """A line for each --set of `reid train`."""
-    from reid_training.config import RunConfig, override, to_toml
+    from reid_training.config import RunConfig
+    from tracker.settings import override, pairs, to_toml
 
-    to_toml(override(RunConfig(), data.decode("utf-8", "replace").split("\n")))
+    to_toml(override(RunConfig(), pairs(data.decode("utf-8", "replace").split("\n"))))
 
 
 def _options(data: bytes) -> None:
@@ -322,8 +323,9 @@ def _run_members() -> dict[str, bytes]:
     """The files inside of a checkpoint, by name."""
     import zipfile
 
-    from reid_training.config import from_dict, to_dict
+    from reid_training.config import from_dict
     from reid_training.runs import new_method, save_checkpoint
+    from tracker.settings import to_dict
 
     net = {"name": "osnet", "channels": [8, 8, 8, 8], "last_channels": 8, "embedding_size": 4, "blocks": 1}
     config = from_dict({"net": net, "method": {"name": "siamese"}})
@@ -403,7 +405,7 @@ def _archive_seeds() -> list[bytes]:
 
 
 def _film_end(data: bytes) -> None:
-    """Whether a film of ours was finished, for each container."""
+    """Whether an annotated video was finished, for each container."""
     from tracker.sinks.annotated_video import is_finished
 
     for ending in (".avi", ".mp4", ".mkv"):
@@ -480,7 +482,7 @@ def _manifest(data: bytes) -> None:
 
     home = written("weights/SHA256SUMS", data).parent
     written("weights/model.onnx", _model_seeds()[0])
-    with patch("tracker.runtime.onnx_session.files", lambda package: home), packaged_model("model.onnx") as model:
+    with patch("tracker.runtime.onnx_session._weights_folder", lambda: home), packaged_model("model.onnx") as model:
         open_session(model, "cpu", 1)
 
 
@@ -514,7 +516,7 @@ def _model_seeds() -> tuple[bytes, ...]:
     return (model.SerializeToString(),)
 
 
-# -------------------------------------------------------------------------------------------- pictures and films
+# -------------------------------------------------------------------------------------------- pictures and videos
 
 
 def _image(ending: str) -> Callable[[bytes], None]:

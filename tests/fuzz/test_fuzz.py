@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reid_training.errors import ReidError
 from tests.fuzz import __main__ as fuzz
 from tracker.errors import TrackletError
 
@@ -91,7 +90,7 @@ def test_check_finds_tracebacks_warnings_and_two_lines():
         return fuzz.Target(run, list)
 
     def lines(data):
-        raise ReidError()
+        raise TrackletError()
 
     def warn(data):
         return np.float64(1e300) * 1e300
@@ -104,7 +103,6 @@ def test_check_finds_tracebacks_warnings_and_two_lines():
         fuzz.check(target(lines), b"")
 
 
-@pytest.mark.parametrize("error", [TrackletError, ReidError])
-def test_error_text_escapes_control_characters(error):
+def test_error_text_escapes_control_characters():
     """A name in a file may hold what would move the cursor of a terminal, or look like a second message."""
-    assert str(error("a\nb\x1b[2J\udc80c: nö")) == "a\\nb\\x1b[2J\\udc80c: nö"
+    assert str(TrackletError("a\nb\x1b[2J\udc80c: nö")) == "a\\nb\\x1b[2J\\udc80c: nö"

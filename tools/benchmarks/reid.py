@@ -41,7 +41,7 @@ from reid_training.data.base import ByteArray, Dataset, IntArray, Samples, check
 from reid_training.data.mot_crops import TABLE
 from reid_training.data.transforms import MEAN, PIXEL_SCALE, STD, normalise, to_tensor
 from reid_training.embedders import Embedder, FloatArray, OnnxEmbedder, embed_samples
-from reid_training.errors import ConfigError, DataError, ModelError, ReidError
+from reid_training.errors import ConfigError, DataError, ModelError, TrackletError
 from reid_training.evaluate import Ranking, as_row, rank, rank_in_videos
 
 HISTOGRAM, MOBILENET, MARKET = "histogram", "mobilenetv2-imagenet", "market1501"
@@ -306,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         measure(args)
-    except ReidError as error:
+    except TrackletError as error:
         print(f"reid benchmark: {error}", file=sys.stderr)
         return 2
     return 0

@@ -47,13 +47,13 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from reid_training.errors import ReidError
+    from reid_training.errors import TrackletError
 
     args = vars(parser().parse_args(argv))
     args["market"] = args["market"] or args["data"]
     try:
         return compare(Options(**args))
-    except ReidError as error:
+    except TrackletError as error:
         print(f"experiments: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

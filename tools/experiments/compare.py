@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from reid_training.errors import ConfigError, ReidError
+from reid_training.errors import ConfigError, TrackletError
 from tools.experiments.catalogue import ROLES, Experiment, read
 from tools.experiments.protocols import Protocol
 from tools.experiments.runs import MEASURES, Job, Result, code_of, finished, run, run_config
@@ -125,7 +125,7 @@ def _rows(ours: Sequence[Asked], results: Mapping[Path, Result]) -> list[Compari
     ]
 
 
-def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[Asked, Result | ReidError]]:
+def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[Asked, Result | TrackletError]]:
     """As they come; the bar names what is running."""
     if n_jobs == 1:
         for one in todo:
@@ -133,7 +133,7 @@ def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[A
             yield one, _run(one.job)
         return
     waiting = list(reversed(todo))
-    running: dict[Future[Result | ReidError], Asked] = {}
+    running: dict[Future[Result | TrackletError], Asked] = {}
     with _pool(n_jobs) as pool:
         while waiting or running:
             # One at a time for each process: what is not begun need not be stopped.
@@ -146,10 +146,10 @@ def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[A
                 yield running.pop(future), future.result()
 
 
-def _run(job: Job) -> Result | ReidError:
+def _run(job: Job) -> Result | TrackletError:
     try:
         return run(job)
-    except ReidError as error:
+    except TrackletError as error:
         return error
 
 
@@ -161,7 +161,7 @@ def _pool(n: int) -> Iterator[ProcessPoolExecutor]:
         try:
             yield pool
         except BrokenProcessPool:
-            raise ReidError("a process was killed, perhaps for want of memory; the same command resumes") from None
+            raise TrackletError("a process was killed, perhaps for want of memory; the same command resumes") from None
         except BaseException:
             for child in multiprocessing.active_children():
                 child.terminate()

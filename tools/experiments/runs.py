@@ -19,16 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from reid_training.config import RunConfig, from_dict, from_table, to_dict
+from reid_training.config import RunConfig, from_dict
 from reid_training.data.base import Dataset, Samples
 from reid_training.embedders import TorchEmbedder, embed_samples
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
-from reid_training.methods import METHODS
+from reid_training.methods import METHODS, settings_of
 from reid_training.runs import CHECKPOINT, load_method, replace_file
 from reid_training.train import train
 from tools.experiments.catalogue import Table, merged
 from tools.experiments.protocols import Protocol
+from tracker.settings import naming, to_dict
 
 MEASURES = {"rank1": "R@1", "mean_ap": "mAP"}
 
@@ -70,14 +71,8 @@ def run_config(protocol: Protocol, settings: Table, seed: int, where: str) -> Ru
     if "method" not in settings:
         raise ConfigError(f"{where}: method is missing")
     config = from_dict({"seed": seed, **merged(protocol.settings, settings, protocol.fixed)}, where)
-    name = config.method["name"]
-    if name not in METHODS:
-        raise ConfigError(f"{where}: method.name must be one of {', '.join(METHODS)}, got {name!r}")
-    options = {key: value for key, value in config.method.items() if key != "name"}
-    try:
-        from_table(METHODS[name][1], options, "method")
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+    with naming(where):
+        settings_of(config.method)
     return config
 
 
