@@ -1,6 +1,6 @@
 """TensorBoard curves of a run. Import it only where the package tensorboard is installed.
 
-The file is written here, not by torch's SummaryWriter, whose thread meets a full disk with a traceback.
+The file is written here: the thread of torch's SummaryWriter prints a traceback where the disk is full.
 """
 
 from __future__ import annotations
