@@ -59,8 +59,8 @@ class Mine:
         return Detections.empty()
 
 
-def test_who_is_asked_about_windows(tmp_path, monkeypatch):
-    """The detector that says so: a network does, the one in the box as well; a file of detections does not."""
+def test_second_look_comes_from_the_detector(tmp_path, monkeypatch):
+    """Networks have a second look, the bundled one too; a file of detections has none."""
     folder = tmp_path / "one"
     write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), folder)
 
@@ -86,10 +86,10 @@ def test_who_is_asked_about_windows(tmp_path, monkeypatch):
 @pytest.mark.data
 def test_the_tracks_do_not_depend_on_the_threads(data_root):
     """Decoding, searching and embedding side by side give what one thread gives, to the last bit."""
-    film = data_root / "videos" / "vtest.avi"
+    video = data_root / "videos" / "vtest.avi"
 
     def tracked(threads):
-        with closing(open_pipeline(film, device="cpu", threads=threads, span=Span(end_index=40))) as pipeline:
+        with closing(open_pipeline(video, device="cpu", threads=threads, span=Span(end_index=40))) as pipeline:
             assert ("detect" in pipeline.beside_s) == (threads > 1)
             return [tracks for _, tracks in pipeline]
 

@@ -1,6 +1,6 @@
-"""From what the user names (a source, a detector, a network) to parts that run together.
+"""Builds a pipeline from names: source, detector, re-ID network, engine.
 
-The command, `track_video` and the evaluation all assemble their runs here, so that the same words give the same tracks.
+The command, `track_video` and the evaluation all build here, so that the same names give the same tracks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tracker.types import FeatureArray, FloatArray, ImageArray
 EmbedFunction = Callable[[ImageArray, FloatArray], Any]
 Reid = Literal["default"] | str | Path | EmbedFunction | None
 
-MOST_AT_ONCE = 4  # frames of a file that are searched for people side by side: more would only take memory
+MOST_AT_ONCE = 4  # frames of a file in the detector at a time: more would only take memory
 
 
 def open_pipeline(
@@ -47,7 +47,7 @@ def open_pipeline(
 ) -> Pipeline:
     """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
 
-    threads: cores to use, for who runs several pipelines side by side; None: all. They change nothing in the results.
+    threads: cores to use, to run several pipelines side by side; None: all. Results do not depend on it.
     span: the frames of the source to track.
     """
     from tracker.sources.open import open_source

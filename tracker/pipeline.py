@@ -233,7 +233,9 @@ class Pipeline:
             if frame is None and self._stopping:
                 return
             if frame is None or frame.index != index:
-                raise ResumeError(f"{self.source.name}: does not give frame {index + 1} again, so the run cannot go on")
+                raise ResumeError(
+                    f"{self.source.name}: does not give frame {index + 1} again, so the run cannot be resumed"
+                )
             self._buffer.hold(frame, tracks)
         self._held = []
 

@@ -1,4 +1,4 @@
-"""Which detections motion alone explains: against a loop over pairs, and in cases one can see."""
+"""Detections that motion alone identifies: against a loop over pairs, and in small cases."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CASES = {
     "off the prediction": ([HERE], [[120.0, 100, 170, 220]], [True], [-1]),
     "another track": ([HERE, [135.0, 100, 185, 220]], [HERE], [True, True], [-1]),
     "another detection": ([HERE], [HERE, [135.0, 100, 185, 220]], [True], [-1, -1]),
-    "somebody new": ([HERE], [HERE, THERE], [True], [0, -1]),
+    "a new person": ([HERE], [HERE, THERE], [True], [0, -1]),
 }
 
 

@@ -1,4 +1,4 @@
-"""The engine's record of a step: it changes nothing, costs nothing while off, and says what truly happened."""
+"""The debug record of a step: it changes no output, is absent while off, and agrees with what happened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STILL = {"motion.camera": False}  # so that the filter alone says where a track 
 
 def streams():
     wild = wild_stream(np.random.default_rng(3), n_people=7, n_frames=60)
-    return {"motion": wild, "looks": with_identity_embeddings(wild)}
+    return {"motion": wild, "appearance": with_identity_embeddings(wild)}
 
 
 def traced(stream, settings=()):
@@ -33,7 +33,7 @@ def traced(stream, settings=()):
         yield t, tracks, engine.trace, bank, 0.0 if now_s is None else stream.times[t] - now_s
 
 
-@pytest.mark.parametrize("kind", ["motion", "looks"])
+@pytest.mark.parametrize("kind", ["motion", "appearance"])
 def test_tracing_changes_no_bit(kind):
     stream = streams()[kind]
     assert same([tracks for _, tracks, *_ in traced(stream)], run(stream, STILL))
@@ -41,7 +41,7 @@ def test_tracing_changes_no_bit(kind):
 
 def test_without_being_asked_nothing_is_recorded():
     engine = Engine(config_of())
-    stream = streams()["looks"]
+    stream = streams()["appearance"]
     run(stream, engine=engine)
     assert engine.trace is None
     engine.trace_steps(True)
@@ -72,11 +72,11 @@ def test_predictions_and_gates_are_the_filters():
     assert n > 100
 
 
-@pytest.mark.parametrize("kind", ["motion", "looks"])
+@pytest.mark.parametrize("kind", ["motion", "appearance"])
 @pytest.mark.parametrize("weight", [0.0, 0.4])
 def test_costs_of_the_chosen_pairs(kind, weight):
     """Every part again from boxes alone; together they are the total."""
-    with_looks = 0
+    with_appearance = 0
     stream = streams()[kind]
     for t, tracks, trace, *_ in traced(stream, {"association.appearance_weight": weight}):
         boxes = stream.detections[t].boxes.tolist()
@@ -88,15 +88,15 @@ def test_costs_of_the_chosen_pairs(kind, weight):
             if np.isnan(look):
                 assert total >= (1 - weight) * motion - 1e-9
             else:
-                with_looks += 1
+                with_appearance += 1
                 assert 0 <= look <= 1
                 assert total == pytest.approx(weight * look + (1 - weight) * motion)
-        # Whom a detection of the first rounds kept known is among the pairs.
+        # Confirmed tracks with a detection of the two associations are among the pairs.
         known = set(trace.id[trace.id > 0].tolist())
         matched = {row.id for row in tracks if row.source == Source.DETECTED and row.id in known}
         again = matched - set(trace.pair_id.tolist())
         assert len(again) <= 2  # found by use B
-    assert (with_looks > 50) == (kind == "looks" and weight > 0)
+    assert (with_appearance > 50) == (kind == "appearance" and weight > 0)
 
 
 class Sharp:

@@ -56,7 +56,7 @@ CASES = [("detector", "person.onnx"), ("encoder", "reid_fast.onnx"), ("embedder"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "model"), CASES)
-def test_a_model_that_is_cut_or_has_a_wrong_bit(tmp_path, kind, model):
+def test_damaged_model_is_one_line_or_still_runs(tmp_path, kind, model):
     """In its structure, at both ends, a bit is noticed; in its weights it may only change what the network finds."""
     whole, rng = (ROOT / "weights" / model).read_bytes(), random.Random(3)
     damaged = {f"cut{n}": whole[:n] for n in (1, 17, 100, len(whole) // 2, len(whole) - 2000, len(whole) - 1)}
@@ -73,7 +73,7 @@ def test_a_model_that_is_cut_or_has_a_wrong_bit(tmp_path, kind, model):
 
 
 @pytest.mark.parametrize("name", ["../w.bin", "/w.bin", "a/../../w.bin", "C:\\w.bin", "missing.bin"])
-def test_weights_that_lie_elsewhere(tmp_path, name):
+def test_external_weights_outside_the_folder_are_refused(tmp_path, name):
     import onnx
 
     from tests.fuzz.__main__ import TARGETS

@@ -21,7 +21,7 @@ import numpy as np
 from tracker.errors import TrackletError
 
 ALLOWED = TrackletError
-LENGTH = 4096  # bytes of an input, except of models, pictures and films
+LENGTH = 4096  # bytes of an input, except models, pictures and videos
 
 
 @dataclass(frozen=True)
@@ -405,7 +405,7 @@ def _archive_seeds() -> list[bytes]:
 
 
 def _film_end(data: bytes) -> None:
-    """Whether a film of ours was finished, for each container."""
+    """Whether an annotated video was finished, for each container."""
     from tracker.sinks.annotated_video import is_finished
 
     for ending in (".avi", ".mp4", ".mkv"):
@@ -482,7 +482,7 @@ def _manifest(data: bytes) -> None:
 
     home = written("weights/SHA256SUMS", data).parent
     written("weights/model.onnx", _model_seeds()[0])
-    with patch("tracker.runtime.onnx_session.files", lambda package: home), packaged_model("model.onnx") as model:
+    with patch("tracker.runtime.onnx_session._weights_folder", lambda: home), packaged_model("model.onnx") as model:
         open_session(model, "cpu", 1)
 
 
@@ -516,7 +516,7 @@ def _model_seeds() -> tuple[bytes, ...]:
     return (model.SerializeToString(),)
 
 
-# -------------------------------------------------------------------------------------------- pictures and films
+# -------------------------------------------------------------------------------------------- pictures and videos
 
 
 def _image(ending: str) -> Callable[[bytes], None]:

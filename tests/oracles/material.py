@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from reid_training.data.synthetic import draw_person, write_market_folder
-from tests.oracles.drawn_people import small_config, write_yolo
+from tests.synthetic.drawn_people import small_config, write_yolo
 from tests.synthetic.mot import Scene, make_scene, write_sequence
 from tools.detector_training.config import to_toml
 

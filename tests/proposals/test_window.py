@@ -168,7 +168,7 @@ def test_a_score_below_the_least_is_nothing(score):
     assert len(places) == (score >= CONFIG.window_score)
 
 
-def test_who_stands_elsewhere_in_the_window_is_somebody_else():
+def test_detection_far_from_the_prediction_is_another_person():
     places, scores = look_at([[100, 100, 140, 200]], scene([[140, 140, 180, 240]]))
     assert len(places) == len(scores) == 0
 
@@ -258,7 +258,7 @@ def follow(detector, *, verifier="auto", encoder=None, n=14, missed=range(8, 12)
 FOUND = [[]] * 2 + [[Source.DETECTED]] * 6 + [[Source.PROPOSED]] * 4 + [[Source.DETECTED]] * 2
 MISSED = [[]] * 2 + [[Source.DETECTED]] * 6 + [[]] * 4 + [[Source.DETECTED]] * 2
 # verifier, detector, encoder, found?
-WHO_FINDS = [
+VERIFIER_CASES = [
     ("appearance", RedDetector, None, False),
     ("appearance", RedDetector, ByColour, True),
     ("auto", RedDetector, ByColour, True),
@@ -267,14 +267,14 @@ WHO_FINDS = [
 ]
 
 
-@pytest.mark.parametrize(("verifier", "detector", "encoder", "found"), WHO_FINDS)
-def test_who_finds_the_person_that_the_detector_missed(verifier, detector, encoder, found):
+@pytest.mark.parametrize(("verifier", "detector", "encoder", "found"), VERIFIER_CASES)
+def test_missed_person_is_found_by_verifier(verifier, detector, encoder, found):
     sources = follow(detector and detector(), verifier=verifier, encoder=encoder and encoder())
     assert sources == (FOUND if found else MISSED)
 
 
 @pytest.mark.parametrize("verifier", ["auto", "appearance"])
-def test_nobody_is_proposed_where_nobody_stands(verifier):
+def test_no_proposal_where_nothing_is(verifier):
     assert follow(RedDetector(), verifier=verifier, encoder=ByColour(), there=False) == MISSED
 
 
@@ -287,7 +287,7 @@ def test_the_detector_rests_where_no_track_is_missing():
 
 
 def test_appearance_overrules_the_detector():
-    """Who is asked about looks like somebody else from the first gap on."""
+    """The person has the appearance of another one from the first gap on."""
 
     class Stranger(ByColour):
         def embed(self, image, boxes):
@@ -302,7 +302,7 @@ def test_appearance_overrules_the_detector():
 
 
 def test_a_proposal_never_covers_a_detection():
-    """Two people, one detection between them: the window shows the person who is detected already."""
+    """Two people, one detection between them: the window shows the person that is detected already."""
     config = TrackerConfig().override({"motion.camera": False})
     engine = Engine(config, ByColour(), detector=RedDetector())
     left, right = PERSON, PERSON + np.array([60, 0, 60, 0])
@@ -313,7 +313,7 @@ def test_a_proposal_never_covers_a_detection():
         assert not tracks.proposed.any()
 
 
-def test_one_picture_a_frame_for_those_seen_last():
+def test_one_mosaic_per_frame_for_the_latest_missed():
     """Ten people are missed: two since the frame before, eight in this one. There are eight windows."""
     detector = RedDetector()
     config = TrackerConfig().override({"motion.camera": False})
@@ -329,7 +329,7 @@ def test_one_picture_a_frame_for_those_seen_last():
 
 
 @pytest.mark.parametrize("verifier", ["auto", "appearance"])
-def test_without_an_image_nobody_looks(verifier):
+def test_without_image_nothing_is_proposed(verifier):
     detector = RedDetector()
     engine = Engine(TrackerConfig().override({"proposals.verifier": verifier}), ByColour(), detector=detector)
     for t in range(10):
@@ -350,7 +350,7 @@ def test_embeddings_of_the_caller_cannot_confirm_what_a_window_shows(verifier):
     assert not tracks.proposed.any()
 
 
-def test_nobody_is_looked_for_longer_than_max_s():
+def test_no_proposals_after_max_s():
     detector = RedDetector()
     sources = follow(detector, encoder=ByColour(), n=30, missed=range(8, 30), settings={"proposals.max_s": 0.2})
     assert sources == [[]] * 2 + [[Source.DETECTED]] * 6 + [[Source.PROPOSED]] * 6 + [[]] * 16
@@ -373,7 +373,7 @@ def test_an_error_of_the_detector_reaches_the_caller():
         follow(Broken(), encoder=ByColour())
 
 
-def test_boxes_and_scores_that_are_no_numbers_are_nobody():
+def test_nan_boxes_and_scores_are_ignored():
     assert follow(NotNumbers(), encoder=ByColour()) == MISSED
 
 

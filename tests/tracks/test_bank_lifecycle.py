@@ -1,4 +1,4 @@
-"""Columns of the bank, and the rules of life on single rows."""
+"""Columns of the bank, and the lifecycle rules on single rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIVES = [
     (0.0, False, True, False, True, False, True),  # tentative and matched
     (0.04, False, False, False, True, False, False),  # tentative and missed: ends at once
     (1.0, True, False, False, True, True, True),  # the limit itself is within
-    (1.01, True, False, False, False, True, False),  # nobody remembers it
+    (1.01, True, False, False, False, True, False),  # no gallery
     (1.01, True, False, True, False, True, True),
     (3.0, True, False, True, False, True, True),
     (3.01, True, False, True, False, False, False),

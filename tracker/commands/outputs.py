@@ -82,7 +82,7 @@ def open_outputs(
         overwrite=overwrite,
     )
     outputs = Outputs(SummarySink(feed))
-    # Those that may refuse to be resumed come before those that begin anew: then nothing is lost.
+    # Those that may refuse to be resumed come before those that are made again: then nothing is lost.
     for result in sorted(options.results, key=lambda each: (str(each) not in saved, not each.option.first)):
         sink = result.option.open(result.value, replace(run, resume=saved.get(str(result))))
         outputs.sinks.append((result, stack.enter_context(sink)))

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,17 +53,17 @@ def saved_run(options: TrackOptions) -> State | None:
     if not options.resume:
         if saved and existing is not None and not options.overwrite:
             raise ConfigError(
-                f"{existing}: exists already, of an interrupted run: --resume goes on, --overwrite starts again"
+                f"{existing}: exists already, of an interrupted run: --resume continues it, --overwrite starts again"
             )
         return None
     if path is None:
-        raise ConfigError("--resume goes on with result files; give --out FILE")
+        raise ConfigError("--resume continues result files; give --out FILE")
     if saved:
         return saved_state(path)
     if existing is not None:
         _remove(path)  # a kill at the very end leaves the record
         raise ResumeError(
-            f"{existing}: nothing to go on with: there is no {path}, so the run that wrote it came to its end, or kept "
+            f"{existing}: nothing to resume: there is no {path}, so the run that wrote it came to its end, or kept "
             "none; --overwrite starts again"
         )
     return None
@@ -204,7 +204,7 @@ def replay(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, saved: S
     recorded = outputs.record.read(source.width, source.height)
     with ExitStack() as stack:
         if any(result.option.pictures != "none" for result, _ in again):
-            recorded = _with_pictures(recorded, stack.enter_context(Prefetch(reopened(options))))
+            recorded = _with_pictures(recorded, stack.enter_context(Prefetch(reopened(options))), source.name)
         for frame, tracks in recorded:
             check()
             for sink in (outputs.tally, *(sink for _, sink in again)):
@@ -218,14 +218,15 @@ def reopened(options: TrackOptions) -> FrameSource:
     )  # fmt: skip
 
 
-def _with_pictures(recorded: Iterator[tuple[Frame, Tracks]], source: Prefetch) -> Iterator[tuple[Frame, Tracks]]:
-    shown = iter(source)
+def _with_pictures(
+    recorded: Iterator[tuple[Frame, Tracks]], frames: Iterable[Frame], name: str
+) -> Iterator[tuple[Frame, Tracks]]:
+    """The recorded frames as the source gives them again. Raises ResumeError where it does not."""
+    shown = iter(frames)
     for frame, tracks in recorded:
         again = next((each for each in shown if each.index == frame.index), None)
         if again is None:
-            raise ResumeError(
-                f"{source.source.name}: does not give frame {frame.index + 1} again, so the run cannot go on"
-            )
+            raise ResumeError(f"{name}: does not give frame {frame.index + 1} again, so the run cannot be resumed")
         yield again, tracks
 
 
@@ -252,10 +253,10 @@ def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:
     if options.checkpoint_every_s == 0:
         return "--resume needs a checkpoint, but --checkpoint-every 0 keeps none"
     if options.two_passes:
-        return "--resume cannot go on with --smooth and --fill-gaps"
+        return "--resume cannot continue --smooth and --fill-gaps"
     for result in options.results:
         if result.on_stdout or (result.file is not None and _is_device(result.file)):
-            return f"--resume cannot go on with {result}; leave one of them out"
+            return f"--resume cannot continue {result}; leave one of them out"
     return None
 
 

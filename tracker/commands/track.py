@@ -79,7 +79,7 @@ def _track(options: TrackOptions, interruption: Interruption) -> int:
     if pipeline.leftover is not None:
         print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
     if interruption.seen:
-        hint = "; --resume goes on" if unfinished else ""
+        hint = "; --resume continues" if unfinished else ""
         if outputs.n_undrawn:
             hint = f", but for pictures of the last {outputs.n_undrawn} frames"
         print(
@@ -151,7 +151,7 @@ def _frames(
 def _print_resuming(last_frame: int, outputs: Outputs) -> None:
     again = [str(result.value) for result, _ in outputs.sinks if result.option.pictures != "none"]
     first = f" once the results with pictures are made again up to there: {', '.join(again)}" if again else ""
-    print(f"track: going on after frame {last_frame}{first}", file=sys.stderr)
+    print(f"track: resuming after frame {last_frame}{first}", file=sys.stderr)
 
 
 def _print_summary(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, wall_s: float) -> None:

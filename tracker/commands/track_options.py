@@ -142,14 +142,14 @@ def _check(options: TrackOptions) -> None:
         raise ConfigError("--show needs frames as they come, --smooth and --fill-gaps all of them: leave one out")
     if options.resume and options.two_passes:
         raise ConfigError(
-            "--resume goes on with results, --smooth and --fill-gaps write them after the end: leave one out"
+            "--resume continues results, --smooth and --fill-gaps write them after the end: leave one out"
         )
     if options.threads is not None and not 1 <= options.threads <= MAX_THREADS:
         raise ConfigError(f"--threads must be at least 1 and at most {MAX_THREADS}, got {options.threads}")
     if not options.checkpoint_every_s >= 0:  # also rejects NaN
         raise ConfigError(f"--checkpoint-every takes seconds, 0 or more, got {options.checkpoint_every_s:g}")
     if options.resume and options.overwrite:
-        raise ConfigError("--resume goes on with the results that are there, --overwrite replaces them: give one only")
+        raise ConfigError("--resume continues the results that are there, --overwrite replaces them: give one only")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -58,10 +58,9 @@ class OnnxDetector(DetectorBase):
     classes: names or numbers of the classes to keep; a model with one class is taken to find people. score: least
     score to keep. nms_iou: boxes of one class that overlap more are one. size: long side of the input, pixels, of a
     model that leaves it open; the other side follows the frame, both rounded up to multiples of 32; None: see
-    `default_long_side`.
-    layout: see `detector.decode`; "auto" tells it from the output. device, threads: see `open_session`. n_at_once: how
-    many frames may be searched at once, each with so many threads; nothing is kept from frame to frame. Raises
-    ModelError where the model cannot be used.
+    `default_long_side`. layout: see `detector.decode`; "auto" tells it from the output. device, threads: see
+    `open_session`. n_at_once: how many frames may be searched at once, each with so many threads; nothing is kept from
+    frame to frame. Raises ModelError if the model cannot be used.
     """
 
     def __init__(

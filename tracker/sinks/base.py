@@ -47,7 +47,7 @@ class LiveFeed(Protocol):
 class Resumable(Protocol):
     """A sink whose file can be truncated to an earlier frame and continued after an interruption, even SIGKILL.
 
-    `state()` is asked for between frames. A new sink gets it as the argument `resume` of its constructor and goes on
+    `state()` is asked for between frames. A new sink gets it as the argument `resume` of its constructor and continues
     after that frame. All that it counts on is on disk when `state()` returns; if the file has changed since, opening
     it raises ResumeError. None: the file cannot be continued (a pipe). Sinks that are not resumable are made again,
     from the record of all tracks.

@@ -39,12 +39,12 @@ class TrackRecord(ClosedByWith):
             while file.tell() < size:
                 head = file.read(_HEAD.size)
                 index, time_s, n_rows = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0.0, -1)
-                body = file.read(max(0, n_rows) * _ROW.itemsize)
-                if n_rows * _ROW.itemsize != len(body):
+                n_bytes = n_rows * _ROW.itemsize
+                if not 0 <= n_bytes <= size - file.tell():
                     raise ResumeError(
                         f"{self.path}: is damaged, so the run cannot be resumed; --overwrite starts again"
                     )
-                rows = np.frombuffer(body, _ROW)
+                rows = np.frombuffer(file.read(n_bytes), _ROW)
                 columns = {name: np.array(rows[name]) for name in _ROW.names or ()}
                 yield Frame(index, time_s, None, width, height), replace(Tracks(), **columns)
 

@@ -30,7 +30,7 @@ _PROBE = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1)"
 class ShownRun(Protocol):
     """What the window asks of the run whose frames it shows; `Pipeline` has it."""
 
-    trace: StepTrace | None  # of the frame at hand
+    trace: StepTrace | None  # of the current frame
     tracing: bool  # switched on while the debug overlay is
 
     @property

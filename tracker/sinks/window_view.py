@@ -28,7 +28,7 @@ FAR_PX = 20000  # beyond it OpenCV's integers overflow
 # Keys, and what they do.
 KEYS_HELP = (
     ("q, Esc", "quit"),
-    ("space", "pause, go on"),
+    ("space", "pause, resume"),
     ("s", "screenshot"),
     ("t", "trails"),
     ("i", "identities"),
@@ -181,9 +181,9 @@ def free_place(plate: Plate, taken: Sequence[Plate]) -> Plate:
 
 def cost_text(cost: FloatArray) -> str:
     """A row of `StepTrace.pair_cost` as short text: total, appearance, motion."""
-    total, look, motion = (float(part) for part in cost)
-    looks = "-" if np.isnan(look) else f"{look:.2f}"
-    return f"{total:.2f} = look {looks} & move {motion:.2f}"
+    total, appearance, motion = (float(part) for part in cost)
+    shown = "-" if np.isnan(appearance) else f"{appearance:.2f}"
+    return f"{total:.2f} = app {shown} & mot {motion:.2f}"
 
 
 def draw_followed(picture: ImageArray, identity: int, tracks: Tracks, last: Point | None) -> None:
@@ -202,7 +202,7 @@ def draw_followed(picture: ImageArray, identity: int, tracks: Tracks, last: Poin
     out = 2 * thin
     for colour, width in ((BLACK, thin + 4), (WHITE, thin + 1)):
         cv2.rectangle(picture, (x1 - out, y1 - out), (x2 + out, y2 + out), colour, width)
-    # Above the number. At the upper edge of the picture the arrow would be outside: it stands in the box then.
+    # Above the number. At the upper edge of the picture the arrow would be outside: then it is drawn inside the box.
     tip, half = max(y1 - 3 * out - round(30 * letter), 14 * thin), 8 * thin
     middle = (x1 + x2) // 2
     arrow = np.array([(middle, tip), (middle - half, tip - 12 * thin), (middle + half, tip - 12 * thin)], np.int32)

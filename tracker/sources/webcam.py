@@ -1,11 +1,11 @@
-"""Cameras and streams: the newest frame, with real time stamps, also after the connection was lost.
+"""Cameras and streams: the newest frame with real time stamps; a lost connection is opened again.
 
-Drop policy: a thread reads the camera as fast as it delivers and keeps one frame, the newest. A tracker slower than the
-camera skips the frames that came meanwhile (`dropped` counts them) and never falls behind. `Frame.index` counts the
-frames given out, without gaps; `Frame.time_s` is the time at which the frame came, so motion sees the true step.
+Drop policy: a thread reads the camera at its full rate and keeps only the newest frame. A tracker slower than the
+camera skips the frames in between (`dropped` counts them) and never falls behind. `Frame.index` counts the yielded
+frames, without gaps; `Frame.time_s` is the time at which the frame came, so motion gets the true time step.
 
-A camera that falls silent is opened again, after waits that double from 0.5 s to 10 s, until it is back or patience
-ends. The clock goes on meanwhile, so that a tracker remembers people through a short loss as through an occlusion.
+A silent camera is opened again, after waits that double from 0.5 s to 10 s, for at most `reconnect_s`. The clock keeps
+running, so that the tracker treats a short loss like an occlusion.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit, logit
 
 from reid_training.errors import DataError
-from tests.oracles.drawn_people import small_config
+from tests.synthetic.drawn_people import small_config
 from tools.detector_training import calibrate as module
 from tools.detector_training.calibrate import calibrate, platt
 from tools.detector_training.export import export

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reid_training.errors import DataError, ModelError
-from tests.oracles.drawn_people import draw
+from tests.synthetic.drawn_people import draw
 from tools.detector_training.config import NetConfig
 from tools.detector_training.export import write_onnx
 from tools.detector_training.net import Decoded, PersonNet

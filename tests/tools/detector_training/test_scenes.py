@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.oracles.drawn_people import PERSON, SIZE, draw
+from tests.synthetic.drawn_people import PERSON, SIZE, draw
 from tools.detector_training import labels, scenes
 from tools.detector_training.config import ScenesConfig, SourceConfig
 from tools.detector_training.labels import Picture

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reid_training.errors import ConfigError, ModelError
-from tests.oracles.drawn_people import SIZE, draw, small_config
+from tests.synthetic.drawn_people import SIZE, draw, small_config
 from tools.detector_training import __main__ as command
 from tools.detector_training import train as loop
 from tools.detector_training.config import ScheduleConfig, from_dict, read_toml, to_dict, to_toml

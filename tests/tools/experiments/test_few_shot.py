@@ -150,7 +150,7 @@ def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
     assert all(len(row.baseline) == len(row.method) == 2 for row in rows)
     file = next(tmp_path.iterdir())
     file.write_text("{}")
-    with pytest.raises(ModelError, match="is damaged; without it, the same command runs it again"):
+    with pytest.raises(ModelError, match="is damaged; delete it"):
         few_shot._run_all(settings, None, tmp_path, [0, 1, 2], 1, "test")
 
 

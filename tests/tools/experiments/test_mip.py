@@ -158,5 +158,5 @@ def test_tool_knows_the_experiment():
 
 def test_missing_scikit_learn_gives_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(DataError, match=r"come with scikit-learn; pip install 'tracklet\[dev\]'"):
+    with pytest.raises(DataError, match="come with scikit-learn; pip install scikit-learn"):
         mip.read("wine", 0)

@@ -108,7 +108,7 @@ def test_corrupt_file_is_named(tmp_path):
     file = odml._file(tmp_path, QUICK, 0)
     for content in ("", "[]", '{"euclid": 1}'):
         file.write_text(content)
-        with pytest.raises(ModelError, match="is damaged; remove it"):
+        with pytest.raises(ModelError, match="is damaged; delete it"):
             odml.compared(tmp_path, [0], 1, [QUICK])
 
 
@@ -121,7 +121,7 @@ def test_tool_knows_the_experiment_and_its_reduced_form(tmp_path):
 
 def test_missing_scikit_learn_gives_one_line_with_the_fix(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(DataError, match=r"scikit-learn; pip install tracklet\[dev\]"):
+    with pytest.raises(DataError, match="scikit-learn; pip install scikit-learn"):
         odml.run(tmp_path, tmp_path, [0], 1)
 
 

@@ -12,7 +12,7 @@ from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import DataError, ModelError
 from reid_training.evaluate import rank
 from tools.experiments import odml, odml_market
-from tools.experiments.odml_market import ARCHIVES, FOLDERS, Features, Setting, features, results, run_one
+from tools.experiments.odml_market import ARCHIVES, FOLDERS, Features, Setting, compared, features, run_one
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_features_folder_and_archive_are_equal_and_read_once(market, tmp_path, m
 
 def test_finished_runs_are_not_repeated(market, tmp_path, monkeypatch, capsys):
     setting = Setting(gammas=(0.01,))
-    found = results(market, tmp_path, [0, 1], 1, setting)
+    found = compared(market, tmp_path, [0, 1], 1, setting)
     assert len(found) == 2
     rows = odml._market_rows(found)
     assert [(row.data, row.measure) for row in rows] == [
@@ -114,19 +114,19 @@ def test_finished_runs_are_not_repeated(market, tmp_path, monkeypatch, capsys):
     ]  # fmt: skip
     assert rows[1].method == tuple(result.method[1] for result in found)
     monkeypatch.setattr(odml_market, "run_one", None)
-    assert results(market, tmp_path, [0, 1], 1, setting) == found
+    assert compared(market, tmp_path, [0, 1], 1, setting) == found
     assert capsys.readouterr().err == ""
     file = next(tmp_path.glob("market-*-0.json"))
     file.write_text("{}")
-    with pytest.raises(ModelError, match="is damaged; remove it"):
-        results(market, tmp_path, [0], 1, setting)
+    with pytest.raises(ModelError, match="is damaged; delete it"):
+        compared(market, tmp_path, [0], 1, setting)
     next(tmp_path.glob("market-features-*.npz")).write_text("no")
-    with pytest.raises(ModelError, match="is damaged; remove it"):
+    with pytest.raises(ModelError, match="is damaged; delete it"):
         odml_market._load(features(market, tmp_path))
 
 
 def test_missing_data_gives_one_line(tmp_path, capsys):
-    assert results(tmp_path, tmp_path / "out", [0], 1) == []
+    assert compared(tmp_path, tmp_path / "out", [0], 1) == []
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"no Market-1501 in {tmp_path}" in said
@@ -138,4 +138,4 @@ def test_corrupt_archive_is_named(tmp_path):
     for archive in ARCHIVES:
         (tmp_path / archive).write_text("no zip")
     with pytest.raises(DataError, match=rf"{ARCHIVES[0]} is damaged"):
-        results(tmp_path, tmp_path / "out", [0], 1)
+        compared(tmp_path, tmp_path / "out", [0], 1)

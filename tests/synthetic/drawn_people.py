@@ -1,4 +1,4 @@
-"""Drawn people: coloured rectangles on noise, which a network can learn and a test can measure."""
+"""Drawn people: coloured rectangles on noise, which a network can learn in seconds."""
 
 from __future__ import annotations
 
