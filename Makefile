@@ -1,15 +1,16 @@
 # Two commands do everything on a machine with Python >= 3.11, make and git: `make demo` and `make test`.
-#   make demo   environment, install, a sample video, `track` on it        SAMPLE=film.avi takes your own copy
+#   make demo   environment, install, a sample video, `track` on it        SAMPLE=video.avi takes your own copy
 #   make test   environment with the development tools, lint, whole suite   PYTHON=python3.12 chooses the interpreter
-#   make fast   the tests that take no time;  make lint;  make docs (the API reference, into build/docs);  make clean
-#   make oldest the tests of the tracker that take no time, with the oldest versions of what it needs
+#   make fast   the quick tests;  make lint;  make docs (the site and the API reference, into build/docs);  make clean
+#   make oldest the quick tests of the tracker, with the oldest versions of what it needs
 
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := .ci/constraints.txt
-CODE := tracker reid_training tools tests
+CODE := tracker reid_training tools tests setup.py
+QUICK := not (slow or robustness or pages or experiments)
 OLDEST := .venv-oldest
 OLDEST_TESTS := $(addprefix tests/,appearance association detector engine motion offline proposals stages tracks commands/report \
   $(addprefix eval/test_,clear_identity.py hota.py mot_files.py motmetrics_breaks.py preprocess.py report.py submission.py) \
@@ -24,16 +25,16 @@ OLDEST_TESTS := $(addprefix tests/,appearance association detector engine motion
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.demo $(if $(SAMPLE),--sample "$(SAMPLE)")
 
-# Two processes side by side; networks are so small here that threads within each only stand in each other's way.
+# Two processes with one thread each: the networks of the tests are too small for more threads to help.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 fast: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)"
 
 # Without torch: the parts that need it are tested with one version of it alone, that of $(CONSTRAINTS).
 oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest -m "not slow" $(OLDEST_TESTS)
+	$(OLDEST)/bin/python -m pytest -m "$(QUICK)" $(OLDEST_TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)
@@ -41,7 +42,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m tools.api_docs
+	$(BIN)/python -m tools.docs_site
 
 clean:
 	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from reid_training.errors import FULL, ConfigError, DataError, ModelError, ReidError
+from reid_training.errors import FULL, ConfigError, DataError, ModelError, TrackletError
 
 if TYPE_CHECKING:
     from reid_training.config import RunConfig
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments.run(arguments)
         sys.stdout.flush()
-    except ReidError as error:
+    except TrackletError as error:
         print(f"reid: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
@@ -162,10 +162,11 @@ def _add_bench(commands: Commands) -> None:
 def run_train(arguments: argparse.Namespace) -> None:
     import dataclasses
 
-    from reid_training.config import override, read_toml
+    from reid_training.config import read_toml
     from reid_training.curve import draw
     from reid_training.devices import keep_freed_memory
     from reid_training.train import train
+    from tracker.settings import override, pairs
 
     if arguments.jobs < 1:
         raise ConfigError(f"--jobs must be >= 1, got {arguments.jobs}")
@@ -177,7 +178,7 @@ def run_train(arguments: argparse.Namespace) -> None:
         config = dataclasses.replace(config, distil=dataclasses.replace(config.distil, teacher=arguments.teacher))
     if arguments.method is not None and arguments.method != config.method["name"]:
         config = dataclasses.replace(config, method={"name": arguments.method})
-    config = override(config, arguments.set)
+    config = override(config, pairs(arguments.set))
     data = read_data(arguments.data)
     history = train(config, data, arguments.out, resume=arguments.resume, n_jobs=arguments.jobs)
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes under torchrun one writes

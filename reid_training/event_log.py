@@ -24,7 +24,7 @@ SUFFIX = ".reid"  # ours among other event files in the same folder
 
 
 class EventLog:
-    """A file that grows by the epoch; a power cut can take its end. Raises ReidError where it cannot be written."""
+    """A file that grows by the epoch; a power cut can take its end. Raises TrackletError where it cannot be written."""
 
     def __init__(self, folder: Path, history: Sequence[Row]) -> None:
         """Starts from `history`, in a new file: a resumed run leaves no points of the epochs that it repeats."""

@@ -1,7 +1,7 @@
-"""Ensembles whose members are trained apart: each a run of its own in OUT/members, then all joined in OUT.
+"""Train the members of an ensemble as separate runs in OUT/members, several at a time, and join them in OUT.
 
-Nothing passes from one member to the next, so several may be trained at a time, each in a process of its own, and a
-member that was cut is resumed like any run: the weights are the same to the bit.
+Members share nothing while they train. An interrupted member resumes like any run, and the joined weights do not depend
+on the number of jobs, to the bit.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import numpy as np
 
-from reid_training.config import RunConfig, from_dict, from_table, to_dict, to_toml
+from reid_training.config import RunConfig, from_dict
 from reid_training.data.base import Dataset, Samples, has_pairs, read_images, split_identities
 from reid_training.devices import keep_freed_memory
 from reid_training.embedders import TorchEmbedder, embed_images
-from reid_training.errors import ConfigError, ModelError, ReidError
+from reid_training.errors import ConfigError, ModelError, TrackletError
 from reid_training.evaluate import rank_held_out
+from reid_training.methods import settings_of
 from reid_training.methods.dreml import DremlConfig, joined
 from reid_training.runs import (
     CHECKPOINT,
@@ -37,6 +38,7 @@ from reid_training.runs import (
     save_checkpoint,
     write_log,
 )
+from tracker.settings import to_dict, to_toml
 
 logger = logging.getLogger(__name__)
 
@@ -48,20 +50,19 @@ Task = tuple[RunConfig, Dataset, Path, bool]
 
 def n_apart(options: Mapping[str, Any]) -> int:
     """How many members the method of these options wants to have trained apart; 0: it is trained as a whole."""
-    if options["name"] != "dreml":
-        return 0
-    return from_table(DremlConfig, {key: value for key, value in options.items() if key != "name"}, "method").n_apart
+    settings = settings_of(options)
+    return settings.n_apart if isinstance(settings, DremlConfig) else 0
 
 
 def train_apart(
     config: RunConfig, dataset: Dataset, out: Path, train_one: Train, *, resume: bool, n_jobs: int
 ) -> list[Row]:
-    """Trains the members that are not finished, `n_jobs` at a time, and joins all. Returns the rows of all."""
+    """Trains the members that are not finished, `n_jobs` at a time, and joins all. Returns the rows of all members."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("members are trained apart: give --jobs instead of torchrun")
     if not resume and any(out.rglob(CHECKPOINT)):
         raise ConfigError(f"{out} holds a run already; give --resume or another --out")
-    # The members share the people held out, though not their seeds: so they get the others, and hold nobody out.
+    # All members hold out the same people although their seeds differ: each trains on the rest and holds out none.
     train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
     rest = dataclasses.replace(dataset, train=train_set)
     configs = [member_config(config, index) for index in range(n_apart(config.method))]
@@ -89,12 +90,12 @@ def is_finished(folder: Path, config: RunConfig, n_classes: int) -> bool:
     state = load_checkpoint(folder)
     if from_dict(state["config"], str(folder)) != from_dict(to_dict(config)):
         raise ModelError(f"{folder} was trained with other settings; resume needs the config.toml of the whole run")
-    # Other people are for the loop to refuse.
+    # The training loop refuses a run of other people.
     return len(state["history"]) == config.schedule.epochs and bool(state["n_classes"] == n_classes)
 
 
 def join(config: RunConfig, folders: Sequence[Path], held_set: Samples, out: Path) -> list[Row]:
-    """Writes the ensemble to `out`, as one run; its epochs are those of the members, one after another."""
+    """Writes the ensemble to `out` as one run, whose epochs are those of the members, one after another."""
     states = [load_checkpoint(folder) for folder in folders]
     scores = held_out_scores(config, folders, held_set)
     history: list[Row] = []
@@ -127,62 +128,48 @@ def held_out_scores(config: RunConfig, folders: Sequence[Path], held_set: Sample
 
 
 def train_all(train_one: Train, tasks: Sequence[Task], n_jobs: int) -> None:
-    """With one job in this process, with more in fresh ones (spawned: threads and GPU contexts survive no fork)."""
+    """With one job in this process, with more in fresh ones (spawned: threads and GPU contexts survive no fork).
+
+    A member that fails leaves the others running; its error is raised after them. An interrupt ends all.
+    """
     if n_jobs == 1:
         for task in tasks:
             logger.info("%s", task[2])
             train_one(*task)
         return
-    context, waiting = get_context("spawn"), list(tasks)
-    running: dict[Connection, tuple[Path, BaseProcess]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < n_jobs:
-                task = waiting.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(target=_train_here, args=(theirs, train_one, task), daemon=True)
-                process.start()
-                theirs.close()  # or nobody would notice that the process died
-                running[ours] = (task[2], process)
-            for ready in wait(list(running)):
-                assert isinstance(ready, Connection)
-                error = _answer(ready)
-                folder, ended = running.pop(ready)
-                ended.join()
-                if error is not None:
+    failures = []
+    with ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_start) as pool:
+        running = {pool.submit(train_one, *task): task[2] for task in tasks}
+        try:
+            for future in as_completed(running):
+                error = future.exception()
+                logger.info("%s %s", running[future], "is trained" if error is None else f"failed: {error}")
+                if isinstance(error, TrackletError):
+                    failures.append(error)
+                elif isinstance(error, BrokenProcessPool):
+                    raise ModelError("the process of a member died; what is written is whole, `reid train --resume` "
+                                     "goes on")  # fmt: skip
+                elif error is not None:
                     raise error
-                logger.info("%s is trained", folder)
-    finally:
-        for _, unfinished in running.values():
-            unfinished.terminate()
-            unfinished.join()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
+            raise
+    if failures:
+        raise failures[0]
 
 
-def _train_here(answer: Connection, train_one: Train, task: Task) -> None:
-    """All that a process of `train_all` does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+def _start() -> None:
+    """The first act of a process of `train_all`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
     Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
-    try:
-        train_one(*task)
-    except ReidError as error:
-        answer.send(error)
-    else:
-        answer.send(None)
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed is resumed by its user: nobody else may then write to the same folder."""
+    """If the parent is killed its user resumes it: no other process may then write to the same folders."""
     parent = parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _answer(connection: Connection) -> ReidError | None:
-    """None, or why a member was not trained."""
-    try:
-        answer: ReidError | None = connection.recv()
-    except EOFError:
-        return ModelError("the process of a member died; what is written is whole, `reid train --resume` goes on")
-    return answer

@@ -23,25 +23,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from reid_training.config import require
 from reid_training.errors import DataError
+from tracker.settings import Count, Settings, Share
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class RerankConfig:
+class RerankConfig(Settings):
     """Defaults: the paper's for Market-1501."""
 
-    k1: int = 20
-    k2: int = 6
-    lambda_: float = 0.3
-
-    def __post_init__(self) -> None:
-        for name in ("k1", "k2"):
-            require(getattr(self, name) >= 1, f"rerank.{name} must be >= 1, got {getattr(self, name)}")
-        require(0.0 <= self.lambda_ <= 1.0, f"rerank.lambda_ must be in [0, 1], got {self.lambda_}")
+    k1: Count = 20
+    k2: Count = 6
+    lambda_: Share = 0.3
 
 
 def reranked_rows(

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from reid_training.config import RunConfig, ScheduleConfig, from_dict, to_dict, to_toml
+from reid_training.config import RunConfig, ScheduleConfig, from_dict
 from reid_training.data.base import Dataset, IntArray, check_trainable, has_pairs, read_images, split_identities
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import augment
 from reid_training.devices import Worker, loss_of, worker
 from reid_training.distil import Teacher
 from reid_training.embedders import TorchEmbedder, embed_images
-from reid_training.errors import ConfigError, ModelError, ReidError
+from reid_training.errors import ConfigError, ModelError, TrackletError
 from reid_training.evaluate import rank_held_out
 from reid_training.members import n_apart, train_apart
 from reid_training.methods.base import Method
@@ -38,6 +38,7 @@ from reid_training.runs import (
     save_checkpoint,
     write_log,
 )
+from tracker.settings import to_dict, to_toml
 
 if TYPE_CHECKING:
     from reid_training.event_log import EventLog
@@ -133,7 +134,7 @@ class Run:
                 write_log(self.out, self.history)
             if events is not None:
                 events.add(self.history)
-        except ReidError:
+        except TrackletError:
             if not is_due:
                 self.save()
             raise

@@ -9,6 +9,17 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# Folders below tests/ and the marker that each of their tests gets.
+MARKERS = {"faults": "robustness", "fuzz": "robustness", "docs": "pages", "tools/experiments": "experiments"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests").as_posix()
+        for folder, marker in MARKERS.items():
+            if place.startswith(f"{folder}/"):
+                item.add_marker(marker)
 
 
 @pytest.fixture

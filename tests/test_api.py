@@ -185,15 +185,15 @@ def test_frames_without_detections_may_bring_empty_embeddings(empty):
     assert tracker.update([BOX], embeddings=look).id.tolist() == [1]
 
 
-def test_the_network_never_looks_where_embeddings_are_given():
+def test_network_never_runs_with_given_embeddings():
     """Not even in a frame without detections, where a known person would be looked for."""
     asked = []
 
-    def looks(image, boxes):
+    def embed(image, boxes):
         asked.append(len(boxes))
         return np.ones((len(boxes), 7))
 
-    tracker = Tracker(reid=looks)
+    tracker = Tracker(reid=embed)
     tracker.update([], IMAGE)
     feed(tracker, [BOX], 6, frame=IMAGE, embeddings=np.ones((1, 4)))
     for nothing in (None, []):
@@ -204,15 +204,15 @@ def test_the_network_never_looks_where_embeddings_are_given():
 
 def test_embeddings_come_with_every_frame_or_with_none():
     tracker, twin = Tracker(reid=None), Tracker(reid=None)
-    looks = np.eye(2, 4)
+    embeddings = np.eye(2, 4)
     two = [BOX, [300.0, 20, 350, 120]]
     for each in (tracker, twin):
-        feed(each, two, 4, embeddings=looks)
+        feed(each, two, 4, embeddings=embeddings)
     with pytest.raises(DetectionError, match="every frame"):
         tracker.update(two)
     with pytest.raises(DetectionError, match="size 8"):
         tracker.update(two, embeddings=np.eye(2, 8))
-    assert same([tracker.update(two, embeddings=looks)], [twin.update(two, embeddings=looks)])
+    assert same([tracker.update(two, embeddings=embeddings)], [twin.update(two, embeddings=embeddings)])
 
 
 def test_embeddings_do_not_mix_with_those_of_the_network():
@@ -225,23 +225,23 @@ def test_embeddings_do_not_mix_with_those_of_the_network():
 
 def test_supervision_carries_embeddings_in_its_data():
     tracker = Tracker(reid=None)
-    looks = np.array([[3.0, 4.0]])
-    dets = Listed(xyxy=np.array([BOX]), confidence=None, class_id=None, data={"embedding": looks})
+    embeddings = np.array([[3.0, 4.0]])
+    dets = Listed(xyxy=np.array([BOX]), confidence=None, class_id=None, data={"embedding": embeddings})
     feed(tracker, dets, 4)
-    assert tracker._engine.looks.gallery.dim == 2
+    assert tracker._engine.appearance.gallery.dim == 2
 
 
 def test_a_function_is_an_encoder():
     asked = []
 
-    def looks(image, boxes):
+    def embed(image, boxes):
         asked.append((image.shape, boxes.shape))
         return np.full((len(boxes), 4), 9.0)
 
-    tracker = Tracker(reid=looks, appearance__refresh_s=0)
+    tracker = Tracker(reid=embed, appearance__refresh_s=0)
     assert feed(tracker, [BOX], 4, frame=IMAGE).id.tolist() == [1]
     assert asked == [((480, 640, 3), (1, 4))] * 4
-    assert tracker._engine.looks.gallery.dim == 4
+    assert tracker._engine.appearance.gallery.dim == 4
 
 
 @pytest.mark.parametrize("wrong", [np.ones((3, 4)), np.ones(4), [["x"]], np.full((1, 4), np.nan)])
@@ -254,12 +254,12 @@ def test_a_function_that_returns_nonsense_is_named_as_the_users_mistake(wrong):
 def test_the_built_in_network_loads_with_the_first_image():
     tracker = Tracker(device="cpu")
     assert tracker.update([BOX]) is not None
-    assert tracker._engine.looks.encoder is None
+    assert tracker._engine.appearance.encoder is None
     noise = np.random.default_rng(0).integers(0, 255, IMAGE.shape).astype(np.uint8)
     tracks = feed(tracker, [BOX], 3, frame=noise)
     assert tracks.id.tolist() == [1]
-    assert tracker._engine.looks.encoder is not None
-    assert tracker._engine.looks.n_crops == 3
+    assert tracker._engine.appearance.encoder is not None
+    assert tracker._engine.appearance.n_crops == 3
 
 
 def test_reset_begins_a_new_video():

@@ -9,6 +9,7 @@ import pytest
 from tests.oracles.runs import same
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.build import open_pipeline
+from tracker.detector.base import DetectorBase
 from tracker.detector.onnx import OnnxDetector
 from tracker.errors import ConfigError
 from tracker.runtime import onnx_session
@@ -31,11 +32,13 @@ def test_every_network_gets_its_threads(tmp_path, monkeypatch, cores, threads, e
         asked.append(threads)
         return onnx_session.open_session(path, device, threads)
 
-    class Detector:
+    class Detector(DetectorBase):
         name = "detector"
 
         def __init__(self, path, *, threads, n_at_once, **_):
             asked.append((n_at_once, threads))
+
+        def detect(self, frame): ...
 
     monkeypatch.setattr("tracker.build.n_cores", lambda: cores)
     monkeypatch.setattr("tracker.appearance.encoder.open_session", opened)
@@ -56,15 +59,15 @@ class Mine:
         return Detections.empty()
 
 
-def test_who_is_asked_about_windows(tmp_path, monkeypatch):
-    """The detector that says so: a network does, the one in the box as well; a file of detections does not."""
+def test_second_look_comes_from_the_detector(tmp_path, monkeypatch):
+    """Networks have a second look, the bundled one too; a file of detections has none."""
     folder = tmp_path / "one"
     write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), folder)
 
     def asked(**words):
         pipeline = open_pipeline(folder, device="cpu", **words)
         pipeline.close()
-        return pipeline._engine.detector
+        return pipeline._engine.proposer.detector
 
     other = Mine()
     assert asked(detector=Mine(second_look=other)) is other
@@ -72,7 +75,9 @@ def test_who_is_asked_about_windows(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="size of 416 is for a network; an object chooses its own"):
         asked(detector=Mine(), detector_size=416)
     assert asked(detections="public") is None
-    monkeypatch.setattr("tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: None)
+    monkeypatch.setattr(
+        "tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: setattr(self, "second_look", self)
+    )
     for words in ({}, {"detector": "person"}, {"detector": "some.onnx"}):
         assert isinstance(asked(**words), OnnxDetector)
 
@@ -81,10 +86,10 @@ def test_who_is_asked_about_windows(tmp_path, monkeypatch):
 @pytest.mark.data
 def test_the_tracks_do_not_depend_on_the_threads(data_root):
     """Decoding, searching and embedding side by side give what one thread gives, to the last bit."""
-    film = data_root / "videos" / "vtest.avi"
+    video = data_root / "videos" / "vtest.avi"
 
     def tracked(threads):
-        with closing(open_pipeline(film, device="cpu", threads=threads, span=Span(end_index=40))) as pipeline:
+        with closing(open_pipeline(video, device="cpu", threads=threads, span=Span(end_index=40))) as pipeline:
             assert ("detect" in pipeline.beside_s) == (threads > 1)
             return [tracks for _, tracks in pipeline]
 

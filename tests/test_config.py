@@ -37,7 +37,6 @@ WRONG = [
     (MotionConfig, "least_noise", 1.1),
     (AssociationConfig, "appearance_weight", 1.01),
     (AssociationConfig, "min_iou", -0.1),
-    (AssociationConfig, "gate_chi2", 0.0),
     (AssociationConfig, "relink_chi2", float("nan")),
     (AssociationConfig, "min_gallery", 0),
     (AssociationConfig, "veto_quantile", 2.0),
@@ -48,9 +47,6 @@ WRONG = [
     (AppearanceConfig, "max_cover", 1.1),
     (AppearanceConfig, "tau_same", 2.1),
     (AppearanceConfig, "sigma_same", 0.0),  # distances are divided by it
-    (AppearanceConfig, "online_rate", -0.1),
-    (AppearanceConfig, "online_rate", float("nan")),
-    (AppearanceConfig, "online_reach", 1.0),  # the metric would no longer be one
     (ProposalConfig, "max_s", -1.0),
     (ProposalConfig, "max_crops_per_frame", -1),
     (ProposalConfig, "accept_scale", 1.1),
@@ -70,11 +66,6 @@ WRONG = [
     (OcclusionConfig, "min_hits", 0),
     (OcclusionConfig, "complete", 1.1),
     (OcclusionConfig, "complete", float("nan")),
-    (OcclusionConfig, "scenery_share", -0.1),
-    (OcclusionConfig, "scenery_prior_s", 0.0),  # shares are divided by it
-    (OcclusionConfig, "scenery_cases", 0),
-    (OcclusionConfig, "scenery_memory_s", 0.0),
-    (OcclusionConfig, "scenery_memory_s", float("inf")),
     (LifecycleConfig, "birth_score", 1.1),
     (LifecycleConfig, "birth_score", float("nan")),
     (LifecycleConfig, "confirm_hits", 0),
@@ -105,14 +96,14 @@ def test_override_leaves_the_original_and_reads_text():
             "association.veto": "off",
             "appearance.tau_same": "0.3",
             "default_fps": 12,
-            "proposals.verifier": "detector",
-            "occlusion.scenery": "no",
+            "proposals.verifier": "appearance",
+            "occlusion.enabled": "no",
         }
     )
     assert (changed.lifecycle.lost_s, changed.lifecycle.confirm_hits, changed.default_fps) == (5.0, 2, 12.0)
     assert changed.association.veto is False
-    assert changed.occlusion.scenery is False
-    assert changed.proposals.verifier == "detector"
+    assert changed.occlusion.enabled is False
+    assert changed.proposals.verifier == "appearance"
     assert changed.appearance.tau_same == 0.3
     assert default == TrackerConfig()
     assert changed.override({"appearance.tau_same": "none"}).appearance.tau_same is None
@@ -129,7 +120,7 @@ BAD_OVERRIDES = [
     ("lifecycle.lost", 1, "lifecycle.lost_s"),  # lists the names there are
     ("life.lost_s", 1, "lifecycle"),
     ("lost_s", 1, "default_fps"),
-    ("lifecycle", 1, "unknown"),
+    ("lifecycle", 1, "lifecycle must be a table"),
     ("", 1, "unknown"),
     ("lifecycle.a.b", 1, "unknown"),
     ("lifecycle.lost_s", "soon", "lost_s"),
@@ -142,7 +133,7 @@ BAD_OVERRIDES = [
     ("lifecycle.confirm_hits", float("nan"), "confirm_hits"),
     ("association.veto", "maybe", "veto"),
     ("detection.strong_score", "7", "strong_score"),
-    ("proposals.verifier", "looks", "appearance, detector, both"),  # says what it may be
+    ("proposals.verifier", "looks", "auto, appearance"),  # says what it may be
     ("occlusion.enabled", "perhaps", "occlusion.enabled"),
     ("occlusion.covered", 1, "occlusion.min_cover"),
 ]
@@ -161,7 +152,7 @@ def test_toml_there_and_back(tmp_path):
             {"appearance.tau_same": 0.31, "association.veto": False, "default_fps": 7.5, "lifecycle.confirm_hits": 1}
         ),
         TrackerConfig().override({"proposals.verifier": "appearance", "occlusion.enabled": False}),
-        TrackerConfig().override({"association.gate_chi2": float("inf"), "motion.position_std": 1e-7}),
+        TrackerConfig().override({"association.relink_chi2": float("inf"), "motion.position_std": 1e-7}),
     ):
         path = tmp_path / "settings.toml"
         path.write_text(config.to_toml())

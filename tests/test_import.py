@@ -1,16 +1,20 @@
-"""`import tracker` is quick and touches no disk, network or heavy library; weights/ travels in the wheel."""
+"""`import tracker` is quick and touches no disk, network or heavy library; what the wheel contains."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import statistics
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import tracker
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_S = 0.5
@@ -50,42 +54,66 @@ def test_import_touches_nothing():
     assert seen["other"] == []
 
 
-@pytest.mark.slow
-def test_weights_travel_in_the_wheel(tmp_path):
-    """Built as pip builds it, then read from another directory with nothing but the wheel's content on the path."""
-    assert (ROOT / "weights" / "reid_fast.onnx").is_file()
+def test_version_is_the_same_everywhere():
+    """pyproject.toml reads it from tracker/__init__.py; a checkout that is not installed has no metadata."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "tracker.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", tracker.__version__)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built as pip builds it."""
     pytest.importorskip("setuptools", minversion="77", reason="building without isolation needs setuptools >= 77")
-    source = tmp_path / "source"
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     source.mkdir()
-    tracked = ["pyproject.toml", "README.md", "LICENSE", "tracker", "reid_training", "weights"]
-    for name in tracked:
+    for name in ["pyproject.toml", "setup.py", "README.md", "LICENSE", "tracker", "reid_training", "weights"]:
         copy(ROOT / name, source / name)
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, source],
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, source],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("tracklet-*.whl")
+    (built,) = folder.glob(f"tracklet-{tracker.__version__}-*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_wheel_contains_both_packages_and_the_weights_below_tracker(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+    top = {name.split("/")[0] for name in names}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"tracker", "reid_training"}
+    for package in ("tracker", "reid_training"):
+        files = {p for p in (ROOT / package).rglob("*") if p.is_file() and p.suffix not in (".pyc", ".md")}
+        assert {p.relative_to(ROOT).as_posix() for p in files} <= set(names)
+    weights = {p.name for p in (ROOT / "weights").iterdir() if p.suffix in (".onnx", ".md")} | {"SHA256SUMS"}
+    assert {f"tracker/weights/{name}" for name in weights} <= set(names)
+
+
+@pytest.mark.slow
+def test_bundled_models_load_from_the_wheel_in_another_folder(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    for model in (ROOT / "weights").glob("*.onnx"):
-        assert f"weights/{model.name}" in names
-    assert "weights/SHA256SUMS" in names
-    assert not [name for name in names if name.startswith(("tests/", "tools/"))]
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from importlib.resources import files\n"
-        "import tracker; assert tracker.__file__.startswith(sys.argv[1]), tracker.__file__\n"
-        "print([p.name for p in files('weights').iterdir() if p.name.endswith('.onnx') and p.read_bytes()])\n"
+        "from tracker.runtime.onnx_session import open_session, packaged_model\n"
+        "for name in sys.argv[2:]:\n"
+        "    with packaged_model(name) as model:\n"
+        "        assert str(model.path).startswith(sys.argv[1]), model.path\n"
+        "        open_session(model, 'cpu', 1)\n"
     )
+    models = [path.name for path in (ROOT / "weights").glob("*.onnx")]
+    assert models
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     found = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "site"], cwd=elsewhere, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", script, tmp_path / "site", *models],
+        cwd=elsewhere, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert found.returncode == 0, found.stderr
-    assert all(model.name in found.stdout for model in (ROOT / "weights").glob("*.onnx"))
 
 
 def copy(path: Path, target: Path) -> None:

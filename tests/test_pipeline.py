@@ -14,12 +14,12 @@ from tests.oracles.streams import one, wild_stream
 from tracker.engine import Engine
 from tracker.errors import SourceError
 from tracker.pipeline import Pipeline
-from tracker.sources.base import Recorded
+from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.span import WHOLE
 from tracker.types import Detections, Frame
 
 
-class Reel:
+class Reel(FrameSource):
     """A source of n frames without pictures that breaks after `breaks_after`."""
 
     name, fps, width, height, n_frames = "reel", 25.0, 640, 480, None
@@ -37,12 +37,6 @@ class Reel:
 
     def close(self):
         self.closed = True
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
 
 
 class Replay:
@@ -63,7 +57,7 @@ def pipeline_of(stream, **how) -> Pipeline:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_pipeline_is_source_detector_engine_and_settler(seed):
+def test_pipeline_equals_engine_and_buffer_in_a_loop(seed):
     stream = wild_stream(np.random.default_rng(seed))
     pipeline = pipeline_of(stream)
     found = list(pipeline)
@@ -77,7 +71,7 @@ def test_a_pipeline_is_source_detector_engine_and_settler(seed):
 
 
 @pytest.mark.parametrize("breaks_after", [0, 1, 3, 20])
-def test_a_source_that_breaks_gives_its_frames_first(breaks_after):
+def test_failing_source_yields_its_frames_first(breaks_after):
     stream = wild_stream(np.random.default_rng(1))
     pipeline = pipeline_of(stream, breaks_after=breaks_after)
     found = []
@@ -94,7 +88,7 @@ def iter_into(pipeline, found):
     return []
 
 
-def test_a_detector_that_breaks_gives_the_frames_before_it_first():
+def test_failing_detector_yields_frames_before_it():
     stream = wild_stream(np.random.default_rng(1), n_frames=20)
     stream.detections[9] = SourceError("detector gave up")
     found = []
@@ -148,8 +142,8 @@ def test_frames_without_people():
     assert [len(tracks) for _, tracks in found] == [0, 0]
 
 
-class SideBySide(Replay):
-    """A detector that may search several frames at once, and notes who asked about what."""
+class ParallelReplay(Replay):
+    """A detector that may search several frames at once, and notes the frames it was asked about."""
 
     def __init__(self, detections, n_at_once):
         super().__init__(detections)
@@ -165,11 +159,11 @@ class SideBySide(Replay):
 
 @pytest.mark.parametrize("n_at_once", [1, 2, 4])
 @pytest.mark.parametrize("every", [1, 3])
-def test_searching_ahead_changes_nothing(n_at_once, every):
+def test_detecting_ahead_changes_nothing(n_at_once, every):
     stream = wild_stream(np.random.default_rng(4))
     config = config_of({"detection.every": every})
     alone = list(Pipeline(Reel(stream.times), Replay(stream.detections), Engine(config)))
-    detector = SideBySide(stream.detections, n_at_once)
+    detector = ParallelReplay(stream.detections, n_at_once)
     pipeline = Pipeline(Reel(stream.times), detector, Engine(config))
     found = list(pipeline)
     assert [frame.index for frame, _ in found] == list(range(len(stream)))
@@ -182,37 +176,36 @@ def test_searching_ahead_changes_nothing(n_at_once, every):
 
 
 @pytest.mark.parametrize(("n_at_once", "live"), [(0, False), (2, True)])
-def test_of_a_camera_every_frame_is_searched_when_it_is_tracked(n_at_once, live):
+def test_live_source_detects_in_the_tracking_thread(n_at_once, live):
     stream = wild_stream(np.random.default_rng(4), n_frames=10)
-    detector = SideBySide(stream.detections, n_at_once)
+    detector = ParallelReplay(stream.detections, n_at_once)
     list(Pipeline(Reel(stream.times, live=live), detector, Engine(config_of())))
     assert detector.threads == {threading.current_thread()}
 
 
-@pytest.mark.parametrize("who", ["source", "detector"])
-def test_what_breaks_ahead_is_told_after_the_frames_before_it(who):
+@pytest.mark.parametrize("failing", ["source", "detector"])
+def test_error_ahead_is_raised_after_earlier_frames(failing):
     stream = wild_stream(np.random.default_rng(1), n_frames=30)
-    if who == "detector":
+    if failing == "detector":
         stream.detections[9] = SourceError("breaks off")
-    reel = Reel(stream.times, breaks_after=9 if who == "source" else None)
+    reel = Reel(stream.times, breaks_after=9 if failing == "source" else None)
     found = []
     with pytest.raises(SourceError, match="breaks off"):
-        iter_into(Pipeline(reel, SideBySide(stream.detections, 3), Engine(config_of())), found)
+        iter_into(Pipeline(reel, ParallelReplay(stream.detections, 3), Engine(config_of())), found)
     assert [frame.index for frame, _ in found] == list(range(9))
 
 
 @pytest.mark.parametrize("cut", [1, 7, 20])
-def test_a_run_that_goes_on_asks_only_about_new_frames(cut):
+def test_resumed_run_detects_only_new_frames(cut):
     stream = wild_stream(np.random.default_rng(8), n_frames=40)
     times = dict(enumerate(stream.times))
-    whole = list(Pipeline(Film(times), Replay(stream.detections), Engine(config_of())))
-    first = Pipeline(Film(times), Replay(stream.detections), Engine(config_of()))
+    whole = list(Pipeline(Video(times), Replay(stream.detections), Engine(config_of())))
+    first = Pipeline(Video(times), Replay(stream.detections), Engine(config_of()))
     states = []
-    first.at_rest = lambda last: states.append((first.n_frames, deepcopy(first.state())))
-    given = list(first)
+    given = list(first.frames(lambda last: states.append((first.n_frames, deepcopy(first.state())))))
     n_tracked, state = states[cut]
-    detector = SideBySide(stream.detections, 2)
-    again = Pipeline(Film(times), detector, Engine(config_of()))
+    detector = ParallelReplay(stream.detections, 2)
+    again = Pipeline(Video(times), detector, Engine(config_of()))
     again.restore(state)
     rest = list(again)
     again.close()
@@ -222,14 +215,14 @@ def test_a_run_that_goes_on_asks_only_about_new_frames(cut):
     assert same([tracks for _, tracks in together], [tracks for _, tracks in whole])
 
 
-class Film(Recorded):
+class Video(Recorded):
     """A source that can go on in the middle: index -> time."""
 
     fps, width, height, files = 25.0, 640, 480, ()
 
     def __init__(self, times):
         super().__init__(WHOLE)
-        self.name, self.times, self.n_frames = "film", times, len(times)
+        self.name, self.times, self.n_frames = "video", times, len(times)
 
     def __iter__(self):
         for t, time_s in self.times.items():
@@ -240,7 +233,7 @@ class Film(Recorded):
 def test_closing_in_the_middle_ends_all_threads():
     stream = wild_stream(np.random.default_rng(1), n_frames=40)
     before = set(threading.enumerate())
-    with closing(Pipeline(Reel(stream.times), SideBySide(stream.detections, 3), Engine(config_of()))) as pipeline:
+    with closing(Pipeline(Reel(stream.times), ParallelReplay(stream.detections, 3), Engine(config_of()))) as pipeline:
         next(iter(pipeline))
     assert set(threading.enumerate()) <= before
 

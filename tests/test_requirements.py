@@ -1,4 +1,4 @@
-"""What the packages need: lower bounds that `make oldest` tests, versions that CI fixes, licences that permit."""
+"""Dependencies: lower bounds that `make oldest` tests, versions that CI pins, permissive licences."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def version_of(name: str) -> str | None:
         return None
 
 
-def test_every_dependency_has_a_lower_bound_and_no_other():
+def test_dependencies_have_lower_bounds_only():
     for requirement in direct(*PROJECT["optional-dependencies"]):
         assert [s.operator for s in requirement.specifier] == [">="], requirement
 
 
-def test_the_oldest_versions_are_the_lower_bounds():
+def test_oldest_versions_equal_the_lower_bounds():
     oldest = {name: version for name, (version, _) in pins("oldest.txt").items()}
     bounds = {
         canonicalize_name(r.name): Version(next(iter(r.specifier)).version)
@@ -90,7 +90,7 @@ def test_the_oldest_versions_are_the_lower_bounds():
         assert version.startswith(f"{bounds[name]}"), name
 
 
-def test_ci_fixes_every_version():
+def test_ci_pins_every_version():
     fixed = {name: version for name, (version, _) in pins("constraints.txt").items()}
     here = {name: version_of(name) for name in needed(direct())}
     if {name: fixed.get(name) for name in here} != here:
@@ -98,7 +98,7 @@ def test_ci_fixes_every_version():
     assert set(needed(direct("dev"))) - fixed.keys() == set()
 
 
-def test_what_ci_fixes_is_allowed():
+def test_ci_versions_satisfy_the_requirements():
     fixed = {name: version for name, (version, _) in pins("constraints.txt").items()}
     for requirement in direct("dev"):
         if requirement.marker is None or requirement.marker.evaluate(CI):
@@ -106,8 +106,8 @@ def test_what_ci_fixes_is_allowed():
             assert requirement.specifier.contains(fixed[name]), requirement
 
 
-def test_other_platforms_keep_the_choice():
-    """A version that CI fixed may not exist for the Python or the processor of somebody else."""
+def test_constraints_do_not_bind_other_platforms():
+    """A version pinned for CI may not exist for another Python or processor."""
     for requirement in [line for name, (_, line) in pins("constraints.txt").items() if name != "torch"]:
         assert requirement.marker is not None
         assert not requirement.marker.evaluate({**CI, "python_version": "3.15"})
@@ -115,7 +115,7 @@ def test_other_platforms_keep_the_choice():
 
 
 @pytest.mark.parametrize("name", sorted(needed(direct())))
-def test_what_runs_is_licensed_permissively(name):
+def test_runtime_dependencies_have_permissive_licences(name):
     if version_of(name) is None:
         pytest.skip(f"{name} is not installed")
     metadata = distribution(name).metadata

@@ -1,4 +1,4 @@
-"""The networks in the box are those of the manifest, and no others are loaded in their place."""
+"""The bundled networks are those of the manifest; a changed file is not loaded."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NAMES = sorted([*PACKAGED.values(), DETECTOR])
 
 
 @pytest.fixture
-def box(tmp_path, monkeypatch):
-    """A copy of the folder, in which a test may do harm."""
+def home(tmp_path, monkeypatch):
+    """A copy of the folder that a test may damage."""
     home = tmp_path / "weights"
     home.mkdir()
     for path in [MANIFEST, *WEIGHTS.glob("*.onnx")]:
         shutil.copy(path, home)
-    monkeypatch.setattr(onnx_session, "files", lambda package: home)
+    monkeypatch.setattr(onnx_session, "_weights_folder", lambda: home)
     return home
 
 
@@ -44,7 +44,7 @@ def problem(name: str) -> str:
     return str(caught.value)
 
 
-def test_the_manifest_names_every_network_and_nothing_else():
+def test_manifest_lists_exactly_the_networks():
     """In the form that `sha256sum --check` reads; made by `cd weights && sha256sum *.onnx > SHA256SUMS`."""
     expected = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(WEIGHTS.glob("*.onnx"))
@@ -54,65 +54,65 @@ def test_the_manifest_names_every_network_and_nothing_else():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_right_file_loads(box, name):
+def test_intact_file_loads(home, name):
     load(name)
 
 
 @pytest.mark.parametrize("place", [0, 1000, -1])
-def test_one_flipped_bit_is_found(box, place):
-    content = bytearray((box / DETECTOR).read_bytes())
+def test_one_flipped_bit_is_found(home, place):
+    content = bytearray((home / DETECTOR).read_bytes())
     content[place] ^= 1
-    (box / DETECTOR).write_bytes(content)
+    (home / DETECTOR).write_bytes(content)
     said = problem(DETECTOR)
-    assert said.startswith(f"{box / DETECTOR}: is not the file that came with tracklet")
+    assert said.startswith(f"{home / DETECTOR}: is not the file that came with tracklet")
     assert hashlib.sha256(content).hexdigest()[:12] in said
     assert MANIFEST.read_text().split()[0][:12] in said  # the detector's is the first line
 
 
 @pytest.mark.parametrize("left", [1, 1000, -1])
-def test_a_file_cut_short_is_found(box, left):
-    (box / DETECTOR).write_bytes((box / DETECTOR).read_bytes()[:left])
+def test_truncated_file_is_found(home, left):
+    (home / DETECTOR).write_bytes((home / DETECTOR).read_bytes()[:left])
     assert "is not the file that came with tracklet" in problem(DETECTOR)
 
 
-def test_another_network_in_its_place_is_found(box):
-    shutil.copy(box / PACKAGED["fast"], box / PACKAGED["accurate"])
+def test_swapped_network_is_found(home):
+    shutil.copy(home / PACKAGED["fast"], home / PACKAGED["accurate"])
     assert "is not the file that came with tracklet" in problem(PACKAGED["accurate"])
     load(PACKAGED["fast"])
 
 
 @pytest.mark.parametrize("text", ["", "\n\nno digest\n", f"{'0' * 64}  other.onnx\n", "\x00\xff"])
-def test_a_network_that_the_manifest_does_not_name_is_refused(box, text):
-    (box / "SHA256SUMS").write_text(text, encoding="latin-1")
-    assert problem(DETECTOR) == f"{box / 'SHA256SUMS'}: has no line for {DETECTOR}; install tracklet again"
+def test_network_not_in_manifest_is_rejected(home, text):
+    (home / "SHA256SUMS").write_text(text, encoding="latin-1")
+    assert problem(DETECTOR) == f"{home / 'SHA256SUMS'}: has no line for {DETECTOR}; install tracklet again"
 
 
-def test_without_a_manifest_nothing_is_loaded(box):
-    (box / "SHA256SUMS").unlink()
-    assert problem(DETECTOR).startswith(f"{box / 'SHA256SUMS'}: cannot be read: No such file")
+def test_missing_manifest_loads_nothing(home):
+    (home / "SHA256SUMS").unlink()
+    assert problem(DETECTOR).startswith(f"{home / 'SHA256SUMS'}: cannot be read: No such file")
 
 
-def test_a_file_that_is_not_in_the_manifest_is_in_nobodys_way(box):
-    (box / "mine.onnx").write_bytes(b"mine")
+def test_file_not_in_manifest_does_not_disturb_others(home):
+    (home / "mine.onnx").write_bytes(b"mine")
     load(DETECTOR)
     assert "has no line for mine.onnx" in problem("mine.onnx")
 
 
 @pytest.mark.parametrize("form", ["{}  {}", "{} *{}", "{}\t{}\r"])
-def test_the_manifest_may_be_written_by_other_programs(box, form):
-    content = (box / DETECTOR).read_bytes()
+def test_manifest_formats_of_other_programs_are_read(home, form):
+    content = (home / DETECTOR).read_bytes()
     line = form.format(hashlib.sha256(content).hexdigest().upper(), DETECTOR)
-    (box / "SHA256SUMS").write_text(line + "\n", newline="")
+    (home / "SHA256SUMS").write_text(line + "\n", newline="")
     load(DETECTOR)
 
 
-def test_what_is_hashed_is_what_is_loaded(box, monkeypatch):
-    """A file that is replaced in between changes nothing: the runtime gets the bytes, not the name."""
+def test_loaded_bytes_are_the_hashed_bytes(home, monkeypatch):
+    """A file replaced after hashing changes nothing: the runtime gets the bytes, not the name."""
     loaded = []
     original = onnxruntime.InferenceSession
 
     def session(model, *rest, **options):
-        (box / DETECTOR).write_bytes(b"too late")
+        (home / DETECTOR).write_bytes(b"too late")
         loaded.append(model)
         return original(model, *rest, **options)
 
@@ -121,21 +121,21 @@ def test_what_is_hashed_is_what_is_loaded(box, monkeypatch):
     assert loaded == [(WEIGHTS / DETECTOR).read_bytes()]
 
 
-def test_a_file_of_the_user_is_loaded_by_its_name(box, monkeypatch):
-    """It may keep its numbers in a file beside it, and nobody knows its digest."""
+def test_user_file_is_loaded_by_its_name(home, monkeypatch):
+    """Its weights may lie in a second file, and its digest is unknown."""
     loaded = []
     original = onnxruntime.InferenceSession
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda model, *a, **k: (loaded.append(model), original(model, *a, **k))[1]
     )
-    mine = shutil.copy(box / DETECTOR, box / "mine.onnx")
+    mine = shutil.copy(home / DETECTOR, home / "mine.onnx")
     open_detector(model=mine, device="cpu", size=96)
     assert loaded == [str(mine)]
 
 
-def test_encoder_and_detector_check(box):
+def test_encoder_and_detector_check_the_manifest(home):
     for name in NAMES:
-        (box / name).write_bytes((box / name).read_bytes() + b"\0")
+        (home / name).write_bytes((home / name).read_bytes() + b"\0")
     for name in (None, *PACKAGED):
         with pytest.raises(ModelError, match="is not the file that came with tracklet"):
             OnnxEncoder(name, "cpu")
@@ -143,14 +143,14 @@ def test_encoder_and_detector_check(box):
         open_detector(device="cpu")
 
 
-def test_the_command_says_so_in_one_line(box, tmp_path, capfd):
+def test_command_reports_a_corrupt_network_in_one_line(home, tmp_path, capfd):
     from tests.synthetic.mot import make_scene, write_sequence
 
     write_sequence(make_scene(0, n_people=2, n_frames=2, width=128, height=96), tmp_path / "one")
-    (box / DETECTOR).write_bytes((box / DETECTOR).read_bytes()[:-1])
+    (home / DETECTOR).write_bytes((home / DETECTOR).read_bytes()[:-1])
     assert cli.main([str(tmp_path / "one"), "--out", str(tmp_path / "t.txt"), "--device", "cpu"]) == 2
     out, err = capfd.readouterr()
     assert out == ""
     (line,) = err.splitlines()
-    assert line.startswith(f"track: {box / DETECTOR}: is not the file that came with tracklet")
+    assert line.startswith(f"track: {home / DETECTOR}: is not the file that came with tracklet")
     assert not (tmp_path / "t.txt").exists()

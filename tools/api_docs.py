@@ -1,9 +1,11 @@
-"""The API reference: an HTML site that pdoc makes from the docstrings, and docs/api.md, which lists the names.
+"""The API reference: HTML pages that pdoc makes from the docstrings, and docs/api.md, which lists the names.
 
-    python -m tools.api_docs                    # build/docs/index.html, and docs/api.md anew
+    python -m tools.api_docs                    # build/docs/reference/index.html, and docs/api.md
     python -m tools.api_docs --site somewhere
 
-What a field of a dataclass means stands in a comment beside it. pdoc reads docstrings alone, so it is handed these.
+`tools.docs_site` builds them into the documentation site.
+
+The comments beside the fields of a dataclass describe them. pdoc reads docstrings only, so the comments become these.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from pdoc import doc
 
 ROOT = Path(__file__).resolve().parents[1]
-SITE, PAGE = ROOT / "build" / "docs", ROOT / "docs" / "api.md"
+SITE, PAGE = ROOT / "build" / "docs" / "reference", ROOT / "docs" / "api.md"
 # What may be relied on; all else is how it is done.
 TRACKER = ("tracker", "tracker.config", "tracker.detector.base", "tracker.sinks.base")
 METHODS = tuple(
@@ -41,20 +43,21 @@ MODULES = (*TRACKER, *METHODS, *LOSSES)
 
 HEAD = """# API reference
 
-Everything with its arguments, units and errors, from the docstrings, as pages for a browser:
+This page lists the names, one line each. All arguments, units and errors are in the reference, which is made from the
+docstrings:
 
 ```
 make docs
 ```
 
-writes `build/docs/index.html`. Without make: `pip install ".[docs,train]"`, then `python -m tools.api_docs`. This page
-lists the names, one line each; the same command writes it.
+writes it to `build/docs/reference/index.html`, together with the site of all pages, `build/docs/index.html`. Without
+make: `pip install ".[docs,train]"`, then `python -m tools.docs_site`. The same command writes this page.
 """
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the API reference.")
-    parser.add_argument("--site", type=Path, default=SITE, help="folder of the HTML pages (default: build/docs)")
+    parser.add_argument("--site", type=Path, default=SITE, help="folder of the pages (default: build/docs/reference)")
     site = parser.parse_args().site
     problems = build_site(site)
     PAGE.write_text(page(), encoding="utf-8")
@@ -196,7 +199,7 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def first_sentence(thing: Any) -> str:
-    """Of the docstring, on one line, as it may stand in a table. Empty where there is none of its own."""
+    """First sentence of the docstring, on one line, escaped for a table. Empty if there is no own docstring."""
     written = thing.__doc__ or ""
     if inspect.isclass(thing) and written.startswith(f"{thing.__name__}("):  # a dataclass's own signature
         return ""

@@ -1,8 +1,8 @@
-"""What `make demo` runs: obtains the sample video, tracks it as a user would, says what it made.
+"""Demo (`make demo`): obtain the sample video, run `track` on it, print what was written.
 
 The video is OpenCV's vtest.avi (795 frames, people on a street corner), checked by SHA-256. It is taken from, in this
 order: the path you give, demo/ (fetched before), a data folder beside the checkout, OpenCV's GitHub repository,
-Debian's package opencv-doc. If none of them has it, a generated scene stands in.
+Debian's package opencv-doc. If none of them has it, a generated scene is used instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PACKAGE_TIMEOUT_S = 60
 
 
 class NotThereError(Exception):
-    """A place does not have the video; the text says why."""
+    """A place does not have the video; the message says why."""
 
 
 def main() -> int:
@@ -42,11 +42,13 @@ def main() -> int:
     args.folder.mkdir(parents=True, exist_ok=True)
     try:
         video = obtain(args.folder, args.sample)
-    except NotThereError as error:  # only the path that the user gave is an error; every other place has a successor
+    except (
+        NotThereError
+    ) as error:  # only a path given by the user is an error; after every other place the next one is tried
         print(f"demo: {error}", file=sys.stderr)
         return 2
-    out, film = video.with_suffix(".txt"), video.with_name(f"{video.stem}_tracked.mp4")
-    command = ["track", str(video), "--out", str(out), "--video", str(film), "--overwrite"]
+    out, annotated = video.with_suffix(".txt"), video.with_name(f"{video.stem}_tracked.mp4")
+    command = ["track", str(video), "--out", str(out), "--video", str(annotated), "--overwrite"]
     print("running:", " ".join(command), flush=True)
     try:
         status = subprocess.run(command, check=False).returncode
@@ -54,7 +56,7 @@ def main() -> int:
         print("demo: the command `track` is not installed; `make demo` does that", file=sys.stderr)
         return 2
     if status == 0:
-        print(summary(out, film))
+        print(summary(out, annotated))
     return status
 
 
@@ -86,7 +88,7 @@ def _keep(data: bytes, target: Path, name: str) -> None:
     if digest != SHA256:
         raise NotThereError(f"{name} is another file: SHA-256 {digest}, expected {SHA256}")
     if not target.is_file() or target.read_bytes() != data:
-        part = target.with_suffix(".part")  # a broken download never looks like the video
+        part = target.with_suffix(".part")  # an interrupted download never has the video's name
         part.write_bytes(data)
         part.replace(target)
     print(f"sample video: from {name}; SHA-256 is right", flush=True)
@@ -164,17 +166,17 @@ def generate(folder: Path) -> Path:
 
     video = folder / "generated.avi"
     write_sequence(make_scene(0, n_frames=200), folder / "generated", images=False, video=video)
-    print(f"sample video: none to be had; a generated scene, {video}, stands in (its people are drawn)", flush=True)
+    print(f"sample video: not available; a generated scene is used instead: {video}", flush=True)
     return video
 
 
-def summary(out: Path, film: Path) -> str:
-    """What the run made, in a few lines."""
+def summary(out: Path, annotated: Path) -> str:
+    """Files and counts of the run, in a few lines."""
     rows = [line.split(",") for line in out.read_text().splitlines()]
     people, frames = {row[1] for row in rows}, {row[0] for row in rows}
     return (
         f"\nmade:\n  {out}: {len(rows)} boxes of {len(people)} identities in {len(frames)} frames (MOT text)\n"
-        f"  {film}: the same drawn on the video, {film.stat().st_size / 1e6:.1f} MB"
+        f"  {annotated}: annotated video, {annotated.stat().st_size / 1e6:.1f} MB"
     )
 
 

@@ -1,4 +1,4 @@
-"""What `import tracker` offers: `Tracker().update(...)` for your own loop, `track_video(...)` for a whole source."""
+"""Python API: `Tracker().update(...)` for your own loop, `track_video(...)` for a whole source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracker.config import TrackerConfig
 from tracker.detector.base import Detector
 from tracker.detector.inputs import as_detections
 from tracker.engine import Engine
-from tracker.errors import ConfigError, DetectionError
+from tracker.errors import DetectionError
 from tracker.sources.span import Span
 from tracker.types import Detections, Frame, FrameTracks, ImageArray, Tracks
 
@@ -21,13 +21,13 @@ from tracker.types import Detections, Frame, FrameTracks, ImageArray, Tracks
 class Tracker:
     """Tracks people through the frames of one stream, given their boxes.
 
-    reid: "default", the network in the box; a path to another re-ID ONNX; a function (image, xyxy (N, 4)) -> (N, D);
-    or None, so that motion decides alone. fps is the frame rate where `update` gets no time stamps. keep_features puts
+    reid: "default", the bundled network; a path to another re-ID ONNX; a function (image, xyxy (N, 4)) -> (N, D); or
+    None: motion alone. fps is the frame rate where `update` gets no time stamps. keep_features puts
     embeddings into the tracks, see `Tracks.features`. Other keyword arguments replace single settings, with two
     underscores for the dot: `Tracker(proposals__enabled=False)`.
 
     >>> tracks = Tracker().update([[10, 20, 50, 120, 0.9]])
-    >>> len(tracks)  # a track shows after three detections
+    >>> len(tracks)  # a track is output after three detections
     0
     """
 
@@ -48,27 +48,15 @@ class Tracker:
         self._keep_features = keep_features
         self.reset()
         if reid != "default":
-            self._attach()  # what the user names is checked now; the default loads when the first image comes
+            self._attach()  # errors are raised now; the default network loads at the first image
 
     def reset(self) -> None:
-        """Forget everything: for the next video. Identities start at 1 again."""
+        """Delete all tracks, for the next video. Identities start at 1 again."""
         self._engine = Engine(self.config, keep_features=self._keep_features)
         self._attached = False
         self._given: bool | None = None
         self._index = 0
         self._time_s: float | None = None
-
-    def reset_metric(self, *, learn: bool = True) -> None:
-        """Take back what `appearance.online` learned: from now on looks are compared as the network alone does.
-
-        Tracks and identities stay, for what is remembered of them is stored as the network gave it. learn: whether
-        the metric learns anew from here, or stays the network's until this is called again or `reset` is.
-        """
-        metric = self._engine.looks.metric
-        if metric is None:
-            raise ConfigError("appearance.online is off: there is no metric that learns")
-        metric.reset()
-        metric.learning = learn
 
     def update(
         self,
@@ -101,8 +89,8 @@ class Tracker:
 
         height, width = (0, 0) if image is None else image.shape[:2]
         if self._given:
-            # Where the caller makes the embeddings, the network never looks: not in a frame without detections either.
-            self._engine.looks.encoder = None
+            # With embeddings of the caller the network never runs, also in a frame without detections.
+            self._engine.detach()
         tracks = self._engine.step(Frame(self._index, time_s, image, width, height), detections)
         self._index += 1
         self._time_s = time_s
@@ -110,10 +98,10 @@ class Tracker:
 
     @property
     def backfilled(self) -> list[FrameTracks]:
-        """Rows of earlier frames that the last `update` made known: the tentative frames of tracks just confirmed.
+        """Rows of earlier frames that became known in the last `update`: tentative boxes of tracks just confirmed.
 
-        Frames count from 0, one for each `update`. Who writes a file and wants each track from its first frame on
-        holds the last `confirm_hits - 1` frames back; `track_video` does that.
+        Frames count from 0, one for each `update`. To write each track from its first frame on, hold the last
+        `confirm_hits - 1` frames; `track_video` does that.
         """
         return self._engine.backfilled
 
@@ -135,7 +123,7 @@ class Tracker:
         """Embeddings of the caller and of the network lie in different spaces: one tracker uses one kind."""
         given = detections.features is not None
         if given and len(detections):
-            dim = self._engine.looks.gallery.dim
+            dim = self._engine.appearance.gallery.dim
             size = detections.features.shape[1] if detections.features is not None else 0
             if self._given is False or (dim and size != dim):
                 known = f"of size {dim}" if self._given else "from the network"
@@ -168,8 +156,8 @@ def track_video(
 
     source: a video file, a folder or glob of images, a MOT sequence folder, a webcam number, or an address.
     detections: a MOT detection file to replay ("public": the det/det.txt of a MOT sequence); detector: an ONNX file,
-    an object with `detect(frame)`, or "person", the network in the box, which runs with neither as well. An object
-    with an attribute `second_look` (see `detector.base.Detector`) is asked again about people it missed.
+    an object with `detect(frame)`, or "person", the bundled network, also the default without both. An object
+    with an attribute `second_look` (see `detector.base.Detector`) runs again on windows around people it missed.
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
     see `detector.onnx.default_long_side`. start, end, stride: the part of a file to track: frame numbers from 1, the
     end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay

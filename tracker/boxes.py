@@ -35,7 +35,7 @@ def ltwh_to_xyxy(boxes: FloatArray) -> FloatArray:
 
 
 def area(boxes: FloatArray) -> FloatArray:
-    """(N, 4) -> (N,) square pixels; 0 for a box turned inside out."""
+    """(N, 4) -> (N,) square pixels; 0 for a box of negative width or height."""
     size = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
     return size[:, 0] * size[:, 1]
 
@@ -83,17 +83,17 @@ def valid(boxes: FloatArray) -> BoolArray:
         return finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
-def meeting(a: FloatArray, b: FloatArray) -> tuple[IntArray, IntArray]:
+def overlapping(a: FloatArray, b: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs of boxes that share area: rows (P,) of a (A, 4) and rows (P,) of b (B, 4), ascending by both."""
-    i, j = meeting_among(np.concatenate([a, b]))
+    i, j = overlapping_within(np.concatenate([a, b]))
     return across(i, j, len(a), len(b))
 
 
-def meeting_among(boxes: FloatArray) -> tuple[IntArray, IntArray]:
+def overlapping_within(boxes: FloatArray) -> tuple[IntArray, IntArray]:
     """Pairs of rows i < j (P,) of boxes (N, 4) that share area, each pair once, in no particular order.
 
-    Of a crowd nearly all pairs are far apart, and a table of all grows with the square of its size. A sweep from left
-    to right looks only at boxes that share columns of pixels: of two that do, one begins within the other.
+    In a crowd nearly all pairs are far apart, and a table of all grows with the square of its size. A sweep from left
+    to right visits only boxes that overlap in x: of two that do, one starts within the other.
     """
     left, top, right, bottom = boxes.T
     order = left.argsort(kind="stable")
@@ -109,9 +109,9 @@ def meeting_among(boxes: FloatArray) -> tuple[IntArray, IntArray]:
 
 
 def across(i: IntArray, j: IntArray, n_first: int, n_second: int) -> tuple[IntArray, IntArray]:
-    """Pairs i < j (P,) of two tables, of n_first and n_second rows one below the other, that have a row in each.
+    """Of pairs i < j (P,) in two concatenated tables of n_first and n_second rows, those with a row in each.
 
-    Rows of the first and rows of the second, ascending by both.
+    Returns rows of the first and rows of the second, ascending by both.
     """
     between = (i < n_first) & (j >= n_first)
     i, j = i[between], j[between] - n_first
@@ -135,17 +135,17 @@ def paired_iou(a: FloatArray, b: FloatArray) -> FloatArray:
 def nms(boxes: FloatArray, scores: FloatArray, max_iou: float) -> IntArray:
     """Greedy non-maximum suppression: indices kept, in descending score.
 
-    boxes (N, 4), scores (N,). Of two boxes with IoU > max_iou the one with the lower score goes. Equal scores are
+    boxes (N, 4), scores (N,). Of two boxes with IoU > max_iou the one with the lower score is removed. Equal scores are
     ordered by the coordinates of the box, so that the result does not depend on the order of the rows.
     """
     order = by_score(boxes, scores)
     boxes = boxes[order]
-    i, j = meeting_among(boxes)
-    return order[best_alone(len(boxes), i, j, paired_iou(boxes[i], boxes[j]) > max_iou)]
+    i, j = overlapping_within(boxes)
+    return order[suppress(len(boxes), i, j, paired_iou(boxes[i], boxes[j]) > max_iou)]
 
 
 def by_score(boxes: FloatArray, scores: FloatArray) -> IntArray:
-    """Rows (N,) by descending score; equal ones by their coordinates, so that the order given decides nothing."""
+    """Rows (N,) by descending score; equal scores by coordinates, so that the input order changes nothing."""
     order = (-scores).argsort(kind="stable")
     ordered = scores[order]
     if np.count_nonzero(ordered[1:] == ordered[:-1]):
@@ -153,8 +153,8 @@ def by_score(boxes: FloatArray, scores: FloatArray) -> IntArray:
     return order
 
 
-def best_alone(n: int, i: IntArray, j: IntArray, alike: BoolArray) -> BoolArray:
-    """(n,) True for rows that stay if of two rows i < j (P,) that are alike (P,) the later goes, from the first on."""
+def suppress(n: int, i: IntArray, j: IntArray, alike: BoolArray) -> BoolArray:
+    """Greedy suppression, first row first: (n,) rows kept if a kept row i removes row j of an alike pair i < j."""
     keep = [True] * n
     if np.count_nonzero(alike):
         first, second = i[alike], j[alike]

@@ -1,6 +1,6 @@
-"""From what the user names (a source, a detector, a network) to parts that run together.
+"""Builds a pipeline from names: source, detector, re-ID network, engine.
 
-The command, `track_video` and the evaluation all assemble their runs here, so that the same words give the same tracks.
+The command, `track_video` and the evaluation all build here, so that the same names give the same tracks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tracker.config import TrackerConfig
-from tracker.detector.base import Detector
+from tracker.detector.base import Detector, DetectorBase, with_defaults
 from tracker.detector.open import open_detector
 from tracker.engine import Engine
 from tracker.errors import ConfigError, DetectionError, SourceError
@@ -26,7 +26,7 @@ from tracker.types import FeatureArray, FloatArray, ImageArray
 EmbedFunction = Callable[[ImageArray, FloatArray], Any]
 Reid = Literal["default"] | str | Path | EmbedFunction | None
 
-MOST_AT_ONCE = 4  # frames of a file that are searched for people side by side: more would only take memory
+MOST_AT_ONCE = 4  # frames of a file in the detector at a time: more would only take memory
 
 
 def open_pipeline(
@@ -47,7 +47,7 @@ def open_pipeline(
 ) -> Pipeline:
     """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
 
-    threads: cores to use, for who runs several pipelines side by side; None: all. They change nothing in the results.
+    threads: cores to use, to run several pipelines side by side; None: all. Results do not depend on it.
     span: the frames of the source to track.
     """
     from tracker.sources.open import open_source
@@ -60,12 +60,11 @@ def open_pipeline(
     opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
     try:
         part = _open_detector(opened, detections, detector, device, classes, detector_size, threads)
-        encoder, thresholds = load_encoder(reid if _has_images(opened) else None, device, threads)
+        encoder, thresholds = load_encoder(reid if opened.has_images else None, device, threads)
         if keep_features and encoder is None:
             why = "with --reid none" if reid is None else f"{opened.name} has no images"
             raise ConfigError(f"there are no embeddings to save: {why}")
-        second_look = getattr(part, "second_look", None)
-        return Pipeline(opened, part, Engine(config, encoder, thresholds, second_look, keep_features))
+        return Pipeline(opened, part, Engine(config, encoder, thresholds, part.second_look, keep_features))
     except BaseException:
         opened.close()
         raise
@@ -126,14 +125,14 @@ def _open_detector(
     classes: tuple[str | int, ...],
     size: int | None,
     threads: int | None,
-) -> Detector:
+) -> DetectorBase:
     if detections is not None:
         if str(detections) == "public":
-            detections = getattr(source, "detections_path", None)
+            detections = source.detections_path
             if detections is None:
                 raise SourceError(f"{source.name}: brings no public detections (det/det.txt); name a file instead")
         return open_detector(detections=detections, size=size)
-    if not _has_images(source):
+    if not source.has_images:
         raise SourceError(f"{source.name}: has no images to find people in; give detections with --detections FILE")
     if detector is None or isinstance(detector, (str, Path)):
         n_at_once, threads = _searches(source.live, threads)
@@ -142,7 +141,7 @@ def _open_detector(
         )
     if size is not None:
         raise ConfigError(f"a detector size of {size} is for a network; an object chooses its own")
-    return detector
+    return with_defaults(detector)
 
 
 def _searches(live: bool, threads: int | None) -> tuple[int, int | None]:
@@ -157,7 +156,3 @@ def _searches(live: bool, threads: int | None) -> tuple[int, int | None]:
         return 0, threads
     n_at_once = min(cores, MOST_AT_ONCE)
     return n_at_once, cores // n_at_once
-
-
-def _has_images(source: FrameSource) -> bool:
-    return bool(getattr(source, "has_images", True))

@@ -1,15 +1,15 @@
-"""The few exceptions a user can cause. The commands print their text as one line and exit with `exit_code`."""
+"""The exceptions that a user can cause. The commands print their text as one line and exit with `exit_code`."""
 
 from __future__ import annotations
 
 
 class TrackletError(Exception):
-    """Base of everything a user can cause or meet; the text is one line: what is wrong, where, what would be right."""
+    """Base of all errors that a user can cause; the text is one line: what is wrong, where, what is allowed."""
 
     exit_code = 2
 
     def __str__(self) -> str:
-        """The text with line breaks and other control characters, of file names or of what is in files, spelled out."""
+        """The text with line breaks and other control characters escaped."""
         text = super().__str__()
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
@@ -27,18 +27,18 @@ class DetectionError(TrackletError):
 
 
 class ModelError(TrackletError):
-    """A model file that is no ONNX, has another layout than expected, or lacks metadata."""
+    """A model file that is no ONNX model, has an unknown layout, or lacks metadata."""
 
 
 class OutputError(TrackletError):
-    """An output that cannot be begun: it exists already, its folder does not, or it may not be written."""
+    """An output that cannot be opened: it exists already, its folder does not exist, or it may not be written."""
 
 
 class ResumeError(TrackletError):
-    """An interrupted run that cannot go on: its checkpoint, its files or what is asked for do not fit together."""
+    """A run that cannot be resumed: its checkpoint, its files and the options do not fit together."""
 
 
 class WriteError(OutputError):
-    """Writing broke off in the middle: a full disk, a pipe that closed. What was written before stays."""
+    """Writing failed midway: a full disk, a closed pipe. What was written before stays."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Holds frames back until nothing can be added to them: the tentative frames of a track that is confirmed later."""
+"""Hold frames until their tentative tracks are decided, so that a confirmed track has its first boxes (backfill)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tracker.types import FeatureArray, Frame, FrameTracks, IntArray, State, Tra
 
 
 class FrameBuffer:
-    """Frames go in as they are tracked and come out final, in order; few are held (confirm_hits - 1 at most)."""
+    """Takes frames as they are tracked and returns them final, in order."""
 
     def __init__(self) -> None:
         self._held: deque[tuple[Frame, Tracks]] = deque()
@@ -21,17 +21,17 @@ class FrameBuffer:
         return len(self._held)
 
     def hold(self, frame: Frame, tracks: Tracks) -> None:
-        """Add a frame that an earlier run held, after the frames before it."""
+        """Add a frame that an interrupted run held; in order."""
         self._held.append((frame, tracks))
 
     def state(self) -> list[State]:
-        """The frames held, without their pictures."""
+        """The frames held, without their images."""
         return [{"index": frame.index, "tracks": tracks.state()} for frame, tracks in self._held]
 
     def push(
         self, frame: Frame, tracks: Tracks, backfilled: list[FrameTracks], settled_before: int | None
     ) -> list[tuple[Frame, Tracks]]:
-        """Add a frame and what became known of earlier ones; returns the frames that are final now.
+        """Add a frame and the backfilled rows of earlier ones; returns the frames that are final now.
 
         settled_before: index of the first frame that may still change, None if none can.
         """
@@ -46,7 +46,7 @@ class FrameBuffer:
         return final
 
     def flush(self) -> list[tuple[Frame, Tracks]]:
-        """The frames still held, at the end of the source: what is tentative now stays unknown."""
+        """The frames still held, at the end of the source; tracks that are tentative then are not output."""
         final = list(self._held)
         self._held.clear()
         return final
@@ -63,7 +63,7 @@ def merged(a: Tracks, b: Tracks) -> Tracks:
 
 
 def _merged_features(a: Tracks, b: Tracks, order: IntArray) -> FeatureArray | None:
-    """Embeddings of both in that order, None unless all rows have some; who has no rows may have none either."""
+    """Embeddings of both in that order, None unless all rows have one; a record without rows does not count."""
     parts = [tracks.features for tracks in (a, b) if len(tracks)]
     known = [part for part in parts if part is not None]
     return np.concatenate(known)[order] if known and len(known) == len(parts) else None

@@ -1,8 +1,8 @@
-"""From a source to final tracks, frame by frame: read, detect, step, settle. The command and `track_video` share it.
+"""From a source to final tracks, frame by frame: read, detect, step, finalise. The command and `track_video` share it.
 
-Three threads share the work on a file, each at most some frames ahead of the next: one decodes, one finds people, and
-the caller's own embeds, tracks and writes. Nothing that is found in a frame depends on the frames after it, so the
-results are those of one thread, to the last bit.
+Three threads share the work on a file, each at most some frames ahead of the next: one decodes, one detects, and the
+caller's own embeds, tracks and writes. No result of a frame depends on later frames, so the results are those of one
+thread, bit for bit.
 """
 
 from __future__ import annotations
@@ -13,72 +13,73 @@ from time import perf_counter
 from typing import TypeAlias, TypeVar
 
 from tracker.appearance.encoder import OnnxEncoder
-from tracker.detector.base import Detector
+from tracker.detector.base import Detector, with_defaults
 from tracker.engine import Engine
 from tracker.errors import ResumeError, TrackletError
 from tracker.finalise import FrameBuffer
 from tracker.runtime.read_ahead import OrderedPrefetch
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.prefetch import Prefetch
-from tracker.sources.span import WHOLE
 from tracker.types import Detections, Frame, State, StepTrace, Tracks
 
 Item = TypeVar("Item")
-_Seen: TypeAlias = tuple[Frame, Detections | None]  # None: the detector did not look
+_Seen: TypeAlias = tuple[Frame, Detections | None]  # None: the detector did not run
 
-# Frames whose detections may be ready, besides those that are being searched: enough to even out, and a picture of
-# 1920x1080 takes 6 MB.
+# Frames whose detections may wait, besides those in the detector: enough to even out; 1920x1080 pixels take 6 MB.
 DETECTED_AHEAD = 2
 
 
 class Pipeline:
     """Iterate once: yields (frame, tracks), each frame once and in order.
 
-    Files are read ahead in a thread, and searched for people ahead in another one where the detector allows it (see
-    `Detector`). A frame is held until its tentative tracks are decided, so that a track has its first frames. Live
-    sources are none of these. Whatever ends the source early (a broken file, `stop`), the frames
-    tracked until then come out first.
-
-    at_rest: called whenever `state()` is whole, which is between two frames, when all that came out was taken; with
-    True if this was the last time: the run was cut short, and what is held comes out undecided.
+    Files are read ahead in a thread, and detected ahead in another one where the detector allows it (see `Detector`).
+    A frame is held until its tentative tracks are decided, so that a track has its first frames. None of this applies
+    to live sources. Whatever ends the source early (a broken file, `stop`), the frames tracked until then come first.
     """
 
     def __init__(self, source: FrameSource, detector: Detector, engine: Engine) -> None:
         self.source = source
         self._frames_ahead = Prefetch(source)
         self._live = source.live
-        self._detector = detector
+        self._detector = with_defaults(detector)
         self._detected_ahead: OrderedPrefetch[tuple[Frame, bool], _Seen] | None = None
-        n_threads = 0 if source.live else getattr(detector, "n_at_once", 0)
+        n_threads = 0 if source.live else self._detector.n_at_once
         if n_threads:
             depth = n_threads + DETECTED_AHEAD
-            self._detected_ahead = OrderedPrefetch(self._due(), self._look, depth, f"detect {source.name}", n_threads)
+            self._detected_ahead = OrderedPrefetch(self._due(), self._detect, depth, f"detect {source.name}", n_threads)
         self._engine = engine
-        self._settler = FrameBuffer()
+        self._buffer = FrameBuffer()
         self._waited_s = self._detect_s = 0.0
         self._stopping = False
         self._traces: dict[int, StepTrace] = {}  # of the frames that are held, by their index
         self.n_frames = 0
-        self.trace: StepTrace | None = None  # of the frame given out last, if `tracing` was on when it was tracked
-        self.at_rest: Callable[[bool], None] = lambda last: None
+        self.trace: StepTrace | None = None  # of the frame that came out last, if `tracing` was on when it was tracked
         self._last_index = -1  # of the frame read last
-        self._given_index = -1  # of the frame given out last
-        self._whole = True
-        self._held: list[tuple[int, Tracks]] = []  # of the run that this one goes on with, by index
+        self._given_index = -1  # of the frame that came out last
+        self._consistent = True
+        self._held: list[tuple[int, Tracks]] = []  # by the run that this one resumes, by index
 
     def __iter__(self) -> Iterator[tuple[Frame, Tracks]]:
-        for frame, tracks in self._tracked():
+        return self.frames()
+
+    def frames(self, at_rest: Callable[[bool], None] = lambda last: None) -> Iterator[tuple[Frame, Tracks]]:
+        """What iterating gives.
+
+        at_rest: called whenever `state()` is consistent, which is between two frames, when all that came out was
+        taken; with True if this was the last time: the run was interrupted, and held frames come out undecided.
+        """
+        for frame, tracks in self._tracked(at_rest):
             self.trace = self._traces.pop(frame.index, None)
             yield frame, tracks
 
-    def _tracked(self) -> Iterator[tuple[Frame, Tracks]]:
-        settler = self._settler
+    def _tracked(self, at_rest: Callable[[bool], None]) -> Iterator[tuple[Frame, Tracks]]:
+        buffer = self._buffer
         engine = self._engine
-        frames = self._frames()
+        frames = self._detected()
         try:
             self._hold_again(frames)
             for frame, detections in frames:
-                self._whole = False
+                self._consistent = False
                 tracks = engine.step(frame, detections)
                 self.n_frames += 1
                 if engine.trace is not None:
@@ -87,18 +88,18 @@ class Pipeline:
                 if self._live:
                     final = [(frame, tracks)]
                 else:
-                    final = settler.push(frame, tracks, engine.backfilled, engine.settled_before)
+                    final = buffer.push(frame, tracks, engine.backfilled, engine.settled_before)
                 yield from final
                 self._given_index = final[-1][0].index if final else self._given_index
-                self._whole = True
-                self.at_rest(False)
+                self._consistent = True
+                at_rest(False)
         except (TrackletError, KeyboardInterrupt):
-            self._cut_short()
-            yield from settler.flush()
+            self._interrupted(at_rest)
+            yield from buffer.flush()
             raise
         if self._stopping:
-            self._cut_short()
-        yield from settler.flush()
+            self._interrupted(at_rest)
+        yield from buffer.flush()
 
     def stop(self) -> None:
         """End after the current frame, as if the source ended there; does not wait, so a signal handler may call it."""
@@ -109,12 +110,12 @@ class Pipeline:
 
     @property
     def tracing(self) -> bool:
-        """True while each step leaves a `trace` of what it looked at; it costs little, and nothing while off."""
+        """True while each step leaves a `trace` of its decisions; it costs little, and nothing while off."""
         return self._engine.tracing
 
     @tracing.setter
     def tracing(self, on: bool) -> None:
-        self._engine.tracing = on
+        self._engine.trace_steps(on)
 
     @property
     def stopped(self) -> bool:
@@ -122,21 +123,21 @@ class Pipeline:
         return self._stopping
 
     def state(self) -> State:
-        """All that later frames depend on besides settings, networks and the source; see `at_rest`."""
+        """All that later frames depend on besides settings, networks and the source; see `frames`."""
         return {
             "n_frames": self.n_frames,
             "last_index": self._last_index,
             "given_index": self._given_index,
             "waited_s": self._waited_s,
             "detect_s": self._all_detect_s,
-            "held": self._settler.state(),
+            "held": self._buffer.state(),
             "engine": self._engine.state(),
         }
 
     def restore(self, state: State) -> None:
-        """Go on after the frame given out last by the pipeline that gave this state; call it before iterating.
+        """Resume after the last frame of the pipeline that gave this state; call it before iterating.
 
-        The source, which has to be the same, is read from the start, and what was tracked already is passed over.
+        The source, which has to be the same, is read from the start, and frames that were tracked already are skipped.
         """
         self.n_frames, self._last_index = state["n_frames"], state["last_index"]
         self._given_index = state["given_index"]
@@ -147,62 +148,61 @@ class Pipeline:
         self.source.go_on_after(self._given_index)
 
     @property
-    def n_given(self) -> int:
-        """Frames given out so far, while at rest."""
-        return self.n_frames - len(self._settler)
-
-    @property
     def given_index(self) -> int:
-        """Index of the last frame that was given out and taken, -1 none."""
+        """Index of the last frame that came out and was taken, -1 none."""
         return self._given_index
 
     def close(self) -> None:
         self._frames_ahead.close()
         if self._detected_ahead is not None:
-            self._detected_ahead.close()  # second: it may have waited for frames
+            self._detected_ahead.close()  # second: it may wait for frames
 
     @property
     def description(self) -> str:
         """What runs, in one line: source, detector, network and where it runs."""
         size = f"{self.source.width}x{self.source.height}"
-        encoder = self._engine.looks.encoder
-        looks = "motion alone" if encoder is None else encoder.name
+        encoder = self._engine.appearance.encoder
+        identity = "motion alone" if encoder is None else encoder.name
         where = f" on {encoder.provider}" if isinstance(encoder, OnnxEncoder) else ""
         every = self._engine.config.detection.every
         often = "" if every == 1 else f" of one frame in {every}"
-        return f"{self.source.name} ({size}), people from {self._detector.name}{often}, identity from {looks}{where}"
+        return f"{self.source.name} ({size}), people from {self._detector.name}{often}, identity from {identity}{where}"
 
     @property
     def class_names(self) -> dict[int, str]:
         """Names of the detector's classes by number, as far as it knows them."""
-        names: dict[int, str] = getattr(self._detector, "class_names", {})
-        return {number: name for number, name in names.items() if name != str(number)}
+        return {number: name for number, name in self._detector.class_names.items() if name != str(number)}
 
     @property
     def files(self) -> dict[str, Path]:
-        """What runs that came from a file, by its part."""
-        parts = {"the detector": self._detector, "the re-ID network": self._engine.looks.encoder}
-        paths = {part: getattr(what, "path", None) for part, what in parts.items()}
+        """Files of the detector and the network, by part."""
+        encoder = self._engine.appearance.encoder
+        paths = {
+            "the detector": self._detector.path,
+            "the re-ID network": encoder.path if isinstance(encoder, OnnxEncoder) else None,
+        }
         return {part: path for part, path in paths.items() if path is not None}
 
     @property
     def providers(self) -> dict[str, str]:
         """Where each network runs, "cpu" or "cuda", by its part."""
-        parts = {"the detector": self._detector, "the re-ID network": self._engine.looks.encoder}
-        where = {part: getattr(what, "provider", None) for part, what in parts.items()}
-        return {part: provider for part, provider in where.items() if provider is not None}
+        encoder = self._engine.appearance.encoder
+        providers = {
+            "the detector": self._detector.provider,
+            "the re-ID network": encoder.provider if isinstance(encoder, OnnxEncoder) else None,
+        }
+        return {part: provider for part, provider in providers.items() if provider is not None}
 
     @property
     def n_crops(self) -> int:
         """Crops embedded so far."""
-        return self._engine.looks.n_crops
+        return self._engine.appearance.n_crops
 
     @property
     def leftover(self) -> str | None:
-        """A replayed detection file that goes on after the source has ended may belong to another one: says so."""
-        last = getattr(self._detector, "last_frame", None)
-        part = getattr(self.source, "span", WHOLE)
-        if self._stopping or last is None or last <= self._last_index or part != WHOLE:
+        """A warning if a replayed detection file goes on after the end of the source: it may belong to another one."""
+        last = self._detector.last_frame
+        if self._stopping or last is None or last <= self._last_index or not self.source.span.whole:
             return None
         return (
             f"{self._detector.name} has detections up to frame {last + 1}, but {self.source.name} ended after frame "
@@ -233,18 +233,20 @@ class Pipeline:
             if frame is None and self._stopping:
                 return
             if frame is None or frame.index != index:
-                raise ResumeError(f"{self.source.name}: does not give frame {index + 1} again, so the run cannot go on")
-            self._settler.hold(frame, tracks)
+                raise ResumeError(
+                    f"{self.source.name}: does not give frame {index + 1} again, so the run cannot be resumed"
+                )
+            self._buffer.hold(frame, tracks)
         self._held = []
 
-    def _cut_short(self) -> None:
-        if self._whole and not self._held:
-            self.at_rest(True)
+    def _interrupted(self, at_rest: Callable[[bool], None]) -> None:
+        if self._consistent and not self._held:
+            at_rest(True)
 
-    def _frames(self) -> Iterator[_Seen]:
+    def _detected(self) -> Iterator[_Seen]:
         """Frames with their detections, until the source ends or `stop`."""
         ahead = self._detected_ahead
-        frames = map(self._timed_look, self._due()) if ahead is None else self._waited_for(iter(ahead))
+        frames = map(self._timed_detect, self._due()) if ahead is None else self._waited_for(iter(ahead))
         while not self._stopping:
             found = next(frames, None)
             if found is None:
@@ -252,7 +254,7 @@ class Pipeline:
             yield found
 
     def _due(self) -> Iterator[tuple[Frame, bool]]:
-        """Every frame, and whether the detector looks at it; it has looked at those that an earlier run held."""
+        """Every frame, and whether the detector runs on it; not on those that an earlier run held."""
         frames = iter(self._frames_ahead)
         if self._detected_ahead is None:
             frames = self._waited_for(frames)
@@ -260,18 +262,18 @@ class Pipeline:
         for place, frame in enumerate(frames, n_tracked - len(self._held)):
             yield frame, place >= n_tracked and place % every == 0
 
-    def _look(self, frame_due: tuple[Frame, bool]) -> _Seen:
+    def _detect(self, frame_due: tuple[Frame, bool]) -> _Seen:
         frame, due = frame_due
         return frame, self._detector.detect(frame) if due else None
 
-    def _timed_look(self, frame_due: tuple[Frame, bool]) -> _Seen:
+    def _timed_detect(self, frame_due: tuple[Frame, bool]) -> _Seen:
         start = perf_counter()
-        seen = self._look(frame_due)
+        seen = self._detect(frame_due)
         self._detect_s += perf_counter() - start
         return seen
 
     def _waited_for(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The same; the time until they come counts as waiting."""
+        """The same items; the time until they come counts as waiting."""
         while True:
             start = perf_counter()
             item = next(items, None)

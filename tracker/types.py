@@ -1,4 +1,4 @@
-"""What flows between the stages: arrays with one row per thing, and their units.
+"""Records that flow through the program: arrays with one row for each thing, and their units.
 
 Boxes are float64 `xyxy` in pixels of the source frame, x right, y down, continuous coordinates: the left edge of the
 left-most pixel is 0 and a box covers [x1, x2) x [y1, y2). Times are seconds. `T` tracks, `N` detections, `D` the
@@ -20,19 +20,19 @@ FeatureArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 ImageArray: TypeAlias = NDArray[np.uint8]
-# What `state()` of an object gives and its `restore()` takes, so that a run can go on in another process: text keys;
-# values are numbers, text, None, arrays, and lists and dicts of these. It shares arrays with the object.
+# Result of `state()` and argument of `restore()`, for a run that is resumed in another process: text keys; values are
+# numbers, text, None, arrays, and lists and dicts of these. It shares arrays with the object.
 State: TypeAlias = dict[str, Any]
 
 
 class Source(IntEnum):
     """Where an output box comes from."""
 
-    DETECTED = 0  # the detector saw the person in this frame
-    PROPOSED = 1  # it did not; the tracklet's prior and appearance found the person
-    OCCLUDED = 2  # predicted: hidden behind somebody
-    PREDICTED = 3  # predicted: the detector did not look at this frame
-    INTERPOLATED = 4  # added when all of the video was known, between boxes before and after
+    DETECTED = 0  # the detector found the person in this frame
+    PROPOSED = 1  # the detector missed the person; use C found them
+    OCCLUDED = 2  # predicted: another person is in front
+    PREDICTED = 3  # predicted: the detector did not run on this frame
+    INTERPOLATED = 4  # added afterwards, between boxes before and after
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +41,19 @@ class Frame:
 
     index: int  # 0-based position in the source; MOT files count from 1
     time_s: float  # seconds since the start of the source, never decreasing
-    image: ImageArray | None  # (H, W, 3) uint8 BGR; None where a sequence has detections but no pictures
+    image: ImageArray | None  # (H, W, 3) uint8 BGR; None where a sequence has detections but no images
     width: int
     height: int
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Detections of one frame, sorted by nothing. N may be 0; every array still has its full rank."""
+    """Detections of one frame, in no order. N may be 0; every array still has its full rank."""
 
     boxes: FloatArray  # (N, 4) float64 xyxy, pixels of the source frame
-    scores: FloatArray  # (N,) float64 in [0, 1], larger is surer
+    scores: FloatArray  # (N,) float64 in [0, 1]
     classes: IntArray  # (N,) class number as the detector gave it; 0 where it gave none
-    features: FeatureArray | None = None  # (N, D) float32, unit rows; None until the appearance stage ran
+    features: FeatureArray | None = None  # (N, D) float32, unit rows; None where there are none yet
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -84,7 +84,7 @@ class TrackRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """Tracks of one frame: identities that were detected, proposed, hidden or predicted in it. Sorted by identity.
+    """Tracks of one frame: identities that were detected, proposed, occluded or predicted in it. Sorted by identity.
 
     `len(tracks)`, iteration (as `TrackRow`), `tracks[mask]`, and `np.asarray(tracks)` work; the last gives (M, 8)
     float64 with the columns x1, y1, x2, y2, id, score, class, det_index.
@@ -98,7 +98,7 @@ class Tracks:
     class_id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,)
     det_index: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (M,) row given to update(), or -1
     source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # (M,) values of `Source`
-    # (M, D) unit rows, NaN where the network did not look; None unless the engine was asked to keep them
+    # (M, D) unit rows, NaN where nothing was embedded; None unless the engine keeps them
     features: FeatureArray | None = None
 
     def __len__(self) -> int:
@@ -144,17 +144,17 @@ class Tracks:
 
     @property
     def proposed(self) -> BoolArray:
-        """(M,) True where the detector missed the person and the tracklet's prior found them."""
+        """(M,) True where the detector missed the person and use C found them."""
         return np.equal(self.source, Source.PROPOSED)
 
     @property
     def occluded(self) -> BoolArray:
-        """(M,) True where somebody hides the person and the box is what the filter predicts."""
+        """(M,) True where the person is occluded and the box is the prediction of the Kalman filter."""
         return np.equal(self.source, Source.OCCLUDED)
 
     @property
     def predicted(self) -> BoolArray:
-        """(M,) True where the detector did not look at the frame and the box is what the filter predicts."""
+        """(M,) True where the detector did not run and the box is the prediction of the Kalman filter."""
         return np.equal(self.source, Source.PREDICTED)
 
     @property
@@ -165,14 +165,14 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True)
 class StepTrace:
-    """What one step of the engine looked at and decided, for who wants to see it drawn.
+    """Debug record of one step, for the live overlay.
 
-    T tracks known before the frame, P pairs of the first two rounds of association (after use A), C places that use C
-    looked at, A of them that it accepted.
+    T tracks known before the frame, P pairs of the two associations (after use A), C places that use C compared, A of
+    them accepted.
     """
 
     id: IntArray  # (T,) identity, 0 while tentative
-    predicted: FloatArray  # (T, 4) xyxy where the filter expected the track
+    predicted: FloatArray  # (T, 4) xyxy predicted box
     gate_px: FloatArray  # (T, 2) half axes of the gate's ellipse around the predicted centre: x, y
     pair_id: IntArray  # (P,) identity of the track, 0 while tentative
     pair_boxes: FloatArray  # (P, 4) xyxy of the detection
@@ -183,7 +183,7 @@ class StepTrace:
 
 @dataclass(frozen=True, slots=True)
 class FrameTracks:
-    """Tracks of one earlier frame that became known only later: the tentative frames of a track just confirmed."""
+    """Backfilled rows of one earlier frame: tentative boxes of tracks that were confirmed later."""
 
     frame_index: int
     tracks: Tracks

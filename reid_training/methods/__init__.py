@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from reid_training.config import NetConfig, from_table
+from reid_training.config import NetConfig
 from reid_training.errors import ConfigError
 from reid_training.methods.abe import ABE, ABEConfig
 from reid_training.methods.base import Method
@@ -20,6 +20,7 @@ from reid_training.methods.large_margin_few_shot import LargeMarginFewShot, Larg
 from reid_training.methods.meta_metric import MetaMetric, MetaMetricConfig
 from reid_training.methods.siamese import Siamese, SiameseConfig
 from reid_training.methods.triplet_vae import TripletVAE, TripletVAEConfig
+from tracker.settings import override
 
 METHODS: dict[str, tuple[type[Any], type[Any]]] = {
     "siamese": (Siamese, SiameseConfig),
@@ -34,17 +35,20 @@ METHODS: dict[str, tuple[type[Any], type[Any]]] = {
 }
 
 
-def create(options: Mapping[str, Any], build_net: Callable[[NetConfig], nn.Module], net_config: NetConfig) -> Method:
-    """`build_net` makes a network of its own at every call; `net_config` is that of the run."""
+def settings_of(options: Mapping[str, Any]) -> Any:
+    """The checked settings of the method that `options`, a run's table of that name, are for."""
     name = options["name"]
     if name not in METHODS:
         raise ConfigError(f"method.name must be one of {', '.join(METHODS)}, got {name!r}")
-    method, config = METHODS[name]
-    rest = {key: value for key, value in options.items() if key != "name"}
-    settings = from_table(config, rest, "method")
-    made: Method
+    return override(METHODS[name][1](), {key: value for key, value in options.items() if key != "name"}, "method.")
+
+
+def create(options: Mapping[str, Any], build_net: Callable[[NetConfig], nn.Module], net_config: NetConfig) -> Method:
+    """`build_net` makes a network of its own at every call; `net_config` is that of the run."""
+    settings = settings_of(options)
+    method = METHODS[options["name"]][0]
     if method.many_nets:
-        made = method(lambda size: build_net(dataclasses.replace(net_config, embedding_size=size)), settings)
+        made: Method = method(lambda size: build_net(dataclasses.replace(net_config, embedding_size=size)), settings)
     else:
         made = method(build_net(net_config), net_config.embedding_size, settings)
     return made

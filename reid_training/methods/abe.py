@@ -18,6 +18,7 @@ statistics over all learners. Where identities are classified, that is behind a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -25,38 +26,26 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import distances, losses
-from reid_training.config import require
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import BNNeck, unit_blocks
 from reid_training.nets.layers import PooledNet, conv_bn
+from tracker.settings import BelowOne, Count, NotNegative, Range, Settings, Whole, require
 
 
 @dataclass(frozen=True, slots=True)
-class ABEConfig:
+class ABEConfig(Settings):
     """Settings of `ABE`."""
 
-    learners: int = 4  # M; net.embedding_size must be a multiple. The paper goes up to 8, for 512 dimensions
-    split: int = 0  # layers of the network that see no mask; 0 = half of them, see `split_of`
-    margin: float = 1.0  # m_c: squared distance of unit vectors; the paper's
+    learners: Count = 4  # M; net.embedding_size must be a multiple. The paper goes up to 8, for 512 dimensions
+    split: Whole = 0  # layers of the network that see no mask; 0 = half of them, see `split_of`
+    margin: Annotated[float, Range("(0, 4]")] = 1.0  # m_c: squared distance of unit vectors; the paper's
     # Not known of the paper. With means, 0.05 did nothing in our first trials; 0.2 and 1 are alike on Omniglot
     # (validation characters; tools/experiments/experiments).
-    lambda_div: float = 1.0
-    margin_div: float = 1.0  # m_div, as m_c: learners are driven to a cosine of 1 - m_div / 2; the paper's
-    id_weight: float = 0.0  # identity softmax behind a BN-neck; the paper has none
-    label_smoothing: float = 0.1  # of the identity softmax; as in the shipped recipe
-
-    def __post_init__(self) -> None:
-        require(self.learners >= 1, f"method.learners must be >= 1, got {self.learners}")
-        require(self.split >= 0, f"method.split must be >= 0, got {self.split}")
-        for name in ("margin", "margin_div"):
-            value = getattr(self, name)
-            require(0.0 < value <= 4.0, f"method.{name} must be in (0, 4], got {value}")
-        for name in ("lambda_div", "id_weight"):
-            require(getattr(self, name) >= 0, f"method.{name} must be >= 0, got {getattr(self, name)}")
-        require(
-            0.0 <= self.label_smoothing < 1.0,
-            f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
-        )
+    lambda_div: NotNegative = 1.0
+    # M_div, as m_c: learners are driven to a cosine of 1 - m_div / 2; the paper's.
+    margin_div: Annotated[float, Range("(0, 4]")] = 1.0
+    id_weight: NotNegative = 0.0  # identity softmax behind a BN-neck; the paper has none
+    label_smoothing: BelowOne = 0.1  # of the identity softmax; as in the shipped recipe
 
 
 def divergence_loss(learners: Tensor, margin: float = 1.0) -> Tensor:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -28,10 +29,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import losses
-from reid_training.config import require
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import BNNeck, unit_blocks, unit_rows
 from reid_training.nets.layers import PooledNet
+from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Range, Settings, Whole, require
 
 BOOSTING = ("shrinkage", "online")
 DIVERSITY = ("none", "activation", "adversarial")
@@ -41,48 +42,32 @@ NEGATIVE_FACTOR = 2.0  # of a negative's boosting weight, beside its cost inside
 
 
 @dataclass(frozen=True, slots=True)
-class BIERConfig:
+class BIERConfig(Settings):
     """Sources: the authors' TensorFlow code, unless said otherwise."""
 
-    sizes: tuple[int, ...] = ()  # of the learners, ascending, summing to net.embedding_size; empty = 3 : 5 : 8 of it
-    boosting: str = "shrinkage"  # or "online": steps of 2 / (k + 1) from 0, the paper's
-    eta: float = 0.06  # step of shrinkage; 0 = learners that do not know of each other
-    alpha: float = 2.0  # binomial deviance: slope, threshold and cost of a negative
-    beta: float = 0.5
-    negative_cost: float = 25.0
-    diversity: str = "activation"
+    sizes: tuple[Count, ...] = ()  # of the learners, ascending, summing to net.embedding_size; empty = 3 : 5 : 8 of it
+    boosting: Annotated[str, OneOf(BOOSTING)] = "shrinkage"  # or "online": steps of 2 / (k + 1) from 0, the paper's
+    eta: NotNegative = 0.06  # step of shrinkage; 0 = learners that do not know of each other
+    alpha: Positive = 2.0  # binomial deviance: slope, threshold and cost of a negative
+    beta: Annotated[float, Range("(-1, 1)")] = 0.5
+    negative_cost: Positive = 25.0
+    diversity: Annotated[str, OneOf(DIVERSITY)] = "activation"
     # The release, for SOP and GoogLeNet, has 5e-5 and 1e5: hardly more than a penalty of lambda_div * lambda_w = 5 on
     # the length of the weights. That product is kept; of 0.1 and 1 for lambda_div, 1 was better by a point of R@1 and
     # still a weak term (4 epochs, Omniglot, validation characters; tools/experiments/experiments).
-    lambda_div: float = 1.0
-    lambda_w: float = 5.0  # of the penalty, *inside* lambda_div
-    hidden: int = 512  # of the regressors of the adversarial loss
-    init_steps: int = 0  # of the diversity loss alone, on the features of the first batch; 0 = none
-    init_rate: float = 1e-2  # of Adam, for these steps; ours: 100 of them divide the activation loss by 15
-    id_weight: float = 0.0  # identity softmax behind a BN-neck; the paper has none
-    label_smoothing: float = 0.1  # of the identity softmax; as in the shipped recipe
+    lambda_div: NotNegative = 1.0
+    lambda_w: NotNegative = 5.0  # of the penalty, *inside* lambda_div
+    hidden: Count = 512  # of the regressors of the adversarial loss
+    init_steps: Whole = 0  # of the diversity loss alone, on the features of the first batch; 0 = none
+    init_rate: Positive = 1e-2  # of Adam, for these steps; ours: 100 of them divide the activation loss by 15
+    id_weight: NotNegative = 0.0  # identity softmax behind a BN-neck; the paper has none
+    label_smoothing: BelowOne = 0.1  # of the identity softmax; as in the shipped recipe
 
-    def __post_init__(self) -> None:
-        require(
-            all(size >= 1 for size in self.sizes) and list(self.sizes) == sorted(self.sizes),
-            f"method.sizes must be numbers >= 1, the smallest first, got {self.sizes}",
-        )
-        for name, allowed in (("boosting", BOOSTING), ("diversity", DIVERSITY)):
-            value = getattr(self, name)
-            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name in ("alpha", "negative_cost", "init_rate"):
-            require(getattr(self, name) > 0, f"method.{name} must be > 0, got {getattr(self, name)}")
-        require(abs(self.beta) < 1, f"method.beta must be in (-1, 1), got {self.beta}")
-        for name in ("eta", "lambda_div", "lambda_w", "init_steps", "id_weight"):
-            require(getattr(self, name) >= 0, f"method.{name} must be >= 0, got {getattr(self, name)}")
-        require(self.hidden >= 1, f"method.hidden must be >= 1, got {self.hidden}")
-        # Whoever sets what has no effect expects something else to happen.
+    def check_together(self) -> None:
+        require(list(self.sizes) == sorted(self.sizes), f"method.sizes must ascend, got {self.sizes}")
+        # A setting that would have no effect is refused.
         require(self.boosting == "shrinkage" or self.eta == 0.06, "method.eta has no meaning for online boosting")
         require(self.init_steps == 0 or self.diversity != "none", "method.init_steps needs a method.diversity")
-        require(
-            0.0 <= self.label_smoothing < 1.0,
-            f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
-        )
 
 
 def boosting_weights(

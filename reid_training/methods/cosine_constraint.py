@@ -19,54 +19,45 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
-from reid_training.config import require
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import BNNeck, class_logits, unit_rows
+from tracker.settings import BelowOne, NotNegative, OneOf, Positive, Range, Settings, require
 
 CONSTRAINTS = ("intra", "exponential")
 SELECTIONS = ("none", "violating", "top_k")
 
 
 @dataclass(frozen=True, slots=True)
-class CosineConstraintConfig:
+class CosineConstraintConfig(Settings):
     """Settings of `CosineConstraint`."""
 
-    constraint: str = "intra"  # or "exponential", with the other classes in it
-    constraint_weight: float = 1.0  # lambda; 0 = softmax alone. 1 as in the small experiment that shaped the method
-    selection: str = "none"  # of samples: all, those that violate the constraint, or the hardest
-    hard_share: float = 0.25  # of the batch, that top_k keeps
-    margin: float = 0.6  # of intra, a cosine; ours, from the same experiment
+    constraint: Annotated[str, OneOf(CONSTRAINTS)] = "intra"  # or "exponential", with the other classes in it
+    # Lambda; 0 = softmax alone. 1 as in the small experiment that shaped the method.
+    constraint_weight: NotNegative = 1.0
+    # Of samples: all, those that violate the constraint, or the hardest.
+    selection: Annotated[str, OneOf(SELECTIONS)] = "none"
+    hard_share: Annotated[float, Range("(0, 1]")] = 0.25  # of the batch, that top_k keeps
+    margin: Annotated[float, Range("[-1, 1]")] = 0.6  # of intra, a cosine; ours, from the same experiment
     adaptive: bool = False  # of intra: the margin follows the mean cosine and is not set
-    adaptive_momentum: float = 0.99  # of that mean, per batch
-    adaptive_lead: float = 0.0  # delta: how far the margin is ahead of the mean
-    adaptive_most: float = 0.95  # where the margin stops
-    exponential_margin: float = 1.0  # of exponential, between exp(kappa cos); from the same experiment
-    kappa: float = 1.0
-    logit_scale: float = 0.0  # 0 = plain linear classifier; > 0 = normalised, cosines with this scale
-    label_smoothing: float = 0.0  # the shipped recipe takes 0.1
+    adaptive_momentum: BelowOne = 0.99  # of that mean, per batch
+    adaptive_lead: NotNegative = 0.0  # delta: how far the margin is ahead of the mean
+    adaptive_most: Annotated[float, Range("(0, 1]")] = 0.95  # where the margin stops
+    exponential_margin: NotNegative = 1.0  # of exponential, between exp(kappa cos); from the same experiment
+    kappa: Positive = 1.0
+    logit_scale: NotNegative = 0.0  # 0 = plain linear classifier; > 0 = normalised, cosines with this scale
+    label_smoothing: BelowOne = 0.0  # the shipped recipe takes 0.1
     neck: bool = False  # BN-neck before the classifier
-    pair_weight: float = 0.0  # of a batch-hard triplet loss before the neck
-    triplet_margin: float = 0.3  # as in the Siamese method
+    pair_weight: NotNegative = 0.0  # of a batch-hard triplet loss before the neck
+    triplet_margin: Positive = 0.3  # as in the Siamese method
 
-    def __post_init__(self) -> None:
-        for name, allowed in (("constraint", CONSTRAINTS), ("selection", SELECTIONS)):
-            value = getattr(self, name)
-            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name in ("constraint_weight", "adaptive_lead", "exponential_margin", "logit_scale", "pair_weight"):
-            require(getattr(self, name) >= 0, f"method.{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("kappa", "triplet_margin"):
-            require(getattr(self, name) > 0, f"method.{name} must be > 0, got {getattr(self, name)}")
-        for name in ("adaptive_momentum", "label_smoothing"):
-            require(0.0 <= getattr(self, name) < 1.0, f"method.{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("hard_share", "adaptive_most"):
-            require(0.0 < getattr(self, name) <= 1.0, f"method.{name} must be in (0, 1], got {getattr(self, name)}")
-        require(-1.0 <= self.margin <= 1.0, f"method.margin is a cosine, in [-1, 1], got {self.margin}")
+    def check_together(self) -> None:
         require(
             not self.adaptive or self.constraint == "intra",
             f"method.adaptive has no meaning for method.constraint = {self.constraint}",

@@ -22,31 +22,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from reid_training.config import require
 from reid_training.methods.base import Loss, Method, check_batch
+from tracker.settings import Count, Range, Settings, require
 
 
 @dataclass(frozen=True, slots=True)
-class DremlConfig:
+class DremlConfig(Settings):
     """A member's embedding is as long as it has meta-classes: `net.embedding_size` is not used."""
 
     # L. Ours: recall rises with L, and so does the time for a crop. On drawn glyphs (one seed) 8 members passed a
     # softmax over all classes, 4 did not; on Omniglot see tools/experiments/configs/dreml_8.toml.
-    members: int = 8
-    meta_classes: int = 12  # M, at most as many as there are people. Ours: on the same glyphs 4 were too coarse
+    members: Count = 8
+    # M, at most as many as there are people. Ours: on the same glyphs 4 were too coarse.
+    meta_classes: Annotated[int, Range("[2, inf)")] = 12
     member: int = -1  # one member alone, 0 .. L - 1; -1 = the whole ensemble
     shared: bool = False  # one network with the logits of all members; not the paper's
 
-    def __post_init__(self) -> None:
-        require(self.members >= 1, f"method.members must be >= 1, got {self.members}")
-        require(self.meta_classes >= 2, f"method.meta_classes must be >= 2, got {self.meta_classes}")
+    def check_together(self) -> None:
         require(
             -1 <= self.member < self.members,
             f"method.member must be in [-1, members - 1] = [-1, {self.members - 1}], got {self.member}",

@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -39,10 +40,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
-from reid_training.config import require
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import BNNeck, class_logits, unit_rows
 from reid_training.nets.layers import PooledNet
+from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Settings, Share
 
 BASES = ("n_pair", "triplet")
 START = 1e6  # of both running means, the code's: negatives where they are, hardly any weight on synthetic tuples
@@ -50,43 +51,27 @@ TINY = 1e-12  # below every distance, variance and mean loss that is not 0
 
 
 @dataclass(frozen=True, slots=True)
-class HDMLConfig:
+class HDMLConfig(Settings):
     """Settings of `HDML`."""
 
-    base: str = "n_pair"
-    miner: str = "hard"  # of the triplet base
-    margin: float = 0.3  # of the triplet base; as in the Siamese method
-    n_pair_scale: float = 16.0  # of the N-pair base; as in the Siamese method
+    base: Annotated[str, OneOf(BASES)] = "n_pair"
+    miner: Annotated[str, OneOf(mining.MINERS)] = "hard"  # of the triplet base
+    margin: Positive = 0.3  # of the triplet base; as in the Siamese method
+    n_pair_scale: Positive = 16.0  # of the N-pair base; as in the Siamese method
     # A negative keeps e^(-alpha / J_avg) of its distance beyond the positive. Of 0.2 and 1, the better on validation
     # characters (tools/experiments/configs/hdml_n_pair.toml): harder ones the generator could not label.
-    alpha: float = 0.2
-    beta: float = 0.4  # 0 = the base loss; the code's 1e4 (Cars196) in our units
-    soft_share: float = 0.5  # of the label in J_gen, the rest is reconstruction; the code's lambda_g
-    hidden: int = 512  # of the generator; the code's
-    window: int = 64  # steps over which J_avg and J_gen are means; the code's
+    alpha: NotNegative = 0.2
+    beta: NotNegative = 0.4  # 0 = the base loss; the code's 1e4 (Cars196) in our units
+    soft_share: Share = 0.5  # of the label in J_gen, the rest is reconstruction; the code's lambda_g
+    hidden: Count = 512  # of the generator; the code's
+    window: Count = 64  # steps over which J_avg and J_gen are means; the code's
     # The code's are 1e-2 and 1e-3 beside 7e-5 for a network that is only fine-tuned. Ours learns from scratch at about
     # 2e-3: a factor of 5 for the generator gained nothing on validation characters, the classifier must keep up.
-    generator_rate: float = 1.0
-    classifier_rate: float = 10.0
-    pair_weight: float = 1.0
-    id_weight: float = 0.0  # > 0: identity classification beside it, behind a BN-neck
-    label_smoothing: float = 0.1  # of the identity classification; Luo et al., section 3.4
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("base", BASES), ("miner", mining.MINERS)):
-            value = getattr(self, name)
-            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name in ("margin", "n_pair_scale", "pair_weight", "generator_rate", "classifier_rate"):
-            require(getattr(self, name) > 0, f"method.{name} must be > 0, got {getattr(self, name)}")
-        for name in ("alpha", "beta", "id_weight"):
-            require(getattr(self, name) >= 0, f"method.{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("hidden", "window"):
-            require(getattr(self, name) >= 1, f"method.{name} must be >= 1, got {getattr(self, name)}")
-        require(0.0 <= self.soft_share <= 1.0, f"method.soft_share must be in [0, 1], got {self.soft_share}")
-        require(
-            0.0 <= self.label_smoothing < 1.0,
-            f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
-        )
+    generator_rate: Positive = 1.0
+    classifier_rate: Positive = 10.0
+    pair_weight: Positive = 1.0
+    id_weight: NotNegative = 0.0  # > 0: identity classification beside it, behind a BN-neck
+    label_smoothing: BelowOne = 0.1  # of the identity classification; Luo et al., section 3.4
 
 
 def pulls(anchors: Tensor, positives: Tensor, negatives: Tensor, slack: Tensor | float) -> Tensor:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -33,9 +34,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
-from reid_training.config import require
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import unit_rows
+from tracker.settings import Count, NotNegative, OneOf, Positive, Settings, require
 
 BASES = ("prototypes", "graph")
 MARGIN_ON = ("prototypes", "items", "nodes")
@@ -43,40 +44,32 @@ squared_distances = torch.vmap(distances.squared_euclidean)  # a (E, A, D), b (E
 
 
 @dataclass(frozen=True, slots=True)
-class LargeMarginFewShotConfig:
+class LargeMarginFewShotConfig(Settings):
     """Settings of `LargeMarginFewShot`."""
 
-    base: str = "prototypes"
-    shots: int = 1  # known images of an identity, K of "K-shot"; the rest of them in the batch are queries
+    base: Annotated[str, OneOf(BASES)] = "prototypes"
+    shots: Count = 1  # known images of an identity, K of "K-shot"; the rest of them in the batch are queries
     # Identities of an episode, N of "N-way": a batch is divided into episodes of at most that many. 0 = all of the
     # batch, for prototypes alone: a graph has an output for each.
     way: int = 0
     # Of squared distances between unit rows: 16 spreads the logits of two classes by up to 64. Ours. 0 = free features.
-    scale: float = 16.0
-    margin_weight: float = 1.0  # lambda; 0 = the base. The paper's was not available to us
-    margin: float = 5.0  # m, of squared distances, in the scale of the features; the paper's was not available to us
+    scale: NotNegative = 16.0
+    margin_weight: NotNegative = 1.0  # lambda; 0 = the base. The paper's was not available to us
+    margin: Positive = 5.0  # m, of squared distances, in the scale of the features; the paper's was not available to us
     # What is compared. prototypes: a query's embedding with the means of the classes; items: all embeddings of the
     # episode with each other; nodes: the query's node before the last layer of a graph with the nodes of the others.
-    margin_on: str = "prototypes"
+    margin_on: Annotated[str, OneOf(MARGIN_ON)] = "prototypes"
     active_only: bool = False  # the mean over violated triplets instead of over all of them
     hidden: int = 96  # of a graph: channels of a layer's edges; half as many are appended to the nodes. Garcia's
 
-    def __post_init__(self) -> None:
-        for name, allowed in (("base", BASES), ("margin_on", MARGIN_ON)):
-            value = getattr(self, name)
-            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
+    def check_together(self) -> None:
         is_graph = self.base == "graph"
         require(is_graph or self.margin_on != "nodes", "method.margin_on = nodes needs method.base = graph")
-        require(self.shots >= 1, f"method.shots must be >= 1, got {self.shots}")
-        # An odd number of identities, divided into episodes of two, leaves one that nobody is told from.
+        # An odd number of identities, divided into episodes of two, would leave an episode of one.
         require(
             self.way >= 3 or (self.way == 0 and not is_graph),
             f"method.way must be >= 3{'' if is_graph else ', or 0 for all of a batch'}, got {self.way}",
         )
-        for name in ("scale", "margin_weight"):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, f"method.{name} must be >= 0, got {value}")
-        require(0 < self.margin < math.inf, f"method.margin must be > 0, got {self.margin}")
         require(self.hidden >= 2 and self.hidden % 2 == 0, f"method.hidden must be even and >= 2, got {self.hidden}")
 
 

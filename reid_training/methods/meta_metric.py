@@ -28,7 +28,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
@@ -36,11 +36,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import mining
-from reid_training.config import require
 from reid_training.errors import DataError
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import unit_rows
 from reid_training.nets.layers import PooledNet
+from tracker.settings import Count, OneOf, Positive, Settings, Whole
 
 RULES = ("learned", "sgd")
 SIMILARITIES = ("dot", "cosine")
@@ -48,25 +48,16 @@ FLATTEST = 10.0  # p of `preprocessed`, Ravi and Larochelle's
 
 
 @dataclass(frozen=True, slots=True)
-class MetaMetricConfig:
+class MetaMetricConfig(Settings):
     """Settings of `MetaMetric`."""
 
-    steps: int = 5  # T; ours, where a recipe for 5 classes with 5 images takes 8. 0 = a matching network
-    rule: str = "learned"  # or "sgd": plain fine-tuning from a theta_0 that is trained for it
-    rate: float = 0.01  # of sgd; where the learned rule starts: sigmoid(-4.5)
-    similarity: str = "dot"  # the digests' equation; the matching network's own paper has "cosine", as a tracker does
-    scale: float = 1.0  # of the similarities; cosines need one, 16 is that of N-pair in `siamese`
-    hidden: int = 20  # of the rule's LSTM; Ravi and Larochelle's, by a public port
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 0, f"method.steps must be >= 0, got {self.steps}")
-        for name, allowed in (("rule", RULES), ("similarity", SIMILARITIES)):
-            value = getattr(self, name)
-            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name in ("rate", "scale"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, f"method.{name} must be > 0, got {value}")
-        require(self.hidden >= 1, f"method.hidden must be >= 1, got {self.hidden}")
+    steps: Whole = 5  # T; ours, where a recipe for 5 classes with 5 images takes 8. 0 = a matching network
+    rule: Annotated[str, OneOf(RULES)] = "learned"  # or "sgd": plain fine-tuning from a theta_0 that is trained for it
+    rate: Positive = 0.01  # of sgd; where the learned rule starts: sigmoid(-4.5)
+    # The digests' equation; the matching network's own paper has "cosine", as a tracker does.
+    similarity: Annotated[str, OneOf(SIMILARITIES)] = "dot"
+    scale: Positive = 1.0  # of the similarities; cosines need one, 16 is that of N-pair in `siamese`
+    hidden: Count = 20  # of the rule's LSTM; Ravi and Larochelle's, by a public port
 
 
 # The matching network

@@ -15,57 +15,42 @@ batch has far more negatives); each loss is an option.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
-from reid_training.config import require
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import BNNeck, class_logits, unit_rows
+from tracker.settings import BelowOne, NotNegative, OneOf, Positive, Range, Settings, require
 
 PAIR_LOSSES = ("contrastive", "triplet", "n_pair", "binomial_deviance", "squared_contrastive")
 MINERS = mining.MINERS
 
 
 @dataclass(frozen=True, slots=True)
-class SiameseConfig:
+class SiameseConfig(Settings):
     """Settings of `Siamese`."""
 
-    pair_loss: str = "triplet"
-    miner: str = "hard"  # of the triplet loss; the other losses have nothing to choose
+    pair_loss: Annotated[str, OneOf(PAIR_LOSSES)] = "triplet"
+    miner: Annotated[str, OneOf(MINERS)] = "hard"  # of the triplet loss; the other losses have nothing to choose
     soft_margin: bool = False  # of the triplet loss; the margin then serves the semi-hard miner alone
-    margin: float = 0.3  # Euclidean distance of unit vectors; Hermans et al. and the Bag of Tricks use 0.3. Of its
+    margin: Positive = 0.3  # Euclidean distance of unit vectors; Hermans et al. and the Bag of Tricks use 0.3. Of its
     # square in squared_contrastive, where ABE uses 1
-    n_pair_scale: float = 16.0  # of the similarities, in [-1, 1], that N-pair compares; a guess, not tuned
-    deviance_alpha: float = 2.0  # binomial deviance: slope, threshold and cost of a negative, as BIER sets them
-    deviance_beta: float = 0.5
-    deviance_negative_cost: float = 25.0
-    pair_weight: float = 1.0
-    id_weight: float = 1.0  # 0 = a pure Siamese network
-    centre_weight: float = 0.0  # 0 = no centres; Luo et al. use 0.0005 on free features, these are of length 1
-    label_smoothing: float = 0.1  # Luo et al., section 3.4
-    logit_scale: float = 0.0  # 0 = plain linear classifier; > 0 = cosine classifier with this scale
+    n_pair_scale: Positive = 16.0  # of the similarities, in [-1, 1], that N-pair compares; a guess, not tuned
+    deviance_alpha: Positive = 2.0  # binomial deviance: slope, threshold and cost of a negative, as BIER sets them
+    deviance_beta: Annotated[float, Range("(-1, 1)")] = 0.5
+    deviance_negative_cost: Positive = 25.0
+    pair_weight: NotNegative = 1.0
+    id_weight: NotNegative = 1.0  # 0 = a pure Siamese network
+    centre_weight: NotNegative = 0.0  # 0 = no centres; Luo et al. use 0.0005 on free features, these are of length 1
+    label_smoothing: BelowOne = 0.1  # Luo et al., section 3.4
+    logit_scale: NotNegative = 0.0  # 0 = plain linear classifier; > 0 = cosine classifier with this scale
 
-    def __post_init__(self) -> None:
-        for name, allowed in (("pair_loss", PAIR_LOSSES), ("miner", MINERS)):
-            value = getattr(self, name)
-            require(value in allowed, f"method.{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name in ("margin", "n_pair_scale", "deviance_alpha", "deviance_negative_cost"):
-            require(getattr(self, name) > 0, f"method.{name} must be > 0, got {getattr(self, name)}")
-        require(abs(self.deviance_beta) < 1, f"method.deviance_beta must be in (-1, 1), got {self.deviance_beta}")
-        require(
-            self.pair_weight >= 0 and self.id_weight >= 0 and self.pair_weight + self.id_weight > 0,
-            "method.pair_weight and method.id_weight must be >= 0 and not both 0, "
-            f"got {self.pair_weight} and {self.id_weight}",
-        )
-        require(self.centre_weight >= 0, f"method.centre_weight must be >= 0, got {self.centre_weight}")
-        require(
-            0.0 <= self.label_smoothing < 1.0,
-            f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
-        )
-        require(self.logit_scale >= 0, f"method.logit_scale must be >= 0, got {self.logit_scale}")
+    def check_together(self) -> None:
+        require(self.pair_weight + self.id_weight > 0, "method.pair_weight and method.id_weight must not both be 0")
 
 
 class Siamese(Method):

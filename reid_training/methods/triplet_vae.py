@@ -24,6 +24,7 @@ the ELBO alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -31,11 +32,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
-from reid_training.config import require
 from reid_training.data.transforms import MEAN, STD
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import BNNeck, unit_rows
 from reid_training.nets.layers import PooledNet, conv_bn
+from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Settings, require
 
 MINERS = ("random", "hard", "all")
 # Height and width that the decoder starts from: a quarter of those of a 128x64 crop's picture, 32x16. For crops of
@@ -138,37 +139,23 @@ class CropDecoder(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class TripletVAEConfig:
+class TripletVAEConfig(Settings):
     """Settings of `TripletVAE`."""
 
-    vae_weight: float = 0.001  # of the negative ELBO in nats; 0 = a plain triplet network, without a decoder
-    triplet_weight: float = 1.0  # 0 = a plain VAE
-    kl_weight: float = 1.0  # inside the ELBO, 1 = the bound itself; less draws more of each crop
+    vae_weight: NotNegative = 0.001  # of the negative ELBO in nats; 0 = a plain triplet network, without a decoder
+    triplet_weight: NotNegative = 1.0  # 0 = a plain VAE
+    kl_weight: NotNegative = 1.0  # inside the ELBO, 1 = the bound itself; less draws more of each crop
     unit_means: bool = True  # the triplet sees means of length 1; False is the paper's
-    miner: str = "hard"  # the paper draws at random
-    margin: float = 0.3  # Siamese's, for unit means; public MNIST code has 0.2 for free ones
-    reduction: int = 4  # the decoder's picture is smaller by this much on each side
-    decoder_channels: int = 32
-    id_weight: float = 0.0  # 0 = no classification; 1 with label smoothing is the Siamese network's recipe
-    label_smoothing: float = 0.1  # Luo et al. 2019, section 3.4, as in the Siamese network
+    miner: Annotated[str, OneOf(MINERS)] = "hard"  # the paper draws at random
+    margin: Positive = 0.3  # Siamese's, for unit means; public MNIST code has 0.2 for free ones
+    reduction: Annotated[int, OneOf((1, 2, 4, 8))] = 4  # the decoder's picture is smaller by this much on each side
+    decoder_channels: Count = 32
+    id_weight: NotNegative = 0.0  # 0 = no classification; 1 with label smoothing is the Siamese network's recipe
+    label_smoothing: BelowOne = 0.1  # Luo et al. 2019, section 3.4, as in the Siamese network
 
-    def __post_init__(self) -> None:
-        require(self.miner in MINERS, f"method.miner must be one of {', '.join(MINERS)}, got {self.miner!r}")
-        require(self.margin > 0, f"method.margin must be > 0, got {self.margin}")
-        weights = (self.vae_weight, self.triplet_weight, self.id_weight)
-        require(
-            min(weights) >= 0 and sum(weights) > 0,
-            "method.vae_weight, method.triplet_weight and method.id_weight must be >= 0 and not all 0, "
-            f"got {', '.join(f'{weight:g}' for weight in weights)}",
-        )
-        # Sides of crops are multiples of 16, and the grid is enlarged twice.
-        require(self.reduction in (1, 2, 4, 8), f"method.reduction must be 1, 2, 4 or 8, got {self.reduction}")
-        require(self.kl_weight >= 0, f"method.kl_weight must be >= 0, got {self.kl_weight}")
-        require(self.decoder_channels >= 1, f"method.decoder_channels must be >= 1, got {self.decoder_channels}")
-        require(
-            0.0 <= self.label_smoothing < 1.0,
-            f"method.label_smoothing must be in [0, 1), got {self.label_smoothing}",
-        )
+    def check_together(self) -> None:
+        total = self.vae_weight + self.triplet_weight + self.id_weight
+        require(total > 0, "method.vae_weight, method.triplet_weight and method.id_weight must not all be 0")
 
 
 class TripletVAE(Method):

@@ -12,7 +12,7 @@ from reid_training.nets.mobilenet import mobilenetv2
 from reid_training.nets.osnet import OSNet
 from reid_training.nets.resnet import resnet
 
-# The same names as NetConfig.NAMES.
+# The same names as `config.NETS`.
 NETS: dict[str, Callable[[NetConfig], PooledNet]] = {
     "osnet": OSNet,
     "resnet18": resnet,

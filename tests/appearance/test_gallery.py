@@ -68,12 +68,12 @@ def test_gallery_equals_a_dictionary_of_lists(seed):
         alive = np.array(sorted(slow.slots), np.int64)
         choice = rng.random()
         if choice < 0.25 or len(alive) == 0:
-            for slot in fast.take_slots(int(rng.integers(0, 4))):
-                assert int(slot) not in slow.slots  # never a slot that somebody holds
+            for slot in fast.allocate(int(rng.integers(0, 4))):
+                assert int(slot) not in slow.slots  # never a slot in use
                 slow.slots[int(slot)] = []
         elif choice < 0.4:
             ends = rng.choice(alive, rng.integers(0, len(alive) + 1), replace=False)
-            fast.give_back(ends)
+            fast.release(ends)
             for slot in ends:
                 del slow.slots[int(slot)]
         else:
@@ -89,19 +89,19 @@ def test_memory_is_that_of_the_largest_crowd():
     gallery = Gallery(SIZE)
     highest = 0
     for _ in range(300):
-        slots = gallery.take_slots(7)
+        slots = gallery.allocate(7)
         highest = max(highest, int(slots.max()))
-        gallery.give_back(slots)
+        gallery.release(slots)
     assert highest < 14
 
 
-def test_a_slot_that_comes_back_remembers_nobody(rng):
+def test_released_slot_is_empty(rng):
     gallery = Gallery(SIZE)
-    slot = gallery.take_slots(1)
+    slot = gallery.allocate(1)
     for _ in range(SIZE + 2):
         gallery.write(slot, unit(rng, 1, 8))
-    gallery.give_back(slot)
-    again = gallery.take_slots(1)
+    gallery.release(slot)
+    again = gallery.allocate(1)
     assert gallery.counts(again).tolist() == [0]
     assert not gallery.means(again).any()
     look = unit(rng, 1, 8)
@@ -112,17 +112,17 @@ def test_a_slot_that_comes_back_remembers_nobody(rng):
 
 def test_the_mean_does_not_drift_over_a_long_life(rng):
     gallery = Gallery(SIZE)
-    slot = gallery.take_slots(1)
-    looks = unit(rng, 20000, 4)
-    for look in looks:
+    slot = gallery.allocate(1)
+    embeddings = unit(rng, 20000, 4)
+    for look in embeddings:
         gallery.write(slot, look[None])
-    total = looks[-SIZE:].astype(float).sum(0)
+    total = embeddings[-SIZE:].astype(float).sum(0)
     np.testing.assert_allclose(gallery.means(slot)[0], total / np.linalg.norm(total), atol=1e-6)
 
 
-def test_opposite_looks_have_no_mean_direction():
+def test_opposite_embeddings_have_no_mean_direction():
     gallery = Gallery(SIZE)
-    slot = gallery.take_slots(1)
+    slot = gallery.allocate(1)
     for sign in (1.0, -1.0):
         gallery.write(slot, np.array([[sign, 0]], np.float32))
     assert not gallery.means(slot).any()
@@ -131,7 +131,7 @@ def test_opposite_looks_have_no_mean_direction():
 
 def test_another_dimension_is_refused(rng):
     gallery = Gallery(SIZE)
-    slots = gallery.take_slots(2)
+    slots = gallery.allocate(2)
     gallery.write(slots, unit(rng, 2, 8))
     with pytest.raises(ValueError, match="size 8, got size 4"):
         gallery.write(slots, unit(rng, 2, 4))
@@ -139,21 +139,21 @@ def test_another_dimension_is_refused(rng):
 
 def test_before_the_first_embedding_everything_is_strange(rng):
     gallery = Gallery(SIZE)
-    slots = gallery.take_slots(2)
+    slots = gallery.allocate(2)
     assert gallery.dim == 0
     assert (gallery.dist_mean(slots, unit(rng, 3, 8)) == 1).all()
     assert (gallery.dist_min(slots, unit(rng, 3, 8)) == np.inf).all()
     assert (gallery.dist_pairs(slots, unit(rng, 2, 8)) == 1).all()
 
 
-def test_nobody_and_nothing(rng):
+def test_empty_input_gives_empty_output(rng):
     gallery = Gallery(SIZE)
     none = np.zeros(0, np.int64)
     gallery.write(none, unit(rng, 0, 8))
     assert gallery.dist_mean(none, unit(rng, 3, 8)).shape == (0, 3)
     assert gallery.dist_min(none, unit(rng, 3, 8)).shape == (0, 3)
     assert gallery.dist_quantile(none, unit(rng, 0, 8), 0.5).shape == (0,)
-    slots = gallery.take_slots(1)
+    slots = gallery.allocate(1)
     gallery.write(slots, unit(rng, 1, 8))
     assert gallery.dist_mean(slots, unit(rng, 0, 8)).shape == (1, 0)
     assert gallery.dist_min(slots, unit(rng, 0, 8)).shape == (1, 0)
@@ -162,19 +162,19 @@ def test_nobody_and_nothing(rng):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("quantile", [0.0, 0.25, 1.0])
 def test_beyond_a_quantile_is_what_the_quantile_says(seed, quantile):
-    """Alike, unlike, and near the limit; with few entries, full rings and a slot that somebody else had before."""
+    """Near, far, and at the limit; with few entries, full rings and reused slots."""
     rng = np.random.default_rng(seed)
     gallery = Gallery(SIZE)
-    gallery.write(gallery.take_slots(4), unit(rng, 4, 8))
-    gallery.give_back(np.arange(4))
-    slots = gallery.take_slots(30)
-    looks = unit(rng, 30, 8)
+    gallery.write(gallery.allocate(4), unit(rng, 4, 8))
+    gallery.release(np.arange(4))
+    slots = gallery.allocate(30)
+    embeddings = unit(rng, 30, 8)
     for _ in range(2 * SIZE):
-        seen = looks + rng.normal(0, rng.uniform(0.1, 0.6), (30, 8))
+        seen = embeddings + rng.normal(0, rng.uniform(0.1, 0.6), (30, 8))
         rows = np.flatnonzero(rng.random(30) < 0.5)
         gallery.write(slots[rows], (seen / np.linalg.norm(seen, axis=1, keepdims=True)).astype(np.float32)[rows])
     known = gallery.counts(slots) > 0
-    slots, asked = slots[known], np.where(rng.random((30, 1)) < 0.7, looks, unit(rng, 30, 8))[known]
+    slots, asked = slots[known], np.where(rng.random((30, 1)) < 0.7, embeddings, unit(rng, 30, 8))[known]
     dist = gallery.dist_quantile(slots, asked, quantile)
     for limit in (0.1, 0.3, 0.65, 1.2):
         beyond = gallery.beyond_quantile(slots, asked, gallery.dist_pairs(slots, asked), quantile, limit)

@@ -1,11 +1,11 @@
-"""Which detections motion alone explains: against a loop over pairs, and in cases one can see."""
+"""Detections that motion alone identifies: against a loop over pairs, and in small cases."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from tracker.appearance.reuse import plain
+from tracker.appearance.reuse import reusable
 from tracker.config import AppearanceConfig
 
 CONFIG = AppearanceConfig(plain_iou=0.6, near_iou=0.1)
@@ -18,7 +18,7 @@ def overlap(a, b) -> float:
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
-def slow_plain(predicted, boxes, settled) -> list[int]:
+def slow_reusable(predicted, boxes, settled) -> list[int]:
     owners = []
     for box in boxes:
         near = [t for t, place in enumerate(predicted) if overlap(place, box) >= CONFIG.near_iou]
@@ -33,17 +33,17 @@ def slow_plain(predicted, boxes, settled) -> list[int]:
 
 @pytest.mark.parametrize(("n_tracks", "n_boxes"), [(0, 3), (3, 0), (1, 1), (5, 8), (12, 12)])
 def test_against_a_loop(rng, n_tracks, n_boxes):
-    n_plain = 0
+    n_reused = 0
     for _ in range(40):
         corner = rng.uniform(0, 400, (n_tracks, 2))
         predicted = np.concatenate([corner, corner + rng.uniform(30, 90, (n_tracks, 2))], axis=1)
         near = predicted[rng.integers(n_tracks, size=n_boxes)] if n_tracks else np.tile([0.0, 0, 50, 50], (n_boxes, 1))
         boxes = near + rng.normal(0, 4, (n_boxes, 4))
         settled = rng.uniform(size=n_tracks) < 0.8
-        found = plain(predicted, boxes, settled, CONFIG)
-        assert found.tolist() == slow_plain(predicted, boxes, settled)
-        n_plain += np.count_nonzero(found >= 0)
-    assert n_plain > 0 or min(n_tracks, n_boxes) == 0
+        found = reusable(predicted, boxes, settled, CONFIG)
+        assert found.tolist() == slow_reusable(predicted, boxes, settled)
+        n_reused += np.count_nonzero(found >= 0)
+    assert n_reused > 0 or min(n_tracks, n_boxes) == 0
 
 
 HERE, THERE = [100.0, 100, 150, 220], [300.0, 100, 350, 220]
@@ -55,11 +55,11 @@ CASES = {
     "off the prediction": ([HERE], [[120.0, 100, 170, 220]], [True], [-1]),
     "another track": ([HERE, [135.0, 100, 185, 220]], [HERE], [True, True], [-1]),
     "another detection": ([HERE], [HERE, [135.0, 100, 185, 220]], [True], [-1, -1]),
-    "somebody new": ([HERE], [HERE, THERE], [True], [0, -1]),
+    "a new person": ([HERE], [HERE, THERE], [True], [0, -1]),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_cases(case):
     predicted, boxes, settled, wanted = CASES[case]
-    assert plain(np.array(predicted), np.array(boxes), np.array(settled), CONFIG).tolist() == wanted
+    assert reusable(np.array(predicted), np.array(boxes), np.array(settled), CONFIG).tolist() == wanted

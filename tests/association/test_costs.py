@@ -18,7 +18,7 @@ def test_fuse_is_the_weighted_mean(rng, weight):
         assert found[k] == pytest.approx((1 - weight) * (1 - iou[k]) + weight * look[k] / 2)
 
 
-# pair 0 = track 0 with detection 0, and so on; the distances say what looks like what
+# pair 0 = track 0 with detection 0, and so on; the distances are of appearance
 CROSSED = np.array([[0.9, 0.1], [0.1, 0.9]])
 RIGHT = np.array([[0.1, 0.9], [0.9, 0.1]])
 # distances, vetoed, columns wanted, vetoes wanted
@@ -91,7 +91,7 @@ RELINKS = [
     (0.1, 0.5, True, True),
     (0.1, 0.5, False, False),  # motion says no
     (0.5, 2.0, True, False),  # does not look like it
-    (0.3, 0.32, True, False),  # somebody else looks nearly as much like it
+    (0.3, 0.32, True, False),  # another track is nearly as close
     (0.3, 0.34, True, True),
     (0.0, 0.0, True, False),  # 0/0 is a tie
     (0.0, 0.5, True, True),
@@ -104,8 +104,8 @@ RELINKS = [
 
 
 @pytest.mark.parametrize(("dist", "rival", "gated", "accepted"), RELINKS)
-def test_relink_rules(dist, rival, gated, accepted):
-    found = costs.relink_cost(np.array([[dist]]), np.array([[rival]]), np.array([[gated]]), 0.45, 1.1)
+def test_reassociation_rules(dist, rival, gated, accepted):
+    found = costs.reassociation_cost(np.array([[dist]]), np.array([[rival]]), np.array([[gated]]), 0.45, 1.1)
     assert np.isfinite(found[0, 0]) == accepted
     if accepted:
         assert found[0, 0] == dist

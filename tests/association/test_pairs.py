@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tracker import boxes as bx
-from tracker.association.pairs import Pairs
+from tracker.association.pairs import find_overlaps
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -16,7 +16,7 @@ def test_pairs_are_chosen_by_masks_and_overlap_and_renumbered(seed):
         np.concatenate([corner, corner + rng.uniform(20, 60, (len(corner), 2))], axis=1)
         for corner in (rng.uniform(0, 150, (12, 2)), rng.uniform(0, 150, (15, 2)))
     )
-    pairs = Pairs.of(predicted, detected, *bx.meeting(predicted, detected))
+    pairs = find_overlaps(predicted, detected).detections
     tracks, detections = rng.random(12) < 0.6, rng.random(15) < 0.6
     iou = bx.iou(predicted, detected)
     wanted = [(i, j) for i in range(12) for j in range(15) if tracks[i] and detections[j] and iou[i, j] >= 0.1]

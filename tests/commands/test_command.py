@@ -23,7 +23,7 @@ def raising(error):
     return work
 
 
-def test_the_status_of_the_work_is_that_of_the_command(capsys):
+def test_command_returns_the_status_of_the_work(capsys):
     assert [command("x", lambda _, n=n: n) for n in (0, 1)] == [0, 1]
     assert capsys.readouterr() == ("", "")
 
@@ -36,27 +36,27 @@ def test_the_status_of_the_work_is_that_of_the_command(capsys):
         (KeyboardInterrupt(), "x y: interrupted\n", 130),
     ],
 )
-def test_what_ends_it_is_one_line_on_stderr(capsys, error, line, status):
+def test_error_is_one_line_on_stderr(capsys, error, line, status):
     assert command("x y", raising(error)) == status
     assert capsys.readouterr() == ("", line)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_say_what_is_kept(capsys, number):
+def test_signal_prints_the_message_of_the_command(capsys, number):
     before = signal.getsignal(number)
     assert command("x", lambda _: signal.raise_signal(number) or 0, "interrupted; half is written") == 130
     assert capsys.readouterr() == ("", "x: interrupted; half is written\n")
     assert signal.getsignal(number) is before
 
 
-def test_a_mistake_of_ours_is_not_hidden():
+def test_internal_error_is_raised():
     with pytest.raises(ZeroDivisionError):
         command("x", lambda _: 1 // 0)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_a_disk_without_room_for_stdout_is_one_line():
+def test_full_disk_for_stdout_is_one_line():
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(PRINT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert ended.stderr == "track: standard output cannot be written: No space left on device\n"
@@ -64,7 +64,7 @@ def test_a_disk_without_room_for_stdout_is_one_line():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
-def test_a_pipe_that_nobody_reads_is_no_mistake():
+def test_closed_pipe_is_silent():
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run(PRINT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)

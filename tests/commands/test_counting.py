@@ -22,12 +22,12 @@ N_FRAMES = 40
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    """film.avi, and det.txt where every person misses some detections."""
+    """video.avi, and det.txt where every person misses some detections."""
     folder = tmp_path_factory.mktemp("counting")
     write_sequence(
         make_scene(3, n_people=5, n_frames=N_FRAMES, width=320, height=240),
         folder / "SYN-03",
-        video=folder / "film.avi",
+        video=folder / "video.avi",
     )
     shutil.copy(folder / "SYN-03" / "det" / "det.txt", folder / "det.txt")
     return folder
@@ -35,9 +35,9 @@ def scene(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def track(scene, capsys):
-    """Run `track` on the film with motion alone; gives (exit status, stdout, stderr)."""
+    """Run `track` on the video with motion alone; gives (exit status, stdout, stderr)."""
 
-    def run(*words, source=scene / "film.avi"):
+    def run(*words, source=scene / "video.avi"):
         status = main([str(source), "--detections", str(scene / "det.txt"), "--reid", "none", *map(str, words)])
         out, err = capsys.readouterr()
         assert "Traceback" not in err
@@ -48,14 +48,14 @@ def track(scene, capsys):
 
 @pytest.fixture(scope="module")
 def tracked(scene):
-    """(frames, tracks) from Python, of the same film."""
-    return list(track_video(scene / "film.avi", detections=scene / "det.txt", reid=None))
+    """(frames, tracks) from Python, of the same video."""
+    return list(track_video(scene / "video.avi", detections=scene / "det.txt", reid=None))
 
 
-def film_pictures(path: Path) -> list[np.ndarray]:
-    film = cv2.VideoCapture(str(path))
+def video_pictures(path: Path) -> list[np.ndarray]:
+    video = cv2.VideoCapture(str(path))
     pictures = []
-    while (read := film.read())[0]:
+    while (read := video.read())[0]:
         pictures.append(read[1])
     return pictures
 
@@ -93,11 +93,11 @@ def test_shares_are_pixels_of_this_picture(track, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_film_shows_the_counts(track, tmp_path):
+def test_video_shows_the_counts(track, tmp_path):
     plain, counted = tmp_path / "plain.avi", tmp_path / "counted.avi"
     assert track("--video", plain)[0] == 0
     assert track("--video", counted, "--line", "0,120,320,120")[0] == 0
-    for a, b in zip(film_pictures(plain), film_pictures(counted), strict=True):
+    for a, b in zip(video_pictures(plain), video_pictures(counted), strict=True):
         row = np.abs(a.astype(int) - b.astype(int)).sum(axis=2)[118:123].max(axis=0)
         assert (row > 60).mean() > 0.9  # the line lies over the whole width
 
@@ -129,8 +129,8 @@ WRONG = [
     (["--fill-gaps", "nan"], "--fill-gaps must be a number of seconds above 0"),
     (["--smooth", "--show"], "--show needs frames as they come"),
     (["--line", "0,5,9,5", "--counts", "-", "--out", "-"], "standard output takes one result"),
-    (["--smooth", "--resume"], "--resume goes on with results, --smooth and --fill-gaps write them after the end"),
-    (["--line", "0,5,9,5", "--counts", "-", "--resume"], "--resume goes on with result files"),
+    (["--smooth", "--resume"], "--resume continues results, --smooth and --fill-gaps write them after the end"),
+    (["--line", "0,5,9,5", "--counts", "-", "--resume"], "--resume continues result files"),
 ]
 
 
@@ -160,19 +160,19 @@ def test_smoothing_and_filling_give_what_the_function_gives(track, tracked, tmp_
     assert f"frame {N_FRAMES} of {N_FRAMES}" in err  # the progress of the tracking
 
 
-def test_films_of_refined_tracks_have_the_pictures(track, tmp_path):
+def test_video_of_refined_tracks_has_pictures(track, tmp_path):
     plain, refined = tmp_path / "plain.avi", tmp_path / "refined.avi"
     assert track("--video", plain)[0] == 0
     assert track("--video", refined, "--smooth")[0] == 0
-    before, after = film_pictures(plain), film_pictures(refined)
+    before, after = video_pictures(plain), video_pictures(refined)
     assert len(before) == len(after) == N_FRAMES
     for a, b in zip(before, after, strict=True):
-        assert np.median(np.abs(a.astype(int) - b.astype(int))) <= 2  # boxes moved a little, the film did not
+        assert np.median(np.abs(a.astype(int) - b.astype(int))) <= 2  # boxes moved a little, the video did not
 
 
-def test_a_film_that_breaks_off_is_refined_until_there(track, scene, tmp_path):
+def test_truncated_video_is_refined_up_to_its_end(track, scene, tmp_path):
     cut = tmp_path / "cut.avi"
-    whole = (scene / "film.avi").read_bytes()
+    whole = (scene / "video.avi").read_bytes()
     cut.write_bytes(whole[: len(whole) // 2])
     plain, smooth = tmp_path / "plain.txt", tmp_path / "smooth.txt"
     status, _, err = track("--out", plain, "--quiet", source=cut)
@@ -181,22 +181,22 @@ def test_a_film_that_breaks_off_is_refined_until_there(track, scene, tmp_path):
     assert len(smooth.read_text().splitlines()) == len(plain.read_text().splitlines()) > 5
 
 
-def test_a_live_source_has_no_end_to_smooth_at(track, tmp_path, monkeypatch):
+def test_live_source_cannot_be_smoothed(track, tmp_path, monkeypatch):
     from tracker.sources.video import VideoFile
 
     monkeypatch.setattr(VideoFile, "live", True)
     status, _, err = track("--out", tmp_path / "t.txt", "--smooth")
     assert status == 2
-    assert err == "track: --smooth and --fill-gaps are for files: film.avi has no end to wait for\n"
+    assert err == "track: --smooth and --fill-gaps are for files: video.avi has no end to wait for\n"
 
 
 @pytest.mark.parametrize("clock", ["source", "fps"])
-def test_a_finished_file_is_refined_like_the_tracks_it_holds(track, scene, tmp_path, capsys, clock):
+def test_smooth_file_equals_smoothing_its_tracks(track, scene, tmp_path, capsys, clock):
     path, out = tmp_path / "t.txt", tmp_path / "out" / "s.txt"
     assert track("--out", path)[0] == 0
     out.parent.mkdir()
-    fps = cv2.VideoCapture(str(scene / "film.avi")).get(cv2.CAP_PROP_FPS)
-    words = ["--source", str(scene / "film.avi")] if clock == "source" else ["--fps", str(fps)]
+    fps = cv2.VideoCapture(str(scene / "video.avi")).get(cv2.CAP_PROP_FPS)
+    words = ["--source", str(scene / "video.avi")] if clock == "source" else ["--fps", str(fps)]
     assert smooth_main([str(path), *words, "--fill-gaps", "0.5", "--out", str(out)]) == 0
     assert "of them interpolated" in capsys.readouterr().err
     tracks = read_tracks(path)
@@ -239,8 +239,8 @@ def test_mistakes_with_a_finished_file(tmp_path, capsys, words, said):
     assert "would replace an input" in capsys.readouterr().err
 
 
-def test_results_of_a_longer_film_are_not_taken(scene, tmp_path, capsys):
+def test_results_of_a_longer_video_are_refused(scene, tmp_path, capsys):
     path = tmp_path / "t.txt"
     path.write_text("999,1,1,1,9,9,1,-1,-1,-1\n")
-    assert smooth_main([str(path), "--source", str(scene / "film.avi"), "--out", str(tmp_path / "s.txt")]) == 2
+    assert smooth_main([str(path), "--source", str(scene / "video.avi"), "--out", str(tmp_path / "s.txt")]) == 2
     assert "do they belong together" in capsys.readouterr().err

@@ -20,10 +20,10 @@ import pytest
 
 from tests.oracles.cameras import MjpegCamera, RtspCamera
 from tracker.commands.track import main
-from tracker.sinks.viewport import KEYS_HELP
+from tracker.sinks.window_view import KEYS_HELP
 
 ROOT = Path(__file__).resolve().parents[2]
-BOX = "20,70,40,100"  # of somebody who stands still
+BOX = "20,70,40,100"  # of a person who stands still
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ class Run:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [MjpegCamera, RtspCamera])
-def test_text_and_film_at_once_through_a_loss_and_an_interrupt(kind, detections, tmp_path):
-    out, film = tmp_path / "tracks.txt", tmp_path / "film.avi"
-    words = ["--detections", detections, "--reid", "none", "--out", out, "--video", film, "--reconnect", 60]
+def test_text_and_video_survive_a_loss_and_an_interrupt(kind, detections, tmp_path):
+    out, video = tmp_path / "tracks.txt", tmp_path / "video.avi"
+    words = ["--detections", detections, "--reid", "none", "--out", out, "--video", video, "--reconnect", 60]
     words += ["--set", "lifecycle.coast_s=60"]  # a busy machine may take its time to come back
     with kind() as camera, Run(camera.address, *words) as run:
         run.wait_for(lambda: out.exists() and out.read_text().count("\n") > 20, "20 rows")
@@ -108,9 +108,9 @@ def test_text_and_film_at_once_through_a_loss_and_an_interrupt(kind, detections,
         assert len(lines) == 1
     table = np.array([line.split(",") for line in out.read_text().splitlines()], float)
     assert set(table[:, 1]) == {1.0}
-    # The film plays as long as it took, whatever the tracker skipped: it is no longer than the run.
+    # The video plays as long as it took, whatever the tracker skipped: it is no longer than the run.
     took_s = float(re.search(r"^time +([\d.]+) s", run.err, re.MULTILINE)[1])
-    capture, n = cv2.VideoCapture(str(film)), 0
+    capture, n = cv2.VideoCapture(str(video)), 0
     while capture.read()[0]:
         n += 1
     length_s = n / capture.get(cv2.CAP_PROP_FPS)
@@ -119,7 +119,7 @@ def test_text_and_film_at_once_through_a_loss_and_an_interrupt(kind, detections,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["waiting", "reconnecting"])
-def test_an_interrupt_while_nothing_comes_ends_it(when, detections, tmp_path):
+def test_interrupt_while_no_frame_comes_ends_the_run(when, detections, tmp_path):
     words = ["--detections", detections, "--reid", "none", "--out", tmp_path / "t.txt", "--reconnect", "inf"]
     with MjpegCamera() as camera, Run(camera.address, *words) as run:
         run.wait_for(lambda: (tmp_path / "t.txt").exists() and (tmp_path / "t.txt").stat().st_size, "a row")
@@ -128,7 +128,7 @@ def test_an_interrupt_while_nothing_comes_ends_it(when, detections, tmp_path):
             run.wait_for(lambda: "trying again for as long as it takes" in run.err, "the loss")
             run.wait_for(lambda: "trying again in 2 s" in run.err, "two attempts")
         else:
-            camera.period_s = 3.0  # slower than anybody waits
+            camera.period_s = 3.0  # longer than the test waits
             time.sleep(0.5)
         assert run.interrupt() == 130
     assert "interrupted after frame" in run.err
@@ -180,7 +180,7 @@ def run_main(capsys, *words: object) -> tuple[int, str]:
     return status, err
 
 
-def test_a_camera_with_neither_display_nor_outputs(capsys, detections):
+def test_camera_without_display_or_outputs_is_refused(capsys, detections):
     with MjpegCamera() as camera:
         status, err = run_main(capsys, camera.address, "--detections", detections, "--reid", "none")
     assert status == 2
@@ -191,28 +191,28 @@ def test_a_camera_with_neither_display_nor_outputs(capsys, detections):
     ("words", "said"),
     [
         (["webcam", "--headless"], "no result was asked for"),
-        (["film.avi"], "no result was asked for"),
+        (["video.avi"], "no result was asked for"),
         (["webcam", "--headless", "--show"], "--show asks for a window and --headless for none"),
         (["rtsp://nobody", "--reconnect", "-1", "--out", "x.txt"], "reconnecting must be 0 s or more"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line(capsys, words, said):
+def test_contradictory_options_are_one_line(capsys, words, said):
     status, err = run_main(capsys, *words)
     assert status == 2
     assert err.count("\n") == 1
     assert said in err
 
 
-def test_a_film_behind_an_address_is_no_camera(capsys, detections, tmp_path):
+def test_video_at_an_address_is_not_live(capsys, detections, tmp_path):
     """It opens no window by itself, so that nothing would come of it."""
-    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    writer = cv2.VideoWriter(str(tmp_path / "video.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for _ in range(20):
         writer.write(np.zeros((48, 64, 3), np.uint8))
     writer.release()
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/film.avi"
+        address = f"http://127.0.0.1:{server.server_port}/video.avi"
         status, err = run_main(capsys, address, "--detections", detections, "--reid", "none")
         server.shutdown()
     assert status == 2
@@ -226,14 +226,14 @@ def test_the_page_has_every_key():
 
 
 def goes_down_after(camera: MjpegCamera, out: Path, n_rows: int) -> None:
-    """Once somebody was tracked so often."""
+    """Once a person was tracked so often."""
     until_s = time.monotonic() + 120
     while not (out.exists() and out.read_text().count("\n") >= n_rows) and time.monotonic() < until_s:
         time.sleep(0.02)
     camera.go_down()
 
 
-def test_a_camera_that_gives_up_leaves_what_was_tracked(capsys, detections, tmp_path):
+def test_camera_that_gives_up_keeps_tracks_so_far(capsys, detections, tmp_path):
     out = tmp_path / "tracks.txt"
     with MjpegCamera() as camera:
         threading.Thread(target=goes_down_after, args=(camera, out, 10)).start()

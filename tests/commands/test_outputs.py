@@ -43,7 +43,8 @@ def results(scene, tmp_path_factory) -> Path:
     words = [scene / "video.mp4", "--detections", scene / "SYN-02" / "det" / "det.txt", "--device", "cpu", "--quiet"]
     for ending in ENDINGS:
         words += ["--out", folder / f"tracks.{ending}"]
-    words += ["--crops", folder / "crops", "--save-embeddings", folder / "looks.npy", "--video", folder / "film.mp4"]
+    words += ["--crops", folder / "crops", "--save-embeddings", folder / "embeddings.npy"]
+    words += ["--video", folder / "video.mp4"]
     assert main([str(word) for word in words]) == 0
     return folder
 
@@ -121,7 +122,7 @@ def test_supervision_reads_the_table(read, truth):
     assert zone.trigger(seen).any()
 
 
-def test_json_lines_tell_of_every_frame(read, truth):
+def test_json_lines_have_every_frame(read, truth):
     pandas = pytest.importorskip("pandas")
     found = read("crowd")
     assert [frame["frame"] for frame in found["frames"]] == list(range(1, 31))
@@ -237,7 +238,7 @@ def test_numpy_reads_the_embeddings(read, truth):
     np.testing.assert_array_equal(rows["id"], truth[:, 1])
     np.testing.assert_allclose(np.linalg.norm(found["seen"]["embedding"], axis=1), 1, atol=1e-5)
     assert len(found["seen"]) > 0.8 * len(rows)
-    assert found["alike"].shape == (len(set(truth[:, 1])),) * 2
+    assert found["sim"].shape == (len(set(truth[:, 1])),) * 2
 
 
 def test_the_crops_have_their_table(read, results, truth):
@@ -251,7 +252,7 @@ def test_the_crops_have_their_table(read, results, truth):
 
 
 def test_the_sinks_in_your_own_loop(scene, results, tmp_path, monkeypatch):
-    """The snippet tracks with the detector in the box, which sees nobody in a drawn scene; so this gives it boxes."""
+    """The snippet tracks with the bundled detector, which finds no one in a drawn scene; so this gives it boxes."""
     import tracker
 
     det = scene / "SYN-02" / "det" / "det.txt"
@@ -261,7 +262,7 @@ def test_the_sinks_in_your_own_loop(scene, results, tmp_path, monkeypatch):
     (tmp_path / "video.mp4").symlink_to(scene / "video.mp4")
     exec(compile(snippet("open_sink"), "docs/outputs.md", "exec"), {})
     assert (tmp_path / "mine.csv").read_text() == (results / "tracks.csv").read_text()
-    assert (tmp_path / "mine.npy").read_bytes() == (results / "looks.npy").read_bytes()
+    assert (tmp_path / "mine.npy").read_bytes() == (results / "embeddings.npy").read_bytes()
     theirs = {path.name: path.read_bytes() for path in (results / "crops").glob("*.jpg")}
     assert {path.name: path.read_bytes() for path in (tmp_path / "mine").glob("*.jpg")} == theirs
 
@@ -332,7 +333,7 @@ def test_crops_alone_are_a_result(track, tmp_path):
         (["--out", "t", "--crops", "t"], "--out and --crops name the same file"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line_and_nothing_is_written(track, tmp_path, monkeypatch, words, said):
+def test_contradictory_options_write_nothing(track, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     status, _, err = track(*words)
     assert status == 2
@@ -342,7 +343,7 @@ def test_what_cannot_be_meant_is_one_line_and_nothing_is_written(track, tmp_path
 
 
 @pytest.mark.parametrize("taken", ["b.csv", "c.npy", "d.mp4", "e/mine.txt"])
-def test_nothing_is_begun_where_one_result_cannot_be(scene, tmp_path, capsys, taken):
+def test_one_impossible_result_opens_none(scene, tmp_path, capsys, taken):
     (tmp_path / taken).parent.mkdir(exist_ok=True)
     (tmp_path / taken).write_text("mine")
     before = sorted(tmp_path.rglob("*"))
@@ -357,8 +358,8 @@ def test_nothing_is_begun_where_one_result_cannot_be(scene, tmp_path, capsys, ta
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_every_result_readable(tmp_path, number):
-    write_sequence(make_scene(2, n_frames=250, width=320, height=240), tmp_path / "SYN", video=tmp_path / "film.avi")
-    words = [tmp_path / "film.avi", "--detections", tmp_path / "SYN" / "det" / "det.txt", "--device", "cpu"]
+    write_sequence(make_scene(2, n_frames=250, width=320, height=240), tmp_path / "SYN", video=tmp_path / "video.avi")
+    words = [tmp_path / "video.avi", "--detections", tmp_path / "SYN" / "det" / "det.txt", "--device", "cpu"]
     for ending in ENDINGS:
         words += ["--out", tmp_path / f"t.{ending}"]
     words += ["--save-embeddings", tmp_path / "t.npy", "--crops", tmp_path / "crops"]
@@ -385,7 +386,7 @@ def test_an_interrupt_leaves_every_result_readable(tmp_path, number):
     }
 
 
-def test_detections_without_images_have_no_looks(scene, tmp_path, capsys):
+def test_sequence_without_images_has_no_appearance(scene, tmp_path, capsys):
     words = [scene / "SYN-02", "--detections", "public", "--save-embeddings", tmp_path / "t.npy"]
     assert main([str(word) for word in words]) == 2
     assert "no embeddings to save: SYN-02 has no images" in capsys.readouterr().err

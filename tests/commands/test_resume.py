@@ -1,4 +1,4 @@
-"""`track --resume`: cut short anywhere, in any way, a run ends with the same bytes as one that was left alone."""
+"""`track --resume`: interrupted anywhere, in any way, a run ends with the same bytes as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ import pytest
 
 from tests.oracles.swallower import Swallower
 from tests.synthetic.mot import make_scene, write_sequence
-from tracker.build import open_pipeline
-from tracker.commands.outputs import Outputs
-from tracker.commands.resume import Keeper
 from tracker.commands.track import main
 from tracker.runtime import checkpoint
 from tracker.sinks.annotated_video import AnnotatedVideoSink
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
-from tracker.sinks.summary import SummarySink
 
 ROOT = Path(__file__).resolve().parents[2]
 N_FRAMES = 40
@@ -34,18 +30,18 @@ PLACES = ("--line", "gate=115,5,115,119", "--zone", "left part=0,0,97,0,97,120,0
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    """A folder with film.avi and SYN-01, the same frames as a MOT sequence."""
+    """A folder with video.avi and SYN-01, the same frames as a MOT sequence."""
     folder = tmp_path_factory.mktemp("resume")
     small = make_scene(4, n_people=4, n_frames=N_FRAMES, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "film.avi")
+    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
     return folder
 
 
 @pytest.fixture
 def track(scene, capsys):
-    """Run the command in this process on the film with motion alone; gives (exit status, stderr)."""
+    """Run the command in this process on the video with motion alone; gives (exit status, stderr)."""
 
-    def run(*arguments, every=0, source=scene / "film.avi"):
+    def run(*arguments, every=0, source=scene / "video.avi"):
         words = [source, "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
         words += ["--checkpoint-every", every or 1e-9]
         capsys.readouterr()
@@ -90,7 +86,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def uninterrupted(scene, tmp_path_factory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
-    words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+    words = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
     assert main([*map(str, words), *outs(folder)]) == 0
     found = contents(folder)
     assert {name.split("/")[0] for name in found} == set(RESULTS)  # neither a checkpoint nor what goes with it stays
@@ -102,25 +98,25 @@ def uninterrupted(scene, tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("every", [0, 1000])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(track, interrupt, uninterrupted, tmp_path, number, every):
+def test_interrupted_run_resumes_to_the_same_bytes(track, interrupt, uninterrupted, tmp_path, number, every):
     """Whether checkpoints came with every frame, or only at the very interruption."""
     interrupt(23, number)
     status, err = track(*outs(tmp_path), every=every)
     assert status == 130
     assert "interrupted after frame" in err
-    assert "--resume goes on" in err
+    assert "--resume continues" in err
     written = (tmp_path / "tracks.txt").read_text().splitlines()
     assert {int(line.split(",")[0]) for line in written} >= {22, 23}  # what is known is there before it is resumed
     assert (tmp_path / "tracks.txt.resume").is_file()
     status, err = track("--resume", *outs(tmp_path))
     assert status == 0, err
-    assert "going on after frame" in err
-    assert "tracked.avi is drawn again" in err
+    assert "resuming after frame" in err
+    assert "tracked.avi" in err.split("made again up to there: ")[1].split("\n")[0]
     assert f"frames      {N_FRAMES}" in err
     assert contents(tmp_path) == uninterrupted
 
 
-def test_the_same_run_may_be_interrupted_again_and_again(track, interrupt, uninterrupted, tmp_path, monkeypatch):
+def test_repeatedly_interrupted_run_resumes(track, interrupt, uninterrupted, tmp_path, monkeypatch):
     for frame_number in (1, 12, 20, 30):  # far enough apart that each comes again
         interrupt(frame_number)
         assert track("--resume", *outs(tmp_path))[0] == 130
@@ -130,7 +126,7 @@ def test_the_same_run_may_be_interrupted_again_and_again(track, interrupt, unint
 
 
 @pytest.mark.slow
-def test_a_copy_taken_at_any_moment_goes_on(track, uninterrupted, tmp_path, monkeypatch):
+def test_copy_of_files_at_any_frame_resumes(track, uninterrupted, tmp_path, monkeypatch):
     """What a kill or a power cut leaves: the files as they are between two writes, with what was last noted."""
     plain, copies = MotTextSink.write, []
 
@@ -152,7 +148,7 @@ def test_a_copy_taken_at_any_moment_goes_on(track, uninterrupted, tmp_path, monk
         assert contents(tmp_path / "run") == uninterrupted
 
 
-def test_a_part_goes_on_in_the_part(track, interrupt, tmp_path, monkeypatch):
+def test_span_of_a_video_resumes(track, interrupt, tmp_path, monkeypatch):
     part = ("--start", 6, "--end", 35, "--stride", 2, "--detect-every", 2)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -169,7 +165,7 @@ def test_a_part_goes_on_in_the_part(track, interrupt, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["SYN-01", "SYN-01/img1"])
-def test_folders_go_on_too(track, interrupt, scene, tmp_path, monkeypatch, source):
+def test_image_folder_resumes(track, interrupt, scene, tmp_path, monkeypatch, source):
     out = tmp_path / "tracks.txt"
     assert track("--out", out, source=scene / source)[0] == 0
     whole = out.read_bytes()
@@ -182,7 +178,7 @@ def test_folders_go_on_too(track, interrupt, scene, tmp_path, monkeypatch, sourc
 
 
 @pytest.mark.slow
-def test_embeddings_and_proposals_of_the_network_go_on(track, scene, tmp_path, interrupt, monkeypatch):
+def test_embeddings_and_proposals_resume(track, scene, tmp_path, interrupt, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
 
@@ -211,15 +207,15 @@ def cut(track, interrupt, monkeypatch, tmp_path) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.parametrize("how", ["swallowed", "another error"])
-def test_an_interruption_of_the_redrawing_that_gets_lost_ends_it_all_the_same(
+def test_swallowed_interrupt_while_replaying_still_ends_the_run(
     track, interrupt, uninterrupted, tmp_path, monkeypatch, how
 ):
     interrupt(20)
     assert track(*outs(tmp_path))[0] == 130
-    plain, drawn = AnnotatedVideoSink.redraw, []
+    plain, drawn = AnnotatedVideoSink.write, []
 
-    def redraw(film, frame, *rest):
-        plain(film, frame, *rest)
+    def redraw(sink, frame, tracks):
+        plain(sink, frame, tracks)
         drawn.append(frame.index)
         if frame.index == 5 and how == "swallowed":
             Swallower()
@@ -229,7 +225,7 @@ def test_an_interruption_of_the_redrawing_that_gets_lost_ends_it_all_the_same(
             finally:
                 raise OSError("interrupted system call")
 
-    monkeypatch.setattr(AnnotatedVideoSink, "redraw", redraw)
+    monkeypatch.setattr(AnnotatedVideoSink, "write", redraw)
     status, err = track("--resume", *outs(tmp_path))
     assert (status, drawn) == (130, [0, 1, 2, 3, 4, 5])
     assert err.endswith("track: interrupted\n")
@@ -248,7 +244,7 @@ def refused(result, *said: str) -> None:
         assert words in err
 
 
-def test_what_is_asked_for_must_be_the_same(track, scene, cut, tmp_path):
+def test_resume_with_other_options_is_refused(track, scene, cut, tmp_path):
     before = contents(tmp_path)
     cases = {
         ("--set", "lifecycle.lost_s=5"): "lifecycle.lost_s is 5.0 and was 3.0",
@@ -268,47 +264,47 @@ def test_what_is_asked_for_must_be_the_same(track, scene, cut, tmp_path):
 
 
 def test_a_source_that_changed_is_refused(track, scene, interrupt, tmp_path, monkeypatch):
-    film = tmp_path / "film.avi"
-    shutil.copy(scene / "film.avi", film)
+    video = tmp_path / "video.avi"
+    shutil.copy(scene / "video.avi", video)
     interrupt(20)
-    assert track("--out", tmp_path / "t.txt", source=film)[0] == 130
+    assert track("--out", tmp_path / "t.txt", source=video)[0] == 130
     monkeypatch.undo()
-    os.utime(film, (0, 0))
-    refused(track("--out", tmp_path / "t.txt", "--resume", source=film), "the time of its last change is 1970-01-01")
-    with film.open("ab") as file:
+    os.utime(video, (0, 0))
+    refused(track("--out", tmp_path / "t.txt", "--resume", source=video), "the time of its last change is 1970-01-01")
+    with video.open("ab") as file:
         file.write(b"more")
-    refused(track("--out", tmp_path / "t.txt", "--resume", source=film), "the size of the source in bytes is")
+    refused(track("--out", tmp_path / "t.txt", "--resume", source=video), "the size of the source in bytes is")
 
 
-def test_results_that_do_not_fit_the_checkpoint(track, cut):
+def test_results_changed_since_the_checkpoint_are_refused(track, cut):
     whole = cut.read_bytes()
     cut.write_bytes(whole[: len(whole) // 3])
     refused(track("--out", cut, "--resume"), f"{cut}: has {len(whole) // 3} bytes, but had ", "cut or replaced")
     cut.write_bytes(whole.replace(b",-1,-1,-1", b",-1,-1,-2"))
     refused(track("--out", cut, "--resume"), f"{cut}: was changed since the checkpoint")
     cut.unlink()
-    refused(track("--out", cut, "--resume"), f"{cut}: cannot be gone on with: No such file")
+    refused(track("--out", cut, "--resume"), f"{cut}: cannot be resumed: No such file")
     cut.write_bytes(whole + b"a line of the frames that come again\n")
     assert track("--out", cut, "--resume")[0] == 0
     assert b"come again" not in cut.read_bytes()
 
 
-def test_a_damaged_checkpoint_is_refused(track, cut):
+def test_damaged_checkpoint_is_refused(track, cut):
     noted = Path(f"{cut}.resume")
     data = noted.read_bytes()
     noted.write_bytes(data[: len(data) // 2])
-    refused(track("--out", cut, "--resume"), f"{noted}: the checkpoint is damaged or cut off")
+    refused(track("--out", cut, "--resume"), f"{noted}: the checkpoint is damaged or truncated")
     noted.write_text("1,1,1\n")
     refused(track("--out", cut, "--resume"), "is no checkpoint of track")
     noted.unlink()
-    refused(track("--out", cut, "--resume"), "nothing to go on with", "--overwrite begins again")
+    refused(track("--out", cut, "--resume"), "nothing to resume", "--overwrite starts again")
 
 
-def test_a_checkpoint_made_by_hand_is_refused(track, cut, tmp_path):
+def test_checkpoint_made_by_hand_is_refused(track, cut, tmp_path):
     """Whole by its checksum, but a part of it is missing: one line, and nothing is lost."""
     noted = Path(f"{cut}.resume")
     state, before = checkpoint.load(noted), contents(tmp_path)
-    for part in ("pipeline", "tally"):
+    for part in ("pipeline", "record"):
         for inner in state[part]:
             others = {key: value for key, value in state[part].items() if key != inner}
             checkpoint.save(noted, {**state, part: others})
@@ -318,24 +314,9 @@ def test_a_checkpoint_made_by_hand_is_refused(track, cut, tmp_path):
     assert track("--out", cut, "--resume")[0] == 0
 
 
-def test_a_checkpoint_takes_no_file_away_that_is_no_crop(track, interrupt, monkeypatch, tmp_path):
-    (tmp_path / "mine.jpg").touch()
-    words = ("--out", tmp_path / "t.txt", "--crops", tmp_path / "crops")
-    interrupt(20)
-    assert track(*words)[0] == 130
-    monkeypatch.undo()
-    noted = tmp_path / "t.txt.resume"
-    state = checkpoint.load(noted)
-    crops = next(inner for inner in state["outputs"].values() if isinstance(inner, dict) and "outdated" in inner)
-    crops["outdated"].append("../mine.jpg")
-    checkpoint.save(noted, state)
-    refused(track(*words, "--resume"), "the checkpoint names a file that is no crop, '../mine.jpg'")
-    assert (tmp_path / "mine.jpg").exists()
-
-
-def test_without_resume_a_run_cut_short_is_not_replaced_by_mistake(track, cut):
+def test_interrupted_run_is_not_replaced_without_overwrite(track, cut):
     whole = cut.read_bytes()
-    refused(track("--out", cut), "exists already, of a run cut short: --resume goes on")
+    refused(track("--out", cut), "exists already, of an interrupted run: --resume continues it")
     assert cut.read_bytes() == whole
     refused(track("--out", cut, "--resume", "--overwrite"), "give one only")
     assert track("--out", cut, "--overwrite")[0] == 0
@@ -343,25 +324,25 @@ def test_without_resume_a_run_cut_short_is_not_replaced_by_mistake(track, cut):
     assert not Path(f"{cut}.resume").exists()
 
 
-def test_resume_from_the_first_run_on_is_a_habit_that_works(track, tmp_path):
+def test_resume_without_checkpoint_starts(track, tmp_path):
     assert track("--out", tmp_path / "t.txt", "--resume")[0] == 0
-    refused(track("--out", tmp_path / "t.txt", "--resume"), "nothing to go on with")
+    refused(track("--out", tmp_path / "t.txt", "--resume"), "nothing to resume")
 
 
-def test_who_cannot_go_on_is_named(track, scene, tmp_path):
+def test_result_that_cannot_be_resumed_is_named(track, scene, tmp_path):
     out = ("--out", tmp_path / "t.txt")
-    refused(track("--resume", *out, "--out", "-"), "--resume cannot go on with --out -; leave one of them out")
+    refused(track("--resume", *out, "--out", "-"), "--resume cannot continue --out -; leave one of them out")
     crops = ("--crops", tmp_path / "crops", "--heatmap", tmp_path / "heat.png", "--video", tmp_path / "t.avi")
-    said = "--resume cannot go on with --counts -; leave one of them out"
+    said = "--resume cannot continue --counts -; leave one of them out"
     refused(track("--resume", *out, *crops, *PLACES, "--counts", "-"), said)
     assert contents(tmp_path) == {}
-    refused(track("--resume", "--out", "-"), "--resume goes on with result files")
+    refused(track("--resume", "--out", "-"), "--resume continues result files")
     assert not (tmp_path / "t.txt").exists()  # or the next try would find it
     refused(track("--resume", *out, "--checkpoint-every", "0"), "--checkpoint-every 0 keeps none")
     refused(track(*out, "--checkpoint-every", "-1"), "--checkpoint-every takes seconds")
 
 
-def test_no_checkpoints_where_none_are_wanted_or_possible(track, interrupt, tmp_path):
+def test_no_checkpoint_is_kept_where_unwanted_or_impossible(track, interrupt, tmp_path):
     interrupt(20)
     for words in (("--checkpoint-every", "0"), ("--out", "-")):
         status, err = track("--out", tmp_path / "t.txt", "--video", tmp_path / "t.avi", "--overwrite", *words)
@@ -370,24 +351,7 @@ def test_no_checkpoints_where_none_are_wanted_or_possible(track, interrupt, tmp_
         assert sorted(contents(tmp_path)) == ["t.avi", "t.txt"]
 
 
-@pytest.mark.parametrize("written", [True, False])
-def test_nothing_is_noted_while_results_lag_behind_the_tracks(scene, tmp_path, written):
-    """As in a second pass over finished tracks: a checkpoint of it would skip what was never written."""
-    det = scene / "SYN-01" / "det" / "det.txt"
-    pipeline, tally = open_pipeline(scene / "film.avi", detections=det, reid=None), SummarySink()
-    keeper = Keeper(tmp_path / "t.resume", 1e-9, {}, pipeline, Outputs([tally], tally))
-    for frame, tracks in pipeline:
-        if written:
-            tally.write(frame, tracks)
-    pipeline.close()
-    # Before a first frame is given out nothing can lag.
-    n_given = checkpoint.load(tmp_path / "t.resume")["pipeline"]["given_index"] + 1
-    assert n_given > 30 if written else n_given == 0
-    keeper.finish()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_progress_counts_the_frames_of_the_runs_before(capsys):
+def test_progress_counts_frames_of_earlier_runs(capsys):
     now = iter([0.0, 10.0, 10.0])
     with ProgressSink(100, "lines", stream=sys.stderr, every_s=5.0, done=40, clock=lambda: next(now)) as progress:
         progress.write(None, [])
@@ -415,8 +379,8 @@ def killed(at: int, *words) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_random_frames(scene, uninterrupted, tmp_path):
-    words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
+def test_killed_at_random_frames_resumes(scene, uninterrupted, tmp_path):
+    words = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
     words += ["--checkpoint-every", 1e-9, *outs(tmp_path)]
     frames = sorted(random.Random(1).sample(range(3, N_FRAMES), 3))
     for frame_number in frames:
@@ -427,8 +391,8 @@ def test_killed_at_random_frames(scene, uninterrupted, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_killed_in_the_middle_of_a_real_film(data_root, tmp_path):
-    """The detector and the network in the box, proposals, occlusion and camera motion."""
+def test_killed_during_a_real_video_resumes(data_root, tmp_path):
+    """The detector and the network (bundled), proposals, occlusion and camera motion."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     words = [data_root / "videos" / "vtest.avi", "--device", "cpu", "--end", 100, "--checkpoint-every", 0.2]

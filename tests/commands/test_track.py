@@ -17,6 +17,7 @@ from tests.synthetic.mot import make_scene, write_sequence
 from tracker.api import track_video
 from tracker.commands.track import main
 from tracker.config import TrackerConfig
+from tracker.detector.base import DetectorBase
 from tracker.sinks.mot_txt import mot_lines
 from tracker.types import Detections
 
@@ -25,18 +26,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    """A folder with film.avi and SYN-01, the same frames as a MOT sequence."""
+    """A folder with video.avi and SYN-01, the same frames as a MOT sequence."""
     folder = tmp_path_factory.mktemp("cli")
     small = make_scene(1, n_people=4, n_frames=20, width=320, height=240)
-    write_sequence(small, folder / "SYN-01", video=folder / "film.avi")
+    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
     return folder
 
 
 @pytest.fixture
 def track(scene, capsys):
-    """Run the command in this process on the film with motion alone; gives (exit status, stdout, stderr)."""
+    """Run the command in this process on the video with motion alone; gives (exit status, stdout, stderr)."""
 
-    def run(*arguments, source=scene / "film.avi", detections=scene / "SYN-01" / "det" / "det.txt", reid="none"):
+    def run(*arguments, source=scene / "video.avi", detections=scene / "SYN-01" / "det" / "det.txt", reid="none"):
         words = [str(source)] if source is not None else []
         words += ["--detections", str(detections)] if detections is not None else []
         words += ["--reid", reid] if reid is not None else []
@@ -72,7 +73,7 @@ def check_mot_file(path: Path) -> np.ndarray:
     return table
 
 
-def test_a_film_and_its_detections_give_tracks(track, scene, tmp_path):
+def test_video_and_detections_give_tracks(track, scene, tmp_path):
     out = tmp_path / "tracks.txt"
     status, stdout, err = track("--out", out)
     assert status == 0
@@ -81,7 +82,7 @@ def test_a_film_and_its_detections_give_tracks(track, scene, tmp_path):
     assert table[0, 0] == 1  # the first frame is filled in
     assert set(table[:, 1]) >= {1.0}
     assert f"wrote {out}" in err
-    frames = track_video(scene / "film.avi", detections=scene / "SYN-01" / "det" / "det.txt", reid=None)
+    frames = track_video(scene / "video.avi", detections=scene / "SYN-01" / "det" / "det.txt", reid=None)
     assert out.read_text() == "".join(mot_lines(frame.index, tracks) for frame, tracks in frames)
 
 
@@ -97,7 +98,7 @@ def test_the_built_in_network(track, tmp_path):
     assert len(check_mot_file(tmp_path / "tracks.txt")) > 20
 
 
-def test_without_a_detector_the_one_in_the_box_runs(track, tmp_path):
+def test_without_detector_the_bundled_one_runs(track, tmp_path):
     for name, words in (("a", ()), ("b", ("--detector", "person"))):
         words = ("--out", tmp_path / name, "--device", "cpu", "--detector-size", 96, *words)
         status, _, err = track(*words, detections=None)
@@ -106,7 +107,7 @@ def test_without_a_detector_the_one_in_the_box_runs(track, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_detector_missing_from_the_box_is_one_line(track, tmp_path, monkeypatch):
+def test_missing_bundled_detector_is_one_line(track, tmp_path, monkeypatch):
     monkeypatch.setattr("tracker.detector.open.PACKAGED", "absent.onnx")
     status, _, err = track("--out", tmp_path / "t.txt", detections=None)
     assert status == 2
@@ -121,14 +122,14 @@ def test_to_standard_output_and_quiet(track):
     assert all(len(line.split(",")) == 10 for line in out.splitlines())
 
 
-def test_an_annotated_film(track, tmp_path):
+def test_annotated_video_is_written(track, tmp_path):
     import cv2
 
     status, _, err = track("--video", tmp_path / "tracked.mp4")
     assert status == 0, err
-    film = cv2.VideoCapture(str(tmp_path / "tracked.mp4"))
+    video = cv2.VideoCapture(str(tmp_path / "tracked.mp4"))
     n = 0
-    while film.read()[0]:
+    while video.read()[0]:
         n += 1
     assert n == 20
 
@@ -215,26 +216,26 @@ def test_help_and_version(track):
 def bad_source(kind: str, tmp_path: Path, scene: Path) -> Path:
     path = tmp_path / f"{kind}.avi"
     if kind == "text":
-        path.write_text("this is no film\n" * 50)
+        path.write_text("this is no video\n" * 50)
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "headonly":
-        path.write_bytes((scene / "film.avi").read_bytes()[:3000])
+        path.write_bytes((scene / "video.avi").read_bytes()[:3000])
     elif kind == "folder":
         path.mkdir()
     return path
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "headonly", "folder"])
-def test_sources_that_are_no_film(track, scene, tmp_path, kind):
+def test_sources_that_are_no_video_are_refused(track, scene, tmp_path, kind):
     source = bad_source(kind, tmp_path, scene)
     status, _, err = track("--out", tmp_path / "t.txt", source=source)
     assert status == 2
     assert str(source) in one_line(err)
 
 
-def test_a_film_that_breaks_off_leaves_what_was_tracked(track, scene, tmp_path):
-    whole = (scene / "film.avi").read_bytes()
+def test_truncated_video_keeps_tracks_so_far(track, scene, tmp_path):
+    whole = (scene / "video.avi").read_bytes()
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole[: len(whole) // 2])
     status, _, err = track("--out", tmp_path / "t.txt", "--quiet", source=cut)
@@ -275,7 +276,7 @@ def test_detection_files_that_cannot_be_read(track, tmp_path):
 
 
 @pytest.mark.parametrize("which", ["reid", "detector"])
-def test_models_that_are_none(track, tmp_path, which):
+def test_files_that_are_no_models_are_refused(track, tmp_path, which):
     path = tmp_path / "garbage.onnx"
     path.write_bytes(b"\x00garbage" * 100)
     for name in (path, tmp_path / "none.onnx"):
@@ -292,7 +293,7 @@ def test_models_that_are_none(track, tmp_path, which):
 def test_a_detector_gets_its_size(track, tmp_path, monkeypatch, words):
     asked = []
 
-    class Detector:
+    class Detector(DetectorBase):
         name = "some.onnx"
 
         def __init__(self, path, *, size, **_):
@@ -328,7 +329,7 @@ def test_a_size_without_a_detector(track, tmp_path):
     assert "size of 416 is for a network; detections from a file have none" in one_line(err)
 
 
-def test_detections_and_a_detector_are_one_too_many(track, tmp_path):
+def test_detections_and_detector_together_are_refused(track, tmp_path):
     status, _, err = track("--out", tmp_path / "t.txt", "--detector", "yolo.onnx")
     assert status == 2
     assert "either" in one_line(err)
@@ -344,8 +345,8 @@ def test_no_result_asked_for(track):
 
 
 def test_results_are_replaced_only_on_demand(track, tmp_path):
-    out, film = tmp_path / "tracks.txt", tmp_path / "film.mp4"
-    for path, words in ((out, ("--out", out)), (film, ("--video", film))):
+    out, video = tmp_path / "tracks.txt", tmp_path / "video.mp4"
+    for path, words in ((out, ("--out", out)), (video, ("--video", video))):
         path.write_text("precious")
         status, _, err = track(*words)
         assert status == 2
@@ -357,13 +358,13 @@ def test_results_are_replaced_only_on_demand(track, tmp_path):
 
 
 def test_the_input_is_never_the_output(track, scene, tmp_path):
-    copy = tmp_path / "film.avi"
-    shutil.copy(scene / "film.avi", copy)
+    copy = tmp_path / "video.avi"
+    shutil.copy(scene / "video.avi", copy)
     before = copy.read_bytes()
     for words in (("--video", copy), ("--video", copy, "--overwrite"), ("--out", copy, "--overwrite")):
         status, _, err = track(*words, source=copy)
         assert status == 2, words
-        assert "film.avi" in one_line(err)
+        assert "video.avi" in one_line(err)
         assert copy.read_bytes() == before
     det = tmp_path / "det.txt"
     shutil.copy(scene / "SYN-01" / "det" / "det.txt", det)
@@ -376,7 +377,7 @@ def test_the_input_is_never_the_output(track, scene, tmp_path):
     assert track("--out", both, "--video", both)[0] == 2
 
 
-def test_places_that_cannot_be_written(track, tmp_path):
+def test_unwritable_paths_are_refused(track, tmp_path):
     places = [tmp_path / "none" / "t.txt", tmp_path]
     if Path("/proc").is_dir():
         places.append(Path("/proc/tracks.txt"))
@@ -415,7 +416,7 @@ def command(*words) -> list[str]:
 def test_as_a_process(scene, tmp_path):
     out = tmp_path / "tracks.txt"
     det = scene / "SYN-01" / "det" / "det.txt"
-    words = command(scene / "film.avi", "--detections", det, "--reid", "none", "--out", out)
+    words = command(scene / "video.avi", "--detections", det, "--reid", "none", "--out", out)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -426,10 +427,10 @@ def test_as_a_process(scene, tmp_path):
     one_line(again.stderr)
 
 
-def test_a_reader_that_stops_listening(scene):
+def test_reader_that_stops_reading_stdout(scene):
     """`track ... --out - | head -1`."""
     det = scene / "SYN-01" / "det" / "det.txt"
-    words = command(scene / "film.avi", "--detections", det, "--reid", "none", "--out", "-", "--quiet")
+    words = command(scene / "video.avi", "--detections", det, "--reid", "none", "--out", "-", "--quiet")
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         err = process.stderr.read()
@@ -441,7 +442,7 @@ def test_a_reader_that_stops_listening(scene):
 @pytest.fixture(scope="module")
 def long_scene(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("long")
-    write_sequence(make_scene(2, n_frames=250, width=320, height=240), folder / "SYN-02", video=folder / "film.avi")
+    write_sequence(make_scene(2, n_frames=250, width=320, height=240), folder / "SYN-02", video=folder / "video.avi")
     return folder
 
 
@@ -449,8 +450,8 @@ def long_scene(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_in_the_middle_leaves_a_whole_file(long_scene, tmp_path, number):
     out = tmp_path / "tracks.txt"
-    words = command(long_scene / "film.avi", "--detections", long_scene / "SYN-02" / "det" / "det.txt", "--out", out)
-    words += ["--device", "cpu", "--video", str(tmp_path / "film.mp4")]
+    words = command(long_scene / "video.avi", "--detections", long_scene / "SYN-02" / "det" / "det.txt", "--out", out)
+    words += ["--device", "cpu", "--video", str(tmp_path / "video.mp4")]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 240
         while not (out.exists() and out.read_text().count("\n") > 20):
@@ -467,8 +468,8 @@ def test_an_interrupt_in_the_middle_leaves_a_whole_file(long_scene, tmp_path, nu
     assert table[-1, 0] < 250
     import cv2
 
-    film = cv2.VideoCapture(str(tmp_path / "film.mp4"))
+    video = cv2.VideoCapture(str(tmp_path / "video.mp4"))
     n = 0
-    while film.read()[0]:
+    while video.read()[0]:
         n += 1
     assert n >= table[-1, 0]

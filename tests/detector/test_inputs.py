@@ -17,14 +17,14 @@ BOX = [10.0, 20.0, 30.0, 60.0]
 
 
 @pytest.mark.parametrize("nothing", [None, [], (), np.zeros(0), *(np.zeros((0, k)) for k in (4, 5, 6))])
-def test_nothing_is_empty_with_full_rank(nothing):
+def test_no_detections_are_empty_arrays_of_full_rank(nothing):
     dets = as_detections(nothing)
     assert (dets.boxes.shape, dets.scores.shape, dets.classes.shape) == ((0, 4), (0,), (0,))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8])
 @pytest.mark.parametrize("columns", [4, 5, 6])
-def test_tables_of_any_number_type(dtype, columns):
+def test_as_detections_accepts_any_number_type(dtype, columns):
     table = np.array([[10, 20, 30, 60, 1, 7], [0, 0, 5, 9, 0, 2]])[:, :columns]
     dets = as_detections(table.astype(dtype))
     np.testing.assert_array_equal(dets.boxes, table[:, :4])
@@ -34,7 +34,7 @@ def test_tables_of_any_number_type(dtype, columns):
     np.testing.assert_array_equal(as_detections(table.tolist()).boxes, dets.boxes)
 
 
-def test_the_result_does_not_share_memory_with_the_input():
+def test_as_detections_copies_its_input():
     table = np.array([BOX])
     dets = as_detections(table)
     table[:] = -1
@@ -63,7 +63,7 @@ class Tensor:
 
 @pytest.mark.parametrize("wrap", [np.array, Tensor])
 @pytest.mark.parametrize("names", [("confidence", "class_id"), ("conf", "cls")])
-def test_objects_with_xyxy(wrap, names):
+def test_as_detections_accepts_objects_with_xyxy(wrap, names):
     columns = {names[0]: wrap([0.5]), names[1]: wrap([3.0])}
     dets = as_detections(SimpleNamespace(xyxy=wrap([BOX]), data=wrap([[*BOX, 0.5, 3.0]]), **columns))
     np.testing.assert_array_equal(dets.boxes, [BOX])
@@ -72,7 +72,7 @@ def test_objects_with_xyxy(wrap, names):
     assert dets.features is None
 
 
-def test_objects_may_lack_scores_and_classes_and_bring_embeddings():
+def test_as_detections_optional_columns_of_objects():
     data = {"embedding": np.array([[3.0, 4.0]])}
     dets = as_detections(SimpleNamespace(xyxy=np.array([BOX]), confidence=None, class_id=None, data=data))
     np.testing.assert_array_equal(dets.scores, [1.0])
@@ -81,7 +81,7 @@ def test_objects_may_lack_scores_and_classes_and_bring_embeddings():
     assert dets.features.dtype == np.float32
 
 
-def test_our_own_detections_are_checked_too():
+def test_as_detections_checks_our_own_type():
     dets = Detections(np.array([BOX]), np.array([0.25]), np.array([2]))
     np.testing.assert_array_equal(as_detections(dets).scores, [0.25])
     with pytest.raises(DetectionError, match="detection 0"):
@@ -115,7 +115,7 @@ def test_our_own_detections_are_checked_too():
         (SimpleNamespace(xyxy=[BOX], data={"embedding": np.zeros((1, 8))}), "embedding of detection 0 has length 0"),
     ],
 )
-def test_mistakes_are_named(dets, words):
+def test_as_detections_mistake_is_named(dets, words):
     with pytest.raises(DetectionError, match=words) as caught:
         as_detections(dets)
     assert "\n" not in str(caught.value)
@@ -123,7 +123,7 @@ def test_mistakes_are_named(dets, words):
 
 @settings(deadline=None)  # a busy machine may stand still for longer than the 0.2 s of the default
 @given(st.lists(st.lists(st.floats(width=32), min_size=6, max_size=6), min_size=1, max_size=4))
-def test_rows_pass_unchanged_or_the_first_bad_row_is_named(rows):
+def test_as_detections_keeps_rows_or_names_the_first_bad_one(rows):
     bad_box = [not (np.isfinite(r[:4]).all() and r[2] > r[0] and r[3] > r[1]) for r in rows]
     bad_score = [not -1e-6 <= r[4] <= 1 + 1e-6 for r in rows]
     bad_class = [not (abs(r[5]) < 2**31 and r[5] == np.floor(r[5])) for r in rows]

@@ -61,7 +61,7 @@ def yolox_loops(raw, scale, score):
     return np.array(sorted(found, key=lambda r: -r[4]))
 
 
-def test_yolox_agrees_with_a_loop_over_the_points(model):
+def test_decode_yolox_agrees_with_a_loop(model):
     rng = np.random.default_rng(1)
     raw = np.column_stack([rng.uniform(0.4, 0.6, (len(POINTS), 2)), rng.normal(-1.2, 0.1, (len(POINTS), 2))])
     raw = np.column_stack([raw, rng.uniform(0, 1, (len(POINTS), 81))]).astype(np.float32)
@@ -73,7 +73,7 @@ def test_yolox_agrees_with_a_loop_over_the_points(model):
     np.testing.assert_allclose(found.scores, expected[:, 4], rtol=1e-5)
 
 
-def test_yolox_decoded_inside_gives_the_same_boxes(model):
+def test_decode_yolox_decoded_inside_gives_the_same_boxes(model):
     rng = np.random.default_rng(2)
     raw = np.column_stack([rng.uniform(-1, 2, (len(POINTS), 2)), rng.normal(0.5, 0.4, (len(POINTS), 2))])
     raw = np.column_stack([raw, rng.uniform(0, 1, (len(POINTS), 81))]).astype(np.float32)
@@ -97,7 +97,7 @@ def yolo_answer(*boxes, classes=80):
     return answer
 
 
-def test_yolo_boxes_leave_the_centred_letterbox(model):
+def test_decode_yolo_maps_boxes_out_of_the_letterbox(model):
     detector = OnnxDetector(model(yolo_answer((48, 32, 10, 20, 0, 0.9), (48, 32, 10, 20, 2, 0.95))), device="cpu")
     assert detector.layout == "yolo"
     # A square of 128 becomes 64 x 64 in the middle of 64 x 96: 16 columns of grey on the left.
@@ -106,14 +106,14 @@ def test_yolo_boxes_leave_the_centred_letterbox(model):
     np.testing.assert_allclose(found.scores, [0.9], rtol=1e-6)
 
 
-def test_overlapping_boxes_of_one_class_become_one_and_of_two_stay(model):
+def test_nms_works_within_each_class(model):
     answer = yolo_answer((48, 32, 10, 20, 0, 0.9), (48, 32, 10, 21, 0, 0.8), (48, 32, 10, 20, 2, 0.7))
     both = OnnxDetector(model(answer), classes=("person", "car"), device="cpu").detect(frame())
     np.testing.assert_array_equal(both.classes, [0, 2])
     np.testing.assert_allclose(both.scores, [0.9, 0.7], rtol=1e-6)
 
 
-def test_end2end_rows(model):
+def test_decode_end2end_rows(model):
     answer = np.zeros((1, 30, 6))
     answer[0, :3] = [[10, 10, 20, 30, 0.8, 0], [0, 0, 9, 9, 0.9, 2], [90, 50, 120, 90, 0.5, 0]]
     found = OnnxDetector(model(answer), device="cpu").detect(frame())
@@ -127,7 +127,7 @@ def person_answer(*boxes):
 
 
 @pytest.mark.parametrize("said", [{}, {"tracklet__format": "person/1"}])
-def test_our_own_layout_by_its_metadata_and_by_its_shape(model, said):
+def test_person_layout_is_known_by_metadata_or_shape(model, said):
     answer = person_answer((10, 10, 20, 30, 0.8), (90, 50, 120, 90, 0.5), (0, 0, 9, 9, 0.05), (10, 11, 20, 31, 0.7))
     detector = OnnxDetector(model(answer, **said), device="cpu")
     assert detector.layout == "person"
@@ -137,7 +137,7 @@ def test_our_own_layout_by_its_metadata_and_by_its_shape(model, said):
     np.testing.assert_array_equal(found.classes, [0, 0])
 
 
-def test_our_own_metadata_is_held_to_its_word(model):
+def test_person_metadata_with_another_output_is_an_error(model):
     with pytest.raises(ModelError, match=r"expected \(1, 126, 5\) for Tracklet's own"):
         OnnxDetector(model(yolo_answer(), tracklet__format="person/1"), device="cpu")
     with pytest.raises(ModelError, match="metadata says 'reid/1'; expected a detector, 'person/1'"):
@@ -168,7 +168,7 @@ def echo(path, **properties):
     return path
 
 
-def test_our_own_network_sees_blue_green_red_from_the_top_left(tmp_path):
+def test_person_layout_input_is_bgr_at_the_top_left(tmp_path):
     """Blue 10, green 20, red 30; nothing divided, nothing moved, and a shrunk picture is the mean of its pixels."""
     detector = OnnxDetector(echo(tmp_path / "echo.onnx"), size=96, device="cpu")
     asked = []
@@ -181,7 +181,7 @@ def test_our_own_network_sees_blue_green_red_from_the_top_left(tmp_path):
     assert np.ptp(asked[0], axis=(2, 3)).max() == 0
 
 
-def test_a_broken_number_of_the_model_is_no_detection(model):
+def test_detect_drops_nan_rows(model):
     answer = yolo_answer((48, 32, 10, 20, 0, 0.9), (np.nan, 3, 4, 5, 0, 0.9), (20, 20, -5, 5, 0, 0.9))
     assert len(OnnxDetector(model(answer), device="cpu").detect(frame())) == 1
 
@@ -192,7 +192,7 @@ def test_classes_by_name_or_number(model, classes):
     assert len(OnnxDetector(model(answer), classes=classes, device="cpu").detect(frame())) == 1
 
 
-def test_names_come_from_the_metadata(model):
+def test_class_names_come_from_the_metadata(model):
     path = model(yolo_answer((48, 32, 10, 20, 2, 0.9), classes=3), names={0: "car", 1: "dog", 2: "pedestrian"})
     assert list(OnnxDetector(path, classes=["pedestrian"], device="cpu").detect(frame()).classes) == [2]
     with pytest.raises(ModelError, match="no class 'person'; there are: car, dog, pedestrian, or numbers 0 to 2"):
@@ -201,7 +201,7 @@ def test_names_come_from_the_metadata(model):
         OnnxDetector(path, classes=[3], device="cpu")
 
 
-def test_a_model_with_one_class_knows_people(model):
+def test_model_with_one_class_finds_people(model):
     path = model(yolo_answer((48, 32, 10, 20, 0, 0.9), classes=1), names={0: "head"})
     assert len(OnnxDetector(path, device="cpu").detect(frame())) == 1
     assert len(OnnxDetector(path, classes=["Head"], device="cpu").detect(frame())) == 1
@@ -220,13 +220,13 @@ def test_a_model_with_one_class_knows_people(model):
         ("{'car': 0}", [0], [0]),
     ],
 )
-def test_names_as_exporters_write_them(model, names, classes, found):
+def test_class_names_as_exporters_write_them(model, names, classes, found):
     path = model(yolo_answer((10, 20, 8, 8, 0, 0.7), (48, 32, 10, 20, 1, 0.9), classes=2), names=names)
     assert OnnxDetector(path, classes=classes, device="cpu").detect(frame()).classes.tolist() == found
 
 
-def test_a_wrong_class_lists_what_is_possible(model):
-    """All of COCO's names where there are 80 classes and nobody names them; numbers where there are others."""
+def test_unknown_class_lists_the_possible_ones(model):
+    """COCO's names for 80 classes without names in the file; numbers for another count."""
     with pytest.raises(
         ModelError, match=r"no class 'people'; there are: person, bicycle, .*, toothbrush, or numbers 0 to 79"
     ):
@@ -238,7 +238,7 @@ def test_a_wrong_class_lists_what_is_possible(model):
         OnnxDetector(model(yolo_answer(classes=120), names=many), device="cpu")
 
 
-def test_an_open_input_size_follows_the_frame(model):
+def test_open_input_size_follows_the_frame(model):
     path = model(yolo_answer(), input_shape=(1, 3, "height", "width"))
     detector = OnnxDetector(path, size=96, device="cpu")
     assert detector._input_size(1080, 1920) == (64, 96)
@@ -254,7 +254,7 @@ def test_an_open_input_size_follows_the_frame(model):
         ((1, 126, 85), "yolo", r"expected \(1, 4 \+ classes, 126\) for YOLO$"),
     ],
 )
-def test_another_layout_is_refused_with_both_shapes(model, shape, layout, words):
+def test_unknown_layout_is_refused_with_both_shapes(model, shape, layout, words):
     with pytest.raises(ModelError, match=words):
         OnnxDetector(model(np.zeros(shape)), layout=layout, device="cpu")
 
@@ -269,13 +269,13 @@ def test_another_layout_is_refused_with_both_shapes(model, shape, layout, words)
         (416, (1, 3549, 5), "person"),
     ],
 )
-def test_the_exports_of_the_documentation(model, side, shape, layout):
+def test_documented_exports_are_accepted(model, side, shape, layout):
     detector = OnnxDetector(model(np.zeros(shape), input_shape=(1, 3, side, side)), classes=[0], device="cpu")
     assert detector.layout == layout
     assert len(detector.detect(frame())) == 0
 
 
-def test_the_documented_message_is_the_message(model):
+def test_documented_message_is_the_message(model):
     text = " ".join((Path(__file__).parents[2] / "docs" / "detectors.md").read_text(encoding="utf-8").split())
     with pytest.raises(ModelError) as caught:
         OnnxDetector(model(np.zeros((1, 25200, 85)), input_shape=(1, 3, 640, 640)), device="cpu")
@@ -293,7 +293,7 @@ def test_the_documented_message_is_the_message(model):
         ([(1, 126, 80), (1, 126, 4)], "found inputs .* and outputs 'output' float .*, 'output_1' float"),
     ],
 )
-def test_other_exports_are_named_in_one_line(model, tmp_path, shapes, hint):
+def test_other_exports_are_refused_in_one_line(model, tmp_path, shapes, hint):
     path = model(np.zeros(shapes[0]))
     proto = onnx.load(path)
     for number, shape in enumerate(shapes[1:], 1):
@@ -308,21 +308,21 @@ def test_other_exports_are_named_in_one_line(model, tmp_path, shapes, hint):
     assert str(shapes[0])[1:-1] in str(caught.value)
 
 
-def test_another_input_is_refused(model):
+def test_unknown_input_is_refused(model):
     with pytest.raises(ModelError, match=r"expected one float input \(1, 3, height, width\), found inputs 'images'"):
         OnnxDetector(model(np.zeros((1, 84, 126)), input_shape=(1, 1, H, W)), device="cpu")
     with pytest.raises(ModelError, match="unknown detector layout 'ssd'"):
         OnnxDetector(model(np.zeros((1, 84, 126))), layout="ssd", device="cpu")
 
 
-def test_a_frame_without_picture_is_named(model):
+def test_detect_frame_without_image_is_an_error(model):
     with pytest.raises(DetectionError, match="frame 7 has no picture"):
         OnnxDetector(model(yolo_answer()), device="cpu").detect(Frame(7, 0.0, None, 10, 10))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1080, 1920), (576, 768), (1920, 1080), (300, 301), (100, 2000)])
 @pytest.mark.parametrize("size", [320, 416, 640])
-def test_an_open_input_has_the_shape_of_the_frame(model, height, width, size):
+def test_open_input_has_the_shape_of_the_frame(model, height, width, size):
     """Multiples of 32 that the picture fills: the long side as asked, less than 32 rows or columns of grey."""
     detector = OnnxDetector(model(yolo_answer(), input_shape=(1, 3, "height", "width")), size=size, device="cpu")
     shape = detector._input_size(height, width)
@@ -347,12 +347,12 @@ def test_an_open_input_has_the_shape_of_the_frame(model, height, width, size):
         ({"imgsz": "[]"}, (1080, 1920), (384, 640)),
     ],
 )
-def test_the_size_nobody_asked_for_follows_frame_and_model(model, metadata, frame_size, shape):
+def test_default_size_follows_frame_and_model(model, metadata, frame_size, shape):
     path = model(yolo_answer(), input_shape=(1, 3, "height", "width"), **metadata)
     assert OnnxDetector(path, device="cpu")._input_size(*frame_size) == shape
 
 
-def test_a_fixed_input_stays_and_says_so(model):
+def test_fixed_input_refuses_another_size(model):
     path = model(yolo_answer())
     assert OnnxDetector(path, device="cpu")._input_size(1080, 1920) == (H, W)
     assert OnnxDetector(path, size=96, device="cpu")._input_size(1080, 1920) == (H, W)
@@ -363,14 +363,14 @@ def test_a_fixed_input_stays_and_says_so(model):
 
 
 @pytest.mark.parametrize("size", [0, 31, -416, 10**6, True, 416.0])
-def test_sizes_that_are_none(model, size):
+def test_invalid_size_is_an_error(model, size):
     with pytest.raises(ModelError, match="long side in pixels, 32 to 8192, got"):
         OnnxDetector(model(yolo_answer(), input_shape=(1, 3, "height", "width")), size=size, device="cpu")
 
 
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (50, 131), (500, 20)])
-def test_letterbox_keeps_the_place_of_every_corner(centred, size):
+def test_letterbox_maps_corners_back(centred, size):
     """A white picture: grey outside, white inside, and the corners of white map to the corners of the source."""
     image = np.full((*size, 3), 255, np.uint8)
     blob, placed = letterbox(image, H, W, centred=centred)

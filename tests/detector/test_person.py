@@ -1,4 +1,4 @@
-"""The network in the box: what its file holds, how it is found, and people in a real picture."""
+"""The bundled network: its file, how it is found, and people in a real picture."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def frame(image):
     return Frame(3, 0.1, image, image.shape[1], image.shape[0])
 
 
-def test_the_file_says_what_it_is():
+def test_bundled_model_metadata():
     session = open_session(WEIGHTS, "cpu", 1)
     said = session.metadata
     assert said["tracklet.format"] == PERSON_FORMAT
@@ -45,13 +45,13 @@ def test_the_file_says_what_it_is():
     assert session.inputs[0].shape == (None, 3, None, None)
 
 
-def test_the_file_is_whole_and_small():
+def test_bundled_model_is_small_and_self_contained():
     tensors = onnx.load(WEIGHTS, load_external_data=False).graph.initializer
     assert not any(tensor.external_data for tensor in tensors)
     assert 100_000 < sum(int(np.prod(tensor.dims)) for tensor in tensors) <= MAX_PARAMETERS
 
 
-def test_it_runs_unless_something_else_is_named(person, tmp_path, monkeypatch):
+def test_bundled_model_is_the_default(person, tmp_path, monkeypatch):
     assert person.path == WEIGHTS
     assert person.layout == "person"
     assert open_detector(model="person", device="cpu").path == WEIGHTS
@@ -68,7 +68,7 @@ def test_it_runs_unless_something_else_is_named(person, tmp_path, monkeypatch):
         open_detector(model="person")
 
 
-def test_no_other_weights_are_loaded(tmp_path, monkeypatch):
+def test_bundled_model_is_the_only_one_loaded(tmp_path, monkeypatch):
     """Of a run without a detector and without appearance; use C asks the same network again."""
     opened = []
     original = onnxruntime.InferenceSession
@@ -81,35 +81,26 @@ def test_no_other_weights_are_loaded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("model", [None, "person"])
-def test_a_missing_file_is_one_line(monkeypatch, model):
+def test_bundled_model_missing_is_one_line(monkeypatch, model):
     monkeypatch.setattr("tracker.detector.open.PACKAGED", "absent.onnx")
     wanted = re.escape(f"{WEIGHTS.with_name('absent.onnx')}: no such model file")
     with pytest.raises(ModelError, match=f"^{wanted}$"):
         open_detector(model=model)
 
 
-def test_a_missing_package_is_one_line(monkeypatch):
-    def gone(name):
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr("tracker.runtime.onnx_session.files", gone)
-    with pytest.raises(ModelError, match=r"^the package `weights` with the built-in model person\.onnx is"):
-        open_detector()
-
-
-def test_its_input_has_the_size_that_the_file_says(person):
+def test_bundled_model_input_size_follows_its_metadata(person):
     own = int(open_session(WEIGHTS, "cpu", 1).metadata["imgsz"])
     assert max(person._input_size(1080, 1920)) == own
     assert person._input_size(120, 160) == (128, 160)  # nothing is enlarged
     assert open_detector(size=96, device="cpu")._input_size(1080, 1920) == (64, 96)
 
 
-def test_it_is_asked_again_about_windows(person):
+def test_bundled_model_is_its_own_second_look(person):
     assert person.second_look is person
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 300), (240, 320), (300, 20)])
-def test_noise_of_any_size_gives_valid_boxes_the_same_twice(person, size):
+def test_bundled_model_on_noise_gives_valid_repeatable_boxes(person, size):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     first, second = person.detect(frame(image)), person.detect(frame(image))
     np.testing.assert_array_equal(first.boxes, second.boxes)
@@ -120,14 +111,14 @@ def test_noise_of_any_size_gives_valid_boxes_the_same_twice(person, size):
     assert (first.boxes[:, 2:] <= [size[1], size[0]]).all()
 
 
-def test_it_knows_people_alone(person):
+def test_bundled_model_has_one_class(person):
     assert person.class_names == {0: "person"}
     with pytest.raises(ModelError, match="no class 'car'; there are: person, or numbers 0"):
         open_detector(classes=["car"], device="cpu")
 
 
 @pytest.mark.data
-def test_most_people_of_vtest_are_found(person, data_root):
+def test_bundled_model_finds_most_people_of_vtest(person, data_root):
     """In the four best-scored boxes for each three people, over frames of its first fifteen seconds."""
     video, truth = data_root / "videos/vtest.avi", data_root / "mot15/train/PETS09-S2L1/gt/gt.txt"
     if not (video.exists() and truth.exists()):

@@ -22,7 +22,7 @@ def write(tmp_path):
     return write_text
 
 
-def test_frames_and_pixels_count_from_one_in_the_file(write):
+def test_frames_and_pixels_of_the_file_count_from_one(write):
     dets = PublicDetections(write("1,-1,1,1,10,20,0.9,-1,-1,-1\n3,-1,11.5,21,4,8,0.25,-1,-1,-1\n"))
     first = dets.detect(Frame(0, 0.0, None, 100, 100))
     np.testing.assert_array_equal(first.boxes, [[0, 0, 10, 20]])
@@ -34,25 +34,25 @@ def test_frames_and_pixels_count_from_one_in_the_file(write):
     assert (dets.last_frame, dets.n_boxes, dets.name) == (2, 2, "det.txt")
 
 
-def test_rows_of_a_frame_keep_their_order_wherever_they_stand(write):
+def test_unsorted_rows_keep_their_order_within_a_frame(write):
     dets = PublicDetections(write("2,-1,5,1,1,1,0.1\n1,-1,6,1,1,1,0.2\n2,-1,3,1,1,1,0.3\n"))
     np.testing.assert_array_equal(dets.at(1).scores, [0.1, 0.3])
 
 
 @pytest.mark.parametrize("tail", ["", ",0.5", ",0.5,-1", ",0.5,-1,-1,-1", ",0.5,a note"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_six_to_many_columns(tail, newline, write):
+def test_six_or_more_columns_are_read(tail, newline, write):
     dets = PublicDetections(write(f"1,-1,1,1,2,3{tail}{newline}{newline} 2 , -1, 1,1,2,3{tail}{newline}"))
     for index in (0, 1):
         np.testing.assert_array_equal(dets.at(index).boxes, [[0, 0, 2, 3]])
         np.testing.assert_array_equal(dets.at(index).scores, [0.5 if tail else 1.0])
 
 
-def test_a_byte_order_mark_is_no_number_of_the_first_line(write):
+def test_byte_order_mark_is_skipped(write):
     assert PublicDetections(write("\ufeff1,-1,1,1,2,3,0.5\n")).n_boxes == 1
 
 
-def test_boxes_outside_the_picture_are_left_out_where_its_size_is_known(write):
+def test_boxes_outside_a_known_picture_are_dropped(write):
     path = write("1,-1,-20,1,10,10,0.5\n1,-1,95,1,10,10,0.5\n1,-1,102,1,5,5,0.5\n")
     assert len(PublicDetections(path).at(0)) == 3
     np.testing.assert_array_equal(PublicDetections(path, width=100, height=50).at(0).boxes, [[94, 0, 104, 10]])
@@ -81,7 +81,7 @@ GOOD = "1,-1,1,1,2,3,0.5\n"
         (b"\x89PNG\r\n\x1a\n\xff\xfe", ["no text file"]),
     ],
 )
-def test_a_malformed_file_names_line_problem_and_remedy(text, words, write):
+def test_malformed_file_names_line_and_mistake(text, words, write):
     path = write(text)
     with pytest.raises(DetectionError) as caught:
         PublicDetections(path)
@@ -91,12 +91,12 @@ def test_a_malformed_file_names_line_problem_and_remedy(text, words, write):
         assert word in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_named(tmp_path):
     with pytest.raises(DetectionError, match=r"none\.txt: cannot read detections: No such file"):
         PublicDetections(tmp_path / "none.txt")
 
 
-def test_probabilities_outside_0_to_1_are_refused_with_the_file(write):
+def test_probability_outside_0_to_1_is_an_error(write):
     path = write("1,-1,1,1,2,3,1.5\n")
     with pytest.raises(DetectionError, match=r"det\.txt: score 1\.5 is no probability"):
         PublicDetections(path, scores="probability")
@@ -104,7 +104,7 @@ def test_probabilities_outside_0_to_1_are_refused_with_the_file(write):
         PublicDetections(path, scores="percent")
 
 
-def test_scores_are_one_half_where_every_second_detection_is_a_person():
+def test_scores_map_even_odds_to_one_half():
     assert scores_to_unit(np.array([0.3]), "margin")[0] == pytest.approx(0.5)
     assert scores_to_unit(np.array([25.0]), "boosted")[0] == pytest.approx(0.5)
     assert scores_to_unit(np.array([1.3]), "margin")[0] == pytest.approx(1 / (1 + np.e**-2))
@@ -115,17 +115,17 @@ def test_scores_are_one_half_where_every_second_detection_is_a_person():
     ("scores", "kind"),
     [([0.0, 0.4, 1.0], "probability"), ([-0.5, 0.4, 3.0], "margin"), ([0.2, 90.0], "boosted"), ([-9, 21], "boosted")],
 )
-def test_auto_tells_the_kind_by_the_range_of_the_file(scores, kind):
+def test_auto_chooses_the_kind_by_the_range(scores, kind):
     scores = np.array(scores, dtype=float)
     np.testing.assert_array_equal(scores_to_unit(scores), scores_to_unit(scores, kind))
 
 
-def test_minus_one_everywhere_is_no_score():
+def test_scores_of_minus_one_count_as_absent():
     np.testing.assert_array_equal(scores_to_unit(np.full(3, -1.0)), np.ones(3))
 
 
 @given(st.lists(st.floats(-1e300, 1e300), min_size=1), st.sampled_from(["auto", "margin", "boosted"]))
-def test_every_score_lands_in_0_to_1_and_order_stays(scores, kind):
+def test_scores_lie_in_0_to_1_in_the_same_order(scores, kind):
     scores = np.sort(np.array(scores))
     unit = scores_to_unit(scores, kind)
     assert ((unit >= 0) & (unit <= 1)).all()
@@ -140,7 +140,7 @@ _LINE = st.lists(_NUMBER, max_size=9).map(",".join)
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 @given(st.lists(_LINE, max_size=4))
-def test_any_text_is_parsed_as_line_by_line_or_refused_in_one_line(write, lines):
+def test_any_text_parses_as_line_by_line_or_is_refused(write, lines):
     path = write("\n".join(lines))
     dets, problem = None, ""
     try:

@@ -1,7 +1,7 @@
-"""Every command and snippet of every page: run in a folder with the material that the pages name.
+"""Every command and snippet of every page runs, in a folder with the files that the pages name.
 
-`oracles.pages` finds what there is to run, `oracles.reader` runs it, and says what it shortens. What stands in neither
-place, nor among the exceptions below, fails.
+`oracles.pages` finds the commands, `oracles.page_runner` runs them, shortened where it says so. The exceptions are
+below.
 """
 
 from __future__ import annotations
@@ -18,28 +18,22 @@ import pytest
 
 from reid_training import bench
 from tests.oracles.material import write_material
+from tests.oracles.page_runner import PageRunner, check_make, check_pip, check_words, ultralytics_stub
 from tests.oracles.pages import ROOT, SHELL, Block, Command, blocks, commands, inline_commands, is_ours, pages
-from tests.oracles.reader import Reader, check_make, check_pip, check_words, ultralytics_stub
 
 PAGES = pages()
 
-# Commands that begin so are not run: the reason, and what is checked of them instead (None: nothing can be).
+# Commands with these beginnings are not run: the reason, and what is checked instead (None: nothing).
 NOT_RUN = {
-    ("pip install", "python -m venv", ". .venv/bin/activate"): ("make an environment from the network", check_pip),
+    ("pip install", "python -m venv", ". .venv/bin/activate"): ("installs from the network", check_pip),
     ("make ",): ("installs; CI runs it on a bare machine", check_make),
-    ("yolo export",): ("ultralytics is not installed: AGPL; the files it makes are stood in for", None),
-    ("python -m tests.fuzz all",): ("takes hours, and atheris, which is for Linux and macOS alone", None),
-    ("python tools/export_onnx.py",): ("stands in a checkout of YOLOX, as the page says", None),
+    ("yolo export",): ("ultralytics is not installed (AGPL); its files are generated", None),
+    ("python -m tests.fuzz all",): ("takes hours, and atheris, which only Linux and macOS have", None),
+    ("python tools/export_onnx.py",): ("is a file of YOLOX", None),
     ("track-many /shared/videos",): ("needs a cluster of ray", check_words),
 }
-# Pages whose commands made files that took hours, from data that nobody has here: their parsers read them. The same
-# commands are run, shortened, for the pages that teach them.
+# Pages that record how a file was made, in hours and from data that is not here: the commands are only parsed.
 RECIPES = ("weights/person.md", "weights/reid_accurate.md", "weights/reid_fast.md")
-SLOW = (
-    "README.md", "docs/counting.md", "docs/detectors.md", "docs/live.md", "docs/long_videos.md", "docs/many_videos.md",
-    "docs/offline.md", "docs/outputs.md", "docs/own_reid.md", "docs/results.md", "docs/tutorial.md",
-    "reid_training/README.md",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -48,14 +42,14 @@ def material(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def reader(material, tmp_path, monkeypatch, capsys) -> Reader:
-    """At a desk of their own."""
+def runner(material, tmp_path, monkeypatch, capsys) -> PageRunner:
+    """In its own copy of the material."""
     desk = shutil.copytree(material, tmp_path / "desk")
     monkeypatch.chdir(desk)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # processes that a command starts run this checkout
     monkeypatch.setattr(bench.time_crops, "__defaults__", (0.02,))  # seconds at each size of a batch
     monkeypatch.setitem(sys.modules, "ultralytics", ultralytics_stub())
-    return Reader(desk, capsys.readouterr)
+    return PageRunner(desk, capsys.readouterr)
 
 
 def exception_of(command: Command):
@@ -64,12 +58,12 @@ def exception_of(command: Command):
 
 
 def missing(error: Exception) -> bool:
-    """Whether it is the library of another project that a page reads our results with."""
+    """Whether it is an optional library of another project that a page uses."""
     return isinstance(error, ModuleNotFoundError) and error.name in ("supervision", "pycocotools")
 
 
-def work_through(reader: Reader, block: Block, absent: list[str]) -> list[str]:
-    """What went wrong with a block; each command of it is tried. absent: gets the libraries that are not installed."""
+def run_block(runner: PageRunner, block: Block, absent: list[str]) -> list[str]:
+    """Run every command of a block; returns the failures. absent: collects libraries that are not installed."""
     wrong = []
 
     def attempt(where, text, action, *words):
@@ -79,12 +73,12 @@ def work_through(reader: Reader, block: Block, absent: list[str]) -> list[str]:
             if missing(error):
                 absent.append(error.name)
                 return
-            if absent and isinstance(error, NameError):  # of what a snippet above would have made
+            if absent and isinstance(error, NameError):  # a name that a skipped snippet would have defined
                 return
             wrong.append(f"{where}: {text}\n    {type(error).__name__}: {error}")
 
     if block.language == "python":
-        attempt(block.where, block.text.strip().splitlines()[0], reader.paste, block)
+        attempt(block.where, block.text.strip().splitlines()[0], runner.run_snippet, block)
         return wrong
     for command in commands(block):
         known = exception_of(command)
@@ -94,41 +88,34 @@ def work_through(reader: Reader, block: Block, absent: list[str]) -> list[str]:
         elif block.page in RECIPES:
             attempt(command.where, command.text, check_words, command)
         else:
-            attempt(command.where, command.text, reader.type, command)
+            attempt(command.where, command.text, runner.run_command, command)
     return wrong
 
 
-def to_work_through() -> list:
-    """The pages with blocks; those that take more than a few seconds are marked."""
-    found = [page for page in PAGES if blocks(page)]
-    return [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in found]
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(900)  # a page of forty commands, on a busy machine
-@pytest.mark.parametrize("page", to_work_through())
-def test_what_a_page_says_to_type_and_to_paste_works(page, reader):
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def test_page_commands_and_snippets_run(page, runner):
     wrong, absent = [], []
     for block in blocks(page):
         if block.language in SHELL or block.language == "python":
-            wrong += work_through(reader, block, absent)
+            wrong += run_block(runner, block, absent)
     assert not wrong, "\n".join(wrong)
     if absent:
         pytest.skip(f"{', '.join(absent)} not installed; the rest of the page works")
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_in_running_text_are_ones_that_the_parsers_know(page):
+def test_inline_commands_are_accepted_by_the_parsers(page):
     for command in inline_commands(page):
         check_words(command)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_block_says_what_it_is(page):
-    """What is not typed or pasted is data that reads, or text in which nothing of ours would be typed."""
+def test_page_blocks_have_a_valid_language(page):
+    """A block is shell or Python, or data that parses, or text without a command of ours."""
     for block in blocks(page):
         if block.language in SHELL:
-            assert commands(block), f"{block.where}: nothing to type; a program's answer is a block of `text`"
+            assert commands(block), f"{block.where}: no command; the output of a program is a block of `text`"
         elif block.language == "python":
             ast.parse(block.text)
         elif block.language == "toml":
@@ -142,13 +129,13 @@ def test_every_block_says_what_it_is(page):
 
 
 def anchors(path: Path) -> set[str]:
-    """Of the headings of a page, as code hosts make them: small letters, hyphens for spaces, nothing else kept."""
+    """Anchors of the headings of a page, as code hosts make them: lower case, hyphens for spaces."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_links_to_is_there(page):
+def test_page_links_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in target:
@@ -160,7 +147,7 @@ def test_what_a_page_links_to_is_there(page):
             assert heading in anchors(there), f"{page} links to {target}"
 
 
-def test_no_exception_outlives_its_command():
+def test_every_exception_has_a_command():
     typed = [
         command for page in PAGES for block in blocks(page) if block.language in SHELL for command in commands(block)
     ]

@@ -12,11 +12,11 @@ from tests.oracles.plain_tracker import hidden_share, iou_of
 from tests.oracles.runs import OFF, PLAIN, SHORT, config_of, run, run_settled, same
 from tests.oracles.streams import Stream, lone_walker, one, wild_stream, with_identity_embeddings
 from tests.oracles.switches import id_switches
-from tools.benchmarks.camera import after, middle_of, noisy, similarity, texture, view
+from tests.synthetic.moving_camera import after, middle_of, noisy, similarity, texture, view
 from tracker.detector.public import PublicDetections
 from tracker.engine import Engine
 from tracker.sources.open import open_source
-from tracker.stages.embed import FALLBACK_TAU_SAME, Thresholds
+from tracker.stages.embed import FALLBACK, Thresholds
 from tracker.types import Detections, Frame, Source
 
 BOX = [100.0, 100, 140, 200]
@@ -55,7 +55,7 @@ def with_scores(stream, scores):
     return replace(stream, detections=detections)
 
 
-def test_who_is_strong_but_not_sure_enough_for_a_birth_goes_on_and_begins_nothing():
+def test_high_score_below_birth_score_extends_but_creates_no_track():
     settings = {"detection.strong_score": 0.5, "lifecycle.birth_score": 0.7}
     assert ids_of(run(with_scores(lone_walker(20), [0.69] * 20), settings)) == [[]] * 20
     assert ids_of(run(with_scores(lone_walker(20), [0.7] * 20), settings))[2:] == [[1]] * 18
@@ -70,7 +70,7 @@ def test_who_is_strong_but_not_sure_enough_for_a_birth_goes_on_and_begins_nothin
         assert ids_of(run(replace(stream, detections=frames).only(range(11)), settings))[10:] == shown
 
 
-def test_a_birth_never_asks_for_less_than_a_strong_detection():
+def test_birth_score_is_at_least_strong_score():
     settings = {"detection.strong_score": 0.5, "lifecycle.birth_score": 0.2, "lifecycle.confirm_hits": 1}
     assert ids_of(run(with_scores(lone_walker(20), [0.45] * 20), settings)) == [[]] * 20
     assert ids_of(run(with_scores(lone_walker(20), [0.5] * 20), settings)) == [[1]] * 20
@@ -115,7 +115,7 @@ def test_the_last_moment_of_a_life_does_not_hang_on_rounding(fps):
     assert len(engine.bank) == 0
 
 
-def test_only_who_is_remembered_is_kept_beyond_coasting():
+def test_only_tracks_with_a_gallery_are_kept_beyond_coast_s():
     blind, knowing = Engine(config_of(SHORT)), Engine(config_of(SHORT))
     stream = lone_walker(60, hidden=range(10, 60))
     run(stream, engine=blind)
@@ -162,11 +162,11 @@ def test_score_and_class_are_those_of_the_detection():
     assert dict(zip(tracks.class_id.tolist(), tracks.score.tolist(), strict=True)) == {2: 0.63, 7: 0.9}
 
 
-def test_a_tentative_track_that_turns_out_to_be_a_lost_one_hands_over_its_frames():
+def test_tentative_track_absorbed_by_lost_track_hands_over_its_frames():
     """Back after the coasting time with a spoilt first look: a new track at first, then known again."""
     stream = lone_walker(80, hidden=range(30, 60), speed=(10.0, 0.0))
-    looks = np.eye(2, dtype=np.float32)
-    spoilt = [d.with_features(looks[[int(t == 60)] * len(d)]) for t, d in enumerate(stream.detections)]
+    embeddings = np.eye(2, dtype=np.float32)
+    spoilt = [d.with_features(embeddings[[int(t == 60)] * len(d)]) for t, d in enumerate(stream.detections)]
     stream = replace(stream, detections=spoilt)
     engine = Engine(config_of(SHORT))
     late = {}
@@ -179,11 +179,11 @@ def test_a_tentative_track_that_turns_out_to_be_a_lost_one_hands_over_its_frames
     assert late[2] == [(0, [1]), (1, [1])]
     settled = run_settled(stream, SHORT)
     assert ids_of(settled) == [[] if 30 <= t < 60 else [1] for t in range(80)]
-    assert engine.register.n_ids == 1
+    assert engine.identities.n_ids == 1
 
 
 def test_a_tentative_track_is_no_rival_of_the_lost_one_it_may_be():
-    """Back too small at first (bent down, say), so that it is taken for somebody new who looks the same."""
+    """Back too small at first (bent down, say), so that it becomes a new track of the same appearance."""
     stream = with_identity_embeddings(lone_walker(70, hidden=range(30, 60), speed=(5.0, 0.0)))
     box = stream.detections[60].boxes
     centre, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * 0.65
@@ -193,21 +193,21 @@ def test_a_tentative_track_is_no_rival_of_the_lost_one_it_may_be():
 
 def test_frames_in_which_the_heir_was_shown_are_not_handed_over():
     """A double of a known person takes its place one frame later: that frame already has the identity."""
-    looks = np.eye(2, dtype=np.float32)
+    embeddings = np.eye(2, dtype=np.float32)
     own = np.array([[100.0, 100, 124, 220]])
     double = own + np.array([15.0, 0, 15, 0])
-    frames = [one(own, features=looks[[0]])] * 30
-    frames.append(one(np.concatenate([own, double]), features=looks))
-    frames += [one(double, features=looks[[0]])] * 3
+    frames = [one(own, features=embeddings[[0]])] * 30
+    frames.append(one(np.concatenate([own, double]), features=embeddings))
+    frames += [one(double, features=embeddings[[0]])] * 3
     stream = replace(lone_walker(len(frames)), detections=frames)
     engine = Engine(config_of())
     at_once = run(stream, engine=engine)
     assert ids_of(at_once)[2:] == [[1]] * 32
-    assert engine.register.n_ids == 1
+    assert engine.identities.n_ids == 1
     assert ids_of(run_settled(stream)) == [[1]] * 34
 
 
-def test_frames_are_held_only_while_somebody_in_them_is_undecided():
+def test_frames_are_held_only_while_a_track_is_undecided():
     engine = Engine(config_of())
     held = []
     for t, seen in enumerate(
@@ -229,7 +229,7 @@ def test_no_frame_ever_holds_an_identity_twice(seed):
     """Also where identities are found again while their tentative doubles are on record."""
     rng = np.random.default_rng(seed)
     stream = with_identity_embeddings(wild_stream(rng, n_people=9, n_frames=120, irregular=False, chaos=1.5))
-    # Every fifth look is somebody else's: tracks are vetoed, lost and found again all the time.
+    # Every fifth embedding is another person's: tracks are vetoed, lost and re-associated all the time.
     detections = []
     for d in stream.detections:
         features = d.features.copy()
@@ -249,11 +249,11 @@ def test_a_long_crowded_life_does_not_grow():
         stream = with_identity_embeddings(wild_stream(np.random.default_rng(seed), n_frames=60, irregular=False))
         for t in range(len(stream)):
             seen = stream.detections[t]
-            looks = np.zeros((len(seen), 16), np.float32)
-            looks[np.arange(len(seen)), stream.who[t] % 16] = 1
-            engine.step(replace(stream.frame(t), time_s=stream.times[t] + 100 * seed), seen.with_features(looks))
-            assert len(engine.register) <= 2
-        sizes.append(len(engine.looks.gallery._counts))
+            embeddings = np.zeros((len(seen), 16), np.float32)
+            embeddings[np.arange(len(seen)), stream.who[t] % 16] = 1
+            engine.step(replace(stream.frame(t), time_s=stream.times[t] + 100 * seed), seen.with_features(embeddings))
+            assert engine.identities.n_undecided_frames <= 2
+        sizes.append(len(engine.appearance.gallery._counts))
     assert max(sizes[2:]) <= 64
     assert len(engine.bank) < 60
 
@@ -301,7 +301,7 @@ def test_strong_detections_are_embedded_in_one_call():
 
 
 @pytest.mark.parametrize("settings", [PLAIN, {}])
-def test_the_encoder_rests_where_nobody_asks(settings):
+def test_encoder_does_not_run_where_no_use_needs_it(settings):
     """No use is on, there is no picture, no detection, or embeddings came along."""
     encoder = Counting()
     engine = Engine(config_of(settings), encoder)
@@ -314,22 +314,22 @@ def test_the_encoder_rests_where_nobody_asks(settings):
 
 
 def test_settings_win_over_the_thresholds_of_the_model_and_those_over_ours():
-    assert Engine(config_of()).looks.thresholds.same == FALLBACK_TAU_SAME
+    assert Engine(config_of()).appearance.thresholds.same == FALLBACK.same
     model = Thresholds(0.2, 0.4, 0.1)
-    assert Engine(config_of(), Counting(), model).looks.thresholds == model
-    mixed = Engine(config_of({"appearance.tau_diff": 0.5}), Counting(), model).looks.thresholds
+    assert Engine(config_of(), Counting(), model).appearance.thresholds == model
+    mixed = Engine(config_of({"appearance.tau_diff": 0.5}), Counting(), model).appearance.thresholds
     assert mixed == Thresholds(0.2, 0.5, 0.1)
 
 
 def test_time_is_accounted_for_by_stage():
     engine = Engine(config_of(OFF))
     run(lone_walker(5), engine=engine)
-    stages = "predict camera embed associate re-associate propose hold update"
+    stages = "predict camera embed associate re-associate propose occlude update"
     assert list(engine.stage_s) == stages.split()
     assert all(seconds >= 0 for seconds in engine.stage_s.values())
 
 
-# ---------------------------------------------------------------------------------------------- somebody in front
+# ---------------------------------------------------------------------------------------------- occlusion
 
 
 def crossing(n_frames: int = 60) -> Stream:
@@ -347,7 +347,7 @@ def crossing(n_frames: int = 60) -> Stream:
     return Stream(walker.times, detections, who, truth)
 
 
-def test_who_walks_behind_somebody_is_put_out_as_hidden_and_comes_out_as_themselves():
+def test_person_behind_another_is_output_occluded_and_keeps_identity():
     stream = crossing()
     outputs = run(stream)
     hidden = [t for t in range(len(stream)) if len(stream.detections[t]) == 1]
@@ -365,7 +365,7 @@ def test_who_walks_behind_somebody_is_put_out_as_hidden_and_comes_out_as_themsel
         assert iou_of(tracks[identity[1]].xyxy, stream.truth[t][1]) > 0.7
 
 
-def test_switched_off_nobody_is_hidden():
+def test_occlusion_disabled_outputs_no_occluded_track():
     outputs = run(crossing(), {"occlusion.enabled": False})
     assert not any(tracks.occluded.any() for tracks in outputs)
     assert all((tracks.det_index >= 0).all() for tracks in outputs)
@@ -384,7 +384,7 @@ def test_a_hidden_person_is_held_for_seconds_not_for_ever():
     assert held == list(range(last_seen + 1, last_seen + 1 + round(0.4 * 25)))
 
 
-def test_who_is_missed_with_nobody_in_front_is_not_put_out():
+def test_missed_track_without_occluder_is_not_output():
     outputs = run(lone_walker(60, hidden=range(30, 36)))
     assert ids_of(outputs)[30:36] == [[]] * 6
     assert ids_of(outputs)[36] == [1]
@@ -414,7 +414,7 @@ def shaken_way(rng, n_frames) -> list[np.ndarray]:
     return [np.column_stack([np.eye(2), shift]) for shift in shifts]
 
 
-def test_who_stands_where_the_camera_pans_away_is_found_again_after_a_gap(rng):
+def test_standing_person_is_found_after_a_gap_while_camera_pans(rng):
     """Hidden for 15 frames, in which the camera goes on by four times the width of the person."""
     standing = lone_walker(40, hidden=range(12, 27), speed=(0.0, 0.0), height=90.0)
     way = [np.column_stack([np.eye(2), (min(max(t - 10, 0), 18) * 8.0, 0.0)]) for t in range(40)]
@@ -431,7 +431,7 @@ def test_a_compensated_film_gives_the_identities_of_the_film_from_a_tripod(rng):
     assert ids_of(shaken) == ids_of(tripod)
 
 
-def test_a_zooming_camera_keeps_who_is_far_from_the_middle(rng):
+def test_zooming_camera_keeps_tracks_far_from_the_centre(rng):
     """In steps of 6 % a box at the edge leaves itself behind; the gap hides the person while it happens."""
     standing = lone_walker(30, hidden=range(10, 20), speed=(0.0, 0.0), start=(150.0, 150.0), height=60.0)
     zooms = [1.06 ** min(max(t - 10, 0), 8) for t in range(30)]
@@ -441,8 +441,8 @@ def test_a_zooming_camera_keeps_who_is_far_from_the_middle(rng):
     assert ids_of(run(stream, {"motion.camera": False}, images=images))[29] != [1]
 
 
-def test_the_way_since_the_last_detection_counts_from_where_the_camera_looks_now(rng):
-    """Use B starts the filter anew with the mean velocity since then: somebody who stood has none."""
+def test_velocity_after_reassociation_is_in_current_camera_pixels(rng):
+    """Use B restarts the filter with the mean velocity since then: zero for a standing person."""
     standing = lone_walker(60, hidden=range(15, 50), speed=(0.0, 0.0), height=90.0)
     way = [np.column_stack([np.eye(2), (4.0 * t, 0.0)]) for t in range(60)]
     stream, images = filmed(rng, with_identity_embeddings(standing), way)
@@ -467,7 +467,7 @@ def test_on_a_tripod_compensation_changes_no_bit(rng, chaos):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_without_images_a_camera_on_a_tripod_changes_no_bit(seed):
-    """Walkers who bounce, cross and vanish do not look like a camera that moves."""
+    """Walkers who bounce, cross and vanish are not taken for camera motion."""
     stream = wild_stream(np.random.default_rng(seed), n_people=9, n_frames=120)
     assert same(run(stream), run(stream, {"motion.camera": False}))
 
@@ -484,7 +484,7 @@ def handheld(rng, stream) -> Stream:
     return replace(stream, detections=detections, truth=truth)
 
 
-def test_without_images_people_show_how_the_camera_moves_and_fewer_identities_change():
+def test_shared_motion_without_images_saves_identities():
     switches = {True: 0, False: 0}
     for seed in range(4):
         rng = np.random.default_rng(seed)

@@ -44,7 +44,7 @@ def test_detected_rows_carry_the_embedding_of_their_detection(seed):
 
 
 class BoxPrints:
-    """An encoder whose embedding of a box depends on the box alone, and that counts what it looked at."""
+    """An encoder whose embedding of a box depends on the box alone; counts its crops."""
 
     name = "prints"
 
@@ -57,7 +57,7 @@ class BoxPrints:
         return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_with_a_network_weak_detections_are_looked_at_too():
+def test_kept_features_embed_low_score_detections_too():
     rng = np.random.default_rng(5)
     stream = wild_stream(rng, irregular=False)
     images = [np.zeros((480, 640, 3), np.uint8)] * len(stream)
@@ -74,7 +74,7 @@ def test_with_a_network_weak_detections_are_looked_at_too():
     assert encoders[1].n_looks >= encoders[0].n_looks
 
 
-def test_where_no_use_of_appearance_is_on_embeddings_are_made_only_if_asked_for():
+def test_no_use_enabled_embeds_only_for_kept_features():
     stream = wild_stream(np.random.default_rng(1), n_frames=10)
     images = [np.zeros((480, 640, 3), np.uint8)] * len(stream)
     off = {
@@ -119,7 +119,7 @@ def test_rows_and_merges_carry_them():
     both = merged(a, b)
     assert both.id.tolist() == [1, 3, 5]
     np.testing.assert_array_equal(both.features, np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32))
-    # Who has no rows may know no size; who has rows without embeddings leaves none for the frame.
+    # A record without rows may have no size; rows without embeddings leave none for the frame.
     assert merged(Tracks(), b).features.tolist() == b.features.tolist()
     assert merged(b, Tracks()).features.tolist() == b.features.tolist()
     assert merged(a, replace(b, features=None)).features is None

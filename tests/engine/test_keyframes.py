@@ -1,4 +1,4 @@
-"""Frames at which the detector did not look: not looking is another thing than finding nobody."""
+"""Frames that the detector skips: not the same as frames in which it finds nothing."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ BLIND = {"proposals.enabled": False}
 
 
 def every(stream: Stream, n: int) -> Stream:
-    """Without a look at all frames but every n-th."""
+    """The detector runs at every n-th frame."""
     return replace(stream, detections=[d if t % n == 0 else None for t, d in enumerate(stream.detections)])
 
 
 def known(engine: Engine) -> tuple:
-    """All that only a look may change."""
-    bank, scenery = engine.bank, engine.scenery
+    """All that only a run of the detector may change."""
+    bank = engine.bank
     columns = [bank.key, bank.id, bank.hits, bank.seen_s, bank.height, bank.class_id, bank.slot]
-    columns += [engine.looks.gallery.counts(bank.slot), scenery.hidden_s, scenery.visible_s, scenery.cases]
-    columns += [scenery._missed_key, np.array([engine.register.n_ids, engine.register._n_keys])]
+    columns += [engine.appearance.gallery.counts(bank.slot)]
+    columns += [np.array([engine.identities.n_ids, engine.identities._n_keys])]
     return tuple(column.copy() for column in columns)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
 def test_a_walker_has_one_identity_in_every_frame(n):
-    """Confirmed by the third look, put out in between, and known from the first frame on."""
+    """Confirmed by the third detection, output in between, and backfilled from the first frame on."""
     stream = every(lone_walker(20 * n), n)
     outputs, final = run(stream), run_settled(stream)
     assert [tracks.id.tolist() for tracks in outputs] == [[]] * (2 * n) + [[1]] * (18 * n)
@@ -49,9 +49,9 @@ def test_a_walker_has_one_identity_in_every_frame(n):
         assert iou_of(tracks.xyxy[0], stream.truth[t][0]) > (0.4 if t < 3 * n else 0.7)
 
 
-def test_not_looking_ends_no_tentative_track_but_finding_nobody_does():
-    seen, nobody = one([100, 100, 140, 200]), Detections.empty()
-    for between, ids in ((None, [1]), (nobody, [])):
+def test_skipped_frame_keeps_tentative_track_empty_frame_deletes_it():
+    seen, nothing = one([100, 100, 140, 200]), Detections.empty()
+    for between, ids in ((None, [1]), (nothing, [])):
         engine = Engine(config_of())
         for t, detections in enumerate([seen, between, seen, between, seen]):
             tracks = engine.step(Frame(t, t / 25, None, 640, 480), detections)
@@ -59,25 +59,25 @@ def test_not_looking_ends_no_tentative_track_but_finding_nobody_does():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_only_a_look_teaches(seed):
-    """Between looks nobody is born, missed, confirmed or ends, and nothing is learned."""
+def test_skipped_frames_change_no_track_state(seed):
+    """At skipped frames no track is created, aged, confirmed or deleted, and no gallery changes."""
     rng = np.random.default_rng(seed)
     stream = with_identity_embeddings(wild_stream(rng, n_people=8, n_frames=120, irregular=False))
     engine = Engine(config_of())
     for t in range(len(stream)):
-        looks = rng.random() < 0.4
+        detector_runs = rng.random() < 0.4
         before = known(engine)
-        tracks = engine.step(stream.frame(t), stream.detections[t] if looks else None)
+        tracks = engine.step(stream.frame(t), stream.detections[t] if detector_runs else None)
         assert len(set(tracks.id)) == len(tracks)
-        if not looks:
+        if not detector_runs:
             for old, new in zip(before, known(engine), strict=True):
                 np.testing.assert_array_equal(old, new)
             assert set(tracks.source) <= {Source.PREDICTED}
             assert engine.backfilled == []
 
 
-def test_ages_stand_still_between_looks():
-    """Who is missed at a look ends after coast_s, as ever; who could not be missed lives until the next."""
+def test_ages_do_not_grow_at_skipped_frames():
+    """A track missed by the detector is deleted after coast_s; skipped frames delete none."""
     settings = {"lifecycle.coast_s": 0.5, "lifecycle.lost_s": 0.5}
     engine = Engine(config_of(settings))
     for t in range(3):
@@ -88,13 +88,13 @@ def test_ages_stand_still_between_looks():
     assert len(engine.bank) == 0
 
 
-def test_who_was_missed_by_the_last_look_is_not_put_out_until_found():
+def test_track_missed_at_last_detection_is_not_output_at_skipped_frames():
     stream = lone_walker(30, hidden=[12])
     outputs = run(every(stream, 3))
     assert [len(outputs[t]) for t in range(9, 18)] == [1, 1, 1, 0, 0, 0, 1, 1, 1]
 
 
-def test_who_walks_out_of_the_picture_between_looks_is_not_put_out():
+def test_track_leaving_the_image_at_skipped_frames_is_not_output():
     stream = every(lone_walker(90, start=(540.0, 240.0)), 10)
     stream = replace(stream, detections=stream.detections[:31] + [None] * 59)
     outputs = run(stream)
@@ -103,8 +103,8 @@ def test_who_walks_out_of_the_picture_between_looks_is_not_put_out():
 
 
 @pytest.mark.parametrize("n", [2, 4])
-def test_c_finds_people_by_their_looks_between_detections(n):
-    """With an oracle of an encoder nearly everybody; without it, or with C off, the prediction stands for them."""
+def test_use_c_finds_people_by_appearance_at_skipped_frames(n):
+    """Nearly all with a perfect encoder; without it, or with use C off, the prediction is output."""
     stream = lone_walker(60, speed=(60.0, 0.0))
     painter = Painter(stream)
     engine = Engine(config_of({"motion.camera": False}), painter)
@@ -116,7 +116,7 @@ def test_c_finds_people_by_their_looks_between_detections(n):
     assert all(tracks.source.tolist() == [Source.PREDICTED] for t, tracks in enumerate(blind) if t % n and t > 3 * n)
 
 
-def test_who_looks_like_nobody_goes_on_as_predicted():
+def test_unverified_track_at_skipped_frames_is_output_as_predicted():
     stream = lone_walker(40)
     painter = Painter(stream)
     engine = Engine(config_of({"motion.camera": False}), painter)
@@ -136,11 +136,10 @@ class Windows:
         return Detections.empty()
 
 
-@pytest.mark.parametrize("verifier", ["both", "detector"])
-def test_the_detector_sees_no_window_either(verifier):
+def test_the_detector_sees_no_window_either():
     stream = every(lone_walker(40, hidden=[20]), 4)
     painter, windows = Painter(stream), Windows()
-    engine = Engine(config_of({"proposals.verifier": verifier, "motion.camera": False}), painter, detector=windows)
+    engine = Engine(config_of({"motion.camera": False}), painter, detector=windows)
     run(stream, engine=engine, images=painter.images())
     assert windows.asked == [20]
 
@@ -148,8 +147,8 @@ def test_the_detector_sees_no_window_either(verifier):
 def test_the_camera_is_followed_in_every_frame():
     engine = Engine(config_of())
     seen = []
-    step = engine._background.camera.step
-    engine._background.camera.step = lambda image, boxes: seen.append(image is not None) or step(image, boxes)
+    step = engine.camera._by_image.step
+    engine.camera._by_image.step = lambda image, boxes: seen.append(image is not None) or step(image, boxes)
     for t in range(6):
         engine.step(Frame(t, t / 25, IMAGE, 640, 480), None if t % 3 else one([100, 100, 140, 200]))
     assert seen == [True] * 6
@@ -162,7 +161,7 @@ def test_a_long_life_does_not_grow_and_no_identity_is_shown_twice(seed):
     for tracks in run_settled(every(stream, 4), engine=engine):
         assert len(set(tracks.id)) == len(tracks)
         assert (np.diff(tracks.id) > 0).all()
-    assert len(engine.register) <= 3 * 4
+    assert engine.identities.n_undecided_frames <= 3 * 4
 
 
 # ------------------------------------------------------------------------------------------------- the pipeline

@@ -51,9 +51,9 @@ def test_what_is_kept_is_bounded():
     street = Street(PEOPLE, seed=0, stay=(20, 60))
     n_bytes, n_tracks, n_held = walk(engine, street).T
     assert street.n_visits > 60
-    assert engine.register.n_ids > 60
+    assert engine.identities.n_ids > 60
     assert not grows(n_bytes)
-    assert n_tracks.max() < 6 * PEOPLE  # those who are there, and those who left in the last seconds
+    assert n_tracks.max() < 6 * PEOPLE  # people present, and people who left in the last seconds
     assert n_held.max() < FPS
 
 

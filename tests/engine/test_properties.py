@@ -108,8 +108,8 @@ def test_1_on_generated_scenes_with_crossings_and_a_wall(seed, occlusion):
 @pytest.mark.parametrize("seed", range(4))
 def test_1_with_all_uses_off_embeddings_change_nothing(seed):
     stream = wild_stream(np.random.default_rng(seed))
-    looks = with_identity_embeddings(stream)
-    assert same(run(looks, PLAIN), run(stream, PLAIN))
+    embeddings = with_identity_embeddings(stream)
+    assert same(run(embeddings, PLAIN), run(stream, PLAIN))
 
 
 def test_1_without_embeddings_the_uses_have_nothing_to_act_on(rng):
@@ -117,7 +117,7 @@ def test_1_without_embeddings_the_uses_have_nothing_to_act_on(rng):
     assert same(run(stream), run(stream, PLAIN))
 
 
-# ---------------------------------------------------------------------------------- 2: everybody looks alike
+# ---------------------------------------------------------------------------------- 2: a constant embedding
 
 
 def constant_vector(rng, dim: int = 128) -> np.ndarray:
@@ -146,7 +146,7 @@ def test_2_a_constant_embedding_changes_no_identity_at_all(seed):
 
 
 class Constant:
-    """An encoder to which everything looks alike."""
+    """An encoder that gives every box the same embedding."""
 
     name = "constant"
 
@@ -160,7 +160,7 @@ class Constant:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_2_the_background_control_refuses_every_proposal_of_a_constant_encoder(seed):
+def test_2_constant_encoder_proposals_fail_the_background_control(seed):
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=7)
     blank = np.zeros((480, 640, 3), np.uint8)
@@ -173,7 +173,7 @@ def test_2_the_background_control_refuses_every_proposal_of_a_constant_encoder(s
 
 
 def test_2_even_a_person_alone_is_not_found_again_by_a_constant_encoder(rng):
-    """Nobody else to be compared with: the surroundings are the rival (the single-candidate rule)."""
+    """No second-best track: the background is compared instead (the single-candidate rule)."""
     stream = lone_walker(80, hidden=range(30, 65), speed=(5.0, 0.0), start=(300, 240))
     engine = Engine(config_of(SHORT), Constant(constant_vector(rng)))
     outputs = run(stream, engine=engine, images=[np.zeros((480, 640, 3), np.uint8)] * 80)
@@ -181,7 +181,7 @@ def test_2_even_a_person_alone_is_not_found_again_by_a_constant_encoder(rng):
     assert outputs[79].id.tolist() == [2]
 
 
-# ------------------------------------------------------------------------------- 3: embeddings that know who it is
+# ------------------------------------------------------------------------------- 3: embeddings of the true identity
 
 
 @pytest.mark.slow
@@ -218,9 +218,9 @@ def test_3_b_keeps_the_identity_of_the_hidden(hidden_s, company):
         for t, boxes in enumerate(truth):
             seen = boxes if t < 40 or t >= 40 + n_hidden else boxes[:0]
             people = np.concatenate([seen, other]) if company else seen
-            looks = np.eye(2, dtype=np.float32)[[0] * len(seen) + [1] * company]
+            embeddings = np.eye(2, dtype=np.float32)[[0] * len(seen) + [1] * company]
             n = len(people)
-            detections.append(Detections(people, np.full(n, 0.9), np.zeros(n, np.int64), looks))
+            detections.append(Detections(people, np.full(n, 0.9), np.zeros(n, np.int64), embeddings))
         outputs = run_settled(replace(stream, detections=detections), SHORT)
         ids = {int(tracks.id[np.argmax(tracks.xyxy[:, 3])]) for tracks in outputs if len(tracks) == 1 + company}
         assert len(ids) == 1, (aside, ids)
@@ -242,7 +242,7 @@ def test_3_b_refuses_what_stands_where_motion_cannot_have_led():
     assert outputs[-1].id.tolist() == [2]
 
 
-def test_3_a_undoes_the_swap_of_two_who_meet_and_turn_back():
+def test_3_a_undoes_the_swap_of_two_people_who_turn_back():
     """They approach, hide each other for a moment and go back: motion alone takes them for passing through."""
     detections, truth, who = [], [], []
     for t in range(80):
@@ -252,9 +252,9 @@ def test_3_a_undoes_the_swap_of_two_who_meet_and_turn_back():
         hidden = 20 <= t < 29
         truth.append(boxes)
         who.append(np.arange(0 if hidden else 2))
-        looks = np.eye(2, dtype=np.float32)[who[-1]]
+        embeddings = np.eye(2, dtype=np.float32)[who[-1]]
         n = len(who[-1])
-        detections.append(Detections(boxes[:n], np.full(n, 0.9), np.zeros(n, np.int64), looks))
+        detections.append(Detections(boxes[:n], np.full(n, 0.9), np.zeros(n, np.int64), embeddings))
     stream = replace(lone_walker(80), detections=detections, truth=truth, who=who)
     assert id_switches(truth, run(stream, {**PLAIN})) == 2
     for settings in ({}, {"association.reassociate": False, "association.appearance_weight": 0.0}):
@@ -275,7 +275,7 @@ def test_3_b_refuses_another_size(ratio, kept):
     assert outputs[-1].id.tolist() == [1 if kept else 2]
 
 
-def test_3_b_starts_the_filter_anew_with_the_mean_velocity_through_the_gap():
+def test_3_b_restarts_the_filter_with_the_mean_velocity_of_the_gap():
     stream = with_identity_embeddings(lone_walker(66, hidden=range(30, 65), speed=(20.0, 0.0)))
     aside = np.array([0.0, 36, 0, 36])
     shifted = [d if t < 65 else replace(d, boxes=d.boxes + aside) for t, d in enumerate(stream.detections)]
@@ -321,19 +321,19 @@ def test_4_det_index_is_the_row_of_the_callers_detection(seed):
 
 def spy_on_writes(engine: Engine) -> list:
     """Everything written to the gallery, as one array of embeddings a call."""
-    written, write = [], engine.looks.gallery.write
+    written, write = [], engine.appearance.gallery.write
 
     def spying(slots, embeddings):
         assert len(set(slots.tolist())) == len(slots)
         written.append(embeddings.copy())
         write(slots, embeddings)
 
-    engine.looks.gallery.write = spying
+    engine.appearance.gallery.write = spying
     return written
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
+def test_5_gallery_stores_only_high_score_whole_uncovered_detections(seed):
     """Each detection's embedding names it, so that what is written tells which detection it was."""
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=8, n_frames=60)
@@ -345,11 +345,11 @@ def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
     for t in range(len(stream)):
         seen = stream.detections[t]
         angle = 1e-3 * np.arange(len(seen))  # alike enough never to be strange
-        looks = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+        embeddings = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
         before = len(written)
-        tracks = engine.step(stream.frame(t), seen.with_features(looks))
-        rows = {int(np.abs(looks - each).sum(axis=1).argmin()) for call in written[before:] for each in call}
-        kept = select(seen, engine.config)[1]
+        tracks = engine.step(stream.frame(t), seen.with_features(embeddings))
+        rows = {int(np.abs(embeddings - each).sum(axis=1).argmin()) for call in written[before:] for each in call}
+        kept = select(seen, engine.config.detection, 1.0).row
         for row in range(len(seen)):
             box = seen.boxes[row]
             clean = row in kept and seen.scores[row] >= 0.5 and box[3] - box[1] >= 70
@@ -364,18 +364,20 @@ def test_5_the_gallery_takes_strong_whole_unoccluded_detections_alone(seed):
             assert (row in rows) == clean, (t, row)
             n_written += clean
             n_left += not clean
-        assert (engine.looks.gallery.counts(engine.bank.slot) <= 5).all()
+        assert (engine.appearance.gallery.counts(engine.bank.slot) <= 5).all()
         for slot in engine.bank.slot:
-            np.testing.assert_allclose(np.linalg.norm(engine.looks.gallery.entries(int(slot)), axis=1), 1, atol=1e-6)
+            np.testing.assert_allclose(
+                np.linalg.norm(engine.appearance.gallery.entries(int(slot)), axis=1), 1, atol=1e-6
+            )
         assert np.count_nonzero(~tracks.occluded) <= len(seen)
     assert n_written > 50
     assert n_left > 50
 
 
-def test_5_a_look_unlike_all_others_of_the_track_is_not_written():
+def test_5_outlier_embedding_is_not_stored():
     stream = lone_walker(20)
-    looks = np.eye(2, dtype=np.float32)
-    strange = [d.with_features(looks[[int(t == 10)]]) for t, d in enumerate(stream.detections)]
+    embeddings = np.eye(2, dtype=np.float32)
+    strange = [d.with_features(embeddings[[int(t == 10)]]) for t, d in enumerate(stream.detections)]
     engine = Engine(config_of(OFF))
     written = spy_on_writes(engine)
     run(replace(stream, detections=strange), engine=engine)
@@ -386,10 +388,10 @@ def test_5_a_look_unlike_all_others_of_the_track_is_not_written():
 def test_5_an_embedding_without_direction_is_not_written():
     """Networks give zeros where there is nothing to see."""
     stream = lone_walker(10)
-    looks = [d.with_features(np.full((1, 4), 0.5 * (t % 2), np.float32)) for t, d in enumerate(stream.detections)]
+    embeddings = [d.with_features(np.full((1, 4), 0.5 * (t % 2), np.float32)) for t, d in enumerate(stream.detections)]
     engine = Engine(config_of(OFF))
-    run(replace(stream, detections=looks), engine=engine)
-    entries = engine.looks.gallery.entries(int(engine.bank.slot[0]))
+    run(replace(stream, detections=embeddings), engine=engine)
+    entries = engine.appearance.gallery.entries(int(engine.bank.slot[0]))
     assert len(entries) == 5
     np.testing.assert_allclose(np.linalg.norm(entries, axis=1), 1)
 
@@ -400,8 +402,8 @@ def test_5_an_embedding_without_direction_is_not_written():
 class Painter:
     """People as rectangles of their own colour, and an encoder that reads the colours back: a true oracle.
 
-    The picture's blue channel holds who is where (0 nobody). An embedding is the square root of the share of each
-    person in the crop, so that a half-filled crop is half alike.
+    The blue channel of the image holds the person of each pixel (0: background). An embedding has the square root of
+    the share of each person in the crop, so that a half-filled crop is half as similar.
     """
 
     name = "painter"
@@ -434,7 +436,7 @@ class Painter:
         return out
 
 
-def test_6_a_person_whom_the_detector_misses_is_proposed_where_they_are():
+def test_6_missed_person_is_proposed_at_the_true_place():
     stream = lone_walker(60, hidden=range(30, 40), speed=(60.0, 0.0))
     painter = Painter(stream)
     engine = Engine(config_of(), painter)
@@ -490,7 +492,7 @@ def test_6_nothing_is_proposed_for_a_tentative_track():
         engine = Engine(config_of({"association.min_gallery": 1}), painter)
         outputs = run(stream, engine=engine, images=painter.images())
         assert not any(len(tracks) for tracks in outputs)
-        assert engine.looks.n_crops == missed  # the detections alone
+        assert engine.appearance.n_crops == missed  # the detections alone
 
 
 def painted_streams(seed: int):
@@ -515,14 +517,18 @@ def test_6_laws_of_proposals_on_wild_streams(seed, max_overlap):
     for t in range(len(stream)):
         seen = stream.detections[t]
         painter.calls.clear()
-        before = engine.looks.n_crops
+        before = engine.appearance.n_crops
         tracks = engine.step(stream.frame(t, painter.image(t)), seen)
         n_strong = int((seen.scores >= 0.5).sum())
-        assert engine.looks.n_crops - before == sum(len(call) for call in painter.calls) <= budget + n_strong
+        assert engine.appearance.n_crops - before == sum(len(call) for call in painter.calls) <= budget + n_strong
         assert len(set(tracks.id)) == len(tracks)
         assert (tracks.det_index[tracks.proposed] == -1).all()
         assert (tracks.det_index[~tracks.proposed] >= 0).all()
-        kept = [row for row in select(seen, engine.config)[1] if seen.scores[row] >= 0.5 or row in tracks.det_index]
+        kept = [
+            row
+            for row in select(seen, engine.config.detection, 1.0).row
+            if seen.scores[row] >= 0.5 or row in tracks.det_index
+        ]
         for row in tracks[tracks.proposed]:
             n_proposed += 1
             assert stream.times[t] - seen_s[row.id] <= max_s + 1e-6

@@ -14,6 +14,7 @@ import pytest
 
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.config import TrackerConfig
+from tracker.detector.base import DetectorBase
 from tracker.detector.public import PublicDetections
 from tracker.eval import ablation, ablation_plot, track_and_score
 from tracker.eval.cli import main
@@ -131,7 +132,7 @@ def test_jobs_do_not_change_scores(folder, few_rows):
 def test_detector_runs_once_for_all_rows(folder, capsys, few_rows, monkeypatch):
     detected = []
 
-    class Detector:
+    class Detector(DetectorBase):
         name = "counted"
 
         def detect(self, frame):
@@ -154,7 +155,7 @@ def test_detector_still_runs_on_windows(folder, few_rows, monkeypatch):
     """Detections of whole frames are cached, those of windows are not: rows equal the runs with `--set`."""
     windows = []
 
-    class Detector:
+    class Detector(DetectorBase):
         """Finds nothing in every sixth frame, and a person in the middle of every window."""
 
         name = "two passes"
@@ -174,8 +175,7 @@ def test_detector_still_runs_on_windows(folder, few_rows, monkeypatch):
 
     for module in ("tracker.detector.open", "tracker.build"):
         monkeypatch.setattr(f"{module}.open_detector", lambda **_: Detector())
-    command = ["mot/one", "--detector", "some.onnx", "--reid", "none", "--jobs", "1"]
-    command += ["--set", "proposals.verifier=detector"]
+    command = ["mot/one", "--detector", "some.onnx", "--jobs", "1"]
     assert main([*command, "--ablation", "study"]) == 0
     of_study = sorted(windows)
     assert int(study_of(folder)["one", "C"]["proposed"]) > 0
@@ -229,7 +229,7 @@ def test_ctrl_c_keeps_finished_rows(folder, capsys, few_rows, monkeypatch):
         (["--results", "mot"], "does not go with --results"),
         (["--csv", "x.csv"], "does not go with --csv"),
         (["--detector", "absent.onnx"], "absent.onnx: no such model file"),
-        (["--set", "nothing.here=1"], "unknown settings section"),
+        (["--set", "nothing.here=1"], "unknown setting"),
     ],
 )
 def test_user_error_is_one_line_and_status_2(folder, capsys, few_rows, tail, said):

@@ -183,7 +183,7 @@ def test_search_without_result_writes_nothing(folder, capsys, monkeypatch):
         (["--video", "four=x.avi"], STRONG, "the sequences are: one, three, two"),
         ([], "", "no setting to search"),
         ([], '"lifecycle.nothing" = [1]', "space.toml: unknown setting lifecycle.nothing"),
-        ([], '"lifecycle.coast_s" = [1, "x"]', "space.toml: lifecycle.coast_s must be a float, got 'x'"),
+        ([], '"lifecycle.coast_s" = [1, "x"]', "space.toml: lifecycle.coast_s must be a number, got 'x'"),
         ([], '"lifecycle.coast_s" = 2', "must be a list of values, got 2"),
         ([], "= 2", "cannot read a search space from space.toml"),
     ],

@@ -29,7 +29,7 @@ pytest.importorskip("resource")  # not on Windows
 
 OPTIONS = {
     "tracks.txt": "--out", "tracks.csv": "--out", "tracks.jsonl": "--out", "tracks.json": "--out",
-    "film.avi": "--video", "film.mp4": "--video", "film.mkv": "--video", "counts.csv": "--counts",
+    "video.avi": "--video", "video.mp4": "--video", "video.mkv": "--video", "counts.csv": "--counts",
     "heat.png": "--heatmap", "crops": "--crops",
 }  # fmt: skip
 
@@ -38,7 +38,7 @@ OPTIONS = {
 def scene(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     small = make_scene(4, n_people=4, n_frames=30, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "film.avi")
+    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
     return folder
 
 
@@ -52,7 +52,7 @@ def whole(scene, tmp_path_factory) -> Path:
 
 
 def words(scene: Path, folder: Path, name: str) -> list[str]:
-    given = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+    given = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
     given += ["--line", "80,0,80,120"] if name == "counts.csv" else []
     given += ["--checkpoint-every", 0, OPTIONS[name], folder / name]
     return [str(word) for word in given]
@@ -113,13 +113,13 @@ def test_the_checkpoint_of_a_run(scene, whole, tmp_path, capsys, n_bytes):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "the checkpoint cannot be written" in err
-    assert {path.name for path in tmp_path.iterdir()} <= {"tracks.txt", "tracks.txt.resume"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"tracks.txt", "tracks.txt.resume", "tracks.txt.resume.tracks"}
     if (tmp_path / "tracks.txt").exists():
         check_left("tracks.txt", tmp_path / "tracks.txt", whole / "tracks.txt")
 
 
-def test_with_more_room_a_run_goes_on(scene, tmp_path, capsys):
-    given = [str(scene / "film.avi"), "--detections", str(scene / "SYN-01" / "det" / "det.txt"), "--reid", "none"]
+def test_run_resumes_after_disk_has_room(scene, tmp_path, capsys):
+    given = [str(scene / "video.avi"), "--detections", str(scene / "SYN-01" / "det" / "det.txt"), "--reid", "none"]
     given += ["--quiet", "--out", str(tmp_path / "t.jsonl"), "--video", str(tmp_path / "t.avi")]
     assert main([*given, "--checkpoint-every", "0"]) == 0
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -1,24 +1,22 @@
-"""What fuzzing found, one case each: a traceback once, one line now."""
+"""Inputs that once gave a traceback and now give one line."""
 
 from __future__ import annotations
 
 import json
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import pytest
-from person_detector.labels import read_coco
 
-from reid_training.config import RunConfig, override, read_toml
-from reid_training.data.base import decode, unpack
+from reid_training.config import RunConfig, read_toml
+from reid_training.data.base import unpack
 from reid_training.data.market1501 import read_folder
 from reid_training.embedders import read_preparation
 from reid_training.errors import ConfigError as ReidConfigError
 from reid_training.errors import DataError, ModelError
 from reid_training.runs import load_method, save_checkpoint
 from tests.fuzz.__main__ import TARGETS, check
+from tools.detector_training.labels import read_coco
 from tracker.commands.many.plan import Record, Video
 from tracker.commands.report.cli import read_counts
 from tracker.commands.report.table import read_table
@@ -30,7 +28,9 @@ from tracker.eval.mot_files import MotFileError, read_tracks
 from tracker.eval.sequences import length_of
 from tracker.eval.submission import submission_text
 from tracker.eval.tune import load_space
-from tracker.sources.images import read_image
+from tracker.settings import override, pairs
+
+pytestmark = pytest.mark.robustness
 
 CSV = b"frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
 DEEP = b"[" * 100_000
@@ -66,17 +66,17 @@ FINDINGS = {
 
 
 @pytest.mark.parametrize("what", FINDINGS)
-def test_refused_in_one_line(what):
+def test_malformed_input_is_refused_in_one_line(what):
     target, data = FINDINGS[what]
     assert check(TARGETS[target], data) is False
 
 
-def test_a_box_outside_of_every_picture_is_no_mistake():
+def test_box_outside_every_picture_is_accepted():
     """All boxes left out once ended in a traceback."""
     assert check(TARGETS["detections"], b"1,-1,-900,20,30,60,0.9\n")
 
 
-def test_names_of_classes_that_are_no_names():
+def test_malformed_class_names_are_ignored():
     """A set as a key, and numbers of other scripts: the network has no names then."""
     metadata = TARGETS["metadata"]
     card = metadata.seeds()[0].split(b"\nnames ")[0]
@@ -84,7 +84,7 @@ def test_names_of_classes_that_are_no_names():
         assert check(metadata, card + b"\nnames " + names)
 
 
-def test_a_video_that_is_gone_since_it_was_found(tmp_path):
+def test_video_removed_after_planning_is_an_error(tmp_path):
     video = Video(tmp_path / "gone.avi", tmp_path / "t.txt")
     with pytest.raises(SourceError, match=r"gone\.avi: cannot be read: No such file"):
         Record(tmp_path, []).asked(video)
@@ -114,7 +114,7 @@ def test_frames_far_apart_take_no_memory(tmp_path):
         (["--out", "t.txt", "--source", "9" * 20], "no such file or folder"),
     ],
 )
-def test_options_of_a_hostile_user(tmp_path, capsys, monkeypatch, words, said):
+def test_extreme_options_are_refused_in_one_line(tmp_path, capsys, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     source = [] if "--source" in words else ["film.avi"]
     assert main([*source, *words, "--headless"]) == 2
@@ -134,14 +134,14 @@ LONG = "0x" + "f" * 4000  # more decimal digits than Python writes in a message
 
 
 @pytest.mark.parametrize("text", [f"default_fps = {LONG}", f"[lifecycle]\nlost_s = [{LONG}]", f"seed = {LONG}"])
-def test_a_hexadecimal_number_longer_than_python_writes(tmp_path, text):
+def test_very_long_hexadecimal_number_is_refused(tmp_path, text):
     file = tmp_path / "settings.toml"
     file.write_text(text)
     for read in (TrackerConfig.load, lambda path: load_space(str(path), TrackerConfig())):
         with pytest.raises(TrackerConfigError) as error:
             read(file)
-        assert "is it a settings file?" in words_of(error)
-    with pytest.raises(ReidConfigError, match="is not TOML") as error:
+        words_of(error)
+    with pytest.raises(ReidConfigError) as error:
         read_toml(str(file))
     words_of(error)
 
@@ -149,28 +149,28 @@ def test_a_hexadecimal_number_longer_than_python_writes(tmp_path, text):
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        (f"net.width={LONG}", "ValueError, is it a setting"),
-        ("net.channels=" + "[" * 3000, "RecursionError, is it a setting"),
-        ("seed.a=1", "no section 'seed'"),
-        ("schedule.learning_rate=inf", "must be a number below"),
+        (f"net.width={LONG}", "net.width must be a number"),
+        ("net.channels=" + "[" * 3000, "net.channels must be a list, got"),
+        ("seed.a=1", "unknown setting seed.a"),
+        ("schedule.learning_rate=inf", "schedule.learning_rate must be > 0, got inf"),
         ("net.width=1" + "0" * 400, "must be a number below"),
     ],
 )
-def test_settings_of_a_run(setting, said):
+def test_malformed_settings_are_refused(setting, said):
     with pytest.raises(ReidConfigError, match=said) as error:
-        override(RunConfig(), [setting])
+        override(RunConfig(), pairs([setting]))
     words_of(error)
 
 
 @pytest.mark.parametrize("text", ["seqLength=inf", "seqLength=nan", "seqLength=-1", "seqLength=1.5", "a\nb"])
-def test_a_sequence_to_score_without_an_end(tmp_path, text):
+def test_sequence_of_endless_length_is_refused(tmp_path, text):
     (tmp_path / "seqinfo.ini").write_text(f"[Sequence]\n{text}\n")
     with pytest.raises(MotFileError, match=r"seqinfo\.ini: ") as error:
         length_of(tmp_path)
     words_of(error)
 
 
-def test_lines_end_where_an_editor_ends_them(tmp_path):
+def test_line_numbers_are_those_of_an_editor(tmp_path):
     """Not at a form feed or U+2028, where `str.splitlines` does, too: one row became two, or half of one."""
     results = tmp_path / "t.txt"
     results.write_bytes(b"1,1,\x1e5,1,1,1\x1e\n2,1,1,1,1,1\n")
@@ -186,34 +186,7 @@ def test_lines_end_where_an_editor_ends_them(tmp_path):
     assert len(read_table(table)) == 0
 
 
-def test_a_picture_that_would_fill_the_memory(tmp_path):
-    """3 MB, and 6 GB when it is read."""
-    head = struct.pack(">IIBBBBB", 32000, 32000, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in ((b"IHDR", head), (b"IDAT", b""), (b"IEND", b"")))
-    (tmp_path / "a.png").write_bytes(png)
-    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", 32000, 32000) + b"\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00"
-    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8" + frame + b"\xff\xda\x00\x02\xff\xd9")
-    for name in ("a.png", "a.jpg"):
-        with pytest.raises(SourceError, match="the image is 32000x32000; at most 268 million pixels are read"):
-            read_image(tmp_path / name)
-
-
-def test_a_part_of_a_picture_that_claims_more_than_there_is(tmp_path):
-    """OpenCV takes 3.6 GB for it first."""
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 16, 8, 2, 0, 0, 0))
-    (tmp_path / "a.png").write_bytes(data + b"\xd8\x00\x04\x9bIDAT" + chunk(b"IEND", b""))
-    with pytest.raises(SourceError, match="the image is cut off"):
-        read_image(tmp_path / "a.png")
-    with pytest.raises(DataError, match="is not an image, or it is damaged"):
-        decode(tmp_path / "a.png")
-
-
-def chunk(name: bytes, content: bytes) -> bytes:
-    """A part of a PNG."""
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-
-def test_archives_that_cannot_be_unpacked(tmp_path):
+def test_archive_that_cannot_be_unpacked_is_an_error(tmp_path):
     """One with a password; one in which a name is a file and a folder."""
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as packed:
@@ -231,7 +204,7 @@ def test_archives_that_cannot_be_unpacked(tmp_path):
         unpack(archive, tmp_path / "again")
 
 
-def test_a_person_above_all_numbers(tmp_path):
+def test_huge_person_number_is_refused(tmp_path):
     (tmp_path / ("9" * 40 + "_c1.png")).touch()
     with pytest.raises(DataError, match="is not named like 0002_c1s1_000451_03"):
         read_folder(tmp_path)
@@ -248,7 +221,7 @@ def test_a_person_above_all_numbers(tmp_path):
         ({"config": {"net": {"channels": [8, 10**14]}}}, "holds a network that cannot be made"),
     ],
 )
-def test_checkpoints_of_a_run_made_by_hand(tmp_path, change, said):
+def test_handmade_checkpoint_is_refused(tmp_path, change, said):
     state = {"config": {}, "n_classes": 3, "method": {}, "ema": {}, "optimiser": {}, "history": []}
     save_checkpoint(tmp_path / "last.pt", state | change)
     with pytest.raises(ModelError, match=said) as error:
@@ -263,7 +236,7 @@ def test_checkpoints_of_a_run_made_by_hand(tmp_path, change, said):
         {"pixel_scale": "-1"}, {"std": "1,1e300,1"}, {"pixel_scale": "inf"}, {"input_height": "9" * 5000},
     ],
 )  # fmt: skip
-def test_metadata_that_prepares_no_crop(change):
+def test_malformed_preparation_metadata_is_refused(change):
     """Before, each of them ended in a traceback of OpenCV or NumPy, or in embeddings that are not finite."""
     good = {"input_height": "8", "input_width": "4", "pixel_scale": "0.004", "mean": "0,0,0", "std": "1,1,1"}
     assert read_preparation(good, Path("m.onnx"))[:2] == (8, 4)
@@ -289,7 +262,7 @@ COCO = {
         {"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": [[1, "x", 3]]}]},
     ],
 )  # fmt: skip
-def test_labels_of_another_shape(tmp_path, change):
+def test_labels_of_another_shape_are_refused(tmp_path, change):
     (tmp_path / "coco.json").write_text(json.dumps(COCO))
     assert len(read_coco(tmp_path, tmp_path / "coco.json")) == 1
     (tmp_path / "coco.json").write_text(json.dumps(COCO | change))

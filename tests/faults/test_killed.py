@@ -21,17 +21,17 @@ RESULTS = ("tracks.txt", "tracks.csv", "tracks.json", "tracked.avi")
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    """A folder with film.avi and SYN-01, the same frames as a MOT sequence."""
+    """A folder with video.avi and SYN-01, the same frames as a MOT sequence."""
     folder = tmp_path_factory.mktemp("killed")
     small = make_scene(4, n_people=4, n_frames=40, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "film.avi")
+    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
     return folder
 
 
 @pytest.fixture
 def track(scene, capsys):
     def run(folder, *arguments):
-        words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
+        words = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
         for name in RESULTS:
             words += ["--video" if name.endswith(".avi") else "--out", folder / name]
         capsys.readouterr()
@@ -46,10 +46,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(scene, tmp_path):
+def test_killed_at_random_moments_resumes(scene, tmp_path):
     """The small version of tools.benchmarks.torture_resume: at the start, anywhere, in a checkpoint, at the end."""
     options = ["--detections", str(scene / "SYN-01" / "det" / "det.txt"), "--reid", "none"]
-    torture = Torture(scene / "film.avi", options, tmp_path, seed=1, every_s=0.01)
+    torture = Torture(scene / "video.avi", options, tmp_path, seed=1, every_s=0.01)
     while torture.kills.total() < 5:
         torture.kill_once()
     torture.finish()
@@ -58,7 +58,7 @@ def test_killed_at_random_moments(scene, tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_killed_while_the_results_are_begun(track, tmp_path, monkeypatch, moment):
+def test_killed_while_results_are_opened_resumes(track, tmp_path, monkeypatch, moment):
     """No frame is tracked yet: the files on disk are as a kill leaves them before or after the results are opened."""
     opened = tracker.commands.resume.open_outputs
     run, copy = tmp_path / "run", tmp_path / "copy"
@@ -87,24 +87,24 @@ def test_killed_while_the_results_are_begun(track, tmp_path, monkeypatch, moment
     assert contents(run) == whole
 
 
-def test_what_cannot_be_begun_leaves_no_note(track, tmp_path, monkeypatch):
+def test_failed_opening_leaves_no_checkpoint(track, tmp_path, monkeypatch):
     def refuse(*arguments, **more):
         raise OutputError("tracked.avi: no")
 
-    monkeypatch.setattr("tracker.commands.outputs.AnnotatedVideoSink", refuse)
+    monkeypatch.setattr("tracker.sinks.annotated_video.AnnotatedVideoSink", refuse)
     status, err = track(tmp_path, "--resume")
     assert (status, err) == (2, "track: tracked.avi: no\n")
     assert not (tmp_path / "tracks.txt.resume").exists()
 
 
-def test_interrupted_before_the_first_new_frame(track, tmp_path, monkeypatch):
+def test_interrupted_before_the_first_new_frame_resumes(track, tmp_path, monkeypatch):
     """Ctrl-C while the frames come again that an earlier run held: its checkpoint must not go."""
     whole = tmp_path / "whole"
     whole.mkdir()
     assert track(whole) == (0, "")
     run = tmp_path / "run"
     run.mkdir()
-    plain = Pipeline._frames
+    plain = Pipeline._detected
 
     def interrupted(after):
         def frames(pipeline):
@@ -116,10 +116,10 @@ def test_interrupted_before_the_first_new_frame(track, tmp_path, monkeypatch):
         return frames
 
     for after in (25, 0, 1):
-        monkeypatch.setattr(Pipeline, "_frames", interrupted(after))
+        monkeypatch.setattr(Pipeline, "_detected", interrupted(after))
         status, err = track(run, "--resume", "--checkpoint-every", 1e-9)
         assert status == 130
-        assert "--resume goes on" in err
+        assert "--resume continues" in err
     monkeypatch.undo()
     assert track(run, "--resume") == (0, "")
     assert contents(run) == contents(whole)

@@ -19,8 +19,9 @@ from tracker.detector.onnx import OnnxDetector
 from tracker.errors import TrackletError
 from tracker.types import Frame
 from reid_training.embedders import OnnxEmbedder
-from reid_training.errors import ReidError
 from pathlib import Path
+
+pytestmark = pytest.mark.robustness
 
 image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
 for path in sys.argv[2:]:
@@ -33,7 +34,7 @@ for path in sys.argv[2:]:
         else:
             OnnxEmbedder(Path(path), threads=1)(np.zeros((1, 128, 64, 3), np.uint8))
         said = ""
-    except (TrackletError, ReidError) as error:
+    except TrackletError as error:
         said = str(error)
     print(json.dumps(said), flush=True)
 """
@@ -55,7 +56,7 @@ CASES = [("detector", "person.onnx"), ("encoder", "reid_fast.onnx"), ("embedder"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "model"), CASES)
-def test_a_model_that_is_cut_or_has_a_wrong_bit(tmp_path, kind, model):
+def test_damaged_model_is_one_line_or_still_runs(tmp_path, kind, model):
     """In its structure, at both ends, a bit is noticed; in its weights it may only change what the network finds."""
     whole, rng = (ROOT / "weights" / model).read_bytes(), random.Random(3)
     damaged = {f"cut{n}": whole[:n] for n in (1, 17, 100, len(whole) // 2, len(whole) - 2000, len(whole) - 1)}
@@ -72,7 +73,7 @@ def test_a_model_that_is_cut_or_has_a_wrong_bit(tmp_path, kind, model):
 
 
 @pytest.mark.parametrize("name", ["../w.bin", "/w.bin", "a/../../w.bin", "C:\\w.bin", "missing.bin"])
-def test_weights_that_lie_elsewhere(tmp_path, name):
+def test_external_weights_outside_the_folder_are_refused(tmp_path, name):
     import onnx
 
     from tests.fuzz.__main__ import TARGETS

@@ -8,18 +8,20 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from person_detector.labels import read_coco, read_mot, read_voc
 
 from reid_training.data.base import leaves_folder as leaves_data
 from reid_training.data.base import unpack
 from reid_training.data.mot_crops import find_sequences
 from reid_training.errors import DataError
+from tools.detector_training.labels import read_coco, read_mot, read_voc
 from tracker.commands.many.plan import Record
 from tracker.errors import OutputError, SourceError
 from tracker.runtime.safe_paths import leaves_folder
 from tracker.sources.mot import MotSequence
 from tracker.sources.playlist import check_playlist
 from tracker.sources.video import VideoFile
+
+pytestmark = pytest.mark.robustness
 
 OUTSIDE = ("../b", "a/../../b", "/etc/passwd", "..", "\\b", "..\\b", "a\\..\\..\\b", "C:\\b", "c:/b", "./../b", "C:")
 INSIDE = ("b", "a/b", "a/../b", "./b", "", ".", "...", "a..b", "12:30.png", "a/b:c")
@@ -28,13 +30,13 @@ INFO = "[Sequence]\nname=S\nimDir={}\nframeRate=25\nseqLength=2\nimWidth=64\nimH
 
 
 @pytest.mark.parametrize("leaves", [leaves_folder, leaves_data])
-def test_which_names_lead_out(leaves):
+def test_leaves_folder_finds_path_traversal(leaves):
     assert [name for name in OUTSIDE if not leaves(name)] == []
     assert [name for name in INSIDE if leaves(name)] == []
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_the_image_folder_of_a_sequence(tmp_path, name):
+def test_seqinfo_image_folder_outside_is_refused(tmp_path, name):
     """As the tracker reads it, as `reid crops` does, and as the detector's training does."""
     folder = tmp_path / "S"
     (folder / "gt").mkdir(parents=True)
@@ -50,51 +52,51 @@ def test_the_image_folder_of_a_sequence(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [*OUTSIDE, "file:///b.ts", "http://b/c.ts", "b:c.ts"])
-def test_a_film_that_is_a_list_of_films(tmp_path, name):
+def test_playlist_naming_files_outside_is_refused(tmp_path, name):
     """As FFmpeg takes it, whatever it is called; also where a list names the list."""
     (tmp_path / "b").mkdir()
-    film = tmp_path / "film.mp4"
+    video = tmp_path / "video.mp4"
     lists = (
         f"#EXTM3U\n#EXTINF:1,\n{name}\n", f'#EXTM3U\r#EXT-X-KEY:METHOD=AES-128,URI="{name}"\r#EXTINF:1,\ra.ts\r',
         f"#EXTM3U\n#EXT-X-MAP:URI={name}\n", f"ffconcat version 1.0\nfile '{name}'\n",
     )  # fmt: skip
     for text in lists:
-        film.write_text(text)
-        with pytest.raises(SourceError, match=r"film\.mp4: the list names what lies outside its folder, "):
-            VideoFile(film)
+        video.write_text(text)
+        with pytest.raises(SourceError, match=r"video\.mp4: the list names what lies outside its folder, "):
+            VideoFile(video)
     (tmp_path / "b" / "ü.m3u8").write_text(lists[0], encoding="utf-8")
-    film.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nb/ü.m3u8\n", encoding="utf-8")
+    video.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nb/ü.m3u8\n", encoding="utf-8")
     with pytest.raises(SourceError, match=r"ü\.m3u8: the list names what lies outside its folder, "):
-        VideoFile(film)
+        VideoFile(video)
 
 
-def test_lists_that_name_each_other(tmp_path):
+def test_playlists_naming_each_other_are_read_once(tmp_path):
     """By ever new names, and by one that is too long."""
     (tmp_path / "a").mkdir()
-    film = tmp_path / "film.m3u8"
-    film.write_text("#EXTM3U\na/../film.m3u8\na/b.m3u8\n" + "c" * 5000)
+    video = tmp_path / "video.m3u8"
+    video.write_text("#EXTM3U\na/../video.m3u8\na/b.m3u8\n" + "c" * 5000)
     (tmp_path / "a" / "b.m3u8").write_text("#EXTM3U\n./b.m3u8\n")
-    check_playlist(film)
+    check_playlist(video)
 
 
-def test_lists_of_films_beside_them_are_read(tmp_path):
+def test_playlist_of_files_beside_it_is_read(tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (32, 32))
     for grey in (10, 200):
         writer.write(np.full((32, 32, 3), grey, np.uint8))
     writer.release()
     (tmp_path / "both.ffconcat").write_text("ffconcat version 1.0\nfile a.avi\nfile 'a.avi'\n")
-    with VideoFile(tmp_path / "both.ffconcat") as film:
-        assert len(list(film)) == 4
+    with VideoFile(tmp_path / "both.ffconcat") as video:
+        assert len(list(video)) == 4
 
 
-def test_the_record_of_many_videos(tmp_path):
+def test_record_naming_files_outside_is_refused(tmp_path):
     entry = {"status": "done", "asked": "x"}
     (tmp_path / "track-many.json").write_text(json.dumps({"a.txt": entry, "../b.txt": entry}))
     with pytest.raises(OutputError, match=r"is damaged \('\.\./b\.txt' lies outside its folder\); remove it"):
         Record(tmp_path, [])
 
 
-def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path):
+def test_archive_naming_files_outside_is_not_unpacked(tmp_path):
     for name in ("../b.txt", "/b.txt", "a/../../b.txt"):
         with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
             archive.writestr("good.txt", "good")
@@ -105,7 +107,7 @@ def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path):
         assert not (tmp_path / "b.txt").exists()
 
 
-def test_labels_of_pictures(tmp_path):
+def test_labels_naming_pictures_outside_are_refused(tmp_path):
     coco = {
         "images": [{"id": 1, "file_name": "../b.jpg", "width": 9, "height": 9}],
         "annotations": [],

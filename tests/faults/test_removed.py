@@ -1,4 +1,4 @@
-"""Somebody removes, replaces or protects a result while it is written: it is said in one line, the others are whole."""
+"""A result that is removed, replaced or protected while it is written is one line; the others are complete."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tracker.commands.track import main
 from tracker.sinks.summary import SummarySink
 
 OPTIONS = {
-    "tracks.txt": "--out", "tracks.csv": "--out", "tracks.json": "--out", "film.avi": "--video", "film.mp4": "--video",
-    "counts.csv": "--counts", "heat.png": "--heatmap", "crops": "--crops",
+    "tracks.txt": "--out", "tracks.csv": "--out", "tracks.json": "--out", "video.avi": "--video",
+    "video.mp4": "--video", "counts.csv": "--counts", "heat.png": "--heatmap", "crops": "--crops",
 }  # fmt: skip
 
 
@@ -21,7 +21,7 @@ OPTIONS = {
 def scene(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("removed")
     small = make_scene(4, n_people=4, n_frames=30, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "film.avi")
+    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
     return folder
 
 
@@ -38,7 +38,7 @@ def track(scene, capsys, monkeypatch):
             plain(tally, frame, tracks)
 
         monkeypatch.setattr(SummarySink, "write", write)
-        words = [scene / "film.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+        words = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
         words += ["--checkpoint-every", every, "--out", scene / "other.txt", "--overwrite"]
         words += ["--line", "80,0,80,120"] if name == "counts.csv" else []
         status = main([str(word) for word in (*words, OPTIONS[name], place / name)])
@@ -72,22 +72,22 @@ def test_a_result_that_is_removed(track, scene, tmp_path, name):
     check_said(result, tmp_path / name, scene)
 
 
-def test_a_picture_that_is_written_at_the_end_comes_back(track, tmp_path):
+def test_removed_heatmap_is_written_at_the_end(track, tmp_path):
     """It loses nothing by being removed."""
     assert track(tmp_path, "heat.png", lambda: remove(tmp_path / "heat.png")) == (0, "")
     assert (tmp_path / "heat.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("every", [0, 1e-9])
-def test_a_file_in_the_place_of_the_picture_stays(track, scene, tmp_path, every):
+def test_heatmap_file_of_another_program_is_kept(track, scene, tmp_path, every):
     def replace():
         remove(tmp_path / "heat.png")
-        (tmp_path / "heat.png").write_bytes(b"somebody's")
+        (tmp_path / "heat.png").write_bytes(b"foreign")
 
     result = track(tmp_path, "heat.png", replace, every)
     check_said(result, tmp_path / "heat.png", scene)
     assert "heat.png: was replaced meanwhile" in result[1]
-    assert (tmp_path / "heat.png").read_bytes() == b"somebody's"
+    assert (tmp_path / "heat.png").read_bytes() == b"foreign"
     remove(scene / "other.txt.resume") if every else None
 
 
@@ -108,8 +108,8 @@ def test_the_folder_of_a_result_is_removed(track, scene, tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_result_that_becomes_read_only_is_written_to_its_end(track, tmp_path, name):
-    """Permissions are asked for when a file is begun; who has it open writes on."""
+def test_result_made_read_only_is_still_written(track, tmp_path, name):
+    """Permissions are checked when a file is opened; an open file stays writable."""
     track(tmp_path, name, lambda: None)
     result = tmp_path / name
     size = result.stat().st_size
@@ -119,7 +119,7 @@ def test_a_result_that_becomes_read_only_is_written_to_its_end(track, tmp_path, 
     result.chmod(0o777)
 
 
-def test_a_run_with_checkpoints_notices_at_the_next_one(track, scene, tmp_path):
+def test_removed_result_is_noticed_at_next_checkpoint(track, scene, tmp_path):
     """Not after an hour."""
     seen = []
 

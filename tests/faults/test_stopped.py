@@ -1,4 +1,4 @@
-"""`track`, told to end at any line of Python: status 130, what is written is right, and `--resume` goes on there."""
+"""`track` interrupted at any line of Python: status 130, correct results so far, and `--resume` continues."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.commands.track import main
-from tracker.runtime import signals as interrupt
+from tracker.runtime import signals
 
-pytestmark = [pytest.mark.skipif(os.name == "nt", reason="signals are POSIX"), pytest.mark.slow]
+pytestmark = [pytest.mark.skipif(os.name == "nt", reason="signals are POSIX"), pytest.mark.slow, pytest.mark.robustness]
 N_PLACES = 8  # thousands were tried when this was written
 
 
@@ -26,7 +26,7 @@ class Lines:
         self.n, self.where = 0, ""
 
     def __call__(self, frame, event, _):
-        if event == "line" and interrupt._current is not None and not interrupt._current._quiet:
+        if event == "line" and signals._current is not None and not signals._current.over:
             self.n += 1
             if self.n == self.at:
                 self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
@@ -49,7 +49,7 @@ def scene(tmp_path_factory) -> Path:
     return folder
 
 
-def test_at_any_line_it_ends_in_order(scene, tmp_path, capsys):
+def test_track_interrupted_at_any_line_can_be_resumed(scene, tmp_path, capsys):
     words = [str(scene / "f.avi"), "--detections", str(scene / "S" / "det" / "det.txt"), "--reid", "none", "--quiet"]
     words += ["--checkpoint-every", "1e-9", "--resume", "--out", str(tmp_path / "t.txt")]
     words += ["--video", str(tmp_path / "t.avi")]

@@ -13,6 +13,8 @@ from tracker.errors import SourceError
 from tracker.sources.images import ImageFolder
 from tracker.sources.video import VideoFile
 
+pytestmark = pytest.mark.robustness
+
 N_FRAMES = 12
 
 
@@ -22,11 +24,11 @@ def picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def avi(tmp_path_factory) -> bytes:
-    path = tmp_path_factory.mktemp("films") / "film.avi"
-    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    path = tmp_path_factory.mktemp("videos") / "video.avi"
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
     for number in range(N_FRAMES):
-        film.write(picture(number))
-    film.release()
+        video.write(picture(number))
+    video.release()
     return path.read_bytes()
 
 
@@ -51,25 +53,25 @@ FIELDS = {
 
 @pytest.mark.parametrize("value", [0, 1, 120, 2**31 - 1, 2**32 - 1])
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_header_that_lies(avi, tmp_path, field, value):
+def test_avi_with_a_wrong_header_gives_every_frame(avi, tmp_path, field, value):
     """Every frame comes, whatever the header says of their number, size and rate; times stay times."""
     part, offset = FIELDS[field]
     at = avi.index(part) + 8 + offset
     path = tmp_path / "lie.avi"
     path.write_bytes(avi[:at] + value.to_bytes(4, "little") + avi[at + 4 :])
-    film = VideoFile(path)
-    frames, said = read(film)
+    video = VideoFile(path)
+    frames, said = read(video)
     assert len(frames) == N_FRAMES
     assert said == "" or "breaks off after frame 12 of" in said
     times = [frame.time_s for frame in frames]
     assert all(map(math.isfinite, times))
     assert times == sorted(times)
-    assert film.fps >= 0
+    assert video.fps >= 0
 
 
-def test_a_film_whose_pictures_change_their_size(tmp_path):
+def test_mjpeg_of_two_sizes_gives_one_size_or_an_error(tmp_path):
     """JPEG files one behind the other, as some cameras record: the decoder brings them to one size, or it is said."""
-    path = tmp_path / "film.mjpeg"
+    path = tmp_path / "video.mjpeg"
     sizes = [(64, 48)] * 5 + [(32, 24)] * 5
     path.write_bytes(b"".join(cv2.imencode(".jpg", picture(n, *size))[1].tobytes() for n, size in enumerate(sizes)))
     frames, said = read(VideoFile(path))
@@ -79,10 +81,10 @@ def test_a_film_whose_pictures_change_their_size(tmp_path):
     assert len(frames) == 10 or f"{path}: " in said
 
 
-def test_a_frame_of_another_size_is_said(avi, tmp_path, monkeypatch):
+def test_frame_of_another_size_is_an_error(avi, tmp_path, monkeypatch):
     """Where the decoder does not bring them to one size."""
-    (tmp_path / "film.avi").write_bytes(avi)
-    film = VideoFile(tmp_path / "film.avi")
+    (tmp_path / "video.avi").write_bytes(avi)
+    video = VideoFile(tmp_path / "video.avi")
     plain = VideoFile._picture
 
     def cut(source):
@@ -90,7 +92,7 @@ def test_a_frame_of_another_size_is_said(avi, tmp_path, monkeypatch):
         return image if image is None or image[0, 0, 0] < 90 else image[:20]
 
     monkeypatch.setattr(VideoFile, "_picture", cut)
-    frames, said = read(film)
+    frames, said = read(video)
     assert len(frames) == 5
     assert "frame 6 is 64x20, the frames before it are 64x48; all frames must have one size" in said
 
@@ -107,7 +109,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_an_image_that_changes_while_the_folder_is_read(tmp_path, change):
+def test_image_changed_during_reading_is_an_error(tmp_path, change):
     for number in range(8):
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
     frames = []
@@ -120,11 +122,11 @@ def test_an_image_that_changes_while_the_folder_is_read(tmp_path, change):
     assert str(caught.value).isprintable()
 
 
-def test_a_film_that_is_removed_while_it_is_read_comes_whole_or_says_so(avi, tmp_path):
+def test_video_removed_during_reading_is_complete_or_an_error(avi, tmp_path):
     place = tmp_path / "place"
     place.mkdir()
-    (place / "film.avi").write_bytes(avi)
-    film = VideoFile(place / "film.avi")
+    (place / "video.avi").write_bytes(avi)
+    video = VideoFile(place / "video.avi")
     shutil.rmtree(place)
-    frames, said = read(film)
-    assert len(frames) == N_FRAMES or "film.avi: breaks off after frame" in said
+    frames, said = read(video)
+    assert len(frames) == N_FRAMES or "video.avi: breaks off after frame" in said

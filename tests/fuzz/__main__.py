@@ -4,7 +4,7 @@
     python -m tests.fuzz seqinfo --runs 200000            # one of them, guided by coverage (extra: fuzz)
     python -m tests.fuzz all --runs 20000
 
-A target (targets.py) takes bytes. Only TrackletError and ReidError may come out of it, with one line of text,
+A target (targets.py) takes bytes. Only TrackletError may come out of it, with one line of text,
 within CASE_S seconds and RSS_MB megabytes; anything else is a finding, and its input stays as crash-* or timeout-* in
 the folder given by --findings. Each target starts from files that this program's own writers made, or that its formats
 describe, and from the words of its format. tests/fuzz/test_fuzz.py runs the same targets under hypothesis.
@@ -28,7 +28,7 @@ from tests.fuzz.targets import TARGETS, Target, place, refusal
 CASE_S = 10
 RSS_MB = 2048
 # Ours, and what of Python's own reads for us and is written in Python.
-INSTRUMENTED = ["tracker", "reid_training", "person_detector", "csv", "configparser", "tomllib", "zipfile"]
+INSTRUMENTED = ["tracker", "reid_training", "tools", "csv", "configparser", "tomllib", "zipfile"]
 
 
 def check(target: Target, data: bytes) -> bool:

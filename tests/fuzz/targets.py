@@ -10,9 +10,7 @@ import io
 import json
 import os
 import shutil
-import struct
 import tempfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -20,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_training.errors import ReidError
 from tracker.errors import TrackletError
 
-ALLOWED = (TrackletError, ReidError)
-LENGTH = 4096  # bytes of an input, except of models, pictures and films
+ALLOWED = TrackletError
+LENGTH = 4096  # bytes of an input, except models, pictures and videos
 
 
 @dataclass(frozen=True)
@@ -152,13 +149,12 @@ def _people(data: bytes) -> None:
 
 
 def _crops_table(data: bytes) -> None:
-    """The table by which `track --crops --overwrite` knows what it may take away."""
-    from tracker.sinks.crops import check_crops_folder, remove_crops
+    """The table by which `track --crops --overwrite` knows which files it may remove."""
+    from tracker.sinks.crops import CropSink
 
     folder = written("crops/people.csv", data).parent
     (place() / "mine.jpg").touch()
-    check_crops_folder(folder, overwrite=True)
-    remove_crops(folder)
+    CropSink(folder, overwrite=True).close()
     assert (place() / "mine.jpg").exists()
 
 
@@ -215,7 +211,8 @@ def _config(data: bytes) -> None:
 
 
 def _reid_config(data: bytes) -> None:
-    from reid_training.config import read_toml, to_toml
+    from reid_training.config import read_toml
+    from tracker.settings import to_toml
 
     config = read_toml(str(written("run.toml", data)))
     assert read_toml(str(written("again.toml", to_toml(config).encode()))) == config
@@ -223,16 +220,16 @@ def _reid_config(data: bytes) -> None:
 
 def _reid_options(data: bytes) -> None:
     """A line for each --set of `reid train`."""
-    from reid_training.config import RunConfig, override, to_toml
+    from reid_training.config import RunConfig
+    from tracker.settings import override, pairs, to_toml
 
-    to_toml(override(RunConfig(), data.decode("utf-8", "replace").split("\n")))
+    to_toml(override(RunConfig(), pairs(data.decode("utf-8", "replace").split("\n"))))
 
 
 def _options(data: bytes) -> None:
     """A line for each option: its name, a blank, its value."""
-    from tracker.analytics.regions import open_counters, parse_places
-    from tracker.commands.outputs import check_outputs
-    from tracker.commands.track_options import classes_of, config_of, span_of
+    from tracker.analytics.regions import open_counters
+    from tracker.commands.track_options import parse_options
 
     words = ["film.avi", "--out", "tracks.txt"]
     for line in data.decode("utf-8", "replace").split("\n"):
@@ -241,17 +238,13 @@ def _options(data: bytes) -> None:
             words.append(f"--{name}={value}")
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            args = _parser().parse_args(words)
+            options = parse_options(words, _parser())
     except SystemExit:  # argparse has said what is wrong
         return
-    config, span = config_of(args), span_of(args)
-    classes_of(args)
-    check_outputs(args)
-    places = parse_places(args.line, args.zone)
-    open_counters(*places, 640, 480, 1.0)
-    assert span.count(1000, 25.0) >= 0
-    str(span)
-    assert config.to_toml()
+    open_counters(options.lines, options.zones, 640, 480, 1.0)
+    assert options.span.count(1000, 25.0) >= 0
+    str(options.span)
+    assert options.config.to_toml()
 
 
 OPTIONS = (
@@ -271,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _option_seeds() -> list[bytes]:
     return [
-        b"set lifecycle.lost_s=5\nset proposals.verifier=both\nset default_fps=20\n",
+        b"set lifecycle.lost_s=5\nset proposals.verifier=auto\nset default_fps=20\n",
         b"line gate=100,200,300,200\nzone door=0.1,0.1,0.9,0.1,0.5,0.9\nline 0,0,1,1\n",
         b"start 1:30\nend 2:00.5\nstride 0.5s\n",
         b"start 250\nend 500\nstride 3\nclasses person,2, car\n",
@@ -302,7 +295,7 @@ def _checkpoint_seeds() -> tuple[bytes, ...]:
     from tracker.runtime import checkpoint
 
     path = place() / "seed.resume"
-    state = {"asked": {"--fps": None}, "pipeline": {"held": [], "n": np.arange(3), "z": np.zeros((0, 4))}, "tally": {},
+    state = {"asked": {"--fps": None}, "pipeline": {"held": [], "n": np.arange(3), "z": np.zeros((0, 4))}, "record": {},
              "outputs": {"--out t": {"bytes": 3}}, "write_s": 0.5, "run_s": 1.0}  # fmt: skip
     checkpoint.save(path, state)
     return (path.read_bytes(),)
@@ -330,8 +323,9 @@ def _run_members() -> dict[str, bytes]:
     """The files inside of a checkpoint, by name."""
     import zipfile
 
-    from reid_training.config import from_dict, to_dict
+    from reid_training.config import from_dict
     from reid_training.runs import new_method, save_checkpoint
+    from tracker.settings import to_dict
 
     net = {"name": "osnet", "channels": [8, 8, 8, 8], "last_channels": 8, "embedding_size": 4, "blocks": 1}
     config = from_dict({"net": net, "method": {"name": "siamese"}})
@@ -411,8 +405,8 @@ def _archive_seeds() -> list[bytes]:
 
 
 def _film_end(data: bytes) -> None:
-    """Whether a film of ours was finished, for each container."""
-    from tracker.sinks.video_writer import is_finished
+    """Whether an annotated video was finished, for each container."""
+    from tracker.sinks.annotated_video import is_finished
 
     for ending in (".avi", ".mp4", ".mkv"):
         is_finished(written(f"film{ending}", data))
@@ -422,7 +416,7 @@ def _film_end(data: bytes) -> None:
 
 
 def _coco(data: bytes) -> None:
-    from person_detector.labels import read_coco
+    from tools.detector_training.labels import read_coco
 
     written("images/a.png", _picture(".png"))
     read_coco(place() / "images", written("coco.json", data))
@@ -430,7 +424,7 @@ def _coco(data: bytes) -> None:
 
 def _labels(kind: str, name: str) -> Callable[[bytes], None]:
     def run(data: bytes) -> None:
-        from person_detector.labels import read
+        from tools.detector_training.labels import read
 
         images = written(f"{kind}/images/a.png", _picture(".png")).parent
         read(kind, images, written(f"{kind}/labels/{name}", data).parent)
@@ -439,7 +433,7 @@ def _labels(kind: str, name: str) -> Callable[[bytes], None]:
 
 
 def _labels_mot(data: bytes) -> None:
-    from person_detector.labels import read_mot
+    from tools.detector_training.labels import read_mot
 
     written("M/S/img1/1.jpg", _picture(".jpg"))
     written("M/S/gt/gt.txt", _mot_seeds()[2])
@@ -488,7 +482,7 @@ def _manifest(data: bytes) -> None:
 
     home = written("weights/SHA256SUMS", data).parent
     written("weights/model.onnx", _model_seeds()[0])
-    with patch("tracker.runtime.onnx_session.files", lambda package: home), packaged_model("model.onnx") as model:
+    with patch("tracker.runtime.onnx_session._weights_folder", lambda: home), packaged_model("model.onnx") as model:
         open_session(model, "cpu", 1)
 
 
@@ -522,7 +516,7 @@ def _model_seeds() -> tuple[bytes, ...]:
     return (model.SerializeToString(),)
 
 
-# -------------------------------------------------------------------------------------------- pictures and films
+# -------------------------------------------------------------------------------------------- pictures and videos
 
 
 def _image(ending: str) -> Callable[[bytes], None]:
@@ -544,17 +538,6 @@ def _crop(ending: str) -> Callable[[bytes], None]:
         assert read_image(written(f"crop{ending}", data), 32, 16).shape == (32, 16, 3)
 
     return run
-
-
-def _whole_png(data: bytes) -> None:
-    """With right checksums and lengths of its parts, behind which damage is read."""
-    parts, at = [data[:8]], 8
-    while at + 12 <= len(data):
-        length = min(int.from_bytes(data[at : at + 4], "big"), len(data) - at - 12)
-        part = data[at + 4 : at + 8 + length]
-        parts.append(struct.pack(">I", length) + part + struct.pack(">I", zlib.crc32(part)))
-        at += 12 + length
-    _image(".png")(b"".join(parts))
 
 
 def _playlist(data: bytes) -> None:
@@ -631,10 +614,10 @@ TARGETS = {
     "eval-seqinfo": Target(_eval_seqinfo, lambda: [_SEQINFO], (*NUMBERS, "[DEFAULT]", "%(a)s", " ", ":", ";")),
     "reid-seqinfo": Target(_reid_seqinfo, lambda: [_SEQINFO], ("[DEFAULT]", "%(a)s", "../", "/etc", " ", ":", ";")),
     "config": Target(_config, lambda: [
-        b"default_fps = 25.0\n[lifecycle]\nlost_s = 5\n[proposals]\nverifier = 'both'\nenabled = false\n"
-        b"[association]\ngate_chi2 = 9.5\nveto = true\n", b"default_fps=" + _HEX], (*NUMBERS, *TOML)),
+        b"default_fps = 25.0\n[lifecycle]\nlost_s = 5\n[proposals]\nverifier = 'auto'\nenabled = false\n"
+        b"[association]\nrelink_chi2 = 9.5\nveto = true\n", b"default_fps=" + _HEX], (*NUMBERS, *TOML)),
     "space": Target(_space, lambda: [
-        b'"lifecycle.lost_s" = [1.0, 3.0]\n[association]\ngate_chi2 = [9.5]\nveto = [true, false]\n'],
+        b'"lifecycle.lost_s" = [1.0, 3.0]\n[association]\nrelink_chi2 = [9.5]\nveto = [true, false]\n'],
         (*NUMBERS, *TOML)),
     "reid-config": Target(_reid_config, lambda: [
         b"seed = 3\n[data]\nheight = 128\n[augment]\nerase_area = [0.02, 0.3]\n[net]\nname = 'osnet'\n"
@@ -675,8 +658,6 @@ TARGETS = {
         ("model.onnx", "*", "\u2003", "\x0b")),
     "model": Target(_model, lambda: list(_model_seeds()), ("Conv", "GlobalAveragePool", "Flatten", "image"), 65536),
     "png": Target(_image(".png"), lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND"), 65536),
-    "png-whole": Target(
-        _whole_png, lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND", "PLTE", "tRNS", "gAMA"), 65536),
     "jpeg": Target(_image(".jpg"), lambda: [_picture(".jpg")], (), 65536),
     "crop-png": Target(_crop(".png"), lambda: [_picture(".png")], ("IHDR", "IDAT", "IEND"), 65536),
     "crop-jpeg": Target(_crop(".jpg"), lambda: [_picture(".jpg")], (), 65536),

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.benchmarks.camera import after, corner_error, middle_of, noisy, similarity, texture, view
+from tests.synthetic.moving_camera import after, corner_error, middle_of, noisy, similarity, texture, view
 from tracker.motion.camera import CameraMotion, shrink
 
 NOBODY = np.zeros((0, 4))
@@ -45,9 +45,9 @@ def motion_of(images, people=NOBODY):
 def paste(rng, image, boxes):
     """Textured people, the same wherever they stand."""
     out = image.copy()
-    looks = np.random.default_rng(99)
+    random = np.random.default_rng(99)
     for x1, y1, x2, y2 in np.asarray(boxes).astype(int):
-        out[y1:y2, x1:x2] = texture(looks, x2 - x1, y2 - y1)
+        out[y1:y2, x1:x2] = texture(random, x2 - x1, y2 - y1)
     return noisy(rng, out)
 
 
@@ -62,8 +62,8 @@ def test_a_known_motion_is_found_to_a_third_of_a_pixel_at_the_corners(rng, size,
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_people_who_go_their_own_way_do_not_count(seed):
-    """Two fifths of the picture are people who walk against the camera's motion."""
+def test_independent_walkers_do_not_count(seed):
+    """Two fifths of the image are people who walk against the camera's motion."""
     rng = np.random.default_rng(seed)
     motion = similarity(1.005, 0.3, (9, -3), SIZE)
     before, now = two_views(rng, motion)
@@ -99,7 +99,7 @@ def test_a_still_scene_never_drifts(rng):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_bus_through_half_of_the_picture_does_not_move_the_scene(seed):
-    """Nobody has a box around it, and its corners are as good as any."""
+    """No box is around it, and its corners are strong."""
     rng = np.random.default_rng(seed)
     world = world_for(rng, SIZE)
     image = view(world, middle_of(world, SIZE), SIZE)
@@ -198,7 +198,7 @@ def test_images_are_left_alone(rng):
 
 
 @pytest.mark.parametrize(("size", "scale"), [((480, 270), 1), ((640, 480), 2), ((1921, 1081), 4), ((3840, 2160), 8)])
-def test_a_pixel_of_the_small_picture_is_the_mean_of_a_square_of_the_source(size, scale):
+def test_shrunk_pixel_is_the_mean_of_a_source_square(size, scale):
     width, height = size
     ramp = np.arange(width) * 255 / width + 0 * np.arange(height)[:, None]
     small = shrink(np.repeat(ramp[:, :, None], 3, axis=2).astype(np.uint8))

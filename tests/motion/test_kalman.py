@@ -58,7 +58,7 @@ def any_motion(rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_moving_camera_equals_filterpy_with_dense_matrices_over_any_sequence(seed):
+def test_moving_camera_equals_filterpy_with_dense_matrices(seed):
     """filterpy's own prediction, F = J and no noise, is the camera's motion: the blocks lose nothing."""
     rng = np.random.default_rng(seed)
     z = people(rng, 5)
@@ -245,7 +245,7 @@ def test_a_shrinking_box_never_turns_inside_out():
     assert np.isfinite(cov).all()
 
 
-def test_nobody_is_fine():
+def test_no_tracks_give_empty_arrays():
     mean, cov = kalman.initiate(np.zeros((0, 4)), CONFIG)
     mean, cov = kalman.predict(mean, cov, 0.1, CONFIG)
     mean, cov = kalman.correct(mean, cov, np.zeros((0, 4)), CONFIG)

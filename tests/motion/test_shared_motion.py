@@ -110,7 +110,7 @@ def test_a_shift_of_known_boxes_is_found_exactly(rng):
     np.testing.assert_allclose(found, [[1, 0, 7], [0, 1, -3]], atol=1e-9)
 
 
-def test_those_who_go_their_own_way_do_not_move_the_others(rng):
+def test_independent_walkers_do_not_move_the_others(rng):
     predicted = np.array([[x, 100.0, x + 40, 200] for x in range(0, 900, 100)])
     detected = predicted + np.array([7, -3, 7, -3])
     detected[:3] += (9, 8, 9, 8)
@@ -125,14 +125,14 @@ def test_a_few_people_say_nothing(rng, n):
     assert np.array_equal(found, STILL) == (n < MIN_PEOPLE)
 
 
-def test_who_was_not_found_again_does_not_count(rng):
+def test_unmatched_people_do_not_count(rng):
     """Many predictions and many detections, but three pairs."""
     predicted = np.array([[100.0 * k, 100, 100 * k + 40, 200] for k in range(10)])
     detected = np.concatenate([predicted[:3] + 5, predicted[3:] + 1000])
     assert np.array_equal(shaking(rng).step(predicted, detected), STILL)
 
 
-def test_nobody_moves_nothing(rng):
+def test_no_people_give_the_identity(rng):
     some = next(walk(rng, 1))[0]
     for shared in (SharedMotion(), shaking(rng)):
         for predicted, detected in ((NOBODY, NOBODY), (NOBODY, some), (some, NOBODY)):

@@ -12,7 +12,8 @@ from tracker.config import MotionConfig
 from tracker.errors import SourceError
 from tracker.offline import two_pass as second_pass
 from tracker.offline.two_pass import HURRY_S, refined_frames
-from tracker.sinks.annotated_video import AnnotatedVideoSink
+from tracker.sinks.annotated_video import VIDEO, AnnotatedVideoSink
+from tracker.sinks.registry import Result
 from tracker.sinks.summary import SummarySink
 from tracker.types import Frame, Tracks
 
@@ -71,8 +72,8 @@ def test_a_film_that_became_shorter_is_named_once_its_frames_are_out():
 def test_what_draws_is_left_out_and_the_rest_is_fed(tmp_path):
     tally = SummarySink()
     with ExitStack() as stack:
-        film = stack.enter_context(AnnotatedVideoSink(tmp_path / "film.avi", 10.0, (64, 48)))
-        outputs = Outputs([tally, film], tally)
+        video = stack.enter_context(AnnotatedVideoSink(tmp_path / "video.avi", 10.0, (64, 48)))
+        outputs = Outputs(tally, [(Result(VIDEO, "video.avi"), video)])
         for k in range(N):
             frame = frame_of(k) if k < 2 else Frame(k, k / 10, None, 64, 48)
             outputs.write(frame, tracks_of(k), hurried=k >= 1)

@@ -8,7 +8,7 @@ from tracker.tracks.bank import TrackBank
 
 
 def bank_of(n: int, **columns) -> TrackBank:
-    """n tentative tracks of nobody, all at the origin, but for the columns given."""
+    """n tentative tracks at the origin, except for the columns given."""
     whole = {
         "key": np.arange(n), "id": np.zeros(n, np.int64), "mean": np.zeros((n, 8)), "cov": np.zeros((n, 3, 4)),
         "hits": np.ones(n, np.int64), "seen_s": np.zeros(n), "seen_xy": np.zeros((n, 2)),

@@ -1,4 +1,4 @@
-"""Cameras on loopback: real HTTP (Motion JPEG) and RTSP (RTP/JPEG, RFC 2435) servers that can drop and come back."""
+"""Camera servers on loopback: HTTP (Motion JPEG) and RTSP (RTP/JPEG, RFC 2435) that can drop connections and resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PERSON = (40, 100)  # width, height of the person below
 
 
 def walker(time_s: float, width: int = 320, height: int = 240, speed: float = 50.0) -> np.ndarray:
-    """A white person on black who walks to the right and begins anew at the left edge."""
+    """A white person on black who walks to the right and starts again at the left edge."""
     picture = np.zeros((height, width, 3), np.uint8)
     left = round(20 + speed * time_s) % (width - PERSON[0])
     cv2.rectangle(picture, (left, 70), (left + PERSON[0] - 1, 70 + PERSON[1] - 1), (255, 255, 255), cv2.FILLED)
@@ -28,7 +28,7 @@ def walker(time_s: float, width: int = 320, height: int = 240, speed: float = 50
 
 
 class _Camera:
-    """What both servers share: the clock, the switch, and open connections. Use with `with`."""
+    """Base of both servers: clock, on/off switch and open connections. A context manager."""
 
     def __init__(self, scene: Scene, fps: float, handler: type[socketserver.BaseRequestHandler]) -> None:
         self.scene, self.period_s = scene, 1 / fps
@@ -52,7 +52,7 @@ class _Camera:
         self._server.server_close()
 
     def go_down(self) -> None:
-        """Cut every connection, and answer none."""
+        """Drop every connection and accept none."""
         self.up = False
         for connection in list(self._sockets):
             with suppress(OSError):
@@ -72,7 +72,7 @@ class _Camera:
         self._sockets.discard(connection)
 
     def pictures(self):
-        """JPEG files at the camera's pace while it is up, each with its time."""
+        """JPEG files at the camera's frame rate while it is up, each with its time."""
         while self.up:
             time_s = time.monotonic() - self._start_s
             yield time_s, cv2.imencode(".jpg", self.scene(time_s), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
@@ -81,7 +81,7 @@ class _Camera:
 
 
 class MjpegCamera(_Camera):
-    """http://127.0.0.1:PORT/video: multipart/x-mixed-replace, as webcams in the network speak it."""
+    """http://127.0.0.1:PORT/video: multipart/x-mixed-replace, as network cameras send it."""
 
     def __init__(self, scene: Scene = walker, fps: float = 20.0) -> None:
         super().__init__(scene, fps, _Mjpeg)

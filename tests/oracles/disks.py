@@ -1,4 +1,4 @@
-"""A disk that is full at a byte of one's choice."""
+"""A disk that is full at a given byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @contextmanager
 def room_for(n_bytes: int) -> Iterator[None]:
-    """No file may become larger: the limit on the size of files (RLIMIT_FSIZE) stops libraries too."""
+    """Limit the size of every file (RLIMIT_FSIZE), which also holds for libraries."""
     resource = pytest.importorskip("resource")  # not on Windows
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))

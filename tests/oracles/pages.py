@@ -1,7 +1,7 @@
-"""The project's pages, cut into what a reader types, what they paste, and what a program answers.
+"""The documentation's pages, split into shell commands, Python snippets, data and output.
 
-A fence without a word is typed into a shell; `python` is pasted; `toml` and `json` are read; `text` is what a program
-prints, or a drawing, and no line of it may be a command.
+A fence without a language is for the shell; `python` is a snippet; `toml` and `json` are data; `text` is the output of
+a program or a drawing, without commands.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
 @dataclass(frozen=True)
 class Block:
-    """A fence: `line` is that of its first line of content, `language` the word behind the opening marks."""
+    """A fence: `line` is the number of its first line of content, `language` the word after the opening marks."""
 
     page: str
     line: int
@@ -48,7 +48,7 @@ class Command:
 
 
 def pages() -> list[str]:
-    """All of them, by path from the root."""
+    """All pages, as paths from the root."""
     found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")]
     return sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *found])
 
@@ -64,7 +64,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[Command]:
-    """Of a shell block, in order; a backslash at the end of a line goes on in the next, comments are left out."""
+    """Commands of a shell block; a backslash continues a line, comments are left out."""
     found = []
     typed, start = "", 0
     for number, line in enumerate(block.text.splitlines(), block.line):

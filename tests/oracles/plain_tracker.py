@@ -1,20 +1,24 @@
-"""A Kalman + IoU tracker with one object a track, loops and textbook matrices: what the engine is without the metric.
+"""A slow Kalman + IoU tracker: one object for each track, loops, and textbook matrices. The engine without appearance.
 
 Filter: a box not detected in the frame before keeps its size; the variance of a measurement is `score_noise` times
 1 - score, at least `least_noise`, or the same for all where `score_noise` is 0.
 
-Rules: predict all; keep detections of at least `weak_score` after greedy non-maximum suppression; strong detections go
-to confirmed tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first, what they leave to tentative
-ones in the same way; weak ones to confirmed tracks left over (IoU >= min_iou_weak); a strong detection left over that
-has `birth_score` begins a tentative track; `confirm_hits` detections in a row confirm it and give it the next identity,
-oldest track first; a miss ends a tentative track at once and a confirmed one after `coast_s`.
+Association: predict all tracks; keep detections of at least `weak_score` after greedy non-maximum suppression.
+High-score detections go to confirmed tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first; the
+remaining ones to tentative tracks in the same way; low-score ones to the remaining confirmed tracks (IoU >=
+min_iou_weak).
 
-Hidden (`occlusion.enabled`): a confirmed track missed in the frame before is behind the nearer (lower feet) confirmed
-one, seen in the frame before, that covers most of it, if that is `min_cover`; it may not have a strong detection that
-overlaps this one more. A confirmed track that nothing matched is put out as predicted where a nearer confirmed one that
-was found covers `min_cover` of it, none overlaps it more than `max_overlap`, and it was seen `max_s` ago at most,
-`min_hits` times at least, in heights of a spread of `max_jitter` at most, and its place is known to `max_std` heights.
-The measurement of a confirmed track is the `whole_box` of its detection.
+Lifecycle: an unmatched high-score detection with `birth_score` creates a tentative track; `confirm_hits` detections in
+a row confirm it and give it the next identity, oldest track first; a miss deletes a tentative track at once and a
+confirmed one after `coast_s`.
+
+Occlusion (`occlusion.enabled`): a confirmed track missed in the frame before is behind the nearer (lower feet)
+confirmed track, seen in the frame before, that covers most of it, if that is `min_cover`; it may not have a high-score
+detection that overlaps its occluder more. A confirmed track without a detection is output as predicted where a nearer
+confirmed track with one covers `min_cover` of it, none overlaps it by more than `max_overlap`, its last detection is
+at most `max_s` ago, and it has at least `min_hits` detections, a spread of log height of at most `max_jitter`, and a
+standard deviation of the centre of at most `max_std` heights. The measurement of a confirmed track is the `whole_box`
+of its detection.
 """
 
 from __future__ import annotations
@@ -168,7 +172,7 @@ class _Track:
 
 class PlainTracker:
     """One object a track. `step` gives what is known at once; `late` holds (frame index, id, box, score) rows of
-    earlier frames that the last step made known, `hidden` the identities that it put out as predicted."""
+    earlier frames that the last step made known, `hidden` the identities that it output as predicted."""
 
     def __init__(self, config: TrackerConfig, image_width: int):
         self.config = config
@@ -223,11 +227,11 @@ class PlainTracker:
         ]
         taken = {row for _, row in matched}
         births = [row for row in strong if scores[row] >= life.birth_score]
-        born = [_Track(boxes[row], scores[row], time_s, self.config) for row in births if row not in taken]
-        self.tracks += born
+        created = [_Track(boxes[row], scores[row], time_s, self.config) for row in births if row not in taken]
+        self.tracks += created
         hidden = [t for t in hidden if any(t is alive for alive in self.tracks)]
         self.hidden = sorted(t.id for t in hidden)
-        shown = seen + hidden + born
+        shown = seen + hidden + created
 
         for track in self.tracks:
             if track.id == 0 and track.hits >= life.confirm_hits:
@@ -295,7 +299,7 @@ def tracks_of(rows) -> Tracks:
     n = len(rows)
     return Tracks(
         np.array([box for _, box, _ in rows]).reshape(n, 4),
-        np.array([who for who, _, _ in rows], np.int64),
+        np.array([identity for identity, _, _ in rows], np.int64),
         np.array([score for _, _, score in rows], float),
         np.zeros(n, np.int64),
         np.zeros(n, np.int64),

@@ -1,4 +1,4 @@
-"""Streams of detections with known truth, as hostile as one likes, and embeddings that know the truth or nothing."""
+"""Streams of detections with ground truth, with all kinds of errors, and true or constant embeddings."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def one(boxes, score: float = 0.9, features=None) -> Detections:
 
 
 def with_identity_embeddings(stream: Stream) -> Stream:
-    """One-hot true identity; every false positive is somebody of its own."""
+    """One-hot true identity; every false positive is a person of its own."""
     n_people = 1 + max((int(w.max()) for w in stream.who if len(w)), default=0)
     n_false = sum(int((w < 0).sum()) for w in stream.who)
     unit = np.eye(n_people + n_false, dtype=np.float32)
@@ -128,7 +128,7 @@ def with_identity_embeddings(stream: Stream) -> Stream:
 
 
 def with_constant_embeddings(stream: Stream, vector: np.ndarray) -> Stream:
-    """Everybody looks alike."""
+    """The same embedding for every detection."""
     detections = [d.with_features(np.tile(vector.astype(np.float32), (len(d), 1))) for d in stream.detections]
     return replace(stream, detections=detections)
 

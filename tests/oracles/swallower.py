@@ -1,4 +1,4 @@
-"""What loses an interruption, as Python's own libraries do."""
+"""An object whose destructor swallows a signal, as some of Python's libraries do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 
 
 class Swallower:
-    """Python prints what is raised in a destructor, and goes on: `Swallower()` alone on a line is a lost signal."""
+    """Python prints an exception in a destructor and continues: `Swallower()` alone on a line loses the signal."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         self.number = number

@@ -1,4 +1,4 @@
-"""Where use C looks: the grid, the weak detections, the boxes left out, the background beside."""
+"""Candidates of use C: the grid, low-score detections, implausible boxes, the background beside."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_two_best_overlapping_weak_detections_join():
     assert sorted(map(tuple, places.boxes[11:])) == sorted(map(tuple, weak[[1, 3]]))
 
 
-def test_nobody_asked():
+def test_no_tracks_give_no_candidates():
     places = prior.candidates(np.zeros(0, np.int64), np.zeros((0, 8)), np.zeros((0, 4)), NO_BOXES, CONFIG)
     assert len(places) == 0
     assert len(prior.plausible(places, NO_BOXES, 640, 480, CONFIG)) == 0

@@ -21,7 +21,7 @@ def test_best_candidates_against_a_loop(rng):
         assert found.tolist() == wanted
 
 
-def test_where_all_looks_alike_the_prior_decides():
+def test_equal_distances_leave_the_prior_to_decide():
     """A constant embedding: the argmax is the predicted box, which comes first (property 2)."""
     track = np.array([0, 0, 0, 1, 1])
     prior = np.array([0.0, -0.5, 0.0, 0.0, -1.0])

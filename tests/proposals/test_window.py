@@ -73,7 +73,7 @@ def look_at(boxes, image, config=CONFIG, detector=None):
     frame = Frame(7, 0.25, image, image.shape[1], image.shape[0])
     tracks = np.arange(len(mean)) * 3 + 1
     variance = np.tile([100.0, 100.0, 0.01, 100.0], (len(mean), 1))
-    return window.look(detector or RedDetector(), frame, tracks, mean, variance, config)
+    return window.detect_in_windows(detector or RedDetector(), frame, tracks, mean, variance, config)
 
 
 # ------------------------------------------------------------------------------------------------- the windows
@@ -94,7 +94,7 @@ def test_a_window_is_centred_twice_as_high_as_wide_and_holds_the_box(rng):
 @pytest.mark.parametrize(("n", "cell"), [(1, (208, 416)), (2, (208, 416)), (3, (104, 208)), (8, (104, 208))])
 def test_cells_lie_apart_and_are_as_large_as_they_can_be(n, cell):
     tiled = window.mosaic(scene([]), np.tile([[10, 10, 60, 110]], (n, 1)))
-    assert tiled.image.shape == (window.PICTURE_PX, window.PICTURE_PX, 3)
+    assert tiled.image.shape == (window.MOSAIC_PX, window.MOSAIC_PX, 3)
     covered = np.zeros(tiled.image.shape[:2], int)
     for x1, y1, x2, y2 in tiled.cells:
         assert (x2 - x1, y2 - y1) == cell
@@ -168,7 +168,7 @@ def test_a_score_below_the_least_is_nothing(score):
     assert len(places) == (score >= CONFIG.window_score)
 
 
-def test_who_stands_elsewhere_in_the_window_is_somebody_else():
+def test_detection_far_from_the_prediction_is_another_person():
     places, scores = look_at([[100, 100, 140, 200]], scene([[140, 140, 180, 240]]))
     assert len(places) == len(scores) == 0
 
@@ -213,7 +213,7 @@ def test_wrong_settings_are_refused_by_name(name, value):
         ProposalConfig(**{name: value})
 
 
-@pytest.mark.parametrize("verifier", ["appearance", "detector", "both"])
+@pytest.mark.parametrize("verifier", ["auto", "appearance"])
 def test_the_verifier_is_text_in_a_file_too(tmp_path, verifier):
     config = TrackerConfig().override({"proposals.verifier": verifier})
     path = tmp_path / "settings.toml"
@@ -241,7 +241,7 @@ class ByColour:
 PERSON = np.array([300.0, 200, 340, 300])
 
 
-def follow(verifier, detector, *, encoder=None, n=14, missed=range(8, 12), there=True, settings=()):
+def follow(detector, *, verifier="auto", encoder=None, n=14, missed=range(8, 12), there=True, settings=()):
     """A person who stands still and whose detection is missing in some frames. The sources of every frame."""
     config = TrackerConfig().override({"proposals.verifier": verifier, "motion.camera": False, **dict(settings)})
     engine = Engine(config, encoder, detector=detector)
@@ -258,39 +258,36 @@ def follow(verifier, detector, *, encoder=None, n=14, missed=range(8, 12), there
 FOUND = [[]] * 2 + [[Source.DETECTED]] * 6 + [[Source.PROPOSED]] * 4 + [[Source.DETECTED]] * 2
 MISSED = [[]] * 2 + [[Source.DETECTED]] * 6 + [[]] * 4 + [[Source.DETECTED]] * 2
 # verifier, detector, encoder, found?
-WHO_FINDS = [
-    ("detector", RedDetector, None, True),
-    ("detector", RedDetector, ByColour, True),
-    ("detector", None, ByColour, False),
+VERIFIER_CASES = [
     ("appearance", RedDetector, None, False),
     ("appearance", RedDetector, ByColour, True),
-    ("both", RedDetector, ByColour, True),
-    ("both", None, ByColour, True),  # appearance is left
-    ("both", RedDetector, None, False),  # nobody agrees with the detector
+    ("auto", RedDetector, ByColour, True),
+    ("auto", None, ByColour, True),  # appearance alone
+    ("auto", RedDetector, None, False),  # no embeddings, no proposals
 ]
 
 
-@pytest.mark.parametrize(("verifier", "detector", "encoder", "found"), WHO_FINDS)
-def test_who_finds_the_person_that_the_detector_missed(verifier, detector, encoder, found):
-    sources = follow(verifier, detector and detector(), encoder=encoder and encoder())
+@pytest.mark.parametrize(("verifier", "detector", "encoder", "found"), VERIFIER_CASES)
+def test_missed_person_is_found_by_verifier(verifier, detector, encoder, found):
+    sources = follow(detector and detector(), verifier=verifier, encoder=encoder and encoder())
     assert sources == (FOUND if found else MISSED)
 
 
-@pytest.mark.parametrize("verifier", ["appearance", "detector", "both"])
-def test_nobody_is_proposed_where_nobody_stands(verifier):
-    assert follow(verifier, RedDetector(), encoder=ByColour(), there=False) == MISSED
+@pytest.mark.parametrize("verifier", ["auto", "appearance"])
+def test_no_proposal_where_nothing_is(verifier):
+    assert follow(RedDetector(), verifier=verifier, encoder=ByColour(), there=False) == MISSED
 
 
 def test_the_detector_rests_where_no_track_is_missing():
     detector = RedDetector()
-    follow("detector", detector, missed=())
-    follow("detector", detector, settings={"proposals.enabled": False})
-    follow("appearance", detector)
+    follow(detector, encoder=ByColour(), missed=())
+    follow(detector, encoder=ByColour(), settings={"proposals.enabled": False})
+    follow(detector, encoder=ByColour(), verifier="appearance")
     assert detector.pictures == []
 
 
 def test_appearance_overrules_the_detector():
-    """Who is asked about looks like somebody else from the first gap on."""
+    """The person has the appearance of another one from the first gap on."""
 
     class Stranger(ByColour):
         def embed(self, image, boxes):
@@ -299,15 +296,15 @@ def test_appearance_overrules_the_detector():
             return features if detected else features[:, ::-1]
 
     detector = OffByTwo()
-    assert follow("both", detector, encoder=Stranger()) == MISSED
-    assert follow("detector", detector, encoder=Stranger()) == FOUND
+    assert follow(detector, encoder=Stranger()) == MISSED
+    assert follow(detector, encoder=ByColour()) == FOUND
     assert len(detector.pictures) == 8
 
 
 def test_a_proposal_never_covers_a_detection():
-    """Two people, one detection between them: the window shows the person who is detected already."""
-    config = TrackerConfig().override({"proposals.verifier": "detector", "motion.camera": False})
-    engine = Engine(config, detector=RedDetector())
+    """Two people, one detection between them: the window shows the person that is detected already."""
+    config = TrackerConfig().override({"motion.camera": False})
+    engine = Engine(config, ByColour(), detector=RedDetector())
     left, right = PERSON, PERSON + np.array([60, 0, 60, 0])
     for t in range(12):
         people = np.array([left, right]) if t < 6 else (left + np.array([30, 0, 30, 0]))[None]
@@ -316,11 +313,11 @@ def test_a_proposal_never_covers_a_detection():
         assert not tracks.proposed.any()
 
 
-def test_one_picture_a_frame_for_those_seen_last():
+def test_one_mosaic_per_frame_for_the_latest_missed():
     """Ten people are missed: two since the frame before, eight in this one. There are eight windows."""
     detector = RedDetector()
-    config = TrackerConfig().override({"proposals.verifier": "detector", "motion.camera": False})
-    engine = Engine(config, detector=detector)
+    config = TrackerConfig().override({"motion.camera": False})
+    engine = Engine(config, ByColour(), detector=detector)
     crowd = np.array([[60 * k + 10, 200, 60 * k + 40, 260] for k in range(10)], float)
     shown = [crowd] * 6 + [crowd[2:], crowd[:0]]
     for t, people in enumerate(shown):
@@ -331,8 +328,8 @@ def test_one_picture_a_frame_for_those_seen_last():
     assert tracks.proposed.all()
 
 
-@pytest.mark.parametrize("verifier", ["appearance", "detector", "both"])
-def test_without_an_image_nobody_looks(verifier):
+@pytest.mark.parametrize("verifier", ["auto", "appearance"])
+def test_without_image_nothing_is_proposed(verifier):
     detector = RedDetector()
     engine = Engine(TrackerConfig().override({"proposals.verifier": verifier}), ByColour(), detector=detector)
     for t in range(10):
@@ -342,20 +339,20 @@ def test_without_an_image_nobody_looks(verifier):
     assert detector.pictures == []
 
 
-@pytest.mark.parametrize(("verifier", "found"), [("appearance", False), ("detector", True), ("both", False)])
-def test_embeddings_of_the_caller_cannot_confirm_what_a_window_shows(verifier, found):
+@pytest.mark.parametrize("verifier", ["auto", "appearance"])
+def test_embeddings_of_the_caller_cannot_confirm_what_a_window_shows(verifier):
     engine = Engine(TrackerConfig().override({"proposals.verifier": verifier, "motion.camera": False}),
                     detector=RedDetector())  # fmt: skip
     for t in range(8):
         n = int(t < 7)
         dets = Detections(PERSON[None][:n], np.full(n, 0.9), np.zeros(n, np.int64), np.array([[1, 0]], np.float32)[:n])
         tracks = engine.step(Frame(t, t / 30, scene([PERSON]), 640, 480), dets)
-    assert tracks.proposed.tolist() == [True] * found
+    assert not tracks.proposed.any()
 
 
-def test_nobody_is_looked_for_longer_than_max_s():
+def test_no_proposals_after_max_s():
     detector = RedDetector()
-    sources = follow("detector", detector, n=30, missed=range(8, 30), settings={"proposals.max_s": 0.2})
+    sources = follow(detector, encoder=ByColour(), n=30, missed=range(8, 30), settings={"proposals.max_s": 0.2})
     assert sources == [[]] * 2 + [[Source.DETECTED]] * 6 + [[Source.PROPOSED]] * 6 + [[]] * 16
     assert len(detector.pictures) == 6
 
@@ -373,13 +370,13 @@ def test_people_cut_by_the_border_and_tiny_ones_are_tracked_on(person):
 
 def test_an_error_of_the_detector_reaches_the_caller():
     with pytest.raises(DetectionError, match="is broken"):
-        follow("detector", Broken())
+        follow(Broken(), encoder=ByColour())
 
 
-def test_boxes_and_scores_that_are_no_numbers_are_nobody():
-    assert follow("detector", NotNumbers()) == MISSED
+def test_nan_boxes_and_scores_are_ignored():
+    assert follow(NotNumbers(), encoder=ByColour()) == MISSED
 
 
 def test_the_same_frames_give_the_same_tracks():
-    runs = [follow("both", RedDetector(), encoder=ByColour()) for _ in range(2)]
+    runs = [follow(RedDetector(), encoder=ByColour()) for _ in range(2)]
     assert runs[0] == runs[1]

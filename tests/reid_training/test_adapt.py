@@ -21,7 +21,7 @@ from reid_training.adapt import (
     thinned,
 )
 from reid_training.cli import main
-from reid_training.config import from_dict, to_dict
+from reid_training.config import from_dict
 from reid_training.data import csv_table, market1501
 from reid_training.data.base import Dataset, Samples, read_images
 from reid_training.data.synthetic import write_market_folder
@@ -35,6 +35,7 @@ from reid_training.runs import load_method, new_method
 from reid_training.site_metric import carried_over, choose_share, mapped, rank_at_place, whitening, within_people
 from reid_training.train import train
 from tracker.appearance.encoder import read_card
+from tracker.settings import to_dict
 
 
 @pytest.fixture(scope="module")

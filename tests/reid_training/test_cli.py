@@ -15,10 +15,11 @@ import torch
 
 from reid_training import bench
 from reid_training.cli import main
-from reid_training.config import ConfigError, override, to_toml
 from reid_training.data.synthetic import write_market_folder
+from reid_training.errors import ConfigError
 from reid_training.methods import METHODS
 from reid_training.runs import load_checkpoint, save_checkpoint
+from tracker.settings import override, pairs, to_toml
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +123,13 @@ def test_image_without_person_and_camera(capsys, config, tmp_path, market):
 
 
 def test_missing_config(capsys, tmp_path, market):
-    assert "no config file" in mistake(capsys, *train_on("nowhere.toml", market, tmp_path))
+    assert "settings from nowhere.toml: No such file" in mistake(capsys, *train_on("nowhere.toml", market, tmp_path))
 
 
 def test_config_that_is_not_toml(capsys, tmp_path, market):
     path = tmp_path / "bad.toml"
     path.write_text("epochs == 3")
-    assert "is not TOML" in mistake(capsys, *train_on(path, market, tmp_path))
+    assert "is it a settings file?" in mistake(capsys, *train_on(path, market, tmp_path))
 
 
 def test_run_folder_in_use(capsys, market, run, config):
@@ -270,20 +271,20 @@ def test_methods_lists_every_method_with_its_settings(capsys):
 
 
 def test_one_setting_from_the_command_line(tiny):
-    changed = override(tiny, ["schedule.epochs=7", "method.margin = 0.5", "net.width=0.5", "seed=3"])
+    changed = override(tiny, pairs(["schedule.epochs=7", "method.margin = 0.5", "net.width=0.5", "seed=3"]))
     assert (changed.schedule.epochs, changed.method["margin"], changed.net.width, changed.seed) == (7, 0.5, 0.5, 3)
 
 
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("schedule.epochs", "wants SECTION.KEY=VALUE"),
-        ("epochs=3", "no section ''"),
-        ("trainer.epochs=3", "no section 'trainer'"),
-        ("schedule.epoch=3", "schedule.epoch is unknown"),
-        ("schedule.epochs=many", "must be of type int"),
+        ("schedule.epochs", "--set takes NAME=VALUE"),
+        ("epochs=3", "unknown setting epochs; there are: seed, data"),
+        ("trainer.epochs=3", "unknown setting trainer"),
+        ("schedule.epoch=3", "unknown setting schedule.epoch; there are: schedule.epochs"),
+        ("schedule.epochs=many", "schedule.epochs must be a whole number, got 'many'"),
     ],
 )
 def test_a_wrong_setting_from_the_command_line(tiny, setting, said):
     with pytest.raises(ConfigError, match=said):
-        override(tiny, [setting])
+        override(tiny, pairs([setting]))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from reid_training.cli import main
-from reid_training.config import to_toml
 from reid_training.data import csv_table, market1501
 from reid_training.data.base import check_rankable, ranking_cameras, split_identities
 from reid_training.errors import DataError
 from reid_training.evaluate import rank_held_out
+from tracker.settings import to_toml
 
 
 @pytest.fixture

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from reid_training.config import ConfigError, from_dict, to_toml
+from reid_training.config import from_dict
 from reid_training.data import market1501
 from reid_training.data.base import read_images, split_identities
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import augment
 from reid_training.devices import Worker, find_device
+from reid_training.errors import ConfigError
 from reid_training.runs import load_checkpoint, new_method
 from reid_training.train import learning_rate, parameter_groups, train, update_average
+from tracker.settings import to_toml
 
 CPU = torch.device("cpu")
 
@@ -53,6 +55,7 @@ DIES_AFTER_ONE_EPOCH = """
 import os, sys
 from reid_training import train
 from reid_training.cli import main
+from tracker.settings import to_toml
 write = train.save_checkpoint
 def write_and_die(*arguments):
     write(*arguments)

@@ -11,13 +11,14 @@ import torch.nn.functional as F  # noqa: N812
 
 from reid_training import train as training
 from reid_training.cli import main
-from reid_training.config import ConfigError, DistilConfig, from_dict, to_toml
+from reid_training.config import DistilConfig, from_dict
 from reid_training.data import market1501
 from reid_training.distil import Teacher, relation_loss
-from reid_training.errors import ModelError
+from reid_training.errors import ConfigError, ModelError
 from reid_training.methods.base import Loss
 from reid_training.runs import load_checkpoint, load_method
 from reid_training.train import train
+from tracker.settings import to_toml
 
 pytestmark = pytest.mark.slow  # each trains something
 

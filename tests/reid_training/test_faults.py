@@ -18,12 +18,12 @@ import torch
 
 from reid_training import train as training
 from reid_training.cli import main
-from reid_training.config import to_toml
 from reid_training.data import mot_crops
 from reid_training.errors import ModelError
 from reid_training.runs import load_checkpoint
 from tests.oracles.disks import room_for
 from tests.synthetic.mot import make_scene, write_sequence
+from tracker.settings import to_toml
 
 pytest.importorskip("resource")  # not on Windows
 

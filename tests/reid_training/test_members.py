@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from reid_training.cli import main
-from reid_training.config import DistilConfig, read_toml, to_toml
+from reid_training.config import DistilConfig, read_toml
 from reid_training.data import market1501
 from reid_training.data.base import split_identities
 from reid_training.distil import Teacher, relation_loss
@@ -24,6 +24,7 @@ from reid_training.evaluate import rank_held_out
 from reid_training.members import member_config
 from reid_training.runs import load_checkpoint, load_method
 from reid_training.train import Run, train
+from tracker.settings import to_toml
 
 pytestmark = pytest.mark.slow  # each trains something
 
@@ -194,3 +195,15 @@ def test_the_ensemble_teaches_one_network(tmp_path, tiny, config, data, whole):
         optimiser.step()
         values.append(float(loss.detach()))
     assert values[-1] < 0.3 * values[0]
+
+
+def test_failing_member_leaves_the_others_running(tmp_path, market, config, capsys):
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    members = tmp_path / "run" / "members"
+    members.mkdir(parents=True)
+    (members / "00").touch()  # a file where the first member wants a folder
+    arguments = ["train", "--config", str(tmp_path / "config.toml"), "--data", str(market)]
+    assert main([*arguments, "--out", str(tmp_path / "run"), "--jobs", "2"]) == 2
+    assert "reid: cannot write " in capsys.readouterr().err
+    for name in ("01", "02"):
+        assert len(load_checkpoint(members / name)["history"]) == config.schedule.epochs

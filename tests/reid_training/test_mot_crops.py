@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from reid_training.cli import main
-from reid_training.config import to_toml
 from reid_training.data import csv_table, mot_crops
 from reid_training.data.mot_crops import (
     CropRules,
@@ -26,6 +25,7 @@ from reid_training.data.mot_crops import (
     with_margin,
 )
 from reid_training.errors import ConfigError, DataError
+from tracker.settings import to_toml
 
 SIZE = (60, 80)  # height, width of the frames
 

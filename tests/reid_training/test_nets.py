@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from reid_training.config import ConfigError, NetConfig, RunConfig, from_dict
+from reid_training.config import NetConfig, RunConfig, from_dict
 from reid_training.data.transforms import MEAN, normalise
 from reid_training.embedders import OnnxEmbedder
-from reid_training.errors import ModelError
+from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import Calibration
 from reid_training.export import PARITY_TOLERANCE, metadata, parity, write_onnx
 from reid_training.nets import NETS, build
@@ -181,13 +181,13 @@ def test_every_network_goes_to_onnx(tmp_path, name):
         ({"name": "resnet18", "scales": 2}, "net.scales has no meaning for resnet18"),
         ({"name": "mobilenetv2", "channels": [8, 16]}, "net.channels has no meaning for mobilenetv2"),
         ({"name": "osnet", "last_stride": 2}, "net.last_stride has no meaning for osnet"),
-        ({"name": "resnet50", "last_stride": 3}, "net.last_stride must be 1 or 2, got 3"),
-        ({"stage_blocks": [1, 2]}, r"net.stage_blocks must be empty or 3 numbers >= 1, got \(1, 2\)"),
+        ({"name": "resnet50", "last_stride": 3}, "net.last_stride must be one of 1, 2, got 3"),
+        ({"stage_blocks": [1, 2]}, r"net.stage_blocks must be empty or 3 numbers, got \(1, 2\)"),
         ({"name": "resnet18", "start": "imagenet"}, "net.start has no meaning for resnet18"),
         ({"name": "efficientnet_lite0", "width": 0.5, "start": "imagenet"}, "net.width must be 1.0 to start from"),
-        ({"name": "efficientnet_lite0", "start": "coco"}, "net.start must be random or imagenet, got 'coco'"),
+        ({"name": "efficientnet_lite0", "start": "coco"}, "net.start must be one of random, imagenet, got 'coco'"),
         ({"name": "efficientnet_lite0", "frozen": 2}, "net.frozen needs net.start = imagenet"),
-        ({"stage_blocks": [1, 0, 2]}, "net.stage_blocks must be empty or 3 numbers"),
+        ({"stage_blocks": [1, 0, 2]}, "net.stage_blocks must be >= 1, got 0"),
     ],
 )
 def test_bad_settings_are_named(table, message):

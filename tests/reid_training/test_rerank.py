@@ -101,7 +101,7 @@ def test_neighbours_of_neighbours_bring_a_far_image_back():
 
 @pytest.mark.parametrize("bad", [{"k1": 0}, {"k2": 0}, {"lambda_": 1.5}])
 def test_bad_settings_are_named(bad):
-    with pytest.raises(ConfigError, match=f"rerank.{next(iter(bad))} must be"):
+    with pytest.raises(ConfigError, match=f"RerankConfig.{next(iter(bad))} must be"):
         RerankConfig(**bad)
 
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from reid_training import train as training
-from reid_training.config import RunConfig, ScheduleConfig, from_dict, to_dict
+from reid_training.config import RunConfig, ScheduleConfig, from_dict
 from reid_training.data import market1501
 from reid_training.errors import ConfigError
 from reid_training.runs import load_checkpoint
 from reid_training.train import event_log, learning_rate, train
+from tracker.settings import to_dict
 
 
 class Terminal(io.StringIO):
@@ -69,10 +70,10 @@ def test_both_decays_share_the_warm_up():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"decay": "linear"}, "schedule.decay must be cosine or step, got 'linear'"),
+        ({"decay": "linear"}, "schedule.decay must be one of cosine, step, got 'linear'"),
         ({"decay": "step"}, "schedule.milestones is empty"),
         ({"decay": "step", "milestones": 40}, "milestones must be a list, got 40"),
-        ({"decay": "step", "milestones": [40.5]}, "milestones must be of type int, got 40.5"),
+        ({"decay": "step", "milestones": [40.5]}, "milestones must be a whole number, got 40.5"),
         ({"decay": "step", "milestones": [70, 40]}, r"milestones must ascend, got \(70, 40\)"),
         ({"decay": "step", "milestones": [40, 40]}, "milestones must ascend"),
         ({"decay": "step", "milestones": [4, 40]}, r"milestones must be in .* = \[5, 99\], got \(4, 40\)"),

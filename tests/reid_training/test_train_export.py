@@ -12,7 +12,8 @@ import torch
 
 from reid_training import export as exporting
 from reid_training import train as training
-from reid_training.config import NetConfig, from_dict, read_toml, to_dict, to_toml
+from reid_training.config import NETS as SETTINGS_OF_NETS
+from reid_training.config import NetConfig, from_dict, read_toml
 from reid_training.data import market1501
 from reid_training.data.base import split_identities
 from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_samples
@@ -23,6 +24,7 @@ from reid_training.nets import NETS, build
 from reid_training.nets.osnet import OSNet
 from reid_training.runs import load_checkpoint, load_method, new_method, replace_file
 from reid_training.train import learning_rate, train, update_average
+from tracker.settings import to_dict, to_toml
 
 DRAWN = {"miner": "distance_weighted", "centre_weight": 0.05}
 
@@ -237,7 +239,7 @@ def test_a_block_sees_as_far_as_its_scales_say():
 
 
 def test_names_in_the_config_are_the_names_that_exist():
-    assert tuple(NETS) == NetConfig.NAMES
+    assert tuple(NETS) == tuple(SETTINGS_OF_NETS)
     assert build(NetConfig()).__class__ is OSNet
     assert "siamese" in METHODS
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid_training.config import AugmentConfig, RunConfig, from_dict, from_table, to_dict
+from reid_training.config import AugmentConfig, RunConfig, from_dict
 from reid_training.data import transforms
 from reid_training.data.transforms import (
     augment,
@@ -24,6 +24,7 @@ from reid_training.data.transforms import (
     turn_hue,
 )
 from reid_training.errors import ConfigError
+from tracker.settings import from_table, to_dict
 
 OFF = AugmentConfig(flip=0, zoom=0, shift=0, brightness=0, contrast=0, saturation=0, erase=0)
 NEW = ("hue", "box_jitter", "occlude", "motion_blur", "low_resolution")
@@ -279,16 +280,16 @@ def test_hue_leaves_greys_and_the_range(images):
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("occlude", 1.5, "is a probability"),
-        ("motion_blur", -0.1, "is a probability"),
-        ("low_resolution", 2.0, "is a probability"),
+        ("occlude", 1.5, r"must be in \[0, 1\]"),
+        ("motion_blur", -0.1, r"must be in \[0, 1\]"),
+        ("low_resolution", 2.0, r"must be in \[0, 1\]"),
         ("hue", 0.6, r"must be in \[0, 0.5\]"),
         ("box_jitter", 0.3, r"must be in \[0, 0.2\]"),
-        ("box_jitter", float("nan"), r"must be a number below 1e\+15, got nan"),
+        ("box_jitter", float("nan"), r"must be in"),
         ("occlude_depth", [0.5, 0.1], "the smaller first"),
-        ("motion_blur_length", [0.0, 0.1], "two fractions"),
-        ("low_resolution_scale", [0.5], "two fractions"),
-        ("low_resolution_scale", [0.5, 1.2], "two fractions"),
+        ("motion_blur_length", [0.0, 0.1], "must be in"),
+        ("low_resolution_scale", [0.5], "must be a list of 2"),
+        ("low_resolution_scale", [0.5, 1.2], "must be in"),
     ],
 )
 def test_strengths_out_of_range_are_refused(name, value, reason):

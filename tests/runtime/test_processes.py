@@ -1,4 +1,4 @@
-"""Work side by side: the same outcomes as one after the other; failures and deaths stay with their item."""
+"""Worker processes: the same outcomes as in one process; failures and crashes stay with their item."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def double(item, advanced):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [1, 3])
-def test_one_that_fails_takes_nobody_along(n_jobs, capfd):
+def test_run_all_failing_item_does_not_stop_the_others(n_jobs, capfd):
     steps: list[int] = []
     outcomes = dict(run_all(double, ["a", "user", "b", "bug", "c"], n_jobs, steps.append))
     assert outcomes == {
@@ -46,12 +46,12 @@ def test_one_that_fails_takes_nobody_along(n_jobs, capfd):
     }
     assert sum(steps) == 3 * 3 + 2 * 1
     err = capfd.readouterr().err
-    assert "never thought of" in err  # a mistake of ours is shown whole
+    assert "never thought of" in err  # the traceback of a bug is shown
     assert "frame 7" not in err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGKILL")
-def test_a_process_that_dies_is_an_outcome_too():
+def test_run_all_crashing_worker_is_a_failure():
     outcomes = dict(run_all(double, ["death", "a"], 2, lambda _: None))
     assert outcomes == {0: Failure("its process ended with status -9", 1), 1: Done("aa")}
 
@@ -63,7 +63,7 @@ def n_threads(item, advanced):
 
 
 @pytest.mark.slow
-def test_processes_share_the_cores():
+def test_workers_share_the_cores():
     assert share_of_cores(1) is None  # alone: whatever the libraries take
     for n_jobs in range(2, 2 * n_cores()):
         share = share_of_cores(n_jobs)
@@ -71,8 +71,8 @@ def test_processes_share_the_cores():
         assert share >= 1
     n_jobs = max(2, n_cores())
     assert dict(run_all(n_threads, "ab", n_jobs, lambda _: None)) == {0: Done(1), 1: Done(1)}
-    with WorkerPool(n_threads, n_jobs) as crew:
-        assert dict(crew.outcomes([(0, "a"), (1, "b")])) == {0: Done(1), 1: Done(1)}
+    with WorkerPool(n_threads, n_jobs) as pool:
+        assert dict(pool.outcomes([(0, "a"), (1, "b")])) == {0: Done(1), 1: Done(1)}
 
 
 def remember(item, advanced):
@@ -82,12 +82,12 @@ def remember(item, advanced):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_a_crew_lives_from_one_call_to_the_next(n_jobs):
+def test_pool_keeps_its_workers_between_calls(n_jobs):
     remember.__dict__.clear()
-    with WorkerPool(remember, n_jobs) as crew:
+    with WorkerPool(remember, n_jobs) as pool:
         home = [at % n_jobs for at in range(4)]
-        first = dict(crew.outcomes(list(zip(home, ["a", "user", "b", "c"], strict=True))))
-        second = dict(crew.outcomes(list(zip(home, "wxyz", strict=True))))
+        first = dict(pool.outcomes(list(zip(home, ["a", "user", "b", "c"], strict=True))))
+        second = dict(pool.outcomes(list(zip(home, "wxyz", strict=True))))
     assert first[1] == Failure("frame 7 is missing", 2)
     assert [first[at].result[1] for at in (0, 2, 3)] == ["aa", "bb", "cc"]
     counts = [second[at].result[0] for at in range(4)]
@@ -95,15 +95,15 @@ def test_a_crew_lives_from_one_call_to_the_next(n_jobs):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGKILL")
-def test_a_member_that_dies_fails_its_items_alone():
-    with WorkerPool(double, 2) as crew:
-        outcomes = dict(crew.outcomes([(0, "death"), (1, "a"), (0, "b"), (1, "c")]))
+def test_pool_crashing_worker_is_replaced():
+    with WorkerPool(double, 2) as pool:
+        outcomes = dict(pool.outcomes([(0, "death"), (1, "a"), (0, "b"), (1, "c")]))
     died = Failure("its process ended with status -9", 1)
-    assert outcomes == {0: died, 1: Done("aa"), 2: died, 3: Done("cc")}
+    assert outcomes == {0: died, 1: Done("aa"), 2: Done("bb"), 3: Done("cc")}
 
 
 def wait_long(item, advanced):
-    """Says that it began; its file shows whether it could clean up."""
+    """Reports that it has started; its file shows whether it could clean up."""
     path = Path(item)
     try:
         path.touch()
@@ -117,19 +117,19 @@ INTERRUPTED = """
 import sys
 import tracker.runtime.processes
 from tracker.runtime.processes import run_all
-tracker.runtime.processes.END_S = 200  # however busy the machine: what is asked is that they clean up
+tracker.runtime.processes.END_S = 200  # enough for a busy machine
 sys.path.insert(0, ".")
 from tests.runtime.test_processes import wait_long
 if __name__ == "__main__":
     try:
-        list(run_all(wait_long, sys.argv[1:], 2, lambda _: print("began", flush=True)))
+        list(run_all(wait_long, sys.argv[1:], 2, lambda _: print("started", flush=True)))
     except KeyboardInterrupt:
         sys.exit(130)
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
-def test_ctrl_c_ends_all_processes_without_a_word(tmp_path):
+def started(tmp_path) -> tuple[subprocess.Popen, list[str]]:
+    """A process with two workers that wait, and the files that they remove when they clean up."""
     script = tmp_path / "script.py"
     script.write_text(INTERRUPTED)
     items = [str(tmp_path / name) for name in ("one", "two", "three")]
@@ -138,29 +138,43 @@ def test_ctrl_c_ends_all_processes_without_a_word(tmp_path):
         start_new_session=True, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
     )  # fmt: skip
     assert process.stdout is not None
-    assert [process.stdout.readline() for _ in range(2)] == ["began\n", "began\n"]
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everybody hears it
+    assert [process.stdout.readline() for _ in range(2)] == ["started\n", "started\n"]
+    return process, items
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
+def test_ctrl_c_ends_all_workers_silently(tmp_path):
+    process, items = started(tmp_path)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
     _, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (130, "")
     assert not [name for name in items if Path(name).exists()]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGKILL")
+def test_killed_parent_leaves_no_workers(tmp_path):
+    process, _ = started(tmp_path)
+    process.kill()
+    process.communicate(timeout=60)  # ends when the last process has closed stdout
+
+
 def lose_an_interruption(item, advanced):
-    """As where NumPy makes an error of its own of it."""
+    """An interruption that a library turns into another error."""
     Swallower()
     raise ValueError("Cannot compare structured arrays")
 
 
-@pytest.mark.parametrize("how", ["run_all", "crew"])
-def test_a_lost_interruption_is_no_failure_of_an_item(how, capsys):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("how", ["run_all", "pool"])
+def test_lost_interruption_is_not_a_failure_of_an_item(how, capsys):
     found = []
 
     def run(interruption):
         if how == "run_all":
             found.extend(run_all(lose_an_interruption, [1, 2], 1, lambda _: None))
         else:
-            with WorkerPool(lose_an_interruption, 1) as crew:
-                found.extend(crew.outcomes([(0, 1), (0, 2)]))
+            with WorkerPool(lose_an_interruption, 1) as pool:
+                found.extend(pool.outcomes([(0, 1), (0, 2)]))
         return 0
 
     assert command("track-eval", run) == 130

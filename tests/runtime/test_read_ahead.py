@@ -1,4 +1,4 @@
-"""Work ahead of who needs it: the same results in the same order, whatever the threads; bounded; and ended."""
+"""Ordered prefetching: the same results in the same order for any number of threads, bounded, and ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_results_come_in_order(n, depth, n_threads):
 @pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize("breaks_at", [0, 1, 7])
 @pytest.mark.parametrize("where", ["items", "work"])
-def test_an_error_comes_after_the_results_before_it(where, breaks_at, n_threads):
+def test_error_comes_after_the_results_before_it(where, breaks_at, n_threads):
     error = ValueError("broke")
 
     def items():
@@ -63,7 +63,7 @@ def test_an_error_comes_after_the_results_before_it(where, breaks_at, n_threads)
 
 @pytest.mark.parametrize("n_threads", [1, 2, 4])
 @pytest.mark.parametrize("depth", [1, 3])
-def test_nothing_is_begun_further_ahead_than_the_depth(depth, n_threads):
+def test_work_starts_no_further_ahead_than_the_depth(depth, n_threads):
     taken, farthest = 0, 0
 
     def items():
@@ -74,10 +74,10 @@ def test_nothing_is_begun_further_ahead_than_the_depth(depth, n_threads):
 
     for _ in OrderedPrefetch(items(), lambda item: item, depth, NAME, n_threads):
         taken += 1
-    assert 1 <= farthest <= depth + 1  # one is in the hand of who iterates, and not yet counted above
+    assert 1 <= farthest <= depth + 1  # the consumer holds one that is not counted yet
 
 
-def test_work_goes_on_side_by_side():
+def test_threads_work_at_the_same_time():
     """Three results need three threads at the same moment."""
     together = threading.Barrier(3, timeout=60)
 
@@ -99,14 +99,14 @@ def test_leaving_early_ends_the_threads(n_threads):
     made.close()
 
 
-def test_busy_times_are_kept_apart():
+def test_busy_times_of_reading_and_work_are_separate():
     ahead = OrderedPrefetch((time.sleep(0.01) for _ in range(3)), lambda item: time.sleep(0.005), 2, NAME, 2)
     list(ahead)
     assert ahead.worked_s >= 3 * 0.005
     assert ahead.busy_s - ahead.worked_s >= 3 * 0.01
 
 
-def test_it_is_read_once():
+def test_iterating_twice_is_an_error():
     ahead = OrderedPrefetch([1], shaky, 1, NAME)
     assert list(ahead) == [1]
     with pytest.raises(RuntimeError, match="read once"):
@@ -114,13 +114,13 @@ def test_it_is_read_once():
 
 
 @pytest.mark.parametrize(("depth", "n_threads"), [(0, 1), (1, 0), (-1, 2)])
-def test_without_room_or_threads_nothing_could_come(depth, n_threads):
+def test_depth_and_threads_must_be_positive(depth, n_threads):
     with pytest.raises(ValueError, match="must be >= 1"):
         OrderedPrefetch([], shaky, depth, NAME, n_threads)
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_stop_ends_a_wait_for_what_never_comes(n_threads):
+def test_stop_ends_the_wait_for_a_hanging_source(n_threads):
     taken, asked, never = threading.Event(), threading.Event(), threading.Event()
 
     def items():
@@ -139,7 +139,8 @@ def test_stop_ends_a_wait_for_what_never_comes(n_threads):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_an_interruption_that_was_lost_comes_up_with_the_next_result():
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_iteration_raises_a_lost_interruption():
     seen = []
 
     def run(interruption):
@@ -155,8 +156,7 @@ def test_an_interruption_that_was_lost_comes_up_with_the_next_result():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_ctrl_c_while_waiting_is_raised_as_it_is():
-    """And nothing else: from the middle of a condition it came as a RuntimeError."""
+def test_ctrl_c_while_waiting_raises_keyboard_interrupt():
     asked, never = threading.Event(), threading.Event()
 
     def items():

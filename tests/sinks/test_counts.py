@@ -66,7 +66,7 @@ def test_events_are_on_disk_as_they_come(tmp_path):
     ]
 
 
-def test_stays_that_last_until_the_end_are_written_at_the_end(tmp_path):
+def test_stays_until_the_end_are_written(tmp_path):
     path = tmp_path / "counts.csv"
     with CountsSink(*counters(), path) as sink:
         for k in range(3):
@@ -106,7 +106,7 @@ def test_lines_and_zones_are_drawn_where_they_are():
     assert (picture[240, 500] == 255).all()
     np.testing.assert_allclose(picture[60, 500], 0.15 * 255 + 0.85 * 90, atol=1)
     assert (picture[60, 200] == 90).all()  # neither line nor zone
-    # In points down: to the right hand of who looks along the line.
+    # In points down: to the right, seen along the line.
     assert (picture[248, 320] == 255).all()
     assert (picture[232, 320] == 90).all()
 

@@ -1,4 +1,4 @@
-"""The best crops of everybody: chosen as a person would, bounded, and where the training toolkit finds them."""
+"""The best crops of each identity: chosen by quality and time, bounded, readable by the training toolkit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from reid_training.data import csv_table
 from tracker.errors import OutputError, WriteError
 from tracker.sinks import crops
-from tracker.sinks.crop_selection import Album, Pick, inside, sharpness, sized, unhidden, worths
+from tracker.sinks.crop_selection import Crop, CropSelection, inside, sharpness, sized, unoccluded, worths
 from tracker.sinks.crops import CropSink
 from tracker.types import Frame, Source, Tracks
 
@@ -26,12 +26,17 @@ def picture(rng: np.random.Generator) -> np.ndarray:
 def people(*rows: tuple[int, tuple[float, float, float, float]], source: Source = Source.DETECTED) -> Tracks:
     n = len(rows)
     boxes = np.array([box for _, box in rows], float).reshape(n, 4)
-    columns = (np.array([who for who, _ in rows], np.int64), np.full(n, 0.75), np.zeros(n, np.int64), np.arange(n))
+    columns = (
+        np.array([identity for identity, _ in rows], np.int64),
+        np.full(n, 0.75),
+        np.zeros(n, np.int64),
+        np.arange(n),
+    )
     return Tracks(boxes, *columns, np.full(n, source, np.uint8))
 
 
-def pick(time_s: float, quality: float) -> Pick:
-    return Pick(round(time_s * 10) + 1, time_s, (0, 0, 1, 1), 1.0, quality, b"")
+def pick(time_s: float, quality: float) -> Crop:
+    return Crop(round(time_s * 10) + 1, time_s, (0, 0, 1, 1), 1.0, quality, b"")
 
 
 def table_of(folder: Path) -> list[dict[str, str]]:
@@ -56,11 +61,11 @@ def slow_free_share(boxes: np.ndarray, row: int) -> float:
     return free
 
 
-def test_hidden_and_outside_shares_by_counting_pixels(rng):
+def test_occluded_and_outside_shares_by_counting_pixels(rng):
     for _ in range(10):
         left_top = rng.integers(-20, 50, (5, 2))
         boxes = np.hstack([left_top, left_top + rng.integers(1, 40, (5, 2))]).astype(float)
-        np.testing.assert_allclose(unhidden(boxes), [slow_free_share(boxes, row) for row in range(5)])
+        np.testing.assert_allclose(unoccluded(boxes), [slow_free_share(boxes, row) for row in range(5)])
         clipped = np.clip(boxes, 0, 45)
         share = [
             np.mean([0 <= x < 45 and 0 <= y < 45 for x in range(int(a), int(c)) for y in range(int(b), int(d))])
@@ -80,17 +85,17 @@ def test_larger_is_better_and_so_is_sharper(rng):
 
 
 def test_steadiness_compares_with_the_last_seconds():
-    album = Album(4)
+    album = CropSelection(4)
     assert album.steadiness(0.0, 100) == 1
     assert album.steadiness(0.1, 200) == pytest.approx(0.25, rel=0.05)
     assert album.steadiness(0.2, 50) == pytest.approx(0.25, rel=0.1)
     assert album.steadiness(0.3, 100) == pytest.approx(1, abs=0.05)
-    assert album.steadiness(60.0, 40) == pytest.approx(1, abs=0.01)  # whoever returns starts anew
-    for frame in range(100):  # somebody who comes nearer: twice as high in ten seconds
+    assert album.steadiness(60.0, 40) == pytest.approx(1, abs=0.01)  # the height is learned again after an absence
+    for frame in range(100):  # a person who comes nearer: twice as high in ten seconds
         assert album.steadiness(60 + frame / 10, 40 * 2 ** (frame / 100)) > 0.5
 
 
-def test_a_box_that_takes_in_a_neighbour_loses(tmp_path, rng):
+def test_crop_of_box_with_neighbour_scores_lower(tmp_path, rng):
     image = picture(rng)
     with CropSink(tmp_path / "crops", per_identity=3) as sink:
         for index in range(100):
@@ -103,9 +108,9 @@ def test_a_box_that_takes_in_a_neighbour_loses(tmp_path, rng):
 # -------------------------------------------------------------------------------------------------------- choice
 
 
-def test_an_album_keeps_the_best_of_every_span(rng):
-    """Against all picks at once: those that no better one of the same span, at the final length, beats."""
-    album, everything, replaced = Album(8), [], []
+def test_crop_selection_keeps_best_of_every_span(rng):
+    """Against all crops at once: those that no better one of the same span, at the final length, beats."""
+    album, everything, replaced = CropSelection(8), [], []
     for frame in range(400):
         new = pick(frame / 10, float(rng.random()))
         everything.append(new)
@@ -117,35 +122,35 @@ def test_an_album_keeps_the_best_of_every_span(rng):
     best = {}
     for each in everything:
         best.setdefault(int(each.time_s // span_s), []).append(each)
-    assert album.picks == [max(group, key=lambda one: one.quality) for group in best.values()]
-    assert not {id(one) for one in replaced} & {id(one) for one in album.picks}
+    assert album.crops == [max(group, key=lambda one: one.quality) for group in best.values()]
+    assert not {id(one) for one in replaced} & {id(one) for one in album.crops}
 
 
-def test_who_walks_up_to_the_camera_has_early_pictures_too():
-    album = Album(10)
+def test_crops_of_approaching_person_include_early_ones():
+    album = CropSelection(10)
     for frame in range(1000):
         if album.wants(frame / 25, frame / 1000):
             album.add(pick(frame / 25, frame / 1000))
     album.reduce(5)
-    times_s = [each.time_s for each in album.picks]
+    times_s = [each.time_s for each in album.crops]
     assert len(times_s) == 5
     assert times_s[-1] > 39
     assert min(np.diff(times_s)) > 2
 
 
-def test_reduce_drops_neighbours_and_what_is_far_behind_the_best():
-    album = Album(20)
+def test_reduce_drops_neighbours_and_poor_crops():
+    album = CropSelection(20)
     for time_s, quality in ((0, 0.8), (0.9, 0.7), (5, 0.75), (9, 0.1), (10, 0.9)):
         album.add(pick(time_s, quality))
     out = album.reduce(3)
-    assert [each.time_s for each in album.picks] == [0, 5, 10]
+    assert [each.time_s for each in album.crops] == [0, 5, 10]
     assert sorted(each.time_s for each in out) == [0.9, 9]
     album.reduce(1)
-    assert [each.quality for each in album.picks] == [0.9]
+    assert [each.quality for each in album.crops] == [0.9]
 
 
 def test_reduce_keeps_the_best_however_bad():
-    album = Album(4)
+    album = CropSelection(4)
     album.add(pick(0, 0.0))
     assert album.reduce(3) == []
     assert len(album) == 1
@@ -161,14 +166,14 @@ def test_worths_fall_with_nearness():
 
 def test_the_crops_are_the_pixels_of_the_box_inside_the_picture(tmp_path, rng):
     images = [cv2.GaussianBlur(picture(rng), (0, 0), 3) for _ in range(2)]
-    with CropSink(tmp_path / "crops", camera="film.avi") as sink:
+    with CropSink(tmp_path / "crops", camera="video.avi") as sink:
         sink.write(Frame(0, 0.0, images[0], WIDTH, HEIGHT), people((3, (10, 20, 50, 120)), (7, (-10, 30, 30.4, 130))))
         sink.write(Frame(9, 0.9, images[1], WIDTH, HEIGHT), people((3, (200, 100, 260, 200))))
     rows = table_of(tmp_path / "crops")
     assert [(row["image"], row["id"], row["frame"]) for row in rows] == [
         ("0003_000001.jpg", "3", "1"), ("0003_000010.jpg", "3", "10"), ("0007_000001.jpg", "7", "1"),
     ]  # fmt: skip
-    assert {row["camera"] for row in rows} == {"film.avi"}
+    assert {row["camera"] for row in rows} == {"video.avi"}
     assert [rows[2][edge] for edge in ("x1", "y1", "x2", "y2")] == ["-10.00", "30.00", "30.40", "130.00"]
     assert rows[1]["time_s"] == "0.900000"
     cuts = (images[0][20:120, 10:50], images[1][100:200, 200:260], images[0][30:130, 0:30])
@@ -182,8 +187,8 @@ def test_the_crops_are_the_pixels_of_the_box_inside_the_picture(tmp_path, rng):
     )
 
 
-def test_the_better_look_wins(tmp_path, rng):
-    """Within half a second: large before small, whole before cut, alone before behind somebody, sharp before not."""
+def test_better_view_wins(tmp_path, rng):
+    """Within half a second: large before small, whole before cut, alone before occluded, sharp before not."""
     sharp = cv2.GaussianBlur(picture(rng), (0, 0), 1)
     good = (100.0, 60.0, 150.0, 180.0)
     worse = {
@@ -216,7 +221,7 @@ def test_a_long_stay_gives_a_few_crops_spread_over_time(tmp_path, rng):
     assert len(list((tmp_path / "crops").glob("*.jpg"))) == len(frames)
 
 
-def test_who_is_gone_is_on_disk_before_the_end_and_may_return(tmp_path, rng):
+def test_crops_of_gone_person_are_written_early(tmp_path, rng):
     """Small at first; after a minute the same person is back, larger."""
     folder, image = tmp_path / "crops", picture(rng)
     with CropSink(folder, per_identity=1) as sink:
@@ -232,7 +237,7 @@ def test_who_is_gone_is_on_disk_before_the_end_and_may_return(tmp_path, rng):
     assert [path.name for path in folder.glob("*.jpg")] == ["0001_000701.jpg"]
 
 
-def test_memory_is_bounded_by_who_was_seen_of_late(tmp_path, rng):
+def test_crops_in_memory_are_bounded(tmp_path, rng):
     """A new person every second, for three minutes."""
     image, most = picture(rng), 0
     with CropSink(tmp_path / "crops") as sink:
@@ -240,7 +245,7 @@ def test_memory_is_bounded_by_who_was_seen_of_late(tmp_path, rng):
             for part in range(3):
                 seen = people((second + 1, (10 + part, 10, 60, 110)))
                 sink.write(Frame(3 * second + part, second + part / 3, image, WIDTH, HEIGHT), seen)
-            held = sum(each.jpeg is not None for album in sink._albums.values() for each in album.picks)
+            held = sum(each.jpeg is not None for kept in sink._selections.values() for each in kept.crops)
             most = max(most, held)
     assert most <= 2 * 12
     assert {row["id"] for row in table_of(tmp_path / "crops")} == {str(second + 1) for second in range(180)}
@@ -256,7 +261,7 @@ def test_an_error_elsewhere_writes_what_is_there(tmp_path, rng):
 # ----------------------------------------------------------------------------------------------------- mistakes
 
 
-def test_a_folder_with_something_in_it_needs_overwrite(tmp_path, rng):
+def test_crops_folder_not_empty_needs_overwrite(tmp_path, rng):
     folder = tmp_path / "crops"
     folder.mkdir()
     CropSink(folder).close()  # empty: fine
@@ -297,7 +302,7 @@ def test_overwrite_never_leaves_the_folder(tmp_path):
     assert (folder / "people.csv").is_file()
 
 
-def test_what_cannot_be_is_one_line(tmp_path):
+def test_impossible_input_is_one_line(tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder, said in ((tmp_path / "file", "is a file"), (tmp_path / "none" / "crops", "does not exist")):
         with pytest.raises(OutputError, match=said):
@@ -332,7 +337,7 @@ def test_a_full_disk_leaves_whole_pictures_and_a_table_of_them(tmp_path, rng, mo
 
 
 def test_the_training_toolkit_reads_the_folder(tmp_path, rng):
-    with CropSink(tmp_path / "crops", camera="film.avi") as sink:
+    with CropSink(tmp_path / "crops", camera="video.avi") as sink:
         for index in range(4):
             seen = people((1, (10, 10, 60, 110)), (2, (100, 10, 160, 110)))
             sink.write(Frame(index, float(index), picture(rng), WIDTH, HEIGHT), seen)

@@ -26,7 +26,7 @@ def frame_of(index: int) -> Frame:
 
 
 def random_run(rng: np.random.Generator, n_frames: int = 30, most: int = 5) -> list[Tracks]:
-    """Frames of random people; the third frame has nobody."""
+    """Frames of random people; the third frame is empty."""
     run = []
     for index in range(n_frames):
         n = 0 if index == 2 else int(rng.integers(0, most + 1))
@@ -44,7 +44,7 @@ def random_run(rng: np.random.Generator, n_frames: int = 30, most: int = 5) -> l
 
 
 def sink_of(path: Path):
-    return EmbeddingSink(path) if path.suffix == ".npy" else open_sink(path, name="a film")
+    return EmbeddingSink(path) if path.suffix == ".npy" else open_sink(path, name="a video")
 
 
 def written(path: Path, run: list[Tracks]) -> Path:
@@ -222,7 +222,7 @@ def test_a_header_that_does_not_fit(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_pipe_takes_what_grows_at_its_end_alone(tmp_path, rng, ending):
+def test_pipe_takes_append_only_formats(tmp_path, rng, ending):
     run = random_run(rng, 3)
     path = tmp_path / f"t{ending}"
     os.mkfifo(path)
@@ -244,7 +244,7 @@ def test_a_pipe_takes_what_grows_at_its_end_alone(tmp_path, rng, ending):
 # ------------------------------------------------------------------------------------------------------- endings
 
 
-def test_unknown_endings_are_one_line_that_names_the_known():
+def test_unknown_ending_lists_the_known_ones():
     for name in ("tracks.tsv", "tracks.xml", "a.txt.gz"):
         with pytest.raises(OutputError) as caught:
             open_sink(name)
@@ -258,7 +258,7 @@ def test_a_name_without_an_ending_is_mot_text(tmp_path, rng):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_what_exists_stays(tmp_path, ending):
+def test_existing_file_is_kept(tmp_path, ending):
     path = tmp_path / f"t{ending}"
     path.write_text("mine")
     with pytest.raises(OutputError, match="--overwrite"):
@@ -282,11 +282,11 @@ def test_closing_twice_is_harmless(tmp_path, rng):
 def test_coco_lists_refer_to_each_other(tmp_path, rng):
     run = random_run(rng)
     names = {0: "person", 1: "bicyclé"}
-    with open_sink(tmp_path / "t.json", name='a "film"', class_names=names) as sink:
+    with open_sink(tmp_path / "t.json", name='a "video"', class_names=names) as sink:
         for index, tracks in enumerate(run):
             sink.write(frame_of(index), tracks)
     table = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
-    assert [video["name"] for video in table["videos"]] == ['a "film"']
+    assert [video["name"] for video in table["videos"]] == ['a "video"']
     assert (table["videos"][0]["width"], table["videos"][0]["height"]) == (640, 480)
     assert [image["frame_index"] for image in table["images"]] == list(range(len(run)))
     assert {row["id"]: row["name"] for row in table["categories"]} == {1: "person", 2: "bicyclé", 3: "class 2"}

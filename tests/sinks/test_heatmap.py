@@ -41,7 +41,7 @@ def test_every_place_shows_the_seconds_that_people_stood_there(tmp_path):
     np.testing.assert_allclose(sink.seconds, expected, atol=0.02 * expected.max())
 
 
-def test_who_stands_still_for_ten_seconds_makes_a_spot_of_ten_seconds(tmp_path):
+def test_heatmap_of_person_still_for_10_s_reads_10_s(tmp_path):
     sink = HeatmapSink(tmp_path / "heat.png", frame_s=0.1)
     for k in range(100):
         sink.write(frame_of(k, k / 10), feet_at((80, 100)))
@@ -50,25 +50,25 @@ def test_who_stands_still_for_ten_seconds_makes_a_spot_of_ten_seconds(tmp_path):
     assert np.unravel_index(sink.seconds.argmax(), SIZE) == (100, 80)
 
 
-def test_a_stream_that_stood_still_does_not_count_as_standing_people(tmp_path):
+def test_heatmap_ignores_gaps_in_a_stream(tmp_path):
     sink = HeatmapSink(tmp_path / "heat.png", frame_s=0.1)
     sink.write(frame_of(0, 0.0), feet_at((80, 100)))
     sink.write(frame_of(1, 60.0), feet_at())
     assert sink.seconds.max() == pytest.approx(LONGEST_FRAME_S, rel=0.02)
 
 
-def test_the_picture_is_hot_where_people_were_and_shows_the_empty_place_elsewhere(tmp_path):
+def test_heatmap_is_hot_where_people_were(tmp_path):
     path = tmp_path / "heat.png"
     with HeatmapSink(path, frame_s=0.1) as sink:
         for k in range(40):
             image = np.full((*SIZE, 3), 100, np.uint8)
             x = 5 + 3 * k
-            image[20:90, x : x + 10] = (0, 0, 250)  # somebody walks by
+            image[20:90, x : x + 10] = (0, 0, 250)  # a person walks by
             sink.write(frame_of(k, k / 10, image), feet_at((x, 90), (40, 110)))
     picture = cv2.imread(str(path)).astype(int)
     assert picture.shape == (*SIZE, 3)
     assert picture[110, 40].sum() > 2 * picture[60, 40].sum()
-    assert abs(picture[40:80, 5:90] - 60).max() <= 3  # a darker still; who walked by is gone from it
+    assert abs(picture[40:80, 5:90] - 60).max() <= 3  # a darker still; the person who walked by is gone from it
 
 
 def test_without_images_and_without_people(tmp_path):
@@ -95,9 +95,9 @@ def test_outputs_that_cannot_be(tmp_path):
     assert (tmp_path / "heat.png").read_text() == "mine"  # nothing was seen that could replace it
 
 
-def test_a_long_video_keeps_few_stills(tmp_path):
+def test_heatmap_of_long_video_keeps_few_stills(tmp_path):
     sink = HeatmapSink(tmp_path / "heat.png", frame_s=0.1)
     for k in range(500):
         sink.write(frame_of(k, k / 10, np.full((*SIZE, 3), k % 256, np.uint8)), feet_at())
-    assert 5 <= len(sink._stills.kept) <= 9
+    assert 5 <= len(sink._stills._kept) <= 9
     assert sink._stills._n_offered == 500

@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 
 from tracker.errors import OutputError
-from tracker.sinks.annotated_video import (
-    LONGEST_STILL_S,
-    AnnotatedVideoSink,
-    Pace,
-    Trails,
-    annotate,
-    caption,
-    identity_colour,
-)
+from tracker.sinks.annotated_video import LONGEST_STILL_S, AnnotatedVideoSink, Pace
+from tracker.sinks.drawing import Trails, annotate, caption, identity_colour
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
 from tracker.sinks.summary import SummarySink
@@ -73,14 +66,14 @@ def test_full_disk_is_one_line():
         sink.write(frame_of(0), tracks_of([1], [[0, 0, 9, 9]]))
 
 
-@pytest.mark.parametrize("name", ["film.mp4", "film.avi"])
-def test_film_reads_back(tmp_path, name):
+@pytest.mark.parametrize("name", ["video.mp4", "video.avi"])
+def test_video_reads_back(tmp_path, name):
     with AnnotatedVideoSink(tmp_path / name, 10, (160, 120)) as sink:
         for index in range(6):
             sink.write(frame_of(index), tracks_of([3], [[40, 40, 90, 100]]))
-    film = cv2.VideoCapture(str(tmp_path / name))
+    video = cv2.VideoCapture(str(tmp_path / name))
     pictures = []
-    while (read := film.read())[0]:
+    while (read := video.read())[0]:
         pictures.append(read[1])
     assert len(pictures) == 6
     assert pictures[0].shape == (120, 160, 3)
@@ -89,24 +82,24 @@ def test_film_reads_back(tmp_path, name):
     assert (distance < 60).sum() > 30
 
 
-def test_film_needs_pictures(tmp_path):
+def test_video_needs_pictures(tmp_path):
     with (
-        AnnotatedVideoSink(tmp_path / "film.mp4", 10, (160, 120)) as sink,
+        AnnotatedVideoSink(tmp_path / "video.mp4", 10, (160, 120)) as sink,
         pytest.raises(OutputError, match="no pictures"),
     ):
         sink.write(frame_of(0, image=False), tracks_of([], []))
 
 
 def shown_at(times: list[float], fps: float) -> list[int]:
-    """Index of the frame in each picture of a live film: the newest at k / fps, the last once at least."""
+    """Index of the frame in each picture of a live video: the newest at k / fps, the last once at least."""
     n = max(1, int(np.ceil(times[-1] * fps - 1e-9)) + 1)
     return [max(i for i, time_s in enumerate(times) if time_s <= k / fps + 1e-9) for k in range(n)]
 
 
 @pytest.mark.parametrize("fps", [10.0, 25.0, 30.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_live_film_plays_at_real_speed(fps, seed):
-    """A camera slower or faster than the film, or now this, now that."""
+def test_live_video_plays_at_real_speed(fps, seed):
+    """A camera slower or faster than the video, or now this, now that."""
     steps = np.random.default_rng(seed).choice([0.01, 1 / fps, 0.07, 0.4], 60)
     times = np.concatenate([[0.0], np.cumsum(steps)]).tolist()
     pace = Pace(fps)
@@ -116,20 +109,20 @@ def test_a_live_film_plays_at_real_speed(fps, seed):
     assert [*pictures, len(times) - 1] == shown_at(times, fps)
 
 
-def test_a_live_film_cuts_long_gaps_short():
+def test_live_video_shortens_long_gaps():
     """The camera was away for an hour, and later for just as long as a gap may be."""
     pace = Pace(10.0)
     assert [pace.due(t) for t in (1.0, 3601.0, 3602.0, 3602.0 + LONGEST_STILL_S)] == [10, 10 * LONGEST_STILL_S, 10, 50]
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_frames_of_a_live_film_are_repeated_and_left_out(tmp_path, live):
-    path = tmp_path / "film.avi"
+def test_live_video_repeats_and_skips_frames(tmp_path, live):
+    path = tmp_path / "video.avi"
     with AnnotatedVideoSink(path, 10, (160, 120), live=live) as sink:
         for index, (time_s, level) in enumerate([(0.0, 30), (0.5, 90), (0.51, 150), (0.52, 210)]):
             sink.write(Frame(index, time_s, np.full((120, 160, 3), level, np.uint8), 160, 120), tracks_of([], []))
-    film, levels = cv2.VideoCapture(str(path)), []
-    while (read := film.read())[0]:
+    video, levels = cv2.VideoCapture(str(path)), []
+    while (read := video.read())[0]:
         levels.append(int(np.median(read[1])))
     wanted = [30] * 5 + [90, 210] if live else [30, 90, 150, 210]
     assert len(levels) == len(wanted)
@@ -145,7 +138,7 @@ def test_detected_boxes_are_solid_and_proposed_ones_dashed():
     assert 0.3 < dashed < 0.7
 
 
-def test_hidden_people_are_faint_dots_and_nothing_else_changes():
+def test_occluded_boxes_are_faint_dots():
     image = np.zeros((400, 400, 3), np.uint8)
     by_source = {s: annotate(image, tracks_of([5], [[100, 100, 200, 300]], [s])) for s in Source}
     assert not image.any()
@@ -157,12 +150,12 @@ def test_hidden_people_are_faint_dots_and_nothing_else_changes():
     assert hidden.max() < max(identity_colour(5))  # faint
     for a, b in ((Source.DETECTED, Source.OCCLUDED), (Source.PROPOSED, Source.OCCLUDED)):
         assert (drawn[a] != drawn[b]).sum() > 50
-    # The label says who it is, in all three alike.
+    # The label is the same in all three.
     label = {s: picture[:98] for s, picture in by_source.items()}
     assert np.array_equal(label[Source.DETECTED], label[Source.OCCLUDED])
 
 
-def test_dots_fade_into_what_lies_below():
+def test_dots_blend_with_the_picture():
     """Seven tenths of the colour, the rest of the picture; also for a box that reaches out of the image."""
     image = np.full((400, 400, 3), 200, np.uint8)
     picture = annotate(image, tracks_of([5], [[-30, 150, 200, 450]], [Source.OCCLUDED]))
@@ -190,7 +183,7 @@ def test_the_caption_counts_by_origin_and_leaves_zeros_out(sources, line):
     assert caption(frame_of(0), tracks_of(range(1, n + 1), [[0, 0, 9, 9]] * n, sources)) == line
 
 
-def test_trails_forget_who_is_gone():
+def test_trails_drop_identities_that_left():
     trails = Trails(keep_s=1.0)
     for index in range(1000):
         trails.update(index / 10, tracks_of([index], [[0, 0, 2, 2]]))
@@ -225,15 +218,15 @@ def test_summary_counts_and_adds_up():
     ]  # fmt: skip
 
 
-def test_summary_counts_who_stands_behind_somebody_only_where_there_is_one():
+def test_summary_names_occluded_boxes_only_if_any():
     tally = SummarySink()
     tally.write(frame_of(0), tracks_of([1, 2, 3], [[0, 0, 1, 1]] * 3, [0, 1, 0]))
     assert "3 (2 detected, 1 proposed)" in tally.text(1.0)
     tally.write(frame_of(1), tracks_of([1, 2, 3, 4], [[0, 0, 1, 1]] * 4, [0, 2, 2, 1]))
-    assert "7 (3 detected, 2 proposed, 2 behind somebody)" in tally.text(1.0)
-    assert (tally.n_detected, tally.n_proposed, tally.n_hidden, tally.n_identities) == (3, 2, 2, 4)
+    assert "7 (3 detected, 2 proposed, 2 occluded)" in tally.text(1.0)
+    assert (tally.n_detected, tally.n_proposed, tally.n_occluded, tally.n_identities) == (3, 2, 2, 4)
     tally.write(frame_of(2), tracks_of([1, 2], [[0, 0, 1, 1]] * 2, [3, 3]))
-    assert "9 (3 detected, 2 proposed, 2 behind somebody, 2 predicted between detections)" in tally.text(1.0)
+    assert "9 (3 detected, 2 proposed, 2 occluded, 2 predicted between detections)" in tally.text(1.0)
 
 
 class Feed:
@@ -247,7 +240,7 @@ class Feed:
 
 
 @pytest.mark.parametrize(("losses", "end"), [(0, ""), (1, ", connection lost once"), (3, ", connection lost 3 times")])
-def test_the_summary_of_a_camera_tells_latency_drops_and_losses(losses, end, rng):
+def test_summary_of_camera_has_latency_drops_losses(losses, end, rng):
     ages_ms = rng.integers(5, 300, 101)
     sink = SummarySink(Feed(ages_ms / 1000, 25, losses))
     for index in range(len(ages_ms)):

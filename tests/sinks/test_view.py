@@ -8,9 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracker.sinks.annotated_video import annotate
-from tracker.sinks.drawing import compose, cost_text, draw_debug, free_place
-from tracker.sinks.viewport import KEYS_HELP, View, clicked, identity_at, pressed, screenshot_path
+from tracker.sinks.drawing import annotate
+from tracker.sinks.window_view import (
+    KEYS_HELP,
+    View,
+    clicked,
+    compose,
+    cost_text,
+    draw_debug,
+    free_place,
+    identity_at,
+    pressed,
+    screenshot_path,
+)
 from tracker.types import StepTrace, Tracks
 
 SWITCHES = {"t": "trails", "i": "ids", "d": "debug", "h": "help", "?": "help", " ": "paused"}
@@ -26,7 +36,7 @@ def tracks_of(ids, boxes) -> Tracks:
 
 
 @pytest.mark.parametrize(("key", "name"), SWITCHES.items())
-def test_a_switch_turns_one_thing_and_back(key, name):
+def test_view_key_toggles_one_switch(key, name):
     view = View()
     once = pressed(view, ord(key))
     changed = [field.name for field in fields(View) if getattr(once, field.name) != getattr(view, field.name)]
@@ -64,7 +74,7 @@ PEOPLE = tracks_of([3, 8, 5], [[10, 10, 50, 90], [40, 10, 80, 90], [60, 40, 70, 
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "who"),
+    ("x", "y", "identity"),
     [
         (20, 50, 3),
         (47, 50, 3),  # in two boxes: nearer the middle of 8's? |47 - 30| = 17, |47 - 60| = 13
@@ -74,14 +84,14 @@ PEOPLE = tracks_of([3, 8, 5], [[10, 10, 50, 90], [40, 10, 80, 90], [60, 40, 70, 
         (5, 5, None),
     ],
 )
-def test_who_is_under_the_mouse(x, y, who):
+def test_click_picks_the_nearest_box_centre(x, y, identity):
     inside = [row.id for row in PEOPLE if row.xyxy[0] <= x <= row.xyxy[2] and row.xyxy[1] <= y <= row.xyxy[3]]
     found = identity_at(x, y, PEOPLE)
     assert found in (inside or [None])
-    assert found == (8 if (x, y) == (47, 50) else who)
+    assert found == (8 if (x, y) == (47, 50) else identity)
 
 
-def test_a_click_follows_and_lets_go():
+def test_click_follows_and_unfollows():
     view = clicked(View(), 20, 50, PEOPLE)
     assert view.followed == 3
     assert clicked(view, 78, 12, PEOPLE).followed == 8
@@ -111,10 +121,10 @@ def test_screenshots_are_named_by_source_and_frame(tmp_path, source, name):
 def test_no_screenshot_replaces_another(tmp_path):
     made = []
     for _ in range(3):
-        made.append(screenshot_path(tmp_path, "film.mp4", 0))
+        made.append(screenshot_path(tmp_path, "video.mp4", 0))
         made[-1].touch()
-    assert [path.name for path in made] == [f"film_frame000001{end}.png" for end in ("", "-2", "-3")]
-    assert screenshot_path(Path(), "film.mp4", 0).parent == Path()
+    assert [path.name for path in made] == [f"video_frame000001{end}.png" for end in ("", "-2", "-3")]
+    assert screenshot_path(Path(), "video.mp4", 0).parent == Path()
 
 
 # --------------------------------------------------------------------------------------------------------- drawing
@@ -137,7 +147,7 @@ def changed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a != b).any(axis=2)
 
 
-def test_the_plain_view_is_the_film():
+def test_plain_view_equals_annotated_video():
     assert np.array_equal(drawn(View(), caption="frame 1"), annotate(image(), ONE, TRAILS, caption="frame 1"))
     assert np.array_equal(image(), np.full((240, 320, 3), 60, np.uint8))
 
@@ -153,7 +163,7 @@ def test_trails_and_numbers_vanish_and_nothing_else():
     assert not without_ids.any()
 
 
-def test_who_is_followed_is_marked_and_keeps_a_marker_out_of_view():
+def test_followed_person_keeps_a_marker_out_of_view():
     marked = changed(drawn(View()), drawn(View(followed=4)))
     assert marked[:80, 100:140].any()  # above the head
     assert not marked[:, :80].any()
@@ -165,7 +175,7 @@ def test_who_is_followed_is_marked_and_keeps_a_marker_out_of_view():
     assert not changed(drawn(View()), drawn(View(followed=9))).any()
 
 
-def test_the_marker_of_somebody_at_the_upper_edge_is_in_the_picture():
+def test_marker_at_the_upper_edge_is_in_the_picture():
     tall = tracks_of([4], [[100, 0, 140, 180]])
     marked = changed(compose(View(), image(), tall, {}), compose(View(followed=4), image(), tall, {}))
     assert marked[2:30, 115:125].any()
@@ -219,7 +229,7 @@ def test_debug_without_a_trace_is_the_plain_picture():
 
 @pytest.mark.parametrize(
     ("cost", "text"),
-    [([0.123, 0.05, 0.2], "0.12 = look 0.05 & move 0.20"), ([0.2, np.nan, 0.2], "0.20 = look - & move 0.20")],
+    [([0.123, 0.05, 0.2], "0.12 = app 0.05 & mot 0.20"), ([0.2, np.nan, 0.2], "0.20 = app - & mot 0.20")],
 )
 def test_costs_as_text(cost, text):
     assert cost_text(np.array(cost)) == text

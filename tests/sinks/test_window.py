@@ -80,7 +80,7 @@ def tracks_of(*ids) -> Tracks:
     return Tracks(boxes, np.array(ids, np.int64), np.ones(n), zeros, zeros, zeros.astype(np.uint8))
 
 
-def test_keys_act_on_the_picture_at_hand(screen):
+def test_keys_act_on_the_current_picture(screen):
     screen.keys = [ord("t"), ord("q")]
     with WindowSink() as window:
         window.write(frame_of(0), tracks_of(1))
@@ -98,7 +98,7 @@ def test_a_window_closed_by_its_frame_quits(screen):
         assert window.quit_asked
 
 
-def test_a_pause_listens_to_keys_until_it_ends(screen):
+def test_pause_handles_keys_until_it_ends(screen):
     screen.keys = [ord(" "), NONE, ord("i"), NONE, ord("h"), ord(" "), ord("t")]
     with WindowSink() as window:
         window.write(frame_of(0), tracks_of(1))
@@ -108,7 +108,7 @@ def test_a_pause_listens_to_keys_until_it_ends(screen):
 
 
 @pytest.mark.parametrize("how", ["quit", "stop", "close"])
-def test_what_ends_a_pause(screen, how):
+def test_pause_ends_by_key_quit_or_stop(screen, how):
     run = Run()
     screen.keys = [ord(" "), ord("q") if how == "quit" else NONE]
     with WindowSink(run=run) as window:
@@ -118,7 +118,7 @@ def test_what_ends_a_pause(screen, how):
         assert window.quit_asked == (how != "stop")
 
 
-def test_debug_asks_for_a_trace_and_stops_asking(screen):
+def test_debug_switch_turns_tracing_on_and_off(screen):
     run = Run()
     with WindowSink(run=run) as window:
         for key, wanted in ((NONE, False), (ord("d"), True), (NONE, True), (ord("d"), False)):
@@ -146,11 +146,11 @@ def test_a_click_follows_and_the_marker_stays_where_the_person_was(screen):
 
 def test_screenshots_go_into_files_of_their_own(screen, tmp_path, caplog):
     screen.keys = [ord("s"), ord("s"), ord("s")]
-    with WindowSink(source="film.avi", folder=tmp_path) as window, caplog.at_level(logging.INFO):
+    with WindowSink(source="video.avi", folder=tmp_path) as window, caplog.at_level(logging.INFO):
         for index in (4, 4, 5):
             window.write(frame_of(index), tracks_of(1))
             assert not window.view.snap
-    names = ["film_frame000005-2.png", "film_frame000005.png", "film_frame000006.png"]
+    names = ["video_frame000005-2.png", "video_frame000005.png", "video_frame000006.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert cv2.imread(str(tmp_path / names[1])).shape == (120, 160, 3)
     assert [record.getMessage() for record in caplog.records] == [
@@ -158,9 +158,9 @@ def test_screenshots_go_into_files_of_their_own(screen, tmp_path, caplog):
     ]
 
 
-def test_a_screenshot_that_cannot_be_written_is_told_and_nothing_ends(screen, tmp_path, caplog):
+def test_failed_screenshot_is_a_notice(screen, tmp_path, caplog):
     screen.keys = [ord("s")]
-    with WindowSink(source="film.avi", folder=tmp_path / "missing") as window:
+    with WindowSink(source="video.avi", folder=tmp_path / "missing") as window:
         window.write(frame_of(0), tracks_of(1))
         assert not window.quit_asked
     (record,) = caplog.records
@@ -266,14 +266,14 @@ def pressed(hands: Hands, key: str, folder: Path, seen: Callable[[np.ndarray], b
 
 
 def followed(hands: Hands, window: str, folder: Path) -> np.ndarray:
-    """Click the person until the marker stands above the head: at first nobody is known yet. The picture then."""
+    """Click the person until the marker stands above the head: at first there is no identity yet. The picture then."""
     for _ in range(30):
         hands.do("mousemove", "--window", window, 40, 120, "click", 1)
         time.sleep(0.5)
         picture = screenshot(hands, folder)
         if (picture[40:69, 36:44] > 200).any():
             return picture
-    pytest.fail("nobody is followed")
+    pytest.fail("no one is followed")
 
 
 @pytest.mark.slow
@@ -297,7 +297,7 @@ def test_a_camera_opens_a_window_with_keys_and_mouse(display, tmp_path):
             try:
                 window = hands.window("tracklet: http", process)
                 assert followed(hands, window, tmp_path).shape == (240, 320, 3)
-                # The street is black, so what lies where nobody stands is drawn.
+                # The street is black, so pixels outside the boxes are drawn.
                 pressed(hands, "h", tmp_path, lambda picture: picture[60:180, 160:].any())  # the list of keys
                 pressed(hands, "h", tmp_path, lambda picture: not picture[60:180, 160:].any())
                 pressed(hands, "d", tmp_path, lambda picture: picture[174:184, 70:120].any())  # the cost, at the feet

@@ -77,7 +77,7 @@ def wait_until(met, limit_s: float = 120.0) -> None:
 
 def ends_when(source: LiveSource, met) -> None:
     """The source ends where no frame comes and that is so, as by a key in its window."""
-    source.idle = lambda: not met()
+    source.on_idle(lambda: not met())
 
 
 def said(caplog) -> list[str]:
@@ -92,7 +92,7 @@ def test_waits_double_up_to_a_limit(monkeypatch):
     assert list(itertools.islice(waits(), 7)) == [0.5, 1, 2, 4, 8, 10, 10]
 
 
-def test_a_camera_that_comes_back_says_lost_retry_and_back(caplog):
+def test_camera_that_comes_back_logs_lost_retry_and_back(caplog):
     gone = SourceError("cannot be opened")
     first, dead, second = FakeCapture([grey(1)] * 3), FakeCapture([]), FakeCapture([grey(2)] * 3)
     levels, times = [], []
@@ -117,7 +117,7 @@ def test_a_camera_that_comes_back_says_lost_retry_and_back(caplog):
     assert all(capture.released for capture in (first, dead, second))
 
 
-def test_patience_ends(caplog):
+def test_lost_camera_is_an_error_after_reconnect_s(caplog):
     with (
         LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=0.3) as source,
         pytest.raises(SourceError, match=r"ended after frame 1 and did not come back within 0\.3 s"),
@@ -126,7 +126,7 @@ def test_patience_ends(caplog):
     assert said(caplog)[0] == "webcam 0: connection lost (5 reads in a row failed); trying again for 0.3 s"
 
 
-def test_no_patience_ends_at_the_first_loss(caplog):
+def test_reconnect_s_zero_ends_at_the_first_loss(caplog):
     with (
         LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=0) as source,
         pytest.raises(SourceError, match="the stream ended after frame 1"),
@@ -135,7 +135,7 @@ def test_no_patience_ends_at_the_first_loss(caplog):
     assert said(caplog) == []
 
 
-def test_waits_that_no_longer_grow_are_not_told(caplog):
+def test_retries_at_the_longest_wait_are_not_logged(caplog):
     """A camera that is away all night fills no log."""
     tried = []
 
@@ -150,14 +150,14 @@ def test_waits_that_no_longer_grow_are_not_told(caplog):
 
 
 @pytest.mark.parametrize("reconnect_s", [0.0, 60.0])
-def test_a_camera_that_opens_and_gives_nothing_is_told_at_once(reconnect_s):
+def test_camera_without_a_first_frame_is_an_error(reconnect_s):
     capture = FakeCapture([])
     with pytest.raises(SourceError, match="webcam 0: opened, but gave no frame"):
         LiveSource("0", capture=capture, reopen=reopening(), reconnect_s=reconnect_s)
     assert capture.released
 
 
-def test_frames_of_another_size_are_scaled_and_told_once(caplog):
+def test_frames_of_another_size_are_scaled_and_logged_once(caplog):
     second = FakeCapture([grey(9, 16, 12)] * 4, 0.05)
     with LiveSource("0", capture=FakeCapture([grey(1)] * 2), reopen=reopening(second)) as source:
         sizes, levels = set(), []
@@ -175,7 +175,7 @@ def test_frames_of_another_size_are_scaled_and_told_once(caplog):
 @pytest.mark.parametrize(
     ("width", "height", "inner"), [(16, 12, (8, 6)), (4, 3, (8, 6)), (16, 6, (8, 3)), (4, 6, (4, 6))]
 )
-def test_scaled_pictures_keep_their_shape(width, height, inner):
+def test_scaled_frames_keep_their_shape(width, height, inner):
     out = fitted(grey(200, width, height), 8, 6)
     assert out.shape == (6, 8, 3)
     rows, columns = np.nonzero(out[..., 0])
@@ -185,7 +185,7 @@ def test_scaled_pictures_keep_their_shape(width, height, inner):
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_closing_ends_a_wait_soon(lost):
+def test_close_ends_the_wait_for_a_frame(lost):
     """Also while the camera is being opened again. Another thread closes, as a signal would."""
     silent = threading.Event()
 
@@ -207,10 +207,10 @@ def test_closing_ends_a_wait_soon(lost):
         silent.set()
 
 
-def test_idle_is_called_while_nothing_comes_and_can_end_the_source():
+def test_idle_is_called_while_waiting_and_can_end_the_source():
     calls = []
     with LiveSource("0", capture=FakeCapture([grey(1)]), reopen=reopening(), reconnect_s=60) as source:
-        source.idle = lambda: calls.append(source.lost) or len(calls) < 5 or not calls[-1]
+        source.on_idle(lambda: calls.append(source.lost) or len(calls) < 5 or not calls[-1])
         assert len(list(source)) == 1
     assert len(calls) >= 5
     assert calls[-1]
@@ -226,12 +226,12 @@ def test_idle_is_called_while_nothing_comes_and_can_end_the_source():
         ("http://host:8080/x", "http://host:8080/x"),
     ],
 )
-def test_names_keep_passwords_to_themselves(spec, name):
+def test_names_hide_passwords(spec, name):
     assert camera_name(spec) == name
 
 
 @pytest.mark.parametrize("wrong", [-1.0, float("nan")])
-def test_wrong_patience(wrong):
+def test_invalid_reconnect_s_is_an_error(wrong):
     with pytest.raises(SourceError, match="reconnecting must be 0 s or more"):
         open_source("rtsp://nobody", reconnect_s=wrong)
 
@@ -240,7 +240,7 @@ def test_wrong_patience(wrong):
 
 
 @pytest.mark.parametrize("kind", CAMERAS)
-def test_a_stream_is_live_and_its_pictures_are_the_cameras(kind):
+def test_stream_gives_the_frames_of_the_camera(kind):
     slow = lambda time_s: walker(time_s, speed=5.0)  # noqa: E731  a minute from edge to edge
     with kind(slow) as camera, open_source(camera.address) as source:
         assert (source.live, source.width, source.height, source.n_frames) == (True, 320, 240, None)
@@ -258,7 +258,7 @@ def test_a_stream_is_live_and_its_pictures_are_the_cameras(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
-def test_a_slow_reader_drops_frames_and_stays_new(kind):
+def test_slow_reader_gets_the_newest_frame(kind):
     with kind(fps=40.0) as camera, open_source(camera.address) as source:
         behind = lambda: camera.n_sent - source.dropped - source._given  # noqa: E731
         at_first = behind()
@@ -271,7 +271,7 @@ def test_a_slow_reader_drops_frames_and_stays_new(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
-def test_a_stream_that_drops_comes_back(kind, caplog):
+def test_dropped_stream_comes_back(kind, caplog):
     with kind() as camera, open_source(camera.address, reconnect_s=30) as source:
         frames = iter(source)
         before = [next(frames) for _ in range(5)][-1]
@@ -302,7 +302,7 @@ class Bright:
 
 
 def runner(time_s: float) -> np.ndarray:
-    """A white person, 40 pixels wide, who runs 32 pixels a second, for 38 seconds to the right."""
+    """A white person, 40 px wide, running to the right at 32 px/s for 38 s."""
     picture = np.zeros((96, 1280, 3), np.uint8)
     left = round(20 + 32 * time_s)
     picture[8:88, left : left + 40] = 255
@@ -311,7 +311,7 @@ def runner(time_s: float) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
-def test_a_runner_keeps_the_identity_over_a_loss(kind):
+def test_identity_survives_a_lost_connection(kind):
     """While the camera is away the person runs more than a body's width: only true time predicts where to."""
     config = TrackerConfig().override({"lifecycle.coast_s": 20, "motion.camera": False})
     seen, place, gap_px, after = set(), 0.0, 0.0, 0
@@ -330,7 +330,7 @@ def test_a_runner_keeps_the_identity_over_a_loss(kind):
     assert seen == {1}
 
 
-def test_a_stream_of_another_size_after_a_loss(caplog):
+def test_stream_of_another_size_after_a_loss_is_scaled(caplog):
     scale = [1]
     scene = lambda time_s: cv2.resize(walker(time_s), None, fx=scale[0], fy=scale[0])  # noqa: E731
     with MjpegCamera(scene) as camera, open_source(camera.address, reconnect_s=30) as source:
@@ -349,7 +349,7 @@ def test_a_stream_of_another_size_after_a_loss(caplog):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("own", [None, "rtsp_transport;tcp"])
-def test_the_environment_is_as_before_after_a_loss(own, monkeypatch):
+def test_environment_is_restored_after_a_loss(own, monkeypatch):
     name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
     monkeypatch.delenv(name, raising=False)
     if own is not None:
@@ -364,6 +364,6 @@ def test_the_environment_is_as_before_after_a_loss(own, monkeypatch):
         assert os.environ.get(name) == own
 
 
-def test_nobody_at_the_address_is_one_line():
+def test_address_without_answer_is_one_line():
     with pytest.raises(SourceError, match=r"^http://127\.0\.0\.1:9/x: cannot be opened: the address does not answer"):
         open_source("http://127.0.0.1:9/x")

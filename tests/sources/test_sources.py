@@ -29,7 +29,7 @@ WIDTH, HEIGHT, N_FRAMES, FPS = 64, 48, 60, 25
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Noise, so that compressed frames have a size, with a brightness that tells the number."""
+    """Noise, so that compressed frames have a size, with a brightness that encodes the frame number."""
     noise = np.random.default_rng(number).integers(0, 40, (height, width, 3))
     return (noise + 3 * (number % 60)).astype(np.uint8)
 
@@ -66,16 +66,16 @@ def write_sequence(folder: Path, n_frames: int = 4, images: bool = True, **chang
 
 @pytest.fixture(scope="module")
 def avi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("avi") / "film.avi", "MJPG")
+    return write_video(tmp_path_factory.mktemp("avi") / "video.avi", "MJPG")
 
 
 @pytest.fixture(scope="module")
 def mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("mp4") / "film.mp4", "mp4v")
+    return write_video(tmp_path_factory.mktemp("mp4") / "video.mp4", "mp4v")
 
 
 @pytest.mark.parametrize("kind", ["avi", "mp4"])
-def test_video_gives_what_opencv_gives_one_by_one(kind, avi, mp4):
+def test_video_gives_the_frames_of_opencv(kind, avi, mp4):
     path = {"avi": avi, "mp4": mp4}[kind]
     capture = cv2.VideoCapture(str(path))
     with open_source(path) as source:
@@ -93,13 +93,13 @@ def test_video_gives_what_opencv_gives_one_by_one(kind, avi, mp4):
     assert not capture.read()[0]
 
 
-def test_a_given_frame_rate_beats_the_time_stamps(avi):
+def test_given_frame_rate_replaces_the_time_stamps(avi):
     with open_source(avi, fps=10) as source:
         assert [f.time_s for f in source][:3] == pytest.approx([0, 0.1, 0.2])
 
 
 @pytest.mark.parametrize("stamps", [[0, 0, 0, 0], [0, 40, 20, 60], [0, 40, float("nan"), 120], [-1, -1, -1, -1]])
-def test_time_increases_whatever_the_container_says(avi, monkeypatch, stamps):
+def test_time_increases_with_any_time_stamps(avi, monkeypatch, stamps):
     values = iter([s / 1000 for s in stamps] + [0.0] * N_FRAMES)
     monkeypatch.setattr(VideoFile, "_stamp", lambda self: next(values))
     with VideoFile(avi) as source:
@@ -109,7 +109,7 @@ def test_time_increases_whatever_the_container_says(avi, monkeypatch, stamps):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_cut_off_avi_gives_its_frames_then_says_where_it_breaks(avi, tmp_path, share):
+def test_truncated_avi_gives_its_frames_then_an_error(avi, tmp_path, share):
     data = avi.read_bytes()
     path = tmp_path / "cut.avi"
     path.write_bytes(data[: int(len(data) * share)])
@@ -125,7 +125,7 @@ def test_cut_off_avi_gives_its_frames_then_says_where_it_breaks(avi, tmp_path, s
     assert abs(len(frames) - share * N_FRAMES) < 6
 
 
-def test_damaged_mp4_breaks_off(mp4, tmp_path):
+def test_damaged_mp4_gives_frames_then_an_error(mp4, tmp_path):
     data = bytearray(mp4.read_bytes())
     data[len(data) // 3 : len(data) * 3 // 4] = bytes(len(data) * 3 // 4 - len(data) // 3)
     path = tmp_path / "damaged.mp4"
@@ -135,7 +135,7 @@ def test_damaged_mp4_breaks_off(mp4, tmp_path):
 
 
 @pytest.mark.parametrize(("announced", "fine"), [(60, True), (62, True), (63, False), (120, False)])
-def test_a_small_shortfall_of_the_announced_count_is_an_estimate(avi, announced, fine):
+def test_few_missing_announced_frames_are_no_error(avi, announced, fine):
     with VideoFile(avi) as source:
         source.announced = announced
         if fine:
@@ -145,7 +145,7 @@ def test_a_small_shortfall_of_the_announced_count_is_an_estimate(avi, announced,
                 list(source)
 
 
-def test_variable_frame_rate_reaches_the_end_by_its_clock(avi, monkeypatch):
+def test_variable_frame_rate_video_is_complete(avi, monkeypatch):
     with VideoFile(avi) as source:
         source.announced = 2 * N_FRAMES  # every second frame was left out: the stamps run twice as fast
         stamps = iter(range(1, N_FRAMES))
@@ -153,7 +153,7 @@ def test_variable_frame_rate_reaches_the_end_by_its_clock(avi, monkeypatch):
         assert len(list(source)) == N_FRAMES
 
 
-def test_cut_off_mp4_and_other_files_are_no_videos(mp4, tmp_path):
+def test_truncated_mp4_and_other_files_are_no_videos(mp4, tmp_path):
     (tmp_path / "cut.mp4").write_bytes(mp4.read_bytes()[:3000])
     (tmp_path / "text.mp4").write_text("no video\n" * 99)
     (tmp_path / "empty.avi").touch()
@@ -164,19 +164,19 @@ def test_cut_off_mp4_and_other_files_are_no_videos(mp4, tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_zero_frames(tmp_path):
+def test_video_without_frames_is_an_error(tmp_path):
     with pytest.raises(SourceError, match=r"none\.avi"):
         open_source(write_video(tmp_path / "none.avi", "MJPG", 0))
 
 
-def test_bad_input_prints_nothing_beside_the_error(tmp_path):
+def test_bad_input_prints_only_the_error(tmp_path):
     """In a process of its own: FFmpeg reads its log level once, when the first video of a process opens."""
     path = tmp_path / "text1.mp4"
     path.write_text("no video\n" * 99)
     code = f"""
 from tracker.errors import SourceError
 from tracker.sources.open import open_source
-for spec in ({str(path)!r}, "99", "http://127.0.0.1:9/film.mp4"):
+for spec in ({str(path)!r}, "99", "http://127.0.0.1:9/video.mp4"):
     try:
         open_source(spec)
     except SourceError:
@@ -193,10 +193,10 @@ for spec in ({str(path)!r}, "99", "http://127.0.0.1:9/film.mp4"):
         ("/does/not/*.png", "no image matches"),
         ("99", "webcam 99: cannot be opened"),
         ("rtsp://127.0.0.1:9/cam", "rtsp://127.0.0.1:9/cam: cannot be opened"),
-        ("http://127.0.0.1:9/film.mp4", "cannot be opened"),
+        ("http://127.0.0.1:9/video.mp4", "cannot be opened"),
     ],
 )
-def test_sources_that_are_not_there(spec, message):
+def test_missing_sources_are_one_line(spec, message):
     with pytest.raises(SourceError, match=message):
         open_source(spec)
 
@@ -282,7 +282,7 @@ def test_seqinfo_names_key_and_file(tmp_path, key, value):
 
 
 @pytest.mark.parametrize("text", ["", "rubbish", "[Other]\nframeRate=3", "[Sequence]\nname=a\nname=b"])
-def test_seqinfo_that_is_none(tmp_path, text):
+def test_malformed_seqinfo_is_an_error(tmp_path, text):
     (tmp_path / "seqinfo.ini").write_text(text)
     with pytest.raises(SourceError, match=r"seqinfo\.ini: ") as error:
         open_source(tmp_path)
@@ -299,7 +299,7 @@ def test_mot_sequence_with_a_gap_or_a_wrong_size(tmp_path):
         list(source)
 
 
-class Counting:
+class Counting(FrameSource):
     """A source of n numbered frames without pictures, that may fail at the end."""
 
     name, fps, width, height, n_frames, live = "counting", 10.0, 4, 4, None, False
@@ -341,7 +341,7 @@ def test_prefetch_raises_after_the_frames_before_the_error(n):
     assert not prefetch_threads()
 
 
-def test_a_decoder_that_hangs_holds_up_nobody_and_is_closed_when_it_is_back():
+def test_prefetch_hanging_decoder_does_not_block_close():
     """As over a network: releasing a capture under a running read would crash."""
     back, closed = threading.Event(), threading.Event()
 
@@ -428,7 +428,7 @@ def test_slow_reader_of_a_camera_gets_the_newest_frame():
     assert camera.released
 
 
-def test_camera_that_goes_away():
+def test_camera_that_goes_away_is_an_error():
     values = []
     with LiveSource("0", capture=Camera(3, 0.01), reconnect_s=0) as source, pytest.raises(SourceError) as caught:
         for frame in source:
@@ -437,7 +437,7 @@ def test_camera_that_goes_away():
     assert str(caught.value).startswith(f"webcam 0: the stream ended after frame {len(values)} (")
 
 
-def test_film_behind_an_address_is_read_whole(avi):
+def test_video_behind_an_address_is_read_whole(avi):
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
             pass
@@ -452,7 +452,7 @@ def test_film_behind_an_address_is_read_whole(avi):
 
 
 @pytest.mark.data
-def test_vtest_is_whole(data_root):
+def test_vtest_is_complete(data_root):
     path = data_root / "videos" / "vtest.avi"
     if not path.is_file():
         pytest.skip(f"{path} is absent")

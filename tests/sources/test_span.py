@@ -37,7 +37,7 @@ def sources(tmp_path_factory):
     }
 
 
-def test_what_can_be_asked_for():
+def test_span_parses_frames_and_times():
     assert Span.parse() == Span()
     assert Span.parse("250", "500", "2") == Span(start_index=249, end_index=500, stride=2)
     assert Span.parse(250, 250) == Span(start_index=249, end_index=250)
@@ -62,7 +62,7 @@ def test_what_can_be_asked_for():
         ({"end": "0s"}, "no frame lies between"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line(words, said):
+def test_span_invalid_values_are_one_line(words, said):
     with pytest.raises(ConfigError, match=said) as error:
         Span.parse(**words)
     assert "\n" not in str(error.value)
@@ -88,7 +88,7 @@ def chosen_slowly(span: Span, times: list[float]) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_picker_agrees_with_one_frame_after_the_other(seed):
+def test_picker_agrees_with_a_loop(seed):
     rng = np.random.default_rng(seed)
     # Quarters of a second are exact in binary, so that the oracle needs no tolerance.
     times = np.cumsum(rng.integers(0, 4, 60) * 0.25)
@@ -107,11 +107,11 @@ def test_the_picker_agrees_with_one_frame_after_the_other(seed):
 
 @pytest.mark.parametrize("span", [Span(), Span(7, end_index=30), Span(start_s=1.0, end_s=1.5), Span(3, stride=4)])
 @pytest.mark.parametrize("fps", [25.0, 30.0, 10.0])
-def test_the_count_for_the_progress_bar(span, fps):
+def test_span_count_agrees_with_the_picker(span, fps):
     assert span.count(48, fps) == len(chosen_slowly(span, [i / fps for i in range(48)]))
 
 
-def test_a_stride_in_seconds_is_counted_too():
+def test_span_count_with_a_stride_in_seconds():
     assert (
         Span(stride_s=0.5).count(50, 25.0) == len(chosen_slowly(Span(stride_s=0.5), [i / 25 for i in range(50)])) == 4
     )
@@ -130,7 +130,7 @@ SPANS = [
 
 @pytest.mark.parametrize("kind", ["avi", "mp4", "mot", "images"])
 @pytest.mark.parametrize(("span", "wanted"), SPANS)
-def test_a_part_is_those_frames_of_the_whole_to_the_bit(sources, kind, span, wanted):
+def test_part_has_the_same_frames_as_the_whole(sources, kind, span, wanted):
     with open_source(sources[kind], fps=FPS) as source:
         whole = list(source)
     assert len(whole) == N_FRAMES
@@ -143,7 +143,7 @@ def test_a_part_is_those_frames_of_the_whole_to_the_bit(sources, kind, span, wan
 
 
 @pytest.mark.parametrize("kind", ["avi", "mp4", "mot", "images"])
-def test_going_on_gives_the_rest_of_the_same_frames(sources, kind):
+def test_go_on_after_gives_the_remaining_frames(sources, kind):
     span = Span(5, stride=3)
     with open_source(sources[kind], fps=FPS, span=span) as source:
         uninterrupted = list(source)
@@ -156,13 +156,13 @@ def test_going_on_gives_the_rest_of_the_same_frames(sources, kind):
 
 @pytest.mark.parametrize("kind", ["avi", "mp4", "mot", "images"])
 @pytest.mark.parametrize("span", [Span(N_FRAMES), Span(start_s=60.0)])
-def test_a_part_behind_the_end_is_one_line(sources, kind, span):
+def test_part_after_the_end_is_an_error(sources, kind, span):
     said = rf"no frame in the part asked for, from .*ends with frame {N_FRAMES}"
     with open_source(sources[kind], fps=FPS, span=span) as source, pytest.raises(SourceError, match=said):
         list(source)
 
 
-def test_going_on_at_the_end_is_no_error(sources):
+def test_go_on_after_the_last_frame_is_no_error(sources):
     with open_source(sources["avi"]) as source:
         source.go_on_after(N_FRAMES - 1)
         assert list(source) == []
@@ -180,15 +180,15 @@ class Camera:
         self.released = True
 
 
-def test_a_live_source_has_no_parts(monkeypatch):
+def test_live_source_refuses_a_span(monkeypatch):
     camera = Camera()
-    monkeypatch.setattr("tracker.sources.open.open_capture", lambda _: camera)
+    monkeypatch.setattr("tracker.sources.webcam.open_capture", lambda _: camera)
     with pytest.raises(SourceError, match=r"webcam 0: is live.*--start, --end and --stride are for files"):
         open_source("webcam", span=Span(stride=2))
     assert camera.released
 
 
-def test_replayed_detections_line_up_with_the_part(sources):
+def test_replayed_detections_match_the_frames_of_a_part(sources):
     det = sources["mot"] / "det" / "det.txt"
     part = list(track_video(sources["avi"], detections=det, reid=None, start=11, end=40))
     assert [frame.index for frame, _ in part] == list(range(10, 40))
@@ -222,8 +222,8 @@ def half_rate(sources, tmp_path_factory):
 
 
 @pytest.mark.parametrize("reid", [None, "default"])
-def test_a_stride_of_two_is_the_scene_at_half_the_rate(sources, half_rate, reid):
-    """Ages, velocities and confirmation are those of the slower film; only the frame numbers are those of the whole."""
+def test_stride_of_two_equals_half_the_frame_rate(sources, half_rate, reid):
+    """Ages, velocities and confirmation equal those of the slower video; only the frame numbers differ."""
     how = {"detections": "public", "reid": reid, "device": "cpu"}
     strided = list(track_video(sources["mot"], stride=2, **how))
     slow = list(track_video(half_rate, **how))
@@ -236,7 +236,7 @@ def test_a_stride_of_two_is_the_scene_at_half_the_rate(sources, half_rate, reid)
 
 
 @pytest.mark.data
-def test_a_part_of_a_real_film(data_root):
+def test_part_of_a_real_video(data_root):
     """MPEG-4 with predicted frames: the pictures of the part are those of reading from the start."""
     path = data_root / "videos" / "vtest.avi"
     with open_source(path) as source:
@@ -249,7 +249,7 @@ def test_a_part_of_a_real_film(data_root):
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
-    """docs/long_videos.md on a film of 26 s at 10 fps, through which one person walks."""
+    """docs/long_videos.md on a video of 26 s at 10 fps, through which one person walks."""
     monkeypatch.chdir(tmp_path)
     writer = cv2.VideoWriter("video.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
     for _ in range(260):

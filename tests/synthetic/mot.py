@@ -1,10 +1,10 @@
-"""Scenes with known truth: people who walk, cross and pass behind a wall, and a detector that fails as detectors do.
+"""Generated scenes with ground truth: people who walk, cross and pass behind a wall, and a simulated detector.
 
     python -m tests.synthetic.mot OUT_FOLDER [--seed 0] [--people 14] [--frames 400]
 
 `make_scene` gives arrays and draws nothing; `write_sequence` writes a MOT16 folder and a video. Everything follows
-from the seed. The detector is that of methods 05 §5: truth + jitter of 3 % of the height, bursts of misses, false
-positives, weak scores for occluded people, most of whom it misses.
+from the seed. The detector adds jitter of 3 % of the height, bursts of misses and false positives; occluded people get
+low scores, and most of them are missed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Scene:
     fps: float
     boxes: list[Array]  # (P, 4) xyxy, continuous pixels from 0, of the people in the frame
     ids: list[Array]  # (P,) from 1
-    visibility: list[Array]  # (P,) share of the box that nobody and nothing covers
+    visibility: list[Array]  # (P,) share of the box that is not covered
     detections: list[Array]  # (N, 5) xyxy, score in [0, 1]
-    detection_ids: list[Array]  # (N,) whose detection it is, -1 for a false positive
-    wall: Array  # (4,) xyxy of the static occluder, in front of everyone
+    detection_ids: list[Array]  # (N,) the person's ID, -1 for a false positive
+    wall: Array  # (4,) xyxy of the static occluder, in front of all people
     seed: int
 
 
@@ -95,7 +95,7 @@ def make_scene(
 
 
 def _visibility(boxes: Array, wall: Array) -> Array:
-    """(P,) by sampling an 8 x 16 grid of each box against the wall and everyone whose feet are lower."""
+    """(P,) by sampling an 8 x 16 grid of each box against the wall and all people whose feet are lower."""
     u, v = np.meshgrid((np.arange(8) + 0.5) / 8, (np.arange(16) + 0.5) / 16)
     size = boxes[:, 2:] - boxes[:, :2]
     px = boxes[:, 0, None] + size[:, 0, None] * u.ravel()
@@ -121,14 +121,14 @@ def draw(scene: Scene) -> Iterator[NDArray[np.uint8]]:
     background = cv2.resize(rng.uniform(90, 150, (24, 32, 3)), (scene.width, scene.height)) + rng.normal(
         0, 6, (scene.height, scene.width, 3)
     )
-    looks = {int(i): _sprite(rng) for i in np.unique(np.concatenate(scene.ids))}
-    phase = {i: rng.uniform(0, 2 * np.pi) for i in looks}
+    sprites = {int(i): _sprite(rng) for i in np.unique(np.concatenate(scene.ids))}
+    phase = {i: rng.uniform(0, 2 * np.pi) for i in sprites}
     for t, (boxes, ids) in enumerate(zip(scene.boxes, scene.ids, strict=True)):
         image = background + rng.normal(0, 4, background.shape)
         for row in np.argsort(boxes[:, 3], kind="stable"):
             person = int(ids[row])
             light = 1 + 0.12 * np.sin(2 * np.pi * t / 150 + phase[person])
-            _paste(image, looks[person] * light, boxes[row])
+            _paste(image, sprites[person] * light, boxes[row])
         x1, y1, x2, y2 = np.rint(scene.wall).astype(int)
         image[y1:y2, x1:x2] = (70, 80, 90)
         yield np.clip(image, 0, 255).astype(np.uint8)
@@ -154,7 +154,7 @@ def _paste(image: Array, sprite: Array, box: Array) -> None:
 
 
 def write_sequence(scene: Scene, folder: Path, *, images: bool = True, video: Path | None = None) -> None:
-    """A MOT16 sequence folder (pixels and frames from 1), and the same frames as a film."""
+    """A MOT16 sequence folder (pixels and frames from 1), and the same frames as a video."""
     for name in ("gt", "det", *(["img1"] if images else [])):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "seqinfo.ini").write_text(
@@ -163,27 +163,27 @@ def write_sequence(scene: Scene, folder: Path, *, images: bool = True, video: Pa
     )
     with (folder / "gt" / "gt.txt").open("w") as gt, (folder / "det" / "det.txt").open("w") as det:
         for t, (boxes, ids) in enumerate(zip(scene.boxes, scene.ids, strict=True), start=1):
-            for box, who, share in zip(boxes, ids, scene.visibility[t - 1], strict=True):
-                gt.write(f"{t},{who},{_ltwh(box)},1,1,{share:.3f}\n")
+            for box, person, share in zip(boxes, ids, scene.visibility[t - 1], strict=True):
+                gt.write(f"{t},{person},{_ltwh(box)},1,1,{share:.3f}\n")
             for row in scene.detections[t - 1]:
                 det.write(f"{t},-1,{_ltwh(row)},{row[4]:.4f},-1,-1,-1\n")
     if not images and video is None:
         return
-    film = None
+    writer = None
     if video is not None:
         codec = cv2.VideoWriter.fourcc(*("MJPG" if video.suffix == ".avi" else "mp4v"))
-        film = cv2.VideoWriter(str(video), codec, scene.fps, (scene.width, scene.height))
-        if not film.isOpened():
+        writer = cv2.VideoWriter(str(video), codec, scene.fps, (scene.width, scene.height))
+        if not writer.isOpened():
             raise OSError(f"{video}: cannot be written as a video")
     try:
         for t, image in enumerate(draw(scene), start=1):
             if images and not cv2.imwrite(str(folder / "img1" / f"{t:06d}.jpg"), image):
                 raise OSError(f"{folder / 'img1'}: frame {t} cannot be written")
-            if film is not None:
-                film.write(image)
+            if writer is not None:
+                writer.write(image)
     finally:
-        if film is not None:
-            film.release()
+        if writer is not None:
+            writer.release()
 
 
 def _ltwh(box: Array) -> str:
@@ -196,7 +196,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--people", type=int, default=14)
     parser.add_argument("--frames", type=int, default=400)
-    parser.add_argument("--video", type=Path, help="the frames as a film too (.avi or .mp4)")
+    parser.add_argument("--video", type=Path, help="the frames as a video too (.avi or .mp4)")
     args = parser.parse_args()
     write_sequence(make_scene(args.seed, n_people=args.people, n_frames=args.frames), args.folder, video=args.video)
     print(f"{args.folder}: {args.frames} frames, {args.people} people, seed {args.seed}")

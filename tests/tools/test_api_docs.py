@@ -57,14 +57,14 @@ def test_pdoc_warns_of_nothing(site):
 
 
 @pytest.mark.slow
-def test_every_public_name_of_the_tracker_has_a_docstring_in_the_pages(site):
+def test_site_every_public_name_has_a_docstring(site):
     found = docstrings(site[0] / "tracker.html")
     for name in tracker.__all__:
         assert len(found.get(name, "").strip()) > 10, name
 
 
 @pytest.mark.slow
-def test_a_comment_beside_a_field_is_in_the_pages(site):
+def test_site_contains_field_comments(site):
     found = docstrings(site[0] / "tracker.html")
     assert "seconds since the start of the source" in found["Frame.time_s"]
     assert "(N, 4) float64 xyxy" in found["Detections.boxes"]
@@ -72,18 +72,18 @@ def test_a_comment_beside_a_field_is_in_the_pages(site):
 
 
 @pytest.mark.slow
-def test_every_module_has_a_page_and_the_index_leads_to_it(site):
+def test_site_every_module_has_a_page_linked_from_the_index(site):
     index = (site[0] / "index.html").read_text(encoding="utf-8")
     for name in MODULES:
         assert (site[0] / f"{name.replace('.', '/')}.html").is_file()
         assert f"{name.replace('.', '/')}.html" in index
 
 
-def test_the_committed_page_is_what_the_tool_makes():
+def test_committed_page_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tools.api_docs"
 
 
-def test_every_name_of_the_page_says_what_it_is():
+def test_page_every_name_has_a_description():
     rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", page(), flags=re.MULTILINE)
     assert {*tracker.__all__} <= {name for name, _ in rows}
     assert [name for name, words in rows if not words.strip()] == []
@@ -121,7 +121,7 @@ class _Made:
     """
 
 
-def test_a_sentence_for_a_table():
+def test_first_sentence_fits_a_table():
     assert first_sentence(_Told) == "Says one thing"
     assert first_sentence(_Made) == "a \\| b e.g. c, and more"
     assert first_sentence(dataclasses.make_dataclass("Bare", ["x"])) == ""

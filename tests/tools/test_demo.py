@@ -29,7 +29,7 @@ def only(monkeypatch, tmp_path):
     return monkeypatch
 
 
-def test_the_users_copy_comes_first_and_must_be_right(only, tmp_path, capsys):
+def test_user_copy_is_preferred_and_checked(only, tmp_path, capsys):
     own = tmp_path / "own.avi"
     own.write_bytes(VIDEO)
     assert demo.obtain(tmp_path, str(own)).read_bytes() == VIDEO
@@ -42,7 +42,7 @@ def test_the_users_copy_comes_first_and_must_be_right(only, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("place", ["download", "from_debian"])
-def test_the_first_place_that_has_it_is_named(only, tmp_path, capsys, place):
+def test_first_place_with_the_video_is_used_and_named(only, tmp_path, capsys, place):
     only.setattr(demo, place, lambda: VIDEO)
     assert demo.obtain(tmp_path, None).read_bytes() == VIDEO
     assert "SHA-256 is right" in capsys.readouterr().out
@@ -51,20 +51,20 @@ def test_the_first_place_that_has_it_is_named(only, tmp_path, capsys, place):
     assert "the copy already in" in capsys.readouterr().out
 
 
-def test_a_wrong_download_is_refused_and_a_scene_stands_in(only, tmp_path):
+def test_wrong_download_is_rejected_and_a_scene_generated(only, tmp_path):
     only.setattr(demo, "download", lambda: b"a login page")
     assert demo.obtain(tmp_path, None).name == "generated.avi"
     assert not (tmp_path / "vtest.avi").exists()
 
 
 @pytest.mark.parametrize("name", ["./usr/share/doc/vtest.avi", "../../../vtest.avi", "/etc/vtest.avi.gz"])
-def test_archive_gives_bytes_and_writes_no_path(tmp_path, monkeypatch, name):
+def test_archive_member_is_read_without_writing_a_path(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert demo.member_of_tar(tar_of(name, gzip.compress(VIDEO) if name.endswith("gz") else VIDEO)) == VIDEO
     assert list(tmp_path.iterdir()) == []
 
 
-def test_archive_without_the_video_or_broken():
+def test_archive_without_the_video_or_corrupt_is_reported():
     for archive in (tar_of("readme", b""), io.BytesIO(b"no archive at all" * 99), tar_of("vtest.avi.gz", b"not gzip")):
         with pytest.raises(demo.NotThereError):
             demo.member_of_tar(archive)

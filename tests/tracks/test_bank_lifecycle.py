@@ -1,4 +1,4 @@
-"""Columns of the bank, and the rules of life on single rows."""
+"""Columns of the bank, and the lifecycle rules on single rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIVES = [
     (0.0, False, True, False, True, False, True),  # tentative and matched
     (0.04, False, False, False, True, False, False),  # tentative and missed: ends at once
     (1.0, True, False, False, True, True, True),  # the limit itself is within
-    (1.01, True, False, False, False, True, False),  # nobody remembers it
+    (1.01, True, False, False, False, True, False),  # no gallery
     (1.01, True, False, True, False, True, True),
     (3.0, True, False, True, False, True, True),
     (3.01, True, False, True, False, False, False),
@@ -50,9 +50,6 @@ def test_rules_of_life(age_s, confirmed, matched, remembered, active, lost, aliv
     assert lifecycle.alive(bank, matched, remembered, now_s, LIFE).tolist() == [alive]
 
 
-def test_identities_follow_the_order_of_birth():
+def test_newly_confirmed_tentative_tracks_with_enough_hits():
     bank = bank_of(4, hits=[3, 2, 5, 3], id=[0, 0, 4, 0])
-    fresh = lifecycle.newly_confirmed(bank, LIFE)
-    assert fresh.tolist() == [True, False, False, True]
-    assert lifecycle.with_identities(bank, fresh, 5).id.tolist() == [5, 0, 4, 6]
-    assert bank.id.tolist() == [0, 0, 4, 0]
+    assert lifecycle.newly_confirmed(bank, LIFE).tolist() == [True, False, False, True]

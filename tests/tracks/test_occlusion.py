@@ -1,4 +1,4 @@
-"""Who is hidden by whom, what a hidden track may claim, and boxes that were cut: one box at a time as the oracle."""
+"""Occluders, detections that an occluded track may take, and cut boxes: one box at a time as the oracle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tracker.config import OcclusionConfig
 from tracker.tracks import occlusion
 
 CONFIG = OcclusionConfig()
-NOBODY = np.zeros((0, 4))
+NONE = np.zeros((0, 4))
 
 
 def crowd(rng: np.random.Generator, n: int, width: float = 300.0) -> np.ndarray:
@@ -23,32 +23,32 @@ def crowd(rng: np.random.Generator, n: int, width: float = 300.0) -> np.ndarray:
     return np.stack([x - wide / 2, y, x + wide / 2, y + tall], axis=1)
 
 
-# --------------------------------------------------------------------------------------------------- who hides whom
+# --------------------------------------------------------------------------------------------------- coverage
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 4), (4, 0), (1, 1), (9, 7)])
 def test_covered_is_the_most_that_one_nearer_person_hides(rng, n, m):
     boxes, front = crowd(rng, n), crowd(rng, m)
     shares = [max((hidden_share(box, other) for other in front), default=0.0) for box in boxes]
-    assert occlusion.covered(boxes, front).shape == (n,)
-    np.testing.assert_allclose(occlusion.covered(boxes, front), shares, rtol=1e-12)
+    assert occlusion.largest_covered_share(boxes, front).shape == (n,)
+    np.testing.assert_allclose(occlusion.largest_covered_share(boxes, front), shares, rtol=1e-12)
 
 
-def test_two_who_hide_a_half_each_do_not_hide_a_whole():
+def test_two_half_covers_are_no_full_cover():
     box = np.array([[0.0, 0, 40, 100]])
     halves = np.array([[-20.0, 0, 20, 110], [20.0, 0, 60, 110]])
-    assert occlusion.covered(box, halves).tolist() == pytest.approx([0.5])
+    assert occlusion.largest_covered_share(box, halves).tolist() == pytest.approx([0.5])
 
 
-def test_who_stands_on_the_same_line_or_behind_hides_nobody():
+def test_box_with_feet_not_lower_covers_nothing():
     box = np.array([[0.0, 0, 40, 100]])
     for feet, share in ((99.0, 0.0), (100.0, 0.0), (100.5, 1.0)):
-        assert occlusion.covered(box, np.array([[-5.0, -5, 45, feet]])).tolist() == [share]
+        assert occlusion.largest_covered_share(box, np.array([[-5.0, -5, 45, feet]])).tolist() == [share]
 
 
 def occluder(boxes, visible, config=CONFIG):
     """Of all unseen tracks behind all visible ones."""
-    return occlusion.occluder(boxes, ~visible, visible, *bx.meeting_among(boxes), config)
+    return occlusion.occluder(boxes, ~visible, visible, *bx.overlapping_within(boxes), config)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -66,23 +66,23 @@ def test_the_occluder_is_the_visible_track_that_hides_most(seed, min_cover):
     assert not {i for i, j in enumerate(expected) if j >= 0} & set(np.flatnonzero(visible))
 
 
-def test_nobody_hides_nobody():
-    assert occluder(NOBODY, np.zeros(0, bool)).shape == (0,)
+def test_empty_boxes_are_not_covered():
+    assert occluder(NONE, np.zeros(0, bool)).shape == (0,)
     alone = np.array([[0.0, 0, 40, 100]])
     for visible in (True, False):
         assert occluder(alone, np.array([visible])).tolist() == [-1]
-    # Where nobody is visible there is no occluder, however they stand.
+    # Without a visible track there is no occluder.
     crowded = crowd(np.random.default_rng(3), 10)
     assert (occluder(crowded, np.zeros(10, bool)) == -1).all()
 
 
-def test_only_who_may_hide_somebody_is_an_occluder_and_of_equal_ones_the_first(rng):
+def test_occluder_is_in_front_and_first_of_equal_ones(rng):
     behind, near = np.array([[0.0, 0, 40, 100]]), np.array([[0.0, 20, 40, 120]])
     boxes = np.concatenate([near, behind, near, near])
     unseen = np.array([False, True, False, False])
     for front, row in (([0, 2, 3], 0), ([3, 2], 2), ([3], 3), ([], -1)):
         may = np.isin(np.arange(4), front)
-        for i, j in (bx.meeting_among(boxes), [np.flip(each) for each in bx.meeting_among(boxes)]):
+        for i, j in (bx.overlapping_within(boxes), [np.flip(each) for each in bx.overlapping_within(boxes)]):
             assert occlusion.occluder(boxes, unseen, may, i, j, CONFIG).tolist() == [-1, row, -1, -1]
 
 
@@ -102,11 +102,11 @@ def test_stolen_is_what_fits_the_one_in_front_better(seed):
 
 def test_nothing_is_stolen_where_nothing_is():
     none = np.zeros(0, np.int64)
-    for tracks in (NOBODY, crowd(np.random.default_rng(1), 3)):
-        assert occlusion.stolen(none, np.zeros(0), NOBODY, tracks, np.full(len(tracks), -1)).shape == (0,)
+    for tracks in (NONE, crowd(np.random.default_rng(1), 3)):
+        assert occlusion.stolen(none, np.zeros(0), NONE, tracks, np.full(len(tracks), -1)).shape == (0,)
 
 
-# ------------------------------------------------------------------------------------------------ whom one may trust
+# ------------------------------------------------------------------------------------------------ trusted predictions
 
 # detections, standard deviation of the log height, of the centre as a share of the height -> trusted
 TRUST = [
@@ -134,26 +134,26 @@ def test_the_running_height_is_the_weighted_mean_and_variance_of_all_boxes(rng, 
     """Three people at once against the sum over all their boxes."""
     heights = rng.uniform(1.5, 400, (n, 3))
     boxes = np.stack([np.zeros_like(heights), np.full_like(heights, 7), np.ones_like(heights), 7 + heights], axis=2)
-    running = occlusion.first_height(boxes[0])
+    running = occlusion.first_log_height(boxes[0])
     for each in boxes[1:]:
-        running = occlusion.next_height(running, each)
+        running = occlusion.next_log_height(running, each)
     expected = [spread_of(np.log(heights[:, person])) for person in range(3)]
     np.testing.assert_allclose(running, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_heights_of_nobody_and_of_nothing():
-    assert occlusion.first_height(NOBODY).shape == (0, 2)
-    assert occlusion.next_height(np.zeros((0, 2)), NOBODY).shape == (0, 2)
+def test_log_height_of_empty_and_flat_boxes():
+    assert occlusion.first_log_height(NONE).shape == (0, 2)
+    assert occlusion.next_log_height(np.zeros((0, 2)), NONE).shape == (0, 2)
     flat = np.array([[0.0, 5, 9, 5], [0.0, 5, 9, 5.5]])  # less than a pixel counts as one
-    assert occlusion.first_height(flat).tolist() == [[0, 0], [0, 0]]
+    assert occlusion.first_log_height(flat).tolist() == [[0, 0], [0, 0]]
 
 
 def test_jitter_means_the_same_near_and_far(rng):
     heights = rng.uniform(0.9, 1.1, 30)
     near, far = (spread_of(np.log(scale * heights)) for scale in (400, 40))
-    running = occlusion.first_height(np.array([[0, 0, 1, 400 * heights[0]], [0, 0, 1, 40 * heights[0]]]))
+    running = occlusion.first_log_height(np.array([[0, 0, 1, 400 * heights[0]], [0, 0, 1, 40 * heights[0]]]))
     for each in heights[1:]:
-        running = occlusion.next_height(running, np.array([[0, 0, 1, 400 * each], [0, 0, 1, 40 * each]]))
+        running = occlusion.next_log_height(running, np.array([[0, 0, 1, 400 * each], [0, 0, 1, 40 * each]]))
     assert running[0, 1] == pytest.approx(running[1, 1]) == pytest.approx(near[1]) == pytest.approx(far[1])
 
 
@@ -168,8 +168,8 @@ def strip_taken(x1: float, x2: float, box, front, width: int) -> float:
     return max([outside] + [hidden_share((x1, box[1], x2, box[3]), other) for other in front])
 
 
-def completed_one(box, predicted, front, width: int, config: OcclusionConfig) -> list[float]:
-    """What the docstring of `completed` says, for one box."""
+def widened_one(box, predicted, front, width: int, config: OcclusionConfig) -> list[float]:
+    """What the docstring of `widened` says, for one box."""
     x1, y1, x2, y2 = box
     usual_aspect = (predicted[2] - predicted[0]) / (predicted[3] - predicted[1])
     usual = min(predicted[2] - predicted[0], usual_aspect * (y2 - y1))
@@ -204,27 +204,27 @@ def cut_people(rng: np.random.Generator, n: int, width: float) -> tuple[np.ndarr
 @pytest.mark.parametrize("width", [0, 300])
 @pytest.mark.parametrize("complete", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_completed_boxes_agree_with_one_box_at_a_time(seed, complete, width):
+def test_widened_boxes_agree_with_one_box_at_a_time(seed, complete, width):
     rng = np.random.default_rng(seed)
     config = OcclusionConfig(complete=complete)
     predicted, found = cut_people(rng, 60, 300)
     front = np.concatenate([found, crowd(rng, 10)])
-    wider = occlusion.completed(found, predicted, front, width, config)
-    one_by_one = [completed_one(b, p, front, width, config) for b, p in zip(found, predicted, strict=True)]
+    wider = occlusion.widened(found, predicted, front, width, config)
+    one_by_one = [widened_one(b, p, front, width, config) for b, p in zip(found, predicted, strict=True)]
     np.testing.assert_allclose(wider, one_by_one, rtol=1e-12, atol=1e-9)
     assert complete == 0 or 5 < (wider != found).any(axis=1).sum() < 55  # both kinds occur
 
 
 @pytest.mark.parametrize("width", [0, 300])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_completed_box_holds_the_detection_and_is_never_wider_than_usual(seed, width):
+def test_a_widened_box_holds_the_detection_and_is_never_wider_than_usual(seed, width):
     rng = np.random.default_rng(seed)
     predicted, found = cut_people(rng, 80, 300)
     front = np.concatenate([found, crowd(rng, 10)])
     usual = predicted[:, 2] - predicted[:, 0]
     before = found[:, 2] - found[:, 0]
     for complete in (0.0, 0.3, 1.0):
-        wider = occlusion.completed(found, predicted, front, width, OcclusionConfig(complete=complete))
+        wider = occlusion.widened(found, predicted, front, width, OcclusionConfig(complete=complete))
         assert np.array_equal(wider[:, [1, 3]], found[:, [1, 3]])
         assert (wider[:, 0] <= found[:, 0] + 1e-9).all()
         assert (wider[:, 2] >= found[:, 2] - 1e-9).all()
@@ -237,13 +237,13 @@ PERSON = np.array([[100.0, 50, 140, 150]])  # as usual: 40 wide
 RIGHT_HALF, LEFT_HALF, MIDDLE = ([[120.0, 50, 140, 150]], [[100.0, 50, 120, 150]], [[110.0, 50, 130, 150]])
 ON_THE_LEFT, ON_THE_RIGHT = [[80.0, 60, 120, 170]], [[120.0, 60, 160, 170]]
 
-# who stands in front, what was seen -> with the whole usual width, with half of what is missing
+# occluders, detected box -> with the whole usual width, with half of what is missing
 SIDES = [
     (ON_THE_LEFT, RIGHT_HALF, [100, 140], [110, 140]),
     (ON_THE_RIGHT, LEFT_HALF, [100, 140], [100, 130]),
     ([[80.0, 60, 110, 170], [130.0, 60, 160, 170]], MIDDLE, [100, 140], [105, 135]),
     ([[80.0, 0, 120, 140]], RIGHT_HALF, [120, 140], [120, 140]),  # stands behind
-    (NOBODY, RIGHT_HALF, [120, 140], [120, 140]),  # narrower for reasons of their own
+    (NONE, RIGHT_HALF, [120, 140], [120, 140]),  # narrower for reasons of their own
 ]
 
 
@@ -251,7 +251,7 @@ SIDES = [
 def test_width_is_given_back_on_the_side_that_is_hidden(front, seen, whole, half):
     for complete, expected in ((1.0, whole), (0.5, half), (0.0, [seen[0][0], seen[0][2]])):
         config = OcclusionConfig(complete=complete)
-        wider = occlusion.completed(np.array(seen), PERSON, np.array(front), 640, config)
+        wider = occlusion.widened(np.array(seen), PERSON, np.array(front), 640, config)
         assert wider[0].tolist() == [expected[0], 50, expected[1], 150]
 
 
@@ -259,21 +259,21 @@ def test_width_is_given_back_on_the_side_that_is_hidden(front, seen, whole, half
 def test_the_edge_of_the_image_hides_and_an_image_of_unknown_size_has_none(width, completes):
     config = OcclusionConfig(complete=1.0)
     for seen, usual in (([0.0, 50, 20, 150], [-20.0, 50, 20, 150]), ([620.0, 50, 640, 150], [620.0, 50, 660, 150])):
-        wider = occlusion.completed(np.array([seen]), np.array([usual]), NOBODY, width, config)
+        wider = occlusion.widened(np.array([seen]), np.array([usual]), NONE, width, config)
         assert wider[0].tolist() == (usual if completes else seen)
 
 
-def test_who_is_seen_farther_away_is_expected_smaller():
+def test_zooming_out_shrinks_predicted_boxes():
     """Half as tall as predicted, half as wide: nothing is missing."""
     seen = np.array([[120.0, 100, 140, 150]])
     front = np.array(ON_THE_LEFT)
-    assert np.array_equal(occlusion.completed(seen, PERSON, front, 640, OcclusionConfig(complete=1.0)), seen)
+    assert np.array_equal(occlusion.widened(seen, PERSON, front, 640, OcclusionConfig(complete=1.0)), seen)
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 5), (5, 0)])
-def test_completing_nobody_or_in_front_of_nobody(rng, n, m):
+def test_widening_with_empty_inputs(rng, n, m):
     predicted, found = cut_people(rng, n, 300)
-    wider = occlusion.completed(found, predicted, crowd(rng, m), 0, CONFIG)
+    wider = occlusion.widened(found, predicted, crowd(rng, m), 0, CONFIG)
     assert wider.shape == (n, 4)
     assert np.array_equal(wider, found)
 
@@ -281,7 +281,7 @@ def test_completing_nobody_or_in_front_of_nobody(rng, n, m):
 def test_inputs_are_left_alone(rng):
     predicted, found = cut_people(rng, 20, 300)
     before = found.copy(), predicted.copy()
-    occlusion.completed(found, predicted, found, 300, CONFIG)
-    occlusion.next_height(occlusion.first_height(found), predicted)
+    occlusion.widened(found, predicted, found, 300, CONFIG)
+    occlusion.next_log_height(occlusion.first_log_height(found), predicted)
     assert np.array_equal(before[0], found)
     assert np.array_equal(before[1], predicted)

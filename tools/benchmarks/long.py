@@ -1,14 +1,13 @@
-"""Does the tracker stay as fast, and as small, as it was? Hours of people who come and go, without networks.
+"""Time per frame and memory of the tracker core over hours of people who come and go, without networks.
 
-    python -m tools.benchmarks.long [--frames 200000] [--people 16] [--trackers tracklet norfair ...]
+    python -m tools.benchmarks.long [--frames 200000] [--people 16] [--trackers Tracklet ...]
                                [--peer-frames 20000] [--jobs 1] [--csv FILE] [--picture FILE]
 
-Boxes and 128-d embeddings are given (tests/synthetic/street.py), so that the tracker alone is measured.
-
-Each tracker runs in a process of its own, on the same detections. Time is CPU time of that process in the tracker's own
-calls alone; memory is its resident set. Of our own tracker it also prints what it keeps. Others are measured where they
-are installed (pip install trackers norfair deep-sort-realtime trackforge pyxtrackers), as they come; they get fewer
-frames.
+Boxes and 128-d embeddings are given (tests/synthetic/street.py), so that only the tracker is measured. Each tracker
+runs in its own process, on the same detections. Time is the CPU time of that process inside the tracker's calls;
+memory is its resident set. For our tracker the sizes of its state are printed too. The trackers of
+tools/benchmarks/peers.py are measured where they are installed, with their default settings and fewer frames:
+    pip install trackers norfair deep-sort-realtime trackforge pyxtrackers
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tests.synthetic.street import HEIGHT, WIDTH, Street
+from tools.benchmarks.peers import PEERS, NotInstalledError
 from tracker.config import TrackerConfig
 from tracker.engine import Engine
 from tracker.types import Detections, Frame
@@ -43,180 +42,79 @@ from tracker.types import Detections, Frame
 FPS = 30.0
 PARTS = 10
 STEPS = 200  # points of a curve
+OURS = "Tracklet"
+NAMES = (OURS, *PEERS)
 
 
-# ------------------------------------------------------------------------------------------------------------ trackers
+class Ours:
+    """Our tracker with the two functions of an entry of PEERS."""
 
-
-class Candidate(Protocol):
-    """A tracker in its own words: `prepare` translates outside the clock, `step` is what is measured."""
-
-    def prepare(self, index: int, seen: Detections) -> Any: ...
-
-    def step(self, given: Any) -> object: ...
-
-
-class Tracklet:
     def __init__(self) -> None:
         self.engine = Engine(TrackerConfig())
+        self._index = 0
 
-    def prepare(self, index: int, seen: Detections) -> tuple[Frame, Detections]:
-        return Frame(index, index / FPS, None, WIDTH, HEIGHT), seen
+    def prepare(self, detections: Detections) -> tuple[Frame, Detections]:
+        self._index += 1
+        return Frame(self._index - 1, (self._index - 1) / FPS, None, WIDTH, HEIGHT), detections
 
     def step(self, given: tuple[Frame, Detections]) -> object:
         return self.engine.step(*given)
 
 
-class Trackers:
-    """ByteTrack of the package trackers: no embeddings."""
-
-    def __init__(self) -> None:
-        from trackers import ByteTrackTracker
-
-        self._tracker = ByteTrackTracker()
-
-    def prepare(self, index: int, seen: Detections) -> Any:
-        import supervision
-
-        return supervision.Detections(seen.boxes.astype(np.float32), confidence=seen.scores, class_id=seen.classes)
-
-    def step(self, given: Any) -> object:
-        return self._tracker.update(given)
-
-
-class Norfair:
-    def __init__(self) -> None:
-        from norfair import Tracker
-
-        self._tracker = Tracker(distance_function="iou", distance_threshold=0.7)
-
-    def prepare(self, index: int, seen: Detections) -> Any:
-        from norfair import Detection
-
-        rows = zip(seen.boxes, seen.scores, seen.features, strict=True)  # type: ignore[arg-type]
-        return [Detection(box.reshape(2, 2), np.full(2, score), embedding=look) for box, score, look in rows]
-
-    def step(self, given: Any) -> object:
-        return self._tracker.update(given)
-
-
-class DeepSortRealtime:
-    def __init__(self) -> None:
-        from deep_sort_realtime.deepsort_tracker import DeepSort
-
-        self._tracker = DeepSort(embedder=None)
-
-    def prepare(self, index: int, seen: Detections) -> Any:
-        rows = zip(tlwh(seen), seen.scores.tolist(), strict=True)
-        return [(box, score, "person") for box, score in rows], list(seen.features)  # type: ignore[arg-type]
-
-    def step(self, given: Any) -> object:
-        return self._tracker.update_tracks(given[0], embeds=given[1])
-
-
-class Trackforge:
-    def __init__(self) -> None:
-        from trackforge import DEEPSORT
-
-        self._tracker = DEEPSORT()
-
-    def prepare(self, index: int, seen: Detections) -> Any:
-        rows = zip(tlwh(seen), seen.scores.tolist(), strict=True)
-        return [(box, score, 0) for box, score in rows], seen.features.tolist()  # type: ignore[union-attr]
-
-    def step(self, given: Any) -> object:
-        return self._tracker.update(*given)
-
-
-class Pyxtrackers:
-    """ByteTrack: no embeddings."""
-
-    def __init__(self) -> None:
-        from pyxtrackers import BYTETracker
-
-        self._tracker = BYTETracker()
-
-    def prepare(self, index: int, seen: Detections) -> Any:
-        return np.concatenate([seen.boxes, seen.scores[:, None]], axis=1)
-
-    def step(self, given: Any) -> object:
-        return self._tracker.update(given)
-
-
-OURS = "tracklet"
-# name -> the package that it needs, and how it is opened
-CANDIDATES: dict[str, tuple[str, Callable[[], Candidate]]] = {
-    OURS: ("tracker", Tracklet),
-    "trackers ByteTrack": ("trackers", Trackers),
-    "norfair": ("norfair", Norfair),
-    "deep-sort-realtime": ("deep_sort_realtime", DeepSortRealtime),
-    "trackforge DeepSORT": ("trackforge", Trackforge),
-    "pyxtrackers ByteTrack": ("pyxtrackers", Pyxtrackers),
-}
-
-
-def tlwh(seen: Detections) -> list[list[float]]:
-    """Left, top, width and height of each."""
-    size = seen.boxes[:, 2:] - seen.boxes[:, :2]
-    rows: list[list[float]] = np.concatenate([seen.boxes[:, :2], size], axis=1).tolist()
-    return rows
-
-
-# ----------------------------------------------------------------------------------------------------------- measuring
+def installed(name: str) -> bool:
+    if name != OURS:
+        try:
+            PEERS[name]()
+        except NotInstalledError:
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one tracker took; S steps of equally many frames."""
+    """Time and memory of one tracker; S steps with the same number of frames."""
 
     name: str
     frames_a_step: int
     ms: np.ndarray  # (S,) mean CPU milliseconds per frame
     rss_mb: np.ndarray  # (S,) resident memory at the end of the step
     n_seen: np.ndarray  # (S,) mean detections per frame
-    kept: list[dict[str, int]]  # of our own tracker, at the end of each tenth
+    kept: list[dict[str, int]]  # sizes of our tracker's state at the end of each tenth
 
     def parts(self, values: np.ndarray) -> np.ndarray:
-        """(PARTS, STEPS / PARTS) values of the steps, tenth by tenth."""
+        """(PARTS, STEPS / PARTS) values of the steps by tenths of the run."""
         return values.reshape(PARTS, -1)
 
 
 def measure(name: str, n_frames: int, people: int, seed: int) -> Run:
     """Run one tracker through the street, in this process."""
-    candidate = CANDIDATES[name][1]()
+    ours = Ours() if name == OURS else None
+    prepare, step_of = (ours.prepare, ours.step) if ours else PEERS[name]()
     street = Street(people, seed)
     each = n_frames // STEPS
-    # Full from the start: results that grow would be taken for the tracker's memory.
+    # Allocated at full size: results that grow would count as the tracker's memory.
     ms, rss, n_seen = (np.full(STEPS, np.nan) for _ in range(3))
     kept: list[dict[str, int]] = []
     for step in range(STEPS):
         taken_s, n = 0.0, 0
-        for index in range(step * each, (step + 1) * each):
+        for _ in range(each):
             seen = street.frame()
-            given = candidate.prepare(index, seen)
+            given = prepare(seen)
             start = time.process_time()
-            candidate.step(given)
+            step_of(given)
             taken_s += time.process_time() - start
             n += len(seen)
         ms[step], n_seen[step], rss[step] = 1e3 * taken_s / each, n / each, resident_mb()
         if (step + 1) % (STEPS // PARTS) == 0:
-            if isinstance(candidate, Tracklet):
-                kept.append({"visitors": street.n_visits, **kept_by(candidate.engine)})
+            if ours:
+                kept.append({"visitors": street.n_visits, **kept_by(ours.engine)})
             print(f"{name}: frame {(step + 1) * each}, {ms[step]:.2f} ms, {rss[step]:.1f} MB", file=sys.stderr)
     return Run(name, each, ms, rss, n_seen, kept)
 
 
 def kept_by(engine: Engine) -> dict[str, int]:
-    """What an engine holds for later frames, in rows."""
-    state = engine.state()
-    return {
-        "identities so far": engine.register.n_ids,
-        "tracks": len(engine.bank),
-        "gallery slots": len(state["looks"]["gallery"]["counts"]),
-        "undecided frames": len(engine.register),
-        "misses remembered": len(state["scenery"]["_missed_key"]),
-        "bytes of state": size_of(state),
-    }
+    """Sizes of the state that the engine keeps between frames."""
+    return {"tracks": len(engine.bank), "bytes of state": size_of(engine.state())}
 
 
 def size_of(state: Any) -> int:
@@ -231,7 +129,7 @@ def size_of(state: Any) -> int:
 
 
 def resident_mb() -> float:
-    """Of this process now; its peak where the system does not tell (macOS, Windows)."""
+    """Resident memory of this process; its peak where the system has no /proc (macOS)."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -240,19 +138,16 @@ def resident_mb() -> float:
 
 
 def run_all(names: Sequence[str], args: argparse.Namespace) -> Iterator[Run]:
-    """Each in a fresh process, in the order of `names`."""
+    """Measure each tracker in a new process, in the order of `names`."""
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
         frames = [args.frames if name == OURS else min(args.peer_frames, args.frames) for name in names]
         yield from pool.map(measure, names, frames, repeat(args.people), repeat(args.seed))
 
 
-# ------------------------------------------------------------------------------------------------------------- results
-
-
 def table(run: Run) -> str:
-    """Every tenth of a run in a line, and the last against the second.
+    """One line per tenth of a run, and the change from the second to the last.
 
-    Time is compared by the least step of a tenth: other work on the machine only adds, and growth would be in all.
+    Time is compared by the fastest step of a tenth: other work on the machine only adds time, growth is in every step.
     """
     ms, rss, n_seen = run.parts(run.ms), run.parts(run.rss_mb).mean(axis=1), run.parts(run.n_seen).mean(axis=1)
     each = run.frames_a_step * STEPS // PARTS
@@ -272,7 +167,7 @@ def table(run: Run) -> str:
 
 
 def change(parts: np.ndarray) -> float:
-    """Percent by which the last part differs from the second; the first warms up."""
+    """Percent by which the last part differs from the second; the first is warm-up."""
     return float(100 * (parts[-1] / parts[1] - 1))
 
 
@@ -286,7 +181,7 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
 
 
 def draw(path: Path, runs: Sequence[Run]) -> None:
-    """Time per frame and growth of memory over the frames, one curve a tracker."""
+    """Time per frame and growth of memory over the frames, one curve per tracker."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -294,9 +189,9 @@ def draw(path: Path, runs: Sequence[Run]) -> None:
     left, right = figure.subplots(1, 2)
     for run in runs:
         frames = run.frames_a_step * np.arange(1, STEPS + 1)
-        look = {"color": "black", "linewidth": 2.0} if run.name == OURS else {"linewidth": 1.2}
-        left.plot(frames, run.ms, label=run.name, **look)
-        right.plot(frames, run.rss_mb - run.rss_mb[0], label=run.name, **look)
+        style = {"color": "black", "linewidth": 2.0} if run.name == OURS else {"linewidth": 1.2}
+        left.plot(frames, run.ms, label=run.name, **style)
+        right.plot(frames, run.rss_mb - run.rss_mb[0], label=run.name, **style)
     left.set(xscale="log", yscale="log", xlabel="frames", ylabel="CPU ms per frame", title="time")
     right.set(xscale="log", xlabel="frames", ylabel="MB", title="memory of the process since its first steps")
     for axes in (left, right):
@@ -312,15 +207,15 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="trackers measured at a time (default: 1)")
-    parser.add_argument("--trackers", nargs="+", choices=CANDIDATES, help="default: all that are installed")
+    parser.add_argument("--trackers", nargs="+", choices=NAMES, help="default: all that are installed")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="the curves as numbers")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="the curves (.png); needs matplotlib")
     args = parser.parse_args()
     if min(args.frames, args.peer_frames) < STEPS:
         parser.error(f"a run needs at least {STEPS} frames")
-    installed = [name for name, (package, _) in CANDIDATES.items() if find_spec(package) is not None]
+    names = args.trackers or [name for name in NAMES if installed(name)]
     runs = []
-    for run in run_all(args.trackers or installed, args):
+    for run in run_all(names, args):
         print(table(run), flush=True)
         runs.append(run)
     if args.csv:

@@ -1,7 +1,7 @@
-"""Other trackers for `tools.benchmarks.tracker`: each with its default settings, by the package that has it.
+"""Other trackers for the benchmarks, each with its default settings.
 
-An entry opens a tracker and gives two functions: `prepare` makes of detections what its update takes, and `step` takes
-that one frame on. None of them is a dependency: an entry raises NotInstalledError where its package is missing.
+An entry of PEERS opens a tracker and returns two functions: `prepare` converts detections to the input of the tracker,
+`step` tracks one frame. No package is a dependency: an entry raises NotInstalledError where its package is missing.
 """
 
 from __future__ import annotations

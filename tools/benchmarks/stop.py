@@ -189,14 +189,14 @@ def file_all_results(run: Try, inputs: Inputs) -> None:
 
 
 def redrawing(run: Try, inputs: Inputs) -> None:
-    """A film that is drawn again after an interruption."""
+    """An annotated video that is rendered again by --resume."""
     words = _track(inputs.film, *inputs.people, "--out", "t.txt", "--video", "t.mp4", "--resume")
     run.start(words)
     run.grown("t.txt", 12000)
     run.stop(signal.SIGINT)
     run.said.clear()
     run.start(words)
-    run.heard("going on after")
+    run.heard("resuming after")
 
 
 def two_passes(run: Try, inputs: Inputs) -> None:
@@ -230,7 +230,7 @@ def camera_mute(run: Try, inputs: Inputs) -> None:
 
 
 def reconnecting(run: Try, inputs: Inputs) -> None:
-    """Between attempts, nobody is there."""
+    """Between two attempts to reconnect."""
     _live(run, inputs)
     run.grown("t.txt")
     run.camera.mood = "down"

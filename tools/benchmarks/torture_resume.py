@@ -1,12 +1,12 @@
-"""Kills `track --resume` at random moments, again and again, and compares what it ends with to a run left alone.
+"""Kills `track --resume` at random moments and compares the final results to those of an uninterrupted run.
 
     python -m tools.benchmarks.torture_resume video.avi --kills 50 -- --device cpu
 
-Every run writes all results that grow (.txt, .csv, .jsonl, .json), a film, and the embeddings unless `--reid none` is
-among the options of `track`, which follow --. Moments, by the seed, a quarter each: while it starts, anywhere, while a
-checkpoint is written, and at the end. A run that got through before its moment came is compared, and another is begun
-until all kills are made. Equal means every byte of every file, and no file left over. Exit status 1 if anything differs
-or fails.
+Every run writes tracks (.txt, .csv, .jsonl, .json), a video, crops, counts, a heat map, and the embeddings unless
+`--reid none` is among the options of `track`, which follow --. Moments, by the seed, a quarter each: during startup,
+anywhere, while a checkpoint is written, and at the end. A run that ends before its moment is compared, and another is
+started until all kills are made. Equal means every byte of every file, and no file left over. Exit status 1 if anything
+differs or fails.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FIRST, LAST = "tracks.jsonl", "tracks.json"  # the first result, which names the checkpoint; one that closes late
-RESULTS = (FIRST, "tracks.txt", "tracks.csv", "tracked.avi", LAST)
-LOOKS = "looks.npy"
+OPTIONS = {"tracked.avi": "--video", "crops": "--crops", "counts.csv": "--counts", "heat.png": "--heatmap"}  # or --out
+RESULTS = (FIRST, "tracks.txt", "tracks.csv", *OPTIONS, LAST)
+COUNTED = ("--line", "middle=0.5,0,0.5,1", "--zone", "left=0,0,0.5,0,0.5,1,0,1")
+EMBEDDINGS = "embeddings.npy"
 CHECKPOINT = FIRST + ".resume"
 MOMENTS = ("start", "anywhere", "checkpoint", "end")
-LOOK_S = 0.0005  # between two looks at the files: a checkpoint takes some milliseconds to write
-NOTHING_LEFT = "nothing to go on with"  # killed between its last deed and its exit
+POLL_S = 0.0005  # a checkpoint takes some milliseconds to write
+NOTHING_LEFT = "nothing to resume"  # killed between its last action and its exit
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A run that was left alone."""
+class Reference:
+    """An uninterrupted run."""
 
     contents: dict[str, bytes]  # by file name
     start_s: float  # until it had its first checkpoint
@@ -44,7 +46,7 @@ class Whole:
 
 
 class Torture:
-    """Runs of one command line, killed until they are through."""
+    """Runs of one command line, killed and resumed until they end."""
 
     def __init__(self, source: Path, options: Sequence[str], folder: Path, seed: int, every_s: float) -> None:
         self._source, self._options, self._folder = source, list(options), folder
@@ -53,10 +55,10 @@ class Torture:
         self._run = 0
         self.kills: Counter[str] = Counter()
         self.problems: list[str] = []
-        self.whole = self._left_alone()
+        self.whole = self._run_uninterrupted()
 
     def kill_once(self) -> None:
-        """One process, killed at its moment; what got through before is compared."""
+        """One process, killed at its moment; if it ended before, it is compared."""
         moment = MOMENTS[sum(self.kills.values()) % len(MOMENTS)]
         process = self._begin(self._place, "--resume")
         ended = self._wait(process, self._time_of(moment))
@@ -65,7 +67,7 @@ class Torture:
         self._end(process, moment)
 
     def finish(self) -> None:
-        """Lets the run at hand come to its end."""
+        """Let the current run end."""
         process = self._begin(self._place, "--resume")
         self._end(process, "")
 
@@ -77,7 +79,7 @@ class Torture:
     def _place(self) -> Path:
         return self._folder / f"run{self._run}"
 
-    def _left_alone(self) -> Whole:
+    def _run_uninterrupted(self) -> Reference:
         place = self._folder / "whole"
         begin = time.monotonic()
         process = self._begin(place)
@@ -85,14 +87,18 @@ class Torture:
         start_s = time.monotonic() - begin
         said = process.communicate()[1]
         if process.returncode != 0 or started:
-            raise SystemExit(f"the run that was left alone failed, or was over at once: {said.strip()}")
-        return Whole(contents_of(place), start_s, time.monotonic() - begin)
+            raise SystemExit(f"the uninterrupted run failed, or was over at once: {said.strip()}")
+        return Reference(contents_of(place), start_s, time.monotonic() - begin)
 
     def _begin(self, place: Path, *more: str) -> subprocess.Popen[str]:
         place.mkdir(exist_ok=True)
-        words = [str(self._source), *(word for name in RESULTS for word in (option_of(name), str(place / name)))]
+        words = [
+            str(self._source),
+            *(word for name in RESULTS for word in (OPTIONS.get(name, "--out"), str(place / name))),
+        ]
+        words += COUNTED
         reid = self._options[self._options.index("--reid") + 1] if "--reid" in self._options else ""
-        words += [] if reid == "none" else ["--save-embeddings", str(place / LOOKS)]
+        words += [] if reid == "none" else ["--save-embeddings", str(place / EMBEDDINGS)]
         words += ["--quiet", "--checkpoint-every", str(self._every_s), *self._options, *more]
         return subprocess.Popen(
             [sys.executable, "-m", "tracker.commands.track", *words], stderr=subprocess.PIPE, text=True
@@ -117,7 +123,7 @@ class Torture:
         while not come():
             if process.poll() is not None:
                 return True
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         return process.poll() is not None
 
     def _end(self, process: subprocess.Popen[str], moment: str) -> None:
@@ -141,12 +147,10 @@ class Torture:
         self._run += 1
 
 
-def option_of(name: str) -> str:
-    return "--video" if name.endswith(".avi") else "--out"
-
-
 def contents_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """By path inside the folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def size_of(path: Path) -> int:
@@ -158,7 +162,7 @@ def size_of(path: Path) -> int:
 
 def after_writes(draft: Path, n_th: int) -> Callable[[], bool]:
     """True once the draft of a checkpoint is seen for the n-th time."""
-    seen = [0, 0]  # how often, and whether it was there at the last look
+    seen = [0, 0]  # how often, and whether it was there at the last poll
 
     def come() -> bool:
         there = draft.exists()
@@ -170,7 +174,7 @@ def after_writes(draft: Path, n_th: int) -> Callable[[], bool]:
 
 
 def later(begun: Callable[[], bool], wait_s: float) -> Callable[[], bool]:
-    """True from wait_s seconds after the first look at which `begun` is."""
+    """True from wait_s seconds after the first poll at which `begun` is."""
     since: list[float] = []
 
     def come() -> bool:
@@ -205,11 +209,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"\r{torture.kills.total()} of {args.kills} kills", end="", file=sys.stderr, flush=True)
         torture.finish()
         wall_s = time.monotonic() - begin
-    sizes = ", ".join(f"{name} {len(data)}" for name, data in torture.whole.contents.items())
+    sizes = ", ".join(f"{name} {len(data)}" for name, data in torture.whole.contents.items() if "/" not in name)
     times = f"{torture.whole.wall_s:.1f} s, first checkpoint after {torture.whole.start_s:.2f} s"
-    print(f"\nleft alone: {times}; bytes: {sizes}")
+    print(f"\nuninterrupted: {times}; bytes: {sizes}")
     print(f"killed {torture.kills.total()} times in {wall_s:.0f} s: {dict(torture.kills)}")
-    print(f"{torture.n_compared} runs came through, {len(torture.problems)} problems")
+    print(f"{torture.n_compared} runs ended, {len(torture.problems)} problems")
     for problem in torture.problems:
         print(problem)
     return 1 if torture.problems else 0

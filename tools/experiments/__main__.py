@@ -1,12 +1,12 @@
-"""Compares methods with their own baselines: same data, same network, same seeds. Needs the extra `train`.
+"""Compare methods with their own baselines: same data, same network, same seeds. Needs the extra `train`.
 
     python -m tools.experiments --all --data ../shared/data                   # Omniglot, 5 seeds
     python -m tools.experiments --method siamese_miner --split validation     # to choose constants
     python -m tools.experiments --all --on market --market DATA/Market-1501
     python -m tools.experiments --all --reduced                               # a minute on drawn people, no data
 
-An experiment is a TOML file in tools/experiments/configs/. What is finished in --out is not run again, and
-what was cut (Ctrl-C) goes on; --redo begins anew. How the comparison works: reid_training/README.md.
+An experiment is a TOML file in tools/experiments/configs/. What is finished in --out is not repeated,
+an interrupted run (Ctrl-C) resumes; --redo restarts. How the comparison works: docs/training_results.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,21 +24,40 @@ if TYPE_CHECKING:
     from tools.experiments.protocols import Protocol
     from tools.experiments.table import Comparison
 
-# Of numpy and torch alike, in all processes, before they load: runs beside each other would only disturb each other.
+# For numpy and torch, in all processes, before they load: parallel runs would compete for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    from reid_training.errors import ReidError
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line; `parser` describes every option."""
 
-    args = parser().parse_args(argv)
+    method: list[str] | None  # names of experiments; None with `all`
+    all: bool
+    on: str
+    data: Path
+    market: Path
+    out: Path
+    seeds: int
+    split: str
+    jobs: int
+    table: Path | None
+    redo: bool
+    reduced: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from reid_training.errors import TrackletError
+
+    args = vars(parser().parse_args(argv))
+    args["market"] = args["market"] or args["data"]
     try:
-        return compare(args)
-    except ReidError as error:
+        return compare(Options(**args))
+    except TrackletError as error:
         print(f"experiments: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("experiments: stopped; the same command goes on from here", file=sys.stderr)
+        print("experiments: stopped; the same command resumes", file=sys.stderr)
         return 130
 
 
@@ -66,51 +86,46 @@ def positive(text: str) -> int:
     return value
 
 
-def compare(args: argparse.Namespace) -> int:
-    """Runs what is missing, prints the table. Returns the exit status: 2 where a run failed."""
-    from tools.experiments import catalogue as experiments
-    from tools.experiments import special
+def compare(options: Options) -> int:
+    """Run what is missing and print the table. Returns the exit status: 2 if a run failed."""
+    from tools.experiments import catalogue, special
 
-    chosen = [*experiments.names(), *special.SPECIAL] if args.all else list(dict.fromkeys(args.method))
-    read = [experiments.read(name) for name in chosen if name not in special.SPECIAL]
-    seeds = range(min(args.seeds, 2) if args.reduced else args.seeds)
-    rows, failures = trained(args, read, seeds) if read else ([], [])
+    chosen = [*catalogue.names(), *special.SPECIAL] if options.all else list(dict.fromkeys(options.method or []))
+    read = [catalogue.read(name) for name in chosen if name not in special.SPECIAL]
+    seeds = range(min(options.seeds, 2) if options.reduced else options.seeds)
+    rows, failures = trained(options, read, seeds) if read else ([], [])
     for name in chosen:
         if name not in special.SPECIAL:
             continue
-        if not args.reduced:
-            rows += special.run(name, args.data, args.out, seeds, args.jobs)
+        if not options.reduced:
+            rows += special.run(name, options.data, options.out, seeds, options.jobs)
             continue
-        reduced = special.run_reduced(name, args.out, seeds, args.jobs)
+        reduced = special.run_reduced(name, options.out, seeds, options.jobs)
         if reduced is None:
             print(f"experiments: {name} has no reduced form; left out", file=sys.stderr)
         rows += reduced or []
-    show(rows, args.table)
+    show(rows, options.table)
     for failure in failures:
         print(f"experiments: {failure}", file=sys.stderr)
     return 2 if failures else 0
 
 
-def trained(
-    args: argparse.Namespace, read: list[Experiment], seeds: Sequence[int]
-) -> tuple[list[Comparison], list[str]]:
+def trained(options: Options, read: list[Experiment], seeds: Sequence[int]) -> tuple[list[Comparison], list[str]]:
+    """Rows of the experiments that train for retrieval, and what failed."""
     from tools.experiments.compare import carry_out, comparisons, forget, outdated, plan
     from tools.experiments.protocols import PROTOCOLS, Drawn
 
-    protocol: Protocol = Drawn() if args.reduced else PROTOCOLS[args.on]
-    data = args.market if args.on == "market" and args.market else args.data
+    protocol: Protocol = Drawn() if options.reduced else PROTOCOLS[options.on]
+    data, out = options.market if options.on == "market" else options.data, options.out
     # Checked before anything is read or written: a mistake in an experiment costs no time.
-    asked = plan(read, protocol, args.split, seeds, data, args.out)
-    root = protocol.prepare(data, args.out / "data" / f"{protocol.name}-{protocol.key()}")
-    asked = plan(read, protocol, args.split, seeds, root, args.out)
-    if args.redo:
+    plan(read, protocol, options.split, seeds, data, out)
+    root = protocol.prepare(data, out / "data" / f"{protocol.name}-{protocol.key()}")
+    asked = plan(read, protocol, options.split, seeds, root, out)
+    if options.redo:
         forget(asked)
-    results, failures = carry_out(asked, args.jobs)
+    results, failures = carry_out(asked, options.jobs)
     for method in outdated(asked, results):
-        print(
-            f"experiments: some results are older than the code of {method}; --redo runs them again",
-            file=sys.stderr,
-        )
+        print(f"experiments: some results are older than the code of {method}; --redo repeats them", file=sys.stderr)
     return comparisons(asked, results), failures
 
 

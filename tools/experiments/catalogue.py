@@ -1,4 +1,4 @@
-"""What is compared with what: TOML files, each a method and its own baseline.
+"""Catalogue of the experiments: TOML files, each with a method and its own baseline.
 
     title = "Triplet loss, hardest triplet of a batch"
     claim = "..."                       # the paper's claim on its data, with its source; or "not available"
@@ -15,13 +15,14 @@ distil is the name of another experiment: its method, with the same seed.
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reid_training.config import SECTIONS
+from reid_training.config import RunConfig
 from reid_training.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "configs"
@@ -73,7 +74,9 @@ def _check(table: Table, path: Path) -> None:
         sections = table.get(part, {})
         if not isinstance(sections, dict):
             raise ConfigError(f"{path}: {part} must be a table, got {sections!r}")
-        _check_keys(sections, (), (*SECTIONS, "method"), f"{path}: {part}")
+        _check_keys(
+            sections, (), [f.name for f in dataclasses.fields(RunConfig) if f.name != "seed"], f"{path}: {part}"
+        )
         for section, values in sections.items():
             if not isinstance(values, dict):
                 raise ConfigError(f"{path}: {part}.{section} must be a table, got {values!r}")

@@ -1,4 +1,4 @@
-"""All runs of some experiments, several at a time, and their table."""
+"""Run experiments, several at a time, and collect the rows of their table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from reid_training.errors import ConfigError, ReidError
+from reid_training.errors import ConfigError, TrackletError
 from tools.experiments.catalogue import ROLES, Experiment, read
 from tools.experiments.protocols import Protocol
 from tools.experiments.runs import MEASURES, Job, Result, code_of, finished, run, run_config
@@ -43,7 +43,7 @@ class Asked:
 def plan(
     experiments: Sequence[Experiment], protocol: Protocol, split: str, seeds: Sequence[int], root: Path, out: Path
 ) -> list[Asked]:
-    """Seed by seed, so that what is cut has compared something. Every config is checked before the first run."""
+    """Ordered by seed: an interrupted comparison has complete seeds. Every config is checked before the first run."""
 
     def ask(experiment: Experiment, role: str, seed: int, *, teaches: bool = False) -> Asked:
         where = f"experiment {experiment.name}, {role}"
@@ -60,13 +60,13 @@ def plan(
 
 
 def forget(asked: Iterable[Asked]) -> None:
-    """Their runs begin anew."""
+    """Delete their runs, so that they start again."""
     for one in asked:
         shutil.rmtree(one.job.folder, ignore_errors=True)
 
 
 def carry_out(asked: Sequence[Asked], n_jobs: int) -> tuple[dict[Path, Result], list[str]]:
-    """Results by their file, and what went wrong: a run that fails does not stop the others."""
+    """Results by file, and the failures: a failed run does not stop the others."""
     results: dict[Path, Result] = {}
     failures: list[str] = []
     taught = [one for one in asked if one.teacher is not None]
@@ -125,7 +125,7 @@ def _rows(ours: Sequence[Asked], results: Mapping[Path, Result]) -> list[Compari
     ]
 
 
-def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[Asked, Result | ReidError]]:
+def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[Asked, Result | TrackletError]]:
     """As they come; the bar names what is running."""
     if n_jobs == 1:
         for one in todo:
@@ -133,7 +133,7 @@ def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[A
             yield one, _run(one.job)
         return
     waiting = list(reversed(todo))
-    running: dict[Future[Result | ReidError], Asked] = {}
+    running: dict[Future[Result | TrackletError], Asked] = {}
     with _pool(n_jobs) as pool:
         while waiting or running:
             # One at a time for each process: what is not begun need not be stopped.
@@ -146,22 +146,22 @@ def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[A
                 yield running.pop(future), future.result()
 
 
-def _run(job: Job) -> Result | ReidError:
+def _run(job: Job) -> Result | TrackletError:
     try:
         return run(job)
-    except ReidError as error:
+    except TrackletError as error:
         return error
 
 
 @contextlib.contextmanager
 def _pool(n: int) -> Iterator[ProcessPoolExecutor]:
-    """Ends its processes at once where the block is left by an exception: the runs go on from their checkpoints."""
+    """Pool whose processes end at once if the block raises: the runs resume from their checkpoints."""
     # Not fork: torch has threads already.
     with ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"), initializer=_start) as pool:
         try:
             yield pool
         except BrokenProcessPool:
-            raise ReidError("a process was killed, perhaps for want of memory; the same command goes on") from None
+            raise TrackletError("a process was killed, perhaps for want of memory; the same command resumes") from None
         except BaseException:
             for child in multiprocessing.active_children():
                 child.terminate()
@@ -169,7 +169,7 @@ def _pool(n: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _end_with_parent() -> None:
-    """Whoever kills the first process does not want the runs to go on unseen."""
+    """End this process when its parent is killed, so that no run continues unnoticed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -3,7 +3,7 @@
     python -m tools.experiments.draw_vae digits.png --data ../shared/data  # trains on MNIST first: a minute
     python -m tools.experiments.draw_vae people.jpg --run RUN --data DATA/Market-1501 # RUN: of `reid train`
 
-People are those of the test part, whom training did not see; --data may also be the folder of `reid crops`. Needs
+People are those of the test part, not used in training; --data may also be the folder of `reid crops`. Needs
 the extra `train`.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from reid_training.cli import read_data
 from reid_training.data.base import read_images
 from reid_training.data.transforms import normalise, to_tensor
-from reid_training.errors import ModelError, ReidError
+from reid_training.errors import ModelError, TrackletError
 from reid_training.methods.triplet_vae import TripletVAE, small_pixels
 from reid_training.runs import load_method, replace_file
 from tools.experiments import mnist
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = crops(args.run, args.data, args.n) if args.run else digits(args.data, args.n)
         content = cv2.imencode(args.out.suffix, sheet(rows, args.enlarge))[1].tobytes()
         replace_file(args.out, lambda stream: stream.write(content))
-    except ReidError as error:
+    except TrackletError as error:
         print(f"draw_vae: {error}", file=sys.stderr)
         return 2
     return 0

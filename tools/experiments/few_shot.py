@@ -20,14 +20,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import hashlib
-import json
-import multiprocessing
 import statistics
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +34,11 @@ from torch import Tensor, nn
 
 from reid_training.data.base import ByteArray, IntArray
 from reid_training.data.samplers import Range, episodes
-from reid_training.errors import DataError, ModelError
+from reid_training.errors import DataError
 from reid_training.evaluate import FloatArray, class_distance_ratio, mean_and_interval
 from reid_training.methods.large_margin_few_shot import LargeMarginFewShot, LargeMarginFewShotConfig
 from reid_training.nets.conv4 import conv4_flat
-from reid_training.runs import replace_file
+from tools.experiments import results
 from tools.experiments.catalogue import ROLES
 from tools.experiments.table import Comparison
 
@@ -157,17 +153,14 @@ def _run_all(
     todo = [(one, seed) for one, seed in asked if not _file(out, one, seed, split).is_file()]
     if todo:
         _read_once(source, split)  # an error of the data comes before any process starts
-        tasks = [(source, _file(out, one, seed, split), one, seed, split) for one, seed in todo]
-        if jobs == 1:
-            for task in tasks:
-                _run(*task)
-        else:  # not fork: torch has threads already
-            with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-                list(pool.map(_run, *zip(*tasks, strict=True)))
+        results.run_all(_run, [(source, _file(out, one, seed, split), one, seed, split) for one, seed in todo], jobs)
     rows: list[Comparison] = []
     for setting in settings:
-        results = {role: [_result(_file(out, of_role(setting, role), seed, split)) for seed in seeds] for role in ROLES}
-        rows += _rows(setting, results, f"omniglot ({'drawn' if source is None else f'Vinyals, {split}'})")
+        found = {
+            role: [results.read(Result, _file(out, of_role(setting, role), seed, split)) for seed in seeds]
+            for role in ROLES
+        }
+        rows += _rows(setting, found, f"omniglot ({'drawn' if source is None else f'Vinyals, {split}'})")
     return rows
 
 
@@ -175,17 +168,17 @@ def of_role(setting: Setting, role: str) -> Setting:
     return setting if role == "method" else dataclasses.replace(setting, margin_weight=0.0)
 
 
-def _rows(setting: Setting, results: Mapping[str, Sequence[Result]], data: str) -> list[Comparison]:
+def _rows(setting: Setting, found: Mapping[str, Sequence[Result]], data: str) -> list[Comparison]:
     def row(measure: str, values: Mapping[str, tuple[float, ...]]) -> Comparison:
-        seconds = (tuple(result.seconds for result in results[role]) for role in ROLES)
+        seconds = (tuple(result.seconds for result in found[role]) for role in ROLES)
         return Comparison(NAME, TITLE, CLAIM, data, measure, *(values[role] for role in ROLES), *seconds)
 
     rows = []
     for tested in (name_of(*test) for test in setting.tests):
-        width = statistics.fmean(result.interval[tested] for role in ROLES for result in results[role])
+        width = statistics.fmean(result.interval[tested] for role in ROLES for result in found[role])
         title = f"{setting.base} {tested} (95 %: ±{100 * width:.1f}, {setting.n_test_episodes} tasks)"
-        rows.append(row(title, {role: tuple(result.accuracy[tested] for result in results[role]) for role in ROLES}))
-    ratios = {role: tuple(result.ratio for result in results[role]) for role in ROLES}
+        rows.append(row(title, {role: tuple(result.accuracy[tested] for result in found[role]) for role in ROLES}))
+    ratios = {role: tuple(result.ratio for result in found[role]) for role in ROLES}
     return [*rows, row(f"{setting.key}, class-distance ratio", ratios)]
 
 
@@ -194,23 +187,14 @@ def name_of(way: int, shots: int) -> str:
 
 
 def _file(out: Path, setting: Setting, seed: int, split: str) -> Path:
-    """Named after everything that decides its content, but for the code."""
-    facts = json.dumps([dataclasses.asdict(setting), split])
-    return out / f"{setting.key.replace(' ', '_')}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}-{seed}.json"
-
-
-def _result(file: Path) -> Result:
-    try:
-        return Result(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise ModelError(f"{file} is damaged; without it, the same command runs it again") from None
+    """Named after everything that decides its content, except the code."""
+    facts = results.digest(dataclasses.asdict(setting), split)
+    return out / f"{setting.key.replace(' ', '_')}-{facts}-{seed}.json"
 
 
 def _run(source: Path | None, file: Path, setting: Setting, seed: int, split: str) -> None:
     torch.set_num_threads(1)
-    result = run_one(*_read_once(source, split), setting, seed)
-    text = json.dumps(dataclasses.asdict(result), indent=1)
-    replace_file(file, lambda stream: stream.write(text.encode()))
+    results.write(file, run_one(*_read_once(source, split), setting, seed))
 
 
 def run_one(known: Characters, unseen: Characters, setting: Setting, seed: int) -> Result:
@@ -322,9 +306,9 @@ def test(
 
 
 def read(source: Path | None, split: str) -> tuple[Characters, Characters]:
-    """Characters to train on, and unseen ones. Without a source: made-up ones."""
+    """Characters to train on, and unseen ones. Without a source: generated ones."""
     if source is None:
-        return made_up(30, np.random.default_rng(0)), made_up(24, np.random.default_rng(1))
+        return generated(30, np.random.default_rng(0)), generated(24, np.random.default_rng(1))
     pictures, names = read_pictures(source / "omniglot_105.npz")
     known, unseen = (
         rotated(pictures, names, source / "splits_vinyals" / f"{parts[split]}.txt") for parts in (TRAINED_ON, SCORED)
@@ -372,7 +356,7 @@ def rotated(pictures: ByteArray, names: Sequence[str], source: Path) -> Characte
     return Characters(np.stack(turned))
 
 
-def made_up(n_classes: int, rng: np.random.Generator) -> Characters:
+def generated(n_classes: int, rng: np.random.Generator) -> Characters:
     """Coarse patterns, one for each class, under noise."""
     patterns = rng.integers(0, 2, (n_classes, 1, 7, 7), dtype=np.uint8).repeat(4, 2).repeat(4, 3)
     noise = rng.integers(0, 100, (n_classes, 20, SIDE_PX, SIDE_PX), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The meta metric learner's own experiment: tasks of 5 to 20 classes from domains that nobody was trained on.
+"""Experiment of the meta metric learner: tasks of 5 to 20 classes from domains not used in training.
 
 Few-shot Learning with Meta Metric Learners. Cheng, Yu, Guo, Zhou. NIPS 2017 Meta-Learning workshop, arXiv 1901.09890.
 An alphabet is a domain; a task is some of its characters, each with a few images to learn from and five to judge. The
@@ -16,14 +16,10 @@ them, images turned a little, texts without a word; once more they are drawn, to
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import multiprocessing
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,12 +34,11 @@ from reid_training.config import NetConfig
 from reid_training.data.base import ByteArray, IntArray
 from reid_training.data.samplers import Range, episodes
 from reid_training.data.transforms import normalise
-from reid_training.errors import DataError, ModelError
+from reid_training.errors import DataError
 from reid_training.methods.meta_metric import MetaMetric, MetaMetricConfig
 from reid_training.nets import build
 from reid_training.nets.layers import PooledNet
-from reid_training.runs import replace_file
-from tools.experiments import texts
+from tools.experiments import results, texts
 from tools.experiments.catalogue import ROLES
 from tools.experiments.table import Comparison
 
@@ -182,9 +177,9 @@ def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, split: str = "te
 
 def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
     """Made-up domains, tiny networks, few tasks: shows that everything works, and nothing about the method."""
-    alphabets = Source("omniglot alphabets (drawn)", partial(made_up, REDUCED.side_px), REDUCED, (TURN_DEGREES,))
+    alphabets = Source("omniglot alphabets (drawn)", partial(generated, REDUCED.side_px), REDUCED, (TURN_DEGREES,))
     return _run_all(
-        [alphabets, Source("CLINC150 domains (drawn)", texts.made_up, REDUCED, texts.constants())], out, seeds, jobs
+        [alphabets, Source("CLINC150 domains (drawn)", texts.generated, REDUCED, texts.constants())], out, seeds, jobs
     )
 
 
@@ -199,15 +194,10 @@ def _run_all(
         todo = [key for key, file in of_source.items() if not file.is_file()]
         parts = source.parts() if todo else {}  # an error of the data comes before anything is run
         runs += [(parts, of_source[key], *key, split, source.setting) for key in todo]
-    if jobs == 1:
-        for one in runs:
-            _run(*one)
-    elif runs:  # not fork: torch has threads already
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(_run, *zip(*runs, strict=True)))
+    results.run_all(_run, runs, jobs)
     rows = []
     for source, of_source in zip(sources, files, strict=True):
-        found = {role: [_read_result(of_source[role, seed]) for seed in seeds] for role in ROLES}
+        found = {role: [results.read(Result, of_source[role, seed]) for seed in seeds] for role in ROLES}
         rows += _rows(found, source.title)
     return rows
 
@@ -228,22 +218,14 @@ def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
 
 
 def _file(out: Path, role: str, seed: int, split: str, source: Source) -> Path:
-    """Named after everything that decides its content, but for the code."""
-    facts = json.dumps([dataclasses.asdict(source.setting), RATES, *source.constants, split])
-    return out / f"{role}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}-{seed}.json"
-
-
-def _read_result(file: Path) -> Result:
-    try:
-        return Result(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise ModelError(f"{file} is damaged; delete it to run it again") from None
+    """Named after everything that decides its content, except the code."""
+    facts = results.digest(dataclasses.asdict(source.setting), RATES, *source.constants, split)
+    return out / f"{role}-{facts}-{seed}.json"
 
 
 def _run(parts: Mapping[str, Domains], file: Path, role: str, seed: int, split: str, setting: Setting) -> None:
     torch.set_num_threads(1)
-    text = json.dumps(dataclasses.asdict(run_one(parts, role, seed, split, setting)), indent=1)
-    replace_file(file, lambda stream: stream.write(text.encode()))
+    results.write(file, run_one(parts, role, seed, split, setting))
 
 
 def run_one(parts: Mapping[str, Domains], role: str, seed: int, split: str, setting: Setting) -> Result:
@@ -377,7 +359,7 @@ def accuracy(
     n: int,
     setting: Setting,
 ) -> float:
-    """The mean over `n` tasks of `domains`, whose pooled features are (N, F). Every network is asked the same ones."""
+    """Mean over `n` tasks of `domains`; pooled features (N, F). The tasks are the same for every network."""
     most, one = setting.most_shots, measure in ("one", RANDOM)
     shots = (1, 1) if one else (most if measure == "five" else 1, most)
     values = []
@@ -436,7 +418,7 @@ def to_input(pixels: ByteArray) -> Tensor:
     return normalise(grey[:, None].expand(-1, 3, -1, -1))
 
 
-def made_up(side_px: int) -> dict[str, Alphabets]:
+def generated(side_px: int) -> dict[str, Alphabets]:
     """Coarse patterns, one for each of five characters of an alphabet, with eight images that differ by noise."""
     rng = np.random.default_rng(0)
 

@@ -17,14 +17,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import multiprocessing
 import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -38,6 +35,7 @@ from reid_training.embedders import OnnxEmbedder, embed_samples
 from reid_training.errors import DataError
 from reid_training.methods.mip_mahalanobis import FloatArray, IntArray, MIPMahalanobis
 from reid_training.runs import replace_file
+from tools.experiments import results
 from tools.experiments.protocols import write_whole
 from tools.experiments.table import Comparison
 
@@ -109,14 +107,8 @@ def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, setting: Setting
         asked.append(("people", PEOPLE))
     files = {(kind, name, seed): _file(out, kind, name, seed, setting) for kind, name in asked for seed in seeds}
     tasks = [(*task, setting, file, people) for task, file in files.items() if not file.is_file()]
-    if jobs == 1 or len(tasks) < 2:
-        for task in tasks:
-            run_one(*task)
-    else:
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(run_one, *zip(*tasks, strict=True)))
-    results = {task: Result(**json.loads(file.read_text(encoding="utf-8"))) for task, file in files.items()}
-    by_set = {(kind, name): [results[kind, name, seed] for seed in seeds] for kind, name in asked}
+    results.run_all(run_one, tasks, jobs)
+    by_set = {(kind, name): [results.read(Result, files[kind, name, seed]) for seed in seeds] for kind, name in asked}
     curves = {name: by_set["active", name] for name in setting.active}
     draw(curves, out / "curves.png")
     rows = []
@@ -169,7 +161,7 @@ def proven(found: Sequence[Result]) -> str:
 
 
 def _file(out: Path, kind: str, name: str, seed: int, setting: Setting) -> Path:
-    """Named after everything that decides its content, but for the code."""
+    """Named after everything that decides its content, except the code."""
     facts: list[object] = [kind, name, setting.n_neighbours]
     if kind == "metric":
         facts += [dict(setting.n_labelled)[name], setting.time_limit_s, setting.k]
@@ -177,8 +169,7 @@ def _file(out: Path, kind: str, name: str, seed: int, setting: Setting) -> Path:
         facts += [setting.first_per_class, setting.n_asked, setting.n_rounds]
     else:
         facts += [setting.time_limit_s, setting.k, model_digest()]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
-    return out / f"{kind}-{name.replace(' ', '_')}-{digest}-{seed}.json"
+    return out / f"{kind}-{name.replace(' ', '_')}-{results.digest(*facts)}-{seed}.json"
 
 
 def run_one(kind: str, name: str, seed: int, setting: Setting, file: Path, people: Points | None = None) -> None:
@@ -188,8 +179,7 @@ def run_one(kind: str, name: str, seed: int, setting: Setting, file: Path, peopl
         result = compare_metrics(read(name, seed), dict(setting.n_labelled)[name], seed, setting)
     else:
         result = compare_questions(read(name, seed), seed, setting)
-    text = json.dumps(dataclasses.asdict(result), indent=1)
-    replace_file(file, lambda stream: stream.write(text.encode()))
+    results.write(file, result)
 
 
 # ---------------------------------------------------------------- metric
@@ -218,7 +208,7 @@ def split(points: Points, n: int, rng: np.random.Generator) -> tuple[Points, Poi
 
 
 def prepared(points: Points, like: Points) -> Points:
-    """Standardised, and on the principal components, as `like` has them: neither looks at labels."""
+    """Standardised and projected on the principal components of `like`; labels are not used."""
     mean, deviation = like.values.mean(0), like.values.std(0)
     deviation = np.where(deviation > 0, deviation, 1.0)
     values = (points.values - mean) / deviation
@@ -289,10 +279,10 @@ def labels_for(share: float, labels: Sequence[int], shares: Sequence[float]) -> 
     return float("nan")
 
 
-def saved(results: Sequence[Result]) -> str:
+def saved(found: Sequence[Result]) -> str:
     """Labels until both are first as right as random choice is at the end, means over the seeds."""
-    labels = results[0].labels
-    random, active = (np.mean([getattr(result, role) for result in results], axis=0) for role in ("baseline", "method"))
+    labels = found[0].labels
+    random, active = (np.mean([getattr(result, role) for result in found], axis=0) for role in ("baseline", "method"))
     usual, needed = (labels_for(random[-1], labels, shares) for shares in (random, active))
     if np.isnan(needed):
         return f"more than {labels[-1]} labels for {usual:.0f}"
@@ -307,13 +297,13 @@ def draw(curves: dict[str, list[Result]], path: Path) -> None:
     figure = Figure(figsize=(3.2 * len(curves), 3.0), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
-    for panel, (name, results) in zip(panels, curves.items(), strict=True):
+    for panel, (name, found) in zip(panels, curves.items(), strict=True):
         for role, title, colour in (("baseline", "at random", "tab:grey"), ("method", "asked for", "tab:blue")):
-            shares = 100.0 * np.array([getattr(result, role) for result in results])  # (seeds, rounds + 1)
+            shares = 100.0 * np.array([getattr(result, role) for result in found])  # (seeds, rounds + 1)
             mean, spread = shares.mean(0), shares.std(0)
-            panel.plot(results[0].labels, mean, color=colour, marker=".", label=title)
-            panel.fill_between(results[0].labels, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
-        panel.set_title(f"{name}\n{saved(results)}", fontsize=10)
+            panel.plot(found[0].labels, mean, color=colour, marker=".", label=title)
+            panel.fill_between(found[0].labels, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+        panel.set_title(f"{name}\n{saved(found)}", fontsize=10)
         panel.set_xlabel("labels")
     panels[0].set_ylabel("1-NN right, %")
     panels[0].legend(loc="lower right")
@@ -351,7 +341,7 @@ def compare_people(points: Points, seed: int, setting: Setting) -> Result:
 
 
 def rank_1(points: Points) -> float:
-    """Share of those seen twice or more whose nearest other point is of their own class."""
+    """Rank-1: share of points, of classes with two or more, whose nearest other point has the same class."""
     dist = cdist(points.values, points.values)
     np.fill_diagonal(dist, np.inf)
     right = points.labels[dist.argmin(1)] == points.labels
@@ -389,7 +379,7 @@ def read(name: str, seed: int) -> Points:
     try:
         from sklearn import datasets
     except ModuleNotFoundError:
-        raise DataError("the sets of this experiment come with scikit-learn; pip install 'tracklet[dev]'") from None
+        raise DataError("the sets of this experiment come with scikit-learn; pip install scikit-learn") from None
     values, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
     return Points(np.asarray(values, np.float64), np.asarray(labels, np.int64))
 

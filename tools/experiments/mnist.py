@@ -11,13 +11,9 @@ weight 0. Distances are Euclidean, between means. Raw pixels are the floor: an e
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import multiprocessing
 import time
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +32,7 @@ from reid_training.methods.triplet_vae import (
     sample,
     triplet_on_means,
 )
-from reid_training.runs import replace_file
+from tools.experiments import results
 from tools.experiments.table import Comparison
 
 NAME = "triplet_vae"
@@ -91,23 +87,19 @@ def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, split: str = "te
     if todo:
         read(source, split)  # an error of the data comes before any process starts
         tasks = [(source, _file(out, role, seed, split), SETTINGS[role], seed, split) for role, seed in todo]
-        # Not fork: torch has threads already.
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(_run, *zip(*tasks, strict=True)))
-    results = {
-        role: [Result(**json.loads(_file(out, role, seed, split).read_text())) for seed in seeds] for role in SETTINGS
-    }
-    return _rows(results, "mnist" if split == "test" else f"mnist ({split})")
+        results.run_all(_run, tasks, jobs)
+    found = {role: [results.read(Result, _file(out, role, seed, split)) for seed in seeds] for role in SETTINGS}
+    return _rows(found, "mnist" if split == "test" else f"mnist ({split})")
 
 
-def _rows(results: dict[str, list[Result]], data: str) -> list[Comparison]:
+def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
     measures = {"triplet_accuracy": "triplet accuracy", "rank1": "R@1"}
     against = {"baseline": "", RAW: f", against {RAW}"}
     return [
         Comparison(
             *(NAME, TITLE, CLAIM, data, title + words),
-            *(tuple(getattr(result, measure) for result in results[one]) for one in (role, "method")),
-            *(tuple(result.seconds for result in results[one]) for one in (role, "method")),
+            *(tuple(getattr(result, measure) for result in found[one]) for one in (role, "method")),
+            *(tuple(result.seconds for result in found[one]) for one in (role, "method")),
         )
         for measure, title in measures.items()
         for role, words in against.items()
@@ -115,17 +107,15 @@ def _rows(results: dict[str, list[Result]], data: str) -> list[Comparison]:
 
 
 def _file(out: Path, role: str, seed: int, split: str) -> Path:
-    """Named after everything that decides its content, but for the code."""
+    """Named after everything that decides its content, except the code."""
     setting = SETTINGS[role]
-    facts = json.dumps([dataclasses.asdict(setting) if setting else None, split])
-    return out / f"{role.replace(' ', '_')}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}-{seed}.json"
+    facts = results.digest(dataclasses.asdict(setting) if setting else None, split)
+    return out / f"{role.replace(' ', '_')}-{facts}-{seed}.json"
 
 
 def _run(source: Path, file: Path, setting: Setting | None, seed: int, split: str) -> None:
     torch.set_num_threads(1)
-    result = run_one(*read(source, split), setting, seed)
-    text = json.dumps(dataclasses.asdict(result), indent=1)
-    replace_file(file, lambda stream: stream.write(text.encode()))
+    results.write(file, run_one(*read(source, split), setting, seed))
 
 
 def run_one(known: Digits, unseen: Digits, setting: Setting | None, seed: int) -> Result:

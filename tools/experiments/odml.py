@@ -15,24 +15,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
-import json
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from reid_training.data.base import IntArray
-from reid_training.errors import DataError, ModelError
+from reid_training.errors import DataError
 from reid_training.methods.odml import ODML
-from reid_training.runs import replace_file
-from tools.experiments import odml_market
+from tools.experiments import odml_market, results
 from tools.experiments.table import Comparison
 
 NAME = "odml"
@@ -84,7 +78,7 @@ class Result:
 def run(data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
     """Rows of the table; without Market-1501 in `data` those of the UCI sets alone, and one line that says so."""
     rows = compared(out, seeds, jobs, TASKS)
-    found = odml_market.results(data, out, seeds, jobs)
+    found = odml_market.compared(data, out, seeds, jobs)
     return rows + (_market_rows(found) if found else [])
 
 
@@ -94,8 +88,9 @@ def compared(out: Path, seeds: Sequence[int], jobs: int, tasks: Sequence[Task]) 
     todo = [one for one in todo if not one[2].is_file()]
     for name in {task.data for task, _, _ in todo}:
         load(name)  # an error of the data comes before any process starts
-    _carry_out(todo, jobs)
-    return [row for task in tasks for row in _rows(task, [_read(_file(out, task, seed)) for seed in seeds])]
+    results.run_all(_run, todo, jobs)
+    found = {task: [results.read(Result, _file(out, task, seed)) for seed in seeds] for task in tasks}
+    return [row for task in tasks for row in _rows(task, found[task])]
 
 
 def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
@@ -103,55 +98,36 @@ def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
     return compared(out, seeds, jobs, REDUCED)
 
 
-def _carry_out(todo: Sequence[tuple[Task, int, Path]], jobs: int) -> None:
-    if jobs == 1:
-        for one in todo:
-            _run(*one)
-    elif todo:
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(_run, *zip(*todo, strict=True)))
-
-
 def _run(task: Task, seed: int, file: Path) -> None:
-    text = json.dumps(dataclasses.asdict(run_one(load(task.data), task, seed)), indent=1)
-    replace_file(file, lambda stream: stream.write(text.encode()))
+    results.write(file, run_one(load(task.data), task, seed))
 
 
 def _file(out: Path, task: Task, seed: int) -> Path:
-    """Named after everything that decides its content, but for the code."""
-    facts = hashlib.sha256(json.dumps(dataclasses.asdict(task)).encode()).hexdigest()[:12]
-    return out / f"{task.data}-{facts}-{seed}.json"
+    """Named after everything that decides its content, except the code."""
+    return out / f"{task.data}-{results.digest(dataclasses.asdict(task))}-{seed}.json"
 
 
-def _read(file: Path) -> Result:
-    try:
-        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return Result(**table | {name: tuple(table[name]) for name in ("layers", "gammas")})
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{file} is damaged; remove it to run that split again: {error}") from None
-
-
-def _rows(task: Task, results: Sequence[Result]) -> list[Comparison]:
-    euclid = tuple(result.euclid for result in results)
-    plain = tuple(result.any_length for result in results)
-    seconds = tuple(result.seconds for result in results)
+def _rows(task: Task, found: Sequence[Result]) -> list[Comparison]:
+    euclid = tuple(result.euclid for result in found)
+    plain = tuple(result.any_length for result in found)
+    seconds = tuple(result.seconds for result in found)
     compared = [(f"{depth} layers" if depth > 1 else "1 layer", euclid, depth) for depth in DEPTHS]
     compared.append(("1 layer, against rows of any length", plain, 1))
     return [
         Comparison(
             NAME, TITLE, CLAIM, task.title, f"{N_NEIGHBOURS}-NN accuracy, {words}", baseline,
-            tuple(result.layers[DEPTHS.index(depth)] for result in results), method_seconds=seconds,
+            tuple(result.layers[DEPTHS.index(depth)] for result in found), method_seconds=seconds,
         )
         for words, baseline, depth in compared
     ]  # fmt: skip
 
 
-def _market_rows(results: Sequence[odml_market.Result]) -> list[Comparison]:
+def _market_rows(found: Sequence[odml_market.Result]) -> list[Comparison]:
     return [
         Comparison(
-            NAME, TITLE, CLAIM, f"Market-1501, {results[0].n_scored} people", f"{measure}, 1 layer",
-            tuple(result.baseline[i] for result in results), tuple(result.method[i] for result in results),
-            method_seconds=tuple(result.seconds for result in results),
+            NAME, TITLE, CLAIM, f"Market-1501, {found[0].n_scored} people", f"{measure}, 1 layer",
+            tuple(result.baseline[i] for result in found), tuple(result.method[i] for result in found),
+            method_seconds=tuple(result.seconds for result in found),
         )
         for i, measure in enumerate(("R@1", "mAP"))
     ]  # fmt: skip
@@ -229,7 +205,7 @@ def load(name: str) -> Rows:
     try:
         from sklearn import datasets
     except ImportError:
-        raise DataError("odml: the UCI sets come with scikit-learn; pip install tracklet[dev]") from None
+        raise DataError("odml: the UCI sets come with scikit-learn; pip install scikit-learn") from None
     read: Callable[..., Rows] = getattr(datasets, f"load_{name}")
     points, labels = read(return_X_y=True)
     return np.asarray(points, np.float64), np.asarray(labels, np.int64)

@@ -1,4 +1,4 @@
-"""One online metric layer behind the re-ID network in the box: one pass over some people, retrieval of others.
+"""One online metric layer after the bundled re-ID network: one pass over some people, retrieval of others.
 
 Scalable Person Re-identification: A Benchmark. Liang Zheng et al. ICCV 2015: Market-1501, whose people of query and
 gallery the network has never seen. A seed is a split of these people: all images of one half are the stream, in random
@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import multiprocessing
 import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +28,7 @@ from reid_training.errors import ModelError
 from reid_training.evaluate import Ranking, rank_by
 from reid_training.methods.odml import ODML
 from reid_training.runs import replace_file
+from tools.experiments import results
 
 NETWORK = Path(__file__).parents[2] / "weights" / "reid_fast.onnx"
 FOLDERS = ("query", "bounding_box_test")
@@ -61,7 +59,7 @@ class Features:
     asks: npt.NDArray[np.bool_]  # (N,) query images
 
     def of(self, people: IntArray, *, strangers: bool = False) -> Features:
-        """The images of these people, and where asked those of nobody's."""
+        """The images of these people, with `strangers` also the distractors."""
         keep = np.flatnonzero(np.isin(self.pids, people) | (strangers & (self.pids <= 0)))
         return Features(self.rows[keep], self.pids[keep], self.camids[keep], self.asks[keep])
 
@@ -77,7 +75,7 @@ class Result:
     seconds: float  # processor time of all learning, the choice of gamma included
 
 
-def results(data: Path, out: Path, seeds: Sequence[int], jobs: int, setting: Setting = SETTING) -> list[Result]:
+def compared(data: Path, out: Path, seeds: Sequence[int], jobs: int, setting: Setting = SETTING) -> list[Result]:
     """One for each seed; none, and one line that says why, where `data` holds no Market-1501."""
     if _unpacked(data) is None and not all((data / name).is_file() for name in ARCHIVES):
         print(
@@ -89,40 +87,25 @@ def results(data: Path, out: Path, seeds: Sequence[int], jobs: int, setting: Set
     table = features(data, out)
     files = [_file(out, table, setting, seed) for seed in seeds]
     todo = [(table, setting, seed, file) for seed, file in zip(seeds, files, strict=True) if not file.is_file()]
-    if jobs == 1:
-        for one in todo:
-            _run(*one)
-    elif todo:
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(_run, *zip(*todo, strict=True)))
-    return [_read(file) for file in files]
+    results.run_all(_run, todo, jobs)
+    return [results.read(Result, file) for file in files]
 
 
 def _file(out: Path, table: Path, setting: Setting, seed: int) -> Path:
-    """Named after everything that decides its content, but for the code; the table is named after the network."""
-    facts = json.dumps([table.stem, dataclasses.asdict(setting)])
-    return out / f"market-{hashlib.sha256(facts.encode()).hexdigest()[:12]}-{seed}.json"
+    """Named after everything that decides its content, except the code; the table is named after the network."""
+    return out / f"market-{results.digest(table.stem, dataclasses.asdict(setting))}-{seed}.json"
 
 
 def _run(table: Path, setting: Setting, seed: int, file: Path) -> None:
-    text = json.dumps(dataclasses.asdict(run_one(_load(table), setting, seed)), indent=1)
-    replace_file(file, lambda stream: stream.write(text.encode()))
+    results.write(file, run_one(_load(table), setting, seed))
 
 
-def _read(file: Path) -> Result:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return Result(**found | {name: tuple(found[name]) for name in ("baseline", "method")})
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{file} is damaged; remove it to run that split again: {error}") from None
-
-
-def run_one(everybody: Features, setting: Setting, seed: int) -> Result:
+def run_one(people_all: Features, setting: Setting, seed: int) -> Result:
     """One split: choose gamma, learn, rank."""
     rng = np.random.default_rng(seed)
-    known, unseen = _halves(np.unique(everybody.pids[everybody.asks]), rng)
-    inner, held_out = (everybody.of(people) for people in _halves(known, rng))
-    stream, scored = everybody.of(known), everybody.of(unseen, strangers=True)
+    known, unseen = _halves(np.unique(people_all.pids[people_all.asks]), rng)
+    inner, held_out = (people_all.of(people) for people in _halves(known, rng))
+    stream, scored = people_all.of(known), people_all.of(unseen, strangers=True)
     order, inner_order = rng.permutation(len(stream.pids)), rng.permutation(len(inner.pids))
     started = time.process_time()
     tried = [ranking(held_out, learned(inner, inner_order, setting, gamma)).mean_ap for gamma in setting.gammas]
@@ -205,4 +188,4 @@ def _load(file: Path) -> Features:
         with np.load(file, allow_pickle=False) as arrays:
             return Features(**{field.name: arrays[field.name] for field in dataclasses.fields(Features)})
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{file} is damaged; remove it to make it anew: {error}") from None
+        raise ModelError(f"{file} is damaged; delete it to make it again: {error}") from None

@@ -1,4 +1,4 @@
-"""What is trained on, with which settings, and who is searched for afterwards: nobody who was trained on.
+"""Protocols of the comparisons: data, settings, and queries of identities that are not used in training.
 
 Two splits are scored. `validation` chooses constants, `test` is what is reported; no identity is in two of training,
 validation and test. The choice of identities is fixed: it belongs to the protocol, the seed of a run does not touch it.
@@ -30,7 +30,7 @@ from reid_training.errors import DataError
 SPLITS = ("test", "validation")
 PARTS = ("train", "validation", "test")
 Settings = Mapping[str, Mapping[str, Any]]
-# One thread and fp32: runs beside each other do not disturb each other, and every one is repeatable to the bit.
+# One thread and fp32: parallel runs do not compete, and every run is repeatable to the bit.
 ALONE = {"precision": "fp32", "device": "cpu", "threads": 1, "checkpoint_every": 1}
 
 
@@ -48,7 +48,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def prepare(self, data: Path, folder: Path) -> Path:
-        """Returns where the images lie: in `data`, the user's, or in `folder`, written before the first run."""
+        """Returns where the images lie: in `data`, the user's folder, or in `folder`, written before the first run."""
 
     @abstractmethod
     def read(self, root: Path) -> dict[str, Samples]:
@@ -94,7 +94,7 @@ class Omniglot(Protocol):
         return {part: market1501.read_folder(root / part) for part in PARTS}
 
     def _write(self, source: Path, folder: Path) -> None:
-        """PNG files with names like Market-1501's: the character is the person, whoever drew it the camera."""
+        """PNG files with names like Market-1501's: the character is the person, the drawer is the camera."""
         try:
             with np.load(source, allow_pickle=False) as arrays:
                 packed, drawers = arrays["packed"], arrays["drawer"]
@@ -200,14 +200,14 @@ def split_people(protocol: Protocol, folder: Path) -> dict[str, Samples]:
 
 
 def chosen(identities: IntArray, n: int, where: str) -> IntArray:
-    """`n` of them, always the same ones, in an order of no meaning."""
+    """`n` of them, always the same ones, in random order."""
     if len(identities) < n:
         raise DataError(f"{where} has {len(identities)} identities, the protocol needs {n}")
     return np.random.default_rng(0).permutation(np.sort(identities))[:n]
 
 
 def write_whole(folder: Path, write: Callable[[Path], object]) -> Path:
-    """A folder that is there with everything in it, or not at all. What is there already stays as it is."""
+    """Write a folder completely or not at all. An existing folder is kept."""
     if folder.is_dir():
         return folder
     draft = folder.with_name(folder.name + ".part")

@@ -1,8 +1,8 @@
 """One training run and its scores, in a folder named after everything that decides them.
 
-Experiments whose baselines are set alike name the same folder: it is trained once. The folder holds what every run of
-`reid train` does, the log (log.txt) and result_SPLIT.json for each split that was scored. A run that was cut goes on
-from its last checkpoint; one whose result is there is not touched.
+Experiments with equal baseline settings use the same folder: it is trained once. The folder holds what every run of
+`reid train` does, the log (log.txt) and result_SPLIT.json for each split that was scored. An interrupted run
+resumes from its last checkpoint; a finished one is not repeated.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from reid_training.config import RunConfig, from_dict, from_table, to_dict
+from reid_training.config import RunConfig, from_dict
 from reid_training.data.base import Dataset, Samples
 from reid_training.embedders import TorchEmbedder, embed_samples
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
-from reid_training.methods import METHODS
+from reid_training.methods import METHODS, settings_of
 from reid_training.runs import CHECKPOINT, load_method, replace_file
 from reid_training.train import train
 from tools.experiments.catalogue import Table, merged
 from tools.experiments.protocols import Protocol
+from tracker.settings import naming, to_dict
 
 MEASURES = {"rank1": "R@1", "mean_ap": "mAP"}
 
@@ -70,14 +71,8 @@ def run_config(protocol: Protocol, settings: Table, seed: int, where: str) -> Ru
     if "method" not in settings:
         raise ConfigError(f"{where}: method is missing")
     config = from_dict({"seed": seed, **merged(protocol.settings, settings, protocol.fixed)}, where)
-    name = config.method["name"]
-    if name not in METHODS:
-        raise ConfigError(f"{where}: method.name must be one of {', '.join(METHODS)}, got {name!r}")
-    options = {key: value for key, value in config.method.items() if key != "name"}
-    try:
-        from_table(METHODS[name][1], options, "method")
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+    with naming(where):
+        settings_of(config.method)
     return config
 
 
@@ -122,8 +117,8 @@ def _train(job: Job, samples: Samples) -> float | None:
     resume = any(job.folder.rglob(CHECKPOINT))  # of the run, or of a member of its ensemble
     if times.is_file():
         return float(json.loads(times.read_text(encoding="utf-8")))
-    nobody = samples.take(np.empty(0, np.int64))
-    dataset = Dataset(job.protocol.name, "that of the user's own copy", samples, nobody, nobody)
+    empty = samples.take(np.empty(0, np.int64))
+    dataset = Dataset(job.protocol.name, "that of the user's own copy", samples, empty, empty)
     config = job.config
     if job.teacher is not None:
         config = replace(config, distil=replace(config.distil, teacher=str(job.teacher)))
@@ -137,7 +132,7 @@ def _train(job: Job, samples: Samples) -> float | None:
 
 
 def _score(job: Job, samples: Samples) -> dict[str, float]:
-    """The averaged weights on people who were not trained on."""
+    """Scores of the averaged weights on people not used in training."""
     method, config, _ = load_method(job.folder)
     embeddings = embed_samples(TorchEmbedder(method, config.data.height, config.data.width), samples)
     ranking = rank_held_out(embeddings, samples)

@@ -1,11 +1,11 @@
-"""Experiments of another kind than training for retrieval: name -> module, whose `run` gives rows of the same table.
+"""Experiments that are not trained for retrieval: name -> module, whose `run` returns rows of the same table.
 
     def run(data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]
 
     def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]     # optional: seconds, no data
 
-`data` holds the user's data sets, `out` is the experiment's own folder: what is finished there is not done again, and
-what was cut goes on. A module is imported when it runs.
+`data` holds the user's data sets, `out` is the experiment's folder: finished runs are not repeated and interrupted ones
+resume. A module is imported when it runs.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def texts_of(domains: Mapping[str, Mapping[str, Sequence[str]]], first: int = 0)
     return Texts(numbers, short, np.array(classes), tuple(members))
 
 
-def made_up() -> dict[str, Texts]:
+def generated() -> dict[str, Texts]:
     """Intents with two words of their own each, among four of ten that all share."""
     rng = np.random.default_rng(0)
 

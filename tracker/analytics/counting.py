@@ -19,7 +19,7 @@ import numpy as np
 
 from tracker.analytics.polygon import Polygon, Spot, as_points
 from tracker.errors import ConfigError, DetectionError
-from tracker.types import FloatArray, Source, State
+from tracker.types import FloatArray, Source
 
 MARGIN = 0.1  # of the height of the box: the lower edge of a person who stands still trembles by a few percent
 PATIENCE_S = 3.0  # as long as the tracker remembers somebody by default, `lifecycle.lost_s`
@@ -92,19 +92,6 @@ class LineCounter:
                 events.append(CountEvent(time_s, frame, "line", self.name, identity, direction))
         _forget(self._walkers, time_s)
         return events
-
-    def state(self) -> State:
-        """All that later counts depend on besides what the counter was made with; text and numbers only."""
-        walkers = [[who, list(w.foot), w.seen_s, w.side, w.net, sorted(w.counted)] for who, w in self._walkers.items()]
-        return {"walkers": walkers, "n_updates": self._n_updates, "n_in": self.n_in, "n_out": self.n_out}
-
-    def restore(self, state: State) -> None:
-        """Go on where a counter for the same line was when it gave this state."""
-        self._walkers = {
-            who: _Walker(Spot(*foot), seen_s, side, net, set(counted))
-            for who, foot, seen_s, side, net, counted in state["walkers"]
-        }
-        self._n_updates, self.n_in, self.n_out = state["n_updates"], state["n_in"], state["n_out"]
 
     def _settle(self, walker: _Walker, foot: Spot) -> str | None:
         """The direction that counts, if this place decides one."""
@@ -212,32 +199,6 @@ class ZoneCounter:
             if visitor.inside
             for event in self._event(identity, visitor, "ended")
         ]
-
-    def state(self) -> State:
-        """All that later counts depend on besides what the counter was made with; see `checkpoint.save`."""
-        visitors = [
-            [who, list(v.foot), v.seen_s, v.stayed_until_s, v.inside, v.missed, sorted(v.counted)]
-            for who, v in self._visitors.items()
-        ]
-        stays = {
-            "who": np.fromiter(self.stay_s, np.int64, len(self.stay_s)),
-            "s": np.fromiter(self.stay_s.values(), np.float64, len(self.stay_s)),
-        }
-        return {
-            "visitors": visitors, "stays": stays, "now_s": self._now_s, "frame": self._frame,
-            "n_updates": self._n_updates, "n_entered": self.n_entered, "n_left": self.n_left,
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """Go on where a counter for the same zone was when it gave this state."""
-        self._visitors = {
-            who: _Visitor(Spot(*foot), seen_s, stayed_until_s, inside, missed, set(counted))
-            for who, foot, seen_s, stayed_until_s, inside, missed, counted in state["visitors"]
-        }
-        stays = state["stays"]
-        self.stay_s = dict(zip(stays["who"].tolist(), stays["s"].tolist(), strict=True))
-        self._now_s, self._frame, self._n_updates = state["now_s"], state["frame"], state["n_updates"]
-        self.n_entered, self.n_left = state["n_entered"], state["n_left"]
 
     def _moved(self, identity: int, visitor: _Visitor, moment_s: float, inside: bool) -> list[CountEvent]:
         """The event of having settled inside or outside at a moment, if that is news."""

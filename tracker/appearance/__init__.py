@@ -1,1 +1,1 @@
-"""Who it looks like: crops, the re-ID network, and each track's gallery of embeddings."""
+"""Appearance: crops, the re-ID network, and the gallery of embeddings of each track."""

@@ -1,4 +1,4 @@
-"""Boxes -> the network's input. The one place where pictures of people are cut out, resized and normalised."""
+"""Boxes to network input: the one place where crops are cut, resized and normalised."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def crop_batch(
     pixel_scale: float,
     rgb: bool,
 ) -> tuple[NDArray[np.float32], BoolArray]:
-    """Cut every box out of the picture, resize, normalise.
+    """Cut every box out of the image, resize, normalise.
 
-    image (h, w, 3) uint8 BGR; boxes (N, 4) float xyxy, cut to the picture and rounded to whole pixels; size is
+    image (h, w, 3) uint8 BGR; boxes (N, 4) float xyxy, clipped to the image and rounded to whole pixels; size is
     (height, width); mean, std have 3 values, in the network's order of colours: value = (pixel * pixel_scale - mean)
-    / std. Returns crops (N, 3, height, width) float32 in RGB or BGR, and (N,) True where there was something to see:
-    crops of less than 2 pixels are zeros.
+    / std. Returns crops (N, 3, height, width) float32 in RGB or BGR, and (N,) True where the crop
+    is not empty: crops of less than 2 pixels are zeros.
     """
     height, width = size
     limit = np.array([image.shape[1], image.shape[0]] * 2)

@@ -1,6 +1,6 @@
-"""The re-ID network: people in boxes -> unit vectors whose cosine distance says who is who.
+"""The re-ID network: boxes of people to unit vectors, of which the cosine distance tells people apart.
 
-Everything about a model stands in its own ONNX metadata, so that another network is another file and no change here.
+All properties of a model are in its ONNX metadata, so that another network is another file and no change here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tracker.errors import ModelError
 from tracker.runtime.onnx_session import Session, open_session, packaged_model
 from tracker.types import FeatureArray, FloatArray, ImageArray
 
-PACKAGED = {"fast": "reid_fast.onnx", "accurate": "reid_accurate.onnx"}  # names that stand for files in weights/
+PACKAGED = {"fast": "reid_fast.onnx", "accurate": "reid_accurate.onnx"}  # short names of files in weights/
 DEFAULT_MODEL = PACKAGED["fast"]
 
 _FORMAT = "reid/1"
-_MAX_BATCH = 512  # crops of one call of the network: more people than a frame holds; bounds the memory of a mistake
+_MAX_BATCH = 512  # crops of one call of the network: more people than a frame has; bounds the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class Calibration:
 
     tau_same: float  # below it: the same person
     tau_diff: float  # above it: different people; >= tau_same
-    sigma_same: float  # spread of the distances between pictures of one person
+    sigma_same: float  # spread of the distances between crops of one person
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a re-ID model's metadata says, checked."""
+    """Checked metadata of a re-ID model."""
 
     name: str
     input_height: int
@@ -120,7 +120,7 @@ def read_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
 
 
 class _CardReader:
-    """Typed access to metadata, whose values are all text."""
+    """Typed access to metadata; all its values are text."""
 
     def __init__(self, metadata: Mapping[str, str], path: Path) -> None:
         self._metadata, self._path = metadata, path

@@ -1,39 +1,37 @@
-"""The embeddings each track was seen with: a bounded ring for each track, and their mean direction.
+"""Gallery: the latest embeddings of each track in a ring of bounded size, and their mean direction.
 
-Tracks own a slot; slots are taken at birth and given back at the end, so the memory is that of the largest crowd seen,
-and no array is copied when tracks come and go. Distances are cosine: d = 1 - cos, in [0, 2], between what a metric that
-learns makes of the embeddings, where there is one; what is stored is as the network gave it.
+Every track owns a slot, allocated at its creation and released at its deletion. The memory is that of the largest
+number of tracks at once, and no array is copied when tracks are created or deleted. Distances are cosine distances,
+d = 1 - cos, in [0, 2].
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tracker.appearance.online_metric import OnlineMetric
 from tracker.types import BoolArray, FeatureArray, FloatArray, IntArray, State
 
-NO_LENGTH = 1e-12  # a sum no longer than this has no direction
-ROUNDING = 1e-3  # far more than what float32 rows of unit length lose
+NO_LENGTH = 1e-12  # unitless; a sum of embeddings no longer than this has no direction
+ROUNDING = 1e-3  # cosine distance; far more than the rounding of float32 unit rows
 
 
 class Gallery:
     """Rings of unit-length embeddings, `size` for each slot.
 
-    Only the engine decides what is written (strong, unoccluded detections alone, methods 05 §2.4). The dimension is
-    set by the first embeddings and fixed from then on.
+    `Appearance.store` decides what is written (docs/method.md, 5). The dimension D is set by the first embeddings and
+    fixed from then on.
     """
 
-    def __init__(self, size: int, metric: OnlineMetric | None = None) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._metric = metric
         self._rings: FeatureArray = np.zeros((0, size, 0), np.float32)  # (S, K, D)
         self._sums = np.zeros((0, 0))  # (S, D) float64, so that adding and taking away does not drift
         self._counts = np.zeros(0, np.int64)  # (S,) entries in the ring
         self._next = np.zeros(0, np.int64)  # (S,) where the next entry goes
-        # What follows from the sums, kept since it is asked for more often than it changes.
+        # Derived from the sums; kept because it is read more often than it changes.
         self._lengths = np.zeros(0)  # (S,) of the sums
         self._means: FeatureArray = np.zeros((0, 0), np.float32)  # (S, D) unit rows; zeros where there is none
-        self._looked_s = np.zeros(0)  # (S,) see `looked`
+        self._embedded_s = np.zeros(0)  # (S,) see `mark_embedded`
         self._free: list[int] = []
 
     @property
@@ -41,7 +39,7 @@ class Gallery:
         """Embedding size D, or 0 before the first embedding."""
         return int(self._rings.shape[2])
 
-    def take_slots(self, n: int) -> IntArray:
+    def allocate(self, n: int) -> IntArray:
         """n empty slots, lowest numbers first."""
         missing = n - len(self._free)
         if missing > 0:
@@ -49,8 +47,8 @@ class Gallery:
         taken = [self._free.pop() for _ in range(n)]
         return np.array(taken, np.int64)
 
-    def give_back(self, slots: IntArray) -> None:
-        """Empty the slots of ended tracks for others."""
+    def release(self, slots: IntArray) -> None:
+        """Empty the slots of deleted tracks for others."""
         if len(slots) == 0:
             return
         self._counts[slots] = 0
@@ -60,13 +58,13 @@ class Gallery:
         self._free.extend(int(slot) for slot in slots[::-1])
 
     def write(self, slots: IntArray, embeddings: FeatureArray) -> None:
-        """Add one embedding to each slot: slots (n,) distinct, embeddings (n, D) unit rows; the oldest entry leaves."""
+        """Add one embedding to each slot, for its oldest entry: slots (n,) distinct, embeddings (n, D) unit rows."""
         if len(slots) == 0:
             return
         self._set_dim(embeddings.shape[1])
         at, count = self._next[slots], self._counts[slots]
         leaving = self._rings[slots, at]
-        leaving[count < self._size] = 0.0  # nothing is there yet, or what an earlier owner of the slot left
+        leaving[count < self._size] = 0.0  # nothing yet, or a rest of the slot's earlier owner
         self._sums[slots] += embeddings - leaving.astype(np.float64)
         self._rings[slots, at] = embeddings
         self._next[slots] = (at + 1) % self._size
@@ -77,42 +75,37 @@ class Gallery:
         """(n,) entries in each slot."""
         return self._counts[slots]
 
-    def looked(self, slots: IntArray, now_s: float) -> None:
-        """Note that the last entry of these slots is what the network saw just now, not a copy of an earlier one."""
-        self._looked_s[slots] = now_s
+    def mark_embedded(self, slots: IntArray, now_s: float) -> None:
+        """The latest entry of these slots was computed in the frame at now_s, not reused."""
+        self._embedded_s[slots] = now_s
 
-    def looked_s(self, slots: IntArray) -> FloatArray:
-        """(n,) when that was for each slot; anything where there is no entry."""
-        return self._looked_s[slots]
+    def embedded_s(self, slots: IntArray) -> FloatArray:
+        """(n,) time of the latest computed entry of each slot, seconds; undefined where there is none."""
+        return self._embedded_s[slots]
 
     def latest(self, slots: IntArray) -> FeatureArray:
-        """(n, D) the entry that came last to each slot, as it is stored; anything where there is none."""
+        """(n, D) latest entry of each slot; undefined where there is none."""
         return self._rings[slots, self._next[slots] - 1]
 
     def entries(self, slot: int) -> FeatureArray:
         """(k, D) the embeddings of one slot, in no particular order."""
         return self._rings[slot, : self._counts[slot]]
 
-    def oldest(self, slots: IntArray) -> FeatureArray:
-        """(n, D) the entry that has been in each slot for longest, as it is stored; anything where there is none."""
-        return self._rings[slots, np.where(self._counts[slots] == self._size, self._next[slots], 0)]
-
     def means(self, slots: IntArray) -> FeatureArray:
         """(n, D) mean direction of each slot's entries, unit rows; zeros where there are none."""
         return self._means[slots]
 
     def dist_mean(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
-        """Distance of (N, D) embeddings to the mean of each slot: (n, N); 1 (no likeness) where a slot is empty."""
+        """Distance of (N, D) embeddings to the mean of each slot: (n, N); 1 (orthogonal) where a slot is empty."""
         if self.dim == 0:
             return np.ones((len(slots), len(embeddings)))
-        return np.asarray(1.0 - self._measured(self.means(slots)) @ self._measured(embeddings).T, np.float64)
+        return np.asarray(1.0 - self.means(slots) @ embeddings.T, np.float64)
 
     def dist_pairs(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Pair by pair, the distance of embedding i to the mean of slot i: (n,); 1 where the slot is empty."""
         if self.dim == 0:
             return np.ones(len(slots))
-        means, embeddings = self._measured(self.means(slots)), self._measured(embeddings)
-        return np.asarray(1.0 - np.einsum("nd,nd->n", means, embeddings), np.float64)
+        return np.asarray(1.0 - np.einsum("nd,nd->n", self.means(slots), embeddings), np.float64)
 
     def dist_min(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Distance of (N, D) embeddings to the nearest entry of each slot: (n, N); +inf where a slot is empty."""
@@ -124,8 +117,7 @@ class Gallery:
         rings, counts = (
             (self._rings[:last], self._counts[:last]) if every else (self._rings[slots], self._counts[slots])
         )
-        entries = self._measured(rings).reshape(-1, self.dim)
-        cosine = (entries @ self._measured(embeddings).T).reshape(len(rings), self._size, -1)
+        cosine = (rings.reshape(-1, self.dim) @ embeddings.T).reshape(len(rings), self._size, -1)
         cosine[np.arange(self._size) >= counts[:, None]] = -np.inf
         nearest = 1.0 - cosine.max(axis=1).astype(np.float64)
         return np.asarray(nearest[slots] if every else nearest)
@@ -138,8 +130,7 @@ class Gallery:
         """
         if len(slots) == 0:
             return np.zeros(0)
-        entries, embeddings = self._measured(self._rings[slots]), self._measured(embeddings)
-        dist = 1.0 - np.einsum("nkd,nd->nk", entries, embeddings).astype(np.float64)
+        dist = 1.0 - np.einsum("nkd,nd->nk", self._rings[slots], embeddings).astype(np.float64)
         count = self._counts[slots]
         dist[np.arange(self._size)[None] >= count[:, None]] = np.inf
         rank = np.floor(quantile * (count - 1)).astype(np.int64)
@@ -151,13 +142,11 @@ class Gallery:
     ) -> BoolArray:
         """Pair by pair, whether that quantile of the distances is larger than the limit: (n,); no empty slot.
 
-        dist (n,) as `dist_pairs` gives it. As `dist_quantile` says, but few entries are looked at. If the quantile is
-        beyond the limit, so are all entries from its rank on; no distance is below 0, so their mean is beyond that
-        share of the limit. The sum of the entries, which is kept, tells the mean.
+        dist (n,) from `dist_pairs`. The same as `dist_quantile` > limit, but most pairs do not read the entries. If
+        the quantile is beyond the limit, so are all entries from its rank on; no distance is below 0, so the mean of
+        all is beyond that share of the limit. The mean follows from the sum of the entries.
         """
         count = self._counts[slots]
-        if self._metric is not None and self._metric.has_learned:  # it compares other rows than those summed up
-            return self.dist_quantile(slots, embeddings, quantile) > limit
         mean_cosine = self._lengths[slots] / count * (1.0 - dist)
         beyond = count - np.floor(quantile * (count - 1))
         doubtful = 1.0 - mean_cosine > beyond / count * limit - ROUNDING
@@ -168,20 +157,16 @@ class Gallery:
     def state(self) -> State:
         return {
             "rings": self._rings, "sums": self._sums, "counts": self._counts, "next": self._next,
-            "looked_s": self._looked_s, "free": np.array(self._free, np.int64),
+            "embedded_s": self._embedded_s, "free": np.array(self._free, np.int64),
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         self._rings, self._sums = state["rings"], state["sums"]
         self._counts, self._next = state["counts"], state["next"]
-        self._looked_s = state["looked_s"]
-        self._free = state["free"].tolist()  # in this order: it decides who gets which slot
+        self._embedded_s = state["embedded_s"]
+        self._free = state["free"].tolist()  # the order decides which slot the next track gets
         self._lengths, self._means = np.zeros(len(self._sums)), np.zeros(self._sums.shape, np.float32)
         self._summed_up(np.arange(len(self._sums)))
-
-    def _measured(self, rows: FeatureArray) -> FeatureArray:
-        """Rows (..., D) as their cosines are to be compared."""
-        return rows if self._metric is None else self._metric.transform(rows)
 
     def _summed_up(self, slots: IntArray) -> None:
         """Length and direction of the sums of these slots, after they changed."""
@@ -209,5 +194,5 @@ class Gallery:
         self._lengths = np.concatenate([self._lengths, np.zeros(more)])
         self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
         self._next = np.concatenate([self._next, np.zeros(more, np.int64)])
-        self._looked_s = np.concatenate([self._looked_s, np.zeros(more)])
+        self._embedded_s = np.concatenate([self._embedded_s, np.zeros(more)])
         self._free = [*range(old + more - 1, old - 1, -1), *self._free]

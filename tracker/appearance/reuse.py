@@ -1,9 +1,9 @@
-"""Which detections need no look, because motion alone says who they are.
+"""Which detections need no new embedding, because motion alone identifies them.
 
-The network is most of the work of a frame, and most people walk alone: their detection lies on their own prediction and
-near nobody else's. Whatever such a pair looks like, nothing else could be made of it. So it counts as looking as it did
-last time, and is looked at again from time to time. Who is new, found again, near somebody else or off the prediction
-is looked at always.
+The network takes most of the time of a frame, and most people walk alone: one detection lies on one prediction, and no
+other box is near. Appearance cannot change the match of such a pair, so the latest embedding of the track is reused,
+for `appearance.refresh_s` at most. Everything else is embedded: new tracks, tracks that were not detected in the frame
+before, boxes near others, and detections off the prediction.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from tracker.config import AppearanceConfig
 from tracker.types import BoolArray, FloatArray, IntArray
 
 
-def plain(predicted: FloatArray, boxes: FloatArray, settled: BoolArray, config: AppearanceConfig) -> IntArray:
-    """(N,) row of the settled track on whose prediction each detection lies, nobody else near; -1 where it is not so.
+def reusable(predicted: FloatArray, boxes: FloatArray, settled: BoolArray, config: AppearanceConfig) -> IntArray:
+    """(N,) row of the settled track that alone can match the detection; -1: there is none.
 
-    predicted (T, 4) xyxy of all tracks that motion may match, boxes (N, 4) of all detections, settled (T,): how it
-    looks is known, and not due for refresh.
+    predicted (T, 4) xyxy of all tracks that motion may match, boxes (N, 4) of all detections, settled (T,): the gallery
+    is large enough, and the last embedding recent enough. A pair has an IoU of at least `plain_iou`, and no other
+    prediction or detection has `near_iou` with either of them.
     """
     if not settled.any() or len(boxes) == 0:
         return np.full(len(boxes), -1, np.int64)
-    overlap = bx.iou(predicted, boxes)
-    near = overlap >= config.near_iou
+    iou = bx.iou(predicted, boxes)
+    near = iou >= config.near_iou
     alone = near & (near.sum(axis=1) == 1)[:, None] & (near.sum(axis=0) == 1)[None]
-    sure = alone & settled[:, None] & (overlap >= config.plain_iou)
+    sure = alone & settled[:, None] & (iou >= config.plain_iou)
     return np.where(sure.any(axis=0), sure.argmax(axis=0), -1)

@@ -1,1 +1,1 @@
-"""Which detection belongs to which track: costs, gates, assignment, and the uses A and B of the metric."""
+"""Parts of data association: candidate pairs, costs, and the Hungarian assignment."""

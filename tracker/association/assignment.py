@@ -1,4 +1,4 @@
-"""Which row goes with which column: the Hungarian method with forbidden pairs."""
+"""Linear assignment with forbidden pairs (Hungarian method), on sparse pairs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def assign_pairs(rows: IntArray, columns: IntArray, cost: FloatArray) -> IntArra
     """
     if np.count_nonzero(np.isnan(cost)):
         raise ValueError("costs must not be NaN")
-    # A pair whose row and column allow nothing else is a component of its own and surely matched. Most people walk
-    # alone, so this leaves a small problem for the cubic method.
+    # A pair whose row and column are in no other pair is always matched. Most people walk alone, so this leaves a small
+    # problem for the cubic method.
     sure = (np.bincount(rows)[rows] == 1) & (np.bincount(columns)[columns] == 1)
     chosen = sure.nonzero()[0]
     if len(chosen) < len(rows):

@@ -1,4 +1,4 @@
-"""From overlap and appearance to one cost for each pair of track and detection, and what appearance decides alone."""
+"""Costs of track-detection pairs from overlap and appearance, and the decision rules of uses A and B."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import numpy as np
 
 from tracker.types import BoolArray, FloatArray, IntArray
 
-TIE = 1e-5  # equal float32 embeddings differ in distance by rounding alone, and 1e-7 / 1e-8 is no clear winner
+TIE = 1e-5  # cosine distance; equal float32 embeddings differ by rounding, and 1e-7 / 1e-8 is no clear winner
 
 
-def fuse(iou: FloatArray, look: FloatArray, weight: float) -> FloatArray:
-    """Overlap and appearance in one cost: lambda (1 - IoU) + (1 - lambda) d / 2, methods 05 §2.5.4.
+def fuse(iou: FloatArray, dist: FloatArray, weight: float) -> FloatArray:
+    """One cost of overlap and appearance: lambda (1 - IoU) + (1 - lambda) d / 2 (docs/method.md, 2).
 
-    iou (P,), look (P,) cosine distance in [0, 2], weight = 1 - lambda in [0, 1]. With a weight of 0 this is SORT's cost
-    (Bewley et al., 2016).
+    iou (P,), dist (P,) cosine distance d in [0, 2], weight = 1 - lambda in [0, 1]. A weight of 0 is the cost of
+    SORT (Bewley et al., 2016).
     """
-    return (1.0 - weight) * (1.0 - iou) + weight * look / 2.0
+    return (1.0 - weight) * (1.0 - iou) + weight * dist / 2.0
 
 
 def swaps(
     rows: IntArray, columns: IntArray, vetoed: BoolArray, dist: FloatArray, allowed: BoolArray, gain: float
 ) -> tuple[IntArray, BoolArray]:
-    """Use A: two pairs that look better exchanged are exchanged, other vetoed pairs stay vetoed (methods 05 §2.5.5).
+    """Use A: exchange two pairs that appearance prefers exchanged; other vetoed pairs stay vetoed (docs/method.md, 2).
 
     rows, columns (k,) pairs; vetoed (k,); dist (T, N) appearance distance; allowed (T, N) pairs that motion permits;
     gain = how much the summed distance must fall. Returns the new columns (k,) and the remaining vetoes (k,). The best
@@ -55,18 +55,18 @@ def least_of_others(dist: FloatArray) -> FloatArray:
     return np.asarray(np.where(first, two[1], two[0]))
 
 
-def relink_cost(
-    dist: FloatArray, rivals: FloatArray, gated: BoolArray, tau_same: float, second_best_ratio: float
+def reassociation_cost(
+    dist: FloatArray, second_best: FloatArray, gated: BoolArray, tau_same: float, second_best_ratio: float
 ) -> FloatArray:
-    """Use B: cost of giving a detection back to a lost track; +inf where appearance does not say so clearly.
+    """Use B: cost of re-associating a detection with a lost track; +inf where appearance is not clear enough.
 
-    dist (T, N): distance of each detection to the nearest embedding of each lost track; rivals (T, N): the least
-    distance of the detection to anything that is surely *not* that track (other tracks, or the background control);
-    +inf where there is nothing to compare with. gated (T, N): motion and size permit the pair.
+    dist (T, N): distance of each detection to the nearest embedding of each lost track; second_best (T, N): least
+    distance of the detection to anything that is certainly not that track (other tracks, or the background control),
+    +inf where there is nothing to compare with. gated (T, N): motion and size permit the pair. Cosine distances.
 
-    Accepted if dist < tau_same and rivals / dist > second_best_ratio (methods 05 §2.5.7). 0/0 is a tie and refused, so
-    an embedding that calls everything alike re-links nothing. The single-candidate rule: where no rival exists at all,
+    Accepted if dist < tau_same and second_best / dist > second_best_ratio (docs/method.md, 3). 0/0 is a tie and
+    rejected, so an embedding that is the same for everything re-associates nothing. Without a second-best candidate,
     tau_same and the motion gate decide alone.
     """
-    clear = rivals > second_best_ratio * np.maximum(dist, 0.0) + TIE
+    clear = second_best > second_best_ratio * np.maximum(dist, 0.0) + TIE
     return np.where(gated & (dist < tau_same) & clear, dist, np.inf)

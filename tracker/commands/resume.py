@@ -1,83 +1,70 @@
-"""`track --resume`: notes where a run is, so that another process can go on as if nothing had happened.
+"""`track --resume`: continue an interrupted run, so that its results are those of an uninterrupted one.
 
-The checkpoint stands beside the first result, `tracks.txt.resume` for `tracks.txt`, and holds what was asked for, the
-state of the pipeline, and how far each result is written. It goes away when the run reaches its end.
+Two files stand beside the first result, here tracks.txt, until the run ends. tracks.txt.resume is the checkpoint:
+what was asked for, the state of the pipeline, and how far each result is written. tracks.txt.resume.tracks is the
+record of all final tracks. Text files and embeddings are truncated to the checkpoint and continued; every other result
+is made again from the record, with the pictures of the source where it needs them.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tracker import __version__
-from tracker.commands.outputs import Outputs, counters_of, files_of, keeps_checkpoints, open_outputs
-from tracker.commands.track_options import span_of
-from tracker.config import TrackerConfig
+from tracker.commands.outputs import Outputs, open_outputs
+from tracker.commands.track_options import TrackOptions
 from tracker.errors import ConfigError, ResumeError, TrackletError, WriteError
 from tracker.pipeline import Pipeline
 from tracker.runtime import checkpoint
 from tracker.runtime.signals import check
-from tracker.sinks.annotated_video import AnnotatedVideoSink
-from tracker.sinks.counts import CountsSink
-from tracker.sinks.crops import remove_crops
-from tracker.sinks.summary import SummarySink
+from tracker.sinks.track_record import TrackRecord
 from tracker.sources.base import FrameSource
 from tracker.sources.open import open_source
 from tracker.sources.prefetch import Prefetch
-from tracker.types import State
+from tracker.types import Frame, State, Tracks
 
 SUFFIX = ".resume"
+RECORD_SUFFIX = ".tracks"  # behind the other
 SHOWN_DIFFERENCES = 3
-
-# Options that change nothing in the results, or whose effect is compared itself: settings, files by what is in them.
-_APART = frozenset(
-    {
-        "source", "source_option", "detections", "detector", "reid", "config", "set", "conf", "detect_every",
-        "appearance_weight", "no_veto", "no_reassociate", "no_proposals", "device", "out", "video", "save_embeddings",
-        "show", "overwrite", "resume", "checkpoint_every", "quiet", "print_config",
-    }
-)  # fmt: skip
+_PARTS = {"asked": dict, "pipeline": dict, "outputs": dict, "record": dict, "write_s": float, "run_s": float}
 
 
-def checkpoint_path(args: argparse.Namespace) -> Path | None:
-    """Where the checkpoint of a run stands; None if it writes no file beside which it could."""
-    files = files_of(args)
-    return Path(f"{Path(files[0][1])}{SUFFIX}") if files else None
+def checkpoint_path(options: TrackOptions) -> Path | None:
+    """Where the checkpoint of a run stands; None if it writes no file."""
+    files = [result.file for result in options.results if result.file is not None]
+    return Path(f"{files[0]}{SUFFIX}") if files else None
 
 
-def saved_run(args: argparse.Namespace) -> State | None:
-    """The checkpoint with which to go on; None to begin. Raises ConfigError or ResumeError where neither can be."""
-    if not args.checkpoint_every >= 0:  # nor is a number that is none
-        raise ConfigError(f"--checkpoint-every takes seconds, 0 or more, got {args.checkpoint_every:g}")
-    path = checkpoint_path(args)
+def saved_run(options: TrackOptions) -> State | None:
+    """The checkpoint to resume from; None to begin. Raises ConfigError or ResumeError where neither is possible."""
+    path = checkpoint_path(options)
     # Names that the system does not take (too long) exist nowhere for os.path; `check_free` says what is wrong.
-    existing = next((Path(name) for _, name in files_of(args) if _is_there(Path(name))), None)
-    noted = path is not None and os.path.isfile(path)
-    if not args.resume:
-        if noted and existing is not None and not args.overwrite:
+    existing = next((each.file for each in options.results if each.file is not None and _exists(each.file)), None)
+    saved = path is not None and os.path.isfile(path)
+    if not options.resume:
+        if saved and existing is not None and not options.overwrite:
             raise ConfigError(
-                f"{existing}: exists already, of a run cut short: --resume goes on, --overwrite begins again"
+                f"{existing}: exists already, of an interrupted run: --resume continues it, --overwrite starts again"
             )
         return None
-    if args.overwrite:
-        raise ConfigError("--resume goes on with the results that are there, --overwrite replaces them: give one only")
     if path is None:
-        raise ConfigError("--resume goes on with result files; give --out FILE")
-    if noted:
+        raise ConfigError("--resume continues result files; give --out FILE")
+    if saved:
         return saved_state(path)
     if existing is not None:
+        _remove(path)  # a kill at the very end leaves the record
         raise ResumeError(
-            f"{existing}: nothing to go on with: there is no {path}, so the run that wrote it came to its end, or kept "
-            "none; --overwrite begins again"
+            f"{existing}: nothing to resume: there is no {path}, so the run that wrote it came to its end, or kept "
+            "none; --overwrite starts again"
         )
     return None
 
@@ -85,22 +72,22 @@ def saved_run(args: argparse.Namespace) -> State | None:
 def saved_state(path: Path) -> State:
     """What a checkpoint holds. Raises ResumeError, also where parts of it are missing."""
     state = checkpoint.load(path)
-    parts = {"asked": dict, "pipeline": dict, "tally": dict, "outputs": dict, "write_s": float, "run_s": float}
     wrong = [
-        name for name, kind in parts.items() if not isinstance(state, dict) or not isinstance(state.get(name), kind)
+        name for name, kind in _PARTS.items() if not isinstance(state, dict) or not isinstance(state.get(name), kind)
     ]
     if wrong:
-        raise ResumeError(f"{path}: is no checkpoint of a run: {wrong[0]} is missing; --overwrite begins again")
+        raise ResumeError(f"{path}: is no checkpoint of a run: {wrong[0]} is missing; --overwrite starts again")
     return state
 
 
-def asked_for(args: argparse.Namespace, config: TrackerConfig, pipeline: Pipeline) -> dict[str, Any]:
+def asked_for(options: TrackOptions, pipeline: Pipeline) -> dict[str, Any]:
     """All that the results of a run depend on, by name; equal for two runs that give the same results."""
     source = pipeline.source
-    files = getattr(source, "files", [])
+    files = source.files
     stats = [(file.name, file.stat()) for file in files]
     listing = "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in stats)
     changed_ns = max((stat.st_mtime_ns for _, stat in stats), default=0)
+    results = [(result.option.name, result.file) for result in options.results if result.file is not None]
     asked: dict[str, Any] = {
         "the source": str(files[0].resolve()) if len(files) == 1 else source.name,
         "the size of the source in bytes": sum(stat.st_size for _, stat in stats),
@@ -111,11 +98,11 @@ def asked_for(args: argparse.Namespace, config: TrackerConfig, pipeline: Pipelin
         "the digest of its names, sizes and times": hashlib.sha256(listing.encode()).hexdigest(),
         **{role: _identity(path) for role, path in pipeline.files.items()},
         **{f"where {role} runs": provider for role, provider in pipeline.providers.items()},
-        **{f"--{name.replace('_', '-')}": value for name, value in sorted(vars(args).items()) if name not in _APART},
-        **{f"{option} {number}": str(Path(name).resolve()) for number, (option, name) in enumerate(files_of(args), 1)},
+        **options.compared,
+        **{f"{option} {number}": str(file.resolve()) for number, (option, file) in enumerate(results, 1)},
         "the version of tracklet": __version__,
     }
-    for section, values in dataclasses.asdict(config).items():
+    for section, values in dataclasses.asdict(options.config).items():
         inner = values.items() if isinstance(values, dict) else [("", values)]
         asked.update({f"{section}.{name}".rstrip("."): value for name, value in inner})
     normal: dict[str, Any] = json.loads(json.dumps(asked))  # as a checkpoint gives it back
@@ -123,23 +110,21 @@ def asked_for(args: argparse.Namespace, config: TrackerConfig, pipeline: Pipelin
 
 
 def check_same(path: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise ResumeError that says what is asked for now is not what the checkpoint is of."""
+    """Raise ResumeError that lists what is asked for now and differs from the checkpoint."""
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     if names:
         shown = [f"{name} is {_short(now.get(name))} and was {_short(was.get(name))}" for name in names]
         more = f"; and {len(names) - SHOWN_DIFFERENCES} more" if len(names) > SHOWN_DIFFERENCES else ""
         raise ResumeError(
             f"{path}: is of another run: {'; '.join(shown[:SHOWN_DIFFERENCES])}{more}; "
-            "ask for the same again, or begin again with --overwrite"
+            "ask for the same again, or start again with --overwrite"
         )
 
 
-class Keeper:
-    """Writes the checkpoint of a run, at once, then every `every_s` seconds of wall time, and when it is cut short.
+class Checkpoints:
+    """Saves the checkpoint of a run: at once, then every `every_s` seconds of wall time, and when it is interrupted.
 
-    asked: see `asked_for`. pipeline: its `at_rest` is taken. run_s: seconds of wall time in the runs before this one.
-    Nothing is noted while results lag behind the pipeline (a second pass over the tracks): there is nothing to go on
-    with. Raises WriteError where the checkpoint cannot be written.
+    asked: see `asked_for`. run_s: seconds of wall time in the runs before this one.
     """
 
     def __init__(
@@ -160,134 +145,167 @@ class Keeper:
         self._clock = clock
         self._start_s = clock() - run_s
         self._saved_s: float | None = None
-        pipeline.at_rest = self._at_rest
 
-    def finish(self) -> None:
-        """The run came to its end: there is nothing to go on with."""
-        checkpoint.remove(self.path)
-
-    def _at_rest(self, last: bool) -> None:
+    def at_rest(self, last: bool) -> None:
+        """Save if it is time; for `Pipeline.frames`. Raises WriteError."""
         now_s = self._clock()
-        if self._outputs.tally.n_frames != self._pipeline.n_given:
-            return
         if not last and self._saved_s is not None and now_s - self._saved_s < self._every_s:
             return
-        state = {
-            "asked": self._asked,
-            "pipeline": self._pipeline.state(),
-            "tally": self._outputs.tally.state(),
-            "outputs": self._outputs.states(),
-            "write_s": self._outputs.write_s,
-            "run_s": now_s - self._start_s,
-        }
-        checkpoint.save(self.path, state)
-        self._outputs.noted()
+        _save(self.path, self._asked, self._pipeline, self._outputs, now_s - self._start_s)
         self._saved_s = self._clock()
+
+    def finish(self) -> None:
+        """The run came to its end: nothing is left to resume."""
+        _remove(self.path)
 
 
 def open_run(
-    args: argparse.Namespace, config: TrackerConfig, pipeline: Pipeline, stack: ExitStack, saved: State | None
-) -> tuple[Outputs, Keeper | None]:
-    """The results of a run, opened, and what keeps its checkpoint; None where it cannot be resumed.
+    options: TrackOptions, pipeline: Pipeline, stack: ExitStack, saved: State | None
+) -> tuple[Outputs, Checkpoints | None]:
+    """The results of a run, opened, and its checkpoints; None where it cannot be resumed.
 
-    saved: the run to go on with, see `saved_run`; pipeline and results are then as they were. None: begin. Raises
-    ConfigError, ResumeError and OutputError.
+    saved: the run to resume, see `saved_run`; call `replay` then. Raises ConfigError, ResumeError and OutputError.
     """
-    live, path = pipeline.source.live, checkpoint_path(args)
-    keeps = path is not None and keeps_checkpoints(args, live)
-    if args.resume and not keeps:
-        why = f"{pipeline.source.name} is live: what it showed is gone" if live else "--checkpoint-every 0 keeps none"
-        raise ConfigError(f"--resume needs a checkpoint, but {why}")
-    asked = asked_for(args, config, pipeline) if keeps else {}
+    path, obstacle = checkpoint_path(options), _obstacle(options, pipeline.source)
+    if options.resume and obstacle:
+        raise ConfigError(obstacle)
+    if path is None or obstacle:
+        if path is not None:
+            _remove(path)  # of a run whose results are replaced
+        return open_outputs(options, pipeline, stack, options.overwrite), None
+    asked = asked_for(options, pipeline)
     if saved is not None:
-        assert path is not None
         check_same(path, saved["asked"], asked)
-        with _whole(path):
+        with _complete(path):
             pipeline.restore(saved["pipeline"])
-        args.overwrite = not saved["outputs"]  # killed while it began them
-    elif path is not None and keeps:
-        _note_begin(path, asked, pipeline)
-    elif path is not None:
-        checkpoint.remove(path)  # of a run whose results are replaced
+            outputs = _open(options, pipeline, stack, path, saved["outputs"], saved["record"])
+            outputs.write_s = saved["write_s"]
+        return outputs, Checkpoints(
+            path, options.checkpoint_every_s, asked, pipeline, outputs, run_s=saved["run_s"]
+        )  # fmt: skip
+    with suppress(WriteError):  # opening the results fails, too, or the next checkpoint
+        _save(path, asked, pipeline)  # before any result exists: a run killed while it begins can be resumed, too
     try:
-        with _whole(path) if path is not None and saved is not None else nullcontext():
-            outputs = open_outputs(args, config, pipeline, stack, saved and saved["outputs"])
+        outputs = _open(options, pipeline, stack, path)
     except TrackletError:
-        if saved is None and path is not None:
-            checkpoint.remove(path)
+        _remove(path)
         raise
-    if saved is not None:
-        assert path is not None
-        with _whole(path):
-            outputs.tally.restore(saved["tally"])
-        outputs.write_s = saved["write_s"]
-    unable = outputs.not_resumable
-    if unable and path is not None:
-        checkpoint.remove(path)
-    if args.resume and unable:
-        stack.close()
-        if saved is None:  # what was begun a moment ago would look like a run that came to its end
-            _remove(args, outputs)
-        raise ConfigError(f"--resume cannot go on with {unable}; leave one of them out")
-    if path is None or not keeps or unable:
-        outputs.forget()
-        return outputs, None
-    return outputs, Keeper(path, args.checkpoint_every, asked, pipeline, outputs, saved["run_s"] if saved else 0.0)
+    return outputs, Checkpoints(path, options.checkpoint_every_s, asked, pipeline, outputs)
+
+
+def replay(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, saved: State) -> None:
+    """Make those results again that could not be continued, up to where the interrupted run was.
+
+    Raises ResumeError where the source does not give the recorded frames again.
+    """
+    again = [(result, sink) for result, sink in outputs.sinks if str(result) not in saved["outputs"]]
+    assert outputs.record is not None
+    source = pipeline.source
+    recorded = outputs.record.read(source.width, source.height)
+    with ExitStack() as stack:
+        if any(result.option.pictures != "none" for result, _ in again):
+            recorded = _with_pictures(recorded, stack.enter_context(Prefetch(reopened(options))), source.name)
+        for frame, tracks in recorded:
+            check()
+            for sink in (outputs.tally, *(sink for _, sink in again)):
+                sink.write(frame, tracks)
+
+
+def reopened(options: TrackOptions) -> FrameSource:
+    """The source once more, from its first frame."""
+    return open_source(
+        options.source, fps=options.fps, default_fps=options.config.default_fps, span=options.span
+    )  # fmt: skip
+
+
+def _with_pictures(
+    recorded: Iterator[tuple[Frame, Tracks]], frames: Iterable[Frame], name: str
+) -> Iterator[tuple[Frame, Tracks]]:
+    """The recorded frames as the source gives them again. Raises ResumeError where it does not."""
+    shown = iter(frames)
+    for frame, tracks in recorded:
+        again = next((each for each in shown if each.index == frame.index), None)
+        if again is None:
+            raise ResumeError(f"{name}: does not give frame {frame.index + 1} again, so the run cannot be resumed")
+        yield again, tracks
+
+
+def _open(
+    options: TrackOptions,
+    pipeline: Pipeline,
+    stack: ExitStack,
+    path: Path,
+    saved: State | None = None,
+    record: State | None = None,
+) -> Outputs:
+    """The outputs with their record of tracks. saved, record: how far they are in the checkpoint; None: begin."""
+    tracks = stack.enter_context(TrackRecord(_record_path(path), record or None))
+    overwrite = options.overwrite or saved is not None
+    outputs = open_outputs(options, pipeline, stack, overwrite, saved)
+    outputs.record = tracks
+    return outputs
+
+
+def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:
+    """Why the run could not be resumed; None if it can be."""
+    if source.live:
+        return f"--resume needs a checkpoint, but {source.name} is live: what it showed is gone"
+    if options.checkpoint_every_s == 0:
+        return "--resume needs a checkpoint, but --checkpoint-every 0 keeps none"
+    if options.two_passes:
+        return "--resume cannot continue --smooth and --fill-gaps"
+    for result in options.results:
+        if result.on_stdout or (result.file is not None and _is_device(result.file)):
+            return f"--resume cannot continue {result}; leave one of them out"
+    return None
+
+
+def _save(
+    path: Path, asked: Mapping[str, Any], pipeline: Pipeline, outputs: Outputs | None = None, run_s: float = 0.0
+) -> None:
+    """outputs: None before any is open."""
+    record = None if outputs is None or outputs.record is None else outputs.record.state()
+    state = {
+        "asked": asked,
+        "pipeline": pipeline.state(),
+        "outputs": {} if outputs is None else outputs.states(),
+        "record": record or {},
+        "write_s": 0.0 if outputs is None else outputs.write_s,
+        "run_s": run_s,
+    }
+    checkpoint.save(path, state)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint and what belongs to it."""
+    checkpoint.remove(path)
+    with suppress(OSError):
+        _record_path(path).unlink(missing_ok=True)
+
+
+def _record_path(path: Path) -> Path:
+    return Path(f"{path}{RECORD_SUFFIX}")
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def _complete(path: Path) -> Iterator[None]:
     """Raise ResumeError where a state lacks parts, or holds others, behind a right checksum: made by hand."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ResumeError(
-            f"{path}: is no checkpoint of this run ({type(error).__name__}: {error}); --overwrite begins again"
+            f"{path}: is no checkpoint of this run ({type(error).__name__}: {error}); --overwrite starts again"
         ) from error
 
 
-def _note_begin(path: Path, asked: Mapping[str, Any], pipeline: Pipeline) -> None:
-    """The first checkpoint, before any result is there: a run that is killed while it begins can be resumed, too."""
-    state = {
-        "asked": asked, "pipeline": pipeline.state(), "tally": SummarySink().state(), "outputs": {}, "write_s": 0.0,
-        "run_s": 0.0,
-    }  # fmt: skip
-    with suppress(WriteError):  # the results cannot be begun there either, or the next one says so
-        checkpoint.save(path, state)
-
-
-def _remove(args: argparse.Namespace, outputs: Outputs) -> None:
-    """Take away the results of a run that did not even begin."""
-    outputs.forget()
-    for option, name in files_of(args):
-        if option == "--crops":
-            remove_crops(Path(name))
-        elif Path(name).is_file():
-            Path(name).unlink()
-
-
-def draw_again(args: argparse.Namespace, config: TrackerConfig, film: AnnotatedVideoSink, until: int) -> None:
-    """Bring the film of an interrupted run back to where it was, the frame with the index `until` included.
-
-    Counts in the picture come from counters of its own, fed with what the film showed, for it shows all they count.
-    """
-    source: FrameSource = open_source(args.source, fps=args.fps, default_fps=config.default_fps, span=span_of(args))
-    counts = CountsSink(*counters_of(args, config, source))
-    overlay = counts.draw if args.line or args.zone else None
-    assert film.log is not None
-    with Prefetch(source) as frames:
-        for frame in frames:
-            if frame.index > until:
-                return
-            check()
-            tracks = film.log.tracks_of(frame.index)
-            counts.write(frame, tracks)
-            film.redraw(frame, tracks, overlay)
-
-
-def _is_there(result: Path) -> bool:
-    """Whether a run wrote this result, or something else is in its place; an empty folder is in nobody's way."""
+def _exists(result: Path) -> bool:
+    """Whether a run wrote this result, or something else is in its place; an empty folder is not in the way."""
     return os.path.exists(result) and not (result.is_dir() and not any(result.iterdir()))
+
+
+def _is_device(result: Path) -> bool:
+    """A device or a pipe, which cannot be read again or truncated."""
+    return os.path.exists(result) and not (os.path.isfile(result) or os.path.isdir(result))
 
 
 def _identity(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tracker import __version__
 from tracker.errors import ConfigError
-from tracker.runtime.signals import check, command
+from tracker.runtime.signals import check, command, leave
 
 if TYPE_CHECKING:
     from tracker.types import Tracks
@@ -25,7 +25,10 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
-    return command("track-smooth", lambda _: _run(build_parser().parse_args(argv)))
+    status = command("track-smooth", lambda _: _run(build_parser().parse_args(argv)))
+    if argv is None:
+        leave(status)
+    return status
 
 
 def build_parser() -> argparse.ArgumentParser:

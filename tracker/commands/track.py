@@ -1,178 +1,171 @@
-"""`track SOURCE --out tracks.txt`: arguments -> parts -> loop -> sinks. No maths here."""
+"""`track SOURCE --out tracks.txt`: parse, open, loop, summary. No maths here."""
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from tracker.commands.track_options import build_parser, classes_of, config_of, span_of
-from tracker.config import TrackerConfig
+from tracker.commands.track_options import TrackOptions, parse_options
 from tracker.errors import ConfigError
-from tracker.runtime.signals import INTERRUPTED, Interruption, command
+from tracker.runtime.signals import INTERRUPTED, Interruption, command, leave
 
 if TYPE_CHECKING:
     from tracker.commands.outputs import Outputs
+    from tracker.commands.resume import Checkpoints
     from tracker.pipeline import Pipeline
     from tracker.sinks.progress import ProgressSink
     from tracker.types import Frame, Tracks
-
-MAX_THREADS = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
     status = command("track", partial(_main, argv))
     if argv is None:
-        _end_hanging_threads(status)
+        leave(status)
     return status
 
 
 def _main(argv: Sequence[str] | None, interruption: Interruption) -> int:
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    config = config_of(args)
-    if args.print_config:
-        sys.stdout.write(config.to_toml())
+    options = parse_options(argv)
+    if options.print_config:
+        sys.stdout.write(options.config.to_toml())
         return 0
-    if args.source is None:
-        parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
-    return _run(args, config, interruption)
+    return _track(options, interruption)
 
 
-def _run(args: argparse.Namespace, config: TrackerConfig, interruption: Interruption) -> int:
-    from tracker.commands.outputs import check_free, check_outputs, in_two_passes
-    from tracker.commands.resume import draw_again, open_run, saved_run
+def _track(options: TrackOptions, interruption: Interruption) -> int:
+    from tracker.commands.resume import open_run, replay, saved_run
     from tracker.runtime.processes import limit_threads
-    from tracker.sinks.progress import ProgressSink
+    from tracker.sinks.registry import check_free
 
-    check_outputs(args)
-    if args.threads is not None and not 1 <= args.threads <= MAX_THREADS:
-        raise ConfigError(f"--threads must be at least 1 and at most {MAX_THREADS}, got {args.threads}")
-    limit_threads(args.threads)
-    saved = saved_run(args)
-    if saved is None:
-        check_free(args)
     start = perf_counter()
+    limit_threads(options.threads)
+    saved = saved_run(options)
+    if saved is None:
+        check_free(options.results, options.overwrite)
     with ExitStack() as stack:
-        stack.enter_context(_Notes(quiet=args.quiet))
-        pipeline = _open(args, config)
+        stack.enter_context(_LogLines(options.quiet))
+        pipeline = _open_pipeline(options)
         stack.callback(pipeline.close)
-        if pipeline.source.live and in_two_passes(args):
+        if pipeline.source.live and options.two_passes:
             raise ConfigError(f"--smooth and --fill-gaps are for files: {pipeline.source.name} has no end to wait for")
-        outputs, keeper = open_run(args, config, pipeline, stack, saved)
+        outputs, checkpoints = open_run(options, pipeline, stack, saved)
         last_frame = pipeline.given_index + 1
-        if not args.quiet:
-            # Only now: what cannot begin says one line, why. And before the bar, which keeps to its own line.
+        if not options.quiet:  # only now: what cannot begin prints one line, the reason
             print(f"track: {pipeline.description}", file=sys.stderr)
-            if saved is not None:
-                again = "" if outputs.film is None else f", once {outputs.film.path} is drawn again up to there"
-                print(f"track: going on after frame {last_frame}{again}", file=sys.stderr)
-        if saved is not None and outputs.film is not None:
-            draw_again(args, config, outputs.film, pipeline.given_index)
-        progress = None
-        if not args.quiet:
-            progress = ProgressSink(pipeline.source.n_frames, done=outputs.tally.n_frames)
-            stack.enter_context(progress)
-        # From here on the first one ends the run after the frame at hand, so that all results are whole.
+        if saved is not None:
+            if not options.quiet:
+                _print_resuming(last_frame, outputs)
+            replay(options, pipeline, outputs, saved)
+        progress = _open_progress(options, pipeline, outputs, stack)
+        # From here on the first interrupt ends the run after the current frame, so that all results are complete.
         interruption.gently(pipeline.stop)
-        frames: Iterable[tuple[Frame, Tracks]] = pipeline
-        if in_two_passes(args):
-            frames = _refined(args, config, pipeline, progress, interruption)
-        elif progress is not None:
-            outputs.sinks.append(progress)
         with suppress(KeyboardInterrupt):  # a second one
-            for frame, tracks in frames:
-                outputs.write(frame, tracks, hurried=in_two_passes(args) and interruption.seen)
+            for frame, tracks in _frames(options, pipeline, checkpoints, progress, interruption):
+                outputs.write(frame, tracks, hurried=options.two_passes and interruption.seen)
                 last_frame = frame.index + 1
                 if outputs.window is not None and outputs.window.quit_asked:
                     pipeline.stop()
-    interrupted = interruption.seen
-    unfinished = keeper is not None and (interrupted or pipeline.stopped)
-    if keeper is not None and not unfinished:
-        keeper.finish()
-    if not unfinished:
-        outputs.forget()
-    if not args.quiet:
-        wall_s = perf_counter() - start + (saved["run_s"] if saved is not None else 0.0)
-        _summarise(args, pipeline, outputs, wall_s)
+    unfinished = checkpoints is not None and (interruption.seen or pipeline.stopped)
+    if checkpoints is not None and not unfinished:
+        checkpoints.finish()
+    if not options.quiet:
+        _print_summary(options, pipeline, outputs, perf_counter() - start + (saved["run_s"] if saved else 0.0))
     if pipeline.leftover is not None:
         print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
-    if interrupted:
-        hint = "; --resume goes on" if unfinished else ""
+    if interruption.seen:
+        hint = "; --resume continues" if unfinished else ""
         if outputs.n_undrawn:
             hint = f", but for pictures of the last {outputs.n_undrawn} frames"
-        print(f"track: interrupted after frame {last_frame}; the results until there are written{hint}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"track: interrupted after frame {last_frame}; the results until there are written{hint}", file=sys.stderr
+        )
         return INTERRUPTED
     return 0
 
 
-def _open(args: argparse.Namespace, config: TrackerConfig) -> Pipeline:
+def _open_pipeline(options: TrackOptions) -> Pipeline:
     from tracker.build import open_pipeline
 
     return open_pipeline(
-        args.source, detections=args.detections, detector=args.detector,
-        reid=None if args.reid.lower() == "none" else args.reid,
-        config=config, device=args.device, fps=args.fps, classes=classes_of(args),
-        detector_size=args.detector_size, threads=args.threads, reconnect_s=args.reconnect, span=span_of(args),
-        keep_features=args.save_embeddings is not None,
-    )  # fmt: skip
+        options.source,
+        detections=options.detections,
+        detector=options.detector,
+        reid=options.reid,
+        config=options.config,
+        device=options.device,
+        fps=options.fps,
+        classes=options.classes,
+        detector_size=options.detector_size,
+        threads=options.threads,
+        reconnect_s=options.reconnect_s,
+        span=options.span,
+        keep_features=any(result.option.embeddings for result in options.results),
+    )
 
 
-def _summarise(args: argparse.Namespace, pipeline: Pipeline, outputs: Outputs, wall_s: float) -> None:
-    from tracker.commands.outputs import files_of
+def _open_progress(
+    options: TrackOptions, pipeline: Pipeline, outputs: Outputs, stack: ExitStack
+) -> ProgressSink | None:
+    from tracker.sinks.progress import ProgressSink
 
+    if options.quiet:
+        return None
+    return stack.enter_context(ProgressSink(pipeline.source.n_frames, done=outputs.tally.n_frames))
+
+
+def _frames(
+    options: TrackOptions,
+    pipeline: Pipeline,
+    checkpoints: Checkpoints | None,
+    progress: ProgressSink | None,
+    interruption: Interruption,
+) -> Iterator[tuple[Frame, Tracks]]:
+    """Frames with final tracks, refined in a second pass if that was asked for; progress is that of the tracking."""
+    if not options.two_passes:
+        frames = iter(pipeline) if checkpoints is None else pipeline.frames(checkpoints.at_rest)
+        for frame, tracks in frames:
+            yield frame, tracks
+            if progress is not None:
+                progress.write(frame, tracks)
+        return
+    from tracker.commands.resume import reopened
+    from tracker.offline.two_pass import refined_frames
+
+    yield from refined_frames(
+        pipeline,
+        smooth=options.smooth,
+        fill_gaps_s=options.fill_gaps_s or 0.0,
+        motion=options.config.motion,
+        reopen=partial(reopened, options) if options.uses_pictures else None,
+        watch=None if progress is None else progress.write,
+        hurried=lambda: interruption.seen,
+    )
+
+
+def _print_resuming(last_frame: int, outputs: Outputs) -> None:
+    again = [str(result.value) for result, _ in outputs.sinks if result.option.pictures != "none"]
+    first = f" once the results with pictures are made again up to there: {', '.join(again)}" if again else ""
+    print(f"track: resuming after frame {last_frame}{first}", file=sys.stderr)
+
+
+def _print_summary(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, wall_s: float) -> None:
     stages = {**pipeline.stage_s, "write": outputs.write_s}
     print(outputs.tally.text(wall_s, stages, pipeline.beside_s), file=sys.stderr)
     if outputs.counts is not None:
         print(f"\n{outputs.counts.text()}", file=sys.stderr)
-    for _, path in files_of(args):
-        if Path(path).exists():
-            print(f"wrote {path}", file=sys.stderr)
+    for result in options.results:
+        if result.file is not None and result.file.exists():
+            print(f"wrote {result.value}", file=sys.stderr)
 
 
-def _refined(
-    args: argparse.Namespace,
-    config: TrackerConfig,
-    pipeline: Pipeline,
-    progress: ProgressSink | None,
-    interruption: Interruption,
-) -> Iterator[tuple[Frame, Tracks]]:
-    """The frames of `--smooth` and `--fill-gaps`; progress tells of the tracking, which takes most of the time."""
-    from tracker.commands.outputs import needs_pictures
-    from tracker.offline.two_pass import refined_frames
-    from tracker.sources.open import open_source
-
-    reopen = partial(open_source, args.source, fps=args.fps, default_fps=config.default_fps, span=span_of(args))
-    return refined_frames(
-        pipeline, smooth=args.smooth, fill_gaps_s=args.fill_gaps or 0.0, motion=config.motion,
-        reopen=reopen if needs_pictures(args) else None,
-        watch=None if progress is None else progress.write, hurried=lambda: interruption.seen,
-    )  # fmt: skip
-
-
-def _end_hanging_threads(status: int) -> None:
-    """End the process at once if a thread still waits inside a driver or a decoder, as after Ctrl-C.
-
-    Python would take its own house down around the thread, which then aborts the process.
-    """
-    leaving = sys.modules.get("tracker.runtime.leaving")
-    if leaving is not None and leaving.hanging():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-class _Notes(logging.Handler):
-    """While open, what the parts log becomes one line each on stderr, above the progress bar if there is one.
+class _LogLines(logging.Handler):
+    """While open, log records of the package become lines on stderr, above the progress bar if there is one.
 
     quiet: warnings alone.
     """
@@ -181,7 +174,7 @@ class _Notes(logging.Handler):
         super().__init__(logging.WARNING if quiet else logging.INFO)
         self._log = logging.getLogger("tracker")
 
-    def __enter__(self) -> _Notes:
+    def __enter__(self) -> _LogLines:
         self._before = self._log.level, self._log.propagate
         self._log.setLevel(self.level)
         self._log.propagate = False
@@ -196,7 +189,7 @@ class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        # In one piece, for it comes from another thread than the lines of the progress.
+        # One write: other threads' lines and the progress bar must not come in between.
         tqdm.write(f"track: {record.getMessage()}\n", file=sys.stderr, end="")
 
 

@@ -1,17 +1,28 @@
-"""The options of `track`, and the settings that they change."""
+"""The options of `track`: parser, checks, and the typed `TrackOptions` that all else gets."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tracker import __version__
+from tracker.analytics.regions import Region, parse_places
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
+from tracker.sinks.counts import COUNTS
+from tracker.sinks.registry import Result, add_sink_options, check_results, results_of
 from tracker.sources.span import Span
+from tracker.sources.webcam import is_live_spec
 
+MAX_THREADS = 1024
+NOTHING_ASKED = "no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show"
 _CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
+# Options that change results and are no settings; a run can only be resumed with the same ones.
+_COMPARED = ("fps", "start", "end", "stride", "line", "zone", "classes", "detector_size", "threads")
 EPILOG = """examples:
   track video.mp4 --out tracks.txt
   track video.mp4 --out tracks.txt --video tracked.mp4
@@ -21,6 +32,124 @@ EPILOG = """examples:
   track rtsp://camera/stream --out tracks.txt --video tracked.mp4
   track video.mp4 --detector yolox_nano.onnx --classes person --out tracks.txt
 """
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """What the user asked for, checked as far as that needs no file."""
+
+    source: str  # "" only with print_config
+    span: Span
+    config: TrackerConfig
+    fps: float | None
+    reconnect_s: float | None
+    detections: str | None
+    detector: str | None
+    detector_size: int | None
+    classes: tuple[str | int, ...]
+    reid: str | None  # None: motion alone
+    device: str
+    threads: int | None
+    lines: list[Region]
+    zones: list[Region]
+    results: tuple[Result, ...]
+    show: bool
+    headless: bool
+    overwrite: bool
+    resume: bool
+    checkpoint_every_s: float  # 0: never
+    quiet: bool
+    smooth: bool
+    fill_gaps_s: float | None
+    print_config: bool
+    compared: Mapping[str, Any]  # options as given, by name, that must be the same to resume a run
+
+    @property
+    def two_passes(self) -> bool:
+        """Whether results can only be written when all of the source is tracked."""
+        return self.smooth or self.fill_gaps_s is not None
+
+    @property
+    def uses_pictures(self) -> bool:
+        """Whether any result shows pictures of the source."""
+        return any(result.option.pictures != "none" for result in self.results)
+
+
+def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None) -> TrackOptions:
+    """The options of a command line. Raises ConfigError and OutputError; argparse ends the process as it does.
+
+    parser: that of `build_parser`, to use it several times.
+    """
+    parser = parser or build_parser()
+    args = parser.parse_args(argv)
+    if args.source is not None and args.source_option is not None:
+        raise ConfigError(f"two sources: {args.source} and {args.source_option}")
+    source = args.source_option if args.source is None else args.source
+    config = _config_of(args)
+    if source is None and not args.print_config:
+        parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
+    lines, zones = parse_places(args.line, args.zone)
+    results = results_of(args)
+    if (lines or zones) and args.counts is None:
+        results += (Result(COUNTS, None),)
+    options = TrackOptions(
+        source=source or "",
+        span=Span.parse(args.start, args.end, args.stride),
+        config=config,
+        fps=args.fps,
+        reconnect_s=args.reconnect,
+        detections=args.detections,
+        detector=args.detector,
+        detector_size=args.detector_size,
+        classes=_classes_of(args.classes),
+        reid=None if args.reid.lower() == "none" else args.reid,
+        device=args.device,
+        threads=args.threads,
+        lines=lines,
+        zones=zones,
+        results=results,
+        show=args.show,
+        headless=args.headless,
+        overwrite=args.overwrite,
+        resume=args.resume,
+        checkpoint_every_s=args.checkpoint_every,
+        quiet=args.quiet,
+        smooth=args.smooth,
+        fill_gaps_s=args.fill_gaps,
+        print_config=args.print_config,
+        compared={f"--{name.replace('_', '-')}": getattr(args, name) for name in _COMPARED},
+    )
+    if not options.print_config:
+        _check(options)
+        inputs = (source, args.detections, args.detector, args.reid, args.config)
+        check_results(results, [name for name in inputs if name])
+    return options
+
+
+def _check(options: TrackOptions) -> None:
+    """Raise ConfigError for combinations that cannot be meant."""
+    if options.show and options.headless:
+        raise ConfigError("--show asks for a window and --headless for none; give one of them")
+    may_open_window = options.show or (is_live_spec(options.source) and not options.headless)
+    if not (options.results or may_open_window):
+        raise ConfigError(NOTHING_ASKED)
+    if any(result.option is COUNTS for result in options.results) and not (options.lines or options.zones):
+        raise ConfigError("--counts needs something to count: give --line x1,y1,x2,y2 or --zone x1,y1,x2,y2,x3,y3")
+    fill_gaps_s = options.fill_gaps_s
+    if fill_gaps_s is not None and not (math.isfinite(fill_gaps_s) and fill_gaps_s > 0):
+        raise ConfigError(f"--fill-gaps must be a number of seconds above 0, got {fill_gaps_s:g}")
+    if options.show and options.two_passes:
+        raise ConfigError("--show needs frames as they come, --smooth and --fill-gaps all of them: leave one out")
+    if options.resume and options.two_passes:
+        raise ConfigError(
+            "--resume continues results, --smooth and --fill-gaps write them after the end: leave one out"
+        )
+    if options.threads is not None and not 1 <= options.threads <= MAX_THREADS:
+        raise ConfigError(f"--threads must be at least 1 and at most {MAX_THREADS}, got {options.threads}")
+    if not options.checkpoint_every_s >= 0:  # also rejects NaN
+        raise ConfigError(f"--checkpoint-every takes seconds, 0 or more, got {options.checkpoint_every_s:g}")
+    if options.resume and options.overwrite:
+        raise ConfigError("--resume continues the results that are there, --overwrite replaces them: give one only")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,7 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--reconnect", type=float, metavar="SECONDS",
         help="how long a lost camera or stream is tried again; 0: not at all, inf: for ever (default: 60)",
     )  # fmt: skip
-    add_span(parser)
+    _add_span(parser)
     _add_results(parser)
     _add_counting(parser)
     _add_afterwards(parser)
@@ -61,24 +190,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("results")
-    out.add_argument(
-        "-o", "--out", "--output", metavar="FILE", action="append", default=[],
-        help="tracks, by ending: .txt MOT, .csv, .jsonl, .json COCO; '-' is standard output; may be repeated",
-    )  # fmt: skip
-    out.add_argument("--video", metavar="FILE", help="annotated video (.mp4, .avi)")
-    out.add_argument("--crops", metavar="DIR", help="the best few crops of every identity, with a table")
-    out.add_argument(
-        "--save-embeddings", metavar="FILE", help="the embedding of every output row, as a NumPy array (.npy)"
-    )
+    add_sink_options(out, "results")
     out.add_argument(
         "--show", action="store_true", help="live window, h for its keys; cameras and streams open it anyway"
     )
     out.add_argument("--headless", action="store_true", help="no window, even where there is a display")
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
-    out.add_argument("--resume", action="store_true", help="go on where an interrupted run with these results stopped")
+    out.add_argument("--resume", action="store_true", help="continue an interrupted run with these results")
     out.add_argument(
         "--checkpoint-every", type=float, default=10.0, metavar="SECONDS",
-        help="how often to note where the run is, in FILE.resume beside the first result (default: 10; 0: never)",
+        help="how often to save a checkpoint, FILE.resume beside the first result (default: 10; 0: never)",
     )  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="no progress and no summary")
 
@@ -90,7 +211,7 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
     )
     people.add_argument(
         "--detector", "--model", metavar="ONNX",
-        help="network to run: person, the one in the box (default), or a file, YOLOX- or YOLO-style",
+        help="network to run: person, the bundled one (default), or a file, YOLOX- or YOLO-style",
     )  # fmt: skip
     people.add_argument("--classes", default="person", help="classes to keep, names or numbers (default: person)")
     people.add_argument(
@@ -105,14 +226,14 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_appearance(parser: argparse.ArgumentParser) -> None:
-    who = parser.add_argument_group("appearance, and its three uses")
-    who.add_argument(
+    group = parser.add_argument_group("appearance, and its three uses")
+    group.add_argument(
         "--reid", metavar="ONNX", default="default", help="re-ID network: fast, accurate, a file; none: motion alone"
     )
-    who.add_argument("--appearance-weight", type=float, metavar="W", help="share of appearance in the cost, 0 to 1")
-    who.add_argument("--no-veto", action="store_true", help="A off: appearance does not cancel identity switches")
-    who.add_argument("--no-reassociate", action="store_true", help="B off: no finding again after occlusion")
-    who.add_argument("--no-proposals", action="store_true", help="C off: no looking again where detection failed")
+    group.add_argument("--appearance-weight", type=float, metavar="W", help="share of appearance in the cost, 0 to 1")
+    group.add_argument("--no-veto", action="store_true", help="A off: appearance does not cancel identity switches")
+    group.add_argument("--no-reassociate", action="store_true", help="B off: no re-identification after occlusion")
+    group.add_argument("--no-proposals", action="store_true", help="C off: no proposals where detection failed")
 
 
 def _add_counting(parser: argparse.ArgumentParser) -> None:
@@ -121,19 +242,18 @@ def _add_counting(parser: argparse.ArgumentParser) -> None:
     )
     count.add_argument(
         "--line", action="append", default=[], metavar="[NAME=]X1,Y1,X2,Y2",
-        help="count who crosses this line: in from its left hand to its right hand, seen from X1,Y1; may be repeated",
+        help="count people who cross this line: in from its left to its right side, seen from X1,Y1; may be repeated",
     )  # fmt: skip
     count.add_argument(
         "--zone", action="append", default=[], metavar="[NAME=]X1,Y1,X2,Y2,X3,Y3,...",
-        help="count who enters and leaves this polygon, and how long they stay; may be repeated",
+        help="count people who enter and leave this polygon, and how long they stay; may be repeated",
     )  # fmt: skip
-    count.add_argument("--counts", metavar="FILE.csv", help="table of the events of lines and zones; '-': stdout")
-    count.add_argument("--heatmap", metavar="FILE.png", help="picture of where people stood, and for how long")
+    add_sink_options(count, "counting")
 
 
 def _add_afterwards(parser: argparse.ArgumentParser) -> None:
     after = parser.add_argument_group("after the end of a file", "results are then written when all of it is tracked")
-    after.add_argument("--smooth", action="store_true", help="smooth every track, knowing what came later")
+    after.add_argument("--smooth", action="store_true", help="smooth every track, using later frames too")
     after.add_argument(
         "--fill-gaps",
         type=float,
@@ -142,30 +262,23 @@ def _add_afterwards(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_span(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a part of a file; `span_of` reads them."""
+def _add_span(parser: argparse.ArgumentParser) -> None:
     part = parser.add_argument_group("part of a file; the results keep its frame numbers and times")
     part.add_argument("--start", metavar="PLACE", help="first frame, by number from 1 (250) or time (12.5s, 1:30)")
     part.add_argument("--end", metavar="PLACE", help="last frame by number, or the time before which to end")
-    part.add_argument("--stride", metavar="STEP", help="every how many frames (2), or how often (0.5s)")
+    part.add_argument(
+        "--stride", metavar="STEP", help="process every Nth frame (2) or one frame every T seconds (0.5s)"
+    )
 
 
-def span_of(args: argparse.Namespace) -> Span:
-    return Span.parse(args.start, args.end, args.stride)
-
-
-def classes_of(args: argparse.Namespace) -> tuple[str | int, ...]:
+def _classes_of(text: str) -> tuple[str | int, ...]:
     """Names and numbers of the classes to keep."""
-    words = [word.strip() for word in args.classes.split(",")]
+    words = [word.strip() for word in text.split(",")]
     return tuple(int(word) if _CLASS_NUMBER.fullmatch(word) else word for word in words)
 
 
-def config_of(args: argparse.Namespace) -> TrackerConfig:
+def _config_of(args: argparse.Namespace) -> TrackerConfig:
     """File, then --set, then the named options."""
-    if args.source is None:
-        args.source = args.source_option
-    elif args.source_option is not None:
-        raise ConfigError(f"two sources: {args.source} and {args.source_option}")
     config = TrackerConfig() if args.config is None else TrackerConfig.load(args.config)
     settings: dict[str, Any] = {}
     for text in args.set:

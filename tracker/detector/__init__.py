@@ -1,1 +1,1 @@
-"""Where boxes come from: a replayed file, the person detector in the box, or another ONNX network."""
+"""Detectors: a replayed file, the bundled person detector, or another ONNX network."""

@@ -1,13 +1,6 @@
-"""Our own person detector, or any YOLOX or YOLO one, in ONNX: letterbox, inference, decode, non-maximum suppression.
+"""Person detection with an ONNX model: letterbox, inference, decode, NMS.
 
-Four layouts of the output are known, C classes, N anchor points (H/s)(W/s) summed over the strides s = 8, 16, 32:
-- "person" (1, N, 5): x1, y1, x2, y2 in input pixels, score. The picture lies at the top left, BGR, 0 to 255. What
-  tools/train_detector.py exports; the model's metadata says so, and no other layout has five columns.
-- "yolox" (1, N, 5 + C): raw YOLOX. With g the point's cell: centre = (xy + g) s, size = exp(wh) s, score = objectness
-  times class. The picture lies at the top left, BGR, 0 to 255. An export that decodes inside has the same shape, and
-  centres and sizes in input pixels; the numbers tell them apart.
-- "yolo" (1, 4 + C, N): centre, size in input pixels and class scores. The picture is centred, RGB, 0 to 1.
-- "end2end" (1, N, 6): x1, y1, x2, y2 in input pixels, score, class; the picture as for "yolo".
+The layouts of outputs that are known are in `detector.decode`; docs/detectors.md describes them for users.
 
 References: YOLOX: Exceeding YOLO Series in 2021 (Ge et al., 2021), https://arxiv.org/abs/2107.08430
 """
@@ -25,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker import boxes as box_maths
-from tracker.detector.decode import STRIDES, decode_end2end, decode_person, decode_yolo, decode_yolox, is_decoded
+from tracker.detector.base import DetectorBase
+from tracker.detector.decode import LAYOUTS, STRIDES, Layout, n_points
 from tracker.detector.letterbox import PAD, letterbox
 from tracker.errors import DetectionError, ModelError
 from tracker.runtime.onnx_session import PackagedModel, open_session
 from tracker.types import Detections, Frame, IntArray
 
-LAYOUTS = ("auto", "person", "yolox", "yolo", "end2end")
+LAYOUT_NAMES = ("auto", *dict.fromkeys(layout.name for layout in LAYOUTS))
 PERSON_FORMAT = "person/1"  # "tracklet.format" in the metadata of the layout "person"
 
 # The 80 classes of MS COCO in the order that every detector trained on it uses.
@@ -48,12 +42,6 @@ COCO_NAMES = (
 )
 # fmt: on
 
-_LAYOUT_WORDS = {
-    "person": "(1, {n}, 5) for Tracklet's own",
-    "yolox": "(1, {n}, 5 + classes) for YOLOX",
-    "yolo": "(1, 4 + classes, {n}) for YOLO",
-    "end2end": "(1, rows, 6) with suppression inside",
-}
 # Long side of the input of models that leave it open, where neither the user nor the model's "imgsz" says one: what
 # most YOLO networks are trained at.
 DEFAULT_LONG_SIDE_PX = 640
@@ -64,15 +52,15 @@ _CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
 _DTYPES: dict[str, type[np.floating[Any]]] = {"float": np.float32, "float16": np.float16}
 
 
-class OnnxDetector:
+class OnnxDetector(DetectorBase):
     """A detector from a model file.
 
-    classes: names or numbers of what to keep; a model with one class is taken to know people. score: least score.
-    nms_iou: boxes of one class that overlap more are one. size: long side of the input, pixels, of a model that leaves
-    it open; the other side follows the frame, both rounded up to multiples of 32; None: see `default_long_side`.
-    layout: see the module; "auto" tells it from the output's shape. device, threads: see `open_session`. n_at_once: how
-    many frames may be searched side by side, each with so many threads; nothing is kept from frame to frame. Raises
-    ModelError where the model cannot be used.
+    classes: names or numbers of the classes to keep; a model with one class is taken to find people. score: least
+    score to keep. nms_iou: boxes of one class that overlap more are one. size: long side of the input, pixels, of a
+    model that leaves it open; the other side follows the frame, both rounded up to multiples of 32; None: see
+    `default_long_side`. layout: see `detector.decode`; "auto" tells it from the output. device, threads: see
+    `open_session`. n_at_once: how many frames may be searched at once, each with so many threads; nothing is kept from
+    frame to frame. Raises ModelError if the model cannot be used.
     """
 
     def __init__(
@@ -88,12 +76,13 @@ class OnnxDetector:
         threads: int | None = None,
         n_at_once: int = 1,
     ) -> None:
-        if layout not in LAYOUTS:
-            raise ModelError(f"unknown detector layout {layout!r}; there are: {', '.join(LAYOUTS)}")
+        if layout not in LAYOUT_NAMES:
+            raise ModelError(f"unknown detector layout {layout!r}; there are: {', '.join(LAYOUT_NAMES)}")
         self._session = open_session(path, device, threads)
         self.path = self._session.path
         self.name = self.path.name
         self.provider = self._session.provider
+        self.second_look = self  # frames are shrunk to the network's input, so a window of them shows more
         self.n_at_once = n_at_once if self.provider == "cpu" else 1  # a GPU has work enough with one
         self._score, self._nms_iou = score, nms_iou
         self._dtype, self._fixed = self._check_input()
@@ -102,16 +91,11 @@ class OnnxDetector:
         # One run on a grey picture: warms the network up and shows the output's real shape before the video starts.
         height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
         output = self._infer(np.full((1, 3, height, width), PAD, dtype=np.float32))
-        self.layout = self._layout_of(output, height, width, layout)
-        self._decoded = self.layout == "yolox" and is_decoded(output[0], height, width)
-        n_classes = {"person": 1, "yolox": output.shape[2] - 5, "yolo": output.shape[1] - 4, "end2end": 0}[self.layout]
+        self._layout = self._layout_of(output, height, width, layout)
+        self.layout = self._layout.name
+        n_classes = self._layout.n_classes(output[0])
         self.class_names = self._names(n_classes)
         self._classes = self._choose(classes, n_classes)
-
-    @property
-    def second_look(self) -> OnnxDetector:
-        """Itself: frames are shrunk to the network's input, so a window of them shows more."""
-        return self
 
     def detect(self, frame: Frame) -> Detections:
         """People in the frame, best first, cut to the picture."""
@@ -120,19 +104,10 @@ class OnnxDetector:
                 f"frame {frame.index} has no picture: {self.name} needs one; give --detections instead"
             )
         height, width = self._input_size(frame.height, frame.width)
-        ultralytics = self.layout in ("yolo", "end2end")
-        blob, placed = letterbox(frame.image, height, width, centred=ultralytics, smooth=self.layout == "person")
-        output = self._infer(blob[:, ::-1] / np.float32(255) if ultralytics else blob)
-        if self.layout == "person":
-            boxes, scores, classes = decode_person(output[0], self._score)
-        elif self.layout == "yolox":
-            boxes, scores, classes = decode_yolox(
-                output[0], height, width, self._classes, self._score, decoded=self._decoded
-            )
-        elif self.layout == "yolo":
-            boxes, scores, classes = decode_yolo(output[0], self._classes, self._score)
-        else:
-            boxes, scores, classes = decode_end2end(output[0], self._classes, self._score)
+        layout = self._layout
+        blob, placed = letterbox(frame.image, height, width, centred=layout.centred, smooth=layout.smooth)
+        output = self._infer(blob[:, ::-1] / np.float32(255) if layout.rgb else blob)
+        boxes, scores, classes = layout.decode(output[0], height, width, self._classes, self._score)
         boxes = box_maths.clip(placed.to_source(boxes), frame.width, frame.height)
         good = np.flatnonzero(box_maths.valid(boxes) & np.isfinite(scores))
         good = good[np.argsort(-scores[good], kind="stable")][:_MAX_CANDIDATES]
@@ -179,37 +154,31 @@ class OnnxDetector:
         if len(image) != 4 or image[0] not in (1, None) or image[1] not in (3, None) or inputs[0].dtype not in _DTYPES:
             raise ModelError(f"{self.path}: no detector: expected one float input (1, 3, height, width), {found}")
         if len(outputs) != 1 or outputs[0].dtype not in _DTYPES:
-            wanted = " or ".join(_LAYOUT_WORDS.values()).format(n="N")
             hint = _hint([port.shape for port in outputs])
+            wanted = _words(LAYOUTS, "N")
             raise ModelError(f"{self.path}: no known detector: expected one float output, {wanted}; {found}{hint}")
         return _DTYPES[inputs[0].dtype], (image[2], image[3])
 
-    def _layout_of(self, output: NDArray[Any], height: int, width: int, asked: str) -> str:
-        points = sum(math.ceil(height / stride) * math.ceil(width / stride) for stride in STRIDES)
-        shape = output.shape
+    def _layout_of(self, output: NDArray[Any], height: int, width: int, asked: str) -> Layout:
         known = self._session.metadata.get("tracklet.format")
         if known is not None:
             if known != PERSON_FORMAT:
                 raise ModelError(f"{self.path}: its metadata says {known!r}; expected a detector, {PERSON_FORMAT!r}")
             asked = "person" if asked == "auto" else asked
-        fits = {
-            "person": len(shape) == 3 and shape[0] == 1 and shape[2] == 5,
-            "yolox": len(shape) == 3 and shape[0] == 1 and shape[1] == points and shape[2] >= 6,
-            # Other strides are as good here: the network has decoded its boxes already.
-            "yolo": len(shape) == 3 and shape[0] == 1 and 5 <= shape[1] < shape[2] and shape[1] != points,
-            "end2end": len(shape) == 3 and shape[0] == 1 and shape[1] != points and shape[2] == 6,
-        }
-        for layout in LAYOUTS[1:]:
-            if fits[layout] and asked in ("auto", layout):
-                return layout
-        wanted = " or ".join(_LAYOUT_WORDS.values()) if asked == "auto" else _LAYOUT_WORDS[asked]
+        shape = output.shape
+        possible = [layout for layout in LAYOUTS if asked in ("auto", layout.name)]
+        if len(shape) == 3 and shape[0] == 1:
+            for layout in possible:
+                if layout.fits(output[0], height, width):
+                    return layout
+        points = n_points(height, width)
         image, port = self._session.inputs[0], self._session.outputs[0]
         found = f"output {port.name!r} has shape {shape} for the input {image.name!r} of (1, 3, {height}, {width})"
         hint = _hint([shape], points)
-        raise ModelError(f"{self.path}: {found}; expected {wanted.format(n=points)}{hint}")
+        raise ModelError(f"{self.path}: {found}; expected {_words(possible, points)}{hint}")
 
     def _names(self, n_classes: int) -> dict[int, str]:
-        """Class names by number; numbers as text where nobody says them. n_classes 0: the layout does not tell."""
+        """Class names by number; numbers as text where they have none. n_classes 0: the layout does not tell."""
         names = class_names_in(self._session.metadata)
         if names:
             return names
@@ -221,7 +190,7 @@ class OnnxDetector:
         if isinstance(classes, str):
             classes = (classes,)
         if n_classes == 1 or (n_classes == 0 and len(self.class_names) == 1):
-            # Trained for one purpose, whatever its class is called: "person" means it.
+            # A model with one class: "person" means that class, whatever its name.
             only = self.class_names.get(0, "0").lower()
             classes = [0 if str(wanted).strip().lower() in (only, "person") else wanted for wanted in classes]
         by_name = {name.lower(): number for number, name in self.class_names.items()}
@@ -239,15 +208,20 @@ class OnnxDetector:
         return np.array(sorted(chosen), dtype=np.int64)
 
     def _possible(self, n_classes: int) -> str:
-        """What may be asked for, in words: names with the range of their numbers, or the numbers alone."""
+        """The possible classes in words: names with the range of their numbers, or the numbers alone."""
         count = n_classes or max(self.class_names, default=-1) + 1
         numbers = f"0 to {count - 1}" if count > 1 else "0"
         named = [name for number, name in self.class_names.items() if name != str(number) and number < count]
         return f"{_listed(named)}, or numbers {numbers}" if named else f"numbers {numbers}, for the file holds no names"
 
 
+def _words(layouts: Sequence[Layout], points: int | str) -> str:
+    """The outputs of these layouts in words; points: the number of anchor points."""
+    return " or ".join(dict.fromkeys(layout.words.format(n=points) for layout in layouts))
+
+
 def _hint(shapes: Sequence[tuple[int | None, ...]], points: int | None = None) -> str:
-    """What outputs of these shapes probably are, and what to do about it; "" where nobody knows."""
+    """What outputs of these shapes probably are, and what to do about it; "": not known."""
     if len(shapes) == 4:
         return "; four outputs are those of a TensorRT plug-in: export without it"
     if len(shapes) > 1 and any(len(shape) in (4, 5) for shape in shapes):
@@ -269,8 +243,8 @@ def _listed(names: Sequence[str]) -> str:
 def default_long_side(frame_height: int, frame_width: int, own: int | None = None) -> int:
     """Long side of the input for frames of this size where the user names none, before rounding up to 32.
 
-    The frame's own, so that nothing is enlarged, but at most what the network was made for: own, its "imgsz", else
-    DEFAULT_LONG_SIDE_PX. A network sees people who are small in the input worse, and takes time by its area.
+    The frame's own, so that nothing is enlarged, but at most the size the network was made for: own, its "imgsz", else
+    DEFAULT_LONG_SIDE_PX.
     """
     return min(max(frame_height, frame_width), own or DEFAULT_LONG_SIDE_PX)
 

@@ -1,4 +1,4 @@
-"""Which detector a user means: a detection file, a model, or the one in the box."""
+"""Open a detector: a detection file to replay, a model file, or the bundled model."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tracker.detector.base import Detector
+from tracker.detector.base import DetectorBase
 from tracker.errors import ConfigError
 
-PERSON = "person"  # stands for the network in the box, unless a file of that name is in the working directory
+PERSON = "person"  # stands for the bundled network, unless a file of that name is in the working directory
 PACKAGED = "person.onnx"  # in weights/
 
 
@@ -26,8 +26,8 @@ def open_detector(
     device: str = "auto",
     threads: int | None = None,
     n_at_once: int = 1,
-) -> Detector:
-    """A MOT detection file to replay wins over a model; with neither, or with PERSON as model, the network in the box.
+) -> DetectorBase:
+    """A MOT detection file to replay wins over a model; with neither, or with PERSON as model, the bundled network.
 
     scores belongs to the file (see `PublicDetections`), all that follows it to the model (see `OnnxDetector`). Raises
     ConfigError for a file with a size, and ModelError where the model cannot be used.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tracker.detector.base import DetectorBase
 from tracker.errors import DetectionError
 from tracker.types import Detections, FloatArray, Frame
 
@@ -26,12 +27,12 @@ _BOOSTED_HALF, _BOOSTED_WIDTH = 25.0, 12.0
 _BOOSTED_FROM = 20.0  # margins of support vector machines stay far below, sums of boosted trees go far above
 
 
-class PublicDetections:
+class PublicDetections(DetectorBase):
     """The detections of a file, by frame index.
 
-    path: a MOT det.txt. scores: how to bring its scores to [0, 1], see `scores_to_unit`. width, height: of the video;
-    where given, boxes that have no pixel inside it are left out. Raises DetectionError with the file, the line, what
-    is wrong and what would be right.
+    path: a MOT det.txt. scores: how to map its scores to [0, 1], see `scores_to_unit`. width, height: of the video;
+    if given, boxes without a pixel inside it are dropped. Raises DetectionError with the file, the line, the mistake
+    and what is allowed.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ def _kind_of(scores: FloatArray) -> str:
 
 
 def _read(path: Path) -> FloatArray:
-    """(N, 7) float64, N >= 1: the columns of the file that count, all of them checked."""
+    """(N, 7) float64, N >= 1: the columns that are used, checked."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -123,7 +124,7 @@ def _read(path: Path) -> FloatArray:
 
 
 def _parse_fast(text: str) -> FloatArray | None:
-    """All lines at once, or None where any of them needs a closer look."""
+    """Parse all lines at once; None if any of them may be wrong."""
     try:
         table = np.loadtxt(io.StringIO(text), delimiter=",", comments=None, ndmin=2)
     except ValueError:

@@ -17,7 +17,7 @@ from tracker.eval.sequences import TRUTH
 from tracker.eval.submission import write_submission
 from tracker.eval.track_and_score import Job, Tracking, combined, grouped, run_jobs, threads_of
 from tracker.runtime.processes import Failure
-from tracker.runtime.signals import command
+from tracker.runtime.signals import command, leave
 
 EPILOG = """examples:
   track-eval MOT16/train                                     track with the public detections, score
@@ -58,11 +58,15 @@ class EvalOptions:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 1 for other failures, 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
-    if list(argv[:1]) == ["tune"]:
-        return tune.main(argv[1:])
-    message = "interrupted; the results of what was finished are written"
-    return command("track-eval", lambda _: _run(parse(argv)), message)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["tune"]:
+        status = tune.main(arguments[1:])
+    else:
+        message = "interrupted; the results of what was finished are written"
+        status = command("track-eval", lambda _: _run(parse(arguments)), message)
+    if argv is None:
+        leave(status)
+    return status
 
 
 def parse(argv: Sequence[str]) -> EvalOptions:

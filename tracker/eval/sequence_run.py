@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from tracker.eval.preprocess import prepare
 from tracker.eval.report import Row
 from tracker.eval.sequences import TRUTH, info_of, length_of
 from tracker.runtime.processes import Advanced
+from tracker.sources.base import FrameSource
 from tracker.types import Detections, FeatureArray, FloatArray, Frame, ImageArray
-
-if TYPE_CHECKING:
-    from tracker.sources.base import FrameSource
 
 MAX_EMBEDDINGS = 200_000  # cached for each run: 200 MB of 256 numbers each
 
@@ -118,27 +116,17 @@ class OpenRun:
 _opened: dict[SequenceRun, OpenRun] = {}  # of this process
 
 
-class CachedFrames:
+class CachedFrames(FrameSource):
     """A source of frames in memory."""
-
-    live = False
-    fps = 0.0  # not needed: every frame has its time
 
     def __init__(self, name: str, frames: Sequence[Frame]) -> None:
         self.name = name
         self.width, self.height = (frames[0].width, frames[0].height) if frames else (0, 0)
-        self.n_frames: int | None = len(frames)
+        self.n_frames = len(frames)
         self._frames = frames
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(self._frames)
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
 
 
 class _Encoder(Protocol):

@@ -20,7 +20,7 @@ from tracker.eval.sequences import INFO, TRUTH, info_of, length_of
 from tracker.runtime.processes import Advanced, Done, Failure, run_all, share_of_cores
 
 if TYPE_CHECKING:
-    from tracker.detector.base import Detector
+    from tracker.detector.base import Detector, DetectorBase
     from tracker.types import Detections, Frame
 
 Result = TypeVar("Result")
@@ -167,7 +167,7 @@ def detect_sequence(job: Job, advanced: Advanced) -> CachedDetections:
     assert isinstance(tracking.detector, str)
     _check_info(job)
     with open_source(job.video or job.sequence, fps=_fps(job)) as source:
-        if not getattr(source, "has_images", True):
+        if not source.has_images:
             raise MotFileError("no images to find people in; give detections with --det FILE")
         detector = _open_detector(tracking.detector, tracking)
         found = {}
@@ -213,7 +213,7 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
     detector = tracking.detector
     if isinstance(detector, CachedDetections) and tracking.second_look is not None:
         network = _open_detector(tracking.second_look, tracking)
-        detector = replace(detector, second_look=getattr(network, "second_look", None))
+        detector = replace(detector, second_look=network.second_look)
     n_proposed, start = 0, perf_counter()
     try:
         with MotTextSink(unfinished, overwrite=True) as sink, closing(
@@ -238,7 +238,7 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
     return Tracked(pipeline.n_frames, seconds, pipeline.n_crops, n_proposed)
 
 
-def _open_detector(name: str, tracking: Tracking) -> Detector:
+def _open_detector(name: str, tracking: Tracking) -> DetectorBase:
     from tracker.detector.open import open_detector
 
     return open_detector(

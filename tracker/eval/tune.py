@@ -260,7 +260,7 @@ def _sequence_runs(options: TuneOptions) -> list[SequenceRun]:
             raise MotFileError(f"{sequence}: has none of the detection files {', '.join(options.detections)}")
         video = options.run.videos.get(sequence.name)
         with open_source(video or sequence) as source:
-            has_images = bool(getattr(source, "has_images", True))
+            has_images = source.has_images
             n_bytes = source.width * source.height * 3 * (source.n_frames or 0) if has_images else 0
         reid = options.run.reid if has_images else None
         for file in present:

@@ -1,17 +1,17 @@
-"""Where the background went since the frame before: global motion compensation for a camera that moves.
+"""Camera motion from frame to frame, for global motion compensation.
 
-Sparse optical flow on a small grey picture: corners outside the boxes of people (Shi & Tomasi, "Good features to
+Sparse optical flow on a small grey image: corners outside the boxes of people (Shi & Tomasi, "Good features to
 track", CVPR 1994), followed into the next frame by the pyramid of Bouguet, "Pyramidal implementation of the affine
 Lucas Kanade feature tracker", 2000, and back again (Kalal et al., "Forward-backward error", ICPR 2010); RANSAC fits one
 similarity to what returned to its start. BoT-SORT (Aharon et al., 2022, https://arxiv.org/abs/2206.14651, section 3.2)
-corrects a Kalman filter with the same kind of estimate. Where we differ: people are left out, and most of the rules
-below say when to believe nothing. A wrong motion costs identities, a missing one only what the filter can follow by
-itself, and a camera on a wall must never drift.
+corrects a Kalman filter with the same kind of estimate. Where we differ: people are masked, and most rules below
+reject doubtful estimates. A wrong motion costs identities; without one the Kalman filter still follows slow motion; and
+a fixed camera must never drift.
 
 A motion is a similarity [[p, -q, x], [q, p, y]]: (2, 3) float64 that takes a place in the frame before, in pixels of
 the source (x right, y down, the left edge of the left-most pixel is 0), to the place of the same background now.
 
-Where detections come without images, the people themselves are all there is to see of the camera: `SharedMotion`.
+Without images, the camera motion is estimated from the tracks themselves: `SharedMotion`.
 """
 
 from __future__ import annotations
@@ -25,36 +25,42 @@ from numpy.typing import NDArray
 from tracker import boxes as bx
 from tracker.types import FeatureArray, FloatArray, ImageArray, IntArray, State
 
-# All lengths are pixels of the small picture, where not said otherwise.
+# All lengths are pixels of the small image, where not said otherwise.
 LONG_SIDE_PX = 500  # halved until the long side is no longer: 1920 -> 480; with 240, corners are off by 0.8 px, not 0.2
-MAX_GAIN = 2.0  # of the light between two frames: factor
-LEAST_SIDE_PX = 32  # a smaller picture has nothing to follow
-MASK_MARGIN = 0.1  # of a box's size, added on each side: limbs and shadows stick out, boxes are never exact
+MAX_GAIN = 2.0  # factor; largest change of brightness between two frames
+LEAST_SIDE_PX = 32  # a smaller image has nothing to follow
+MASK_MARGIN = 0.1  # of a box's size, added on each side: limbs and shadows lie outside boxes
 
-# A frame is still without any flow if less than this share of its background changed by more than noise.
+# The camera is at rest, and no flow is computed, if a smaller share of the background changed by more than noise.
 CHANGED_LEVELS, CHANGED_SHARE = 8, 0.005  # grey levels of 255
 
 MAX_POINTS, POINT_DISTANCE_PX, POINT_QUALITY = 80, 12, 0.01
-WINDOW_PX, PYRAMID_LEVELS = 13, 3  # sees motion of about 6 px * 2 ** 3, a tenth of the picture
-RETURN_PX = 0.5  # forward-backward error of a point that is believed
+WINDOW_PX, PYRAMID_LEVELS = 13, 3  # follows motion of about 6 px * 2 ** 3, a tenth of the image
+RETURN_PX = 0.5  # largest forward-backward error of a point
 
-# The scene is still if a fifth of its points rest, whatever the others do: a bus may fill half of the picture and have
-# more corners than the street, but where a camera moves, hardly any point rests. At rest are 76 % or more in MOT16-09;
+# The camera is at rest if a fifth of the points rest: a bus may fill half of the image and have more corners than the
+# street, but where a camera moves, hardly any point rests. At rest are 76 % or more in MOT16-09;
 # in 95 % of ETH-Sunnyday's 353 steps less than 12 %, and more than 20 % only where it moved by a pixel of the source.
 REST_PX, REST_SHARE = 0.2, 0.2
 
-MIN_POINTS = 12  # that agree; fewer corners say more about one object than about the scene
+MIN_POINTS = 12  # inliers; fewer may all lie on one moving object
 MIN_INLIER_SHARE = 0.5  # of the points that returned
 MIN_RETURN_SHARE = 0.25  # of the points sent out: after a cut few come back, but also where people walk over them
 RANSAC_PX = 1.5  # of ETH-Sunnyday's 353 steps, 1 leaves 15 unexplained: what is near moves more than what is far
 MAX_MISS = 2.5  # of the median distance to the first fit: a point farther off takes no part in the final one
-MAX_SHIFT, MAX_ZOOM, MAX_TURN = 0.3, 1.25, 0.35  # of the long side; factor; radians: more between two frames is a cut
-MIN_SPREAD = 0.1  # of each side: standard deviation of the points that agree; a cluster fixes neither turn nor zoom
+MAX_SHIFT, MAX_ZOOM, MAX_TURN = (
+    0.3,
+    1.25,
+    0.35,
+)  # of the long side; factor; radians: more between two frames is a cut of the video
+MIN_SPREAD = (
+    0.1  # of each side: standard deviation of the points that agree; a cluster determines neither turn nor zoom
+)
 
 # Without images, see SharedMotion.
-MIN_PEOPLE = 4  # found again in a frame; the median of three is soon anybody's own way
-SHARED_IOU = 0.2  # of a prediction and a detection that may be one person
-SHARED_MEMORY = 0.015  # weight of the newest frame: about 70 frames decide
+MIN_PEOPLE = 4  # tracks matched in a frame; the median of three may be the walk of one
+SHARED_IOU = 0.2  # least IoU of a prediction and a detection of one person
+SHARED_MEMORY = 0.015  # weight of the newest frame in the running means: about 70 frames count
 MOVES_RATIO = 1.7
 START_SQ = 1e-4  # of both running means: 1 % of a height
 
@@ -65,15 +71,15 @@ class CameraMotion:
     """Motion of the background from image to image of one stream. Deterministic."""
 
     def __init__(self) -> None:
-        self._before: ImageArray | None = None  # (h, w) the last picture, small and grey
+        self._before: ImageArray | None = None  # (h, w) the last image, small and grey
         self._size = (0, 0)  # (height, width) of the source then
 
     def step(self, image: ImageArray | None, people: FloatArray) -> FloatArray:
-        """The similarity (2, 3) from the image of the step before to this one; exactly np.eye(2, 3) if it was still.
+        """(2, 3) similarity from the image of the step before to this one; exactly np.eye(2, 3) if at rest.
 
-        image (H, W, 3) uint8 BGR or None; people (N, 4) xyxy, pixels of the source, where they were in the step
-        before. Identity also where nothing can be said: a first image, one after None or of another size, too few
-        corners, a cut, a black or blurred picture. The next step compares with this image in any case.
+        image (H, W, 3) uint8 BGR or None; people (N, 4) xyxy, pixels of the source, in the step before.
+        Identity also where nothing can be estimated: a first image, one after None or of another size, too few
+        corners, a cut, a black or blurred image. The next step compares with this image in any case.
         """
         before, size = self._before, self._size
         if image is None:
@@ -94,13 +100,12 @@ class CameraMotion:
 
 
 class SharedMotion:
-    """Motion of the camera where there are no images: the step that all people share. Deterministic.
+    """Camera motion without images, from the residuals that all tracks share. Deterministic.
 
-    People walk their own ways, so on a camera that stands still the median of their n residuals (detected less
-    predicted place) varies as that of n independent ones: with pi / 2 times their variance, over n. Where the median
-    varies much more than that, over some seconds, the camera is what moves, and the median says how far. On MOT17-10,
-    held in a hand, the two variances have a ratio of 2.2 and more (DPM and FRCNN detections) from the third second on;
-    on six sequences with a camera that stands still it never was above 1.33.
+    People move independently, so with a camera at rest the median of their n residuals (detected minus predicted
+    centre) has pi / 2 times their variance, divided by n. If the median varies much more than that for some seconds,
+    the camera moves, and by the median. On MOT17-10, filmed by hand, the ratio of the two variances is 2.2 and more
+    from the third second on (DPM and FRCNN detections); on six sequences with a camera at rest it is at most 1.33.
     """
 
     def __init__(self) -> None:
@@ -108,7 +113,7 @@ class SharedMotion:
 
     @property
     def moves(self) -> bool:
-        """Whether the last seconds look like a camera that moves."""
+        """Whether the camera moved in the last seconds."""
         return self._common_sq > MOVES_RATIO * self._chance_sq
 
     def step(
@@ -122,10 +127,10 @@ class SharedMotion:
         overlapping, if known: rows (P,) of the predictions and (P,) of the detections that share area, ascending by
         both, and their IoU (P,).
 
-        Exactly np.eye(2, 3) while the camera seems to stand still, and where less than MIN_PEOPLE were found again.
+        Exactly np.eye(2, 3) while the camera seems to be at rest, and where fewer than MIN_PEOPLE tracks were matched.
         """
         shift = np.zeros(2)
-        for _ in range(1 + self.moves):  # the second time those take part who had been too far off
+        for _ in range(1 + self.moves):  # the second time with tracks that were too far off
             if overlapping is None or np.count_nonzero(shift):
                 overlapping = _overlapping(predicted + np.concatenate([shift, shift]), detected)
             i, j = _nearest(*overlapping)
@@ -151,12 +156,12 @@ class SharedMotion:
 
 def _overlapping(predicted: FloatArray, detected: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
     """Rows of the boxes that share area, and their IoU."""
-    i, j = bx.meeting(predicted, detected)
+    i, j = bx.overlapping(predicted, detected)
     return i, j, bx.paired_iou(predicted[i], detected[j])
 
 
 def _nearest(i: IntArray, j: IntArray, overlap: FloatArray) -> tuple[IntArray, IntArray]:
-    """Of pairs i, j (P,) of predictions and detections those that overlap each other more than anybody else."""
+    """Of pairs i, j (P,) of predictions and detections those in which each overlaps the other most."""
     near = overlap >= SHARED_IOU
     i, j = i[near], j[near]
     # By ascending overlap, so that the last entry written stands for the best; of equal ones the first pair wins.
@@ -176,7 +181,7 @@ def _median(rows: FloatArray) -> FloatArray:
 
 
 def still() -> FloatArray:
-    """The motion of a scene that is still."""
+    """The identity (2, 3): a camera at rest."""
     return _STILL.copy()
 
 
@@ -186,18 +191,18 @@ def shrink(image: ImageArray) -> ImageArray:
     A halving is the mean of 2 x 2 pixels: nothing finer than the small grid shows up as motion, and pixel u of the
     result covers [u, u + 1) * scale of the source. An odd last row or column is left out.
     """
-    picture: NDArray[Any] = image
-    while max(picture.shape[:2]) > LONG_SIDE_PX and min(picture.shape[:2]) > 1:
-        height, width = picture.shape[0] // 2, picture.shape[1] // 2
-        halved = cv2.resize(picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-        picture = _grey(halved)  # after the first halving: a quarter of the pixels to convert
-    return _grey(picture)
+    small: NDArray[Any] = image
+    while max(small.shape[:2]) > LONG_SIDE_PX and min(small.shape[:2]) > 1:
+        height, width = small.shape[0] // 2, small.shape[1] // 2
+        halved = cv2.resize(small[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+        small = _grey(halved)  # after the first halving: a quarter of the pixels to convert
+    return _grey(small)
 
 
 def motion_between(before: ImageArray, after: ImageArray, background: ImageArray, scale: int) -> FloatArray:
     """The similarity (2, 3) in source pixels that takes `before` to `after`; exactly the identity if still or unsure.
 
-    before, after, background (h, w) uint8: two small grey pictures, and 255 where no person was in the first; one of
+    before, after, background (h, w) uint8: two small grey images, and 255 where no person was in the first; one of
     their pixels is `scale` of the source.
     """
     after = _lit_like(before, after, background)
@@ -210,7 +215,7 @@ def motion_between(before: ImageArray, after: ImageArray, background: ImageArray
     resting = np.abs(end - start).max(axis=1) < REST_PX
     if resting.mean() >= REST_SHARE:
         return still()
-    # Pixel u of a picture is the place u + 1/2. OpenCV seeds RANSAC anew in every call: the same points, the same fit.
+    # Pixel u of an image is the place u + 1/2. OpenCV seeds RANSAC anew in every call: the same points, the same fit.
     found, agreeing = cv2.estimateAffinePartial2D(
         scale * (start + 0.5), scale * (end + 0.5), ransacReprojThreshold=scale * RANSAC_PX, confidence=0.999
     )
@@ -243,9 +248,9 @@ def _refitted(motion: FloatArray, start: FloatArray, end: FloatArray) -> FloatAr
 
 
 def _flow(before: ImageArray, after: ImageArray, background: ImageArray) -> tuple[FloatArray, FloatArray, int]:
-    """Corners of the background that flow to the next picture and back: (n, 2) from, (n, 2) to, and how many were sent.
+    """Corners of the background that flow to the next image and back: (n, 2) from, (n, 2) to, and how many were sent.
 
-    Both in pixels of the small picture, the centre of the first pixel at 0.
+    Both in pixels of the small image, the centre of the first pixel at 0.
     """
     nothing = np.zeros((0, 2))
     # Corners are chosen in half the size, a quarter of the time: flow needs their surroundings, not their exact place.
@@ -264,7 +269,7 @@ def _flow(before: ImageArray, after: ImageArray, background: ImageArray) -> tupl
 
 
 def _followed(before: ImageArray, after: ImageArray, points: FeatureArray) -> tuple[FeatureArray, ImageArray]:
-    """Where the points (n, 1, 2) of one picture are in another, and (n, 1) whether each was found."""
+    """Where the points (n, 1, 2) of one image are in another, and (n, 1) whether each was found."""
     there, found, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
         before, after, points, None, winSize=(WINDOW_PX, WINDOW_PX), maxLevel=PYRAMID_LEVELS
     )
@@ -284,7 +289,7 @@ def _plausible(motion: FloatArray, width: int, height: int) -> bool:
 def _background(people: FloatArray, shape: tuple[int, ...]) -> ImageArray:
     """(h, w) uint8: 0 inside the boxes (N, 4) xyxy with a margin, 255 elsewhere."""
     mask = np.full(shape, 255, np.uint8)
-    # Half a window more: a corner must not see a person beside it, who would drag it along.
+    # Half a window more: the window of a corner must not contain a moving person.
     margin = MASK_MARGIN * (people[:, 2:] - people[:, :2]) + WINDOW_PX // 2
     low = np.floor(people[:, :2] - margin).clip(0, (shape[1], shape[0])).astype(int)
     high = np.ceil(people[:, 2:] + margin).clip(0, (shape[1], shape[0])).astype(int)
@@ -305,7 +310,7 @@ def _lit_like(before: ImageArray, after: ImageArray, background: ImageArray) -> 
     return np.asarray(cv2.addWeighted(after, gain, after, 0.0, bias), np.uint8)
 
 
-def _grey(picture: NDArray[Any]) -> ImageArray:
+def _grey(image: NDArray[Any]) -> ImageArray:
     """(h, w) of (h, w, 3) BGR or of what is grey already."""
-    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return np.asarray(grey, np.uint8)

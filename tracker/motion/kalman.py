@@ -19,8 +19,8 @@ from tracker.boxes import xyxy_to_cxcyah
 from tracker.config import MotionConfig
 from tracker.types import BoolArray, FloatArray
 
-MIN_HEIGHT_PX = 1.0  # a coasting box may shrink, never turn inside out
-MIN_ASPECT = 0.05
+MIN_HEIGHT_PX = 1.0  # pixels; a coasting box may shrink, never to nothing
+MIN_ASPECT = 0.05  # width / height, likewise
 _LEAST = np.array([MIN_ASPECT, MIN_HEIGHT_PX])
 
 
@@ -40,8 +40,8 @@ def predict(
 ) -> tuple[FloatArray, FloatArray]:
     """State dt_s seconds later: x <- F x, P <- F P F' + Q. mean (T, 8), cov (T, 3, 4); returns new arrays.
 
-    unseen (T,): tracks without a detection at the last step; their boxes keep their size. The last boxes before
-    somebody vanishes are cut by what hides them, and a box that goes on shrinking at that rate is soon nowhere.
+    unseen (T,): tracks without a detection at the last step; their boxes keep their size. The last boxes before an
+    occlusion are cut by the occluder, and a box that keeps shrinking at that rate soon vanishes.
     (ByteTrack, Zhang et al. 2022, stops the height of lost tracks too.)
     """
     after = np.empty_like(mean)
@@ -140,7 +140,7 @@ def correct(
 
 
 def score_noise(scores: FloatArray, config: MotionConfig) -> FloatArray:
-    """(N,) factor of the measurement variance of detections with these scores (N,) in [0, 1]: the surer, the smaller.
+    """(N,) factor of the measurement variance of detections with these scores (N,) in [0, 1].
 
     After the noise scale adaptive filter of GIAOTracker (Du et al. 2021, https://arxiv.org/abs/2202.11983), where it is
     1 - score; here times `motion.score_noise` and never below `motion.least_noise`.

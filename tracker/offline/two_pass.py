@@ -95,5 +95,7 @@ def _with_pictures(
                     break
             else:
                 missed = frames[n_shown].index + 1
-                raise SourceError(f"{ahead.name}: has no frame {missed} when read once more; it has changed meanwhile")
+                raise SourceError(
+                    f"{ahead.source.name}: has no frame {missed} when read once more; it has changed meanwhile"
+                )
     yield from frames[n_shown:]

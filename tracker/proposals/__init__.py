@@ -1,1 +1,1 @@
-"""Use C of the metric: where the detector failed, the tracklet's prior looks again."""
+"""Use C: proposals where the detector missed a track, from the prior of the tracklet."""

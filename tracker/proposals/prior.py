@@ -1,7 +1,7 @@
-"""Use C, the prior: where a tracklet whose detection is missing may be, and how likely each place is.
+"""Use C, the prior: candidate boxes around the prediction of a missed track, and how likely each is.
 
-Candidates spread around the predicted box in steps of the filter's own uncertainty (methods 05 §2.5.8). They are flat
-arrays: one row a candidate, with the row of its track beside it.
+The steps of the grid are standard deviations of the Kalman filter (docs/method.md, 4). Flat arrays: one row for each
+candidate, with the row of its track beside it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from tracker import boxes as bx
 from tracker.config import ProposalConfig
 from tracker.types import BoolArray, FloatArray, IntArray
 
-_SCALES = (0.95, 1.05)  # sizes tried beside the predicted one
-N_CONTROLS = 4  # crops of the background control
-MAX_WEAK_PER_TRACK = 2  # weak detections near the prediction that join the candidates
-MIN_WEAK_IOU = 0.3
+_SCALES = (0.95, 1.05)  # factors of the predicted height that are tried too
+N_CONTROLS = 4  # crops of the background control for each box
+MAX_WEAK_PER_TRACK = 2  # low-score detections near the prediction that join the candidates
+MIN_WEAK_IOU = 0.3  # of such a detection with the predicted box
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Places to look at; `prior.candidates` puts each track's predicted box first among its own."""
+    """C places to compare; `candidates` puts the predicted box of each track first."""
 
     track: IntArray  # (C,) row of the track
     boxes: FloatArray  # (C, 4) xyxy
@@ -45,7 +45,7 @@ def candidates(
     """All candidates of the given tracks.
 
     tracks (T,) rows; mean (T, >= 4) predicted [cx, cy, a, h] and variance (T, 4), the diagonal of S, of these tracks;
-    weak (W, 4) boxes of weak detections that matched nothing. The grid is {-1, 0, 1} x {-1, 0, 1} standard deviations
+    weak (W, 4) boxes of unmatched low-score detections. The grid is {-1, 0, 1} x {-1, 0, 1} standard deviations
     of the centre times `grid_sigma`, at the predicted size, and two more sizes at the predicted place.
     """
     step = np.array([(x, y) for y in (0, -1, 1) for x in (0, -1, 1)], np.float64) * config.grid_sigma  # (9, 2)
@@ -67,9 +67,9 @@ def candidates(
 
 
 def plausible(places: Candidates, taken: FloatArray, width: int, height: int, config: ProposalConfig) -> BoolArray:
-    """(C,) candidates worth a look: not too far outside the image, not where somebody else already stands.
+    """(C,) candidates worth comparing: not too far outside the image, and not on a detection.
 
-    taken (M, 4): boxes that this frame's detections already explain; a candidate on top of one is probably behind it.
+    taken (M, 4): boxes of the detections used in this frame; a person at such a place is probably occluded.
     """
     inside = bx.area(bx.clip(places.boxes, width, height)) >= (1 - config.max_outside) * bx.area(places.boxes)
     free = (bx.iou(places.boxes, taken) <= config.max_overlap).all(axis=1)
@@ -93,7 +93,7 @@ def background(boxes: FloatArray, width: int, height: int) -> tuple[FloatArray, 
 
 
 def _best_overlaps(overlap: FloatArray) -> tuple[IntArray, IntArray]:
-    """(track, weak) index pairs of the weak detections nearest to each prediction: a few each, IoU > MIN_WEAK_IOU."""
+    """(track, weak) indices of the low-score detections that overlap each prediction most, with IoU > MIN_WEAK_IOU."""
     rank = np.argsort(np.argsort(-overlap, axis=1, kind="stable"), axis=1)
     track, weak = np.nonzero((overlap > MIN_WEAK_IOU) & (rank < MAX_WEAK_PER_TRACK))
     return track.astype(np.int64), weak.astype(np.int64)

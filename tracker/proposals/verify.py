@@ -1,4 +1,4 @@
-"""Use C, the likelihood: is one of the candidate places this person? Appearance decides, against a control."""
+"""Use C, the likelihood: which candidate has the appearance of the track, compared with the background beside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def within_budget(cost: IntArray, age_s: FloatArray, budget: int) -> BoolArray:
 
 
 def best_candidates(track: IntArray, log_prior: FloatArray, dist: FloatArray, sigma: float) -> IntArray:
-    """For each track the candidate with the largest log p = log prior - d^2 / (2 sigma^2), methods 05 §2.5.8.
+    """For each track the candidate with the largest log p = log prior - d^2 / (2 sigma^2), docs/method.md, 4.
 
     track, log_prior, dist (C,); dist = cosine distance to the track's mean embedding, sigma its spread for the same
     person. Returns indices into the candidates, one for each distinct track, by ascending track; of equals the first.
@@ -35,7 +35,7 @@ def best_candidates(track: IntArray, log_prior: FloatArray, dist: FloatArray, si
 def mean_control(control_dist: FloatArray) -> FloatArray:
     """Mean over the last axis of distances to the background control, NaN where a control lies outside the image.
 
-    +inf where all of them do: there is nothing the person would have to be nearer than.
+    +inf where all of them do.
     """
     known = ~np.isnan(control_dist)
     count = known.sum(axis=-1)
@@ -44,9 +44,9 @@ def mean_control(control_dist: FloatArray) -> FloatArray:
 
 
 def accepted(dist: FloatArray, control: FloatArray, tau: float, config: ProposalConfig) -> BoolArray:
-    """(n,) proposals that appearance confirms: near enough, and clearly nearer than the background beside them.
+    """(n,) proposals that appearance confirms: close enough, and clearly closer than the background beside them.
 
-    dist (n,) of the chosen candidates, control (n,) from `mean_control`; without any control inside the image nothing
-    shows that appearance tells the person from the scene, and the proposal is refused.
+    dist (n,) of the chosen candidates, control (n,) from `mean_control`; without a control inside the image, appearance
+    may not discriminate person and background, and the proposal is rejected.
     """
     return np.isfinite(control) & (dist < tau) & (dist + config.background_margin <= control)

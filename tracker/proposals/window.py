@@ -1,8 +1,7 @@
-"""Use C, the other likelihood: the detector looks once more, at a small window around each prediction.
+"""Use C, the other likelihood: the detector runs once more, on an enlarged window around each prediction.
 
-Enlarged, a person shows more than in the whole frame, and where a tracklet expects somebody, less evidence is enough:
-the prior lowers the threshold. All windows of a frame are tiled into one picture, so that the detector runs once more
-for each frame and not once for each window.
+A person is easier to detect there than in the whole frame, and a prediction justifies a lower score threshold. All
+windows of a frame are tiled into one mosaic, so that the detector runs once more for each frame, not for each window.
 """
 
 from __future__ import annotations
@@ -18,32 +17,32 @@ from tracker.config import ProposalConfig
 from tracker.proposals.prior import Candidates
 from tracker.types import Detections, FloatArray, Frame, ImageArray, IntArray
 
-# Columns and rows of the picture: as few cells as the windows need, for larger cells show more.
+# Columns and rows of the mosaic: as few cells as the windows need, so that they are large.
 _GRIDS = ((2, 1), (4, 2))
 MAX_WINDOWS = _GRIDS[-1][0] * _GRIDS[-1][1]
-PICTURE_PX = 416  # side of the square picture
-SCALE = 1.6  # height of a window over that of the predicted box; with 1.3 the detector reports parts of people whole
-MIN_IOU = 0.4  # with the predicted box; less is somebody else in the window
-_GREY = 114  # what lies outside the frame; as the networks' own padding
-MIN_BOX_PX = 12.0  # height of a box below which enlarging shows nothing
+MOSAIC_PX = 416  # side of the square mosaic, pixels
+SCALE = 1.6  # height of a window over that of the predicted box; at 1.3 parts of people are detected as people
+MIN_IOU = 0.4  # of a detection with the predicted box; less is another person in the window
+_GREY = 114  # grey level outside the frame, as in the letterbox of the detectors
+MIN_BOX_PX = 12.0  # pixels; predicted boxes of less height are not enlarged
 
 
 class WindowDetector(Protocol):
-    """A detector that takes any picture, unlike a replayed file."""
+    """A detector that runs on any image, unlike a replayed file."""
 
     def detect(self, frame: Frame) -> Detections: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """Windows of a frame side by side in one picture."""
+    """Windows of a frame, tiled into one image."""
 
     image: ImageArray  # (P, P, 3) uint8 BGR
     windows: IntArray  # (n, 4) xyxy, pixels of the frame; may reach beyond it
-    cells: IntArray  # (n, 4) xyxy of the same windows in the picture
+    cells: IntArray  # (n, 4) xyxy of the same windows in the mosaic
 
     def to_frame(self, boxes: FloatArray, cell: IntArray) -> FloatArray:
-        """(M, 4) boxes in the picture, each in the given cell (M,) -> pixels of the frame."""
+        """(M, 4) boxes in the mosaic, each in the given cell (M,) -> pixels of the frame."""
         windows, cells = self.windows[cell].astype(np.float64), self.cells[cell].astype(np.float64)
         scale = (windows[:, 2:] - windows[:, :2]) / (cells[:, 2:] - cells[:, :2])
         return (boxes - np.tile(cells[:, :2], 2)) * np.tile(scale, 2) + np.tile(windows[:, :2], 2)
@@ -58,11 +57,11 @@ def around(boxes: FloatArray) -> IntArray:
     return np.concatenate([low, np.maximum(np.ceil(centre + half), low + 2)], axis=1).astype(np.int64)
 
 
-def mosaic(image: ImageArray, windows: IntArray, side: int = PICTURE_PX) -> Mosaic:
+def mosaic(image: ImageArray, windows: IntArray, side: int = MOSAIC_PX) -> Mosaic:
     """The windows (n, 4), n <= MAX_WINDOWS, of the image (H, W, 3), row by row; grey where there is no image."""
     columns, rows = next(grid for grid in _GRIDS if grid[0] * grid[1] >= len(windows))
     width, height = side // columns, side // rows
-    picture = np.full((side, side, 3), _GREY, np.uint8)
+    tiled = np.full((side, side, 3), _GREY, np.uint8)
     at = np.arange(len(windows))
     low = np.stack([at % columns * width, at // columns * height], axis=1)
     cells = np.concatenate([low, low + np.array([width, height])], axis=1)
@@ -75,8 +74,8 @@ def mosaic(image: ImageArray, windows: IntArray, side: int = PICTURE_PX) -> Mosa
         left, top, right, bottom = np.abs(window - inside)
         whole = cv2.copyMakeBorder(cut, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(_GREY,) * 3)
         how = cv2.INTER_AREA if whole.shape[0] > height else cv2.INTER_LINEAR
-        picture[cell[1] : cell[3], cell[0] : cell[2]] = cv2.resize(whole, (width, height), interpolation=how)
-    return Mosaic(picture, windows, cells)
+        tiled[cell[1] : cell[3], cell[0] : cell[2]] = cv2.resize(whole, (width, height), interpolation=how)
+    return Mosaic(tiled, windows, cells)
 
 
 def cell_of(boxes: FloatArray, cells: IntArray) -> IntArray:
@@ -89,7 +88,7 @@ def cell_of(boxes: FloatArray, cells: IntArray) -> IntArray:
     return found
 
 
-def look(
+def detect_in_windows(
     detector: WindowDetector,
     frame: Frame,
     tracks: IntArray,
@@ -97,7 +96,7 @@ def look(
     variance: FloatArray,
     config: ProposalConfig,
 ) -> tuple[Candidates, FloatArray]:
-    """What the detector finds in windows around the given tracks, near enough to each: candidates (C,), scores (C,).
+    """Detections in windows around the given tracks, near enough to each: candidates (C,), scores (C,).
 
     tracks (T,) rows, T <= MAX_WINDOWS; mean (T, >= 4) predicted [cx, cy, a, h] and variance (T, 4), the diagonal of S,
     of these tracks.
@@ -120,7 +119,7 @@ def look(
 def best(places: Candidates, scores: FloatArray) -> IntArray:
     """For each track the place with the largest log p = log prior + log score, by ascending track; of equals the first.
 
-    places and scores (C,); returns indices into them. The score stands for the likelihood of a person there.
+    places and scores (C,); returns indices into them. The score is taken for the likelihood of a person there.
     """
     log_posterior = places.log_prior + np.log(np.maximum(scores, 1e-9))
     order = np.lexsort((np.arange(len(places)), -log_posterior, places.track))

@@ -1,6 +1,6 @@
 """A checkpoint file: one state, with a checksum, replaced as a whole or not at all.
 
-A line of text, `tracklet-checkpoint 2 SHA-256`, with the hash of all that follows: a .npz archive whose member
+A line of text, `tracklet-checkpoint 3 SHA-256`, with the hash of all that follows: a .npz archive whose member
 `document` is JSON in UTF-8 bytes, in which {"@array": "0"} stands for the member `0`. Nothing in it is ever executed:
 no pickle.
 """
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from tracker.errors import ResumeError, WriteError
 from tracker.types import State
 
-VERSION = "2"  # of what is inside: another one cannot be gone on with
+VERSION = "3"  # of what is inside; others cannot be resumed
 _MAGIC = "tracklet-checkpoint"
 _ARRAY = "@array"
-_BEGIN_AGAIN = "--overwrite begins again"
+_START_AGAIN = "--overwrite starts again"
 
 
 def save(path: Path, state: State) -> None:
@@ -59,23 +59,23 @@ def load(path: Path) -> State:
         raise ResumeError(f"{path}: the checkpoint cannot be read: {error.strerror}") from error
     words = head[:200].decode("ascii", "replace").split(" ")
     if words[0] != _MAGIC or len(words) != 3:
-        raise ResumeError(f"{path}: is no checkpoint of track; {_BEGIN_AGAIN}")
+        raise ResumeError(f"{path}: is no checkpoint of track; {_START_AGAIN}")
     if words[1] != VERSION:
         raise ResumeError(
-            f"{path}: is a checkpoint of version {words[1]}, and this program goes on with {VERSION}; {_BEGIN_AGAIN}"
+            f"{path}: is a checkpoint of version {words[1]}, and this program reads {VERSION}; {_START_AGAIN}"
         )
     if words[2] != hashlib.sha256(body).hexdigest():
-        raise ResumeError(f"{path}: the checkpoint is damaged or cut off (its checksum differs); {_BEGIN_AGAIN}")
+        raise ResumeError(f"{path}: the checkpoint is damaged or truncated (its checksum differs); {_START_AGAIN}")
     try:
         with np.load(io.BytesIO(body), allow_pickle=False) as archive:
             state: State = _with_arrays(json.loads(archive["document"].tobytes()), archive)
-    except Exception as error:  # behind a right checksum made by hand; zip, zlib, NumPy and JSON have many of their own
-        raise ResumeError(f"{path}: is no checkpoint of track ({error}); {_BEGIN_AGAIN}") from error
+    except Exception as error:  # a valid checksum made by hand; zip, zlib, NumPy and JSON raise many types
+        raise ResumeError(f"{path}: is no checkpoint of track ({error}); {_START_AGAIN}") from error
     return state
 
 
 def remove(path: Path) -> None:
-    """Take the checkpoint away, if there is one."""
+    """Remove the checkpoint, if there is one."""
     for name in (path, _unfinished(path)):
         with contextlib.suppress(OSError):
             name.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def _unfinished(path: Path) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut; where folders cannot be opened (Windows), the system does it."""
+    """Make the new name survive a power cut; where folders cannot be opened (Windows), the system does it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -96,7 +96,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _without_arrays(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
-    """What JSON can hold; arrays go into `arrays`, and their place names them."""
+    """The value as JSON can hold it; arrays go into `arrays` by number."""
     if isinstance(value, np.ndarray):
         assert not value.dtype.hasobject
         name = str(len(arrays))

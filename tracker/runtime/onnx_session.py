@@ -1,9 +1,4 @@
-"""One ONNX model, opened: which provider took it, its inputs, outputs and metadata, and errors in one line each.
-
-onnxruntime's GPU wheels list CUDA as available even where no driver is installed, and then write a page of C++ log to
-the process's stderr when a session asks for it. So CUDA is asked for only where the driver itself answers, and what
-the library still writes while it loads is caught and turned into one sentence.
-"""
+"""Open an ONNX model: choose the provider, read its inputs, outputs and metadata, raise errors of one line."""
 
 from __future__ import annotations
 
@@ -15,32 +10,28 @@ import mmap
 import os
 import re
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.errors import ModelError
 from tracker.runtime.safe_paths import leaves_folder
-from tracker.runtime.signals import held_back
 
 DEVICES = ("auto", "cpu", "cuda")
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "SHA256SUMS"  # in weights/, as `sha256sum *.onnx` writes it
-_quiet_lock = threading.Lock()  # stderr belongs to the process: two sessions must not redirect it crosswise
 _SILENT = 4  # onnxruntime's "fatal": every error reaches us as an exception anyway
 _GIT_LFS = b"version https://git-lfs"
-_LOCATION = b"\x0a\x08location\x12"  # StringStringEntryProto of a tensor's external_data, up to the value's length
-_LONGEST_NAME = 4096  # bytes
-# Fields of ONNX's ModelProto by wire type: 0 varint, 2 length-delimited (onnx.proto of ONNX 1.18).
-_MODEL_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
+# The entry {key: "location", value: NAME} of a tensor whose data lie in another file. Reading it properly needs the
+# package onnx. Names of 128 bytes or more have a length of two bytes.
+_LOCATION = re.compile(rb"\n\x08location\x12([\x00-\x7f]|[\x80-\xff].)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ class Port:
 @dataclass(frozen=True, slots=True)
 class _ModelFile:
     path: Path
-    content: bytes | None  # what was checked; None: the runtime reads the file, and files beside it that it names
+    content: bytes | None  # the bytes that were checked; None: onnxruntime reads the file, and files that it names
 
 
 class Session:
@@ -89,7 +80,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """A model that comes with the package, and what the manifest of the weights says about it."""
+    """A bundled model and its checksum in the manifest of the weights."""
 
     path: Path
     sha256: str | None  # lower-case hexadecimal; None: the manifest does not name the file
@@ -97,11 +88,8 @@ class PackagedModel:
 
 @contextlib.contextmanager
 def packaged_model(file_name: str) -> Iterator[PackagedModel]:
-    """A model that comes with the package. Raises ModelError where the package `weights` is not there, or not whole."""
-    try:
-        home = files("weights")
-    except ModuleNotFoundError as error:
-        raise ModelError(f"the package `weights` with the built-in model {file_name} is not installed") from error
+    """A bundled model. Raises ModelError where the folder of the weights is missing or incomplete."""
+    home = _weights_folder()
     manifest = home.joinpath(_MANIFEST)
     try:
         lines = manifest.read_bytes().decode("utf-8", "replace").splitlines()
@@ -114,13 +102,19 @@ def packaged_model(file_name: str) -> Iterator[PackagedModel]:
         yield PackagedModel(path, known.get(file_name))
 
 
+def _weights_folder() -> Traversable:
+    """tracker/weights where a wheel is installed; in a checkout the folder weights/ beside tracker/."""
+    installed = files("tracker").joinpath("weights")
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "weights"
+
+
 def open_session(model: str | Path | PackagedModel, device: str = "auto", threads: int | None = None) -> Session:
-    """Load a model. One that comes with the package is checked first: what is hashed is what is loaded.
+    """Load a model. Of a bundled one the SHA-256 is checked, on the same bytes that are loaded.
 
     device: "cpu"; "cuda", which raises ModelError where CUDA does not load; "auto", which then falls back to the CPU.
     threads: of one call on the CPU; None leaves the choice to onnxruntime (one for each physical core).
-    Raises ModelError with the path and the reason where the file is missing, empty, cut short, no ONNX model, or not
-    the one that came with the package.
+    Raises ModelError with the path and the reason if the file is missing, empty, damaged, no ONNX model, or not the
+    bundled one.
     """
     if device not in DEVICES:
         raise ModelError(f"unknown device {device!r}; there are: {', '.join(DEVICES)}")
@@ -128,14 +122,12 @@ def open_session(model: str | Path | PackagedModel, device: str = "auto", thread
         raise ModelError(f"threads must be >= 1, got {threads}")
     path = model.path if isinstance(model, PackagedModel) else Path(model)
     _check_file(path)
-    # What this program sees is nobody's business: onnxruntime would tell its maker that it runs, through the network.
+    # Disable onnxruntime's telemetry.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     file = _ModelFile(path, _checked_content(model) if isinstance(model, PackagedModel) else None)
-    # The import alone may already complain on stderr about missing graphics devices. Interrupted, it would say that its
-    # initialization failed.
-    with _stderr_caught(), held_back():
-        import onnxruntime
+    import onnxruntime
 
+    onnxruntime.set_default_logger_severity(_SILENT)
     if device != "cpu":
         runtime, problem = _open_on_cuda(onnxruntime, file, threads)
         if runtime is not None:
@@ -170,21 +162,18 @@ def _open_on_cuda(onnxruntime: Any, file: _ModelFile, threads: int | None) -> tu
     problem = cuda_driver_problem()
     if problem is not None:
         return None, problem
-    with _stderr_caught() as caught:
-        try:
-            # CUDA and cuDNN may come from pip packages, which the loader does not find by itself. It prints failures.
-            with contextlib.redirect_stdout(None), contextlib.suppress(Exception):
-                onnxruntime.preload_dlls()
-            runtime = _open(onnxruntime, file, threads, "CUDAExecutionProvider", "CPUExecutionProvider")
-        except ModelError:
-            # The file may be at fault: the CPU provider then says so in its own words.
-            _open(onnxruntime, file, threads, "CPUExecutionProvider")
-            return None, "onnxruntime's CUDA provider cannot run this model"
+    try:
+        # CUDA and cuDNN may come from pip packages, which the loader does not find by itself. It prints failures.
+        with contextlib.redirect_stdout(None), contextlib.suppress(Exception):
+            onnxruntime.preload_dlls()
+        runtime = _open(onnxruntime, file, threads, "CUDAExecutionProvider", "CPUExecutionProvider")
+    except ModelError:
+        # The file may be at fault: the CPU provider then says so in its own words.
+        _open(onnxruntime, file, threads, "CPUExecutionProvider")
+        return None, "onnxruntime's CUDA provider cannot run this model"
     if "CUDAExecutionProvider" in runtime.get_providers():
         return runtime, ""
-    missing = re.search(r"with error: ([^\r\n\x1b]+)", caught.text)
-    detail = f" ({missing.group(1).strip()})" if missing else ""
-    return None, f"onnxruntime's CUDA provider does not load{detail}"
+    return None, "onnxruntime's CUDA provider does not load (are CUDA and cuDNN installed?)"
 
 
 def _open(onnxruntime: Any, file: _ModelFile, threads: int | None, *providers: str) -> Any:
@@ -196,10 +185,12 @@ def _open(onnxruntime: Any, file: _ModelFile, threads: int | None, *providers: s
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         model = str(file.path) if file.content is None else file.content
-        # Without its own second try, which tells of itself on stdout, among the results of `--out -`.
+        # No second try by onnxruntime itself: it prints on stdout, among the results of `--out -`.
         return onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     except Exception as error:
-        raise ModelError(f"{file.path}: {_why_not_onnx(file.path) or 'cannot be loaded: ' + _reason(error)}") from error
+        raise ModelError(
+            f"{file.path}: cannot be loaded: is no ONNX model, or a damaged one ({_reason(error)})"
+        ) from error
 
 
 def _checked_content(model: PackagedModel) -> bytes:
@@ -240,52 +231,11 @@ def _check_file(path: Path) -> None:
 
 
 def _external_files(path: Path) -> Iterator[str]:
-    """Files that hold a model's weights, as it names them; no version of onnxruntime is to follow them elsewhere.
-
-    Found by their bytes, the entry {key: "location", value: NAME}: reading the model needs the package onnx.
-    """
+    """Names of other files that hold the model's weights; not every onnxruntime keeps to the model's folder."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(_LOCATION)
-        while at >= 0:
-            file.seek(at + len(_LOCATION))
-            length = _varint(file)
-            yield file.read(min(length or 0, _LONGEST_NAME)).decode("utf-8", "replace")
-            at = data.find(_LOCATION, at + 1)
-
-
-def _why_not_onnx(path: Path) -> str | None:
-    """What is wrong with the outermost fields of a file that did not load; None where they are in order.
-
-    Walks the fields without reading what is in them, so a file cut anywhere is told from a file of another kind.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        first = True
-        while file.tell() < size:
-            key = _varint(file)
-            field, wire = (None, None) if key is None else (key >> 3, key & 7)
-            if field is None or _MODEL_FIELDS.get(field) != wire:
-                # Damage behind a good start is damage; a wrong start is another kind of file.
-                return "is no ONNX model" if first else "is damaged: not a complete ONNX model"
-            length = _varint(file)
-            if length is None or (wire == 2 and file.tell() + length > size):
-                return "is cut short: not a complete ONNX model"
-            if wire == 2:
-                file.seek(length, os.SEEK_CUR)
-            first = False
-    return None
-
-
-def _varint(file: BinaryIO) -> int | None:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            return None
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    return None
+        for entry in _LOCATION.finditer(data):
+            length = entry[1][0] if len(entry[1]) == 1 else (entry[1][0] & 0x7F) + 128 * entry[1][1]
+            yield data[entry.end() : entry.end() + length].decode("utf-8", "replace")
 
 
 def _reason(error: Exception) -> str:
@@ -299,30 +249,3 @@ def _reason(error: Exception) -> str:
 def _port(value: Any) -> Port:
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
     return Port(value.name, shape, value.type.removeprefix("tensor(").removesuffix(")"))
-
-
-class _Caught:
-    text = ""
-
-
-@contextlib.contextmanager
-def _stderr_caught() -> Iterator[_Caught]:
-    """Catch what C++ writes to file descriptor 2; Python's own sys.stderr is above it and cannot."""
-    caught = _Caught()
-    with _quiet_lock, contextlib.ExitStack() as stack:
-        try:
-            kept = os.dup(2)
-        except OSError:  # a process without stderr, such as a service: nothing to keep clean
-            yield caught
-            return
-        stack.callback(os.close, kept)
-        sink = stack.enter_context(tempfile.TemporaryFile())
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield caught
-        finally:
-            os.dup2(kept, 2)
-            sink.seek(0)
-            caught.text = sink.read().decode("utf-8", "replace")

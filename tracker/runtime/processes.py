@@ -1,4 +1,4 @@
-"""Several pieces of work side by side, each in a process of its own: one that fails, or dies, takes nobody along."""
+"""Process pool with fault isolation: one failing or crashing worker does not stop the others."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import Connection
+from threading import Thread
+from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from tracker.errors import TrackletError
 from tracker.runtime.signals import SLICE_S, check
@@ -21,119 +23,157 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Advanced: TypeAlias = Callable[[int], Any]  # takes how much more is done
-END_S = 5.0  # time a process has to clean up after it was told to end
+Work: TypeAlias = Callable[[Item, Advanced], Result]
+END_S = 5.0  # time for a worker to clean up after SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[Result]):
-    """What a piece of work returned."""
+    """The result of one item."""
 
     result: Result
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a piece of work has no result, in one line."""
+    """Why one item has no result, in one line."""
 
     text: str
     exit_code: int
 
 
 def run_all(
-    work: Callable[[Item, Advanced], Result], items: Sequence[Item], n_jobs: int, advanced: Advanced
+    work: Work[Item, Result], items: Sequence[Item], n_jobs: int, advanced: Advanced
 ) -> Iterator[tuple[int, Done[Result] | Failure]]:
     """(index of the item, outcome) of every item, as they end; `n_jobs` at a time.
 
     work(item, advanced) -> result; it reports progress through `advanced`. With one job it runs in this process, with
-    more in fresh ones (spawned: threads and GPU contexts do not survive a fork), so `work`, the items and the results
-    must pickle. Each gets its share of the cores, or their threads would stand in each other's way. Whoever stops
-    iterating, Ctrl-C included, ends the processes; each may clean up first.
+    more in worker processes (spawned: threads and GPU contexts do not survive a fork), so `work`, the items and the
+    results must pickle. Each worker gets its share of the cores. Leaving the iteration early, also by Ctrl-C, ends the
+    workers; each may clean up first.
     """
-    if n_jobs == 1:
-        for index, item in enumerate(items):
-            check()
-            yield index, _attempt(work, item, advanced)
-        return
-    threads = share_of_cores(n_jobs)
-    waiting = list(enumerate(items))[::-1]
-    running: dict[Connection, tuple[int, BaseProcess]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < n_jobs:
-                index, item = waiting.pop()
-                connection, process = _spawn(_serve, work, item, threads, duplex=False)
-                running[connection] = (index, process)
-            check()
-            for ready in wait(list(running), SLICE_S):
-                connection = cast(Connection, ready)
-                message = _receive(connection)
-                if isinstance(message, int):
-                    advanced(message)
-                    continue
-                index, process = running.pop(connection)
-                connection.close()
-                process.join()
-                yield index, message or Failure(f"its process ended with status {process.exitcode}", 1)
-    finally:
-        _end([process for _, process in running.values()])
+    waiting = list(range(len(items)))[::-1]
+    with WorkerPool(work, n_jobs) as pool:
+        yield from pool._run(items, lambda _: waiting.pop() if waiting else None, advanced)
 
 
 class WorkerPool(Generic[Item, Result]):
-    """Processes that live from one piece of work to the next, so that what one has prepared serves it again.
+    """Worker processes that stay alive between calls of `outcomes`, so that they can keep what they have prepared.
 
     work(item, advanced) -> result, as for `run_all`. With one job everything runs in this process. Use `with`.
     """
 
-    def __init__(self, work: Callable[[Item, Advanced], Result], n_jobs: int) -> None:
-        self._work = work
+    def __init__(self, work: Work[Item, Result], n_jobs: int) -> None:
         self.n_jobs = n_jobs
-        self._members: list[tuple[Connection, BaseProcess]] = []
-        if n_jobs > 1:
-            self._members = [_spawn(_serve_on, work, share_of_cores(n_jobs), duplex=True) for _ in range(n_jobs)]
+        self._work = work
+        self._workers = [_Worker(share_of_cores(n_jobs)) for _ in range(n_jobs)] if n_jobs > 1 else []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _end([process for _, process in self._members])
-        for connection, _ in self._members:
-            connection.close()
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.join()
 
     def outcomes(self, items: Sequence[tuple[int, Item]]) -> Iterator[tuple[int, Done[Result] | Failure]]:
-        """(index, outcome) of every (member, item), as they end; a member has one item at a time, in order."""
+        """(index, outcome) of every (worker number, item), as they end; the items of one worker run in order."""
+        waiting: list[list[int]] = [[] for _ in range(self.n_jobs)]
+        for index, (worker, _) in reversed(list(enumerate(items))):
+            waiting[worker].append(index)
         if self.n_jobs == 1:
-            for index, (_, item) in enumerate(items):
+            waiting = [list(range(len(items)))[::-1]]
+        return self._run(
+            [item for _, item in items], lambda at: waiting[at].pop() if waiting[at] else None, lambda _: None
+        )
+
+    def _run(
+        self, items: Sequence[Item], next_of: Callable[[int], int | None], advanced: Advanced
+    ) -> Iterator[tuple[int, Done[Result] | Failure]]:
+        """Outcomes, as they end. next_of: index of the next item of a worker; None: it has no more."""
+        if not self._workers:
+            while (index := next_of(0)) is not None:
                 check()
-                yield index, _attempt(self._work, item, lambda _: None)
+                yield index, _attempt(self._work, items[index], advanced)
             return
-        waiting: dict[int, list[int]] = {}
-        for index, (member, _) in reversed(list(enumerate(items))):
-            waiting.setdefault(member, []).append(index)
-        busy: dict[Connection, tuple[int, int]] = {}  # -> member, index of its item
+        busy: dict[int, tuple[int, Future[Any]]] = {}  # by worker: index of its item, and the outcome
 
-        def hand_out(member: int) -> None:
-            if waiting[member]:
-                index = waiting[member].pop()
-                connection = self._members[member][0]
-                with suppress(BrokenPipeError):  # of a process that died: reading says so
-                    connection.send(items[index][1])
-                busy[connection] = (member, index)
+        def submit(at: int) -> None:
+            if (index := next_of(at)) is not None:
+                busy[at] = index, self._workers[at].submit(self._work, items[index])
 
-        for member in waiting:
-            hand_out(member)
+        for at in range(self.n_jobs):
+            submit(at)
         while busy:
             check()
-            for ready in wait(list(busy), SLICE_S):
-                connection = cast(Connection, ready)
-                member, index = busy.pop(connection)
-                message = _receive(connection)
-                process = self._members[member][1]
-                if message is None:
-                    process.join()
-                    yield index, Failure(f"its process ended with status {process.exitcode}", 1)
-                else:
-                    yield index, message
-                hand_out(member)
+            wait([future for _, future in busy.values()], SLICE_S, return_when=FIRST_COMPLETED)
+            for at, (index, future) in list(busy.items()):
+                ended = future.done()
+                for amount in self._workers[at].progress():
+                    advanced(amount)
+                if ended:
+                    del busy[at]
+                    yield index, self._outcome(at, future)
+                    submit(at)
+
+    def _outcome(self, at: int, future: Future[Any]) -> Done[Result] | Failure:
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):  # the worker died; another one takes its place
+            status = self._workers[at].join()
+            self._workers[at] = _Worker(share_of_cores(self.n_jobs))
+            return Failure(f"its process ended with status {status}", 1)
+        if error is not None:  # such as a result that cannot be pickled
+            return Failure(f"{type(error).__name__}: {error}", 1)
+        outcome: Done[Result] | Failure = future.result()
+        return outcome
+
+
+class _Worker:
+    """One process and its progress reports. A pool of one, so that a crash breaks no other."""
+
+    def __init__(self, threads: int | None) -> None:
+        context = get_context("spawn")
+        self._reports, self._reporter = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(1, context, _prepare, (threads, self._reporter))
+        self._process: Any = None
+
+    def submit(self, work: Work[Item, Result], item: Item) -> Future[Any]:
+        if self._process is not None:
+            return self._pool.submit(_attempt_here, work, item)
+        others = set(active_children())
+        # A process started now never gets Ctrl-C, not even while it imports: its parent ends it.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            future = self._pool.submit(_attempt_here, work, item)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        self._process = (set(active_children()) - others).pop()
+        self._reporter.close()
+        return future
+
+    def progress(self) -> Iterator[int]:
+        """The reports since the last call."""
+        with suppress(EOFError, OSError):
+            while self._reports.poll():
+                yield self._reports.recv()
+
+    def terminate(self) -> None:
+        """Ask the process to end; its work may clean up."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._process is not None:
+            self._process.terminate()
+
+    def join(self) -> int | None:
+        """Wait for the end, END_S at most, and then kill; returns the exit status."""
+        if self._process is None:
+            return None
+        self._process.join(END_S)
+        self._process.kill()
+        self._pool.shutdown(wait=True)
+        self._reports.close()
+        status: int | None = self._process.exitcode
+        return status
 
 
 def n_cores() -> int:
@@ -144,7 +184,7 @@ def n_cores() -> int:
 
 
 def share_of_cores(n_jobs: int) -> int | None:
-    """Threads for each of `n_jobs` pieces of work side by side; None, no limit, for one alone."""
+    """Threads for each of `n_jobs` workers; None, no limit, for one alone."""
     return None if n_jobs <= 1 else max(1, n_cores() // n_jobs)
 
 
@@ -156,89 +196,43 @@ def limit_threads(threads: int | None) -> None:
         cv2.setNumThreads(threads)
 
 
-def _attempt(work: Callable[[Item, Advanced], Result], item: Item, advanced: Advanced) -> Done[Result] | Failure:
+def _attempt(work: Work[Item, Result], item: Item, advanced: Advanced) -> Done[Result] | Failure:
     try:
         return Done(work(item, advanced))
     except TrackletError as error:
         check()
         return Failure(str(error), error.exit_code)
-    except Exception as error:  # a mistake of ours: shown whole, and the other items still run
+    except Exception as error:  # a bug: shown whole, and the other items still run
         check()
         traceback.print_exc()
         return Failure(f"{type(error).__name__}: {error}", 1)
 
 
-def _spawn(life: Callable[..., None], *args: Any, duplex: bool) -> tuple[Connection, BaseProcess]:
-    """A process that runs life(*args, connection), and our end of the connection."""
-    context = get_context("spawn")
-    here, there = context.Pipe(duplex)
-    process = context.Process(target=life, args=(*args, there), daemon=True)
-    with _sigint_ignored():
-        process.start()
-    there.close()
-    return here, process
+# ------------------------------------------------------------------------------------------------ in the worker process
+
+_reporter: Connection
 
 
-@contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    """A process started in here never hears Ctrl-C, not even while it imports: its parent ends it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _serve(work: Callable[[Item, Advanced], Result], item: Item, threads: int | None, connection: Connection) -> None:
-    """The life of a process: progress and then the outcome go to the parent."""
-
-    def tell(amount: int) -> None:
-        try:
-            connection.send(amount)
-        except BrokenPipeError:  # the parent is gone
-            _stop()
-
-    _prepare(threads)
-    outcome = _attempt(work, item, tell)
-    try:
-        connection.send(outcome)
-    except BrokenPipeError:
-        _stop()
-
-
-def _serve_on(work: Callable[[Item, Advanced], Result], threads: int | None, connection: Connection) -> None:
-    """The life of a process of a `WorkerPool`: one item after the other, until the parent closes the connection."""
-    _prepare(threads)
-    while (item := _receive(connection)) is not None:
-        try:
-            connection.send(_attempt(work, item, lambda _: None))
-        except BrokenPipeError:
-            _stop()
-
-
-def _prepare(threads: int | None) -> None:
+def _prepare(threads: int | None, reporter: Connection) -> None:
+    global _reporter
+    _reporter = reporter
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
+    Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(threads)
+
+
+def _attempt_here(work: Work[Item, Result], item: Item) -> Done[Result] | Failure:
+    return _attempt(work, item, _reporter.send)
 
 
 def _stop(*_: object) -> NoReturn:
     sys.exit(1)  # an exception, so that `with` blocks close and clean up
 
 
-def _receive(connection: Connection) -> Any:
-    """The next message, or None where the process ended without one."""
-    try:
-        return connection.recv()
-    except EOFError:
-        return None
-
-
-def _end(processes: Sequence[BaseProcess]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(END_S)
-        if process.is_alive():
-            process.kill()
-            process.join()
+def _end_with_parent() -> None:
+    """A pool's process does not notice by itself that its parent was killed."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

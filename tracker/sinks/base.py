@@ -1,15 +1,21 @@
-"""What every sink of results offers, and how an output file is claimed."""
+"""What a sink of results offers, how it declares its option of `track`, and how an output file is claimed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
+import numpy as np
+
+from tracker.analytics.counting import LineCounter, ZoneCounter
 from tracker.errors import OutputError
-from tracker.types import Frame, ImageArray, State, Tracks
+from tracker.types import Frame, ImageArray, Source, State, Tracks
 
 Overlay: TypeAlias = Callable[[ImageArray], None]  # draws on a picture (H, W, 3) uint8 BGR, in place
+SOURCE_WORDS = {int(source): source.name.lower() for source in Source}  # 0: "detected", 1: "proposed", ...
+STDOUT = "-"
 
 
 @runtime_checkable
@@ -26,9 +32,9 @@ class Sink(Protocol):
 
 
 class LiveFeed(Protocol):
-    """What a live source tells of itself, for the window and the summary."""
+    """Live-source statistics, for the window and the summary."""
 
-    dropped: int  # frames that came and were never given out, for newer ones were there
+    dropped: int  # frames that were never given out because newer ones had come
     losses: int  # how often the connection was lost
     lost: bool  # True while it is
 
@@ -39,31 +45,15 @@ class LiveFeed(Protocol):
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A sink with which a run can go on after an interruption, even one without warning (SIGKILL, a power cut).
+    """A sink whose file can be truncated to an earlier frame and continued after an interruption, even SIGKILL.
 
-    `state()` is asked for between frames, when all frames given out are written. It returns what a new sink needs so
-    that the results end up as if nothing had happened, or None where that cannot be (a pipe). The new sink gets it as
-    the argument `resume` of its constructor, or by `restore(state)` if it has no file. What the sink wrote after that
-    moment is undone then, for those frames come again. When `state()` returns, what it builds on is on disk; a file
-    that is not as it was then is a ResumeError. `frame_file.FrameFile` does all of it for a file that grows.
-
-    A sink takes part by `Outputs.add`; a run with another one keeps no checkpoint, and `--resume` names that sink.
+    `state()` is asked for between frames. A new sink gets it as the argument `resume` of its constructor and continues
+    after that frame. All that it counts on is on disk when `state()` returns; if the file has changed since, opening
+    it raises ResumeError. None: the file cannot be continued (a pipe). Sinks that are not resumable are made again,
+    from the record of all tracks.
     """
 
     def state(self) -> State | None: ...
-
-
-@runtime_checkable
-class KeepsFiles(Protocol):
-    """A `Resumable` that keeps files, beside its result, only to go on with after an interruption."""
-
-    def noted(self) -> None:
-        """What `state()` gave last is in a checkpoint: what only earlier ones need may go."""
-        ...
-
-    def forget(self) -> None:
-        """Nobody will go on with this run, or need what it keeps: take it away."""
-        ...
 
 
 class ClosedByWith:
@@ -84,6 +74,23 @@ class ClosedByWith:
         """Nothing to release unless a subclass says so."""
 
 
+@dataclass(frozen=True)
+class RunFacts:
+    """What a sink may need to know of the run before its first frame."""
+
+    name: str  # of the source
+    width: int  # pixels
+    height: int
+    fps: float  # frames per second that come, as best known
+    live: bool = False
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    lines: Sequence[LineCounter] = ()
+    zones: Sequence[ZoneCounter] = ()
+    overlay: Overlay | None = None  # drawn on pictures after the tracks
+    overwrite: bool = False
+    resume: State | None = None  # what the sink's `state()` gave in an interrupted run; None: begin
+
+
 def check_output_path(path: Path, overwrite: bool) -> None:
     """Raise OutputError if `path` cannot become an output file; devices and pipes are always fine."""
     try:
@@ -95,3 +102,46 @@ def check_output_path(path: Path, overwrite: bool) -> None:
             raise OutputError(f"{path}: the folder {path.parent} does not exist")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class SinkOption:
+    """The option of `track` that asks for a sink. It stands in the sink's file and is listed in `registry.SINKS`."""
+
+    flags: tuple[str, ...]
+    metavar: str
+    help: str
+    open: Callable[[str | None, RunFacts], Sink]  # gets the option's value; raises ConfigError, OutputError
+    check: Callable[[str], object] = str  # of the value, before anything is opened; raises OutputError
+    check_free: Callable[[Path, bool], None] = check_output_path  # (file, overwrite): raises OutputError
+    group: Literal["results", "counting"] = "results"  # of the options in --help
+    repeats: bool = False  # may be given several times
+    takes_stdout: bool = False  # "-" is standard output
+    pictures: Literal["none", "used", "required"] = "none"  # of the source
+    embeddings: bool = False  # tracks must carry them
+    first: bool = False  # fed before the sinks that draw what it counts
+
+    @property
+    def name(self) -> str:
+        """As messages call it: the first long one of the flags."""
+        return next(flag for flag in self.flags if flag.startswith("--"))
+
+
+class PlainRow(NamedTuple):
+    """One box, rounded as the text formats write it. Pixels count from 0 at the left and top edge of the picture."""
+
+    id: int
+    xyxy: list[float]  # hundredths of a pixel
+    score: float  # four digits
+    class_id: int
+    source: str  # a word of SOURCE_WORDS
+
+
+def plain_rows(tracks: Tracks) -> Iterator[PlainRow]:
+    """The rows of one frame, ids ascending."""
+    # Adding 0 turns the -0.0 that rounding leaves into 0.0.
+    boxes = (np.round(tracks.xyxy, 2) + 0.0).tolist()
+    scores = (np.round(tracks.score, 4) + 0.0).tolist()
+    for row in np.argsort(tracks.id, kind="stable").tolist():
+        word = SOURCE_WORDS[int(tracks.source[row])]
+        yield PlainRow(int(tracks.id[row]), boxes[row], scores[row], int(tracks.class_id[row]), word)

@@ -12,29 +12,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tracker.sinks.base import ClosedByWith
+from tracker.sinks.base import ClosedByWith, PlainRow, plain_rows
 from tracker.sinks.frame_file import FrameFile
-from tracker.sinks.rows import PlainRow, plain_rows
-from tracker.types import Frame, Source, State, Tracks
+from tracker.types import Frame, Source, Tracks
 
 VIDEO_ID = 1
 HEAD = '{"info":{"description":"tracks of people, by tracklet"},"licenses":[],"annotations":[\n'
 TAIL = '\n],"images":[\n', '\n],"tracks":[\n', '\n],"categories":[\n', '\n],"videos":[\n', "\n]}\n"
 SEPARATOR = ",\n"
-# Hidden by somebody, as readers ask; what was predicted between two looks of the detector is in plain view.
-HIDDEN = Source.OCCLUDED.name.lower()
+# A box predicted because the detector skipped the frame is not occluded.
+OCCLUDED = Source.OCCLUDED.name.lower()
 
 
 class CocoVideoSink(ClosedByWith):
-    """Annotations are written as they come, and what must stand around them when the file closes, however it ends.
+    """Annotations are written as they come, the other lists when the file closes.
 
-    Room for the rest is taken with each frame, so that on a full disk too the file closes as valid JSON of the frames
-    before. In memory stay 16 bytes a frame and the identities. Pixels count from 0; image ids are frame numbers from
-    1, frame_index and frame_id count from 0. A class number c is category c + 1, for COCO's start at 1.
+    Room for those lists is reserved with each frame, so that on a full disk too the file closes as valid JSON of the
+    frames before. In memory stay 16 bytes a frame and the identities. Pixels count from 0; image ids are frame numbers
+    from 1, frame_index and frame_id count from 0. A class number c is category c + 1, for COCO's start at 1.
 
-    name: of the video. class_names: by class number; 0 is a person where nobody says otherwise.
+    name: of the video. class_names: by class number; 0 is a person unless it says otherwise.
     """
 
     def __init__(
@@ -44,7 +41,6 @@ class CocoVideoSink(ClosedByWith):
         *,
         name: str = "video",
         class_names: Mapping[int, str] | None = None,
-        resume: State | None = None,
     ) -> None:
         self._name = name
         self._class_names = {0: "person", **(class_names or {})}
@@ -53,12 +49,9 @@ class CocoVideoSink(ClosedByWith):
         self._class_of: dict[int, int] = {}  # identity -> class when it was first seen
         self._classes: set[int] = set()
         self._n_rows = 0
-        self._file: FrameFile | None = FrameFile(path, overwrite, seekable=True, resume=resume and resume["file"])
-        self._end = len(HEAD)  # of what counts; behind it the room for the rest
-        if resume is None:
-            self._file.begin((HEAD + " " * _length(self._rest())).encode("ascii"))
-        else:
-            self._go_on(self._file, resume)
+        self._file: FrameFile | None = FrameFile(path, overwrite, seekable=True)
+        self._end = len(HEAD)  # of the annotations; behind it the room for the other lists
+        self._file.begin((HEAD + " " * _length(self._rest())).encode("ascii"))
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         assert self._file is not None
@@ -84,26 +77,8 @@ class CocoVideoSink(ClosedByWith):
         self._n_rows += len(rows)
         self._end += len(text)
 
-    def state(self) -> State | None:
-        assert self._file is not None
-        file = self._file.state(self._end)
-        return file and {
-            "file": file, "room": self._file.size - self._end, "n_rows": self._n_rows, "size": self._size,
-            "frames": np.array(self._frames).reshape(-1, 2),
-            "class_of": np.array(list(self._class_of.items()), np.int64).reshape(-1, 2),
-            "classes": sorted(self._classes),
-        }  # fmt: skip
-
-    def _go_on(self, file: FrameFile, resume: State) -> None:
-        self._end, self._n_rows = file.size, resume["n_rows"]
-        file.append(b" " * resume["room"])
-        self._frames.extend(resume["frames"].ravel().tolist())
-        self._size = (resume["size"][0], resume["size"][1])
-        self._class_of.update(map(tuple, resume["class_of"].tolist()))
-        self._classes.update(resume["classes"])
-
     def close(self) -> None:
-        """Put the rest behind the annotations, within the room that was taken for it."""
+        """Write the other lists behind the annotations, within the room reserved for them."""
         if self._file is None:
             return
         file, self._file = self._file, None
@@ -142,7 +117,7 @@ class CocoVideoSink(ClosedByWith):
             "track_id": row.id, "instance_id": row.id, "bbox": [x1, y1, width, height],
             "area": round(width * height, 2), "segmentation": [], "iscrowd": 0, "score": row.score,
             "source": row.source,
-            "attributes": {"track_id": row.id, "keyframe": True, "occluded": row.source == HIDDEN},
+            "attributes": {"track_id": row.id, "keyframe": True, "occluded": row.source == OCCLUDED},
         }  # fmt: skip
 
     def _image(self, index: int, time_s: float) -> dict[str, Any]:

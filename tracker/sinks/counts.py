@@ -11,10 +11,10 @@ from statistics import median
 import numpy as np
 
 from tracker.analytics.counting import CountEvent, LineCounter, ZoneCounter
-from tracker.sinks.annotated_video import draw_label, line_width
-from tracker.sinks.base import ClosedByWith
+from tracker.sinks.base import STDOUT, ClosedByWith, RunFacts, SinkOption
+from tracker.sinks.drawing import draw_label, line_width
 from tracker.sinks.frame_file import FrameFile
-from tracker.types import FloatArray, Frame, ImageArray, State, Tracks
+from tracker.types import FloatArray, Frame, ImageArray, Tracks
 
 COLUMNS = ("time_s", "frame", "kind", "name", "id", "direction", "stay_s")
 TINT = 0.15  # share of white that lies over a zone
@@ -25,8 +25,7 @@ class CountsSink(ClosedByWith):
     """Feeds the counters with every frame. It must come before the sinks that call `draw`, so that they are up to date.
 
     path: of a CSV file with a line per event (see `CountEvent`; frame counts from 1 there), on disk as soon as the
-    frame is written; "-" is standard output, None no file. resume: see `sinks.base.Resumable`. Raises OutputError and
-    ResumeError.
+    frame is written; "-" is standard output, None no file. Raises OutputError.
     """
 
     def __init__(
@@ -35,17 +34,13 @@ class CountsSink(ClosedByWith):
         zones: Sequence[ZoneCounter],
         path: str | Path | None = None,
         overwrite: bool = False,
-        resume: State | None = None,
     ) -> None:
         self._lines = lines
         self._zones = zones
         self._counters: list[LineCounter | ZoneCounter] = [*lines, *zones]
-        self._file = None if path is None else FrameFile(path, overwrite, resume=resume and resume["file"])
+        self._file = None if path is None else FrameFile(path, overwrite)
         self._last_index = 0
-        if resume is not None:
-            for counter, state in zip(self._counters, resume["counters"], strict=True):
-                counter.restore(state)
-        elif self._file is not None:
+        if self._file is not None:
             self._file.begin(_rows([COLUMNS]))
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
@@ -54,12 +49,6 @@ class CountsSink(ClosedByWith):
         for counter in self._counters:
             events += counter.update(tracks, frame.time_s, frame.index)
         self._append(events)
-
-    def state(self) -> State | None:
-        file = None if self._file is None else self._file.state()
-        if self._file is not None and file is None:
-            return None
-        return {"counters": [counter.state() for counter in self._counters], "file": file}
 
     def close(self) -> None:
         """Write the stays of those still inside, and close the file."""
@@ -108,6 +97,21 @@ class CountsSink(ClosedByWith):
         self._file.append(_rows(rows), self._last_index)
 
 
+def _open(path: str | None, run: RunFacts) -> CountsSink:
+    return CountsSink(run.lines, run.zones, path, run.overwrite)
+
+
+COUNTS = SinkOption(
+    flags=("--counts",),
+    metavar="FILE.csv",
+    help=f"table of the events of lines and zones; '{STDOUT}': stdout",
+    open=_open,
+    group="counting",
+    takes_stdout=True,
+    first=True,
+)
+
+
 def _rows(rows: Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -144,7 +148,7 @@ def _arrow(picture: ImageArray, line: LineCounter, thickness: int) -> None:
 
 
 def _label_below(picture: ImageArray, text: str, points: FloatArray) -> None:
-    """A plate under the lowest point, where it hides the fewest of the people who stand there."""
+    """A plate under the lowest point, where it covers the fewest people."""
     thickness, letter = line_width(picture)
     x, y = points[points[:, 1].argmax()]
     corner = round(float(x)), round(float(y) + 34 * letter) + 4 * thickness

@@ -1,28 +1,28 @@
-"""Which crops of a person are worth keeping: large, sharp, unhidden, inside the picture, and spread over time."""
+"""Selects the crops of an identity to keep: large, sharp, unoccluded, inside the picture, and spread over time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.types import FloatArray, ImageArray, State
+from tracker.types import FloatArray, ImageArray
 
 FIRST_SPAN_S = 0.5  # neighbouring frames hardly differ
-MIN_RELATIVE_QUALITY = 0.25  # of the best: a poor crop of somebody with good ones tells nothing
+MIN_RELATIVE_QUALITY = 0.25  # of the best: beside good crops a poor one adds nothing
 HALF_SIZE_PX = 90.0  # side of a square as large as 64 x 128 px, below which re-ID networks enlarge: size 1/2
 HALF_SHARPNESS = 100.0  # variance of the Laplacian below which people call a picture blurred: sharpness 1/2
-HEIGHT_MEMORY_S = 5.0  # a box that is suddenly higher holds somebody else too; people come nearer more slowly
+HEIGHT_MEMORY_S = 5.0  # a box that is suddenly higher holds a second person; people come nearer more slowly
 SHARPNESS_SIZE_PX = (64, 128)  # (width, height), the same for all, because sharpness depends on the scale
 
 
 @dataclass(slots=True)
-class Pick:
-    """A crop that is worth keeping for now."""
+class Crop:
+    """A crop that is kept for now."""
 
     frame: int  # from 1
     time_s: float
@@ -30,30 +30,29 @@ class Pick:
     score: float
     quality: float
     jpeg: bytes | None  # None once it is on disk
-    check: int = 0  # CRC-32 of the file, once it is on disk
 
 
-class Album:
-    """Picks of one identity: the best of every span of time, of which there are `n_spans` at most.
+class CropSelection:
+    """Crops of one identity: the best of every span of time, of which there are `n_spans` at most.
 
-    Spans are half a second long; when there are too many of them, all are doubled. So picks are spread over time
-    however long the person stays, and who walks up to the camera has early ones too.
+    Spans are half a second long; when there are too many of them, all are doubled. So crops are spread over time
+    however long the person stays.
     """
 
     def __init__(self, n_spans: int) -> None:
         self._n_spans = n_spans
         self._span_s = FIRST_SPAN_S
-        self._picks: dict[int, Pick] = {}  # number of the span -> its best
+        self._crops: dict[int, Crop] = {}  # number of the span -> its best
         self._log_height: float | None = None  # usual height of the box, in the last seconds
         self._height_s = 0.0  # when it was brought up to date
 
     def __len__(self) -> int:
-        return len(self._picks)
+        return len(self._crops)
 
     @property
-    def picks(self) -> list[Pick]:
+    def crops(self) -> list[Crop]:
         """By time."""
-        return [self._picks[span] for span in sorted(self._picks)]
+        return [self._crops[span] for span in sorted(self._crops)]
 
     def steadiness(self, time_s: float, height_px: float) -> float:
         """In (0, 1]: how near the height of a box is to what it was in the last seconds. To be called in order."""
@@ -67,100 +66,61 @@ class Album:
 
     def wants(self, time_s: float, quality: float) -> bool:
         """Whether a crop of that quality would be the best of its span."""
-        known = self._picks.get(self._span(time_s))
+        known = self._crops.get(self._span(time_s))
         return known is None or quality > known.quality
 
-    def add(self, pick: Pick) -> list[Pick]:
-        """Take a pick that is wanted; returns those whose place it took."""
-        out = [known for known in [self._picks.pop(self._span(pick.time_s), None)] if known is not None]
-        self._picks[self._span(pick.time_s)] = pick
-        while len(self._picks) > self._n_spans:
+    def add(self, crop: Crop) -> list[Crop]:
+        """Add a crop that is wanted; returns those that it replaces."""
+        out = [known for known in [self._crops.pop(self._span(crop.time_s), None)] if known is not None]
+        self._crops[self._span(crop.time_s)] = crop
+        while len(self._crops) > self._n_spans:
             self._span_s *= 2
-            picks, self._picks = self.picks, {}
-            for each in picks:
+            crops, self._crops = self.crops, {}
+            for each in crops:
                 span = self._span(each.time_s)
-                better, worse = _by_quality(each, self._picks.get(span))
-                self._picks[span] = better
+                better, worse = _by_quality(each, self._crops.get(span))
+                self._crops[span] = better
                 out += [worse] if worse is not None else []
         return out
 
-    def reduce(self, n: int) -> list[Pick]:
-        """Keep the n picks that are worth most, without those far behind the best; returns the others."""
-        picks, out = self.picks, []
-        best = max((pick.quality for pick in picks), default=0.0)
-        while picks and (len(picks) > n or min(pick.quality for pick in picks) < MIN_RELATIVE_QUALITY * best):
-            qualities = np.array([pick.quality for pick in picks])
+    def reduce(self, n: int) -> list[Crop]:
+        """Keep the n most valuable crops, without those far below the best; returns the others."""
+        crops, out = self.crops, []
+        best = max((crop.quality for crop in crops), default=0.0)
+        while crops and (len(crops) > n or min(crop.quality for crop in crops) < MIN_RELATIVE_QUALITY * best):
+            qualities = np.array([crop.quality for crop in crops])
             poor = qualities < MIN_RELATIVE_QUALITY * best
-            out.append(picks.pop(int(np.argmin(np.where(poor, qualities - 1.0, worths(picks))))))
-        self._picks = {self._span(pick.time_s): pick for pick in picks}
+            out.append(crops.pop(int(np.argmin(np.where(poor, qualities - 1.0, worths(crops))))))
+        self._crops = {self._span(crop.time_s): crop for crop in crops}
         return out
-
-    @property
-    def memory(self) -> tuple[float, float, float]:
-        """Span in s, logarithm of the usual height (NaN: none yet), when that was brought up to date: all but picks."""
-        return self._span_s, math.nan if self._log_height is None else self._log_height, self._height_s
-
-    def restore(self, memory: Sequence[float], picks: Sequence[Pick]) -> None:
-        """Go on where the album with this `memory` and these `picks` was."""
-        self._span_s, log_height, self._height_s = memory
-        self._log_height = None if math.isnan(log_height) else log_height
-        self._picks = {self._span(pick.time_s): pick for pick in picks}
 
     def _span(self, time_s: float) -> int:
         return int(time_s // self._span_s)
 
 
-def albums_state(albums: Mapping[int, Album]) -> State:
-    """The albums of all identities, without the pictures in memory; arrays, for there may be thousands of people."""
-    picks = [(who, pick) for who, album in albums.items() for pick in album.picks]
-    return {
-        "who": np.fromiter(albums, np.int64, len(albums)),
-        "memory": np.array([album.memory for album in albums.values()]).reshape(-1, 3),
-        "owner": np.array([who for who, _ in picks], np.int64),
-        "frame": np.array([pick.frame for _, pick in picks], np.int64),
-        # time_s, box, score, quality
-        "values": np.array([(pick.time_s, *pick.box, pick.score, pick.quality) for _, pick in picks]).reshape(-1, 7),
-        "on_disk": np.array([pick.jpeg is None for _, pick in picks], np.bool_),
-        "check": np.array([pick.check for _, pick in picks], np.uint32),
-    }
-
-
-def albums_of(state: State, n_spans: int, jpegs: Mapping[tuple[int, int], bytes]) -> dict[int, Album]:
-    """What `albums_state` was given. jpegs: the pictures that were in memory, by identity and frame."""
-    picks: dict[int, list[Pick]] = {who: [] for who in state["who"].tolist()}
-    columns = (state[name].tolist() for name in ("owner", "frame", "values", "on_disk", "check"))
-    for who, frame, (time_s, x1, y1, x2, y2, score, quality), on_disk, check in zip(*columns, strict=True):
-        jpeg = None if on_disk else jpegs[who, frame]
-        picks[who].append(Pick(frame, time_s, (x1, y1, x2, y2), score, quality, jpeg, check))
-    albums = {who: Album(n_spans) for who in picks}
-    for (who, album), memory in zip(albums.items(), state["memory"].tolist(), strict=True):
-        album.restore(memory, picks[who])
-    return albums
-
-
-def _by_quality(pick: Pick, other: Pick | None) -> tuple[Pick, Pick | None]:
+def _by_quality(crop: Crop, other: Crop | None) -> tuple[Crop, Crop | None]:
     """The better one first."""
-    return (other, pick) if other is not None and other.quality >= pick.quality else (pick, other)
+    return (other, crop) if other is not None and other.quality >= crop.quality else (crop, other)
 
 
-def worths(picks: Sequence[Pick]) -> list[float]:
-    """What each pick (by time) adds: its quality, less where the nearest other one is near in time.
+def worths(crops: Sequence[Crop]) -> list[float]:
+    """What each crop (by time) adds: its quality, less where the nearest other one is near in time.
 
     It counts in full where its neighbours are as far away as they would be if all were spread evenly.
     """
-    if len(picks) < 2:
-        return [pick.quality for pick in picks]
-    times_s = [pick.time_s for pick in picks]
-    even_s = (times_s[-1] - times_s[0]) / (len(picks) - 1)
+    if len(crops) < 2:
+        return [crop.quality for crop in crops]
+    times_s = [crop.time_s for crop in crops]
+    even_s = (times_s[-1] - times_s[0]) / (len(crops) - 1)
     gaps_s = [np.inf, *(later - earlier for earlier, later in pairwise(times_s)), np.inf]
     nearest_s = [min(before, after) for before, after in pairwise(gaps_s)]
-    return [pick.quality * min(1.0, gap_s / even_s) for pick, gap_s in zip(picks, nearest_s, strict=True)]
+    return [crop.quality * min(1.0, gap_s / even_s) for crop, gap_s in zip(crops, nearest_s, strict=True)]
 
 
-def unhidden(boxes: FloatArray) -> FloatArray:
+def unoccluded(boxes: FloatArray) -> FloatArray:
     """(N,) share of each box (N, 4) that is free of the one box in front that covers most of it.
 
-    In front is whose box ends lower: on flat ground, those feet are nearer to the camera.
+    The box that ends lower is in front: on flat ground, its feet are nearer to the camera.
     """
     in_front = boxes[None, :, 3] > boxes[:, None, 3]  # (N, N): column in front of row
     covered: FloatArray = np.where(in_front, bx.cover(boxes, boxes), 0.0)

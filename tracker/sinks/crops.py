@@ -10,7 +10,6 @@ import csv
 import io
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,20 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.errors import OutputError, ResumeError, WriteError
-from tracker.sinks.base import ClosedByWith
-from tracker.sinks.crop_selection import (
-    Album,
-    Pick,
-    albums_of,
-    albums_state,
-    inside,
-    sharpness,
-    sized,
-    unhidden,
-)
-from tracker.sinks.side_file import Stash
-from tracker.types import Frame, ImageArray, Source, State, Tracks
+from tracker.errors import OutputError, WriteError
+from tracker.sinks.base import ClosedByWith, RunFacts, SinkOption
+from tracker.sinks.crop_selection import Crop, CropSelection, inside, sharpness, sized, unoccluded
+from tracker.types import Frame, ImageArray, Source, Tracks
 
 TABLE = "people.csv"
 COLUMNS = ("image", "id", "camera", "frame", "time_s", "x1", "y1", "x2", "y2", "score", "quality")
@@ -48,9 +37,8 @@ class CropSink(ClosedByWith):
     DIR/0007_000123.jpg: identity 7 in frame 123 (from 1); DIR/people.csv: a row for each.
 
     An identity's crops are on disk once it is unseen for 10 s, or when the sink closes; until then they are in memory,
-    compressed, two times `per_identity` at most. Of somebody who comes back better ones may take their place. The
-    pixels are those of the box inside the picture; only detected boxes are cut. camera: what the table calls the
-    source. resume: see `sinks.base.Resumable`; the crops in memory lie in a file beside the folder meanwhile.
+    compressed, two times `per_identity` at most. If the person comes back, better ones may replace them. The pixels
+    are those of the box inside the picture; only detected boxes are cut. camera: what the table calls the source.
     """
 
     def __init__(
@@ -60,85 +48,47 @@ class CropSink(ClosedByWith):
         *,
         camera: str = "video",
         per_identity: int = PER_IDENTITY,
-        resume: State | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._camera = camera
         self._per_identity = per_identity
-        self._albums: dict[int, Album] = {}  # of every identity so far
+        self._selections: dict[int, CropSelection] = {}  # of every identity so far
         self._seen_s: dict[int, float] = {}  # when identities with crops in memory were last seen
-        self._outdated: set[str] = set()  # files whose place better ones took
-        self._unsynced: list[str] = []  # files written since the last `state`
-        self._stated: set[str] = set()  # files that `state` spoke of last,
-        self._noted: set[str] = set()  # and those of the last checkpoint
+        self._outdated: set[str] = set()  # files that better ones replaced
         self._closed = False
-        self._stash = Stash(self.folder, resume and resume["stash"])
-        if resume is None:
-            self._begin(overwrite)
-        else:
-            self._go_on(resume)
+        self._begin(overwrite)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         if frame.image is None:
             raise OutputError(f"{self.folder}: the source has no pictures, so there are no crops to cut; leave it out")
         clipped = bx.clip(tracks.xyxy, frame.width, frame.height)
-        # The detector's score falls where a pole or a sign hides somebody, whom no other box covers.
-        quality = unhidden(tracks.xyxy) * inside(tracks.xyxy, clipped) * sized(clipped) * tracks.score
+        # The detector's score falls where a pole or a sign covers a person.
+        quality = unoccluded(tracks.xyxy) * inside(tracks.xyxy, clipped) * sized(clipped) * tracks.score
         heights = tracks.xyxy[:, 3] - tracks.xyxy[:, 1]
         large = (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE_PX).all(axis=1)
         for row in np.flatnonzero(large & (tracks.source == Source.DETECTED)).tolist():
-            album = self._albums.setdefault(int(tracks.id[row]), Album(2 * self._per_identity))
-            best = float(quality[row]) * album.steadiness(frame.time_s, float(heights[row]))
-            if album.wants(frame.time_s, best):  # sharpness can only lower it
+            selection = self._selections.setdefault(int(tracks.id[row]), CropSelection(2 * self._per_identity))
+            best = float(quality[row]) * selection.steadiness(frame.time_s, float(heights[row]))
+            if selection.wants(frame.time_s, best):  # sharpness can only lower it
                 x1, y1, x2, y2 = np.rint(clipped[row]).astype(int).tolist()
                 self._offer(frame, tracks[row], best, frame.image[y1:y2, x1:x2])
-        self._seen_s.update({who: frame.time_s for who in tracks.id.tolist() if who in self._seen_s})
-        for identity in [who for who, seen_s in self._seen_s.items() if frame.time_s - seen_s > WRITE_AFTER_S]:
-            self._put_out(identity)
-
-    def state(self) -> State:
-        names = {name_of(who, pick): pick for who, pick in self._picks()}
-        waiting = {name: pick.jpeg for name, pick in names.items() if pick.jpeg is not None}
-        try:
-            for name in self._unsynced:
-                with (self.folder / name).open("rb+") as file:
-                    os.fsync(file.fileno())
-        except OSError as error:
-            raise self._broken_off(error) from error
-        self._unsynced = []
-        self._stated = set(names) - set(waiting)
-        return {
-            "albums": albums_state(self._albums),
-            "seen_s": [[who, seen_s] for who, seen_s in self._seen_s.items()],
-            "outdated": sorted(self._outdated),
-            "stash": self._stash.keep(waiting, lambda name: waiting[name]),
-        }
-
-    def noted(self) -> None:
-        self._noted = self._stated
-        self._stash.noted()
-
-    def forget(self) -> None:
-        self._noted = set()
-        self._stash.forget()
-        if self._closed:
-            self._remove_outdated()
+        self._seen_s.update({identity: frame.time_s for identity in tracks.id.tolist() if identity in self._seen_s})
+        gone = [identity for identity, seen_s in self._seen_s.items() if frame.time_s - seen_s > WRITE_AFTER_S]
+        for identity in gone:
+            self._save_crops(identity)
 
     def close(self) -> None:
-        """Write what is still in memory, then the table anew: sorted, and without the crops that were replaced.
-
-        Those stay on disk as long as a checkpoint counts on them.
-        """
+        """Write the crops in memory, then the table again: sorted, and without the crops that were replaced."""
         if self._closed:
             return
         self._closed = True
-        self._stash.close()
         try:
             for identity in list(self._seen_s):
-                self._put_out(identity)
+                self._save_crops(identity)
         finally:
+            for name in self._outdated:  # before the table: a later run finds files by it
+                (self.folder / name).unlink(missing_ok=True)
             self._write_table()
-        self._remove_outdated()
 
     def _begin(self, overwrite: bool) -> None:
         check_crops_folder(self.folder, overwrite)
@@ -151,80 +101,50 @@ class CropSink(ClosedByWith):
         try:
             self._append_rows([COLUMNS])
         except OSError as error:
-            with suppress(OSError):  # others' pictures keep the folder
+            with suppress(OSError):  # the folder may hold other files
                 (self.folder / TABLE).unlink(missing_ok=True)
                 self.folder.rmdir()
-            raise self._broken_off(error) from error
+            raise self._write_error(error) from error
 
-    def _go_on(self, state: State) -> None:
-        """Back to how the folder was when it gave this state."""
-        waiting = {name_parts(name): jpeg for name, jpeg in self._stash.pieces().items()}
-        self._albums = albums_of(state["albums"], 2 * self._per_identity, waiting)
-        self._seen_s = dict(state["seen_s"])
-        self._outdated = set(state["outdated"])  # they are taken away: a checkpoint is not to name anything else
-        if foreign := next((name for name in self._outdated if not _CROP_NAME.fullmatch(name)), None):
-            raise ResumeError(f"{self.folder}: the checkpoint names a file that is no crop, {foreign!r}")
-        there = {name_of(who, pick): pick for who, pick in self._picks() if pick.jpeg is None}
-        for name, pick in there.items():
-            self._check_file(self.folder / name, pick)
-        self._noted = set(there)
-        for path in _earlier(self.folder):
-            if path.name != TABLE and path.name not in there:  # it came after that
-                path.unlink(missing_ok=True)
-        self._write_table()
+    def _crops(self) -> Iterator[tuple[int, Crop]]:
+        """Identity and crop, of all identities."""
+        for identity in sorted(self._selections):
+            for crop in self._selections[identity].crops:
+                yield identity, crop
 
-    def _check_file(self, path: Path, pick: Pick) -> None:
-        try:
-            same = zlib.crc32(path.read_bytes()) == pick.check
-        except OSError as error:
-            raise ResumeError(f"{path}: cannot be gone on with: {error.strerror}") from error
-        if not same:
-            raise ResumeError(
-                f"{path}: was changed since the checkpoint, so the run cannot go on; --overwrite begins again"
-            )
-
-    def _picks(self) -> Iterator[tuple[int, Pick]]:
-        """Identity and pick, of all."""
-        for identity in sorted(self._albums):
-            for pick in self._albums[identity].picks:
-                yield identity, pick
-
-    def _remove_outdated(self) -> None:
-        for name in self._outdated - self._noted:
-            (self.folder / name).unlink(missing_ok=True)
-
-    def _offer(self, frame: Frame, person: Tracks, quality: float, crop: ImageArray) -> None:
-        """Keep the crop of `person` (one row) if it is the best so far in its time; quality: without sharpness."""
-        quality *= sharpness(crop)
+    def _offer(self, frame: Frame, person: Tracks, quality: float, picture: ImageArray) -> None:
+        """Keep the picture of `person` (one row) if it is the best of its time span; quality: without sharpness."""
+        quality *= sharpness(picture)
         identity = int(person.id[0])
-        album = self._albums[identity]
-        if not album.wants(frame.time_s, quality):
+        selection = self._selections[identity]
+        if not selection.wants(frame.time_s, quality):
             return
         x1, y1, x2, y2 = person.xyxy[0].tolist()
         score = float(person.score[0])
-        out = album.add(Pick(frame.index + 1, frame.time_s, (x1, y1, x2, y2), score, quality, _encoded(crop)))
-        self._forget(identity, out)
+        replaced = selection.add(
+            Crop(frame.index + 1, frame.time_s, (x1, y1, x2, y2), score, quality, _encoded(picture))
+        )
+        self._drop(identity, replaced)
         self._seen_s[identity] = frame.time_s
 
-    def _forget(self, identity: int, picks: Iterable[Pick]) -> None:
-        self._outdated |= {name_of(identity, pick) for pick in picks if pick.jpeg is None}
+    def _drop(self, identity: int, crops: Iterable[Crop]) -> None:
+        self._outdated |= {name_of(identity, crop) for crop in crops if crop.jpeg is None}
 
-    def _put_out(self, identity: int) -> None:
+    def _save_crops(self, identity: int) -> None:
         """Choose among one identity's crops, and write those that are in memory."""
         del self._seen_s[identity]
-        album = self._albums[identity]
-        self._forget(identity, album.reduce(self._per_identity))
-        fresh = [pick for pick in album.picks if pick.jpeg is not None]
+        selection = self._selections[identity]
+        self._drop(identity, selection.reduce(self._per_identity))
+        fresh = [crop for crop in selection.crops if crop.jpeg is not None]
         try:
-            # Before the files: by the table a run that goes on finds what came after its checkpoint.
-            self._append_rows(self._row(identity, pick) for pick in fresh)
-            for pick in fresh:
-                assert pick.jpeg is not None
-                _write_whole(self.folder / name_of(identity, pick), pick.jpeg)
-                self._unsynced.append(name_of(identity, pick))
-                pick.check, pick.jpeg = zlib.crc32(pick.jpeg), None
+            # Before the files: by the table a resumed run finds and removes them.
+            self._append_rows(self._row(identity, crop) for crop in fresh)
+            for crop in fresh:
+                assert crop.jpeg is not None
+                _write_whole(self.folder / name_of(identity, crop), crop.jpeg)
+                crop.jpeg = None
         except OSError as error:
-            raise self._broken_off(error) from error
+            raise self._write_error(error) from error
 
     def _append_rows(self, rows: Iterable[Sequence[object]]) -> None:
         text = _csv_text(rows)
@@ -232,23 +152,23 @@ class CropSink(ClosedByWith):
             stream.write(text)
 
     def _write_table(self) -> None:
-        rows = [self._row(identity, pick) for identity, pick in self._picks() if pick.jpeg is None]
+        rows = [self._row(identity, crop) for identity, crop in self._crops() if crop.jpeg is None]
         draft = self.folder / f"{TABLE}.part"
         try:
             draft.write_text(_csv_text([COLUMNS, *rows]), encoding="utf-8", newline="")
             os.replace(draft, self.folder / TABLE)
         except OSError as error:
             draft.unlink(missing_ok=True)
-            raise self._broken_off(error) from error
+            raise self._write_error(error) from error
 
-    def _row(self, identity: int, pick: Pick) -> Sequence[object]:
-        edges = [f"{edge:.2f}" for edge in pick.box]
+    def _row(self, identity: int, crop: Crop) -> Sequence[object]:
+        edges = [f"{edge:.2f}" for edge in crop.box]
         return (
-            name_of(identity, pick), identity, self._camera, pick.frame, f"{pick.time_s:.6f}", *edges,
-            f"{pick.score:.4f}", f"{pick.quality:.3f}",
+            name_of(identity, crop), identity, self._camera, crop.frame, f"{crop.time_s:.6f}", *edges,
+            f"{crop.score:.4f}", f"{crop.quality:.3f}",
         )  # fmt: skip
 
-    def _broken_off(self, error: OSError) -> WriteError:
+    def _write_error(self, error: OSError) -> WriteError:
         return WriteError(f"{error.filename or self.folder}: cannot be written: {error.strerror}; others are there")
 
 
@@ -267,22 +187,8 @@ def check_crops_folder(folder: Path, overwrite: bool) -> None:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
-def name_of(identity: int, pick: Pick) -> str:
-    return f"{identity:04d}_{pick.frame:06d}.jpg"
-
-
-def name_parts(name: str) -> tuple[int, int]:
-    """Identity and frame of the crop that `name_of` calls so."""
-    identity, frame = name.removesuffix(".jpg").split("_")
-    return int(identity), int(frame)
-
-
-def remove_crops(folder: Path) -> None:
-    """Take away what a sink wrote there, and the folder if nothing else is in it."""
-    for path in _earlier(folder):
-        path.unlink(missing_ok=True)
-    with suppress(OSError):
-        folder.rmdir()
+def name_of(identity: int, crop: Crop) -> str:
+    return f"{identity:04d}_{crop.frame:06d}.jpg"
 
 
 def _write_whole(path: Path, data: bytes) -> None:
@@ -293,10 +199,10 @@ def _write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def _encoded(crop: ImageArray) -> bytes:
+def _encoded(picture: ImageArray) -> bytes:
     import cv2
 
-    _, jpeg = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    _, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return jpeg.tobytes()
 
 
@@ -307,7 +213,7 @@ def _csv_text(rows: Iterable[Sequence[object]]) -> str:
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """What an earlier run wrote, by its table, and nothing else: the folder may hold a user's own pictures.
+    """Files of an earlier run, by its table, and no others: the folder may hold a user's own pictures.
 
     Raises OutputError if the table is not one of ours.
     """
@@ -325,3 +231,18 @@ def _earlier(folder: Path) -> list[Path]:
     if foreign is not None:
         raise OutputError(f"{table}: names a file that is no crop, {foreign!r}, so all stays; give another folder")
     return [*(folder / name for name in names), table]
+
+
+def _open(path: str | None, run: RunFacts) -> CropSink:
+    assert path is not None
+    return CropSink(path, run.overwrite, camera=run.name)
+
+
+CROPS = SinkOption(
+    flags=("--crops",),
+    metavar="DIR",
+    help="the best few crops of every identity, with a table",
+    open=_open,
+    check_free=check_crops_folder,
+    pictures="required",
+)

@@ -1,159 +1,184 @@
-"""What the live window draws over the annotated picture: help, notices, who is followed, and how the engine decided."""
+"""Draws tracks on pictures: boxes by origin (detected, proposed, predicted), identities, trails, labels."""
 
 from __future__ import annotations
 
+import colorsys
+import math
+from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
 
-from tracker.sinks.annotated_video import Colour, Point, annotate, draw_label, identity_colour, line_width
-from tracker.sinks.base import Overlay
-from tracker.sinks.viewport import KEYS_HELP, View
-from tracker.types import FloatArray, ImageArray, StepTrace, Tracks
+from tracker.types import Frame, ImageArray, Source, TrackRow, Tracks
 
-Plate: TypeAlias = tuple[int, int, int, int]  # left, top, width, height in pixels
+Colour: TypeAlias = tuple[int, int, int]  # BGR
+Point: TypeAlias = tuple[float, float]  # x, y in pixels
 
-WHITE: Colour = (255, 255, 255)
-BLACK: Colour = (0, 0, 0)
-PREDICTED: Colour = (255, 200, 0)
-TRIED: Colour = (160, 160, 160)
-ACCEPTED: Colour = (0, 255, 0)
-KEY_COLOUR: Colour = (0, 220, 255)
-NOTICE_COLOUR: Colour = (0, 0, 160)
-FAR_PX = 20000  # beyond it OpenCV's integers overflow
+TRAIL_S = 2.0
+OCCLUDED_OPACITY = 0.7  # of the dots around an occluded person
+GOLDEN_RATIO = 0.6180339887498949
 
 
-def compose(
-    view: View,
+class Trails:
+    """Foot points of every identity over the last `keep_s` seconds; identities unseen for longer are dropped."""
+
+    def __init__(self, keep_s: float = TRAIL_S) -> None:
+        self.keep_s = keep_s
+        self._points: dict[int, deque[tuple[float, float, float]]] = {}  # time_s, x, y
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def update(self, time_s: float, tracks: Tracks) -> None:
+        for row in tracks:
+            x1, _, x2, y2 = (float(value) for value in row.xyxy)
+            self._points.setdefault(row.id, deque()).append((time_s, (x1 + x2) / 2, y2))
+        oldest = time_s - self.keep_s
+        for identity, points in list(self._points.items()):
+            while points and points[0][0] < oldest:
+                points.popleft()
+            if not points:
+                del self._points[identity]
+
+    def of(self, tracks: Tracks) -> dict[int, list[Point]]:
+        """Points of the identities in `tracks`, oldest first."""
+        return {int(i): [(x, y) for _, x, y in self._points.get(int(i), ())] for i in tracks.id}
+
+
+def caption(frame: Frame, tracks: Tracks) -> str:
+    """The line in the corner."""
+    people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
+    kinds = (
+        (tracks.proposed, "proposed"), (tracks.occluded, "hidden"), (tracks.predicted, "predicted"),
+        (tracks.interpolated, "interpolated"),
+    )  # fmt: skip
+    counts = [(int(rows.sum()), what) for rows, what in kinds]
+    return f"frame {frame.index + 1}  {people}" + "".join(f", {n} {what}" for n, what in counts if n)
+
+
+def identity_colour(identity: int) -> Colour:
+    """A stable bright BGR colour: steps of the golden ratio keep neighbouring numbers far apart on the colour wheel."""
+    hue = (identity * GOLDEN_RATIO) % 1.0
+    saturation = (0.95, 0.65, 0.8)[identity % 3]
+    value = (1.0, 0.95, 0.75)[identity // 3 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def annotate(
     image: ImageArray,
     tracks: Tracks,
-    trails: Mapping[int, Sequence[Point]],
+    trails: Mapping[int, Sequence[Point]] | None = None,
     *,
     caption: str = "",
-    notice: str = "",
-    trace: StepTrace | None = None,
-    last: Point | None = None,
-    overlay: Overlay | None = None,
+    ids: bool = True,
 ) -> ImageArray:
-    """The picture of the window: the image (H, W, 3) BGR with what the view has switched on.
+    """A copy of the image (H, W, 3) BGR with tracks drawn on it; lines and letters grow with the image.
 
-    trails: as for `film.annotate`. last: where who is followed was seen last, pixels. overlay: draws after the tracks.
+    Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; those predicted
+    (occluded or between detections) or interpolated are rows of faint dots. `trails` holds foot points per
+    identity, oldest first; they fade towards the past. ids: whether the numbers stand at the boxes.
     """
-    if view.followed is not None:  # below everything else: it must hide no number
-        image = image.copy()
-        draw_followed(image, view.followed, tracks, last)
-    picture = annotate(image, tracks, trails if view.trails else None, caption=caption, ids=view.ids)
-    if overlay is not None:
-        overlay(picture)
-    if view.debug and trace is not None:
-        draw_debug(picture, trace)
-    if view.help:
-        draw_help(picture)
-    if notice:
-        draw_notice(picture, notice)
+    picture = image.copy()
+    thickness, letter = line_width(image)
+    for row in tracks:
+        _draw_trail(picture, (trails or {}).get(row.id, ()), identity_colour(row.id), thickness)
+    for row in tracks:
+        _draw_box(picture, row, thickness)
+    for row in tracks if ids else ():  # labels last: a neighbour's box must not cross a number
+        x1, y1 = _corners(row)[:2]
+        draw_label(picture, str(row.id), (x1, y1), identity_colour(row.id), letter, thickness)
+    if caption:
+        draw_label(picture, caption, (4 * thickness, image.shape[0]), (32, 32, 32), letter, thickness)
     return picture
 
 
-def draw_debug(picture: ImageArray, trace: StepTrace) -> None:
-    """Draw into the picture (H, W, 3): where each track was expected (thin box), its gate (ellipse), the places that
-    proposals looked at (grey) and took (green), and beside each detection the cost that won it.
+def line_width(image: ImageArray) -> tuple[int, float]:
+    """Width of lines in pixels and scale of letters, by the size of the image."""
+    return max(1, round(min(image.shape[:2]) / 360)), max(0.35, min(image.shape[:2]) / 1300)
 
-    Thin cyan: tentative tracks, and everybody's prediction; the ellipse has the identity's colour.
-    """
+
+def _corners(row: TrackRow) -> tuple[int, int, int, int]:
+    # Far outside the picture OpenCV's integers overflow.
+    x1, y1, x2, y2 = (round(float(value)) for value in np.clip(np.nan_to_num(row.xyxy), -20000, 20000))
+    return x1, y1, x2, y2
+
+
+def _draw_box(picture: ImageArray, row: TrackRow, thickness: int) -> None:
     import cv2
 
-    thin, letter = line_width(picture)
-    letter *= 0.8
-    for box in trace.tried:
-        cv2.rectangle(picture, *_corners(box), TRIED, 1)
-    for identity, box, gate in zip(trace.id.tolist(), trace.predicted, trace.gate_px, strict=True):
-        colour = identity_colour(identity) if identity else PREDICTED
-        (x1, y1), (x2, y2) = _corners(box)
-        cv2.rectangle(picture, (x1, y1), (x2, y2), PREDICTED, 1)
-        axes = tuple(round(float(side)) for side in np.clip(gate, 0, FAR_PX))
-        cv2.ellipse(picture, ((x1 + x2) // 2, (y1 + y2) // 2), axes, 0, 0, 360, colour, 1, cv2.LINE_AA)
-    for box in trace.accepted:
-        cv2.rectangle(picture, *_corners(box), ACCEPTED, thin)
-    taken: list[Plate] = []
-    for identity, box, cost in zip(trace.pair_id.tolist(), trace.pair_boxes, trace.pair_cost, strict=True):
-        (x1, _), (_, y2) = _corners(box)
-        text = cost_text(cost)
-        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, letter, 1)
-        plate = free_place((min(x1, picture.shape[1] - width - 4), y2 + 2, width + 4, height + 4), taken)
-        taken.append(plate)
-        corner = plate[0], plate[1] + plate[3]
-        draw_label(picture, text, corner, identity_colour(identity) if identity else TRIED, letter, 0)
-
-
-def free_place(plate: Plate, taken: Sequence[Plate]) -> Plate:
-    """The plate (left, top, width, height), moved down until it covers none of those taken: people stand close."""
-    left, top, width, height = plate
-    beside = [other for other in taken if other[0] < left + width and left < other[0] + other[2]]
-    for _, other_top, _, other_height in sorted(beside, key=lambda other: other[1]):
-        if other_top < top + height and top < other_top + other_height:
-            top = other_top + other_height
-    return left, top, width, height
-
-
-def cost_text(cost: FloatArray) -> str:
-    """The row of `StepTrace.pair_cost` in a few letters: total, looks, motion."""
-    total, look, motion = (float(part) for part in cost)
-    looks = "-" if np.isnan(look) else f"{look:.2f}"
-    return f"{total:.2f} = look {looks} & move {motion:.2f}"
-
-
-def draw_followed(picture: ImageArray, identity: int, tracks: Tracks, last: Point | None) -> None:
-    """Mark who is followed: a white frame with an arrow above; if not in view, a cross where the feet were `last`."""
-    import cv2
-
-    thin, letter = line_width(picture)
-    rows = np.flatnonzero(tracks.id == identity)
-    if len(rows) == 0:
-        if last is not None:
-            place = round(last[0]), round(last[1])
-            for colour, width in ((BLACK, thin + 2), (WHITE, thin)):
-                cv2.drawMarker(picture, place, colour, cv2.MARKER_TILTED_CROSS, 14 * thin, width)
+    colour = identity_colour(row.id)
+    x1, y1, x2, y2 = _corners(row)
+    sides = (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1)))
+    if row.source == Source.DETECTED:
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
         return
-    (x1, y1), (x2, y2) = _corners(tracks.xyxy[rows[0]])
-    out = 2 * thin
-    for colour, width in ((BLACK, thin + 4), (WHITE, thin + 1)):
-        cv2.rectangle(picture, (x1 - out, y1 - out), (x2 + out, y2 + out), colour, width)
-    # Above the number. At the upper edge of the picture the arrow would be outside: it stands in the box then.
-    tip, half = max(y1 - 3 * out - round(30 * letter), 14 * thin), 8 * thin
-    middle = (x1 + x2) // 2
-    arrow = np.array([(middle, tip), (middle - half, tip - 12 * thin), (middle + half, tip - 12 * thin)], np.int32)
-    cv2.fillConvexPoly(picture, arrow, identity_colour(identity), cv2.LINE_AA)
-    cv2.polylines(picture, [arrow], True, WHITE, thin, cv2.LINE_AA)
+    if row.source in (Source.OCCLUDED, Source.PREDICTED, Source.INTERPOLATED):
+        for start, end in sides:
+            _draw_dots(picture, start, end, colour, thickness)
+        return
+    dash = 5 * thickness
+    for start, end in sides:
+        length = math.dist(start, end)
+        for at in np.arange(0.0, length, 2 * dash):
+            a, b = at / length, min(1.0, (at + dash) / length)
+            cv2.line(picture, _between(start, end, a), _between(start, end, b), colour, thickness)
+    half = 3 * thickness
+    diamond = np.array([(x2 - half, y1), (x2, y1 - half), (x2 + half, y1), (x2, y1 + half)], np.int32)
+    cv2.fillConvexPoly(picture, diamond, colour, cv2.LINE_AA)
 
 
-def draw_help(picture: ImageArray) -> None:
-    """The keys, on a dark plate in the middle."""
+def _draw_dots(picture: ImageArray, start: Point, end: Point, colour: Colour, thickness: int) -> None:
+    """Faint dots from start to just before end. More than a pixel wide, or video compression removes them."""
     import cv2
 
-    font, letter = cv2.FONT_HERSHEY_SIMPLEX, line_width(picture)[1]
-    stroke = max(1, round(letter * 1.8))
-    step = round(40 * letter)
-    column, texts = (
-        max(cv2.getTextSize(text, font, letter, stroke)[0][0] for text in side) + step
-        for side in zip(*KEYS_HELP, strict=True)
-    )
-    width, height = column + texts, step * (len(KEYS_HELP) + 1)
-    left, top = max(0, (picture.shape[1] - width) // 2), max(0, (picture.shape[0] - height) // 2)
-    plate = picture[top : top + height, left : left + width]
-    plate[:] = plate // 5
-    for number, (key, what) in enumerate(KEYS_HELP, start=1):
-        y = top + number * step + step // 4
-        cv2.putText(picture, key, (left + step // 2, y), font, letter, KEY_COLOUR, stroke, cv2.LINE_AA)
-        cv2.putText(picture, what, (left + column, y), font, letter, WHITE, stroke, cv2.LINE_AA)
+    length = math.dist(start, end)
+    for at in np.arange(0.0, length, 5 * thickness):
+        place = _between(start, end, at / length)
+        corner = place[0] + thickness, place[1] + thickness
+        cv2.rectangle(picture, place, corner, _mixed(picture, place, colour, OCCLUDED_OPACITY), cv2.FILLED)
 
 
-def draw_notice(picture: ImageArray, text: str) -> None:
-    """One line across the upper edge."""
-    thin, letter = line_width(picture)
-    draw_label(picture, text, (4 * thin, round(40 * letter) + 8 * thin), NOTICE_COLOUR, letter, thin)
+def _mixed(picture: ImageArray, place: tuple[int, int], colour: Colour, share: float) -> tuple[float, ...]:
+    """This share of the colour, the rest of the pixel there: fading without a second image."""
+    height, width = picture.shape[:2]
+    under = picture[min(max(place[1], 0), height - 1), min(max(place[0], 0), width - 1)]
+    return tuple(share * over + (1 - share) * float(below) for over, below in zip(colour, under, strict=True))
 
 
-def _corners(box: FloatArray) -> tuple[tuple[int, int], tuple[int, int]]:
-    x1, y1, x2, y2 = (round(float(value)) for value in np.clip(np.nan_to_num(box), -FAR_PX, FAR_PX))
-    return (x1, y1), (x2, y2)
+def _between(start: Point, end: Point, share: float) -> tuple[int, int]:
+    return round(start[0] + share * (end[0] - start[0])), round(start[1] + share * (end[1] - start[1]))
+
+
+def _draw_trail(picture: ImageArray, points: Sequence[Point], colour: Colour, thickness: int) -> None:
+    """Fades towards the past: each piece mixes its colour with the pixel under its middle."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    for number, (start, end) in enumerate(pairwise(points), start=1):
+        middle = _between(start, end, 0.5)
+        if not (0 <= middle[0] < width and 0 <= middle[1] < height):
+            continue
+        mixed = _mixed(picture, middle, colour, number / len(points))
+        cv2.line(picture, _between(start, end, 0), _between(start, end, 1), mixed, thickness, cv2.LINE_AA)
+
+
+def draw_label(
+    picture: ImageArray, text: str, corner: tuple[int, int], background: Colour, letter: float, thickness: int
+) -> None:
+    """Text on a filled plate that stands on `corner` (its lower left), pushed back into the picture."""
+    import cv2
+
+    font, stroke = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(letter * 1.8))
+    (text_width, text_height), _ = cv2.getTextSize(text, font, letter, stroke)
+    pad = 2 + thickness
+    plate_width, plate_height = text_width + 2 * pad, text_height + 2 * pad
+    x = min(max(corner[0], 0), max(picture.shape[1] - plate_width, 0))
+    y = min(max(corner[1] - plate_height, 0), max(picture.shape[0] - plate_height, 0))
+    blue, green, red = background
+    bright = 0.114 * blue + 0.587 * green + 0.299 * red > 140  # ITU-R BT.601 luma
+    cv2.rectangle(picture, (x, y), (x + plate_width, y + plate_height), background, cv2.FILLED)
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(picture, text, (x + pad, y + pad + text_height), font, letter, ink, stroke, cv2.LINE_AA)

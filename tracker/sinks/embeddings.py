@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from tracker.errors import OutputError
-from tracker.sinks.base import ClosedByWith
+from tracker.sinks.base import ClosedByWith, RunFacts, SinkOption
 from tracker.sinks.frame_file import FrameFile
 from tracker.types import Frame, State, Tracks
 
@@ -20,8 +20,8 @@ class EmbeddingSink(ClosedByWith):
     """The embedding of every output row, as a NumPy file.
 
     A structured array: frame (int64, from 1), id (int64), embedding (D float32, unit length). The rows are those of the
-    other results, in the same order. A row at which the network did not look (hidden or predicted people) is NaN.
-    `np.load(path, mmap_mode="r")` reads it, without pickle; it is whole after every frame.
+    other results, in the same order. A row that was not embedded (occluded or predicted) is NaN.
+    `np.load(path, mmap_mode="r")` reads it, without pickle; it is whole after every frame. resume: see `FrameFile`.
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False, resume: State | None = None) -> None:
@@ -82,3 +82,18 @@ def _header(dtype: np.dtype[np.void], n_rows: int) -> bytes:
     description = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows,)}
     npy.write_array_header_1_0(buffer, description)
     return buffer.getvalue()
+
+
+def _open(path: str | None, run: RunFacts) -> EmbeddingSink:
+    assert path is not None
+    return EmbeddingSink(path, run.overwrite, run.resume)
+
+
+EMBEDDINGS = SinkOption(
+    flags=("--save-embeddings",),
+    metavar="FILE",
+    help="the embedding of every output row, as a NumPy array (.npy)",
+    check=check_ending,
+    open=_open,
+    embeddings=True,
+)

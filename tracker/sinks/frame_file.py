@@ -1,4 +1,4 @@
-"""A result file that grows by whole frames: what breaks off in the middle of one leaves none of it."""
+"""Append-only result files with atomic frames: a failed write leaves no partial frame."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import os
 import stat
 import sys
 import zlib
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from tracker.errors import OutputError, ResumeError, WriteError
-from tracker.sinks.base import check_output_path
-from tracker.types import State
+from tracker.sinks.base import ClosedByWith, check_output_path
+from tracker.types import Frame, State, Tracks
 
-CHECKED_BYTES = 1 << 16  # before the place where a run goes on: enough to tell another file, quick to read
+CHECKED_BYTES = 1 << 16  # before the place where a run resumes: enough to recognise the file, quick to read
 
 
 class FrameFile:
     """Bytes on disk as soon as they are appended. Path "-" is standard output.
 
-    Raises OutputError where the file cannot be begun, and WriteError, with the frame, where writing breaks off: a full
-    disk, a pipe that closed. The frames before are whole then. seekable: the format needs `put` and `cut`, which no
-    pipe offers. resume: what `state` gave in an interrupted run; the file is cut back to that place and goes on there.
-    Raises ResumeError, and changes nothing, if it is no longer the file that it was.
+    Raises OutputError if the file cannot be created, and WriteError, with the frame, if a write fails (full disk,
+    closed pipe); the frames before are whole then. seekable: the format needs `put` and `cut`, which no pipe offers.
+    resume: what `state` gave in an interrupted run; the file is truncated to that size and continued. Raises
+    ResumeError, and changes nothing, if it is no longer the same file.
     """
 
     def __init__(
@@ -42,10 +43,10 @@ class FrameFile:
             self._file = io.FileIO(self.path, "w" if resume is None else "r+")
         except OSError as error:
             if resume is not None:
-                raise ResumeError(f"{self.path}: cannot be gone on with: {error.strerror}") from error
+                raise ResumeError(f"{self.path}: cannot be resumed: {error.strerror}") from error
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
         if resume is not None:
-            self._go_on(self._file, resume)
+            self._resume(self._file, resume)
         if seekable and not self._file.seekable():
             self._file.close()
             raise OutputError(
@@ -53,7 +54,7 @@ class FrameFile:
             )
 
     def begin(self, head: bytes) -> None:
-        """Append what stands before the first frame; where there is no room for it, no file stays."""
+        """Append what stands before the first frame; if the disk has no room for it, no file is left."""
         try:
             self.append(head)
         except WriteError:
@@ -63,7 +64,7 @@ class FrameFile:
             raise
 
     def append(self, data: bytes, frame_index: int | None = None) -> None:
-        """All of `data` at the end, or nothing. frame_index: for the message, from 0; None: no frame's."""
+        """All of `data` at the end, or nothing. frame_index: for the message, from 0."""
         try:
             if self._file is None:
                 sys.stdout.write(data.decode())
@@ -71,7 +72,7 @@ class FrameFile:
             else:
                 self._append_whole(self._file, data)
         except OSError as error:
-            raise self._broken_off(error, frame_index) from error
+            raise self._write_error(error, frame_index) from error
 
     def put(self, at: int, data: bytes, frame_index: int | None = None) -> None:
         """Replace what stands at byte `at`; the file is as long afterwards as before."""
@@ -82,39 +83,37 @@ class FrameFile:
             _write_all(self._file, data)
             self._file.seek(self.size)
         except OSError as error:
-            raise self._broken_off(error, frame_index) from error
+            raise self._write_error(error, frame_index) from error
 
     def cut(self, size: int) -> None:
-        """Forget everything from byte `size` on."""
+        """Truncate the file to `size` bytes."""
         assert self._file is not None
         try:
             self._file.truncate(size)
             self._file.seek(size)
         except OSError as error:
-            raise self._broken_off(error, None) from error
+            raise self._write_error(error, None) from error
         self.size = size
 
-    def state(self, size: int | None = None, fixed_from: int = 0) -> State | None:
-        """For `Resumable.state`; None for a pipe or a device, which cannot be cut back.
+    def state(self, fixed_from: int = 0) -> State | None:
+        """How to resume with all that is written now; None for a pipe or a device, which cannot be truncated.
 
-        size: bytes with which to go on; None: all. fixed_from: what stands before it is changed by `put` later. All of
-        the file is on disk when this returns.
+        fixed_from: bytes before it are changed by `put` later. All of the file is on disk when this returns.
         """
         if self._file is None or not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             return None
         self._check_there(self._file)
-        size = self.size if size is None else size
-        checked_from = max(fixed_from, size - CHECKED_BYTES)
+        checked_from = max(fixed_from, self.size - CHECKED_BYTES)
         try:
             os.fsync(self._file.fileno())
             with self.path.open("rb") as file:
-                check = _checksum(file, checked_from, size)
+                check = _checksum(file, checked_from, self.size)
         except OSError as error:
-            raise self._broken_off(error, None) from error
-        return {"bytes": size, "checked_from": checked_from, "check": check}
+            raise self._write_error(error, None) from error
+        return {"bytes": self.size, "checked_from": checked_from, "check": check}
 
     def close(self) -> None:
-        """Raises WriteError if the file is no longer what its name stands for: the bytes went into nothing."""
+        """Raises WriteError if the file was removed or replaced while it was written: its bytes are lost."""
         if self._file is None or self._file.closed:
             return
         try:
@@ -123,7 +122,7 @@ class FrameFile:
             self._file.close()
 
     def _check_there(self, file: io.FileIO) -> None:
-        """Systems let a file be removed, or another take its name, while it is written, and say nothing."""
+        """Systems let an open file be removed, or another take its name, without an error."""
         written = os.fstat(file.fileno())
         if not stat.S_ISREG(written.st_mode):
             return
@@ -134,7 +133,7 @@ class FrameFile:
         if not there:
             raise WriteError(f"{self.path}: was removed or replaced while it was written; what it held is lost")
 
-    def _go_on(self, file: io.FileIO, resume: State) -> None:
+    def _resume(self, file: io.FileIO, resume: State) -> None:
         kept, found = resume["bytes"], os.fstat(file.fileno()).st_size
         if found < kept:
             problem = f"has {found} bytes, but had {kept} at the checkpoint: it was cut or replaced"
@@ -146,7 +145,7 @@ class FrameFile:
             self.size = kept
             return
         file.close()
-        raise ResumeError(f"{self.path}: {problem}, so the run cannot go on; --overwrite begins again")
+        raise ResumeError(f"{self.path}: {problem}, so the run cannot be resumed; --overwrite starts again")
 
     def _append_whole(self, file: io.FileIO, data: bytes) -> None:
         try:
@@ -159,13 +158,34 @@ class FrameFile:
             raise
         self.size += len(data)
 
-    def _broken_off(self, error: OSError, frame_index: int | None) -> WriteError:
+    def _write_error(self, error: OSError, frame_index: int | None) -> WriteError:
         why = error.strerror or error
         if frame_index is None:
             return WriteError(f"{self._name}: cannot be written: {why}")
         return WriteError(
             f"{self._name}: cannot be written at frame {frame_index + 1}: {why}; the frames before it are there"
         )
+
+
+class FrameFileSink(ClosedByWith, ABC):
+    """A sink that only appends to one file; subclasses have `write`. resume: see `FrameFile`."""
+
+    HEAD = b""  # written before the first frame
+
+    def __init__(self, path: str | Path, overwrite: bool = False, resume: State | None = None) -> None:
+        self._file = FrameFile(path, overwrite, resume=resume)
+        if resume is None and self.HEAD:
+            self._file.begin(self.HEAD)
+
+    @abstractmethod
+    def write(self, frame: Frame, tracks: Tracks) -> None: ...
+
+    def state(self) -> State | None:
+        """How to resume the file in another process; asked for between frames."""
+        return self._file.state()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _checksum(file: io.FileIO | BinaryIO, start: int, end: int) -> int:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from tracker.errors import OutputError, WriteError
-from tracker.sinks.annotated_video import draw_label, line_width
-from tracker.sinks.base import ClosedByWith, check_output_path
-from tracker.sinks.side_file import Stash
-from tracker.types import FloatArray, Frame, ImageArray, State, Tracks
+from tracker.sinks.base import ClosedByWith, RunFacts, SinkOption, check_output_path
+from tracker.sinks.drawing import draw_label, line_width
+from tracker.types import FloatArray, Frame, ImageArray, Tracks
 
 KINDS = (".png", ".jpg", ".jpeg")
-LONGEST_FRAME_S = 1.0  # a stream that stood still says nothing of where people were meanwhile
+LONGEST_FRAME_S = 1.0  # across a longer gap in a stream, where people were is unknown
 FOOTPRINT = 0.08  # standard deviation of the spot of a person, as a share of the height of a typical box
 STILLS = 9  # at most; odd, so that the median is one of them
 OPACITY = 0.75  # of the colour of the busiest place
@@ -28,20 +26,18 @@ TICKS = 5  # numbers beside the scale
 class HeatmapSink(ClosedByWith):
     """Collects foot points, each weighted with the time until the next frame, and paints them when it closes.
 
-    A place shows how many seconds people stood there: somebody who stands still for 10 s makes a spot that reads 10 s
-    in its middle. The still is the median of frames spread over the video, so that who walks by vanishes from it.
-    frame_s: weight of the last frame, which has no next one. resume: see `sinks.base.Resumable`; the frames for the
-    still lie in a file beside the picture meanwhile. Raises OutputError and ResumeError. Where somebody removes the
-    file meanwhile the picture is written all the same: unlike results that grow, it loses nothing by that. A file that
-    takes its place is somebody's, and stays: WriteError.
+    A place shows how many seconds people stood there: a person who stands still for 10 s makes a spot that reads 10 s
+    in its middle. The still is the median of frames spread over the video, so that people who walk by vanish from it.
+    frame_s: weight of the last frame, which has no next one. Raises OutputError. If the file is removed meanwhile the
+    picture is written all the same; if another file takes its place, that one stays: WriteError.
     """
 
-    def __init__(self, path: str | Path, frame_s: float, overwrite: bool = False, resume: State | None = None) -> None:
+    def __init__(self, path: str | Path, frame_s: float, overwrite: bool = False) -> None:
         self.path = Path(path)
         check_kind(self.path)
-        check_output_path(self.path, overwrite or resume is not None)
+        check_output_path(self.path, overwrite)
         try:
-            self._begun = self.path.open("ab")  # better now than after an hour; open, it shares its number with none
+            self._begun = self.path.open("ab")  # fails now rather than at the end; open, its inode is not reused
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
         self._frame_s = frame_s
@@ -50,10 +46,7 @@ class HeatmapSink(ClosedByWith):
         self._height_sum = 0.0
         self._n_feet = 0
         self._stills = _Stills()
-        self._stash = Stash(self.path, resume and resume["stash"])
         self._closed = False
-        if resume is not None:
-            self._restore(resume)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         if self._seconds.size == 0:
@@ -66,27 +59,6 @@ class HeatmapSink(ClosedByWith):
         if frame.image is not None:
             self._stills.offer(frame.image)
 
-    def state(self) -> State:
-        self._check_not_replaced()
-        there = np.flatnonzero(self._seconds)
-        return {
-            "size": self._seconds.shape,
-            "there": there.astype(np.uint32),  # most places never see a foot
-            "seconds": self._seconds.ravel()[there],
-            "waiting_s": None if self._waiting is None else self._waiting[0],
-            "waiting": np.zeros((0, 2)) if self._waiting is None else self._waiting[1],
-            "height_sum": self._height_sum,
-            "n_feet": self._n_feet,
-            "stills": self._stills.state(),
-            "stash": self._stash.keep(list(self._stills.kept), lambda name: self._stills.kept[name].tobytes()),
-        }
-
-    def noted(self) -> None:
-        self._stash.noted()
-
-    def forget(self) -> None:
-        self._stash.forget()
-
     def close(self) -> None:
         """Paint and write the picture. Raises WriteError."""
         import cv2
@@ -95,7 +67,6 @@ class HeatmapSink(ClosedByWith):
             return
         self._closed = True
         with self._begun:
-            self._stash.close()
             self._check_not_replaced()
         if self._waiting is None:
             if self.path.is_file() and self.path.stat().st_size == 0:
@@ -136,7 +107,7 @@ class HeatmapSink(ClosedByWith):
     def seconds(self) -> FloatArray:
         """(H, W): seconds that people stood at each place, spread over the size of a footprint.
 
-        The spot of somebody who stands still has its time in the middle, and falls off as a Gaussian.
+        The spot of a person who stands still has its time in the middle, and falls off as a Gaussian.
         """
         import cv2
 
@@ -152,7 +123,7 @@ class HeatmapSink(ClosedByWith):
 
         seconds = self.seconds
         most = float(seconds.max())
-        # The root: a bench where somebody sat for an hour must not hide the paths.
+        # The root: a bench with one person for an hour must not outshine the paths.
         share = np.sqrt(np.clip(seconds / most, 0, 1)) if most > 0 else np.zeros_like(seconds)
         still = self._stills.median()
         base = np.full((*seconds.shape, 3), 40.0) if still is None else still * DARKER
@@ -162,19 +133,11 @@ class HeatmapSink(ClosedByWith):
         _draw_scale(picture, most)
         return picture
 
-    def _restore(self, state: State) -> None:
-        self._seconds = np.zeros(state["size"])
-        self._seconds.ravel()[state["there"]] = state["seconds"]
-        if state["waiting_s"] is not None:
-            self._waiting = state["waiting_s"], state["waiting"]
-        self._height_sum, self._n_feet = state["height_sum"], state["n_feet"]
-        self._stills.restore(state["stills"], self._stash.pieces(), self._seconds.shape)
-
     def _add(self, span_s: float) -> None:
         assert self._waiting is not None
         places = np.floor(self._waiting[1]).astype(np.int64)
         height, width = self._seconds.shape
-        # A box may end below the picture: its owner stands just outside, where there is nothing to paint.
+        # A box may end below the picture; there is nothing to paint there.
         there = ((places >= 0) & (places < (width, height))).all(axis=1)
         np.add.at(self._seconds, (places[there, 1], places[there, 0]), min(span_s, LONGEST_FRAME_S))
 
@@ -185,39 +148,46 @@ def check_kind(path: str | Path) -> None:
         raise OutputError(f"{path}: cannot write a picture of this kind; there are: {', '.join(KINDS)}")
 
 
+def _open(path: str | None, run: RunFacts) -> HeatmapSink:
+    assert path is not None
+    return HeatmapSink(path, 1 / run.fps, run.overwrite)
+
+
+HEATMAP = SinkOption(
+    flags=("--heatmap",),
+    metavar="FILE.png",
+    help="picture of where people stood, and for how long",
+    check=check_kind,
+    open=_open,
+    group="counting",
+    pictures="used",
+)
+
+
 class _Stills:
     """A few frames, evenly spread over what came so far, however long it lasts."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, ImageArray] = {}  # by the number of the frame, in order
+        self._kept: list[ImageArray] = []
         self._every = 1
         self._n_offered = 0
 
     def offer(self, image: ImageArray) -> None:
         if self._n_offered % self._every == 0:
-            if len(self.kept) == STILLS:
-                self.kept = dict(list(self.kept.items())[::2])
+            if len(self._kept) == STILLS:
+                self._kept = self._kept[::2]
                 self._every *= 2
             if self._n_offered % self._every == 0:
-                self.kept[str(self._n_offered)] = image.copy()
+                self._kept.append(image.copy())
         self._n_offered += 1
-
-    def state(self) -> State:
-        """All but the frames."""
-        return {"names": list(self.kept), "every": self._every, "n_offered": self._n_offered}
-
-    def restore(self, state: State, pieces: Mapping[str, bytes], size: tuple[int, ...]) -> None:
-        """pieces: the bytes of `kept`, by the same names; size: height and width of the frames."""
-        self._every, self._n_offered = state["every"], state["n_offered"]
-        self.kept = {name: np.frombuffer(pieces[name], np.uint8).reshape(*size, 3) for name in state["names"]}
 
     def median(self) -> ImageArray | None:
         """The middle value of every pixel; None if there was no image."""
-        if not self.kept:
+        if not self._kept:
             return None
-        middle = len(self.kept) // 2
+        middle = len(self._kept) // 2
         # Row by row: nine frames at once, as floats, can be gigabytes.
-        rows = [np.sort(np.stack(parts), axis=0)[middle] for parts in zip(*self.kept.values(), strict=True)]
+        rows = [np.sort(np.stack(parts), axis=0)[middle] for parts in zip(*self._kept, strict=True)]
         return np.stack(rows)
 
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from tracker.sinks.base import ClosedByWith
-from tracker.sinks.frame_file import FrameFile
-from tracker.sinks.rows import plain_rows
-from tracker.types import Frame, State, Tracks
+from tracker.sinks.base import plain_rows
+from tracker.sinks.frame_file import FrameFileSink
+from tracker.types import Frame, Tracks
 
 
-class JsonLinesSink(ClosedByWith):
+class JsonLinesSink(FrameFileSink):
     """{"frame": 1, "time_s": 0.0, "tracks": [{"id", "xyxy", "score", "class", "source"}, ...]}; units as in the CSV."""
-
-    def __init__(self, path: str | Path, overwrite: bool = False, resume: State | None = None) -> None:
-        self._file = FrameFile(path, overwrite, resume=resume)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         people = [
@@ -24,9 +19,3 @@ class JsonLinesSink(ClosedByWith):
         ]
         line = {"frame": frame.index + 1, "time_s": round(frame.time_s, 6), "tracks": people}
         self._file.append((json.dumps(line, separators=(",", ":")) + "\n").encode("ascii"), frame.index)
-
-    def state(self) -> State | None:
-        return self._file.state()
-
-    def close(self) -> None:
-        self._file.close()

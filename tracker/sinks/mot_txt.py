@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from tracker.boxes import xyxy_to_ltwh
-from tracker.sinks.base import ClosedByWith
-from tracker.sinks.frame_file import FrameFile
-from tracker.types import Frame, State, Tracks
+from tracker.sinks.frame_file import FrameFileSink
+from tracker.types import Frame, Tracks
 
 
-class MotTextSink(ClosedByWith):
+class MotTextSink(FrameFileSink):
     """One line per box, on disk as soon as its frame is written. Path "-" is standard output.
 
     Frame numbers and pixel coordinates count from 1, as in MOTChallenge: a reader subtracts 1 from frame, left and top.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False, resume: State | None = None) -> None:
-        self._file = FrameFile(path, overwrite, resume=resume)
-
     def write(self, frame: Frame, tracks: Tracks) -> None:
         text = mot_lines(frame.index, tracks)
         if text:
             self._file.append(text.encode("ascii"), frame.index)
-
-    def state(self) -> State | None:
-        return self._file.state()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def mot_lines(frame_index: int, tracks: Tracks) -> str:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tracker.errors import OutputError
-from tracker.sinks.base import Sink
+from tracker.sinks.base import RunFacts, Sink, SinkOption
 from tracker.sinks.coco import CocoVideoSink
 from tracker.sinks.csv import CsvSink
+from tracker.sinks.frame_file import FrameFileSink
 from tracker.sinks.jsonl import JsonLinesSink
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.types import State
 
 FORMATS = {".txt": "MOT text", ".csv": "a table", ".jsonl": "JSON lines", ".json": "COCO for videos"}
+_APPENDED: dict[str, type[FrameFileSink]] = {".txt": MotTextSink, ".csv": CsvSink, ".jsonl": JsonLinesSink}
 
 
 def format_of(path: str | Path) -> str:
@@ -39,16 +41,28 @@ def open_sink(
     """A sink that writes tracks to a file of the format that its ending names; use it in a `with`.
 
     name, class_names (by class number): of the video and its classes, for COCO, which names them. resume: what the
-    sink's `state()` gave in an interrupted run. Raises OutputError.
+    sink's `state()` gave in an interrupted run; COCO has none. Raises OutputError.
 
     >>> with open_sink("/dev/null") as out:
     ...     out.write(Frame(0, 0.0, None, 640, 480), Tracks())
     """
     ending = format_of(path)
-    if ending == ".csv":
-        return CsvSink(path, overwrite, resume)
-    if ending == ".jsonl":
-        return JsonLinesSink(path, overwrite, resume)
     if ending == ".json":
-        return CocoVideoSink(path, overwrite, name=name, class_names=class_names, resume=resume)
-    return MotTextSink(path, overwrite, resume)
+        return CocoVideoSink(path, overwrite, name=name, class_names=class_names)
+    return _APPENDED[ending](path, overwrite, resume)
+
+
+def _open(path: str | None, run: RunFacts) -> Sink:
+    assert path is not None
+    return open_sink(path, run.overwrite, name=run.name, class_names=run.class_names, resume=run.resume)
+
+
+OUT = SinkOption(
+    flags=("-o", "--out", "--output"),
+    metavar="FILE",
+    help="tracks, by ending: .txt MOT, .csv, .jsonl, .json COCO; '-' is standard output; may be repeated",
+    check=format_of,
+    open=_open,
+    repeats=True,
+    takes_stdout=True,
+)

@@ -14,7 +14,7 @@ from tracker.types import Frame, Tracks
 class ProgressSink(ClosedByWith):
     """Frames done, frames per second, and people in view.
 
-    total: frames expected, None if unknown. done: of these, by the run that this one goes on with. mode: "auto" takes
+    total: frames expected, None if unknown. done: of these, by the run that this one resumes. mode: "auto" takes
     the bar on a terminal, lines elsewhere. every_s: time between two plain lines.
     """
 

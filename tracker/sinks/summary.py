@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-import numpy as np
-
 from tracker.sinks.base import ClosedByWith, LiveFeed
-from tracker.types import Frame, State, Tracks
-
-_COUNTS = ("n_frames", "n_detected", "n_proposed", "n_hidden", "n_predicted")
+from tracker.types import Frame, Tracks
 
 
 class SummarySink(ClosedByWith):
@@ -22,7 +18,7 @@ class SummarySink(ClosedByWith):
         self.n_frames = 0
         self.n_detected = 0
         self.n_proposed = 0
-        self.n_hidden = 0
+        self.n_occluded = 0
         self.n_predicted = 0
         self.n_interpolated = 0
         self._identities: set[int] = set()
@@ -32,27 +28,18 @@ class SummarySink(ClosedByWith):
         return len(self._identities)
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
-        proposed, hidden, predicted, interpolated = (
+        proposed, occluded, predicted, interpolated = (
             int(rows.sum()) for rows in (tracks.proposed, tracks.occluded, tracks.predicted, tracks.interpolated)
         )
         self.n_frames += 1
         self.n_proposed += proposed
-        self.n_hidden += hidden
+        self.n_occluded += occluded
         self.n_predicted += predicted
         self.n_interpolated += interpolated
-        self.n_detected += len(tracks) - proposed - hidden - predicted - interpolated
+        self.n_detected += len(tracks) - proposed - occluded - predicted - interpolated
         self._identities.update(tracks.id.tolist())
         if self._feed is not None:
             self._ages_ms[round(1000 * self._feed.age_s(frame.time_s))] += 1
-
-    def state(self) -> State:
-        identities = np.array(sorted(self._identities), np.int64)
-        return {"identities": identities, **{name: getattr(self, name) for name in _COUNTS}}
-
-    def restore(self, state: State) -> None:
-        self._identities = set(state["identities"].tolist())
-        for name in _COUNTS:
-            setattr(self, name, state[name])
 
     def text(
         self, wall_s: float, stage_s: Mapping[str, float] | None = None, beside_s: Mapping[str, float] | None = None
@@ -64,7 +51,7 @@ class SummarySink(ClosedByWith):
             n_identities=self.n_identities,
             n_detected=self.n_detected,
             n_proposed=self.n_proposed,
-            n_hidden=self.n_hidden,
+            n_occluded=self.n_occluded,
             n_predicted=self.n_predicted,
             n_interpolated=self.n_interpolated,
             stage_s=stage_s or {},
@@ -104,7 +91,7 @@ def summary_text(
     n_identities: int,
     n_detected: int,
     n_proposed: int,
-    n_hidden: int = 0,
+    n_occluded: int = 0,
     n_predicted: int = 0,
     n_interpolated: int = 0,
     stage_s: Mapping[str, float],
@@ -117,14 +104,14 @@ def summary_text(
     in a thread of its own. Shares are of the wall time. live: what `live_text` says of a live source.
     """
     fps = n_frames / wall_s if wall_s > 0 else 0.0
-    origins = f"{n_detected} detected, {n_proposed} proposed" + (f", {n_hidden} behind somebody" if n_hidden else "")
+    origins = f"{n_detected} detected, {n_proposed} proposed" + (f", {n_occluded} occluded" if n_occluded else "")
     origins += f", {n_predicted} predicted between detections" if n_predicted else ""
     origins += f", {n_interpolated} interpolated" if n_interpolated else ""
     facts = [
         ("frames", f"{n_frames}"),
         ("time", f"{wall_s:.2f} s ({fps:.1f} fps)"),
         ("identities", f"{n_identities}"),
-        ("boxes", f"{n_detected + n_proposed + n_hidden + n_predicted + n_interpolated} ({origins})"),
+        ("boxes", f"{n_detected + n_proposed + n_occluded + n_predicted + n_interpolated} ({origins})"),
     ]
     if live:
         facts.append(("live", live))

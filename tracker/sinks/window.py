@@ -1,4 +1,4 @@
-"""A live window: what `view.py` and `overlay.py` say, on a screen, with its keys and the mouse."""
+"""A live window with keys and mouse; `window_view.py` has what it shows."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tracker.errors import OutputError
-from tracker.sinks.annotated_video import TRAIL_S, Point, Trails, caption
 from tracker.sinks.base import ClosedByWith, LiveFeed, Overlay
-from tracker.sinks.drawing import compose
-from tracker.sinks.viewport import View, clicked, pressed, screenshot_path
-from tracker.types import Frame, ImageArray, State, StepTrace, Tracks
+from tracker.sinks.drawing import TRAIL_S, Point, Trails, caption
+from tracker.sinks.window_view import View, clicked, compose, pressed, screenshot_path
+from tracker.types import Frame, ImageArray, StepTrace, Tracks
 
 log = logging.getLogger(__name__)
 
 NOTICE_S = 2.0  # how long a message stays in the picture
 PROBE_S = 60.0  # a loaded machine may take long to start a process
-PAUSE_MS = 50  # between two looks at the keyboard while paused
+PAUSE_MS = 50  # between two polls of the keyboard while paused
 LOST = "connection lost, trying again"
 _DISPLAY_NAMES = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
 _PROBE = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1)"
@@ -31,7 +30,7 @@ _PROBE = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1)"
 class ShownRun(Protocol):
     """What the window asks of the run whose frames it shows; `Pipeline` has it."""
 
-    trace: StepTrace | None  # of the frame at hand
+    trace: StepTrace | None  # of the current frame
     tracing: bool  # switched on while the debug overlay is
 
     @property
@@ -70,7 +69,7 @@ class WindowSink(ClosedByWith):
         self._shown: tuple[Frame, Tracks] | None = None
         self._caption = ""
         self._trace: StepTrace | None = None
-        self._last: Point | None = None  # foot point of who is followed
+        self._last: Point | None = None  # foot point of the followed person
         self._click: Point | None = None
         self._notice, self._notice_until_s = "", 0.0
         self._drawn: tuple[View, str] | None = None  # what the picture on the screen shows
@@ -107,10 +106,6 @@ class WindowSink(ClosedByWith):
         self._listen(1)
         return not self.view.quit
 
-    def state(self) -> State:
-        """Nothing of a window outlasts it."""
-        return {}
-
     def close(self) -> None:
         import cv2
 
@@ -120,7 +115,7 @@ class WindowSink(ClosedByWith):
             return
 
     def _listen(self, wait_ms: int) -> None:
-        """One look at keyboard and mouse, and what they asked for."""
+        """Poll keyboard and mouse once, and do what they ask for."""
         import cv2
 
         # Not waitKey: it cuts the arrow keys down to letters, and "left" would be a Q.
@@ -172,7 +167,7 @@ class WindowSink(ClosedByWith):
         return "paused" if self.view.paused else ""
 
     def _save_picture(self) -> None:
-        """What the screen shows but for notices, in a file of its own; a folder that takes none is no reason to end."""
+        """Save what the screen shows, without notices; a failure is a warning and does not end the run."""
         import cv2
 
         if self._shown is None:
@@ -207,7 +202,7 @@ def latency_text(feed: LiveFeed | None, frame: Frame) -> str:
 def check_display() -> None:
     """Raise OutputError where no window can open.
 
-    A second process tries first, because without a display Qt ends the process it runs in.
+    Another process tries first, because without a display Qt aborts the process it runs in.
     """
     try:
         if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in _DISPLAY_NAMES):

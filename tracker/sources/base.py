@@ -1,67 +1,54 @@
-"""What every source of frames offers, and the settings of OpenCV that all of them need."""
+"""The base classes of all sources of frames, and how a source says which names it opens."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 from tracker.config import TrackerConfig
 from tracker.errors import SourceError
-from tracker.sources.span import Picker, Span
+from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame
 
 DEFAULT_FPS = TrackerConfig().default_fps
 _LOG_SILENT = 0  # cv2.utils.logging.LOG_LEVEL_SILENT
 
 
-@runtime_checkable
-class FrameSource(Protocol):
+class FrameSource(ABC):
     """Frames in order, read once: iterate, then `close()`, or use `with`.
 
     `Frame.index` is the place in the source, from 0; it has gaps only where a part of the source was asked for.
     `Frame.time_s` is seconds since the start of the source and never decreases. All frames have the size `width` x
-    `height`. Opening and iterating raise SourceError; frames before the error have been given out.
+    `height`, in pixels. Opening and iterating raise SourceError, iterating only after the frames before the error.
+
+    A subclass sets `name`, `width` and `height`, and of the rest what differs from the values here.
     """
 
-    @property
-    def name(self) -> str:
-        """What a user calls it: file name, folder, sequence, camera or address."""
+    name: str  # what a user calls it: file name, folder, sequence, camera or address
+    width: int
+    height: int
+    fps: float = 0.0  # frames of this source per second, as best known; 0: unknown
+    n_frames: int | None = None  # announced number of frames, for video files an estimate; None: unknown or endless
+    live: bool = False  # frames come in real time, and late ones are dropped
+    has_images: bool = True  # False: `Frame.image` is None
+    detections_path: Path | None = None  # the file of public detections that comes with it
+    span: Span = WHOLE  # the part of it that was asked for
 
-    @property
-    def fps(self) -> float:
-        """Frames given out per second of the source, as best known; 0 if unknown."""
-
-    @property
-    def width(self) -> int:
-        """Pixels."""
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-
-    @property
-    def n_frames(self) -> int | None:
-        """Announced number of frames to be given out, of video files an estimate; None if unknown or endless."""
-
-    @property
-    def live(self) -> bool:
-        """True where frames come in real time and late ones are dropped."""
-
+    @abstractmethod
     def __iter__(self) -> Iterator[Frame]: ...
 
-    def close(self) -> None: ...
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that it is read from; () for cameras and addresses."""
+        return ()
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-
-class ClosedByWith:
-    """The context manager that every source has."""
+    def close(self) -> None:  # noqa: B027 - most have nothing to release
+        """Release what is open; may be called more than once."""
 
     def __enter__(self) -> Self:
         return self
@@ -69,35 +56,24 @@ class ClosedByWith:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Nothing to release unless a subclass says so."""
 
-
-class Recorded(ClosedByWith, ABC):
-    """What sources with an end have in common: a part of them may be wanted, and a run may go on in the middle."""
-
-    live = False
-    name: str
+class Recorded(FrameSource):
+    """A source with an end: part of it can be asked for, and an interrupted run can be resumed."""
 
     def __init__(self, span: Span) -> None:
         self.span = span
-        self._done = -1  # index of the last frame that is not wanted again
-
-    @property
-    @abstractmethod
-    def files(self) -> list[Path]:
-        """What it is read from; [] for an address."""
+        self._done = -1  # index of the last frame to skip
 
     def go_on_after(self, index: int) -> None:
-        """Give out only frames later than this index, the same ones as without it. Call before iterating."""
+        """Give only the frames after this index, unchanged. Call it before iterating."""
         self._done = index
 
     def _chosen(self, picker: Picker, index: int, time_s: float) -> bool:
-        """Whether to give out this frame; `picker` must hear of those that are not, too."""
+        """Whether to give this frame. Ask about every frame: `picker` counts those that are skipped too."""
         return picker.wants(index, time_s) and index > self._done
 
     def _check_found(self, picker: Picker, n_frames: int, end_s: float) -> None:
-        """Raise SourceError if the source has ended, after n_frames and end_s seconds, and no frame was wanted."""
+        """Raise SourceError if the source has ended, after n_frames and end_s seconds, and no frame was chosen."""
         if not picker.found:
             raise SourceError(
                 f"{self.name}: has no frame in the part asked for, {self.span}; it ends with frame {n_frames}, "
@@ -105,12 +81,37 @@ class Recorded(ClosedByWith, ABC):
             )
 
 
+@dataclass(frozen=True, slots=True)
+class SourceRequest:
+    """What a user asks for; see `open_source`."""
+
+    spec: str  # as typed
+    exists: bool  # whether it is a file or folder
+    fps: float | None
+    default_fps: float
+    reconnect_s: float
+    span: Span
+
+    @property
+    def path(self) -> Path:
+        return Path(self.spec).expanduser()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceKind:
+    """One kind of source: which requests it accepts, and how it opens them. `sources.open` lists all kinds."""
+
+    title: str  # for the message that lists the kinds: "a video file"
+    accepts: Callable[[SourceRequest], bool]
+    open: Callable[[SourceRequest], FrameSource]
+
+
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
     """Keep OpenCV and FFmpeg from printing on stderr what the SourceError says better.
 
-    FFmpeg's level is read from the environment when the first video opens, and holds for the process; a value that the
-    user has set stays. OpenCV's own level is put back at the end.
+    FFmpeg reads its level from the environment when the first video opens, and keeps it for the process; a value that
+    the user has set stays. OpenCV's own level is restored at the end.
     """
     import cv2
 

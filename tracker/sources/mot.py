@@ -5,19 +5,20 @@ from __future__ import annotations
 import configparser
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracker.errors import SourceError
 from tracker.runtime.safe_paths import leaves_folder
-from tracker.sources.base import Recorded
+from tracker.sources.base import Recorded, SourceKind, SourceRequest
 from tracker.sources.images import check_size, read_image
 from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame
 
-# Ranges of the keys: beyond them lies a mistake, which would fill the memory or never end.
+# Allowed values; anything else is a mistake that would fill the memory or never end.
 RANGES = {"frameRate": (1e-3, 1e4), "seqLength": (1, 10_000_000), "imWidth": (1, 65_535), "imHeight": (1, 65_535)}
+INFO_NAME = "seqinfo.ini"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -37,14 +38,14 @@ class SequenceInfo:
 class MotSequence(Recorded):
     """Frames of a sequence folder. Frame.index is the MOT frame number minus 1.
 
-    Without the image folder the frames have `image = None`: enough to link given detections by motion alone.
-    fps: instead of frameRate; None: frameRate. span: the frames wanted.
+    Without the image folder `image` is None: enough to track given detections by motion alone.
+    fps: instead of frameRate; None: frameRate. span: which frames to read.
     """
 
     def __init__(self, folder: str | Path, *, fps: float | None = None, span: Span = WHOLE) -> None:
         super().__init__(span)
         self.folder = Path(folder)
-        self.info = read_seqinfo(self.folder / "seqinfo.ini")
+        self.info = read_seqinfo(self.folder / INFO_NAME)
         self.name = self.sequence_name = self.info.name
         self._fps = fps or self.info.fps
         self.fps = span.rate(self._fps)
@@ -53,14 +54,11 @@ class MotSequence(Recorded):
         detections = self.folder / "det" / "det.txt"
         self.detections_path = detections if detections.is_file() else None
         self._images = self._find_images()
+        self.has_images = bool(self._images)
 
     @property
-    def has_images(self) -> bool:
-        return bool(self._images)
-
-    @property
-    def files(self) -> list[Path]:
-        return [self.folder / "seqinfo.ini", *self._images]
+    def files(self) -> Sequence[Path]:
+        return [self.folder / INFO_NAME, *self._images]
 
     def __iter__(self) -> Iterator[Frame]:
         picker = Picker(self.span)
@@ -133,3 +131,16 @@ def _positive(table: configparser.SectionProxy, key: str, path: Path, *, whole: 
     if not low <= value <= high:
         raise SourceError(f"{path}: {key} must lie between {low:g} and {high:g}, got {text!r}")
     return value
+
+
+def _accepts(request: SourceRequest) -> bool:
+    path = request.path
+    return request.exists and (path.name == INFO_NAME or (path / INFO_NAME).is_file())
+
+
+def _open(request: SourceRequest) -> MotSequence:
+    path = request.path
+    return MotSequence(path.parent if path.name == INFO_NAME else path, fps=request.fps, span=request.span)
+
+
+KIND = SourceKind("a MOT sequence folder", _accepts, _open)

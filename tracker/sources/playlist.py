@@ -1,5 +1,4 @@
-"""Films that are lists of other films: HLS playlists, and FFmpeg's concat scripts. Whoever gives one away does not
-choose what else is read."""
+"""Reject HLS playlists and FFmpeg concat scripts that name files outside their own folder."""
 
 from __future__ import annotations
 
@@ -11,23 +10,23 @@ from pathlib import Path
 from tracker.errors import SourceError
 from tracker.runtime.safe_paths import leaves_folder
 
-_HLS, _CONCAT = b"#EXTM3U", b"ffconcat version"  # what FFmpeg takes them by, whatever they are called
-_LONGEST = 1 << 24  # bytes: a day in pieces of two seconds has less
+_HLS, _CONCAT = b"#EXTM3U", b"ffconcat version"  # FFmpeg recognises them by this, whatever their name
+_LONGEST = 1 << 24  # bytes; a day in segments of two seconds has fewer
 _URI = re.compile(r'URI=(?:"([^"]*)|([^",\s]*))')  # of a key, a header, another list
 
 
 def check_playlist(path: Path) -> None:
-    """Raise SourceError if a list, or one that it names, names anything but files in its own folder or below.
+    """Raise SourceError if a list, or a list named in it, names anything but files in its own folder or below.
 
-    FFmpeg follows a playlist anywhere, to other machines, too. Raises OSError where the file cannot be read.
+    FFmpeg would follow it anywhere, also to other machines. Other files pass. Raises OSError if the file is unreadable.
     """
-    seen: set[str] = set()  # lists may name each other, by many names
+    seen: set[str] = set()  # lists may name each other
     waiting = [path]
     while waiting:
         part = waiting.pop()
         seen.add(os.path.realpath(part))
         for name in _names(part):
-            if leaves_folder(name) or ":" in name:  # with a colon it is an address
+            if leaves_folder(name) or ":" in name:  # a colon: an address
                 raise SourceError(f"{part}: the list names what lies outside its folder, {name[:200]!r}")
             inner = part.parent / name
             if os.path.isfile(inner) and os.path.realpath(inner) not in seen:
@@ -35,7 +34,7 @@ def check_playlist(path: Path) -> None:
 
 
 def _names(path: Path) -> Iterator[str]:
-    """What a list names; nothing of a film."""
+    """The names in a list; none if the file is no list."""
     with path.open("rb") as file:
         head = file.read(len(_CONCAT))
         if not head.startswith((_HLS, _CONCAT)):
@@ -48,7 +47,7 @@ def _names(path: Path) -> Iterator[str]:
             directive, _, name = line.strip().partition(" ")
             if directive == "file":
                 plain = re.sub(r"[\"']", "", name).strip()
-                yield from (plain, plain.replace("\\", ""))  # there a backslash quotes what follows
+                yield from (plain, plain.replace("\\", ""))  # a backslash quotes the next character
         elif line.startswith("#"):
             yield from ("".join(found) for found in _URI.findall(line) if any(found))
         elif line.strip():

@@ -1,7 +1,8 @@
-"""Which frames of a source are wanted: from where, up to where, every how many.
+"""Select a part of a source: start, end and stride.
 
-Frames keep their numbers and their times: what is written of a part lines up with the whole. A place is a frame number,
-counted from 1 as in the result files (`250`), or a time since the start of the source (`12.5s`, `1:30`, `1:02:03.5`).
+Selected frames keep their numbers and times, so results of a part line up with those of the whole. A position is a
+frame number, counted from 1 as in the result files (`250`), or a time since the start of the source (`12.5s`, `1:30`,
+`1:02:03.5`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 
 from tracker.errors import ConfigError
 
-SLACK_S = 1e-6  # time stamps are rounded: a microsecond must not decide about a frame
+SLACK_S = 1e-6  # time stamps are rounded: allow a microsecond
 _PLACES = "a frame number from 1 (250) or a time (12.5s, 1:30, 1:02:03)"
 _STEPS = "a number of frames from 1 (5) or a time (0.5s)"
-# No more digits than anybody means: whole numbers stay numbers of frames, and times seconds.
+# Limited digits keep the numbers finite.
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SECONDS = re.compile(r"([0-9]{1,9}(?:\.[0-9]*)?|\.[0-9]+)s")
 _CLOCK = re.compile(r"(?:([0-9]{1,6}):)?([0-9]{1,9}):([0-9]{1,2}(?:\.[0-9]*)?)")  # [h:]m:s
@@ -39,8 +40,8 @@ class Span:
     def parse(start: str | int | None = None, end: str | int | None = None, stride: str | int | None = None) -> Span:
         """What `--start`, `--end` and `--stride` say; None: not given.
 
-        A frame number as `end` is the last frame wanted; a time is the first moment not wanted, so that 0s to 10s and
-        10s to 20s share no frame. Raises ConfigError with what was given and what would be right.
+        A frame number as `end` is included; a time is not, so that 0s to 10s and 10s to 20s share no frame. Raises
+        ConfigError with the value and what is allowed.
         """
         start_frame, start_s = _place("--start", start, _PLACES)
         end_frame, end_s = _place("--end", end, _PLACES)
@@ -53,15 +54,15 @@ class Span:
 
     @property
     def whole(self) -> bool:
-        """Whether every frame is wanted."""
+        """Whether every frame is selected."""
         return self == WHOLE
 
     def rate(self, fps: float) -> float:
-        """Frames per second of what is left of a source with so many."""
+        """Selected frames per second, for a source of `fps` frames per second."""
         return min(fps / self.stride, 1 / self.stride_s if self.stride_s else math.inf)
 
     def count(self, n_frames: int, fps: float) -> int:
-        """How many of n_frames at a steady rate are wanted."""
+        """How many of n_frames at a steady rate are selected."""
         first = max(self.start_index, math.ceil((self.start_s - SLACK_S) * fps))
         last = min(
             n_frames,
@@ -82,20 +83,20 @@ WHOLE = Span()
 
 
 class Picker:
-    """Goes along a source and says of each frame whether it is wanted. Ask in order, about every frame, once."""
+    """Says of each frame of a source whether it is selected. Ask about every frame, once and in order."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
-        self._first: tuple[int, float] | None = None  # index and time of the first frame wanted
+        self._first: tuple[int, float] | None = None  # index and time of the first selected frame
         self._due_s = 0.0  # of the next frame, where the stride is a time
 
     @property
     def found(self) -> bool:
-        """Whether any frame was wanted so far."""
+        """Whether any frame was selected so far."""
         return self._first is not None
 
     def over(self, index: int, time_s: float) -> bool:
-        """Whether neither this frame nor any later one is wanted."""
+        """Whether neither this frame nor any later one is selected."""
         span = self._span
         past_index = span.end_index is not None and index >= span.end_index
         return past_index or (span.end_s is not None and time_s >= span.end_s - SLACK_S)
@@ -110,14 +111,14 @@ class Picker:
             return (index - self._first[0]) % span.stride == 0
         if time_s < self._due_s - SLACK_S:
             return False
-        # Counted from the first frame, so that rounding does not add up and a late frame does not shift those after it.
+        # Counted from the first frame: rounding does not add up, and a late frame does not shift later ones.
         n_steps = math.floor((time_s + SLACK_S - self._first[1]) / span.stride_s) + 1
         self._due_s = self._first[1] + n_steps * span.stride_s
         return True
 
 
 def _place(option: str, text: str | int | None, right: str) -> tuple[int | None, float | None]:
-    """(frame number or None, seconds or None) of what was given."""
+    """(frame number or None, seconds or None) of an option's value."""
     if text is None:
         return None, None
     words = str(text).strip()

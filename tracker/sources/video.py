@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from tracker.errors import SourceError
-from tracker.sources.base import DEFAULT_FPS, Recorded, quiet_opencv
+from tracker.sources.base import DEFAULT_FPS, Recorded, SourceKind, SourceRequest, quiet_opencv
 from tracker.sources.playlist import check_playlist
 from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame, ImageArray
 
 log = logging.getLogger(__name__)
 
-MAX_FPS = 1000.0  # above it a header holds a time base, not a frame rate
+MAX_FPS = 1000.0  # a larger value in a header is a time base, not a frame rate
 # CAP_PROP_FRAME_COUNT is an estimate (duration x rate) in many healthy files.
 MISSING_FRAMES_OK = 2
 MISSING_SHARE_OK = 0.01
 
 
 class VideoFile(Recorded):
-    """All frames of a video file (or of a film behind an http address), none dropped.
+    """All frames of a video file, or of a video behind an http address; none is dropped.
 
     fps: the frame rate to assume instead of the file's own time stamps; None: the stamps.
-    default_fps: for the time of frames in a file with neither stamps nor a rate. span: the frames wanted.
+    default_fps: for the time of frames in a file with neither stamps nor a rate. span: which frames to read.
 
-    Frames before them are decoded and passed over: where OpenCV lands when it seeks depends on the codec and on where
-    the file has key frames, and frame numbers must be right.
+    Frames before the span are decoded and skipped: where OpenCV lands when it seeks depends on the codec and the key
+    frames, and frame numbers must be right.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class VideoFile(Recorded):
         self._started = False
 
     @property
-    def files(self) -> list[Path]:
-        return [] if "://" in self.path else [Path(self.path)]
+    def files(self) -> Sequence[Path]:
+        return () if "://" in self.path else [Path(self.path)]
 
     def __iter__(self) -> Iterator[Frame]:
         if self._started:
@@ -83,7 +83,7 @@ class VideoFile(Recorded):
         while there and not picker.over(index, self._clock.time_s):
             if self._chosen(picker, index, self._clock.time_s):
                 image = self._picture()
-                if image is None:  # what cannot be decoded ends the film
+                if image is None:  # a frame that cannot be decoded ends the video
                     there = False
                     break
                 self._check_size(image, index)
@@ -127,7 +127,7 @@ class VideoFile(Recorded):
     def _check_complete(self, n_read: int) -> None:
         """Raise if the file ended early by its count *and* by its clock.
 
-        A film with a variable frame rate has fewer frames than duration x rate, yet its last time stamp is at the end.
+        A video with a variable frame rate has fewer frames than duration x rate, yet its last time stamp is at the end.
         """
         if self.announced is None or not self._capture.isOpened():
             return
@@ -145,14 +145,14 @@ class VideoFile(Recorded):
 
 
 class _Clock:
-    """Time of frames: the container's stamps, from the first bad one on a fixed step."""
+    """Times of frames: the container's time stamps; from the first bad one on, a fixed step."""
 
     def __init__(self, first_stamp_s: float | None, fps: float) -> None:
         self.stamped = first_stamp_s is not None and math.isfinite(first_stamp_s)
         self.time_s = 0.0
         self._start_s = first_stamp_s if first_stamp_s is not None else 0.0
         self._step_s = 1 / fps
-        self._base_s, self._ticks = 0.0, 0  # ticks are counted, so that a fixed step does not add up rounding errors
+        self._base_s, self._ticks = 0.0, 0  # counted, so that rounding errors do not add up
 
     def tick(self, stamp_s: float) -> None:
         if self.stamped:
@@ -182,3 +182,10 @@ def _check_file(path: Path) -> None:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     if empty:
         raise SourceError(f"{path}: the file is empty (0 bytes), not a video")
+
+
+def _open(request: SourceRequest) -> VideoFile:
+    return VideoFile(request.path, fps=request.fps, default_fps=request.default_fps, span=request.span)
+
+
+KIND = SourceKind("a video file", lambda request: request.exists, _open)

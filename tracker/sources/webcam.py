@@ -1,15 +1,16 @@
-"""Cameras and streams: the newest frame, with real time stamps, also after the connection was lost.
+"""Cameras and streams: the newest frame with real time stamps; a lost connection is opened again.
 
-Drop policy: a thread reads the camera as fast as it delivers and keeps one frame, the newest. A tracker slower than the
-camera skips the frames that came meanwhile (`dropped` counts them) and never falls behind. `Frame.index` counts the
-frames given out, without gaps; `Frame.time_s` is the time at which the frame came, so motion sees the true step.
+Drop policy: a thread reads the camera at its full rate and keeps only the newest frame. A tracker slower than the
+camera skips the frames in between (`dropped` counts them) and never falls behind. `Frame.index` counts the yielded
+frames, without gaps; `Frame.time_s` is the time at which the frame came, so motion gets the true time step.
 
-A camera that falls silent is opened again, after waits that double from 0.5 s to 10 s, until it is back or patience
-ends. The clock goes on meanwhile, so that a tracker remembers people through a short loss as through an occlusion.
+A silent camera is opened again, after waits that double from 0.5 s to 10 s, for at most `reconnect_s`. The clock keeps
+running, so that the tracker treats a short loss like an occlusion.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
@@ -23,30 +24,29 @@ from typing import Any, cast
 import numpy as np
 
 from tracker.errors import SourceError
-from tracker.runtime.leaving import watch
-from tracker.runtime.signals import SLICE_S, check, held_back
-from tracker.sources.base import DEFAULT_FPS, ClosedByWith, quiet_opencv
-from tracker.sources.video import sane_fps
+from tracker.runtime.signals import SLICE_S, check
+from tracker.sources.base import DEFAULT_FPS, FrameSource, SourceKind, SourceRequest, quiet_opencv
+from tracker.sources.video import VideoFile, sane_fps
 from tracker.types import Frame, ImageArray
 
 log = logging.getLogger(__name__)
 
 URL_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 OPEN_TIMEOUT_S = 10.0
-SILENCE_S = 5.0  # a camera that gives nothing for so long is lost
+SILENCE_S = 5.0  # a camera without a frame for so long is lost
 READ_FAILURES = 5  # in a row; one failed read is a lost packet
-LONGEST_BACKLOG_S = 1.0  # of reading what a stream gathered while it was opened
-DECODER_THREADS = 2  # each one more holds a frame back
+LONGEST_BACKLOG_S = 1.0  # for skipping the frames that a stream buffered while it was opened
+DECODER_THREADS = 2  # each further thread delays by one frame
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0  # before the camera is opened again
-RECONNECT_S = 60.0  # patience with one loss; a camera that restarts needs about half a minute
-# Without a look at twenty frames to find the frame rate, an RTSP camera is back a second sooner, and people are still
-# where they are expected. The first is what OpenCV itself sets.
+RECONNECT_S = 60.0  # to wait for a lost camera; one that restarts needs about half a minute
+# Without reading twenty frames to find the frame rate, an RTSP camera is back a second sooner. The first option is
+# OpenCV's own default.
 QUICK_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-_JOIN_S = 0.2  # a thread that hangs in the driver must not hold up the end
+_JOIN_S = 0.2  # do not wait for a thread that hangs in the driver
 
 
-class LiveSource(ClosedByWith):
+class LiveSource(FrameSource):
     """A webcam index ("0", "1", "webcam") or the address of a stream.
 
     fps: what to report instead of the camera's own; time stamps are real in any case. reconnect_s: how long to try to
@@ -75,21 +75,25 @@ class LiveSource(ClosedByWith):
         self._newest: tuple[float, ImageArray] | None = None
         self._stopped = False
         self._failure: Exception | None = None
-        self._given = 0  # frames given out
+        self._given = 0  # frames yielded
         self._resized: tuple[int, int] | None = None  # height and width of the camera's frames, if not ours
-        self.dropped = 0  # frames that came and were never given out
+        self.dropped = 0  # frames received but never yielded
         self.losses = 0  # how often the camera was lost
         self.lost = False  # True while it is
-        self.idle: Callable[[], bool] | None = None  # called while no frame comes; False ends the source
-        self.n_frames: int | None = None
+        self._idle: Callable[[], bool] = lambda: True
         self.fps = fps or sane_fps(self._capture.get(_CAP_PROP_FPS))
         self._start_s = 0.0
         self._thread = threading.Thread(target=self._grab, name=f"tracklet grabber {self.name}", daemon=True)
         self._thread.start()
-        watch(self._thread, self._stop)
+        # In a user's script: Python (up to 3.13) aborts if it ends while the thread returns from the driver.
+        atexit.register(self._end, SILENCE_S)
         first = self._first()
         self.width: int = first.shape[1]
         self.height: int = first.shape[0]
+
+    def on_idle(self, keep_waiting: Callable[[], bool]) -> None:
+        """Call this again and again while no frame comes; False ends the source."""
+        self._idle = keep_waiting
 
     def __iter__(self) -> Iterator[Frame]:
         while (taken := self._take()) is not None:
@@ -106,23 +110,24 @@ class LiveSource(ClosedByWith):
 
     def close(self) -> None:
         # The thread releases the camera: releasing it under a running read crashes some drivers.
-        with held_back():
-            self._stop()
-            self._thread.join(timeout=_JOIN_S)
+        self._end(_JOIN_S)
 
-    def _stop(self) -> None:
+    def _end(self, limit_s: float) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        self._thread.join(timeout=limit_s)
+        if not self._thread.is_alive():
+            atexit.unregister(self._end)
 
-    # ------------------------------------------------------------------------------------- the thread of who tracks
+    # ------------------------------------------------------------------------------------- in the thread that tracks
 
     def _first(self) -> ImageArray:
-        """The first frame, left to be taken. Raises SourceError if none comes."""
+        """Wait for the first frame, without taking it. Raises SourceError if none comes."""
         try:
             for _ in range(math.ceil(OPEN_TIMEOUT_S / SLICE_S)):
                 check()
-                with held_back(), self._changed:
+                with self._changed:
                     if self._newest is not None:
                         return self._newest[1]
                     if self._failure is not None:
@@ -134,13 +139,12 @@ class LiveSource(ClosedByWith):
             raise
 
     def _take(self) -> tuple[float, ImageArray] | None:
-        """Wait for a frame; None if the source was closed. Raises SourceError when patience is at its end."""
-        # The thread gives up by itself; this is for one that hangs in a driver.
+        """Wait for a frame; None if the source was closed. Raises SourceError if it is lost for good."""
+        # The thread gives up by itself, unless it hangs in a driver.
         until_s = time.monotonic() + SILENCE_S + OPEN_TIMEOUT_S + self._reconnect_s
         while True:
             check()
-            # In slices, for `idle` and for Ctrl-C, which could not be raised inside: see `held_back`.
-            with held_back(), self._changed:
+            with self._changed:
                 self._changed.wait_for(lambda: self._stopped or self._newest or self._failure, SLICE_S)
                 if self._stopped:
                     return None
@@ -153,7 +157,7 @@ class LiveSource(ClosedByWith):
                 raise SourceError(f"{self.name}: the stream ended after frame {self._given}{how}") from failure
             if time.monotonic() > until_s:
                 raise SourceError(f"{self.name}: the camera hangs: no frame, and no error, after frame {self._given}")
-            if self.idle is not None and not self.idle():
+            if not self._idle():
                 return None
 
     def _in_our_size(self, image: ImageArray) -> ImageArray:
@@ -169,7 +173,7 @@ class LiveSource(ClosedByWith):
             )  # fmt: skip
         return fitted(image, self.width, self.height)
 
-    # --------------------------------------------------------------------------------------- the thread of the camera
+    # ---------------------------------------------------------------------------------- in the thread of the camera
 
     def _grab(self) -> None:
         try:
@@ -178,7 +182,7 @@ class LiveSource(ClosedByWith):
                 why = self._read_until_lost()
                 if not self._stopped:
                     self._bring_back(why)
-        except Exception as error:  # whatever the driver throws, the consumer must hear of it
+        except Exception as error:  # the consumer raises whatever the driver raises
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
@@ -186,7 +190,7 @@ class LiveSource(ClosedByWith):
             self._capture.release()
 
     def _read_until_lost(self) -> str:
-        """Publish frames until the camera gives none; says why it counts as lost."""
+        """Publish frames until the camera is lost; returns why."""
         failures, last_s = 0, time.monotonic()
         while not self._stopped and failures < READ_FAILURES:
             if self._publish():
@@ -198,7 +202,7 @@ class LiveSource(ClosedByWith):
         return f"{READ_FAILURES} reads in a row failed"
 
     def _skip_backlog(self) -> None:
-        """Pass over what a stream gathered while it was opened: a second of old frames, which come without a wait."""
+        """Skip the frames that a stream buffered while it was opened: about a second, which come without a wait."""
         if not self._gathers:
             return
         frame_s = 1 / (sane_fps(self._capture.get(_CAP_PROP_FPS)) or DEFAULT_FPS)
@@ -222,7 +226,7 @@ class LiveSource(ClosedByWith):
         return True
 
     def _bring_back(self, why: str) -> None:
-        """Open the camera again and again until a frame comes. Raises EOFError when patience ends."""
+        """Retry to open the camera until a frame comes. Raises EOFError after `reconnect_s`."""
         lost_s = time.monotonic()
         self._capture.release()
         if self._reconnect_s <= 0 or (self._newest is None and self._given == 0):
@@ -239,13 +243,13 @@ class LiveSource(ClosedByWith):
                     return
             if self._open_again():
                 break
-            if wait_s < LONGEST_WAIT_S:  # from then on nothing changes, and a night of lines says nothing
+            if wait_s < LONGEST_WAIT_S:  # then the waits stay the same: no line for each
                 log.warning("%s: no answer, trying again in %g s", self.name, min(2 * wait_s, LONGEST_WAIT_S))
         self.lost = False
         log.warning("%s: back after %.1f s", self.name, time.monotonic() - lost_s)
 
     def _open_again(self) -> bool:
-        """True if the camera is open again and gave a frame."""
+        """Whether the camera is open again and gave a frame."""
         try:
             self._capture = self._reopen()
         except SourceError:
@@ -257,12 +261,12 @@ class LiveSource(ClosedByWith):
         return False
 
 
-LONGEST_NUMBER = 6  # digits of a camera's; more are a file that is not there
-_CAP_PROP_FPS = 5  # cv2.CAP_PROP_FPS
+LONGEST_NUMBER = 6  # digits of a camera number; a longer one is the name of a file
+_CAP_PROP_FPS, _CAP_PROP_FRAME_COUNT = 5, 7  # of cv2
 
 
 def waits() -> Iterator[float]:
-    """Seconds to wait before each attempt: they double up to a limit, so that a camera that restarts is not flooded."""
+    """Seconds to wait before each attempt: doubled each time, up to LONGEST_WAIT_S."""
     wait_s = FIRST_WAIT_S
     while True:
         yield wait_s
@@ -295,16 +299,16 @@ def _is_number(spec: str) -> bool:
 
 
 def camera_name(spec: str) -> str:
-    """What to call it on the screen, in logs and in file names: an address without its password."""
+    """The name for messages and file names: an address without its password."""
     if spec == "webcam" or _is_number(spec):
         return f"webcam {0 if spec == 'webcam' else int(spec)}"
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", spec)
 
 
 def open_capture(spec: str, *, again: bool = False) -> Any:
-    """An opened cv2.VideoCapture. Raises SourceError if there is no such camera, or nobody answers.
+    """An opened cv2.VideoCapture. Raises SourceError if there is no such camera or no answer.
 
-    A thread opens it, for that may take long, and Ctrl-C is heard meanwhile. again: the frame rate is known already.
+    Opening may take long, so a thread does it, and Ctrl-C works meanwhile. again: the frame rate is known already.
     """
     opened: list[Any] = []
 
@@ -316,11 +320,9 @@ def open_capture(spec: str, *, again: bool = False) -> Any:
 
     thread = threading.Thread(target=attempt, name=f"tracklet opener {camera_name(spec)}", daemon=True)
     thread.start()
-    watch(thread)
     while thread.is_alive():
         check()
-        with held_back():  # a thread whose join is interrupted counts as ended
-            thread.join(SLICE_S)
+        thread.join(SLICE_S)
     if isinstance(opened[0], Exception):
         raise opened[0]
     return opened[0]
@@ -347,7 +349,7 @@ def _opened_capture(spec: str, again: bool) -> Any:
 
 @contextmanager
 def _ffmpeg_options(options: str | None) -> Iterator[None]:
-    """Options for the streams opened meanwhile. OpenCV reads them from the environment alone; the user's own stay."""
+    """FFmpeg options for streams opened in here. OpenCV reads them only from the environment; the user's own stay."""
     if options is None or _FFMPEG_OPTIONS in os.environ:
         yield
         return
@@ -360,3 +362,26 @@ def _ffmpeg_options(options: str | None) -> Iterator[None]:
 
 def _span(seconds: float) -> str:
     return "as long as it takes" if math.isinf(seconds) else f"{seconds:g} s"
+
+
+def _open(request: SourceRequest) -> FrameSource:
+    """The camera or stream, or the video file behind an http address: it has an end, and no frame is dropped."""
+    spec = request.spec
+    capture = open_capture(spec)
+    if spec.lower().startswith(("http://", "https://")) and 0 < capture.get(_CAP_PROP_FRAME_COUNT) < 1e9:
+        capture.release()
+        return VideoFile(spec, fps=request.fps, default_fps=request.default_fps, span=request.span)
+    if not request.span.whole:
+        capture.release()
+        raise SourceError(
+            f"{camera_name(spec)}: is live, and its frames are taken as they come; --start, --end and --stride are for "
+            "files"
+        )
+    return LiveSource(spec, fps=request.fps, reconnect_s=request.reconnect_s, capture=capture)
+
+
+KIND = SourceKind(
+    "a webcam number, or an rtsp:// or http:// address",
+    lambda request: not request.exists and is_live_spec(request.spec),
+    _open,
+)

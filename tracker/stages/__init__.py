@@ -1,1 +1,1 @@
-"""The stages of `Engine.step`, a file each: they join what the folders of motion, appearance and the others offer."""
+"""The stages of `Engine.step`, one file each: they combine the parts in motion, association, appearance and others."""

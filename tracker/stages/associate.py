@@ -1,145 +1,209 @@
-"""Tracks and detections that belong together: overlap and looks share the cost, and use A of the metric vetoes."""
+"""Association by motion and appearance: ByteTrack's cascade, with appearance in the cost, and use A (veto)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from tracker.association import costs
 from tracker.association.assignment import assign_pairs
-from tracker.association.pairs import Pairs
-from tracker.config import TrackerConfig
-from tracker.motion import kalman
-from tracker.stages.embed import Looks
-from tracker.stages.frame_state import Links, Scene, rows_of
-from tracker.stages.trace import Notes
-from tracker.tracks import lifecycle, occlusion
+from tracker.association.pairs import Overlaps, Pairs
+from tracker.config import AssociationConfig, OcclusionConfig
+from tracker.stages.embed import Appearance
+from tracker.stages.predict import PredictedTracks
+from tracker.stages.select import FrameDetections
+from tracker.tracks import occlusion
 from tracker.types import BoolArray, FloatArray, IntArray
 
 
-class Associator:
-    """Known tracks choose first, then tentative ones; the weak detections are for whom is left."""
+@dataclass(frozen=True, slots=True)
+class PairCosts:
+    """Costs of the P pairs that the two associations chose, for the debug overlay."""
 
-    def __init__(self, config: TrackerConfig, looks: Looks, notes: Notes) -> None:
-        self._config = config
-        self._looks, self._notes = looks, notes
+    track: IntArray  # (P,) row of the track
+    detection: IntArray  # (P,) row of the detection
+    cost: FloatArray  # (P, 3) total, appearance d / 2 (NaN where it was not used), 1 - IoU
 
-    def links(self, scene: Scene) -> Links:
-        link, bank, all_pairs = self._config.association, scene.bank, scene.expected.pairs
-        links = Links.none(len(bank))
-        active = lifecycle.active(bank, scene.now_s, self._config.lifecycle)
-        free = scene.strong.copy()
-        for group in (active & bank.confirmed, ~bank.confirmed):  # who is known comes first
-            if not np.count_nonzero(group):
-                continue
-            pairs = all_pairs.among(group, free, link.min_iou)
-            if len(pairs):
-                pairs = self._possible(scene, pairs, group)
-                pairs = pairs.keep(self._matched(scene, pairs, group))
-                links.detection[pairs.track] = pairs.detection
-                free[pairs.detection] = False
 
-        left = active & bank.confirmed & (links.detection < 0)
-        pairs = all_pairs.among(left, ~scene.strong, link.min_iou_weak)
-        if len(pairs):
-            pairs = pairs.keep(assign_pairs(pairs.track, pairs.detection, 1.0 - pairs.iou))
-            if self._notes.on:
-                self._notes.pairs(pairs, 1.0 - pairs.iou, self._look_cost(bank.slot[pairs.track], None))
-            links.detection[pairs.track] = pairs.detection
-        return links
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Which detection belongs to which of the T predicted tracks."""
 
-    def _possible(self, scene: Scene, pairs: Pairs, group: BoolArray) -> Pairs:
-        """Pairs of the group without those that a hidden track would steal, and those beyond the gate."""
-        config, expected = self._config.occlusion, scene.expected
-        unseen = group & ~expected.visible
-        if config.enabled and np.count_nonzero(unseen):
-            front = group & expected.visible
-            occluder = occlusion.occluder(expected.boxes, unseen, front, *expected.near, config)
-            detected = scene.seen.boxes[pairs.detection]
-            pairs = pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, detected, expected.boxes, occluder))
-        limit = self._config.association.gate_chi2
-        if limit is None:
-            return pairs
-        dist_sq = kalman.mahalanobis_sq_of_boxes(scene.bank.mean, scene.bank.cov, scene.seen.boxes, self._config.motion)
-        return pairs.keep(dist_sq[pairs.track, pairs.detection] <= limit)
+    detection: IntArray  # (T,) row of the detection, -1: none
+    reassociated: BoolArray  # (T,) matched by appearance alone after a gap (use B)
+    handed_over: IntArray  # (T,) detection that a tentative track gave to a re-associated one, which absorbs it; -1
+    costs: PairCosts | None = None  # only where they were asked for
 
-    def _matched(self, scene: Scene, pairs: Pairs, group: BoolArray) -> IntArray:
-        """Which pairs of the group belong together, by overlap and looks: (k,)."""
-        link, slot, features = self._config.association, scene.bank.slot, scene.seen.features
-        if features is None:
-            cost, look = 1.0 - pairs.iou, None
-            chosen = assign_pairs(pairs.track, pairs.detection, cost)
-        else:
-            look = self._looks.gallery.dist_pairs(slot[pairs.track], features[pairs.detection])
-            cost = costs.fuse(pairs.iou, *self._weighed(scene, pairs, group, look))
-            chosen = assign_pairs(pairs.track, pairs.detection, cost)
-            if link.veto:
-                chosen = self._unvetoed(scene, pairs, chosen, look)
-        if self._notes.on:
-            by_looks = self._look_cost(slot[pairs.track[chosen]], None if look is None else look[chosen])
-            self._notes.pairs(pairs.keep(chosen), cost[chosen], by_looks)
+    @property
+    def matched(self) -> BoolArray:
+        """(T,) tracks with a detection."""
+        return self.detection >= 0
+
+    @property
+    def absorbed(self) -> BoolArray:
+        """(T,) tentative tracks that turned out to be a lost track."""
+        return self.handed_over >= 0
+
+    def track_of(self, n_detections: int) -> IntArray:
+        """(N,) row of the track that has each detection, -1: none."""
+        track = np.full(n_detections, -1, np.int64)
+        rows = self.matched.nonzero()[0]
+        track[self.detection[rows]] = rows
+        return track
+
+
+def associate(
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    overlaps: Overlaps,
+    appearance: Appearance,
+    config: AssociationConfig,
+    occlusion_config: OcclusionConfig,
+    with_costs: bool = False,
+) -> Matches:
+    """Match tracks and detections in two rounds, as ByteTrack does (Zhang et al. 2022, algorithm 1).
+
+    The first round takes high-score detections, confirmed tracks before tentative ones (a cascade of two levels, Wojke
+    et al. 2017); the second gives low-score detections to confirmed tracks that are still unmatched.
+    """
+    bank = tracks.bank
+    detection = np.full(len(bank), -1, np.int64)
+    chosen_costs: list[PairCosts] = []
+
+    # First association: high-score detections.
+    free = dets.high.copy()
+    for group in (tracks.active & bank.confirmed, ~bank.confirmed):
+        if not np.count_nonzero(group):
+            continue
+        pairs = overlaps.detections.among(group, free, config.min_iou)
+        if len(pairs) == 0:
+            continue
+        pairs = _without_stolen(pairs, tracks, dets, overlaps, group, occlusion_config)
+        dist = None if dets.features is None else _distances(pairs, tracks, dets, appearance)
+        cost = _fused_cost(pairs, tracks, dets, group, dist, appearance, config)
+        chosen = assign_pairs(pairs.track, pairs.detection, cost)
+        if dist is not None and config.veto:
+            chosen = _veto(pairs, chosen, dist, tracks, dets, appearance, config)  # use A
+        if with_costs:
+            used = dist if config.appearance_weight > 0 else None
+            chosen_costs.append(_pair_costs(pairs, chosen, cost, used, tracks, appearance))
+        pairs = pairs.keep(chosen)
+        detection[pairs.track] = pairs.detection
+        free[pairs.detection] = False
+
+    # Second association: low-score detections, by overlap alone.
+    unmatched = tracks.active & bank.confirmed & (detection < 0)
+    pairs = overlaps.detections.among(unmatched, ~dets.high, config.min_iou_weak)
+    if len(pairs):
+        cost = 1.0 - pairs.iou
+        chosen = assign_pairs(pairs.track, pairs.detection, cost)
+        if with_costs:
+            chosen_costs.append(_pair_costs(pairs, chosen, cost, None, tracks, appearance))
+        pairs = pairs.keep(chosen)
+        detection[pairs.track] = pairs.detection
+    return Matches(
+        detection=detection,
+        reassociated=np.zeros(len(bank), bool),
+        handed_over=np.full(len(bank), -1, np.int64),
+        costs=_joined(chosen_costs) if with_costs else None,
+    )
+
+
+def _without_stolen(
+    pairs: Pairs,
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    overlaps: Overlaps,
+    group: BoolArray,
+    config: OcclusionConfig,
+) -> Pairs:
+    """Pairs without those in which an occluded track would take the detection of its occluder; group (T,)."""
+    occluded = group & ~tracks.visible
+    if not (config.enabled and np.count_nonzero(occluded)):
+        return pairs
+    occluder = occlusion.occluder(tracks.boxes, occluded, group & tracks.visible, *overlaps.tracks, config)
+    return pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, dets.boxes[pairs.detection], tracks.boxes, occluder))
+
+
+def _distances(pairs: Pairs, tracks: PredictedTracks, dets: FrameDetections, appearance: Appearance) -> FloatArray:
+    """(P,) cosine distance of each detection to the mean embedding of the track."""
+    assert dets.features is not None
+    return appearance.gallery.dist_pairs(tracks.bank.slot[pairs.track], dets.features[pairs.detection])
+
+
+def _fused_cost(
+    pairs: Pairs,
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    group: BoolArray,
+    dist: FloatArray | None,
+    appearance: Appearance,
+    config: AssociationConfig,
+) -> FloatArray:
+    """(P,) cost of overlap and appearance; dist (P,) from `_distances`, None: overlap alone.
+
+    A track with an empty gallery gets the distance of the least similar track of the group that has one: tracks that
+    appearance knows go first, and an embedding that is the same for all changes nothing (docs/method.md, 2).
+    """
+    if dist is None:
+        return 1.0 - pairs.iou
+    weight, gallery, slot = config.appearance_weight, appearance.gallery, tracks.bank.slot
+    known = gallery.counts(slot) > 0
+    unknown = (~known[pairs.track]).nonzero()[0]
+    if weight == 0 or len(unknown) == 0:
+        return costs.fuse(pairs.iou, dist, weight)
+    known_slots = slot[group & known]
+    if len(known_slots) == 0:
+        return costs.fuse(pairs.iou, dist, 0.0)
+    assert dets.features is not None
+    largest = gallery.dist_mean(known_slots, dets.features[pairs.detection[unknown]]).max(axis=0)
+    filled = dist.copy()
+    filled[unknown] = 0.0
+    # Not below the distance of any known track, to the last bit: the order of a long sum changes its rounding.
+    farthest = np.zeros(len(dets))
+    np.maximum.at(farthest, pairs.detection, filled)
+    filled[unknown] = np.maximum(largest, farthest[pairs.detection[unknown]])
+    return costs.fuse(pairs.iou, filled, weight)
+
+
+def _veto(
+    pairs: Pairs,
+    chosen: IntArray,
+    dist: FloatArray,
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    appearance: Appearance,
+    config: AssociationConfig,
+) -> IntArray:
+    """Use A: cancel chosen pairs that appearance contradicts, or exchange them where two tracks crossed.
+
+    chosen (k,) rows of `pairs`, dist (P,) of all pairs. Returns the rows that remain. Source: docs/method.md, 2.
+    """
+    assert dets.features is not None
+    features, gallery = dets.features, appearance.gallery
+    slots, detections = tracks.bank.slot[pairs.track[chosen]], pairs.detection[chosen]
+    vetoed = appearance.known(slots)
+    known = vetoed.nonzero()[0]
+    vetoed[known] = gallery.beyond_quantile(
+        slots[known], features[detections[known]], dist[chosen[known]], config.veto_quantile, appearance.thresholds.diff
+    )
+    if not np.count_nonzero(vetoed):
         return chosen
-
-    def _weighed(self, scene: Scene, pairs: Pairs, group: BoolArray, look: FloatArray) -> tuple[FloatArray, float]:
-        """(P,) distance of looks as it counts for the cost, and its weight; look (P,): to the gallery of the track.
-
-        A track without a gallery is taken to look like the least alike of those of the group that have one: whom
-        appearance recognises goes first, and an embedding that calls everybody alike changes nothing.
-        """
-        weight, gallery = self._config.association.appearance_weight, self._looks.gallery
-        slot, seen = scene.bank.slot, scene.seen
-        known = gallery.counts(slot) > 0
-        unknown = rows_of(~known[pairs.track])
-        if weight == 0 or len(unknown) == 0:
-            return look, weight
-        others = slot[group & known]
-        if len(others) == 0:
-            return look, 0.0
-        assert seen.features is not None
-        least_alike = gallery.dist_mean(others, seen.features[pairs.detection[unknown]]).max(axis=0)
-        look = look.copy()
-        # No nearer than anybody with a gallery, to the last bit: sums of many products differ in it.
-        nearest = np.zeros(len(seen))
-        look[unknown] = 0.0
-        np.maximum.at(nearest, pairs.detection, look)
-        look[unknown] = np.maximum(least_alike, nearest[pairs.detection[unknown]])
-        return look, weight
-
-    def _unvetoed(self, scene: Scene, pairs: Pairs, chosen: IntArray, look: FloatArray) -> IntArray:
-        """Use A: chosen pairs (k,) that appearance contradicts are cancelled, or exchanged where two people crossed.
-
-        look (P,): distance of all pairs to the gallery of the track.
-        """
-        features, gallery, link = scene.seen.features, self._looks.gallery, self._config.association
-        assert features is not None
-        slots, detections = scene.bank.slot[pairs.track[chosen]], pairs.detection[chosen]
-        vetoed = self._looks.known(slots)
-        trusted = rows_of(vetoed)
-        vetoed[trusted] = gallery.beyond_quantile(
-            slots[trusted], features[detections[trusted]], look[chosen[trusted]],
-            link.veto_quantile, self._looks.thresholds.diff,
-        )  # fmt: skip
-        if not np.count_nonzero(vetoed):
-            return chosen
-        near, table = _exchangeable(pairs, chosen, vetoed)
-        dist = gallery.dist_mean(slots[near], features[detections[near]])
-        row = np.arange(len(near))
-        column, vetoed[near] = costs.swaps(row, row, vetoed[near], dist, table >= 0, link.swap_gain)
-        chosen = chosen.copy()
-        chosen[near] = table[row, column]
-        return chosen[~vetoed]
-
-    def _look_cost(self, slots: IntArray, dist: FloatArray | None) -> FloatArray:
-        """(P,) cost of looks for distances (P,) to `slots`, before weighting; NaN where looks decided nothing."""
-        if dist is None or self._config.association.appearance_weight == 0:
-            return np.full(len(slots), np.nan)
-        return np.where(self._looks.gallery.counts(slots) > 0, dist / 2.0, np.nan)
+    near, table = _exchangeable(pairs, chosen, vetoed)
+    crossed = gallery.dist_mean(slots[near], features[detections[near]])
+    row = np.arange(len(near))
+    column, vetoed[near] = costs.swaps(row, row, vetoed[near], crossed, table >= 0, config.swap_gain)
+    chosen = chosen.copy()
+    chosen[near] = table[row, column]
+    return chosen[~vetoed]
 
 
 def _exchangeable(pairs: Pairs, chosen: IntArray, vetoed: BoolArray) -> tuple[IntArray, IntArray]:
-    """Chosen pairs that a vetoed one could be exchanged with, and the vetoed ones: (n,) places in `chosen`.
+    """The vetoed pairs and those that one of them could be exchanged with: (n,) places in `chosen`.
 
-    chosen (k,) rows of `pairs`, vetoed (k,). Also (n, n) the row of `pairs` that has the track of one of them and the
-    detection of another, -1 where motion permits no such pair.
+    chosen (k,) rows of `pairs`, vetoed (k,). Also (n, n) the row of `pairs` with the track of one and the detection of
+    another of them, -1 where motion does not permit that pair.
     """
     vetoed_track, reached_track = np.zeros((2, pairs.track.max() + 1), bool)
     vetoed_detection, reached_detection = np.zeros((2, pairs.detection.max() + 1), bool)
@@ -148,12 +212,40 @@ def _exchangeable(pairs: Pairs, chosen: IntArray, vetoed: BoolArray) -> tuple[In
     vetoed_detection[detection[vetoed]] = True
     reached_detection[pairs.detection[vetoed_track[pairs.track]]] = True
     reached_track[pairs.track[vetoed_detection[pairs.detection]]] = True
-    near = rows_of(reached_track[track] & reached_detection[detection])
+    near = (reached_track[track] & reached_detection[detection]).nonzero()[0]
 
     place_of_track, place_of_detection = np.full(len(reached_track), -1), np.full(len(reached_detection), -1)
     place_of_track[track[near]] = place_of_detection[detection[near]] = np.arange(len(near))
     i, j = place_of_track[pairs.track], place_of_detection[pairs.detection]
-    inside = rows_of((i >= 0) & (j >= 0))
+    inside = ((i >= 0) & (j >= 0)).nonzero()[0]
     table = np.full((len(near), len(near)), -1, np.int64)
     table[i[inside], j[inside]] = inside
     return near, table
+
+
+def _pair_costs(
+    pairs: Pairs,
+    chosen: IntArray,
+    cost: FloatArray,
+    dist: FloatArray | None,
+    tracks: PredictedTracks,
+    appearance: Appearance,
+) -> PairCosts:
+    """Costs of the chosen rows (k,) of `pairs`; cost (P,), dist (P,) or None where appearance was not used."""
+    track = pairs.track[chosen]
+    by_appearance = np.full(len(chosen), np.nan)
+    if dist is not None:
+        known = appearance.gallery.counts(tracks.bank.slot[track]) > 0
+        by_appearance = np.where(known, dist[chosen] / 2.0, np.nan)
+    parts = np.stack([cost[chosen], by_appearance, 1.0 - pairs.iou[chosen]], axis=1)
+    return PairCosts(track, pairs.detection[chosen], parts)
+
+
+def _joined(parts: list[PairCosts]) -> PairCosts:
+    none = PairCosts(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3)))
+    parts = [none, *parts]
+    return PairCosts(
+        np.concatenate([part.track for part in parts]),
+        np.concatenate([part.detection for part in parts]),
+        np.concatenate([part.cost for part in parts]),
+    )

@@ -1,25 +1,21 @@
-"""What people look like: the network that makes embeddings, what is remembered of each track, and the thresholds."""
+"""Appearance of one stream: the re-ID network, the gallery of each track, and the distance thresholds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.appearance import reuse as economy
 from tracker.appearance.gallery import Gallery
-from tracker.appearance.online_metric import OnlineMetric, frame_triplets
-from tracker.config import TrackerConfig
-from tracker.stages.frame_state import Scene, rows_of
-from tracker.tracks import lifecycle
+from tracker.appearance.reuse import reusable
+from tracker.config import AppearanceConfig, TrackerConfig
+from tracker.stages.predict import PredictedTracks
+from tracker.stages.select import FrameDetections
 from tracker.tracks.bank import TrackBank
-from tracker.types import BoolArray, FeatureArray, FloatArray, ImageArray, IntArray, State
-
-# Where neither the settings nor a model's metadata give thresholds (embeddings handed in by the caller):
-# the values of the simulation in methods 05 §5.
-FALLBACK_TAU_SAME, FALLBACK_TAU_DIFF, FALLBACK_SIGMA = 0.45, 0.65, 0.15
+from tracker.tracks.lifecycle import TIME_SLACK_S
+from tracker.types import BoolArray, Detections, FeatureArray, FloatArray, Frame, ImageArray, IntArray, State
 
 
 class Encoder(Protocol):
@@ -34,161 +30,155 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Cosine distances that decide about identity, resolved from settings and the model's calibration."""
+    """Cosine distances in [0, 2] that decide about identity."""
 
-    same: float  # below: the same person (1 % of different people are nearer)
-    diff: float  # above: somebody else (1 % of the pairs of one person are farther)
-    sigma: float  # spread of the distances of one person
+    same: float  # below: the same person (1 % of the pairs of different people are nearer)
+    diff: float  # above: different people (1 % of the pairs of one person are farther)
+    sigma: float  # standard deviation of the distances of one person
 
 
-class Looks:
-    """Appearance of one stream. `attach` says who makes the embeddings."""
+# For embeddings of the caller, where neither settings nor the metadata of a model have thresholds. Cosine distances;
+# from the simulation in docs/method.md, 5.
+FALLBACK = Thresholds(same=0.45, diff=0.65, sigma=0.15)
 
-    def __init__(self, config: TrackerConfig, keep_features: bool) -> None:
-        """keep_features: `kept` gives the embeddings of the people of a frame."""
-        self._config = config
-        look = config.appearance
-        self.metric = OnlineMetric(look.online_rate, look.online_reach) if look.online else None
-        self.gallery = Gallery(look.gallery_size, self.metric)
-        self.encoder: Encoder | None = None
-        self.thresholds = self._resolved(None)
-        self.n_crops = 0  # that the encoder was given so far
+
+class Appearance:
+    """Embeds boxes, and keeps the gallery of every track."""
+
+    def __init__(
+        self, config: TrackerConfig, encoder: Encoder | None, thresholds: Thresholds | None, keep_features: bool
+    ) -> None:
+        """keep_features: `output_features` gives the embeddings of the output tracks."""
+        link = config.association
+        used = link.appearance_weight > 0 or link.veto or link.reassociate or config.proposals.enabled
+        self.gallery = Gallery(config.appearance.gallery_size)
+        self.n_crops = 0  # embedded so far
+        self._config, self._min_gallery = config.appearance, link.min_gallery
+        self._wanted = used or keep_features
         self._keep_features = keep_features
-        self._dim: int | None = None  # of the features kept
+        self._dim: int | None = None  # of the output features
+        self.attach(encoder, thresholds)
 
     def attach(self, encoder: Encoder | None, thresholds: Thresholds | None) -> None:
-        """Make embeddings with this encoder from now on; settings win over the thresholds it brings."""
+        """Use this network from now on, with its thresholds where the settings leave them open."""
         self.encoder = encoder
-        if self.metric is not None:
-            self.metric.reset()  # it learned for the embeddings of another network
-        self.thresholds = self._resolved(thresholds)
+        self.thresholds = _resolved(self._config, thresholds or FALLBACK)
 
-    def _resolved(self, brought: Thresholds | None) -> Thresholds:
-        known = brought or Thresholds(FALLBACK_TAU_SAME, FALLBACK_TAU_DIFF, FALLBACK_SIGMA)
-        look = self._config.appearance
-        return Thresholds(
-            known.same if look.tau_same is None else look.tau_same,
-            known.diff if look.tau_diff is None else look.tau_diff,
-            known.sigma if look.sigma_same is None else look.sigma_same,
-        )
+    def detach(self) -> None:
+        """Embed nothing from now on; thresholds and galleries stay."""
+        self.encoder = None
+
+    def image_for(self, frame: Frame, detections: Detections | None) -> ImageArray | None:
+        """The image that the network may embed boxes of; None where embeddings came along, or there is no network."""
+        given = detections is not None and detections.features is not None
+        return None if given or self.encoder is None else frame.image
 
     def embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
-        """(N, D) of boxes (N, 4) xyxy, made by the encoder."""
+        """image (H, W, 3) uint8 BGR, boxes (N, 4) xyxy -> (N, D) unit rows."""
         assert self.encoder is not None
         self.n_crops += len(boxes)
         return self.encoder.embed(image, boxes)
 
     def known(self, slots: IntArray) -> BoolArray:
-        """(n,) slots with enough embeddings to decide by."""
-        return self.gallery.counts(slots) >= self._config.association.min_gallery
+        """(n,) slots with enough embeddings (`association.min_gallery`) to decide by."""
+        return self.gallery.counts(slots) >= self._min_gallery
 
-    # ------------------------------------------------------------------------------------- detections of this frame
+    def embed_detections(
+        self, image: ImageArray | None, dets: FrameDetections, tracks: PredictedTracks
+    ) -> FrameDetections:
+        """The detections with embeddings of the high-score ones: computed, or reused where motion is unambiguous."""
+        if image is None or not self._wanted:
+            return dets
+        track = self._reusable(dets, tracks)
+        reused = (track >= 0) & dets.high
+        fresh = (dets.high & ~reused).nonzero()[0]
+        computed = self.embed(image, dets.boxes[fresh]) if len(fresh) else None
+        latest = self.gallery.latest(tracks.bank.slot[track[reused]]) if reused.any() else None
+        some = latest if computed is None else computed
+        if some is None:
+            return dets
+        features = np.zeros((len(dets), some.shape[1]), np.float32)  # of low scores: never compared or stored
+        if computed is not None:
+            features[fresh] = computed
+        if latest is not None:
+            features[reused] = latest
+        return replace(dets, features=features, reused=reused)
 
-    def join(self, scene: Scene) -> None:
-        """Embeddings for the strong detections: made where looks may matter, and otherwise those of last time."""
-        link, image, seen = self._config.association, scene.image, scene.seen
-        wanted = link.appearance_weight > 0 or link.veto or link.reassociate or self._config.proposals.enabled
-        if image is None or not (wanted or self._keep_features):
-            return
-        owner = self._plain(scene)
-        scene.copied = (owner >= 0) & scene.strong
-        looked_at = rows_of(scene.strong & ~scene.copied)
-        embedded = self.embed(image, seen.boxes[looked_at]) if len(looked_at) else None
-        copied = self.gallery.latest(scene.bank.slot[owner[scene.copied]]) if scene.copied.any() else None
-        known = copied if embedded is None else embedded
-        if known is None:
-            return
-        features = np.zeros((len(seen), known.shape[1]), np.float32)  # weak ones are never compared or stored
-        if embedded is not None:
-            features[looked_at] = embedded
-        if copied is not None:
-            features[scene.copied] = copied
-        scene.seen = seen.with_features(features)
+    def _reusable(self, dets: FrameDetections, tracks: PredictedTracks) -> IntArray:
+        """(N,) row of the track whose latest embedding can be reused for the detection; -1: embed it.
 
-    def _plain(self, scene: Scene) -> IntArray:
-        """(N,) row of the track that motion alone gives each detection to, without a doubt; -1 where looks may matter.
-
-        A metric that learns from the stream, and a gate that may forbid any pair, are given all there is to see.
+        Only visible tracks count: an occluded one must not take the detection of its occluder.
         """
-        look, bank, now_s, boxes = self._config.appearance, scene.bank, scene.now_s, scene.seen.boxes
-        if look.refresh_s == 0 or look.online or self._config.association.gate_chi2 is not None:
-            return np.full(len(boxes), -1, np.int64)
-        due = now_s - self.gallery.looked_s(bank.slot) >= look.refresh_s - lifecycle.TIME_SLACK_S
-        # Only who was seen last time, too: a track that may be hidden must not take the detection of who hides it.
-        settled = bank.confirmed & scene.expected.visible & self.known(bank.slot) & ~due
-        active = rows_of(lifecycle.active(bank, now_s, self._config.lifecycle))
-        owner = economy.plain(scene.expected.boxes[active], boxes, settled[active], look)
-        return np.where(owner >= 0, np.append(active, -1)[owner], -1)
+        bank = tracks.bank
+        if self._config.refresh_s == 0:
+            return np.full(len(dets), -1, np.int64)
+        due = tracks.time_s - self.gallery.embedded_s(bank.slot) >= self._config.refresh_s - TIME_SLACK_S
+        settled = bank.confirmed & tracks.visible & self.known(bank.slot) & ~due
+        active = tracks.active.nonzero()[0]
+        row = reusable(tracks.boxes[active], dets.boxes, settled[active], self._config)
+        return np.where(row >= 0, np.append(active, -1)[row], -1)
 
-    # ------------------------------------------------------------------------------------------------ after matching
+    def store(self, frame: Frame, dets: FrameDetections, bank: TrackBank, detection: IntArray) -> None:
+        """Add this frame's embeddings to the galleries; detection (T,) row of each track of `bank`, -1: none.
 
-    def remember(self, scene: Scene, bank: TrackBank, detection: IntArray) -> None:
-        """Write into the gallery: strong detections alone, unoccluded, whole, large enough and like the rest.
-
-        detection (T,): row of the detection of each track of the updated bank, -1 none.
+        Only of high-score detections that are whole, not covered, tall enough, and not too far from the gallery
+        (docs/method.md, 5).
         """
-        features = scene.seen.features
-        if features is None:
+        if dets.features is None:
             return
-        rows = rows_of((detection >= 0) & np.append(self._clean(scene), False)[detection])
-        rows = rows[features[detection[rows]].any(axis=1)]  # zeros: the network saw nothing in the crop
-        slots, looks = bank.slot[rows], features[detection[rows]]
-        dist = self.gallery.dist_pairs(slots, looks)
-        known = self.known(slots)
-        if self.metric is not None:
-            sure = bank.confirmed[rows] & known & (dist < self.thresholds.same)
-            # The oldest look, for that of the frame before is nearly the same and says little about the person.
-            self.metric.learn(frame_triplets(looks[sure], self.gallery.oldest(slots[sure])))
-        strange = (dist >= self.thresholds.diff) & known
-        self.gallery.write(slots[~strange], looks[~strange])
-        self.gallery.looked(slots[~strange & ~scene.copied[detection[rows]]], scene.now_s)
+        rows = ((detection >= 0) & np.append(self._clean(frame, dets), False)[detection]).nonzero()[0]
+        rows = rows[dets.features[detection[rows]].any(axis=1)]  # zeros: the crop was empty
+        slots, features = bank.slot[rows], dets.features[detection[rows]]
+        outlier = self.known(slots) & (self.gallery.dist_pairs(slots, features) >= self.thresholds.diff)
+        self.gallery.write(slots[~outlier], features[~outlier])
+        self.gallery.mark_embedded(slots[~outlier & ~dets.reused[detection[rows]]], frame.time_s)
 
-    def _clean(self, scene: Scene) -> BoolArray:
-        """(N,) detections that show what somebody looks like."""
-        frame, boxes = scene.frame, scene.seen.boxes
-        tall = boxes[:, 3] - boxes[:, 1] >= self._config.appearance.min_height_px
-        clean = scene.strong & ~scene.covered & tall
+    def _clean(self, frame: Frame, dets: FrameDetections) -> BoolArray:
+        """(N,) detections whose embedding may enter a gallery."""
+        boxes = dets.boxes
+        clean = dets.high & ~dets.covered & (boxes[:, 3] - boxes[:, 1] >= self._config.min_height_px)
         if frame.width and frame.height:
             clean &= (boxes[:, 0] >= 0) & (boxes[:, 1] >= 0)
             clean &= (boxes[:, 2] <= frame.width) & (boxes[:, 3] <= frame.height)
         return clean
 
-    def kept(self, scene: Scene, bank: TrackBank, detection: IntArray, proposed: BoolArray) -> FeatureArray | None:
-        """(T, D) embeddings of the tracks of the updated bank, for `Tracks.features`; None unless asked for.
+    def output_features(
+        self, image: ImageArray | None, dets: FrameDetections, bank: TrackBank, detection: IntArray, proposed: BoolArray
+    ) -> FeatureArray | None:
+        """(T, D) embeddings of the tracks of `bank` for `Tracks.features`, NaN: none; None unless they are kept.
 
-        detection (T,) as in `remember`, proposed (T,). Weak detections and proposals, which tracking knows no
-        embeddings of, are looked at for this alone.
+        detection (T,) as in `store`; proposed (T,). Low-score detections, proposals and reused ones are embedded here.
         """
         if not self._keep_features:
             return None
-        made = scene.seen.features
-        if made is not None:
-            self._dim = made.shape[1]
+        if dets.features is not None:
+            self._dim = dets.features.shape[1]
         if self._dim is None:
             return None
         features = np.full((len(bank), self._dim), np.nan, np.float32)
         found = detection >= 0
-        if made is not None:
-            features[found] = np.where(scene.copied[detection[found], None], np.nan, made[detection[found]])
-        unknown = rows_of((found | proposed) & ~(np.nan_to_num(features).any(axis=1)))
-        if scene.image is not None and len(unknown):
-            features[unknown] = self.embed(scene.image, bx.cxcyah_to_xyxy(bank.mean[unknown, :4]))
-        features[~features.any(axis=1)] = np.nan  # zeros: the network saw nothing
+        if dets.features is not None:
+            known = dets.features[detection[found]]
+            features[found] = np.where(dets.reused[detection[found], None], np.nan, known)
+        missing = ((found | proposed) & ~np.nan_to_num(features).any(axis=1)).nonzero()[0]
+        if image is not None and len(missing):
+            features[missing] = self.embed(image, bx.cxcyah_to_xyxy(bank.mean[missing, :4]))
+        features[~features.any(axis=1)] = np.nan  # zeros: the crop was empty
         return features
 
-    # ---------------------------------------------------------------------------------------------------------- state
-
     def state(self) -> State:
-        """All that later looks depend on besides settings and networks."""
-        return {
-            "gallery": self.gallery.state(),
-            "metric": None if self.metric is None else self.metric.state(),
-            "n_crops": self.n_crops,
-            "dim": self._dim,
-        }
+        """All that later embeddings and distances depend on, besides settings and the network."""
+        return {"gallery": self.gallery.state(), "n_crops": self.n_crops, "dim": self._dim}
 
     def restore(self, state: State) -> None:
         self.gallery.restore(state["gallery"])
-        if self.metric is not None:
-            self.metric.restore(state["metric"])
         self.n_crops, self._dim = state["n_crops"], state["dim"]
+
+
+def _resolved(config: AppearanceConfig, default: Thresholds) -> Thresholds:
+    """The thresholds of the settings, and the given ones where they leave them open."""
+    return Thresholds(
+        same=default.same if config.tau_same is None else config.tau_same,
+        diff=default.diff if config.tau_diff is None else config.tau_diff,
+        sigma=default.sigma if config.sigma_same is None else config.sigma_same,
+    )

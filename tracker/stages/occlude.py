@@ -1,75 +1,64 @@
-"""Who is not detected but known to be there: hidden behind somebody or something, or between two looks."""
+"""Tracks without a detection whose predicted box is output: occluded ones, and all at frames the detector skips."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.config import TrackerConfig
-from tracker.stages.frame_state import Links, Scene, rows_of
+from tracker.association.pairs import Overlaps
+from tracker.config import OcclusionConfig
+from tracker.stages.associate import Matches
+from tracker.stages.predict import Clock, PredictedTracks
+from tracker.stages.propose import Proposals
+from tracker.stages.select import FrameDetections
 from tracker.tracks import lifecycle, occlusion
-from tracker.tracks.scenery import Scenery
-from tracker.types import BoolArray, IntArray
+from tracker.types import BoolArray, Frame
 
 
-class Holder:
-    """Says whose prediction stands for them in this frame; learns what hides people."""
+def find_occluded(
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    matches: Matches,
+    proposals: Proposals,
+    overlaps: Overlaps,
+    config: OcclusionConfig,
+) -> BoolArray:
+    """(T,) confirmed tracks that are neither matched nor proposed, but occluded by a track that is.
 
-    def __init__(self, config: TrackerConfig) -> None:
-        self._config = config
-        self.scenery = Scenery(config.occlusion)
+    The occluder covers at least `min_cover` of the predicted box, and the prediction can be trusted: the last detection
+    is at most `max_s` old, and see `occlusion.trusted`. A box that overlaps the prediction by more than `max_overlap`
+    is taken for the same person under another identity. Source: docs/method.md, 6.
+    """
+    bank, n_tracks = tracks.bank, len(tracks.bank)
+    if not config.enabled:
+        return np.zeros(n_tracks, bool)
+    found = bank.confirmed & matches.matched
+    missed = bank.confirmed & ~found
+    missed[proposals.track] = False
+    in_front = np.zeros(len(dets), bool)
+    in_front[matches.detection[found]] = True
+    pairs = overlaps.detections.among(missed, in_front, 0.0)
+    share = occlusion.covered_share(tracks.boxes[pairs.track], dets.boxes[pairs.detection])
+    covered, duplicate = np.full(n_tracks, config.min_cover == 0), np.zeros(n_tracks, bool)
+    covered[pairs.track[share >= config.min_cover]] = True
+    duplicate[pairs.track[pairs.iou > config.max_overlap]] = True
+    if len(proposals.track):
+        predicted = tracks.boxes[missed]
+        covered[missed] |= occlusion.largest_covered_share(predicted, proposals.boxes) >= config.min_cover
+        duplicate[missed] |= bx.iou(predicted, proposals.boxes).max(axis=1) > config.max_overlap
+    recent = tracks.time_s - bank.seen_s <= config.max_s + lifecycle.TIME_SLACK_S
+    return np.asarray(missed & recent & covered & ~duplicate & occlusion.trusted(bank, config))
 
-    def hold(self, scene: Scene, links: Links) -> None:
-        """Mark the tracks whose prediction is put out in this frame."""
-        if scene.looked:
-            self._hidden(scene, links)
-        else:
-            self._carry(scene, links)
 
-    def _hidden(self, scene: Scene, links: Links) -> None:
-        """Confirmed tracks that are hidden, and by what: their predictions stand for them while they can be trusted."""
-        config, bank, now_s, gap_s = self._config.occlusion, scene.bank, scene.now_s, scene.clock.gap_s
-        if not config.enabled:
-            return
-        found = bank.confirmed & (links.detection >= 0)
-        rows = rows_of(found)
-        missed = rows_of(bank.confirmed & ~found & ~links.proposed)
-        covered, twin = self._overlaid(scene, links, missed, rows)
-        hidden = covered
-        if config.scenery:
-            self.scenery.fit(scene.frame.width, scene.frame.height)
-            hidden = covered | self.scenery.hides(scene.expected.boxes[missed])
-            self.scenery.learn(bank, rows, scene.seen.boxes[links.detection[rows]], now_s, gap_s)
-            self.scenery.miss(bank.key[missed], covered, now_s, gap_s)
-        recent = now_s - bank.seen_s[missed] <= config.max_s + lifecycle.TIME_SLACK_S
-        links.held[missed] = recent & hidden & ~twin & occlusion.trusted(bank, config)[missed]
+def find_continued(tracks: PredictedTracks, proposals: Proposals, clock: Clock, frame: Frame) -> BoolArray:
+    """(T,) tracks that are output as predicted at a frame at which the detector did not run.
 
-    def _overlaid(self, scene: Scene, links: Links, missed: IntArray, found: IntArray) -> tuple[BoolArray, BoolArray]:
-        """Who of the missed tracks (k,) is behind one of those found (rows of confirmed tracks) or proposed, and who
-        is nearly in the place of one: the same person, now under another identity. Both (k,)."""
-        config, n_tracks, boxes = self._config.occlusion, len(scene.bank), scene.expected.boxes
-        others = np.zeros(len(scene.seen), bool)
-        others[links.detection[found]] = True
-        asked = np.zeros(n_tracks, bool)
-        asked[missed] = True
-        pairs = scene.expected.pairs.among(asked, others, 0.0)
-        share = occlusion.hiding(boxes[pairs.track], scene.seen.boxes[pairs.detection])
-        covered, twin = np.full(n_tracks, config.min_cover == 0), np.zeros(n_tracks, bool)
-        covered[pairs.track[share >= config.min_cover]] = True
-        twin[pairs.track[pairs.iou > config.max_overlap]] = True
-        if np.count_nonzero(links.proposed):
-            predicted, proposed = boxes[missed], links.measured[links.proposed]
-            covered[missed] |= occlusion.covered(predicted, proposed) >= config.min_cover
-            twin[missed] |= bx.iou(predicted, proposed).max(axis=1) > config.max_overlap
-        return covered[missed], twin[missed]
-
-    def _carry(self, scene: Scene, links: Links) -> None:
-        """Who was put out since the detector looked goes on as predicted, while in the picture, unless proposed.
-
-        That C does not propose somebody says little: its limits are strict, for they were made for people missed.
-        """
-        predicted, frame = scene.expected.boxes, scene.frame
-        if frame.width and frame.height:
-            predicted = bx.clip(predicted, frame.width, frame.height)
-        going = scene.bank.confirmed & (scene.bank.shown_index >= scene.clock.looked_index)
-        links.held[:] = going & ~links.proposed & bx.valid(predicted)
+    These are the tracks output since it last ran, unless they are proposed or have left the image. (A track that use C
+    does not find is output all the same: the limits of C are strict, made for tracks that the detector missed.)
+    """
+    predicted = tracks.boxes
+    if frame.width and frame.height:
+        predicted = bx.clip(predicted, frame.width, frame.height)
+    continued = tracks.bank.confirmed & (tracks.bank.shown_index >= clock.detector_index) & bx.valid(predicted)
+    continued[proposals.track] = False
+    return continued

@@ -1,170 +1,203 @@
-"""Use C of the metric: where the detector failed, the tracklet's prior says where to look; a verifier decides."""
+"""Use C: where the detector missed a confirmed track, look again around its prediction; appearance verifies."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.config import TrackerConfig
+from tracker.config import MotionConfig, ProposalConfig
 from tracker.motion import kalman
 from tracker.proposals import prior, verify, window
-from tracker.stages.embed import Looks
-from tracker.stages.frame_state import Links, Scene, rows_of
-from tracker.stages.trace import Notes
-from tracker.tracks import lifecycle
+from tracker.stages.associate import Matches
+from tracker.stages.embed import Appearance
+from tracker.stages.predict import Clock, PredictedTracks
+from tracker.stages.select import FrameDetections
 from tracker.tracks.bank import TrackBank
-from tracker.types import BoolArray, FloatArray, ImageArray, IntArray
+from tracker.tracks.lifecycle import TIME_SLACK_S
+from tracker.types import BoolArray, FloatArray, Frame, ImageArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """P tracks without a detection that were found by a second look, ascending by track."""
+
+    track: IntArray  # (P,) row of the predicted track
+    boxes: FloatArray  # (P, 4) xyxy
+    scores: FloatArray  # (P,) in [0, 1], belief of the verifier
+    tried: FloatArray  # (C, 4) xyxy, all places that were compared, for the debug overlay
+
+    @staticmethod
+    def none() -> Proposals:
+        return Proposals(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """At most one place for each track, and all that were tried."""
+
+    places: prior.Candidates  # (F,)
+    belief: FloatArray  # (F,)
+    tried: FloatArray  # (C, 4)
 
 
 class Proposer:
-    """Looks again for unmatched confirmed tracks."""
+    """Proposes boxes for confirmed tracks without a detection."""
 
     def __init__(
-        self, config: TrackerConfig, looks: Looks, detector: window.WindowDetector | None, notes: Notes
+        self, config: ProposalConfig, motion: MotionConfig, detector: window.WindowDetector | None = None
     ) -> None:
-        """detector: asked about windows of the frame; None where detections only come in."""
-        self._config = config
-        self._looks, self._notes = looks, notes
+        """detector: runs once more on windows of the frame; None where there is none (replayed detections)."""
+        self._config, self._motion = config, motion
         self.detector = detector
 
-    def propose(self, scene: Scene, links: Links) -> None:
-        """Give proposals to unmatched confirmed tracks."""
-        by_looks, by_window = self._verifiers(scene)
-        if not (by_looks or by_window):
-            return
-        age_s = (scene.clock.looked_s or 0.0) - scene.bank.seen_s
-        tracks = self._asked(scene, links, age_s, by_looks)
-        if len(tracks) == 0:
-            return
-        kept = scene.strong.copy()
-        kept[links.detection[links.detection >= 0]] = True
-        taken, weak = scene.seen.boxes[kept], scene.seen.boxes[~kept]
-        if by_window:
-            places, belief = self._seen_again(scene, tracks, age_s, taken)
-            if by_looks:
-                same = self._recognised(scene, places)
-                places, belief = places.take(same), belief[same]
-        else:
-            places, belief = self._found_by_looks(scene, tracks, age_s, taken, weak)
-        best = np.argsort(-belief, kind="stable")  # of two proposals in one place the surer stays
-        best = best[self._apart(scene.bank.keep(places.track[best]), places.boxes[best], taken)]
-        rows = places.track[best]
-        links.proposed[rows] = True
-        links.measured[rows] = places.boxes[best]
-        links.belief[rows] = np.clip(belief[best], 0.0, 1.0)
+    def propose(
+        self,
+        frame: Frame,
+        image: ImageArray | None,
+        tracks: PredictedTracks,
+        dets: FrameDetections,
+        matches: Matches,
+        clock: Clock,
+        appearance: Appearance,
+    ) -> Proposals:
+        """Look again for the confirmed tracks without a detection that were detected at most `max_s` ago.
 
-    def _verifiers(self, scene: Scene) -> tuple[bool, bool]:
-        """Whether appearance and the detector verify in this frame.
-
-        Where the detector does not look at the frame, it looks at no window either. "both" without a detector is left
-        with appearance; without appearance nobody agrees with the detector.
+        image: the network may embed boxes of it; None: nothing is proposed. Where the detector may run, it finds the
+        places and appearance confirms them; else appearance finds them (`proposals.verifier`). docs/method.md, 4.
         """
-        config = self._config.proposals
-        by_looks = scene.image is not None and config.verifier != "detector"
-        by_window = by_looks if config.verifier == "both" else config.verifier == "detector"
-        by_window = by_window and scene.looked and self.detector is not None and scene.frame.image is not None
-        return config.enabled and by_looks, config.enabled and by_window
-
-    def _asked(self, scene: Scene, links: Links, age_s: FloatArray, by_looks: bool) -> IntArray:
-        """(k,) rows of the tracks that are looked for; age_s (T,) since their last detection."""
-        recent = age_s <= self._config.proposals.max_s + lifecycle.TIME_SLACK_S
-        asked = scene.bank.confirmed & (links.detection < 0) & recent
-        if by_looks:
-            asked &= self._looks.known(scene.bank.slot)
-        return rows_of(asked)
+        bank = tracks.bank
+        if image is None or not self._config.enabled:
+            return Proposals.none()
+        age_s = (clock.detector_s or 0.0) - bank.seen_s
+        recent = age_s <= self._config.max_s + TIME_SLACK_S
+        rows = (bank.confirmed & ~matches.matched & recent & appearance.known(bank.slot)).nonzero()[0]
+        if len(rows) == 0:
+            return Proposals.none()
+        explained = dets.high.copy()  # by this frame's detections: a proposal must lie elsewhere
+        explained[matches.detection[matches.matched]] = True
+        taken = dets.boxes[explained]
+        if self.detector is not None and self._config.verifier == "auto" and clock.detector_ran:
+            found = self._by_detector(self.detector, frame, image, tracks, rows, age_s, taken, appearance)
+        else:
+            found = self._by_appearance(image, tracks, rows, age_s, taken, dets.boxes[~explained], appearance)
+        places, belief = found.places, found.belief
+        best = np.argsort(-belief, kind="stable")  # of two proposals for one place the better one stays
+        best = best[self._disjoint(bank.keep(places.track[best]), places.boxes[best], taken)]
+        best = best[places.track[best].argsort()]
+        return Proposals(places.track[best], places.boxes[best], np.clip(belief[best], 0.0, 1.0), found.tried)
 
     # -------------------------------------------------------------------------------------------------- by appearance
 
-    def _found_by_looks(
-        self, scene: Scene, tracks: IntArray, age_s: FloatArray, taken: FloatArray, weak: FloatArray
-    ) -> tuple[prior.Candidates, FloatArray]:
-        """For each track the place around its prediction that looks most like it, if it looks enough like it."""
-        config, bank, image = self._config.proposals, scene.bank, scene.image
-        assert image is not None
-        height, width = image.shape[:2]
-        variance = kalman.innovation_variance(bank.mean[tracks], bank.cov[tracks], self._config.motion)
-        places = prior.candidates(tracks, bank.mean[tracks], variance, weak, config)
-        places = places.take(prior.plausible(places, taken, width, height, config))
-        tracks, count = np.unique(places.track, return_counts=True)
-        within = verify.within_budget(count + prior.N_CONTROLS, age_s[tracks], config.max_crops_per_frame)
-        tracks = tracks[within]
-        places = places.take(np.isin(places.track, tracks))
-        if self._notes.on:
-            self._notes.tried = places.boxes
-        if len(places) == 0:
-            return places, np.zeros(0)
+    def _by_appearance(
+        self,
+        image: ImageArray,
+        tracks: PredictedTracks,
+        rows: IntArray,
+        age_s: FloatArray,
+        taken: FloatArray,
+        low: FloatArray,
+        appearance: Appearance,
+    ) -> _Found:
+        """For each track the candidate of the largest posterior, if its appearance is close enough.
 
-        dist = self._looked_over(bank, places, image)
-        best = verify.best_candidates(places.track, places.log_prior, dist, self._looks.thresholds.sigma)  # one a track
-        tau = config.accept_scale * self._looks.thresholds.same
+        rows (k,) of the tracks; age_s (T,) time since the last detection; taken (M, 4) boxes of the detections used;
+        low (W, 4) unmatched low-score detections, which join the candidates.
+        """
+        config, bank, thresholds = self._config, tracks.bank, appearance.thresholds
+        height, width = image.shape[:2]
+        variance = kalman.innovation_variance(bank.mean[rows], bank.cov[rows], self._motion)
+        places = prior.candidates(rows, bank.mean[rows], variance, low, config)
+        places = places.take(prior.plausible(places, taken, width, height, config))
+        rows, count = np.unique(places.track, return_counts=True)
+        rows = rows[verify.within_budget(count + prior.N_CONTROLS, age_s[rows], config.max_crops_per_frame)]
+        places = places.take(np.isin(places.track, rows))
+        if len(places) == 0:
+            return _Found(places, np.zeros(0), places.boxes)
+
+        dist = self._distances(image, bank, places, appearance)
+        best = verify.best_candidates(places.track, places.log_prior, dist, thresholds.sigma)  # one for each track
+        tau = config.accept_scale * thresholds.same
         best = best[dist[best] < tau]
         if len(best) == 0:
-            return places.take(best), np.zeros(0)
-        rows = places.track[best]
-        controls, inside = prior.background(bx.cxcyah_to_xyxy(bank.mean[rows, :4]), width, height)
-        around = self._looks.embed(image, controls.reshape(-1, 4))
-        control_dist = self._looks.gallery.dist_pairs(np.repeat(bank.slot[rows], prior.N_CONTROLS), around)
-        control = verify.mean_control(np.where(inside, control_dist.reshape(inside.shape), np.nan))
+            return _Found(places.take(best), np.zeros(0), places.boxes)
+        control = self._background_distance(image, bank.keep(places.track[best]), appearance)
         best = best[verify.accepted(dist[best], control, tau, config)]
-        return places.take(best), 1.0 - dist[best] / self._looks.thresholds.diff
+        return _Found(places.take(best), 1.0 - dist[best] / thresholds.diff, places.boxes)
 
-    def _looked_over(self, bank: TrackBank, places: prior.Candidates, image: ImageArray) -> FloatArray:
-        """(C,) distance of candidates, C > 0, to their tracks; +inf where the first one of the track was not like it.
+    def _distances(
+        self, image: ImageArray, bank: TrackBank, places: prior.Candidates, appearance: Appearance
+    ) -> FloatArray:
+        """(C,) distance of the candidates, C > 0, to their tracks.
 
-        The others of such a track are not embedded.
+        The other candidates of a track are embedded only if its first one is within `first_look`; else +inf.
         """
-        tracks, first = np.unique(places.track, return_index=True)
+        rows, first = np.unique(places.track, return_index=True)
         dist = np.full(len(places), np.inf)
-        dist[first] = self._looks.gallery.dist_pairs(bank.slot[tracks], self._looks.embed(image, places.boxes[first]))
-        limit = self._config.proposals.first_look * self._looks.thresholds.same
-        rest = np.isin(places.track, tracks[dist[first] < limit])
+        dist[first] = appearance.gallery.dist_pairs(bank.slot[rows], appearance.embed(image, places.boxes[first]))
+        limit = self._config.first_look * appearance.thresholds.same
+        rest = np.isin(places.track, rows[dist[first] < limit])
         rest[first] = False
         if rest.any():
             slots = bank.slot[places.track[rest]]
-            dist[rest] = self._looks.gallery.dist_pairs(slots, self._looks.embed(image, places.boxes[rest]))
+            dist[rest] = appearance.gallery.dist_pairs(slots, appearance.embed(image, places.boxes[rest]))
         return dist
+
+    def _background_distance(self, image: ImageArray, bank: TrackBank, appearance: Appearance) -> FloatArray:
+        """(T,) mean distance of the background beside each predicted box to the track; +inf outside the image."""
+        boxes = bx.cxcyah_to_xyxy(bank.mean[:, :4])
+        controls, inside = prior.background(boxes, image.shape[1], image.shape[0])
+        embedded = appearance.embed(image, controls.reshape(-1, 4))
+        dist = appearance.gallery.dist_pairs(np.repeat(bank.slot, prior.N_CONTROLS), embedded)
+        return verify.mean_control(np.where(inside, dist.reshape(inside.shape), np.nan))
 
     # ---------------------------------------------------------------------------------------------- by the detector
 
-    def _seen_again(
-        self, scene: Scene, tracks: IntArray, age_s: FloatArray, taken: FloatArray
-    ) -> tuple[prior.Candidates, FloatArray]:
-        """For each track what the detector finds best in a window around its prediction, with its score."""
-        assert self.detector is not None
-        config, bank, frame = self._config.proposals, scene.bank, scene.frame
-        predicted = scene.expected.boxes[tracks]
-        here = prior.Candidates(tracks, predicted, np.zeros(len(tracks)))
+    def _by_detector(
+        self,
+        detector: window.WindowDetector,
+        frame: Frame,
+        image: ImageArray,
+        tracks: PredictedTracks,
+        rows: IntArray,
+        age_s: FloatArray,
+        taken: FloatArray,
+        appearance: Appearance,
+    ) -> _Found:
+        """For each track the best detection in a window around its prediction, if appearance agrees.
+
+        Arguments as in `_by_appearance`. The score of the detection is the belief.
+        """
+        config, bank, predicted = self._config, tracks.bank, tracks.boxes[rows]
+        here = prior.Candidates(rows, predicted, np.zeros(len(rows)))
         large = bx.valid(predicted) & (predicted[:, 3] - predicted[:, 1] >= window.MIN_BOX_PX)
-        tracks = tracks[large & prior.plausible(here, taken, frame.width, frame.height, config)]
-        tracks = tracks[verify.within_budget(np.ones_like(tracks), age_s[tracks], window.MAX_WINDOWS)]
-        if len(tracks) == 0:
-            return prior.Candidates.none(), np.zeros(0)
-        variance = kalman.innovation_variance(bank.mean[tracks], bank.cov[tracks], self._config.motion)
-        places, scores = window.look(self.detector, frame, tracks, bank.mean[tracks], variance, config)
+        rows = rows[large & prior.plausible(here, taken, frame.width, frame.height, config)]
+        rows = rows[verify.within_budget(np.ones_like(rows), age_s[rows], window.MAX_WINDOWS)]
+        if len(rows) == 0:
+            return _Found(prior.Candidates.none(), np.zeros(0), np.zeros((0, 4)))
+        variance = kalman.innovation_variance(bank.mean[rows], bank.cov[rows], self._motion)
+        places, scores = window.detect_in_windows(detector, frame, rows, bank.mean[rows], variance, config)
         free = prior.plausible(places, taken, frame.width, frame.height, config)
         places, scores = places.take(free), scores[free]
-        if self._notes.on:
-            self._notes.tried = places.boxes
         best = window.best(places, scores)
-        return places.take(best), scores[best]
+        found, belief = places.take(best), scores[best]
+        if len(found):
+            slots = bank.slot[found.track]
+            same = (
+                appearance.gallery.dist_pairs(slots, appearance.embed(image, found.boxes)) < appearance.thresholds.same
+            )
+            found, belief = found.take(same), belief[same]
+        return _Found(found, belief, places.boxes)
 
-    def _recognised(self, scene: Scene, places: prior.Candidates) -> BoolArray:
-        """(C,) places that look like their tracks. That somebody stands there is known; it remains to tell who."""
-        if len(places) == 0:
-            return np.zeros(0, bool)
-        assert scene.image is not None
-        embedded = self._looks.embed(scene.image, places.boxes)
-        dist = self._looks.gallery.dist_pairs(scene.bank.slot[places.track], embedded)
-        return np.asarray(dist < self._looks.thresholds.same)
-
-    def _apart(self, bank: TrackBank, boxes: FloatArray, taken: FloatArray) -> BoolArray:
-        """(n,) proposals whose updated box covers no detection and no surer proposal: a detection always wins."""
-        factor = np.full(len(boxes), self._config.motion.proposal_noise)
-        mean, _ = kalman.correct(bank.mean, bank.cov, bx.xyxy_to_cxcyah(boxes), self._config.motion, factor)
-        shown = bx.cxcyah_to_xyxy(mean[:, :4])
-        limit = self._config.proposals.max_overlap
-        keep = np.asarray((bx.iou(shown, taken) <= limit).all(axis=1))
-        among = bx.iou(shown, shown) > limit
+    def _disjoint(self, bank: TrackBank, boxes: FloatArray, taken: FloatArray) -> BoolArray:
+        """(n,) proposals, best first, whose corrected box overlaps no detection and no better proposal too much."""
+        factor = np.full(len(boxes), self._motion.proposal_noise)
+        mean, _ = kalman.correct(bank.mean, bank.cov, bx.xyxy_to_cxcyah(boxes), self._motion, factor)
+        corrected = bx.cxcyah_to_xyxy(mean[:, :4])
+        limit = self._config.max_overlap
+        keep = np.asarray((bx.iou(corrected, taken) <= limit).all(axis=1))
+        overlap = bx.iou(corrected, corrected) > limit
         for row in range(1, len(boxes)):
-            keep[row] = keep[row] and not (among[row, :row] & keep[:row]).any()
+            keep[row] = keep[row] and not (overlap[row, :row] & keep[:row]).any()
         return keep

@@ -1,82 +1,104 @@
-"""Use B of the metric: who was lost is found again by looks, where motion and size permit it."""
+"""Use B: re-identification of lost tracks by appearance, where motion and size permit it."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 
 from tracker.association import costs
 from tracker.association.assignment import assign
-from tracker.config import TrackerConfig
+from tracker.config import AssociationConfig, MotionConfig, TrackerConfig
 from tracker.motion import kalman
 from tracker.proposals import prior, verify
-from tracker.stages.embed import Looks
-from tracker.stages.frame_state import Links, Scene, rows_of
+from tracker.stages.associate import Matches
+from tracker.stages.embed import Appearance
+from tracker.stages.predict import PredictedTracks
+from tracker.stages.select import FrameDetections
 from tracker.tracks import lifecycle
 from tracker.tracks.bank import TrackBank
-from tracker.types import BoolArray, FloatArray, ImageArray, IntArray
+from tracker.types import BoolArray, FeatureArray, FloatArray, ImageArray, IntArray
 
 
-class Reassociator:
-    """Strong detections that no track or only a tentative one claims go to the lost track they look like."""
+def reassociate(
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    matches: Matches,
+    image: ImageArray | None,
+    appearance: Appearance,
+    config: TrackerConfig,
+) -> Matches:
+    """Give high-score detections that no confirmed track has to the lost tracks that they resemble.
 
-    def __init__(self, config: TrackerConfig, looks: Looks) -> None:
-        self._config = config
-        self._looks = looks
+    A detection of a tentative track may be given away as well; that track is then absorbed by the lost one. image:
+    for the background control, None: without. Source: docs/method.md, 3.
+    """
+    link, bank = config.association, tracks.bank
+    if not link.reassociate or dets.features is None:
+        return matches
+    lost = lifecycle.lost(bank, matches.matched, tracks.time_s, config.lifecycle)
+    lost_rows = (lost & appearance.known(bank.slot)).nonzero()[0]
+    if len(lost_rows) == 0:
+        return matches
+    track_of = matches.track_of(len(dets))
+    found = (dets.high & ((track_of < 0) | ~np.append(bank.confirmed, True)[track_of])).nonzero()[0]
+    if len(found) == 0:
+        return matches
+    gated = _gate(bank.keep(lost_rows), dets.boxes[found], link, config.motion)
+    if not np.count_nonzero(gated):
+        return matches
+    tau = appearance.thresholds.same
+    dist = appearance.gallery.dist_min(bank.slot[lost_rows], dets.features[found])  # (lost, found)
+    similar = (gated & (dist < tau)).any(axis=0)
+    if not np.count_nonzero(similar):
+        return matches
+    found, gated, dist = found[similar], gated[:, similar], dist[:, similar]
+    second_best = _second_best(bank, lost_rows, dets.features[found], dist, appearance)
+    alone = (gated & (dist < tau) & np.isinf(second_best)).any(axis=0)
+    if image is not None and alone.any():
+        control = _background_distance(image, bank.slot[lost_rows], dets.boxes[found[alone]], appearance)
+        second_best[:, alone] = np.minimum(second_best[:, alone], control)
+    i, j = assign(costs.reassociation_cost(dist, second_best, gated, tau, link.second_best_ratio))
+    return _given(matches, lost_rows[i], found[j], track_of[found[j]])
 
-    def relink(self, scene: Scene, links: Links) -> None:
-        link, bank, features, gallery = self._config.association, scene.bank, scene.seen.features, self._looks.gallery
-        if not link.reassociate or features is None:
-            return
-        lost = lifecycle.lost(bank, links.detection >= 0, scene.now_s, self._config.lifecycle)
-        lost_rows = rows_of(lost & self._looks.known(bank.slot))
-        if len(lost_rows) == 0:
-            return
-        owner = links.owners(len(scene.seen))
-        found = rows_of(scene.strong & ((owner < 0) | ~np.append(bank.confirmed, True)[owner]))
-        if len(found) == 0:
-            return
-        gated = self._plausible(bank.keep(lost_rows), scene.seen.boxes[found])
-        if not np.count_nonzero(gated):
-            return
-        tau = self._looks.thresholds.same
-        dist = gallery.dist_min(bank.slot[lost_rows], features[found])  # (lost, found)
-        alike = (gated & (dist < tau)).any(axis=0)
-        if not np.count_nonzero(alike):
-            return
-        found, gated, dist = found[alike], gated[:, alike], dist[:, alike]
-        rivals = self._rivals(scene, lost_rows, found, dist)
-        alone = (gated & (dist < tau) & np.isinf(rivals)).any(axis=0)
-        if scene.image is not None and alone.any():
-            surroundings = self._background_dist(scene.image, bank.slot[lost_rows], scene.seen.boxes[found[alone]])
-            rivals[:, alone] = np.minimum(rivals[:, alone], surroundings)
-        i, j = assign(costs.relink_cost(dist, rivals, gated, tau, link.second_best_ratio))
-        links.relink(lost_rows[i], found[j], owner)
 
-    def _plausible(self, lost: TrackBank, boxes: FloatArray) -> BoolArray:
-        """(T, N) pairs that motion and size permit: the gate grows while the track coasts."""
-        link = self._config.association
-        ratio = (boxes[:, 3] - boxes[:, 1])[None] / lost.mean[:, 3:4]
-        sized = (ratio >= link.min_height_ratio) & (ratio <= link.max_height_ratio)
-        dist_sq = kalman.mahalanobis_sq_of_boxes(lost.mean, lost.cov, boxes, self._config.motion)
-        return sized & (dist_sq <= link.relink_chi2)
+def _gate(lost: TrackBank, boxes: FloatArray, link: AssociationConfig, motion: MotionConfig) -> BoolArray:
+    """(T, N) pairs that motion and size permit; the Mahalanobis gate grows while the track is not detected."""
+    ratio = (boxes[:, 3] - boxes[:, 1])[None] / lost.mean[:, 3:4]
+    size = (ratio >= link.min_height_ratio) & (ratio <= link.max_height_ratio)
+    return size & (kalman.mahalanobis_sq_of_boxes(lost.mean, lost.cov, boxes, motion) <= link.relink_chi2)
 
-    def _rivals(self, scene: Scene, lost_rows: IntArray, found: IntArray, dist: FloatArray) -> FloatArray:
-        """(n, m) distance of each detection to the most alike of all other known tracks than that lost one.
 
-        lost_rows (n,), found (m,) rows of detections, dist (n, m) between them.
-        """
-        bank, features = scene.bank, scene.seen.features
-        assert features is not None
-        everyone = np.full((len(bank), len(found)), np.inf)
-        # A tentative track may be the very person: it is nobody's rival.
-        known = rows_of(bank.confirmed)
-        everyone[known] = self._looks.gallery.dist_min(bank.slot[known], features[found])
-        everyone[lost_rows] = dist
-        return costs.least_of_others(everyone)[lost_rows]
+def _second_best(
+    bank: TrackBank, lost_rows: IntArray, features: FeatureArray, dist: FloatArray, appearance: Appearance
+) -> FloatArray:
+    """(n, m) distance of each detection to the nearest confirmed track other than that lost one; +inf without one.
 
-    def _background_dist(self, image: ImageArray, slots: IntArray, boxes: FloatArray) -> FloatArray:
-        """Mean distance of the surroundings of each box to each slot: (n, N); +inf where all lie outside the image."""
-        controls, inside = prior.background(boxes, image.shape[1], image.shape[0])
-        embedded = self._looks.embed(image, controls.reshape(-1, 4))
-        dist = self._looks.gallery.dist_mean(slots, embedded).reshape(len(slots), *inside.shape)
-        return verify.mean_control(np.where(inside, dist, np.nan))
+    lost_rows (n,), features (m, D) of the detections, dist (n, m) between them. Tentative tracks do not count: one may
+    be the lost person.
+    """
+    of_all = np.full((len(bank), len(features)), np.inf)
+    confirmed = bank.confirmed.nonzero()[0]
+    of_all[confirmed] = appearance.gallery.dist_min(bank.slot[confirmed], features)
+    of_all[lost_rows] = dist
+    return costs.least_of_others(of_all)[lost_rows]
+
+
+def _background_distance(image: ImageArray, slots: IntArray, boxes: FloatArray, appearance: Appearance) -> FloatArray:
+    """(n, N) mean distance of the background beside each box (N, 4) to each slot (n,); +inf outside the image."""
+    controls, inside = prior.background(boxes, image.shape[1], image.shape[0])
+    embedded = appearance.embed(image, controls.reshape(-1, 4))
+    dist = appearance.gallery.dist_mean(slots, embedded).reshape(len(slots), *inside.shape)
+    return verify.mean_control(np.where(inside, dist, np.nan))
+
+
+def _given(matches: Matches, lost: IntArray, detections: IntArray, holders: IntArray) -> Matches:
+    """The matches after detections (k,) went to lost tracks (k,) from the tentative tracks `holders` (k,), -1: none."""
+    detection, reassociated = matches.detection.copy(), matches.reassociated.copy()
+    handed_over = matches.handed_over.copy()
+    held = holders >= 0
+    handed_over[holders[held]] = detections[held]
+    detection[holders[held]] = -1
+    detection[lost] = detections
+    reassociated[lost] = True
+    return dataclasses.replace(matches, detection=detection, reassociated=reassociated, handed_over=handed_over)

@@ -1,160 +1,228 @@
-"""The tracks after a frame: corrected by what was matched or proposed, ended, born, confirmed, and put out."""
+"""Track update: Kalman correction, deletion, creation, gallery, confirmation, output."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker import boxes as bx
-from tracker.config import TrackerConfig
+from tracker.config import LifecycleConfig, MotionConfig, OcclusionConfig, TrackerConfig
 from tracker.motion import kalman
-from tracker.stages.embed import Looks
-from tracker.stages.frame_state import Links, Scene, rows_of
-from tracker.stages.identities import Register
+from tracker.stages.associate import Matches
+from tracker.stages.embed import Appearance
+from tracker.stages.identities import Identities
+from tracker.stages.predict import Clock, PredictedTracks
+from tracker.stages.propose import Proposals
+from tracker.stages.select import FrameDetections
 from tracker.tracks import lifecycle, occlusion
 from tracker.tracks.bank import TrackBank
-from tracker.types import IntArray, Source, Tracks
+from tracker.types import BoolArray, FloatArray, Frame, FrameTracks, ImageArray, IntArray, Source, Tracks
 
 
-class Updater:
-    """Makes the next bank, and the tracks that are put out, of what was decided."""
+@dataclass(frozen=True, slots=True)
+class _Current:
+    """The tracks of this frame, and where the box of each comes from."""
 
-    def __init__(self, config: TrackerConfig, looks: Looks, register: Register) -> None:
-        self._config = config
-        self._looks, self._register = looks, register
-        self._birth_score = max(config.detection.strong_score, config.lifecycle.birth_score)
+    bank: TrackBank  # T rows
+    detection: IntArray  # (T,) row of the detection, -1: none
+    source: NDArray[np.uint8]  # (T,) `Source`; DETECTED without a detection: not output
 
-    def update(self, scene: Scene, links: Links) -> tuple[TrackBank, Tracks]:
-        """The bank after this frame, and its confirmed tracks that are put out, by identity."""
-        looked, bank, owner = scene.looked, scene.bank, links.owners(len(scene.seen))
-        if np.count_nonzero(links.absorbed):
-            # A tentative track turned out to be a lost one: its frames belong to that identity.
-            heir = owner[links.inherited[links.absorbed]]
-            self._register.identified(bank.key[links.absorbed], bank.id[heir], bank.shown_index[heir])
-        bank = self._corrected(scene, links)
-        detection, source = links.detection, np.full(len(bank), Source.DETECTED, np.uint8)
-        source[links.held] = Source.OCCLUDED if looked else Source.PREDICTED
-        source[links.proposed] = Source.PROPOSED
-        if looked:
-            bank, detection, source = self._alive(scene, links, bank, detection, source)
-        bank, detection, source = self._with_births(scene, owner, bank, detection, source)
-        self._looks.remember(scene, bank, detection)
-        bank = self._confirmed(bank)
-        if not looked:
-            source[~bank.confirmed] = Source.PREDICTED  # the detector will tell whether they are somebody
-        return self._put_out(scene, bank, detection, source)
 
-    def _alive(
-        self, scene: Scene, links: Links, bank: TrackBank, detection: IntArray, source: NDArray[np.uint8]
-    ) -> tuple[TrackBank, IntArray, NDArray[np.uint8]]:
-        """The bank without those that end here, and the columns beside it."""
-        life = self._config.lifecycle
-        remembered = self._looks.known(bank.slot) & self._config.association.reassociate
-        stays = lifecycle.alive(bank, detection >= 0, remembered, scene.now_s, life) & ~links.absorbed
-        if np.count_nonzero(stays) == len(bank):
-            return bank, detection, source
-        self._looks.gallery.give_back(bank.slot[~stays])
-        return bank.keep(stays), detection[stays], source[stays]
+def update(
+    frame: Frame,
+    image: ImageArray | None,
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    matches: Matches,
+    proposals: Proposals,
+    held: BoolArray,
+    clock: Clock,
+    appearance: Appearance,
+    identities: Identities,
+    config: TrackerConfig,
+) -> tuple[TrackBank, Tracks, list[FrameTracks]]:
+    """The bank after this frame, its output, and rows of earlier frames that became known.
 
-    def _with_births(
-        self, scene: Scene, owner: IntArray, bank: TrackBank, detection: IntArray, source: NDArray[np.uint8]
-    ) -> tuple[TrackBank, IntArray, NDArray[np.uint8]]:
-        """The bank with new tentative tracks of strong detections that nobody claims; owner (N,) -1: nobody."""
-        unclaimed = rows_of((scene.seen.scores >= self._birth_score) & (owner < 0))
-        n = len(unclaimed)
-        if n == 0:
-            return bank, detection, source
-        boxes = scene.seen.boxes[unclaimed]
-        z = bx.xyxy_to_cxcyah(boxes)
-        mean, cov = kalman.initiate(z, self._config.motion)
-        born = TrackBank(
-            key=self._register.new_keys(n), id=np.zeros(n, np.int64), mean=mean, cov=cov,
-            hits=np.ones(n, np.int64), seen_s=np.full(n, scene.now_s), seen_xy=z[:, :2],
-            height=occlusion.first_height(boxes), shown_index=np.full(n, -1), score=scene.seen.scores[unclaimed],
-            class_id=scene.seen.classes[unclaimed], slot=self._looks.gallery.take_slots(n),
-        )  # fmt: skip
-        detected = np.full(n, Source.DETECTED, np.uint8)
-        return bank.append(born), np.concatenate([detection, unclaimed]), np.concatenate([source, detected])
+    held (T,): tracks whose predicted box is output. The output has the confirmed tracks that were detected, proposed or
+    held, by identity; the earlier rows are those of tentative tracks that were confirmed or absorbed in this frame.
+    """
+    known, absorbed = tracks.bank, matches.absorbed.nonzero()[0]
+    heir = matches.track_of(len(dets))[matches.handed_over[absorbed]]
+    backfilled = identities.resolve(known.key[absorbed], known.id[heir], known.shown_index[heir])
 
-    def _confirmed(self, bank: TrackBank) -> TrackBank:
-        """The bank with identities for those that were detected often enough."""
-        fresh = lifecycle.newly_confirmed(bank, self._config.lifecycle)
-        n = int(np.count_nonzero(fresh))
-        if n == 0:
-            return bank
-        bank = lifecycle.with_identities(bank, fresh, self._register.new_identities(n))
-        self._register.identified(bank.key[fresh], bank.id[fresh], bank.shown_index[fresh])
+    source = np.full(len(known), Source.DETECTED, np.uint8)
+    source[held] = Source.OCCLUDED if clock.detector_ran else Source.PREDICTED
+    source[proposals.track] = Source.PROPOSED
+    boxes = measured_boxes(tracks, dets, matches, proposals, frame.width, config.occlusion)
+    bank = correct(tracks, dets, matches, proposals, boxes, config.motion)
+    current = _Current(bank, matches.detection, source)
+    if clock.detector_ran:
+        remembered = appearance.known(bank.slot) & config.association.reassociate
+        stays = lifecycle.alive(bank, matches.matched, remembered, frame.time_s, config.lifecycle) & ~matches.absorbed
+        current = _delete(current, stays, appearance)
+    create_score = max(config.detection.strong_score, config.lifecycle.birth_score)
+    unmatched = ((matches.track_of(len(dets)) < 0) & (dets.scores >= create_score)).nonzero()[0]
+    current = _create(current, unmatched, dets, frame.time_s, appearance, identities, config.motion)
+    appearance.store(frame, dets, current.bank, current.detection)
+    bank, confirmed_rows = _confirm(current.bank, identities, config.lifecycle)
+    if not clock.detector_ran:
+        current.source[~bank.confirmed] = Source.PREDICTED  # the next run of the detector decides about them
+    bank, output = _output(
+        frame, image, dets, _Current(bank, current.detection, current.source), appearance, identities
+    )
+    return bank, output, backfilled + confirmed_rows
+
+
+# ---------------------------------------------------------------------------------------------------------- the filter
+
+
+def measured_boxes(
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    matches: Matches,
+    proposals: Proposals,
+    width: int,
+    config: OcclusionConfig,
+) -> FloatArray:
+    """(T, 4) xyxy box that each track was detected or proposed with; zeros where there is none.
+
+    Detections of confirmed tracks that an occluder or the edge of the image cuts are widened, see `occlusion.widened`;
+    width of the image in pixels, 0: unknown.
+    """
+    bank, rows = tracks.bank, matches.matched.nonzero()[0]
+    measured = np.zeros((len(bank), 4))
+    measured[rows] = dets.boxes[matches.detection[rows]]
+    measured[proposals.track] = proposals.boxes
+    if config.enabled:
+        found = bank.confirmed & matches.matched
+        rows = (found & ~matches.reassociated).nonzero()[0]
+        measured[rows] = occlusion.widened(measured[rows], tracks.boxes[rows], measured[found], width, config)
+    return measured
+
+
+def correct(
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    matches: Matches,
+    proposals: Proposals,
+    boxes: FloatArray,
+    config: MotionConfig,
+) -> TrackBank:
+    """The predicted bank after the Kalman correction of matched and proposed tracks; boxes (T, 4) measured.
+
+    The noise of a detection depends on its score (NSA, docs/method.md, 1), that of a proposal is `proposal_noise`.
+    """
+    bank, detected = tracks.bank, matches.matched
+    with_box = detected.copy()
+    with_box[proposals.track] = True
+    rows = with_box.nonzero()[0]
+    if len(rows) == 0:
         return bank
+    z = bx.xyxy_to_cxcyah(boxes[rows])
+    by_detection = detected[rows]
+    of_detection = matches.detection[detected]  # (d,) of the tracks `detected`, in the same order as `by_detection`
+    noise = np.full(len(rows), config.proposal_noise)
+    noise[by_detection] = kalman.score_noise(dets.scores[of_detection], config)
+    mean, cov = bank.mean.copy(), bank.cov.copy()
+    mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, config, noise)
 
-    def _put_out(
-        self, scene: Scene, bank: TrackBank, detection: IntArray, source: NDArray[np.uint8]
-    ) -> tuple[TrackBank, Tracks]:
-        """Confirmed tracks are shown, by identity; tentative ones wait for their confirmation."""
-        det_index = np.append(scene.rows, -1)[detection]
-        features = self._looks.kept(scene, bank, detection, source == Source.PROPOSED)
+    again = matches.reassociated[rows].nonzero()[0]
+    if len(again):
+        # The prediction through the gap is worth less than the detection: start again, with the mean velocity.
+        mean[rows[again]], cov[rows[again]] = kalman.initiate(z[again], config)
+        gap_s = np.maximum(tracks.time_s - bank.seen_s[rows[again]], 1.0 / config.reference_hz)
+        mean[rows[again], 4:6] = (z[again, :2] - bank.seen_xy[rows[again]]) / gap_s[:, None]
 
-        def tracks_of(chosen: IntArray) -> Tracks:
-            return Tracks(
-                bx.cxcyah_to_xyxy(bank.mean[chosen, :4]), bank.id[chosen], bank.score[chosen], bank.class_id[chosen],
-                det_index[chosen], source[chosen], None if features is None else features[chosen],
-            )  # fmt: skip
+    hits, seen_s, seen_xy = bank.hits.copy(), bank.seen_s.copy(), bank.seen_xy.copy()
+    score, class_id, height = bank.score.copy(), bank.class_id.copy(), bank.height.copy()
+    hits[detected] += 1
+    seen_s[detected] = tracks.time_s
+    seen_xy[detected] = z[by_detection, :2]
+    height[detected] = occlusion.next_log_height(height[detected], boxes[detected])
+    score[detected] = dets.scores[of_detection]
+    class_id[detected] = dets.classes[of_detection]
+    score[proposals.track] = proposals.scores
+    return bank.with_(
+        mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id, height=height
+    )
 
-        shown = (detection >= 0) | (source != Source.DETECTED)
-        waiting = rows_of(shown & ~bank.confirmed)
-        if len(waiting):
-            self._register.wait(scene.frame.index, bank.key[waiting], tracks_of(waiting))
-        self._register.forget(bank.key[waiting])
-        visible = rows_of(shown & bank.confirmed)
-        shown_index = bank.shown_index.copy()
-        shown_index[visible] = scene.frame.index
-        return bank.with_(shown_index=shown_index), tracks_of(visible[bank.id[visible].argsort()])
 
-    # ------------------------------------------------------------------------------------------------------ the filter
+# ------------------------------------------------------------------------------------------------------- the lifecycle
 
-    def _corrected(self, scene: Scene, links: Links) -> TrackBank:
-        """The bank after the measurements: matched tracks by their detection, proposed ones by the place found."""
-        bank, seen, motion, now_s = scene.bank, scene.seen, self._config.motion, scene.now_s
-        matched = links.detection >= 0
-        links.measured[matched] = seen.boxes[links.detection[matched]]
-        self._complete(scene, links)
-        rows = rows_of((matched | links.proposed) & ~links.absorbed)
-        if len(rows) == 0:
-            return bank
-        z = bx.xyxy_to_cxcyah(links.measured[rows])
-        factor = np.full(len(rows), motion.proposal_noise)
-        by_detection = matched[rows]
-        factor[by_detection] = kalman.score_noise(seen.scores[links.detection[rows[by_detection]]], motion)
-        mean, cov = bank.mean.copy(), bank.cov.copy()
-        mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, motion, factor)
 
-        again = rows_of(links.relinked[rows])
-        if len(again):
-            # What was predicted through the gap is worth less than the detection: start anew, with the mean velocity.
-            mean[rows[again]], cov[rows[again]] = kalman.initiate(z[again], motion)
-            gap_s = np.maximum(now_s - bank.seen_s[rows[again]], 1.0 / motion.reference_hz)
-            mean[rows[again], 4:6] = (z[again, :2] - bank.seen_xy[rows[again]]) / gap_s[:, None]
+def _delete(current: _Current, stays: BoolArray, appearance: Appearance) -> _Current:
+    """Only the tracks that stay (T,); the gallery slots of the others become free."""
+    if np.count_nonzero(stays) == len(stays):
+        return current
+    appearance.gallery.release(current.bank.slot[~stays])
+    return _Current(current.bank.keep(stays), current.detection[stays], current.source[stays])
 
-        detected = rows_of(matched)
-        hits, seen_s, seen_xy = bank.hits.copy(), bank.seen_s.copy(), bank.seen_xy.copy()
-        score, class_id, height = bank.score.copy(), bank.class_id.copy(), bank.height.copy()
-        height[detected] = occlusion.next_height(height[detected], links.measured[detected])
-        hits[detected] += 1
-        seen_s[detected] = now_s
-        seen_xy[rows[by_detection]] = z[by_detection, :2]
-        score[detected] = seen.scores[links.detection[detected]]
-        class_id[detected] = seen.classes[links.detection[detected]]
-        score[links.proposed] = links.belief[links.proposed]
-        return bank.with_(
-            mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id, height=height
-        )
 
-    def _complete(self, scene: Scene, links: Links) -> None:
-        """Boxes of people who were detected in part get their usual width back."""
-        config = self._config.occlusion
-        if not config.enabled:
-            return
-        found = (links.detection >= 0) & scene.bank.confirmed
-        rows = rows_of(found & ~links.relinked)
-        boxes, in_front = links.measured[rows], links.measured[found]
-        expected, width = scene.expected.boxes[rows], scene.frame.width
-        links.measured[rows] = occlusion.completed(boxes, expected, in_front, width, config)
+def _create(
+    current: _Current,
+    detection: IntArray,
+    dets: FrameDetections,
+    time_s: float,
+    appearance: Appearance,
+    identities: Identities,
+    config: MotionConfig,
+) -> _Current:
+    """The tracks, and one new tentative track for each of these detections (n,)."""
+    n = len(detection)
+    if n == 0:
+        return current
+    boxes = dets.boxes[detection]
+    z = bx.xyxy_to_cxcyah(boxes)
+    mean, cov = kalman.initiate(z, config)
+    created = TrackBank(
+        key=identities.new_keys(n), id=np.zeros(n, np.int64), mean=mean, cov=cov, hits=np.ones(n, np.int64),
+        seen_s=np.full(n, time_s), seen_xy=z[:, :2], height=occlusion.first_log_height(boxes),
+        shown_index=np.full(n, -1), score=dets.scores[detection], class_id=dets.classes[detection],
+        slot=appearance.gallery.allocate(n),
+    )  # fmt: skip
+    return _Current(
+        current.bank.append(created),
+        np.concatenate([current.detection, detection]),
+        np.concatenate([current.source, np.full(n, Source.DETECTED, np.uint8)]),
+    )
+
+
+def _confirm(bank: TrackBank, identities: Identities, config: LifecycleConfig) -> tuple[TrackBank, list[FrameTracks]]:
+    """The bank with identities for tracks with `confirm_hits` detections, and their rows of earlier frames."""
+    confirmed = lifecycle.newly_confirmed(bank, config).nonzero()[0]
+    if len(confirmed) == 0:
+        return bank, []
+    ids = bank.id.copy()
+    ids[confirmed] = identities.new_ids(len(confirmed))  # ascending by age
+    bank = bank.with_(id=ids)
+    return bank, identities.resolve(bank.key[confirmed], ids[confirmed], bank.shown_index[confirmed])
+
+
+def _output(
+    frame: Frame,
+    image: ImageArray | None,
+    dets: FrameDetections,
+    current: _Current,
+    appearance: Appearance,
+    identities: Identities,
+) -> tuple[TrackBank, Tracks]:
+    """The bank, and the confirmed tracks to output, by identity; tentative ones are kept until they are confirmed."""
+    bank, detection, source = current.bank, current.detection, current.source
+    det_index = np.append(dets.row, -1)[detection]
+    features = appearance.output_features(image, dets, bank, detection, source == Source.PROPOSED)
+
+    def tracks_of(rows: IntArray) -> Tracks:
+        return Tracks(
+            bx.cxcyah_to_xyxy(bank.mean[rows, :4]), bank.id[rows], bank.score[rows], bank.class_id[rows],
+            det_index[rows], source[rows], None if features is None else features[rows],
+        )  # fmt: skip
+
+    has_box = (detection >= 0) | (source != Source.DETECTED)
+    tentative = (has_box & ~bank.confirmed).nonzero()[0]
+    identities.keep_tentative(frame.index, bank.key[tentative], tracks_of(tentative))
+    shown = (has_box & bank.confirmed).nonzero()[0]
+    shown_index = bank.shown_index.copy()
+    shown_index[shown] = frame.index
+    return bank.with_(shown_index=shown_index), tracks_of(shown[bank.id[shown].argsort()])

@@ -1,4 +1,4 @@
-"""The state of all tracks as columns, one row a track, oldest track first."""
+"""State of all tracks as columns: one row for each track, oldest first."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tracker.types import BoolArray, FloatArray, IntArray, State
 
 @dataclass(frozen=True, slots=True)
 class TrackBank:
-    """All tracks that are alive. Columns only; `keep`, `append` and `with_` return a new bank."""
+    """The T live tracks. Columns only; `keep`, `append` and `with_` return a new bank."""
 
-    key: IntArray  # (T,) birth number, unique for ever; names a track before it has an identity
+    key: IntArray  # (T,) number in the order of creation, never reused; names a track before it has an identity
     id: IntArray  # (T,) identity >= 1 once confirmed, 0 while tentative
     mean: FloatArray  # (T, 8) Kalman state [cx, cy, a, h, velocities per second]
     cov: FloatArray  # (T, 3, 4) its covariance, see motion/kalman.py
@@ -23,10 +23,10 @@ class TrackBank:
     seen_s: FloatArray  # (T,) time of the last detection
     seen_xy: FloatArray  # (T, 2) centre of that detection, pixels
     height: FloatArray  # (T, 2) running mean and variance of the logarithm of its detected heights
-    shown_index: IntArray  # (T,) index of the last frame in which the identity was put out, -1 never
+    shown_index: IntArray  # (T,) index of the last frame in which the track was output, -1: never
     score: FloatArray  # (T,) of the last detection or proposal
     class_id: IntArray  # (T,)
-    slot: IntArray  # (T,) of the gallery
+    slot: IntArray  # (T,) of the track in the gallery
 
     def __len__(self) -> int:
         return len(self.key)
@@ -55,11 +55,11 @@ class TrackBank:
 
     @staticmethod
     def empty() -> TrackBank:
-        none, nobody = np.zeros(0), np.zeros(0, np.int64)
+        none, no_track = np.zeros(0), np.zeros(0, np.int64)
         return TrackBank(
-            key=nobody, id=nobody, mean=np.zeros((0, 8)), cov=np.zeros((0, 3, 4)), hits=nobody, seen_s=none,
+            key=no_track, id=no_track, mean=np.zeros((0, 8)), cov=np.zeros((0, 3, 4)), hits=no_track, seen_s=none,
             seen_xy=np.zeros((0, 2)), height=np.zeros((0, 2)),
-            shown_index=nobody, score=none, class_id=nobody, slot=nobody,
+            shown_index=no_track, score=none, class_id=no_track, slot=no_track,
         )  # fmt: skip
 
 

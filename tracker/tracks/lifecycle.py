@@ -1,33 +1,31 @@
-"""Tentative -> confirmed -> lost -> gone. Ages are times since the last detection, in seconds."""
+"""Lifecycle: tentative -> confirmed -> lost -> deleted. Ages are times since the last detection, in seconds."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from tracker.config import LifecycleConfig
 from tracker.tracks.bank import TrackBank
-from tracker.types import BoolArray, IntArray
+from tracker.types import BoolArray
 
-TIME_SLACK_S = 5e-7  # time stamps are sums of rounded steps: half a microsecond must not decide about a life
+TIME_SLACK_S = 5e-7  # time stamps are sums of rounded steps: half a microsecond must not delete a track
 
 
 def active(bank: TrackBank, now_s: float, config: LifecycleConfig) -> BoolArray:
-    """(T,) tracks that motion may still match: tentative ones, and confirmed ones seen at most coast_s ago."""
+    """(T,) tracks that motion may still match: tentative ones, and confirmed ones detected at most coast_s ago."""
     return ~bank.confirmed | _within(bank, now_s, config.coast_s)
 
 
 def lost(bank: TrackBank, matched: BoolArray, now_s: float, config: LifecycleConfig) -> BoolArray:
-    """(T,) confirmed tracks without a detection in this frame that appearance may find again."""
+    """(T,) confirmed tracks without a detection in this frame that use B may find again."""
     return bank.confirmed & ~matched & _within(bank, now_s, config.lost_s)
 
 
 def alive(
     bank: TrackBank, matched: BoolArray, remembered: BoolArray, now_s: float, config: LifecycleConfig
 ) -> BoolArray:
-    """(T,) tracks that live on after this frame.
+    """(T,) tracks that are kept after this frame.
 
     matched (T,): detected in this frame. remembered (T,): appearance could find the track again later, so that it is
-    kept for lost_s; the others end after coast_s. A tentative track that misses one frame ends at once.
+    kept for lost_s; the others are deleted after coast_s, and a tentative track after one frame without a detection.
     """
     coasting = _within(bank, now_s, config.coast_s)
     waiting = remembered & _within(bank, now_s, config.lost_s)
@@ -37,13 +35,6 @@ def alive(
 def newly_confirmed(bank: TrackBank, config: LifecycleConfig) -> BoolArray:
     """(T,) tentative tracks that have been detected often enough."""
     return ~bank.confirmed & (bank.hits >= config.confirm_hits)
-
-
-def with_identities(bank: TrackBank, rows: BoolArray, first_id: int) -> TrackBank:
-    """Give the chosen rows the identities first_id, first_id + 1, ... in the order of their birth."""
-    ids: IntArray = bank.id.copy()
-    ids[rows] = first_id + np.arange(np.count_nonzero(rows))
-    return bank.with_(id=ids)
 
 
 def _within(bank: TrackBank, now_s: float, limit_s: float) -> BoolArray:

@@ -1,8 +1,9 @@
-"""Tracks that were not detected because somebody stands in front of them.
+"""Occlusion between tracks: occluders, predictions that can be trusted, and detections that an occluder cuts.
 
-Where a person is hidden there is nothing to look at, so use C cannot help; but we know by whom, and the filter says
-where. The prediction is put out while it can be trusted, and a hidden track must not take the detection of whoever
-hides it. (An unmatched track that nobody hides is either proposed, after a second look, or not put out at all.)
+An occluded person cannot be seen, so use C cannot help; but the occluder is known, and the Kalman filter predicts the
+place. The predicted box is output while it can be trusted, and an occluded track must not take the detection of its
+occluder. A track without a detection that is not occluded is either proposed by use C or not output. Source:
+docs/method.md, 6.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ from tracker.config import OcclusionConfig
 from tracker.tracks.bank import TrackBank
 from tracker.types import BoolArray, FloatArray, IntArray
 
-CUT_WIDTH = 0.9  # of the usual width: a narrower box may be cut
-CUT_COVER = 0.5  # of what is missing beside it must be taken by somebody, or by the edge of the image
-HEIGHT_MEMORY = 0.2  # weight of the newest box in the running mean and variance of a track's heights
+CUT_WIDTH = 0.9  # share of the usual width; a narrower box may be cut by an occluder
+CUT_COVER = 0.5  # share of the missing width that an occluder, or the outside of the image, must cover
+HEIGHT_MEMORY = 0.2  # weight of the newest box in the running mean and variance of log height
 
 
-def hiding(boxes: FloatArray, front: FloatArray) -> FloatArray:
-    """(P,) the share of each box (P, 4) that the one of `front` (P, 4) in the same row hides, in [0, 1]."""
+def covered_share(boxes: FloatArray, front: FloatArray) -> FloatArray:
+    """(P,) share of each box (P, 4) that the box of `front` (P, 4) in the same row covers, in [0, 1].
+
+    0 where the feet of `front` are not lower: only a nearer person occludes.
+    """
     share = bx.paired_intersection(boxes, front) / bx.area(boxes)
     return np.where(front[:, 3] > boxes[:, 3], share, 0.0)
 
 
-def covered(boxes: FloatArray, front: FloatArray) -> FloatArray:
-    """(T,) the largest share of each box (T, 4) that one box of `front` (M, 4) hides, in [0, 1]."""
+def largest_covered_share(boxes: FloatArray, front: FloatArray) -> FloatArray:
+    """(T,) largest share of each box (T, 4) that one nearer box of `front` (M, 4) covers, in [0, 1]."""
     common = bx.intersection(boxes, front)
-    common[front[:, 3] <= boxes[:, None, 3]] = 0.0  # only who stands nearer hides: whose feet are lower
+    common[front[:, 3] <= boxes[:, None, 3]] = 0.0  # only a nearer person occludes: lower feet
     most, own = common.max(axis=1, initial=0.0), bx.area(boxes)
     return np.asarray(np.divide(most, own, out=most, where=own > 0))
 
@@ -36,9 +40,9 @@ def covered(boxes: FloatArray, front: FloatArray) -> FloatArray:
 def occluder(
     predicted: FloatArray, unseen: BoolArray, front: BoolArray, i: IntArray, j: IntArray, config: OcclusionConfig
 ) -> IntArray:
-    """(T,) row of the track of `front` behind which each unseen track probably is, -1 where there is none.
+    """(T,) row of the track of `front` that covers most of each unseen track, at least `min_cover`; -1: none.
 
-    predicted (T, 4) boxes in this frame; unseen (T,): not detected in the frame before; front (T,): who may hide them;
+    predicted (T, 4) boxes in this frame; unseen (T,): not detected in the frame before; front (T,): possible occluders;
     i, j (P,) pairs of rows whose boxes share area, each pair once.
     """
     behind = np.full(len(predicted), -1, np.int64)
@@ -47,7 +51,7 @@ def occluder(
     i, j = i[asked], j[asked]
     if len(i) == 0:
         return behind
-    share = hiding(predicted[i], predicted[j])
+    share = covered_share(predicted[i], predicted[j])
     # By ascending share, so that the last entry written stands for the largest; of equal ones the first row wins.
     order = np.lexsort((-j, share))
     order = order[(share[order] > 0) & (share[order] >= config.min_cover)]
@@ -58,11 +62,11 @@ def occluder(
 def stolen(
     track: IntArray, overlap: FloatArray, detected: FloatArray, predicted: FloatArray, occluder: IntArray
 ) -> BoolArray:
-    """(P,) pairs of a hidden track and a detection that fits the one who hides it better.
+    """(P,) pairs of an occluded track and a detection that overlaps its occluder more.
 
-    track (P,) its row, overlap (P,) the IoU of both, detected (P, 4) the detection; predicted (T, 4) and occluder (T,)
-    as above. Without this rule a crossing often ends with the hidden track on the visible person, and the visible
-    one's identity lost.
+    track (P,) row of the track, overlap (P,) IoU of the pair, detected (P, 4) box of the detection; predicted (T, 4)
+    and occluder (T,) as in `occluder`. Without this rule a crossing often ends with the occluded track on the visible
+    person, whose identity is lost.
     """
     out = np.zeros(len(track), bool)
     hidden = (occluder[track] >= 0).nonzero()[0]
@@ -72,22 +76,22 @@ def stolen(
 
 
 def trusted(bank: TrackBank, config: OcclusionConfig) -> BoolArray:
-    """(T,) tracks whose prediction may stand for the person: detected often, of steady height, well known in place."""
+    """(T,) tracks whose predicted box may be output: detected often, of steady height, and of a small variance."""
     steady = np.sqrt(bank.height[:, 1]) <= config.max_jitter
     tight = np.sqrt(bank.cov[:, 0, 0]) <= config.max_std * bank.mean[:, 3]
     return np.asarray((bank.hits >= config.min_hits) & steady & tight)
 
 
-def completed(
+def widened(
     boxes: FloatArray, predicted: FloatArray, front: FloatArray, width: int, config: OcclusionConfig
 ) -> FloatArray:
-    """(T, 4) detections of known tracks, wider where a side of the person is hidden or outside the image.
+    """(T, 4) detections of known tracks, wider where one side of the person is occluded or outside the image.
 
-    boxes (T, 4) detected, predicted (T, 4) for the same tracks, front (M, 4) who may hide them, width of the image in
-    pixels or 0 if unknown. Detectors frame what they see, but a person half behind another is as wide as before, and
-    nobody is found again by half a box. A box that is narrower for its height than predicted gets the share
-    `complete` of what is missing, on the side where a nearer person or the edge of the image takes its place. Not all
-    of it: a track that began with a box around two people would never become narrow.
+    boxes (T, 4) detected, predicted (T, 4) of the same tracks, front (M, 4) possible occluders, xyxy; width of the
+    image in pixels, 0: unknown. A detector frames the visible part of a person, which is a poor measurement. A box that
+    is narrower for its height than predicted gets the share `complete` of the missing width, on the side where a nearer
+    person or the outside of the image covers it. Not all of it: a track that started with a box around two people would
+    never become narrow.
     """
     size, expected = boxes[:, 2:] - boxes[:, :2], predicted[:, 2:] - predicted[:, :2]
     usual = np.minimum(expected[:, 0], size[:, 1] * expected[:, 0] / expected[:, 1])
@@ -98,7 +102,7 @@ def completed(
     x1, y1, x2, y2 = boxes[narrow].T
     beside = np.array([[x1 - missing, y1, x1, y2], [x2, y1, x2 + missing, y2]]).swapaxes(1, 2).reshape(-1, 4)
     left, right = _taken(beside, front, width).reshape(2, -1)
-    # Hidden on both sides: around the predicted centre, as far as the detection lies within.
+    # Occluded on both sides: around the predicted centre, as far as the detection lies within.
     middle = (predicted[narrow, 0] + predicted[narrow, 2] - (x2 - x1) - missing) / 2
     from_middle = x1 - np.minimum(np.maximum(middle, x1 - missing), x1)
     one_side = np.where(left > right, missing, 0.0)
@@ -112,27 +116,27 @@ def completed(
 
 
 def _taken(strips: FloatArray, front: FloatArray, width: int) -> FloatArray:
-    """(T,) share of each strip (T, 4) beside a box that one nearer person takes, or that is outside the image."""
+    """(T,) share of each strip (T, 4) beside a box that one nearer person covers, or that is outside the image."""
     beyond = np.zeros(len(strips))
     if width > 0:
         inside = np.minimum(strips[:, 2], width) - np.maximum(strips[:, 0], 0.0)
         whole = strips[:, 2] - strips[:, 0]
         beyond = 1.0 - np.divide(np.maximum(inside, 0.0), whole, out=np.ones_like(whole), where=whole > 0)
-    return np.maximum(beyond, covered(strips, front))
+    return np.maximum(beyond, largest_covered_share(strips, front))
 
 
-def first_height(boxes: FloatArray) -> FloatArray:
-    """(T, 2) mean and variance of the logarithm of the height of one box (T, 4) each: `TrackBank.height` at birth."""
+def first_log_height(boxes: FloatArray) -> FloatArray:
+    """(T, 2) mean and variance of log height after one box (T, 4) each: `TrackBank.height` of a new track."""
     height = np.zeros((len(boxes), 2))
     height[:, 0] = _log_height(boxes)
     return height
 
 
-def next_height(height: FloatArray, boxes: FloatArray) -> FloatArray:
+def next_log_height(height: FloatArray, boxes: FloatArray) -> FloatArray:
     """(T, 2) exponentially weighted mean and variance of log height after one more box (T, 4) each.
 
-    The logarithm, so that it means the same for people near and far. Jumps come from boxes that are cut by an occluder
-    or stand for two people, and nothing can be foretold from those.
+    The logarithm, so that it is independent of the distance to the camera. Its variance is large where boxes are cut
+    by occluders or stand for two people, and predictions from those are wrong.
     """
     step = _log_height(boxes) - height[:, 0]
     out = np.empty_like(height)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from reid_training.config import require
 from reid_training.data.points import MetricDataError, NotFittedError, checked_labels, checked_points
 from reid_training.methods.mip_mahalanobis.config import MIPMahalanobisConfig
 from reid_training.methods.mip_mahalanobis.metric import FloatArray, IntArray, root
@@ -25,6 +24,7 @@ from reid_training.methods.mip_mahalanobis.questions import (
     thinned,
 )
 from reid_training.methods.mip_mahalanobis.solver import solve
+from tracker.settings import require
 
 
 class MIPMahalanobis:

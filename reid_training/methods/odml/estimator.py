@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from reid_training.config import require
 from reid_training.methods.odml.checks import (
     ArrayError,
     FloatArray,
@@ -25,6 +24,7 @@ from reid_training.methods.odml.checks import (
 )
 from reid_training.methods.odml.config import OdmlConfig
 from reid_training.methods.odml.layers import ACTIVATIONS, MetricLayer, through, triplet_gradients
+from tracker.settings import require
 
 
 class _Stream:

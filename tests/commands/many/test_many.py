@@ -1,4 +1,4 @@
-"""`track-many`: what it runs, what it does not run again, and what it says where a video fails."""
+"""`track-many`: what it runs, what it skips, and its messages for failed videos."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def results(folder):
 # What there is to do
 
 
-def test_videos_are_found_in_folders_and_by_name(tmp_path):
+def test_find_videos_lists_folders_and_named_files(tmp_path):
     for name in ("b.mp4", "a.AVI", "notes.txt", ".hidden.mp4", "deep/er/c.mkv"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def test_videos_are_found_in_folders_and_by_name(tmp_path):
     assert find_videos([str(tmp_path / "notes.txt")])[0][1] == Path("notes.txt"), "what is named is taken"
 
 
-def test_a_folder_without_videos_and_a_name_that_is_nothing(tmp_path):
+def test_find_videos_empty_folder_or_missing_name_is_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"empty: holds no videos \(.*\.mp4"):
         find_videos([str(tmp_path / "empty")])
@@ -62,7 +62,7 @@ def test_a_folder_without_videos_and_a_name_that_is_nothing(tmp_path):
         find_videos([str(tmp_path / "nothing")])
 
 
-def test_results_keep_the_tree_and_never_share_a_name(tmp_path):
+def test_plan_keeps_the_tree_and_unique_names(tmp_path):
     names = ["a.mp4", "a.avi", "b.mp4", "c/a.mp4"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def test_results_keep_the_tree_and_never_share_a_name(tmp_path):
     assert videos[0].part.suffix == ".txt"
 
 
-def test_two_videos_of_one_place_are_told(tmp_path):
+def test_plan_two_videos_with_one_result_is_an_error(tmp_path):
     for name in ("one/a.mp4", "two/a.mp4"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
@@ -86,9 +86,9 @@ def test_two_videos_of_one_place_are_told(tmp_path):
         plan(find_videos([str(tmp_path / "one"), str(tmp_path / "two")]), Path("out"), ".txt")
 
 
-def test_done_means_the_same_file_and_the_same_options(tmp_path):
+def test_record_is_done_for_the_same_file_and_options(tmp_path):
     source, out = tmp_path / "a.mp4", tmp_path / "out"
-    source.write_bytes(b"film")
+    source.write_bytes(b"video")
     out.mkdir()
     video = Video(source, out / "a.txt")
     record = Record(out, ["--reid", "none"])
@@ -98,14 +98,14 @@ def test_done_means_the_same_file_and_the_same_options(tmp_path):
     video.out.touch()
     assert Record(out, ["--reid", "none"]).is_done(video)
     assert not Record(out, []).is_done(video)
-    source.write_bytes(b"another film")
+    source.write_bytes(b"another video")
     assert not Record(out, ["--reid", "none"]).is_done(video)
     record.put(video, Entry(FAILED, record.asked(video)))
     assert not record.is_done(video)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a.txt": {"state": 1}}', "{"])
-def test_a_damaged_record_is_told(tmp_path, text):
+def test_record_damaged_is_an_error(tmp_path, text):
     (tmp_path / "track-many.json").write_text(text)
     with pytest.raises(OutputError, match=r"track-many\.json: is damaged"):
         Record(tmp_path, [])
@@ -115,7 +115,7 @@ def test_a_damaged_record_is_told(tmp_path, text):
 
 
 @pytest.mark.slow
-def test_a_folder_is_tracked_and_what_is_finished_is_skipped(sequences, tmp_path, capsys):
+def test_track_many_tracks_a_folder_and_skips_finished_videos(sequences, tmp_path, capsys):
     command = [str(sequences), "--out", str(tmp_path / "out"), "--jobs", "2"]
     assert cli.main([*command, *TRACK]) == 0
     assert results(tmp_path / "out") == ["first.txt", "more/second.txt"]
@@ -142,9 +142,9 @@ def test_a_folder_is_tracked_and_what_is_finished_is_skipped(sequences, tmp_path
 
 
 @pytest.mark.slow
-def test_a_failed_video_is_retried_and_named_and_the_others_are_done(sequences, tmp_path, capsys):
+def test_track_many_failed_video_is_retried_and_named(sequences, tmp_path, capsys):
     broken = tmp_path / "broken.mp4"
-    broken.write_bytes(b"no film")
+    broken.write_bytes(b"no video")
     out = tmp_path / "out"
     command = [str(broken), str(sequences / "first"), "--out", str(out), "--jobs", "1", "--retries", "1", *TRACK]
     assert cli.main(command) == 1
@@ -161,7 +161,7 @@ def test_a_failed_video_is_retried_and_named_and_the_others_are_done(sequences, 
     assert "1 of 2 videos are finished already" in capsys.readouterr().err
 
 
-def test_a_video_that_works_the_second_time_counts_as_tracked(tmp_path, monkeypatch, capsys):
+def test_track_many_video_that_works_when_retried_is_tracked(tmp_path, monkeypatch, capsys):
     source = tmp_path / "a.mp4"
     source.touch()
     tried = []
@@ -179,7 +179,7 @@ def test_a_video_that_works_the_second_time_counts_as_tracked(tmp_path, monkeypa
     assert "ended by signal 9; once more" in capsys.readouterr().err
 
 
-def test_a_result_of_somebody_else_is_not_replaced(sequences, tmp_path, capsys):
+def test_track_many_foreign_result_is_not_replaced(sequences, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "first.txt").write_text("mine")
@@ -198,7 +198,7 @@ def test_a_result_of_somebody_else_is_not_replaced(sequences, tmp_path, capsys):
         (["--", "--show"], "--show cannot be given for every video"),
     ],
 )
-def test_bad_arguments_give_one_line(sequences, tmp_path, capsys, more, said):
+def test_track_many_bad_arguments_are_one_line(sequences, tmp_path, capsys, more, said):
     assert cli.main([str(sequences), "--out", str(tmp_path / "out"), *more]) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -206,7 +206,7 @@ def test_bad_arguments_give_one_line(sequences, tmp_path, capsys, more, said):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_only_lists(sequences, tmp_path, capsys):
+def test_track_many_dry_run_only_lists(sequences, tmp_path, capsys):
     assert cli.main([str(sequences), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     assert capsys.readouterr().out.count(" -> ") == 2
     assert not (tmp_path / "out").exists()
@@ -214,7 +214,7 @@ def test_a_dry_run_only_lists(sequences, tmp_path, capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.slow
-def test_ctrl_c_ends_the_children_and_the_same_command_goes_on(tmp_path):
+def test_track_many_ctrl_c_ends_children_and_rerun_continues(tmp_path):
     videos = tmp_path / "videos"
     write_sequence(make_scene(0, n_people=2, n_frames=4, width=160, height=120), videos / "a")
     write_sequence(make_scene(1, n_people=12, n_frames=800, width=160, height=120), videos / "b")
@@ -249,17 +249,17 @@ def test_ctrl_c_ends_the_children_and_the_same_command_goes_on(tmp_path):
 # A cluster
 
 
-def test_without_ray_one_line_says_what_to_install(sequences, tmp_path, monkeypatch, capsys):
+def test_track_many_without_ray_says_what_to_install(sequences, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert cli.main([str(sequences), "--out", str(tmp_path / "out"), "--ray", "local"]) == 2
     assert "pip install 'tracklet[ray]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_local_cluster_gives_what_processes_give(sequences, tmp_path, capsys):
+def test_track_many_ray_gives_the_same_results(sequences, tmp_path, capsys):
     pytest.importorskip("ray")
     broken = tmp_path / "broken.mp4"
-    broken.write_bytes(b"no film")
+    broken.write_bytes(b"no video")
     here = [str(sequences), str(broken), "--out", str(tmp_path / "here"), *TRACK]
     there = [str(sequences), str(broken), "--out", str(tmp_path / "there"), "--ray", "local", "--threads", "1", *TRACK]
     assert cli.main(here) == 1
@@ -271,7 +271,8 @@ def test_a_local_cluster_gives_what_processes_give(sequences, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_an_interruption_that_was_lost_ends_the_wait_for_a_video(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_track_many_lost_interruption_ends_the_wait(tmp_path, monkeypatch):
     stopped = threading.Event()
     monkeypatch.setattr(run.Processes, "run", lambda self, *_: stopped.wait(60))
     monkeypatch.setattr(run.Processes, "stop", lambda self: stopped.set())

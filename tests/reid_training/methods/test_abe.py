@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from reid_training.config import NetConfig, from_dict
+from reid_training.config import NETS, NetConfig, from_dict
 from reid_training.data import market1501
 from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import ConfigError
@@ -161,7 +161,7 @@ def test_a_learner_costs_one_convolution_of_1x1():
     assert counts[4] - counts[2] == 2 * (n * n + n) - projection // 4
 
 
-@pytest.mark.parametrize("name", NetConfig.NAMES)
+@pytest.mark.parametrize("name", NETS)
 def test_every_network_can_be_split(name, batch):
     options = {"name": name, "width": 0.25, "embedding_size": 16}
     method = method_of({"name": "abe", "learners": 2}, options).eval()
@@ -217,16 +217,16 @@ def test_the_divergence_loss_drives_the_learners_apart(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learners": 0}, "method.learners must be >= 1, got 0"),
+        ({"learners": 0}, "learners must be >= 1, got 0"),
         ({"learners": 3}, "net.embedding_size must be a multiple of method.learners, got 16 and 3"),
-        ({"split": -1}, "method.split must be >= 0, got -1"),
+        ({"split": -1}, "split must be >= 0, got -1"),
         ({"split": 4}, "method.split must be below 4, the layers of the network, got 4"),
-        ({"margin": 0.0}, r"method.margin must be in \(0, 4\], got 0.0"),
-        ({"margin_div": 5.0}, r"method.margin_div must be in \(0, 4\], got 5.0"),
-        ({"lambda_div": -1.0}, "method.lambda_div must be >= 0, got -1.0"),
-        ({"id_weight": -1.0}, "method.id_weight must be >= 0, got -1.0"),
-        ({"label_smoothing": 1.0}, r"method.label_smoothing must be in \[0, 1\), got 1.0"),
-        ({"heads": 3}, "method.heads is unknown"),
+        ({"margin": 0.0}, r"margin must be in \(0, 4\], got 0.0"),
+        ({"margin_div": 5.0}, r"margin_div must be in \(0, 4\], got 5.0"),
+        ({"lambda_div": -1.0}, "lambda_div must be >= 0, got -1.0"),
+        ({"id_weight": -1.0}, "id_weight must be >= 0, got -1.0"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ({"heads": 3}, "unknown setting method.heads"),
     ],
 )
 def test_bad_settings_are_named(options, message):

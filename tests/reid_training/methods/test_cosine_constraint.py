@@ -206,13 +206,13 @@ def test_the_adaptive_margin_is_part_of_the_state_and_no_parameter():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"constraint": "inter"}, "method.constraint must be one of intra, exponential, got 'inter'"),
-        ({"selection": "all"}, "method.selection must be one of"),
-        ({"constraint_weight": -1.0}, "method.constraint_weight must be >= 0"),
-        ({"kappa": 0.0}, "method.kappa must be > 0"),
-        ({"hard_share": 0.0}, r"method.hard_share must be in \(0, 1\]"),
-        ({"margin": 1.5}, r"method.margin is a cosine, in \[-1, 1\]"),
-        ({"adaptive_momentum": 1.0}, r"method.adaptive_momentum must be in \[0, 1\)"),
+        ({"constraint": "inter"}, "constraint must be one of intra, exponential, got 'inter'"),
+        ({"selection": "all"}, "selection must be one of"),
+        ({"constraint_weight": -1.0}, "constraint_weight must be >= 0"),
+        ({"kappa": 0.0}, "kappa must be > 0"),
+        ({"hard_share": 0.0}, r"hard_share must be in \(0, 1\]"),
+        ({"margin": 1.5}, r"margin must be in \[-1, 1\]"),
+        ({"adaptive_momentum": 1.0}, r"adaptive_momentum must be in \[0, 1\)"),
         ({"adaptive": True, "constraint": "exponential"}, "method.adaptive has no meaning"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from reid_training.config import ConfigError
+from reid_training.errors import ConfigError
 from reid_training.methods.dreml import DremlConfig, concatenate, id_matrix, joined, meta_class_losses
 from reid_training.nets import build
 from reid_training.nets.heads import unit_rows
@@ -157,9 +157,9 @@ def test_only_a_whole_ensemble_of_networks_is_trained_apart(options, apart):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"members": 0}, "method.members must be >= 1, got 0"),
-        ({"meta_classes": 1}, "method.meta_classes must be >= 2, got 1"),
-        ({"members": 2, "member": 2}, r"method.member must be in \[-1, members - 1\] = \[-1, 1\], got 2"),
+        ({"members": 0}, "members must be >= 1, got 0"),
+        ({"meta_classes": 1}, "meta_classes must be >= 2, got 1"),
+        ({"members": 2, "member": 2}, r"member must be in \[-1, members - 1\] = \[-1, 1\], got 2"),
         ({"shared": True, "member": 0}, "method.member must be -1 with method.shared"),
         ({"meta_classes": 7}, "method.meta_classes must be at most 6, the people here, got 7"),
     ],

@@ -312,14 +312,14 @@ def test_the_triplets_of_the_base_are_mined_among_real_embeddings():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"base": "contrastive"}, "method.base must be one of n_pair, triplet, got 'contrastive'"),
-        ({"miner": "some"}, "method.miner must be one of"),
-        ({"alpha": -1.0}, "method.alpha must be >= 0"),
-        ({"beta": -1.0}, "method.beta must be >= 0"),
-        ({"pair_weight": 0.0}, "method.pair_weight must be > 0"),
-        ({"soft_share": 1.5}, r"method.soft_share must be in \[0, 1\]"),
-        ({"window": 0}, "method.window must be >= 1"),
-        ({"label_smoothing": 1.0}, r"method.label_smoothing must be in \[0, 1\)"),
+        ({"base": "contrastive"}, "base must be one of n_pair, triplet, got 'contrastive'"),
+        ({"miner": "some"}, "miner must be one of"),
+        ({"alpha": -1.0}, "alpha must be >= 0"),
+        ({"beta": -1.0}, "beta must be >= 0"),
+        ({"pair_weight": 0.0}, "pair_weight must be > 0"),
+        ({"soft_share": 1.5}, r"soft_share must be in \[0, 1\]"),
+        ({"window": 0}, "window must be >= 1"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
     ],
 )
 def test_bad_settings_say_what_is_wrong(settings, said):

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from reid_training.config import ConfigError
-from reid_training.errors import DataError
+from reid_training.errors import ConfigError, DataError
 from reid_training.methods.large_margin_few_shot import (
     GraphClassifier,
     LargeMarginFewShot,
@@ -337,15 +336,15 @@ def test_episodes_side_by_side_are_the_mean_of_episodes_alone():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"base": "matching"}, "method.base must be one of prototypes, graph, got 'matching'"),
-        ({"margin_on": "all"}, "method.margin_on must be one of prototypes, items, nodes, got 'all'"),
+        ({"base": "matching"}, "base must be one of prototypes, graph, got 'matching'"),
+        ({"margin_on": "all"}, "margin_on must be one of prototypes, items, nodes, got 'all'"),
         ({"margin_on": "nodes"}, "method.margin_on = nodes needs method.base = graph"),
-        ({"base": "graph"}, "method.way must be >= 3, got 0"),
-        ({"way": 2}, "method.way must be >= 3, or 0 for all of a batch, got 2"),
-        ({"shots": 0}, "method.shots must be >= 1, got 0"),
-        ({"scale": -1.0}, "method.scale must be >= 0, got -1.0"),
-        ({"margin_weight": float("nan")}, "method.margin_weight must be >= 0, got nan"),
-        ({"margin": 0.0}, "method.margin must be > 0, got 0.0"),
+        ({"base": "graph"}, "way must be >= 3, got 0"),
+        ({"way": 2}, "way must be >= 3, or 0 for all of a batch, got 2"),
+        ({"shots": 0}, "shots must be >= 1, got 0"),
+        ({"scale": -1.0}, "scale must be >= 0, got -1.0"),
+        ({"margin_weight": float("nan")}, "margin_weight must be >= 0, got nan"),
+        ({"margin": 0.0}, "margin must be > 0, got 0.0"),
         ({"hidden": 5}, "method.hidden must be even and >= 2, got 5"),
     ],
 )

@@ -402,15 +402,15 @@ def test_a_query_of_an_unknown_class_is_named():
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ({"steps": -1}, "method.steps must be >= 0, got -1"),
-        ({"rule": "adam"}, "method.rule must be one of learned, sgd, got 'adam'"),
-        ({"similarity": "l2"}, "method.similarity must be one of dot, cosine, got 'l2'"),
-        ({"rate": 0.0}, "method.rate must be > 0, got 0.0"),
-        ({"scale": math.nan}, "method.scale must be > 0, got nan"),
-        ({"hidden": 0}, "method.hidden must be >= 1, got 0"),
+        ({"steps": -1}, "steps must be >= 0, got -1"),
+        ({"rule": "adam"}, "rule must be one of learned, sgd, got 'adam'"),
+        ({"similarity": "l2"}, "similarity must be one of dot, cosine, got 'l2'"),
+        ({"rate": 0.0}, "rate must be > 0, got 0.0"),
+        ({"scale": math.nan}, "scale must be > 0, got nan"),
+        ({"hidden": 0}, "hidden must be >= 1, got 0"),
     ],
 )
 def test_settings_out_of_range(setting, said):
     with pytest.raises(ConfigError) as told:
         MetaMetricConfig(**setting)
-    assert str(told.value) == said
+    assert str(told.value) == f"MetaMetricConfig.{said}"

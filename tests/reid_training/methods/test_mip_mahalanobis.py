@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from reid_training.errors import ConfigError, DataError, ReidError
+from reid_training.errors import ConfigError, DataError, TrackletError
 from reid_training.methods import mip_mahalanobis as mip
 from reid_training.methods.mip_mahalanobis import (
     FORMS,
@@ -416,16 +416,16 @@ def test_settings_are_checked(settings, said):
 
 def test_before_fit_and_other_features():
     model = MIPMahalanobis(time_limit_s=0)
-    with pytest.raises(ReidError, match="no metric yet; call fit first"):
+    with pytest.raises(TrackletError, match="no metric yet; call fit first"):
         model.transform(np.ones((1, 2)))
     model.fit(*blobs(8, 2, 0))
-    with pytest.raises(ReidError, match="X has 3 features, but MIPMahalanobis is expecting 2"):
+    with pytest.raises(TrackletError, match="X has 3 features, but MIPMahalanobis is expecting 2"):
         model.recommend(np.ones((1, 3)), 1)
-    with pytest.raises(ReidError, match="no metric yet; call fit first"):
+    with pytest.raises(TrackletError, match="no metric yet; call fit first"):
         MIPMahalanobis().segments()
     with pytest.raises(ConfigError, match="n must be >= 1"):
         model.recommend(np.ones((1, 2)), 0)
-    with pytest.raises(ReidError, match="no parameter 'depth'"):
+    with pytest.raises(TrackletError, match="no parameter 'depth'"):
         model.set_params(depth=3)
 
 

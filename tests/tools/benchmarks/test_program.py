@@ -19,7 +19,7 @@ def sequence(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_it_prints_and_saves_a_run_and_a_peer(sequence, tmp_path, capsys):
+def test_program_prints_and_saves_a_run_and_a_peer(sequence, tmp_path, capsys):
     words = f"'{sequence}' --detections public --reid none"
     saved = tmp_path / "runs.json"
     peer = f"other={sys.executable} -c pass"
@@ -36,7 +36,7 @@ def test_it_prints_and_saves_a_run_and_a_peer(sequence, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_what_fails_says_why(tmp_path):
+def test_failed_command_gives_its_reason(tmp_path):
     with pytest.raises(SystemExit, match="no such file"):
         bench_program.measured(str(tmp_path / "nothing.avi"))
     with pytest.raises(SystemExit, match="exit status 3"):

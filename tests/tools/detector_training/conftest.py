@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.oracles.drawn_people import write_yolo
+from tests.synthetic.drawn_people import write_yolo
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from person_detector.ap import curve, match, overlaps, score_at_recall
+
+from tools.detector_training.ap import curve, match, overlaps, score_at_recall
 
 NOBODY = np.zeros((0, 4))
 

@@ -8,10 +8,10 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
-from person_detector import arrange
-from person_detector.labels import read
 
 from reid_training.errors import DataError
+from tools.detector_training import arrange
+from tools.detector_training.labels import read
 
 
 def png(value=0, width=40, height=60):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from person_detector import calibrate as module
-from person_detector.calibrate import calibrate, platt
-from person_detector.export import export
-from person_detector.net import PersonNet
-from person_detector.train import train
 from scipy.special import expit, logit
 
 from reid_training.errors import DataError
-from tests.oracles.drawn_people import small_config
+from tests.synthetic.drawn_people import small_config
+from tools.detector_training import calibrate as module
+from tools.detector_training.calibrate import calibrate, platt
+from tools.detector_training.export import export
+from tools.detector_training.net import PersonNet
+from tools.detector_training.train import train
 from tracker.runtime.onnx_session import open_session
 
 
@@ -37,7 +37,7 @@ def test_without_right_boxes_it_says_so(data):
 def test_the_exported_scores_are_the_calibrated_ones(data, tmp_path, monkeypatch):
     train(small_config(epochs=1), data, tmp_path / "run")
     export(tmp_path / "run", tmp_path / "raw.onnx")
-    monkeypatch.setattr("person_detector.export.calibrate", lambda *_: (2.0, 0.5))
+    monkeypatch.setattr("tools.detector_training.export.calibrate", lambda *_: (2.0, 0.5))
     said = export(tmp_path / "run", tmp_path / "net.onnx", data=data)
     assert (said["score_slope"], said["score_shift"]) == ("2", "0.5")
     images = np.random.default_rng(0).uniform(0, 255, (1, 3, 96, 128)).astype(np.float32)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from person_detector.config import SourceConfig
-from person_detector.failures import KINDS, collect, examine, kinds_of, write_sheet
-from person_detector.labels import Picture
 
 from reid_training.errors import ConfigError
+from tools.detector_training.config import SourceConfig
+from tools.detector_training.failures import KINDS, collect, examine, kinds_of, write_sheet
+from tools.detector_training.labels import Picture
 
 
 class Fixed:

@@ -7,9 +7,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-from person_detector.labels import READERS, read
 
 from reid_training.errors import DataError
+from tools.detector_training.labels import READERS, read
 
 
 def picture(path, width=100, height=80):

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from person_detector.config import LossConfig
-from person_detector.loss import (
+
+from tools.detector_training.config import LossConfig
+from tools.detector_training.loss import (
     KNOWN_AROUND,
     Assignment,
     Truth,
@@ -18,7 +19,7 @@ from person_detector.loss import (
     pairwise_iou,
     quality_focal,
 )
-from person_detector.net import cells, decode
+from tools.detector_training.net import cells, decode
 
 HEIGHT, WIDTH = 64, 96
 PLACES = cells(HEIGHT, WIDTH)

@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from person_detector.config import NetConfig
-from person_detector.export import write_onnx
-from person_detector.net import STRIDES, Decoded, PersonNet, cells, decode, n_parameters
-from person_detector.predict import TorchDetector
 
 from reid_training import config as reid
 from reid_training.data.transforms import MEAN, STD
 from reid_training.errors import ModelError
 from reid_training.nets.efficientnet import efficientnet_lite0, start_from_imagenet
+from tools.detector_training.config import NetConfig
+from tools.detector_training.export import write_onnx
+from tools.detector_training.net import STRIDES, Decoded, PersonNet, cells, decode, n_parameters
+from tools.detector_training.predict import TorchDetector
 from tracker.boxes import iou, valid
 from tracker.detector.onnx import PERSON_FORMAT, OnnxDetector
 from tracker.runtime.onnx_session import open_session
@@ -122,7 +122,7 @@ def test_the_tracker_finds_what_torch_finds(tmp_path, height, width):
 
 
 def test_a_graph_that_disagrees_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("person_detector.export.PARITY_SCORE", -1.0)
+    monkeypatch.setattr("tools.detector_training.export.PARITY_SCORE", -1.0)
     with pytest.raises(ModelError, match="is off by"):
         write_onnx(Decoded(PersonNet(SMALL)), {}, tmp_path / "person.onnx")
     assert not (tmp_path / "person.onnx").exists()

@@ -7,13 +7,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from person_detector.config import NetConfig
-from person_detector.export import write_onnx
-from person_detector.net import Decoded, PersonNet
-from person_detector.quantise import as_input, quantise
 
 from reid_training.errors import DataError, ModelError
-from tests.oracles.drawn_people import draw
+from tests.synthetic.drawn_people import draw
+from tools.detector_training.config import NetConfig
+from tools.detector_training.export import write_onnx
+from tools.detector_training.net import Decoded, PersonNet
+from tools.detector_training.quantise import as_input, quantise
 from tracker.detector.onnx import PERSON_FORMAT, OnnxDetector
 from tracker.runtime.onnx_session import open_session
 
@@ -53,7 +53,7 @@ def test_boxes_and_scores_stay_close_to_fp32(source, tmp_path):
 @pytest.mark.slow
 def test_mistakes_are_one_line(source, tmp_path):
     quantise(source, source.parent / "pictures", tmp_path / "net_int8.onnx")
-    with pytest.raises(ModelError, match=r"is no fp32 file of `train_detector\.py export`"):
+    with pytest.raises(ModelError, match=r"is no fp32 file of `python -m tools\.detector_training export`"):
         quantise(tmp_path / "net_int8.onnx", source.parent / "pictures", tmp_path / "again.onnx")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no pictures"):

@@ -7,12 +7,12 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
-from person_detector import labels, scenes
-from person_detector.config import ScenesConfig, SourceConfig
-from person_detector.labels import Picture
-from person_detector.scenes import Cut, Scene, Scenes, Stock
 
-from tests.oracles.drawn_people import PERSON, SIZE, draw
+from tests.synthetic.drawn_people import PERSON, SIZE, draw
+from tools.detector_training import labels, scenes
+from tools.detector_training.config import ScenesConfig, SourceConfig
+from tools.detector_training.labels import Picture
+from tools.detector_training.scenes import Cut, Scene, Scenes, Stock
 
 PLAIN = ScenesConfig(
     height=64, width=96, grids=(1.0, 0.0, 0.0, 0.0), paste=0.0, person_px=(20.0, 60.0), brightness=0.0, contrast=0.0,

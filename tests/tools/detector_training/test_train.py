@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import train_detector
-from person_detector import train as loop
-from person_detector.config import ScheduleConfig, from_dict, read_toml, to_dict, to_toml
-from person_detector.runs import load_checkpoint
-from person_detector.train import Run, learning_rate, train
 
 from reid_training.errors import ConfigError, ModelError
-from tests.oracles.drawn_people import SIZE, draw, small_config
+from tests.synthetic.drawn_people import SIZE, draw, small_config
+from tools.detector_training import __main__ as command
+from tools.detector_training import train as loop
+from tools.detector_training.config import ScheduleConfig, from_dict, read_toml, to_dict, to_toml
+from tools.detector_training.runs import load_checkpoint
+from tools.detector_training.train import Run, learning_rate, train
 from tracker.detector.onnx import OnnxDetector
 
 
@@ -119,7 +119,7 @@ def test_learning_rate_rises_and_falls():
 
 def test_config_survives_toml_and_names_mistakes():
     config = read_toml("person")
-    assert from_dict(train_detector_toml(to_toml(config))) == config
+    assert from_dict(toml_table(to_toml(config))) == config
     assert from_dict(to_dict(config)) == config
     for table, message in (
         ({"nets": {}}, "nets is unknown"),
@@ -132,7 +132,7 @@ def test_config_survives_toml_and_names_mistakes():
             from_dict(table)
 
 
-def train_detector_toml(text):
+def toml_table(text):
     import tomllib
 
     return tomllib.loads(text)
@@ -162,12 +162,12 @@ def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
     config = tmp_path / "small.toml"
     config.write_text(to_toml(small_config(epochs=1)))
     run, onnx, table = tmp_path / "run", tmp_path / "person.onnx", tmp_path / "table.csv"
-    assert train_detector.main(["train", "--config", str(config), "--data", str(data), "--out", str(run)]) == 0
-    assert train_detector.main(["export", str(run), "--out", str(onnx), "--size", "64"]) == 0
+    assert command.main(["train", "--config", str(config), "--data", str(data), "--out", str(run)]) == 0
+    assert command.main(["export", str(run), "--out", str(onnx), "--size", "64"]) == 0
     assert OnnxDetector(onnx, device="cpu")._input_size(*SIZE) == (64, 64)
     nobody = data / "drawn" / "images"
     words = [f"{onnx}@96", "--test", f"{sequence}@1-3:2", "--without-people", str(nobody), "--csv", str(table)]
-    assert train_detector.main(["evaluate", *words]) == 0
+    assert command.main(["evaluate", *words]) == 0
     assert "| person 96 |" in capsys.readouterr().out
     with table.open() as stream:
         (row,) = csv.DictReader(stream)
@@ -176,11 +176,11 @@ def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
 
 
 def test_mistakes_on_the_command_line(tmp_path, capsys):
-    assert train_detector.main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx")]) == 2
+    assert command.main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx")]) == 2
     assert "no checkpoint" in capsys.readouterr().err
-    assert train_detector.main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx"), "--size", "16"]) == 2
+    assert command.main(["export", str(tmp_path), "--out", str(tmp_path / "a.onnx"), "--size", "16"]) == 2
     assert "size must be >= 32, got 16" in capsys.readouterr().err
-    assert train_detector.main(["evaluate", str(tmp_path / "a.onnx"), "--test", str(tmp_path)]) == 2
+    assert command.main(["evaluate", str(tmp_path / "a.onnx"), "--test", str(tmp_path)]) == 2
     assert "no gt/gt.txt" in capsys.readouterr().err
-    assert train_detector.main(["evaluate", "a.onnx"]) == 2
+    assert command.main(["evaluate", "a.onnx"]) == 2
     assert "at least one --test" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def trained(monkeypatch):
 # Every experiment that there is, the whole way
 
 
-def test_the_reduced_comparison_runs_every_experiment(tmp_path, capsys):
+def test_reduced_comparison_runs_every_experiment(tmp_path, capsys):
     table = tmp_path / "table.csv"
     command = ["--all", "--reduced", "--out", str(tmp_path / "out"), "--jobs", "1"]
     assert compare_methods.main([*command, "--table", str(table)]) == 0
@@ -79,7 +79,7 @@ def test_the_reduced_comparison_runs_every_experiment(tmp_path, capsys):
     for row in rows:
         for value in [*row["baseline_values"].split(), *row["method_values"].split()]:
             assert 0.0 <= float(value) <= (math.inf if "ratio" in row["measure"] else 1.0)
-    # Everybody is found somewhere in a ranking, though not always, among so few people, in its first place.
+    # Every person is in each ranking; with so few people not always first.
     ranked = [row for row in trained if row["measure"] != runs.MEASURES["rank1"]]
     values = [row[f"{role}_values"] for row in ranked for role in ("baseline", "method")]
     assert all(float(value) > 0.0 for text in values for value in text.split())
@@ -89,7 +89,7 @@ def test_the_reduced_comparison_runs_every_experiment(tmp_path, capsys):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 @pytest.mark.parametrize("name", experiments.names())
-def test_every_experiment_has_settings_that_fit_the_real_protocols(name, protocol, tmp_path):
+def test_every_experiment_fits_the_real_protocols(name, protocol, tmp_path):
     asked = plan([experiments.read(name)], protocol, "test", [0], tmp_path, tmp_path)
     assert [one.role for one in asked] == ["baseline", "method"]
     assert asked[0].job.folder != asked[1].job.folder, "an experiment that compares a run with itself"
@@ -99,7 +99,7 @@ def test_every_experiment_has_settings_that_fit_the_real_protocols(name, protoco
 # What is run, and what is not run again
 
 
-def test_a_finished_run_is_not_run_again(asked_of, trained):
+def test_finished_run_is_not_repeated(asked_of, trained):
     asked = asked_of(experiment("a", PAIRS, TRIPLETS))
     first, _ = carry_out(asked, 1)
     assert len(trained) == 2
@@ -107,7 +107,7 @@ def test_a_finished_run_is_not_run_again(asked_of, trained):
     assert len(trained) == 2
 
 
-def test_a_baseline_of_two_experiments_is_run_once(asked_of, trained):
+def test_shared_baseline_is_run_once(asked_of, trained):
     asked = asked_of(experiment("a", PAIRS, TRIPLETS), experiment("b", PAIRS, DEVIANCE), seeds=(0, 1))
     results, _ = carry_out(asked, 1)
     assert len(trained) == len(set(trained)) == 6
@@ -127,7 +127,7 @@ def test_both_splits_are_scored_from_one_training(asked_of, trained):
     assert all(result.seconds > 0 for result in on_validation.values())
 
 
-def test_a_run_that_was_cut_goes_on_to_the_same_scores(asked_of, tmp_path, monkeypatch):
+def test_interrupted_run_resumes_to_the_same_scores(asked_of, tmp_path, monkeypatch):
     one = experiment("a", PAIRS, TRIPLETS)
     whole, _ = carry_out(asked_of(one, out=tmp_path / "whole"), 1)
     cut = asked_of(one, out=tmp_path / "cut")
@@ -146,11 +146,11 @@ def test_a_run_that_was_cut_goes_on_to_the_same_scores(asked_of, tmp_path, monke
     assert not cut[0].job.result.exists()
     results, _ = carry_out(cut, 1)
     assert [results[a.job.result].scores for a in cut] == [result.scores for result in whole.values()]
-    assert results[cut[0].job.result].seconds is None, "nobody knows what the first part took"
+    assert results[cut[0].job.result].seconds is None, "the duration of the first part is unknown"
     assert results[cut[1].job.result].seconds > 0
 
 
-def test_a_cut_before_the_first_checkpoint_begins_anew(asked_of, monkeypatch):
+def test_interruption_before_first_checkpoint_restarts(asked_of, monkeypatch):
     asked = asked_of(experiment("a", PAIRS, TRIPLETS))
     with monkeypatch.context() as patch:
         patch.setattr(Run, "epoch", lambda self, number: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -162,7 +162,7 @@ def test_a_cut_before_the_first_checkpoint_begins_anew(asked_of, monkeypatch):
     assert not failures
 
 
-def test_redo_begins_anew(asked_of, trained):
+def test_redo_restarts(asked_of, trained):
     asked = asked_of(experiment("a", PAIRS, TRIPLETS))
     first, _ = carry_out(asked, 1)
     forget(asked)
@@ -171,7 +171,7 @@ def test_redo_begins_anew(asked_of, trained):
     assert [r.scores for r in first.values()] == [r.scores for r in second.values()]
 
 
-def test_a_run_that_fails_does_not_stop_the_others(asked_of, monkeypatch):
+def test_failed_run_does_not_stop_the_others(asked_of, monkeypatch):
     train = runs.train
 
     def failing(config, dataset, out, *, resume):
@@ -186,7 +186,7 @@ def test_a_run_that_fails_does_not_stop_the_others(asked_of, monkeypatch):
     assert {row.name for row in comparisons(asked, results)} == {"good"}
 
 
-def test_a_result_of_other_settings_is_an_error(asked_of):
+def test_result_of_other_settings_is_an_error(asked_of):
     asked = asked_of(experiment("a", PAIRS, TRIPLETS))
     carry_out(asked, 1)
     path = asked[0].job.result
@@ -200,7 +200,7 @@ def test_a_result_of_other_settings_is_an_error(asked_of):
         carry_out(asked, 1)
 
 
-def test_results_from_before_a_change_of_the_code_are_told(asked_of, monkeypatch):
+def test_results_older_than_the_code_are_reported(asked_of, monkeypatch):
     asked = asked_of(experiment("a", PAIRS, TRIPLETS))
     results, _ = carry_out(asked, 1)
     assert outdated(asked, results) == []
@@ -208,7 +208,7 @@ def test_results_from_before_a_change_of_the_code_are_told(asked_of, monkeypatch
     assert outdated(asked, results) == ["siamese"]
 
 
-def test_several_processes_give_what_one_gives(asked_of, tmp_path):
+def test_several_processes_give_the_results_of_one(asked_of, tmp_path):
     one = experiment("a", PAIRS, TRIPLETS)
     alone, _ = carry_out(asked_of(one, out=tmp_path / "alone"), 1)
     together, failures = carry_out(asked_of(one, out=tmp_path / "together"), 2)
@@ -217,7 +217,7 @@ def test_several_processes_give_what_one_gives(asked_of, tmp_path):
     assert scores == {path.parent.name: result.scores for path, result in alone.items()}
 
 
-def test_an_interrupt_ends_the_processes_at_once():
+def test_interrupt_ends_the_processes_at_once():
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt), compare._pool(1) as pool:
         pool.submit(time.sleep, 0).result()  # the process is there
@@ -230,7 +230,7 @@ def test_an_interrupt_ends_the_processes_at_once():
 # Settings
 
 
-def test_settings_lie_over_each_other_key_by_key():
+def test_settings_are_merged_key_by_key():
     low = {"data": {"n_ids": 16, "n_per_id": 4}, "net": {"name": "conv4"}}
     high = {"data": {"n_per_id": 2}, "method": {"name": "siamese"}}
     both = {"data": {"n_ids": 16, "n_per_id": 2}, "net": {"name": "conv4"}, "method": {"name": "siamese"}}
@@ -249,7 +249,7 @@ method = { id_weight = 0.0 }
 """
 
 
-def test_an_experiment_file(tmp_path):
+def test_experiment_file_is_read(tmp_path):
     (tmp_path / "good.toml").write_text(GOOD, encoding="utf-8")
     read = experiments.read("good", tmp_path)
     assert read.roles["method"] == {"data": {"n_per_id": 2}, "method": {"name": "siamese"}}
@@ -270,7 +270,7 @@ def test_an_experiment_file(tmp_path):
         ("[method]", "[method", "bad.toml is not TOML"),
     ],
 )
-def test_a_bad_experiment_file_gives_one_clear_line(tmp_path, old, new, said):
+def test_bad_experiment_file_gives_one_line(tmp_path, old, new, said):
     (tmp_path / "bad.toml").write_text(GOOD.replace(old, new), encoding="utf-8")
     with pytest.raises(ConfigError) as told:
         experiments.read("bad", tmp_path)
@@ -283,14 +283,14 @@ def test_a_bad_experiment_file_gives_one_clear_line(tmp_path, old, new, said):
     [
         ({}, "method is missing"),
         ({"method": {"id_weight": 0.0}}, "method.name is missing"),
-        ({"method": {"name": "nobody"}}, "experiment a, method: method.name must be one of siamese"),
+        ({"method": {"name": "unknown"}}, "experiment a, method: method.name must be one of siamese"),
         ({"method": {"name": "siamese", "mragin": 1}}, "experiment a, method: method.mragin is unknown"),
         ({"method": {"name": "siamese", "margin": -1.0}}, "experiment a, method: method.margin must be > 0"),
         ({**TRIPLETS, "data": {"n_ids": 1}}, "data.n_ids must be >= 2"),
         ({**TRIPLETS, "data": {"nids": 1}}, "experiment a, method: data.nids is unknown"),
     ],
 )
-def test_bad_settings_give_one_clear_line_before_anything_runs(asked_of, settings, said):
+def test_bad_settings_give_one_line_before_any_run(asked_of, settings, said):
     with pytest.raises(ConfigError) as told:
         asked_of(experiment("a", TRIPLETS, settings))
     assert said in str(told.value)
@@ -300,9 +300,9 @@ def test_bad_settings_give_one_clear_line_before_anything_runs(asked_of, setting
 # The command
 
 
-def test_an_unknown_experiment_gives_one_line(tmp_path, capsys):
-    assert compare_methods.main(["--method", "nobody", "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("experiments: no experiment nobody; there are ")
+def test_unknown_experiment_gives_one_line(tmp_path, capsys):
+    assert compare_methods.main(["--method", "unknown", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("experiments: no experiment unknown; there are ")
 
 
 @pytest.mark.parametrize(
@@ -318,17 +318,17 @@ def test_missing_data_gives_one_line(tmp_path, capsys, more, said):
     assert not list(out.glob("data/*")), "half a data set would be taken for a whole one"
 
 
-def test_a_special_experiment_gives_rows_of_its_own(tmp_path, monkeypatch, capsys):
+def test_special_experiment_gives_its_own_rows(tmp_path, monkeypatch, capsys):
     given = []
 
     def run(data, out, seeds, jobs):
         given.append((data, out, list(seeds), jobs))
         return [Comparison("digits", "Digits", "much", "mnist", "triplet accuracy", (0.5, 0.6), (0.7, 0.8))]
 
-    module = types.ModuleType("made_up_module")
+    module = types.ModuleType("generated_module")
     module.run = run
-    monkeypatch.setitem(sys.modules, "made_up_module", module)
-    monkeypatch.setitem(special.SPECIAL, "digits", "made_up_module")
+    monkeypatch.setitem(sys.modules, "generated_module", module)
+    monkeypatch.setitem(special.SPECIAL, "digits", "generated_module")
     command = ["--method", "digits", "--seeds", "2", "--jobs", "3"]
     assert compare_methods.main([*command, "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert given == [(tmp_path, tmp_path / "out" / "digits", [0, 1], 3)]
@@ -355,7 +355,7 @@ def letters_file(folder, n_background=6, n_evaluation=4, n_drawers=3):
     return pictures
 
 
-def test_characters_are_learned_from_the_background_and_tested_on_the_rest(tmp_path):
+def test_split_trains_on_background_characters_and_tests_on_the_rest(tmp_path):
     pictures = letters_file(tmp_path)
     protocol = Omniglot(n_train=3, n_validation=2, n_test=4, side_px=42)
     root = protocol.prepare(tmp_path, tmp_path / "out")
@@ -371,7 +371,7 @@ def test_characters_are_learned_from_the_background_and_tested_on_the_rest(tmp_p
     np.testing.assert_array_equal(image, np.kron(255 * (1 - ink), np.ones((2, 2), np.uint8)))  # dark on light
 
 
-def test_data_that_is_there_is_not_written_again(tmp_path):
+def test_existing_data_is_not_written_again(tmp_path):
     letters_file(tmp_path)
     protocol = Omniglot(n_train=3, n_validation=2, n_test=4)
     root = protocol.prepare(tmp_path, tmp_path / "out")
@@ -380,7 +380,7 @@ def test_data_that_is_there_is_not_written_again(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"not arrays", b"PK\x03\x04"])
-def test_a_damaged_character_file_is_told(tmp_path, content):
+def test_corrupt_character_file_is_reported(tmp_path, content):
     (tmp_path / "omniglot").mkdir()
     (tmp_path / "omniglot" / "omniglot_105.npz").write_bytes(content)
     with pytest.raises(DataError, match="damaged"):
@@ -388,7 +388,7 @@ def test_a_damaged_character_file_is_told(tmp_path, content):
     assert not (tmp_path / "out").exists()
 
 
-def test_too_few_characters_are_told(tmp_path):
+def test_too_few_characters_are_reported(tmp_path):
     letters_file(tmp_path)
     with pytest.raises(DataError, match="has 6 identities, the protocol needs 250"):
         Omniglot().prepare(tmp_path, tmp_path / "out")
@@ -410,7 +410,7 @@ def test_market_from_a_folder_and_from_its_archive(tmp_path):
 
 
 @pytest.mark.data
-def test_the_protocol_on_omniglot_itself(data_root, tmp_path):
+def test_protocol_on_the_real_omniglot(data_root, tmp_path):
     if not (data_root / "omniglot").is_dir():
         pytest.skip("no omniglot there")
     protocol = Omniglot()
@@ -428,7 +428,7 @@ def test_the_protocol_on_omniglot_itself(data_root, tmp_path):
 
 
 @pytest.mark.parametrize("n", [2, 5, 10])
-def test_spread_and_gain_agree_with_scipy(n):
+def test_spread_and_gain_equal_scipy(n):
     rng = np.random.default_rng(n)
     verdicts = set()
     for _ in range(50):
@@ -459,11 +459,11 @@ def comparison(baseline, method, **more):
         ([0.50], [0.90], NO_GAIN),  # one seed
     ],
 )
-def test_what_is_called_a_gain(baseline, method, said):
+def test_verdict_of_gain_and_loss(baseline, method, said):
     assert verdict(comparison(baseline, method)) == said
 
 
-def test_the_table_says_title_and_claim_once():
+def test_table_states_title_and_claim_once():
     rows = [comparison((0.5, 0.7), (0.6, 0.9), baseline_seconds=(10.0, 20.0), method_seconds=(31.0,))]
     rows.append(dataclasses.replace(rows[0], measure="mAP", claim="c", baseline_seconds=()))
     lines = to_markdown(rows).splitlines()
@@ -472,7 +472,7 @@ def test_the_table_says_title_and_claim_once():
     assert lines[3].endswith("| ? / 31 |")
 
 
-def test_the_csv_holds_every_seed():
+def test_csv_holds_every_seed():
     (row,) = csv.DictReader(to_csv([comparison((0.5, 0.7), (0.6, 0.9))]).splitlines())
     assert (row["n_seeds"], row["method_values"]) == ("2", "0.6 0.9")
     assert float(row["difference_standard_error"]) == pytest.approx(scipy.stats.sem([0.1, 0.2]))

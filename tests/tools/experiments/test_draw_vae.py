@@ -34,7 +34,7 @@ def run_of(tmp_path, market, options):
     return tmp_path / "run"
 
 
-def test_a_sheet_has_pictures_beside_each_other_and_rows_below():
+def test_sheet_places_images_in_rows():
     rows = [torch.zeros(3, 1, 4, 2), torch.full((3, 3, 4, 2), 0.5)]
     rows[1][1, 0] = 1.0  # the red of the middle picture below
     pixels = draw_vae.sheet(rows, enlarge=2)
@@ -51,7 +51,7 @@ def test_people_are_drawn_from_a_run(tmp_path, market):
     assert cv2.imread(str(tmp_path / "p.png")).shape == (2 * 4 * 34, 2 * 3 * 18, 3)
 
 
-def test_a_run_without_a_decoder_is_named(tmp_path, market, capsys):
+def test_run_without_decoder_is_named(tmp_path, market, capsys):
     run = run_of(tmp_path, market, {"vae_weight": 0.0})
     assert draw_vae.main([str(tmp_path / "p.png"), "--run", str(run), "--data", str(market)]) == 2
     assert "is no run of the method triplet_vae with a decoder" in capsys.readouterr().err
@@ -69,11 +69,11 @@ def test_digits_are_drawn(tmp_path):
     assert all(((row >= 0) & (row <= 1)).all() for row in rows)
 
 
-def test_a_picture_of_another_kind_is_refused(tmp_path, capsys):
+def test_image_of_another_kind_is_rejected(tmp_path, capsys):
     assert draw_vae.main([str(tmp_path / "d.gif"), "--data", str(tmp_path)]) == 2
     assert "d.gif must end in .png or .jpg" in capsys.readouterr().err
 
 
-def test_digits_without_data_are_one_clear_line(tmp_path, capsys):
+def test_missing_digits_give_one_line(tmp_path, capsys):
     assert draw_vae.main([str(tmp_path / "d.png"), "--data", str(tmp_path)]) == 2
     assert "no file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The few-shot experiment on made-up characters: its tasks, what a seed decides, its files, and the data's errors."""
+"""The few-shot experiment on generated characters: its tasks, what a seed decides, its files, and the data's errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = [f"Alphabet/character{i:02d}" for i in range(1, 7)]
 
 @pytest.fixture(scope="module")
 def characters():
-    return few_shot.made_up(24, np.random.default_rng(0)), few_shot.made_up(20, np.random.default_rng(1))
+    return few_shot.generated(24, np.random.default_rng(0)), few_shot.generated(20, np.random.default_rng(1))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def same_weights(a, b):
 
 
 @pytest.mark.parametrize(("way", "n_queries"), [(5, 10), (5, 12), (5, 3), (4, 1)])
-def test_a_task_asks_as_evenly_as_can_be(way, n_queries):
+def test_task_queries_are_balanced(way, n_queries):
     labels = np.repeat(np.arange(9), 6)
     asked = Counter()
     for task in few_shot.tasks(labels, 200, way, 2, n_queries, np.random.default_rng(0)):
@@ -70,7 +70,7 @@ def test_a_task_asks_as_evenly_as_can_be(way, n_queries):
     assert set(asked) == set(range(way))
 
 
-def test_a_batch_names_the_classes_of_its_tasks_apart():
+def test_batch_labels_differ_between_tasks():
     labels = np.repeat(np.arange(9), 6)
     drawn = list(few_shot.tasks(labels, 2, 4, 1, 4, np.random.default_rng(0)))
     rows, found = few_shot.one_batch(drawn, 4)
@@ -82,7 +82,7 @@ def test_a_batch_names_the_classes_of_its_tasks_apart():
 
 
 @pytest.mark.parametrize("setting", [TINY, TINY_GRAPH], ids=["prototypes", "graph"])
-def test_a_seed_decides_the_weights_and_both_roles_start_alike(setting, characters):
+def test_seed_decides_weights_and_both_roles_start_equal(setting, characters):
     first, second, other = (few_shot.train(characters[0], setting, seed) for seed in (0, 0, 1))
     assert same_weights(first, second)
     assert not same_weights(first, other)
@@ -91,7 +91,7 @@ def test_a_seed_decides_the_weights_and_both_roles_start_alike(setting, characte
     assert start[0].config == dataclasses.replace(start[1].config, margin_weight=0.0)
 
 
-def test_the_margin_is_a_share_of_the_distances_before_training(characters):
+def test_margin_is_a_share_of_the_distances_before_training(characters):
     whole, half = (
         few_shot.new_method(characters[0], dataclasses.replace(TINY, margin_share=share), 0) for share in (1.0, 0.5)
     )
@@ -109,7 +109,7 @@ def test_training_helps_on_unseen_characters(setting, characters):
     assert result.ratio > 0.0
 
 
-def test_accuracy_agrees_with_the_nearest_mean_one_query_at_a_time(characters):
+def test_accuracy_equals_nearest_mean_per_query(characters):
     method = few_shot.new_method(characters[0], TINY, 0).eval()
     points, labels = few_shot.embed(method, characters[1]), characters[1].labels
     found = few_shot.test(method, points, labels, TINY, 5, 2, seed=3)
@@ -126,7 +126,7 @@ def test_accuracy_agrees_with_the_nearest_mean_one_query_at_a_time(characters):
 # The whole experiment
 
 
-def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
+def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
     done = []
     run_one = few_shot.run_one
 
@@ -150,18 +150,18 @@ def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
     assert all(len(row.baseline) == len(row.method) == 2 for row in rows)
     file = next(tmp_path.iterdir())
     file.write_text("{}")
-    with pytest.raises(ModelError, match="is damaged; without it, the same command runs it again"):
+    with pytest.raises(ModelError, match="is damaged; delete it"):
         few_shot._run_all(settings, None, tmp_path, [0, 1, 2], 1, "test")
 
 
-def test_the_settings_are_four_regimes_of_both_bases():
+def test_settings_are_four_regimes_of_both_bases():
     regimes = {(one.base, *test) for one in few_shot.SETTINGS for test in one.tests}
     assert regimes == {(base, n, k) for base in ("prototypes", "graph") for n in (5, 20) for k in (1, 5)}
     assert all(one.n_test_episodes >= 600 and one.margin_weight > 0 for one in few_shot.SETTINGS)
     assert all({way for way, _ in one.tests} == {one.way} for one in few_shot.SETTINGS if one.base == "graph")
 
 
-def test_the_tool_runs_its_reduced_form(tmp_path, capsys):
+def test_tool_runs_its_reduced_form(tmp_path, capsys):
     assert special.SPECIAL["large_margin_few_shot"] == "tools.experiments.few_shot"
     command = ["--method", "large_margin_few_shot", "--reduced", "--seeds", "1", "--jobs", "1"]
     assert compare_methods.main([*command, "--out", str(tmp_path)]) == 0
@@ -173,7 +173,7 @@ def test_the_tool_runs_its_reduced_form(tmp_path, capsys):
 # Data
 
 
-def test_classes_are_characters_in_their_rotations(omniglot):
+def test_classes_are_characters_times_rotations(omniglot):
     known, unseen = few_shot.read(omniglot, "test")
     assert known.pictures.shape == unseen.pictures.shape == (8, 3, 28, 28)
     pictures, names = few_shot.read_pictures(omniglot / "omniglot_105.npz")
@@ -185,7 +185,7 @@ def test_classes_are_characters_in_their_rotations(omniglot):
     assert unseen.images(np.array([4]))[0, 0].numpy() == pytest.approx(unseen.pictures[1, 1] / 255.0)
 
 
-def test_pictures_keep_their_character_and_their_ink(omniglot):
+def test_images_keep_their_character_and_ink(omniglot):
     with np.load(omniglot / "omniglot_105.npz") as arrays:
         packed, order = arrays["packed"], arrays["char"]
     pictures, _ = few_shot.read_pictures(omniglot / "omniglot_105.npz")
@@ -195,13 +195,13 @@ def test_pictures_keep_their_character_and_their_ink(omniglot):
             assert pictures[character, place].mean() / 255 == pytest.approx(ink, abs=0.01)
 
 
-def test_validation_scores_classes_of_the_training_alphabets(omniglot):
+def test_validation_classes_are_of_training_alphabets(omniglot):
     known, unseen = few_shot.read(omniglot, "validation")
     both, _ = few_shot.read(omniglot, "test")
     np.testing.assert_array_equal(np.concatenate([unseen.pictures, known.pictures]), both.pictures)
 
 
-def test_data_that_is_not_there_is_named(tmp_path, omniglot):
+def test_missing_data_is_named(tmp_path, omniglot):
     with pytest.raises(DataError, match=r"no file .*omniglot_105\.npz; --data names the folder that omniglot/ lies in"):
         few_shot.run(tmp_path / "nowhere", tmp_path / "out", [0], 1)
     (omniglot / "splits_vinyals" / "test.txt").unlink()
@@ -217,21 +217,21 @@ def test_data_that_is_not_there_is_named(tmp_path, omniglot):
         ("", "lists no class"),
     ],
 )
-def test_a_damaged_list_is_named(omniglot, text, said):
+def test_corrupt_list_is_named(omniglot, text, said):
     (omniglot / "splits_vinyals" / "test.txt").write_text(text)
     with pytest.raises(DataError, match=said):
         few_shot.read(omniglot, "test")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"])
-def test_damaged_pictures_are_named(omniglot, content):
+def test_corrupt_images_are_named(omniglot, content):
     (omniglot / "omniglot_105.npz").write_bytes(content)
     with pytest.raises(DataError, match="is not Omniglot in the layout expected, or it is damaged"):
         few_shot.read(omniglot, "test")
 
 
 @pytest.mark.data
-def test_the_real_split_has_its_published_size(data_root):
+def test_real_split_has_the_published_size(data_root):
     lines = {
         name: (data_root / "omniglot" / "splits_vinyals" / f"{name}.txt").read_text().split()
         for name in ("train", "val", "trainval", "test")
@@ -243,7 +243,7 @@ def test_the_real_split_has_its_published_size(data_root):
     assert not set(lines["trainval"]) & set(lines["test"])
 
 
-def test_a_result_can_be_read_by_hand(tmp_path):
+def test_result_file_is_readable(tmp_path):
     few_shot._run_all([TINY], None, tmp_path, [0], 1, "test")
     found = [json.loads(file.read_text()) for file in sorted(tmp_path.iterdir())]
     assert len(found) == 2

@@ -1,4 +1,4 @@
-"""The meta metric learner's experiment on a few made-up alphabets and texts: tasks, roles, files, the data's errors."""
+"""Experiment of the meta metric learner on a few generated alphabets and texts: tasks, roles, files, data errors."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_no_alphabet_is_in_two_parts(parts):
 @pytest.fixture(params=["alphabets", "texts"])
 def both(request):
     """Domains of one kind, then of the other."""
-    return request.getfixturevalue("parts") if request.param == "alphabets" else texts.made_up()
+    return request.getfixturevalue("parts") if request.param == "alphabets" else texts.generated()
 
 
-def test_a_task_is_of_one_domain(both):
+def test_task_is_of_one_domain(both):
     domains = both["train"]
     shots = set()
     for index in range(50):
@@ -77,7 +77,7 @@ def test_both_roles_start_from_the_same_network(both):
 
 
 @pytest.mark.parametrize("measure", meta.MEASURES)
-def test_a_rate_of_0_is_the_matching_network(both, measure):
+def test_rate_zero_is_the_matching_network(both, measure):
     method = meta.new_method(both["train"], "baseline", 0, SHORT).eval()
     asked = (measure, meta.pooled_features(method, both["test"]), both["test"], 0, 8, SHORT)
     assert asked_of(meta.with_rate(method, 0.0, SHORT), both, asked) == asked_of(method, both, asked)
@@ -88,7 +88,7 @@ def asked_of(method, parts, asked):
     return meta.accuracy(method, meta.fitted_auxiliaries(method, tasks), *asked)
 
 
-def test_the_rate_that_is_best_on_validation_is_chosen_for_each_kind(parts, monkeypatch):
+def test_rate_best_on_validation_is_chosen_for_each_kind(parts, monkeypatch):
     method = meta.new_method(parts["train"], "baseline", 0, SHORT).eval()
     scores = {"five": [0.5, 0.7, 0.7], "ragged": [0.5, 0.4, 0.6], "one": [0.5, 0.4, 0.3]}
     monkeypatch.setattr(meta, "RATES", (0.0, 0.01, 0.1))
@@ -113,7 +113,7 @@ def test_auxiliary_tasks_are_of_other_domains(both):
         assert len(rows) == len(set(rows.tolist())) == 2 * 3 * 2
 
 
-def test_one_image_of_each_character_is_fitted_to_the_auxiliary_set_and_more_are_not(parts):
+def test_few_shot_only_one_image_of_a_character_is_fitted(parts):
     method = meta.new_method(parts["train"], "method", 0, SHORT).eval()
     fitted = []
     method.fit = lambda features, labels: fitted.append(labels) or method.net.project.weight
@@ -127,7 +127,7 @@ def test_one_image_of_each_character_is_fitted_to_the_auxiliary_set_and_more_are
         assert torch.equal(fitted.pop(), support[1] if expected is None else expected)
 
 
-def test_drawn_auxiliary_tasks_are_not_the_chosen_ones(parts):
+def test_auxiliary_tasks_differ_from_the_selected_ones(parts):
     method = meta.new_method(parts["train"], "method", 0, SHORT).eval()
     tasks = meta.auxiliary_tasks(method, parts["train"], SHORT)
     used = []
@@ -140,7 +140,7 @@ def test_drawn_auxiliary_tasks_are_not_the_chosen_ones(parts):
     assert all(4 <= n <= 8 for n in used), "every image and its copy, of two to four characters"
 
 
-def test_a_copy_is_turned_on_the_same_ground():
+def test_rotated_copy_keeps_its_background():
     pixels = np.full((1, 17, 17), 255, np.uint8)
     pixels[0, :, 8] = 0  # a line through the middle
     (copy,) = meta.turned(pixels)
@@ -150,13 +150,13 @@ def test_a_copy_is_turned_on_the_same_ground():
     assert (copy < 200).sum() > 10
 
 
-def test_a_seed_decides_the_result(both):
+def test_seed_decides_the_result(both):
     first, second = (meta.run_one(both, "method", 1, "test", SHORT) for _ in range(2))
     assert first.scores == second.scores
     assert set(first.scores) == {*meta.MEASURES, meta.RANDOM}
 
 
-def test_what_is_finished_is_not_run_again(data, tmp_path, monkeypatch):
+def test_finished_runs_are_not_repeated(data, tmp_path, monkeypatch):
     runs = []
     run_one = meta.run_one
     monkeypatch.setattr(meta, "run_one", lambda *asked: runs.append(asked) or run_one(*asked))
@@ -205,7 +205,7 @@ def test_no_domain_of_texts_is_in_two_parts(clinc):
         assert all(len(rows) == 24 for rows in part.members)
 
 
-def test_words_are_numbered_the_same_everywhere():
+def test_word_numbers_do_not_depend_on_the_process():
     words = texts.words_of("What's MY  balance?")
     assert words == ["what's", "my", "balance"]
     assert texts.hashed(words) == [1 + zlib.crc32(word) % (2**13 - 1) for word in (b"what's", b"my", b"balance")]
@@ -214,11 +214,11 @@ def test_words_are_numbered_the_same_everywhere():
 @pytest.mark.parametrize(
     ("words", "left"), [([], []), (["a"], ["a"]), (["a", "b"], ["a"]), (["a", "b", "c"], ["a", "c"])]
 )
-def test_a_copy_of_a_text_lacks_a_word(words, left):
+def test_text_copy_lacks_one_word(words, left):
     assert texts.shortened(words) == left
 
 
-def test_a_text_is_the_mean_of_its_words():
+def test_text_embedding_is_the_mean_of_its_words():
     part = texts.texts_of({"greet": {"hello": ["good day", "day"], "bye": ["so long then"]}})
     net = part.network(0.25, 8).eval()
     rows = np.arange(3)
@@ -237,7 +237,7 @@ def test_texts_add_rows_after_the_alphabets(clinc, tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
-def test_without_texts_the_alphabets_are_what_they_were(clinc, tmp_path, capsys):
+def test_alphabet_rows_do_not_depend_on_texts(clinc, tmp_path, capsys):
     both = meta.run(clinc, tmp_path / "out", [0], 1)
     (clinc / "clinc").rename(clinc / "elsewhere")
     assert meta.run(clinc, tmp_path / "out", [0], 1) == both[:7]
@@ -265,7 +265,7 @@ def test_without_texts_the_alphabets_are_what_they_were(clinc, tmp_path, capsys)
         ("domains.json", "3", "is not CLINC150 in the layout expected"),
     ],
 )
-def test_texts_that_cannot_be_read_are_named_before_anything_runs(clinc, tmp_path, name, content, said):
+def test_unreadable_texts_are_named_before_any_run(clinc, tmp_path, name, content, said):
     (clinc / "clinc" / name).unlink()
     if content is not None:
         (clinc / "clinc" / name).write_text(content)
@@ -279,17 +279,17 @@ def test_reduced_runs_show_both_kinds(tmp_path):
     assert {row.data for row in rows} == {"omniglot alphabets (drawn)", "CLINC150 domains (drawn)"}
 
 
-def test_the_tool_knows_the_experiment():
+def test_tool_knows_the_experiment():
     assert special.SPECIAL["meta_metric"] == "tools.experiments.meta"
 
 
-def test_data_that_is_not_there_is_named(tmp_path):
+def test_missing_data_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no file .*omniglot_105\.npz; --data names the folder that omniglot/ lies in"):
         meta.run(tmp_path, tmp_path / "out", [0], 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"])
-def test_a_damaged_file_is_named(tmp_path, content):
+def test_corrupt_file_is_named(tmp_path, content):
     (tmp_path / "omniglot").mkdir()
     (tmp_path / "omniglot" / "omniglot_105.npz").write_bytes(content)
     with pytest.raises(DataError, match="is not Omniglot in the layout expected, or it is damaged"):

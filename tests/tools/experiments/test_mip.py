@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow  # each runs a comparison
 HERE = dataclasses.replace(REDUCED, n_labelled=())
 
 
-def test_the_reduced_form_gives_rows_and_a_picture(tmp_path):
+def test_reduced_form_gives_rows_and_a_picture(tmp_path):
     rows = mip.run_reduced(tmp_path, [0, 1])
     data = rows[0].data
     assert data.startswith(f"{MOONS}, 16 labels; 2 ")
@@ -34,7 +34,7 @@ def test_the_reduced_form_gives_rows_and_a_picture(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_scikit_learns_sets_go_in(tmp_path):
+def test_scikit_learn_sets_are_accepted(tmp_path):
     pytest.importorskip("sklearn", reason="scikit-learn is of the extra dev")
     small = dataclasses.replace(FULL, n_labelled=(("iris", 18), ("digits", 40)), time_limit_s=0.0, active=("wine",))
     rows = mip.run(tmp_path, tmp_path / "out", [0], 1, dataclasses.replace(small, n_rounds=1))
@@ -42,7 +42,7 @@ def test_scikit_learns_sets_go_in(tmp_path):
     assert [row.data.split(";")[0] for row in rows] == expected
 
 
-def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
+def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
     rows = mip.run(tmp_path, tmp_path / "out", [0], 1, HERE)
     done = []
     monkeypatch.setattr(mip, "run_one", lambda *task: done.append(task))
@@ -53,7 +53,7 @@ def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
     assert [task[2] for task in done] == [1]
 
 
-def test_a_seed_decides_everything():
+def test_seed_decides_everything():
     points = moons(120, np.random.default_rng(0))
     first, second, other = (mip.compare_questions(points, seed, HERE) for seed in (0, 0, 1))
     assert (first.baseline, first.method) == (second.baseline, second.method)
@@ -66,7 +66,7 @@ def test_both_curves_begin_with_the_same_points():
     assert found.labels == (4, 8, 12)
 
 
-def test_how_fits_ended_is_said():
+def test_fit_status_is_reported():
     ends = [("time limit", 6.0, 5.0), ("optimal", 4.0, 0.0), ("time limit", 8.0, 7.0)]
     found = [mip.Result((0.5,), (0.5,), status=status, value=value, gap=gap) for status, value, gap in ends]
     assert mip.proven(found) == "2 time limit, 1 optimal, gap 4.0 of 6.0"
@@ -82,7 +82,7 @@ def test_labels_saved():
     assert mip.saved([mip.Result((0.5, 0.7, 0.7), (0.5, 0.7, 0.8), labels)]) == "8 labels for 8 (+0%)"
 
 
-def test_rank_1_agrees_with_one_image_at_a_time():
+def test_rank1_equals_loop_over_images():
     rng = np.random.default_rng(0)
     points = Points(rng.normal(size=(20, 3)), np.r_[rng.integers(0, 5, 19), 9])
     right = []
@@ -94,7 +94,7 @@ def test_rank_1_agrees_with_one_image_at_a_time():
     assert mip.rank_1(points) == pytest.approx(np.mean(right))
 
 
-def test_people_are_searched_for(tmp_path, monkeypatch):
+def test_people_are_queries_and_gallery(tmp_path, monkeypatch):
     write_market_folder(tmp_path / "drawn", n_train=0, n_test=8)
     points = mip.embedded_people(tmp_path / "drawn", tmp_path / "out")
     assert points.values.shape == (24, 128)
@@ -110,7 +110,7 @@ def test_people_are_searched_for(tmp_path, monkeypatch):
     assert all(0.0 <= share <= 1.0 for row in rows for share in (*row.baseline, *row.method))
 
 
-def test_without_people_one_clear_line(tmp_path, capsys):
+def test_no_people_gives_one_line(tmp_path, capsys):
     rows = mip.run(tmp_path, tmp_path / "out", [0], 1, dataclasses.replace(HERE, people=True))
     assert [row.name for row in rows] == ["mip_mahalanobis_active"]
     said = capsys.readouterr().err
@@ -119,7 +119,7 @@ def test_without_people_one_clear_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("k", [1, 3, 4])
-def test_accuracy_agrees_with_one_vote_at_a_time(k):
+def test_accuracy_equals_loop_over_votes(k):
     rng = np.random.default_rng(k)
     known = Points(rng.normal(size=(20, 3)), rng.integers(0, 3, 20))
     asked = Points(rng.normal(size=(30, 3)), rng.integers(0, 3, 30))
@@ -131,14 +131,14 @@ def test_accuracy_agrees_with_one_vote_at_a_time(k):
     assert accuracy(known, asked, k) == right / 30
 
 
-def test_a_split_has_every_class_and_shares_no_point():
+def test_split_parts_have_every_class_and_share_no_point():
     points = Points(np.arange(100.0)[:, None], np.repeat([0, 1, 2], [10, 30, 60]))
     known, unseen = split(points, 20, np.random.default_rng(0))
     assert np.bincount(known.labels).tolist() == [2, 6, 12]
     assert sorted(np.r_[known.values, unseen.values].ravel()) == list(range(100))
 
 
-def test_preparing_looks_at_the_known_points_alone():
+def test_preparation_uses_the_known_points_only():
     rng = np.random.default_rng(0)
     known, unseen = (Points(rng.normal(3.0, 5.0, size=(50, 40)), np.zeros(50, int)) for _ in range(2))
     values = prepared(known, known).values
@@ -151,12 +151,12 @@ def test_preparing_looks_at_the_known_points_alone():
     assert np.isfinite(prepared(constant, constant).values).all()
 
 
-def test_the_tool_knows_the_experiment():
+def test_tool_knows_the_experiment():
     assert special.SPECIAL["mip_mahalanobis"] == "tools.experiments.mip"
     assert {name for name, _ in FULL.n_labelled} == {MOONS, "iris", "wine", "breast_cancer", "digits"}
 
 
-def test_without_scikit_learn_one_clear_line(monkeypatch):
+def test_missing_scikit_learn_gives_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(DataError, match=r"come with scikit-learn; pip install 'tracklet\[dev\]'"):
+    with pytest.raises(DataError, match="come with scikit-learn; pip install scikit-learn"):
         mip.read("wine", 0)

@@ -1,4 +1,4 @@
-"""The triplet VAE's MNIST experiment on a few made-up digits: triplets, measures, its files, and the data's errors."""
+"""MNIST experiment of the triplet VAE on a few generated digits: triplets, measures, files, data errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT = {
 }
 
 
-def made_up(n_per_class, rng):
+def generated(n_per_class, rng):
     """Every class is bright somewhere else, beside a brightness of the whole picture that says nothing.
 
     Returns pictures (N, 28, 28) and labels (N,), in no order.
@@ -33,13 +33,13 @@ def made_up(n_per_class, rng):
 @pytest.fixture
 def data(tmp_path):
     rng = np.random.default_rng(0)
-    (x_train, y_train), (x_test, y_test) = made_up(12, rng), made_up(6, rng)
+    (x_train, y_train), (x_test, y_test) = generated(12, rng), generated(6, rng)
     (tmp_path / "mnist").mkdir()
     np.savez(tmp_path / "mnist" / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return tmp_path
 
 
-def test_triplets_are_triplets_with_every_class_as_often():
+def test_triplets_are_valid_and_balanced_over_classes():
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.repeat([3, 5, 6], [2, 30, 400]))
     anchors, positives, negatives = mnist.draw_triplets(labels, 30_000, rng).T
@@ -52,7 +52,7 @@ def test_triplets_are_triplets_with_every_class_as_often():
     assert set(anchors) == set(positives) == set(range(len(labels)))
 
 
-def test_triplet_accuracy_agrees_with_one_triplet_at_a_time():
+def test_triplet_accuracy_equals_loop_over_triplets():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(20, 3)).astype(np.float32)
     triplets = rng.integers(0, 20, (50, 3))
@@ -60,13 +60,13 @@ def test_triplet_accuracy_agrees_with_one_triplet_at_a_time():
     assert mnist.triplet_accuracy(points, triplets) == sum(right) / 50
 
 
-def test_a_positive_as_far_as_the_negative_is_not_right():
+def test_triplet_with_equal_distances_counts_as_wrong():
     points = np.array([[0.0], [1.0], [-1.0]], np.float32)
     assert mnist.triplet_accuracy(points, np.array([[0, 1, 2]])) == 0.0
 
 
 @pytest.mark.parametrize("chunk", [7, 500])
-def test_rank1_agrees_with_one_point_at_a_time(chunk):
+def test_rank1_equals_loop_over_points(chunk):
     rng = np.random.default_rng(0)
     points, labels = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 4, 40)
     right = 0
@@ -76,19 +76,19 @@ def test_rank1_agrees_with_one_point_at_a_time(chunk):
     assert mnist.rank1(points, labels, chunk) == right / 40
 
 
-def test_the_baseline_is_the_method_without_its_triplet_loss():
+def test_baseline_is_the_method_without_triplet_loss():
     baseline, method = mnist.SETTINGS["baseline"], mnist.SETTINGS["method"]
     assert baseline == dataclasses.replace(method, triplet_weight=0.0)
 
 
-def test_a_seed_decides_the_weights(data):
+def test_seed_decides_the_weights(data):
     digits, _ = mnist.read(data / "mnist" / "mnist.npz", "test")
     first, second, other = (mnist.train(digits, SHORT["method"], seed) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.mean.weight, other.mean.weight)
 
 
-def test_the_triplet_brings_digits_of_a_kind_together(data):
+def test_triplet_loss_clusters_digits_by_class(data):
     known, unseen = mnist.read(data / "mnist" / "mnist.npz", "test")
     longer = {role: setting and dataclasses.replace(setting, n_epochs=10) for role, setting in SHORT.items()}
     vae, both = (mnist.run_one(known, unseen, longer[role], 0) for role in ("baseline", "method"))
@@ -96,22 +96,12 @@ def test_the_triplet_brings_digits_of_a_kind_together(data):
     assert both.kl >= 0.0
 
 
-def test_what_is_finished_is_not_run_again(data, tmp_path, monkeypatch):
+def test_finished_runs_are_not_repeated(data, tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "SETTINGS", SHORT)
     tasks = []
 
-    class Here:  # a process of its own would not know the short settings
-        def __init__(self, *_, **__): ...
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_): ...
-
-        def map(self, function, *arguments):
-            tasks.extend(zip(*arguments, strict=True))
-            return map(function, *arguments)
-
-    monkeypatch.setattr(mnist, "ProcessPoolExecutor", Here)
+    run = mnist._run
+    monkeypatch.setattr(mnist, "_run", lambda *task: (tasks.append(task), run(*task)))
     rows = mnist.run(data, tmp_path / "out", [0, 1], 1)
     assert len(tasks) == 6
     assert mnist.run(data, tmp_path / "out", [0, 1], 1) == rows
@@ -122,7 +112,7 @@ def test_what_is_finished_is_not_run_again(data, tmp_path, monkeypatch):
     assert all(len(row.baseline) == len(row.method) == 2 for row in rows)
 
 
-def test_the_tool_knows_the_experiment():
+def test_tool_knows_the_experiment():
     assert special.SPECIAL["triplet_vae"] == "tools.experiments.mnist"
 
 
@@ -135,13 +125,13 @@ def test_validation_images_are_training_images(data, monkeypatch):
     np.testing.assert_array_equal(np.concatenate([known.pixels, unseen.pixels]), everything.pixels)
 
 
-def test_data_that_is_not_there_is_named(tmp_path):
+def test_missing_data_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no file .*mnist\.npz; --data names the folder that mnist/ lies in"):
         mnist.run(tmp_path, tmp_path / "out", [0], 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"])
-def test_a_damaged_file_is_named(tmp_path, content):
+def test_corrupt_file_is_named(tmp_path, content):
     (tmp_path / "mnist.npz").write_bytes(content)
     with pytest.raises(DataError, match="is not MNIST as expected, or it is damaged"):
         mnist.read(tmp_path / "mnist.npz", "test")

@@ -17,7 +17,7 @@ from tools.experiments.odml import DEPTHS, REDUCED, TASKS, Task, halves, knn_acc
 QUICK = Task(odml.DRAWN, "unit interval", n_scans=1, gammas=(0.01, 0.05))
 
 
-def test_halves_hold_half_of_every_class_and_everything_once():
+def test_halves_split_every_class_evenly():
     labels = np.repeat([3, 5, 9], [7, 20, 2])
     points = np.arange(29.0)[:, None]
     (one, one_labels), (other, other_labels) = halves((points, labels), np.random.default_rng(0))
@@ -30,7 +30,7 @@ def test_halves_hold_half_of_every_class_and_everything_once():
     np.testing.assert_array_equal(again, one)
 
 
-def test_the_unseen_half_has_no_say_in_the_scaling():
+def test_scaling_uses_the_training_half_only():
     rng = np.random.default_rng(0)
     known, unseen = rng.normal(3, 2, (20, 3)), rng.normal(3, 9, (10, 3))
     known[:, 2] = 7.0
@@ -46,7 +46,7 @@ def test_the_unseen_half_has_no_say_in_the_scaling():
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_neighbours_agree_with_one_row_at_a_time(k):
+def test_neighbours_equal_loop_over_rows(k):
     rng = np.random.default_rng(1)
     known, unseen = rng.normal(size=(30, 3)), rng.normal(size=(20, 3))
     labels, answers = rng.integers(2, 5, 30), rng.integers(2, 5, 20)
@@ -58,7 +58,7 @@ def test_neighbours_agree_with_one_row_at_a_time(k):
     assert knn_accuracy(known, labels, unseen, answers, k) == right / 20
 
 
-def test_neighbours_agree_with_scikit_learn():
+def test_neighbours_equal_scikit_learn():
     neighbors = pytest.importorskip("sklearn.neighbors")
     points, labels = load("iris")
     known, unseen = (points[::2], labels[::2]), (points[1::2], labels[1::2])
@@ -66,7 +66,7 @@ def test_neighbours_agree_with_scikit_learn():
     assert knn_accuracy(*known, *unseen) == theirs
 
 
-def test_without_gamma_every_depth_is_euclid_on_rows_that_are_not_negative():
+def test_gamma_zero_is_euclidean_at_every_depth():
     points, labels = load(odml.DRAWN)
     task = dataclasses.replace(QUICK, scaling="as they are", gammas=(0.0,))
     result = run_one((np.abs(points), labels), task, 0)
@@ -74,7 +74,7 @@ def test_without_gamma_every_depth_is_euclid_on_rows_that_are_not_negative():
     assert set(result.layers) == {result.euclid}
 
 
-def test_a_depth_is_what_a_stack_of_that_depth_gives():
+def test_depth_equals_a_stack_of_that_depth():
     rows = load(odml.DRAWN)
     known, unseen = halves(rows, np.random.default_rng(0))
     learned, asked = scaled(known[0], unseen[0], QUICK.scaling)
@@ -84,7 +84,7 @@ def test_a_depth_is_what_a_stack_of_that_depth_gives():
         assert knn_accuracy(model.transform(learned), known[1], model.transform(asked), unseen[1]) == score
 
 
-def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch):
+def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
     rows = odml.compared(tmp_path / "out", [0, 1], 1, [QUICK])
     assert len(rows) == len(DEPTHS) + 1
     assert all(len(row.baseline) == len(row.method) == 2 for row in rows)
@@ -103,30 +103,30 @@ def test_other_settings_have_other_files(tmp_path):
     assert len({odml._file(tmp_path, task, seed) for task in tasks for seed in (0, 1)}) == 2 * len(tasks) > 16
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_corrupt_file_is_named(tmp_path):
     odml.compared(tmp_path, [0], 1, [QUICK])
     file = odml._file(tmp_path, QUICK, 0)
     for content in ("", "[]", '{"euclid": 1}'):
         file.write_text(content)
-        with pytest.raises(ModelError, match="is damaged; remove it"):
+        with pytest.raises(ModelError, match="is damaged; delete it"):
             odml.compared(tmp_path, [0], 1, [QUICK])
 
 
-def test_the_tool_knows_the_experiment_and_its_reduced_form(tmp_path):
+def test_tool_knows_the_experiment_and_its_reduced_form(tmp_path):
     assert special.SPECIAL["odml"] == "tools.experiments.odml"
     rows = special.run_reduced("odml", tmp_path, [0, 1], 1)
     assert {row.name for row in rows} == {"odml"}
     assert special.run_reduced("triplet_vae", tmp_path, [0], 1) is None
 
 
-def test_without_scikit_learn_one_line_says_what_to_install(tmp_path, monkeypatch):
+def test_missing_scikit_learn_gives_one_line_with_the_fix(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(DataError, match=r"scikit-learn; pip install tracklet\[dev\]"):
+    with pytest.raises(DataError, match="scikit-learn; pip install scikit-learn"):
         odml.run(tmp_path, tmp_path, [0], 1)
 
 
 @pytest.mark.parametrize("name", sorted({task.data for task in TASKS}))
-def test_the_sets_are_there(name):
+def test_uci_sets_are_complete(name):
     pytest.importorskip("sklearn")
     points, labels = load(name)
     shapes = {"iris": (150, 4), "wine": (178, 13), "breast_cancer": (569, 30), "digits": (1797, 64)}

@@ -1,4 +1,4 @@
-"""One online layer behind the re-ID network: who is learned from, who is scored, where the pictures come from."""
+"""One online layer after the re-ID network: people of training and scoring, sources of the images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import DataError, ModelError
 from reid_training.evaluate import rank
 from tools.experiments import odml, odml_market
-from tools.experiments.odml_market import ARCHIVES, FOLDERS, Features, Setting, features, results, run_one
+from tools.experiments.odml_market import ARCHIVES, FOLDERS, Features, Setting, compared, features, run_one
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def market(tmp_path_factory):
 
 
 def crowd(n_people=12, noise=0.3, dim=16) -> Features:
-    """Every person by three cameras, two images each, the first of which asks; five images of nobody, two of junk."""
+    """Three cameras, two images per person and camera, the first a query; five distractors, two junk images."""
     rng = np.random.default_rng(0)
     pids = np.concatenate([np.repeat(np.arange(1, n_people + 1), 6), np.zeros(5, int), np.full(2, -1)])
     camids = np.arange(len(pids)) // 2 % 3
@@ -30,7 +30,7 @@ def crowd(n_people=12, noise=0.3, dim=16) -> Features:
     return Features((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), pids, camids, asks)
 
 
-def test_who_is_learned_from_is_never_scored_and_nobody_is_in_every_gallery(monkeypatch):
+def test_training_people_are_never_scored(monkeypatch):
     streams, scored = [], []
 
     def learned(stream, order, setting, gamma):
@@ -45,8 +45,8 @@ def test_who_is_learned_from_is_never_scored_and_nobody_is_in_every_gallery(monk
     original = odml_market.ranking
     monkeypatch.setattr(odml_market, "learned", learned)
     monkeypatch.setattr(odml_market, "ranking", ranking)
-    everybody = crowd()
-    result = run_one(everybody, Setting(gammas=(0.001, 0.01)), 0)
+    people = crowd()
+    result = run_one(people, Setting(gammas=(0.001, 0.01)), 0)
     *choosing, (before, no_metric), (after, metric) = scored
     assert len(streams) == len(choosing) + 1 == 3
     assert (no_metric is None, metric is None) == (True, False)
@@ -62,12 +62,12 @@ def test_who_is_learned_from_is_never_scored_and_nobody_is_in_every_gallery(monk
     assert result.n_scored == len(streams[2]) == 6
 
 
-def test_scores_are_those_of_the_protocol_by_cosine_and_gamma_zero_changes_none(monkeypatch):
-    everybody = crowd(noise=1.5)
+def test_scores_by_cosine_follow_the_protocol_gamma_zero_changes_none(monkeypatch):
+    people = crowd(noise=1.5)
     tables = []
     original = odml_market.ranking
     monkeypatch.setattr(odml_market, "ranking", lambda table, metric: tables.append(table) or original(table, metric))
-    result = run_one(everybody, Setting(gammas=(0.0,)), 3)
+    result = run_one(people, Setting(gammas=(0.0,)), 3)
     assert result.method == result.baseline
     query, gallery = (tables[-1].asks, ~tables[-1].asks)
     rows, pids, camids = tables[-1].rows, tables[-1].pids, tables[-1].camids
@@ -76,13 +76,13 @@ def test_scores_are_those_of_the_protocol_by_cosine_and_gamma_zero_changes_none(
     assert 0 < found.mean_ap < 1
 
 
-def test_the_same_split_and_order_for_the_same_seed():
+def test_same_seed_gives_the_same_split_and_order():
     first, again, other = (run_one(crowd(noise=1.5), Setting(), seed) for seed in (1, 1, 2))
     assert (first.baseline, first.method, first.gamma) == (again.baseline, again.method, again.gamma)
     assert (first.baseline, first.method) != (other.baseline, other.method)
 
 
-def test_folders_and_archives_give_the_same_features_and_are_read_once(market, tmp_path, monkeypatch):
+def test_features_folder_and_archive_are_equal_and_read_once(market, tmp_path, monkeypatch):
     data = tmp_path / "packed"
     data.mkdir()
     official = tmp_path / "official" / "Market-1501-v15.09.15"
@@ -104,9 +104,9 @@ def test_folders_and_archives_give_the_same_features_and_are_read_once(market, t
     features(market, tmp_path / "a")
 
 
-def test_what_is_finished_is_not_done_again(market, tmp_path, monkeypatch, capsys):
+def test_finished_runs_are_not_repeated(market, tmp_path, monkeypatch, capsys):
     setting = Setting(gammas=(0.01,))
-    found = results(market, tmp_path, [0, 1], 1, setting)
+    found = compared(market, tmp_path, [0, 1], 1, setting)
     assert len(found) == 2
     rows = odml._market_rows(found)
     assert [(row.data, row.measure) for row in rows] == [
@@ -114,19 +114,19 @@ def test_what_is_finished_is_not_done_again(market, tmp_path, monkeypatch, capsy
     ]  # fmt: skip
     assert rows[1].method == tuple(result.method[1] for result in found)
     monkeypatch.setattr(odml_market, "run_one", None)
-    assert results(market, tmp_path, [0, 1], 1, setting) == found
+    assert compared(market, tmp_path, [0, 1], 1, setting) == found
     assert capsys.readouterr().err == ""
     file = next(tmp_path.glob("market-*-0.json"))
     file.write_text("{}")
-    with pytest.raises(ModelError, match="is damaged; remove it"):
-        results(market, tmp_path, [0], 1, setting)
+    with pytest.raises(ModelError, match="is damaged; delete it"):
+        compared(market, tmp_path, [0], 1, setting)
     next(tmp_path.glob("market-features-*.npz")).write_text("no")
-    with pytest.raises(ModelError, match="is damaged; remove it"):
+    with pytest.raises(ModelError, match="is damaged; delete it"):
         odml_market._load(features(market, tmp_path))
 
 
-def test_without_the_data_one_line_says_so(tmp_path, capsys):
-    assert results(tmp_path, tmp_path / "out", [0], 1) == []
+def test_missing_data_gives_one_line(tmp_path, capsys):
+    assert compared(tmp_path, tmp_path / "out", [0], 1) == []
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert f"no Market-1501 in {tmp_path}" in said
@@ -134,8 +134,8 @@ def test_without_the_data_one_line_says_so(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_archive_is_named(tmp_path):
+def test_corrupt_archive_is_named(tmp_path):
     for archive in ARCHIVES:
         (tmp_path / archive).write_text("no zip")
     with pytest.raises(DataError, match=rf"{ARCHIVES[0]} is damaged"):
-        results(tmp_path, tmp_path / "out", [0], 1)
+        compared(tmp_path, tmp_path / "out", [0], 1)

@@ -38,7 +38,7 @@ def asked_of(tmp_path):
     return of
 
 
-def test_the_teacher_is_trained_first_once_and_with_the_same_seed(asked_of, known, monkeypatch):
+def test_teacher_is_trained_first_once_with_the_same_seed(asked_of, known, monkeypatch):
     folders, train = [], runs.train
 
     def counted(config, dataset, out, *, resume):
@@ -67,7 +67,7 @@ def test_another_teacher_makes_another_run(asked_of, known):
     assert first.teacher.job.folder != other_seed.teacher.job.folder
 
 
-def test_a_teacher_has_no_teacher(asked_of, known):
+def test_teacher_cannot_have_a_teacher(asked_of, known):
     known["ensemble"] = experiment("ensemble", ALONE, TAUGHT)
     with pytest.raises(ConfigError, match="experiment ensemble, method teaches another experiment"):
         asked_of(experiment("student", ALONE, TAUGHT))

@@ -1,27 +1,54 @@
-"""`track-many VIDEOS --out FOLDER`: one video is one task; failed ones are retried and named, finished ones skipped."""
+"""`track-many VIDEOS --out FOLDER`: track many videos; failed ones are retried, finished ones skipped."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 from tracker.commands.many.plan import DONE, FAILED, Entry, Record, Video, find_videos, plan
 from tracker.commands.many.run import Local, Ray, Workers
 from tracker.errors import ConfigError, OutputError
-from tracker.runtime.signals import check, command
+from tracker.runtime.signals import check, command, leave
 
 EPILOG = """examples:
   track-many videos/ --out results
-  track-many videos/ more/film.mp4 --out results --jobs 4 -- --reid accurate --set lifecycle.lost_s=5
+  track-many videos/ more/video.mp4 --out results --jobs 4 -- --reid accurate --set lifecycle.lost_s=5
   track-many /shared/videos --out /shared/results --ray auto
 
 What follows -- goes to `track` for every video; `track --help` lists it.
 """
-# Of `track`: what belongs to one video, not to a folder of them.
+# Options of `track` that belong to a single video.
 OURS = ("--out", "-o", "--output", "--video", "--show", "--overwrite", "--source", "--print-config")
+
+
+@dataclass(frozen=True, slots=True)
+class ManyOptions:
+    """The options of the command; see `build_parser`."""
+
+    videos: Sequence[str]
+    out: Path
+    ending: str  # of the results, with its dot
+    recursive: bool
+    jobs: int | None  # None: one for two cores
+    threads: int | None  # None: each video's share of the cores
+    retries: int
+    redo: bool
+    ray: str | None  # address of the cluster; None: this machine
+    dry_run: bool
+    track: Sequence[str]  # options of `track`
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError."""
+        for name, value, least in (("jobs", self.jobs, 1), ("threads", self.threads, 1), ("retries", self.retries, 0)):
+            if value is not None and value < least:
+                raise ConfigError(f"--{name} must be at least {least}, got {value}")
+        for option in self.track:
+            if option.split("=")[0] in OURS:
+                raise ConfigError(f"{option} cannot be given for every video; track-many names the results itself")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         at = arguments.index("--")
         arguments, options = arguments[:at], arguments[at + 1 :]
     words = "interrupted; the same command goes on from here"
-    return command("track-many", lambda _: _run(build_parser().parse_args(arguments), options), words)
+    status = command("track-many", lambda _: _run(_parse(arguments, options)), words)
+    if argv is None:
+        leave(status)
+    return status
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("videos", nargs="+", help="video files, MOT sequence folders, or folders that hold some")
     parser.add_argument("-o", "--out", required=True, metavar="FOLDER", help="folder of the results")
     parser.add_argument("--format", default="txt", help="ending of the results, which is their format (default: txt)")
-    parser.add_argument("--no-recursive", action="store_true", help="leave folders inside of folders out")
+    parser.add_argument("--no-recursive", action="store_true", help="leave out folders inside of folders")
     parser.add_argument("--jobs", type=int, metavar="N", help="videos at a time (default: one for two cores)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores for each video (default: its share)")
     parser.add_argument("--retries", type=int, default=1, metavar="N", help="new attempts at a failed video (1)")
@@ -58,29 +88,37 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace, options: list[str]) -> int:
-    _check(args, options)
-    folder = Path(args.out).expanduser()
-    videos = plan(find_videos(args.videos, not args.no_recursive), folder, "." + args.format.lstrip("."))
-    if args.dry_run:
+def _parse(arguments: Sequence[str], track: Sequence[str]) -> ManyOptions:
+    args = build_parser().parse_args(arguments)
+    return ManyOptions(
+        videos=args.videos, out=Path(args.out).expanduser(), ending="." + args.format.lstrip("."),
+        recursive=not args.no_recursive, jobs=args.jobs, threads=args.threads, retries=args.retries, redo=args.redo,
+        ray=args.ray, dry_run=args.dry_run, track=track,
+    )  # fmt: skip
+
+
+def _run(options: ManyOptions) -> int:
+    videos = plan(find_videos(options.videos, options.recursive), options.out, options.ending)
+    if options.dry_run:
         for video in videos:
             print(f"{video.source} -> {video.out}")
         return 0
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
-    record = Record(folder, options)
-    todo = videos if args.redo else [video for video in videos if not record.is_done(video)]
-    _refuse_foreign(todo, record, args.redo)
+        raise OutputError(f"{options.out}: cannot be made: {error.strerror}") from error
+    record = Record(options.out, options.track)
+    todo = videos if options.redo else [video for video in videos if not record.is_done(video)]
+    _check_not_foreign(todo, record, options.redo)
     n_skipped = len(videos) - len(todo)
     if n_skipped:
         print(f"track-many: {n_skipped} of {len(videos)} videos are finished already", file=sys.stderr)
     start = perf_counter()
     failed: list[tuple[Video, str]] = []
     if todo:
-        with _workers(args, len(todo)) as workers:
-            failed = _track_all(workers, todo, record, _options(args, options, len(todo)), args.retries)
+        jobs, threads = _shares(options, len(todo))
+        with Ray(options.ray, threads) if options.ray else Local(jobs) as workers:
+            failed = _track_all(workers, todo, record, ["--threads", str(threads), *options.track], options.retries)
     n_done = len(todo) - len(failed)
     print(
         f"track-many: {n_done} tracked, {n_skipped} finished before, {len(failed)} failed, "
@@ -95,7 +133,7 @@ def _run(args: argparse.Namespace, options: list[str]) -> int:
 def _track_all(
     workers: Workers, todo: Sequence[Video], record: Record, options: Sequence[str], retries: int
 ) -> list[tuple[Video, str]]:
-    """Runs everything; returns the videos that failed for good, each with its reason."""
+    """Track all videos; returns those that failed in every attempt, each with its reason."""
     attempts: dict[Video, int] = dict.fromkeys(todo, 1)
     failed: list[tuple[Video, str]] = []
     for video in todo:
@@ -119,49 +157,20 @@ def _track_all(
     return failed
 
 
-def _check(args: argparse.Namespace, options: Sequence[str]) -> None:
-    for name, least in (("jobs", 1), ("threads", 1), ("retries", 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise ConfigError(f"--{name} must be at least {least}, got {value}")
-    for option in options:
-        if option.split("=")[0] in OURS:
-            raise ConfigError(f"{option} cannot be given for every video; track-many names the results itself")
-
-
-def _refuse_foreign(todo: Sequence[Video], record: Record, redo: bool) -> None:
-    """A result that this command did not make is never replaced unasked."""
+def _check_not_foreign(todo: Sequence[Video], record: Record, redo: bool) -> None:
+    """Raise OutputError for a result that this command did not make: it is never replaced unasked."""
     known = {(record.path.parent / key) for key in record.entries}
     for video in todo:
         if video.out.exists() and video.out not in known and not redo:
             raise OutputError(f"{video.out}: exists already, and not from here; --redo replaces it")
 
 
-def _jobs(args: argparse.Namespace, n_videos: int) -> int:
+def _shares(options: ManyOptions, n_videos: int) -> tuple[int, int]:
+    """(videos at a time, cores for each). Decoding and the tracker keep one core busy, the networks another."""
     from tracker.runtime.processes import n_cores
 
-    # Decoding and the tracker itself keep one core busy, the networks another.
-    jobs = args.jobs or max(1, n_cores() // (args.threads or 2))
-    return int(min(jobs, n_videos))
-
-
-def _threads(args: argparse.Namespace, n_videos: int) -> int:
-    from tracker.runtime.processes import n_cores
-
-    if args.threads is not None:
-        return int(args.threads)
-    return 2 if args.ray else max(1, n_cores() // _jobs(args, n_videos))
-
-
-def _workers(args: argparse.Namespace, n_videos: int) -> Workers:
-    if args.ray:
-        return Ray(args.ray, _threads(args, n_videos))
-    return Local(_jobs(args, n_videos))
-
-
-def _options(args: argparse.Namespace, options: Sequence[str], n_videos: int) -> list[str]:
-    """For `track`; its summary goes into the log."""
-    return ["--threads", str(_threads(args, n_videos)), *options]
+    jobs = min(options.jobs or max(1, n_cores() // (options.threads or 2)), n_videos)
+    return jobs, options.threads or (2 if options.ray else max(1, n_cores() // jobs))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which videos there are, where their results go, and which of them are finished already."""
+"""Find the videos, plan where their results go, and record which are finished."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Video:
 
     @property
     def log(self) -> Path:
-        """What `track` said about it."""
+        """The output of `track` for this video."""
         return self.out.with_name(self.out.name + ".log")
 
     @property
     def part(self) -> Path:
-        """The result while it grows. Its ending, which chooses the format, is that of the result."""
+        """The incomplete result. It has the ending of the result, which chooses the format."""
         return self.out.with_name(f".{self.out.stem}.part{self.out.suffix}")
 
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of a video; a line of the record."""
+    """One video in the record."""
 
     status: str  # DONE or FAILED
     asked: str  # digest of the options and of the video's size and time
@@ -110,7 +110,7 @@ def plan(found: Sequence[tuple[Path, Path]], out: Path, ending: str) -> list[Vid
 
 
 class Record:
-    """track-many.json in the folder of results: what is done, what failed and why. Written anew after every video."""
+    """track-many.json in the folder of results: what is done, what failed and why. Rewritten after every video."""
 
     def __init__(self, folder: Path, options: Sequence[str]) -> None:
         """Raises OutputError if there is a record that cannot be read."""
@@ -122,7 +122,7 @@ class Record:
             self.entries = _read(self.path)
 
     def asked(self, video: Video) -> str:
-        """Digest of everything that decides the result, but for the program itself."""
+        """Digest of everything that decides the result, except the program itself."""
         facts: list[Any] = [self._options, str(video.source.resolve())]
         for path in [video.source, *([video.source / "seqinfo.ini"] if video.source.is_dir() else [])]:
             try:

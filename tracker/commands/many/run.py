@@ -1,4 +1,4 @@
-"""Runs tasks side by side: in processes of this machine, or on a cluster through Ray. The task is the same."""
+"""Track several videos at once: in processes on this machine, or on a cluster through Ray."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any, Protocol, Self
 
 from tracker.commands.many.plan import Video
 from tracker.errors import ConfigError
-from tracker.runtime.signals import SLICE_S, check, held_back
+from tracker.runtime.signals import SLICE_S, check
 
-END_S = 5.0  # time a process has to write what it has, after it was told to end
+END_S = 5.0  # time for a process to write its results after SIGTERM
 LAST_LINES = 2000  # characters of the log that are searched for the reason of a failure
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one attempt."""
+    """Outcome of one attempt at one video."""
 
-    status: int  # of the command; 0 is good, negative: the number of the signal that ended it
+    status: int  # exit status of the command; negative: the number of the signal that ended it
     seconds: float
     error: str  # "" or one line
 
@@ -36,12 +36,12 @@ class Outcome:
 
 
 class Workers(Protocol):
-    """Where tasks run. `submit` as often as you like, then take what `finished` gives; `with` ends what still runs."""
+    """Where videos are tracked. Call `submit` for each, then iterate `finished`; leaving `with` ends the rest."""
 
     def submit(self, video: Video, options: Sequence[str]) -> None: ...
 
     def finished(self) -> Iterator[tuple[Video, Outcome]]:
-        """Everything submitted, as it ends; more may be submitted meanwhile."""
+        """The outcomes, as they come; more videos may be submitted meanwhile."""
 
     def __enter__(self) -> Self: ...
 
@@ -49,7 +49,7 @@ class Workers(Protocol):
 
 
 class Processes:
-    """Children that are run by `track` on one video each, of which one that dies takes nobody along."""
+    """Runs `track` on one video each, in child processes; one that crashes does not stop the others."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -57,7 +57,7 @@ class Processes:
         self._stopped = False
 
     def run(self, video: Video, options: Sequence[str]) -> Outcome:
-        """Track one video; the result appears under its name once it is whole. Never raises for the video's sake."""
+        """Track one video; the result gets its name once it is complete. Never raises because of the video."""
         start = perf_counter()
         try:
             video.out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Processes:
         return Outcome(status, perf_counter() - start, _reason(video.log, status))
 
     def stop(self) -> None:
-        """Ends all children; each may finish the frame at hand."""
+        """End all children; each may finish its current frame."""
         with self._lock:
             self._stopped = True
             running = list(self._running)
@@ -83,20 +83,13 @@ class Processes:
             process.kill()
 
     def _track(self, video: Video, options: Sequence[str]) -> int:
-        command = [
-            sys.executable,
-            "-m",
-            "tracker.commands.track",
-            str(video.source),
-            "--out",
-            str(video.part),
-            "--overwrite",
-        ]
+        command = [sys.executable, "-m", "tracker.commands.track", str(video.source)]
+        command += ["--out", str(video.part), "--overwrite"]
         with video.log.open("wb") as log:
             with self._lock:
                 if self._stopped:
                     return 1
-                # A session of its own: Ctrl-C reaches the parent alone, which ends its children in order.
+                # Its own session: only the parent gets Ctrl-C, and it ends its children.
                 process = subprocess.Popen(
                     [*command, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
@@ -130,8 +123,7 @@ class Local:
     def finished(self) -> Iterator[tuple[Video, Outcome]]:
         while self._waiting:
             check()
-            with held_back():  # what Ctrl-C raises in the middle of a condition becomes an error of its own
-                done, _ = wait(self._waiting, SLICE_S, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._waiting, SLICE_S, return_when=FIRST_COMPLETED)
             for future in done:
                 yield self._waiting.pop(future), future.result()
 
@@ -153,7 +145,7 @@ class Ray:
             ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise ConfigError(f"--ray {address}: no cluster answers: {' '.join(str(error).split())}") from error
-        # A task that its node lost is started again by Ray itself; what fails here comes back as an outcome.
+        # Ray itself restarts a task whose node is lost; other failures come back as outcomes.
         self._task = ray.remote(num_cpus=threads, max_retries=1)(_run_on_node)
         self._waiting: dict[Any, Video] = {}
 
@@ -162,7 +154,7 @@ class Ray:
 
     def __exit__(self, *exc: object) -> None:
         for reference in self._waiting:
-            with suppress(Exception):  # of a cluster that is gone
+            with suppress(Exception):  # the cluster may be gone
                 self._ray.cancel(reference)
         self._ray.shutdown()
 
@@ -185,17 +177,17 @@ class Ray:
 
 
 def _run_on_node(video: Video, options: list[str]) -> Outcome:
-    """What a node does with one task."""
+    """Track one video, on a node of the cluster."""
     processes = Processes()
     try:
         return processes.run(video, options)
-    except BaseException:  # a task that is cancelled takes its child along
+    except BaseException:  # a cancelled task ends its child
         processes.stop()
         raise
 
 
 def _reason(log: Path, status: int) -> str:
-    """The line in which `track` said what is wrong, or what ended it."""
+    """The last line in which `track` says what is wrong, or how it ended."""
     with suppress(OSError):
         text = log.read_bytes()[-LAST_LINES:].decode("utf-8", "replace")
         said = [line for line in text.splitlines() if line.startswith("track: ") and "warning" not in line]

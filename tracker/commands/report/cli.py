@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, WriteError
-from tracker.runtime.signals import command
+from tracker.runtime.signals import command, leave
 
 EPILOG = """examples:
   track video.mp4 --out tracks.csv && track-report tracks.csv --video video.mp4
@@ -24,7 +24,10 @@ EPILOG = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
-    return command("track-report", lambda _: _run(build_parser().parse_args(argv)))
+    status = command("track-report", lambda _: _run(build_parser().parse_args(argv)))
+    if argv is None:
+        leave(status)
+    return status
 
 
 def build_parser() -> argparse.ArgumentParser:

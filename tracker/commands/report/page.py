@@ -11,7 +11,7 @@ from typing import Any
 
 from tracker.commands.report.facts import Person
 from tracker.commands.report.pictures import Pictures
-from tracker.sinks.annotated_video import identity_colour
+from tracker.sinks.drawing import identity_colour
 from tracker.types import FloatArray, IntArray, Source
 
 MAX_CARDS = 1000  # people with a card and a row of the timeline; a browser shows more, but nobody reads them

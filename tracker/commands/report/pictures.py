@@ -11,8 +11,8 @@ import numpy as np
 from tracker.commands.report.table import TrackTable
 from tracker.errors import SourceError
 from tracker.runtime.signals import check
-from tracker.sinks.annotated_video import identity_colour
 from tracker.sinks.crops import CropSink
+from tracker.sinks.drawing import identity_colour
 from tracker.sources.open import open_source
 from tracker.sources.prefetch import Prefetch
 from tracker.types import ImageArray

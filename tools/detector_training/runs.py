@@ -1,0 +1,78 @@
+"""The folder of a run: config.toml, last.pt, metrics.csv, curve.png. Each is whole, also after a power cut."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from reid_training.errors import ModelError
+from reid_training.runs import Row, read_checkpoint, replace_file
+from tools.detector_training.config import RunConfig, from_dict
+from tools.detector_training.net import PersonNet
+
+FORMAT = "tracklet-detector-checkpoint/1"
+PARTS = ("config", "net", "ema", "optimiser", "history")
+CHECKPOINT = "last.pt"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, content)
+    replace_file(path, lambda stream: stream.write(content.getbuffer()))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint file, or the one in a run folder."""
+    if path.is_dir():
+        path = path / CHECKPOINT
+    if not path.is_file():
+        raise ModelError(f"no checkpoint {path}")
+    return read_checkpoint(path, FORMAT, "`python -m tools.detector_training train`", PARTS)
+
+
+def fill(net: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
+    """Weights into a network that must be the same one."""
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ModelError(f"{path} holds another network: {first}") from None
+
+
+def load_net(path: Path) -> tuple[PersonNet, RunConfig, dict[str, Any]]:
+    """The averaged weights of a checkpoint, ready to look; the config and the rest of the checkpoint."""
+    state = load_checkpoint(path)
+    config = from_dict(state["config"], str(path))
+    net = PersonNet(config.net)
+    fill(net, state["ema"], path)
+    return net.eval(), config, state
+
+
+def draw(history: list[Row], out: Path) -> None:
+    """The picture of a run: loss, and average precision on the pictures held out, over epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # without pyplot: no global state, no window
+
+    figure = Figure(figsize=(6.4, 3.2), dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    left = figure.add_subplot()
+    left.plot([row["epoch"] for row in history], [row["loss"] for row in history], color="tab:grey", label="loss")
+    left.set_xlabel("epoch")
+    left.set_ylabel("training loss")
+    right = left.twinx()
+    scored = [row for row in history if "val_ap" in row]
+    for key in [key for key in (scored[-1] if scored else {}) if key.startswith("val_ap")]:
+        values = [row.get(key, float("nan")) for row in scored]
+        width = 2.0 if key == "val_ap" else 0.8
+        right.plot([row["epoch"] for row in scored], values, marker=".", linewidth=width, label=key.replace("_", " "))
+    right.set_ylabel("average precision, held out")
+    right.set_ylim(0, 1)
+    figure.legend(loc="outside upper center", ncols=3, fontsize="small")
+
+    def write(stream: IO[bytes]) -> None:
+        figure.savefig(stream, format="png")
+
+    replace_file(out, write)

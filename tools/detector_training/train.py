@@ -1,0 +1,223 @@
+"""The training loop. Everything random comes from (seed, epoch, index), so a resumed run continues to the bit."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from reid_training.devices import find_device
+from reid_training.errors import ConfigError, ModelError
+from reid_training.runs import Row, replace_file, write_log
+from reid_training.train import AUTOCAST, update_average
+from tools.detector_training.ap import Found, curve, match
+from tools.detector_training.config import RunConfig, ScheduleConfig, from_dict, to_dict, to_toml
+from tools.detector_training.loss import Truth, detection_loss
+from tools.detector_training.net import PersonNet, cells, n_parameters
+from tools.detector_training.predict import TorchDetector
+from tools.detector_training.runs import CHECKPOINT, draw, fill, load_checkpoint, save_checkpoint
+from tools.detector_training.scenes import Scenes, Stock, collate, cut_people, read_sources
+
+logger = logging.getLogger(__name__)
+
+CACHE = "cache"
+
+
+def train(
+    config: RunConfig,
+    data: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    start: Path | None = None,
+    until: int | None = None,
+    resume: bool = False,
+) -> list[Row]:
+    """Train on the sources of the config, which lie in `data`; everything is written to `out`.
+
+    start: a run whose averaged weights this one begins with. until: stop after so many epochs of the schedule.
+    """
+    torch.set_num_threads(config.schedule.threads)
+    run = Run(config, data, out, cache=cache or out / CACHE, start=start, resume=resume)
+    return run.train(config.schedule.epochs if until is None else min(until, config.schedule.epochs))
+
+
+class Run:
+    """What a run keeps between its epochs."""
+
+    def __init__(
+        self, config: RunConfig, data: Path, out: Path, *, cache: Path, start: Path | None, resume: bool
+    ) -> None:
+        if not config.sources:
+            raise ConfigError("the config names no sources: nothing to train on")
+        if not resume and (out / CHECKPOINT).exists():
+            raise ConfigError(f"{out} holds a run already; give --resume or another --out")
+        self.config, self.out = config, out
+        self.device = find_device(config.schedule.device)
+        found = read_sources(config.sources, data)
+        pictures = [(picture, config.sources[name]) for name, (train, _) in found.items() for picture in train]
+        held = [(picture, name) for name, (_, out) in found.items() for picture in out]
+        side = config.scenes.cached_side
+        self.stock = Stock([picture for picture, _ in pictures], [source for _, source in pictures], cache, side)
+        sources = [config.sources[name] for _, name in held]
+        self.held = Stock([picture for picture, _ in held], sources, cache, side) if held else None
+        self.held_names = [name for _, name in held]
+        self.cuts = cut_people([picture for picture, _ in pictures], config.scenes.height)
+        logger.info("%d people to paste", len(self.cuts))
+
+        torch.manual_seed(config.seed)  # initial weights; nothing after this line draws from torch's generator
+        self.net = PersonNet(config.net, start=not resume and start is None)
+        if start is not None and not resume:
+            fill(self.net, load_checkpoint(start)["ema"], start)
+        self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.net).eval()
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.net, config.schedule))
+        self.history: list[Row] = []
+        if resume:
+            self.restore(out / CHECKPOINT)
+        logger.info("%d parameters, on %s", n_parameters(self.net), self.device)
+
+    def train(self, until: int) -> list[Row]:
+        """The epochs up to `until` that are not done yet. Returns the rows of all."""
+        replace_file(self.out / "config.toml", lambda stream: stream.write(to_toml(self.config).encode()))
+        for epoch in range(len(self.history), until):
+            row = self.epoch(epoch)
+            row |= self.validate(epoch)
+            self.history.append(row)
+            logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+            save_checkpoint(self.out / CHECKPOINT, self.snapshot())
+            write_log(self.out, self.history)
+            draw(self.history, self.out / "curve.png")
+        return self.history
+
+    def epoch(self, epoch: int) -> Row:
+        """Returns its row of the log."""
+        schedule, scenes = self.config.schedule, self.config.scenes
+        plain = epoch >= schedule.epochs - schedule.plain_epochs
+        n_steps = schedule.scenes_per_epoch // schedule.batch
+        made = Scenes(self.stock, self.cuts, scenes, n_steps * schedule.batch, self.config.seed, epoch, plain=plain)
+        batches: Iterable[tuple[Tensor, Truth]] = DataLoader(
+            made,
+            batch_size=schedule.batch,
+            collate_fn=collate,
+            num_workers=schedule.loaders,
+            # Its own: a loader draws a number from torch's generator for its processes.
+            generator=torch.Generator().manual_seed(0),
+        )
+        places = cells(scenes.height, scenes.width, self.device)
+        started, sums, n_done = time.perf_counter(), dict[str, float](), 0
+        self.net.train()
+        title = f"epoch {epoch + 1}/{schedule.epochs}"
+        with tqdm(
+            batches, desc=title, total=n_steps, unit=" batches", leave=False, dynamic_ncols=True, disable=None
+        ) as bar:
+            for index, (images, truth) in enumerate(bar):
+                step = epoch * n_steps + index
+                rate = learning_rate(step, n_steps, schedule)
+                loss, parts = self.step(images, truth, places, step, rate)
+                if not math.isfinite(loss):
+                    raise ModelError(f"the loss became {loss} in epoch {epoch + 1}; lower schedule.learning_rate")
+                n_done += len(images)
+                for key, value in {"loss": loss, **parts}.items():
+                    sums[key] = sums.get(key, 0.0) + value
+                if (index + 1) % 50 == 0:  # what a log file shows, where there is no bar
+                    speed = n_done / (time.perf_counter() - started)
+                    logger.debug("%s, batch %d/%d: loss %.3f, %.1f images/s", title, index + 1, n_steps, loss, speed)
+        row: Row = {"epoch": epoch + 1, "learning_rate": rate}
+        row |= {key: value / n_steps for key, value in sums.items()}
+        row["images_per_s"] = n_done / (time.perf_counter() - started)
+        return row
+
+    def step(self, images: Tensor, truth: Truth, places: Any, step: int, rate: float) -> tuple[float, dict[str, float]]:
+        """One batch, one step of the optimiser. images (B, H, W, 3) uint8. Returns the loss and its parts."""
+        schedule = self.config.schedule
+        # As (B, 3, H, W) this is channels_last already.
+        batch = images.to(self.device).permute(0, 3, 1, 2).float()
+        dtype = AUTOCAST.get(schedule.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            logits, distances = self.net(batch)
+        loss, parts = detection_loss(logits, distances, truth.to(self.device), places, self.config.loss)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), schedule.clip_norm)
+        self.optimiser.step()
+        update_average(self.average, self.net, schedule.ema_decay, step)  # type: ignore[arg-type]  # any two alike
+        return float(loss.detach()), parts
+
+    def validate(self, epoch: int) -> Row:
+        """Average precision of the averaged weights on the pictures held out: of all, and of each source."""
+        schedule = self.config.schedule
+        due = (epoch + 1) % schedule.validate_every == 0 or epoch + 1 == schedule.epochs
+        if self.held is None or not due:
+            return {}
+        detector = TorchDetector(self.average, schedule.validate_side)
+        found: dict[str, list[Found]] = {name: [] for name in self.held_names}
+        for row, name in enumerate(self.held_names):
+            boxes, scores = detector(np.ascontiguousarray(self.held.image(row)))
+            found[name].append(match(boxes, scores, self.held.boxes[row], self.held.ignored[row]))
+        values = {"val_ap": curve([item for items in found.values() for item in items]).ap}
+        values |= {f"val_ap_{name}": curve(items).ap for name, items in found.items()}
+        return {key: value for key, value in values.items() if not math.isnan(value)}
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "config": to_dict(self.config),
+            "net": self.net.state_dict(),
+            "ema": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "history": self.history,
+        }
+
+    def restore(self, path: Path) -> None:
+        """Weights, averages, the optimiser's state and the epochs already done, from the last checkpoint."""
+        state = load_checkpoint(path)
+        if from_dict(state["config"], str(path)) != from_dict(to_dict(self.config)):
+            raise ModelError(f"{path} was trained with other settings; resume needs the config.toml beside it")
+        fill(self.net, state["net"], path)
+        fill(self.average, state["ema"], path)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.history = list(state["history"])
+
+
+def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> float:
+    """Linear from 0 over the warm-up; then half a cosine down to 0."""
+    warmup = schedule.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return schedule.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1.0, schedule.epochs * steps_per_epoch - warmup)
+    return schedule.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def parameter_groups(net: PersonNet, schedule: ScheduleConfig) -> list[dict[str, Any]]:
+    """What starts from ImageNet learns slower; biases and BN scales do not decay: they hold means and scales."""
+    groups = []
+    for is_body in (True, False):
+        for decays in (True, False):
+            chosen = [p for name, p in _trained(net) if is_body == name.startswith(BODY) and decays == (p.ndim > 1)]
+            groups.append(
+                {
+                    "params": chosen,
+                    "weight_decay": schedule.weight_decay if decays else 0.0,
+                    "factor": schedule.body_factor if is_body and net.from_imagenet else 1.0,
+                }
+            )
+    return [group for group in groups if group["params"]]
+
+
+BODY = ("body8.", "body16.")
+
+
+def _trained(net: PersonNet) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    return ((name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad)

@@ -1,1 +1,0 @@
-"""Training of the person detector in the box: data, network, loss, loop, export, evaluation. See train_detector.py."""

@@ -1,1 +1,0 @@
-"""Trained networks, each with its card."""
