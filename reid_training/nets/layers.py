@@ -19,7 +19,7 @@ def conv_bn(
     stride: int = 1,
     *,
     groups: int = 1,
-    activation: type[nn.ReLU | nn.ReLU6] | None = nn.ReLU,
+    activation: type[nn.ReLU | nn.ReLU6 | nn.Hardswish] | None = nn.ReLU,
 ) -> nn.Sequential:
     """Convolution without a bias (the norm has one), batch norm, activation; keeps the size of the picture / stride."""
     layers: list[nn.Module] = [

@@ -1,6 +1,7 @@
-"""Trains, exports and scores the bundled person detector. Needs the extras `train` and `imagenet`.
+"""Trains, exports and scores the bundled person detector. Needs the extra `train`.
 
     python -m tools.detector_training arrange DATA --penn-fudan REPO ...           # public data sets as folders
+    python -m tools.detector_training label rtmdet_nano.onnx --data DATA --out DATA/teacher.csv    # optional
     python -m tools.detector_training train --data DATA --out RUN                  # --resume goes on where it stopped
     python -m tools.detector_training export RUN --data DATA --out person.onnx
     python -m tools.detector_training quantise person.onnx --pictures DATA/capston/images --out person_int8.onnx
@@ -16,6 +17,7 @@ COCO, YOLO, VOC, Penn-Fudan and MOT16 labels are read.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -31,9 +33,9 @@ REPOSITORIES = (
     "penn_fudan",
     "coco128",
     "human_v2",
-    "coco_val",
-    "coco_licences",
+    "coco",
     "without_people",
+    "sample_videos",
 )
 
 
@@ -63,12 +65,26 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="REPO", help="git directory")
     one.set_defaults(run=run_arrange)
 
+    one = commands.add_parser("label", help="write down what another detector sees in the training pictures")
+    one.add_argument("teacher", type=Path, metavar="FILE.onnx", help="RTMDet's layout: outputs dets and labels")
+    one.add_argument("--config", default="person", help="as for train: names the sources")
+    one.add_argument("--data", type=Path, required=True)
+    one.add_argument(
+        "--sizes", type=int, nargs="+", default=[640, 320], metavar="PX", help="longer sides of its inputs"
+    )
+    one.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="teacher.file of the config names it")
+    one.set_defaults(run=run_label)
+
     one = commands.add_parser("train", help="train a detector, or go on with one")
     one.add_argument("--config", default="person", help="a TOML file, or the name of one that comes with the tool")
     one.add_argument("--data", type=Path, required=True, help="folder that the sources of the config lie in")
     one.add_argument("--out", type=Path, required=True, help="folder of the run")
     one.add_argument("--cache", type=Path, help="folder for decoded pictures (default: in the run's)")
     one.add_argument("--start", type=Path, metavar="RUN", help="start from the weights of another run")
+    one.add_argument(
+        "--epochs", type=int, metavar="N",
+        help="length of the schedule, instead of the config's; a resumed run can be made longer, or end soon",
+    )  # fmt: skip
     one.add_argument("--until", type=int, metavar="N", help="stop after N epochs of the schedule")
     one.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own config")
     one.set_defaults(run=run_train)
@@ -117,6 +133,14 @@ def run_arrange(args: argparse.Namespace) -> None:
         print(f"{name}: {n} pictures")
 
 
+def run_label(args: argparse.Namespace) -> None:
+    from tools.detector_training.config import read_toml
+    from tools.detector_training.teacher import Teacher, label
+
+    n_pictures = label(Teacher(args.teacher, args.sizes), read_toml(args.config).sources, args.data, args.out)
+    print(f"{args.out}: {n_pictures} pictures")
+
+
 def run_train(args: argparse.Namespace) -> None:
     from reid_training.devices import keep_freed_memory
     from tools.detector_training.config import read_toml
@@ -124,6 +148,8 @@ def run_train(args: argparse.Namespace) -> None:
 
     keep_freed_memory()
     config = read_toml(str(args.out / "config.toml") if args.resume else args.config)
+    if args.epochs is not None:
+        config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=args.epochs))
     train(config, args.data, args.out, cache=args.cache, start=args.start, until=args.until, resume=args.resume)
 
 

@@ -1,7 +1,7 @@
 r"""Lays out the public data sets that the detector was trained on as folders that the readers know.
 
     python -m tools.detector_training arrange OUT --capston REPO --siwr-frames REPO --siwr-boxes REPO --penn-fudan REPO
-        --coco128 REPO --human-v2 REPO --coco-val REPO --coco-licences REPO --without-people REPO
+        --coco128 REPO --human-v2 REPO --coco REPO --without-people REPO --sample-videos REPO
 
 Each REPO is a git directory, bare or not, of the public repository named in the table below; what is not given is left
 out. Only files are read, nothing is run. OUT is no part of this repository.
@@ -13,22 +13,25 @@ out. Only files are read, nothing is run. OUT is no part of this repository.
 | --penn-fudan | gmguarino/PennFudan | street photographs with masks |
 | --coco128 | lightly-ai/coco128_yolo | COCO photographs with outlines |
 | --human-v2 | brianhuster/human-dataset | of an export under CC BY 4.0: COCO photographs, street crossings, \
-    and of Open Images those with three people or more, none of them large: dolls and portraits leave so |
-| --coco-val, --coco-licences | minto5z/coco_yolo, ruizewang/evaluate | COCO val2017 with people, those pictures that \
-    are under CC BY, CC BY-SA or no restrictions |
+    walkers in streets, views from above, and of Open Images those with three people or more, none of them large: \
+    dolls and portraits leave so |
+| --coco | minto5z/coco_yolo | COCO photographs with people |
 | --without-people | dqvid3/HOG-SVM-Pedestrian-Detector | streets and landscapes; every third one is kept for tests |
+| --sample-videos | intel-iot-devkit/sample-videos | two frames a second of its videos, CC BY 4.0, without labels |
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import statistics
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import cv2
 
 from reid_training.errors import DataError
 
@@ -39,9 +42,11 @@ HUMAN_V2 = {
     "coco": (r"0{3,}\d+", 1),
     "crossings": (r"(?:train|val)_all_data.*", VERSIONS),
     "open_images": (r"[0-9a-f]{16}", 1),
+    "street": (r"img_\d+", VERSIONS),
+    "above": (r"-\d+-", VERSIONS),
 }
 MIN_PEOPLE, MAX_AREA = 3, 0.25  # of Open Images: people, and share of the picture that the largest takes
-FREE_LICENCES = (4, 5, 7, 8)  # of COCO's list: CC BY, CC BY-SA, no known restrictions, United States government work
+FRAMES_PER_S = 2.0  # of the sample videos
 MIN_ASPECT = 1.0  # height / width, median over its people; a photograph turned by 90 degrees has less
 
 
@@ -211,18 +216,36 @@ def _is_street(rows: list[str]) -> bool:
     return len(areas) >= MIN_PEOPLE and max(areas) <= MAX_AREA
 
 
-def coco_val(repository: Repository, licences: Repository, out: Path) -> int:
-    [table] = [b for b in licences.files("HEAD", "annotations") if b.path.name == "captions_val2017.json"]
-    [(_, content)] = licences.contents([table])
-    free = {row["file_name"] for row in json.loads(content)["images"] if row["license"] in FREE_LICENCES}
+def coco(repository: Repository, out: Path) -> int:
+    """images/NAME.jpg and labels/NAME.txt of both of its folders."""
     blobs = repository.files("HEAD", "coco")
     labels = {b.path.stem: b for b in blobs if b.path.suffix == ".txt" and "labels" in b.path.parts}
-    chosen = [b for b in blobs if b.path.name in free and b.path.stem in labels]
+    chosen = [b for b in blobs if b.path.suffix == ".jpg" and b.path.stem in labels]
     for blob, content in repository.contents(chosen):
         write(out / "images" / blob.path.name, content)
     for blob, content in repository.contents([labels[b.path.stem] for b in chosen]):
         write(out / "labels" / blob.path.name, content)
     return len(chosen)
+
+
+def sample_videos(repository: Repository, out: Path) -> int:
+    """VIDEO-NUMBER.jpg, at FRAMES_PER_S; videos that cannot be decoded are left out."""
+    n_written = 0
+    for blob, content in repository.contents([b for b in repository.files("HEAD", ".") if b.path.suffix == ".mp4"]):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / blob.path.name
+            file.write_bytes(content)
+            video = cv2.VideoCapture(str(file))
+            step = max(1, round(video.get(cv2.CAP_PROP_FPS) / FRAMES_PER_S))
+            number = 0
+            while video.grab():
+                if number % step == 0:
+                    _, frame = video.retrieve()
+                    _, code = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 92])
+                    write(out / f"{blob.path.stem}-{number:06d}.jpg", code.tobytes())
+                    n_written += 1
+                number += 1
+    return n_written
 
 
 def without_people(repository: Repository, out: Path) -> int:
@@ -242,11 +265,11 @@ def arrange(out: Path, repositories: dict[str, Path]) -> dict[str, int]:
         "penn_fudan": penn_fudan,
         "coco128": coco128,
         "human_v2": human_v2,
+        "coco": coco,
         "without_people": without_people,
+        "sample_videos": sample_videos,
     }
     counts = {name: make(given[name], out / name) for name, make in single.items() if name in given}
     if "siwr_frames" in given and "siwr_boxes" in given:
         counts["siwr"] = siwr(given["siwr_frames"], given["siwr_boxes"], out / "siwr")
-    if "coco_val" in given and "coco_licences" in given:
-        counts["coco_val"] = coco_val(given["coco_val"], given["coco_licences"], out / "coco_val")
     return counts

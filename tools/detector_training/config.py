@@ -15,8 +15,7 @@ from reid_training.errors import ConfigError
 from tracker.settings import from_table, require
 
 COARSEST = 32  # stride: every input is a multiple of it
-# Longer side of a detector's input where nobody asks for another one. A person as high as a 16:9 picture has 288 pixels
-# there, hardly more than the tallest of the training (person_px): a larger input finds smaller people, and loses these.
+# Longer side of a detector's input where no other one is asked for.
 SIZE_PX = 512
 
 
@@ -37,6 +36,7 @@ class SourceConfig:
     widen: float = 1.0
 
     def __post_init__(self) -> None:
+        require(self.format != "unlabelled" or not self.complete, "a source without labels needs complete = false")
         require(self.weight >= 0, f"weight of a source must be >= 0, got {self.weight}")
         require(0 <= self.held_out <= 1, f"held_out of a source must be in [0, 1], got {self.held_out}")
         require(self.widen >= 1, f"widen of a source must be >= 1, got {self.widen}")
@@ -46,14 +46,19 @@ class SourceConfig:
 class ScenesConfig:
     """How training pictures are made: pieces of photographs side by side, and people cut out and pasted."""
 
-    height: int = 320  # 4:3, as most surveillance cameras; the network takes any multiple of 32
-    width: int = 416
-    cached_side: int = 512  # pictures are kept no larger than this
+    # Canvases, one for each batch: (height, width) pairs, and how often each is drawn. People fill all of them, so that
+    # the largest ones are for those near the camera.
+    heights: tuple[int, ...] = (256, 384, 640, 1088)
+    widths: tuple[int, ...] = (320, 512, 800, 1280)
+    chances: tuple[float, ...] = (0.5, 0.3, 0.17, 0.03)
+    cached_side: int = 640  # pictures are kept no larger than this
     grids: tuple[float, ...] = (0.3, 0.2, 0.35, 0.15)  # chance of 1, 2, 4, 9 pictures in one
-    person_px: tuple[float, float] = (16.0, 300.0)  # height of the person that sets a piece's scale, log-uniform
-    max_zoom: float = 2.0  # pictures are not enlarged further: there is nothing to be seen
+    # Height of the person that sets a piece's scale, log-uniform up to `beyond` times the height of the piece.
+    person_px: tuple[float, float] = (13.0, 1300.0)
+    beyond: float = 1.25
+    max_zoom: float = 3.0  # pictures are not enlarged further: there is nothing to be seen
     stretch: float = 0.15  # of the width against the height, 1 - s .. 1 + s
-    min_px: float = 8.0  # the shorter side of a box; smaller people are ignored
+    min_px: float = 5.0  # the shorter side of a box; smaller people are ignored
     min_visible: float = 0.3  # share of a box inside its piece; less is ignored
     flip: float = 0.5
     paste: float = 0.4  # probability that people are pasted
@@ -67,15 +72,33 @@ class ScenesConfig:
     low_resolution: float = 0.1
     noise: float = 0.1
     jpeg: float = 0.15
+    motion_blur: float = 0.12
+    video: float = 0.15  # compressed as video is: colours at half the resolution, few bits
+    night: float = 0.08  # infrared grey or low light, with its noise
 
     def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            size = getattr(self, name)
-            require(size > 0 and size % COARSEST == 0, f"scenes.{name} must be a multiple of {COARSEST}, got {size}")
+        for name in ("heights", "widths"):
+            sizes = getattr(self, name)
+            right = all(size > 0 and size % COARSEST == 0 for size in sizes)
+            require(right, f"scenes.{name} must be multiples of {COARSEST}, got {sizes}")
+        same = len(self.heights) == len(self.widths) == len(self.chances) > 0 and sum(self.chances) > 0
+        require(same, "scenes.heights, widths and chances need a number for each canvas")
         require(len(self.grids) == 4 and sum(self.grids) > 0, f"scenes.grids needs four chances, got {self.grids}")
         low, high = self.person_px
         require(0 < low <= high, f"scenes.person_px must be two heights, the smaller first, got {self.person_px}")
-        for name in ("flip", "paste", "grey", "blur", "low_resolution", "noise", "jpeg", "min_visible"):
+        for name in (
+            "flip",
+            "paste",
+            "grey",
+            "blur",
+            "low_resolution",
+            "noise",
+            "jpeg",
+            "motion_blur",
+            "video",
+            "night",
+            "min_visible",
+        ):
             value = getattr(self, name)
             require(0 <= value <= 1, f"scenes.{name} must be in [0, 1], got {value}")
         for name in ("stretch", "brightness", "contrast", "saturation"):
@@ -84,25 +107,37 @@ class ScenesConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class NetConfig:
-    width: int = 80  # channels of the pyramid and the head
-    kernel: int = 5
-    head_depth: int = 2
-    coarse_channels: int = 160  # of the stage with stride 32
-    coarse_blocks: int = 2
-    coarse_expansion: int = 3
-    start: str = "imagenet"  # or "random"
-    frozen: int = 2  # layers of Lite0: the stem and the first block see edges, at the two largest resolutions
+class TeacherConfig:
+    """Boxes of another detector, added to the labels; see teacher.py."""
 
-    STARTS: ClassVar[tuple[str, ...]] = ("imagenet", "random")
+    file: str = ""  # what `label` wrote, relative to the data; none: the labels alone
+    person_score: float = 0.5  # a box with less is no person where labels are missing
+    ignore_score: float = 0.25  # nor background, with more than this
+    full_score: float = 0.65  # from here on it counts like a label; below by its share
 
     def __post_init__(self) -> None:
-        for name in ("width", "head_depth", "coarse_channels", "coarse_blocks", "coarse_expansion"):
+        right = 0 < self.ignore_score <= self.person_score <= 1 and 0 < self.full_score <= 1
+        require(right, "teacher: scores must be in (0, 1], ignore_score no larger than person_score")
+
+
+@dataclass(frozen=True, slots=True)
+class NetConfig:
+    """The defaults: 0.9 M parameters, 0.3 G multiply-adds at 416 x 256. onnxruntime is fastest with multiples of 16."""
+
+    channels: tuple[int, ...] = (16, 32, 64, 112, 224, 224)  # at strides 2, 4, 8, 16, 32, 64
+    blocks: tuple[int, ...] = (1, 3, 8, 3, 1)  # at strides 4, 8, 16, 32, 64
+    width: int = 64  # channels of the pyramid and the head
+    kernel: int = 5  # of the depthwise convolutions
+    head_depth: int = 2
+
+    def __post_init__(self) -> None:
+        require(len(self.channels) == 6, f"net.channels needs six numbers, got {self.channels}")
+        require(len(self.blocks) == 5, f"net.blocks needs five numbers, got {self.blocks}")
+        require(min(self.channels) >= 1, f"net.channels must be >= 1, got {self.channels}")
+        require(min(self.blocks) >= 0, f"net.blocks must be >= 0, got {self.blocks}")
+        for name in ("width", "head_depth"):
             require(getattr(self, name) >= 1, f"net.{name} must be >= 1, got {getattr(self, name)}")
         require(self.kernel in (3, 5, 7), f"net.kernel must be 3, 5 or 7, got {self.kernel}")
-        require(self.start in self.STARTS, f"net.start must be {' or '.join(self.STARTS)}, got {self.start!r}")
-        require(0 <= self.frozen <= 12, f"net.frozen must be in [0, 12], got {self.frozen}")
-        require(self.start == "imagenet" or self.frozen == 0, "net.frozen needs net.start = imagenet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +159,25 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleConfig:
-    """AdamW, linear warm-up, cosine to zero, and an average of the weights over time (EMA)."""
+    """AdamW, linear warm-up, a constant rate, cosine to zero in the last epochs; an average of the weights (EMA).
 
-    epochs: int = 30
-    scenes_per_epoch: int = 3200
-    batch: int = 16
+    The rate is constant until the last `decay_epochs`, so that a run can be made longer before they begin.
+    """
+
+    epochs: int = 60
+    decay_epochs: int = 12
+    steps_per_epoch: int = 500
+    batch_pixels: int = 1310720  # pictures of a batch: so many that they have about this many pixels, 16 of 256 x 320
     warmup_epochs: float = 1.0
-    learning_rate: float = 1.5e-3
-    body_factor: float = 0.3  # of the learning rate, for what starts from ImageNet
+    learning_rate: float = 1.2e-3
     weight_decay: float = 0.05
-    ema_decay: float = 0.998
+    ema_decay: float = 0.9995
     clip_norm: float = 10.0  # of the gradient
     plain_epochs: int = 3  # last epochs without grids and pasting: the network ends on pictures as they are
     validate_every: int = 1  # epochs
-    validate_side: int = 416  # the longer side of held-out pictures, as the network gets them
-    precision: str = "bf16"
+    validate_sides: tuple[int, ...] = (416,)  # the longer side of held-out pictures, as the network gets them
+    calibrate_side: int = 416
+    precision: str = "fp32"  # bf16 is for GPUs and CPUs with AMX
     device: str = "auto"
     threads: int = 2
     loaders: int = 1  # processes that make scenes; 0 makes them in the training process
@@ -147,16 +186,12 @@ class ScheduleConfig:
     DEVICES: ClassVar[tuple[str, ...]] = ("auto", "cpu", "cuda")
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "scenes_per_epoch", "batch", "validate_every", "validate_side", "threads"):
+        for name in ("epochs", "steps_per_epoch", "batch_pixels", "validate_every", "calibrate_side", "threads"):
             require(getattr(self, name) >= 1, f"schedule.{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("warmup_epochs", "plain_epochs", "loaders", "weight_decay"):
+        for name in ("warmup_epochs", "decay_epochs", "plain_epochs", "loaders", "weight_decay"):
             require(getattr(self, name) >= 0, f"schedule.{name} must be >= 0, got {getattr(self, name)}")
         require(self.learning_rate > 0, f"schedule.learning_rate must be > 0, got {self.learning_rate}")
         require(0 <= self.ema_decay < 1, f"schedule.ema_decay must be in [0, 1), got {self.ema_decay}")
-        require(
-            self.scenes_per_epoch >= self.batch,
-            f"schedule.scenes_per_epoch must be at least a batch ({self.batch}), got {self.scenes_per_epoch}",
-        )
         for name, allowed in (("precision", self.PRECISIONS), ("device", self.DEVICES)):
             value = getattr(self, name)
             require(value in allowed, f"schedule.{name} must be one of {', '.join(allowed)}, got {value!r}")
@@ -168,6 +203,7 @@ class RunConfig:
 
     seed: int = 0
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     net: NetConfig = field(default_factory=NetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -179,6 +215,7 @@ class RunConfig:
 
 SECTIONS: dict[str, type[Any]] = {
     "scenes": ScenesConfig,
+    "teacher": TeacherConfig,
     "net": NetConfig,
     "loss": LossConfig,
     "schedule": ScheduleConfig,

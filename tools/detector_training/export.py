@@ -1,7 +1,7 @@
 """From a checkpoint to one ONNX file: preprocessing and decoding inside, suppression outside, any multiple of 32.
 
 Input `images` (B, 3, H, W) float32, BGR in 0 .. 255; output `people` (B, N, 5): x1, y1, x2, y2 in pixels of the input
-and the score, one row per cell of strides 8, 16 and 32, not sorted.
+and the score, one row per cell of strides 8, 16, 32 and 64, not sorted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tracker.detector.onnx import PERSON_FORMAT
 from tracker.runtime.onnx_session import open_session
 from tracker.settings import require
 
-PARITY_SHAPES = ((1, 320, 416), (2, 256, 416), (1, 64, 96))
+PARITY_SHAPES = ((1, 320, 416), (2, 256, 416), (1, 96, 160))
 PARITY_PIXELS, PARITY_SCORE = 0.05, 1e-4
 
 
@@ -36,7 +36,6 @@ def export(checkpoint: Path, out: Path, size_px: int = SIZE_PX, *, data: Path | 
     require(size_px >= COARSEST, f"size must be >= {COARSEST}, got {size_px}")
     net, config, _ = load_net(checkpoint)
     trained_on = ", ".join(config.sources) or "nothing"
-    start = "ImageNet weights" if config.net.start == "imagenet" else "scratch"
     slope, shift = (1.0, 0.0) if data is None else calibrate(net, config, data)
     properties = {
         "tracklet.format": PERSON_FORMAT,
@@ -48,7 +47,7 @@ def export(checkpoint: Path, out: Path, size_px: int = SIZE_PX, *, data: Path | 
         "parameters": str(n_parameters(net)),
         "score_slope": f"{slope:.6g}",
         "score_shift": f"{shift:.6g}",
-        "trained_on": f"{trained_on}; from {start}",
+        "trained_on": trained_on,
     }
     write_onnx(Decoded(net, slope, shift), properties, out)
     return properties

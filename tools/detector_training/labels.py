@@ -42,6 +42,11 @@ class Picture:
     ignored: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))  # (M, 4)
     outlines: tuple[FloatArray | None, ...] = ()  # for each box (V, 2) x, y, where the labels have them
     mask: Path | None = None  # a picture whose value k + 1 marks the k-th box's person
+    weights: FloatArray | None = None  # (N,) in (0, 1], how much each person counts; None: all are certain
+    taught: bool = False  # a teacher has looked at it: it shows no other people than these
+
+    def weights_or_ones(self) -> FloatArray:
+        return np.ones(len(self.boxes)) if self.weights is None else self.weights
 
 
 def read_coco(images: Path, labels: Path) -> list[Picture]:
@@ -245,6 +250,7 @@ READERS: dict[str, Callable[[Path, Path], list[Picture]]] = {
     "penn_fudan": read_penn_fudan,
     "mot": read_mot,
     "nobody": read_nobody,
+    "unlabelled": read_nobody,  # with `complete = false`; a teacher says what they show
 }
 
 
@@ -254,7 +260,7 @@ def read(kind: str, images: Path, labels: Path) -> list[Picture]:
         raise DataError(f"unknown label format {kind!r}; there are: {', '.join(READERS)}")
     if not images.is_dir():
         raise DataError(f"no folder {images}")
-    if kind not in ("mot", "nobody") and not labels.exists():
+    if kind not in ("mot", "nobody", "unlabelled") and not labels.exists():
         raise DataError(f"no labels {labels}")
     pictures = READERS[kind](images, labels)
     if not pictures:

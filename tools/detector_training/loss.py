@@ -8,7 +8,8 @@ Generalized Focal Loss. Xiang Li et al., 2020, https://arxiv.org/abs/2006.04388
 Generalized Intersection over Union. Hamid Rezatofighi et al., 2019, https://arxiv.org/abs/1902.09630
 
 Where we differ: cells in ignored regions cost nothing unless they lie in or close to a labelled person, about whom
-something is known; a person too small to have a cell's centre inside gets the nearest cell of the finest stride.
+something is known; a person too small to have a cell's centre inside gets the nearest cell of the finest stride; the
+targets of a person who is not certain are smaller.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ class Truth:
     people: Tensor  # (B, G, 4)
     is_person: Tensor  # (B, G) bool; False is padding
     ignored: Tensor  # (B, I, 4); padding has no area
+    weights: Tensor  # (B, G) in [0, 1]: how certain each person is
 
     def to(self, device: torch.device) -> Truth:
-        return Truth(self.people.to(device), self.is_person.to(device), self.ignored.to(device))
+        parts = (self.people, self.is_person, self.ignored, self.weights)
+        return Truth(*(part.to(device, non_blocking=True) for part in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,8 @@ def assign(scores: Tensor, boxes: Tensor, truth: Truth, places: Cells, config: L
     """scores (B, N) in [0, 1], boxes (B, N, 4) as the network gives them now."""
     n_people = truth.people.shape[1]
     if n_people == 0:
-        nobody = torch.full_like(scores, -1, dtype=torch.int64)
-        return Assignment(nobody, torch.zeros_like(scores), counted(nobody, truth, places))
+        none = torch.full_like(scores, -1, dtype=torch.int64)
+        return Assignment(none, torch.zeros_like(scores), counted(none, truth, places))
     may = candidates(truth, places)
     overlap = pairwise_iou(truth.people, boxes)  # (B, G, N)
     # TINY: a person that no box overlaps yet still gets its cells, those with the best scores.
@@ -107,7 +110,8 @@ def assign(scores: Tensor, boxes: Tensor, truth: Truth, places: Cells, config: L
     aligned = aligned.masked_fill(~mine, 0.0)
     best_aligned = aligned.amax(2, keepdim=True).clamp(min=1e-30)
     best_overlap = overlap.masked_fill(~mine, 0.0).amax(2, keepdim=True)
-    target = (aligned / best_aligned * best_overlap).amax(1)  # one person a cell: the others are 0
+    # One person a cell: the others are 0.
+    target = (aligned / best_aligned * best_overlap * truth.weights[..., None]).amax(1)
     return Assignment(person, target, counted(person, truth, places))
 
 

@@ -1,36 +1,33 @@
-"""The person detector: EfficientNet-Lite0 as far as stride 16, a light pyramid, one score and one box per cell.
+"""The person detector: a small backbone, a light pyramid over four strides, one score and one box per cell.
 
 References, one idea from each:
-- EfficientNet (Tan, Le, 2019), https://arxiv.org/abs/1905.11946: the body, from ImageNet; see reid_training.nets.
 - FCOS (Tian et al., 2019), https://arxiv.org/abs/1904.01355: no anchors; a cell says how far it is to the four edges.
 - Path Aggregation Network (Liu et al., 2018), https://arxiv.org/abs/1803.01534: from coarse to fine and back again.
-- RTMDet (Lyu et al., 2022), https://arxiv.org/abs/2212.07784: one head for all strides, with batch norms for each.
+- PP-PicoDet (Yu et al., 2021), https://arxiv.org/abs/2111.00902: a fourth, coarser stride in a pyramid of 5x5 depthwise
+  convolutions.
+- RTMDet (Lyu et al., 2022), https://arxiv.org/abs/2212.07784: 5x5 depthwise convolutions also in the backbone, dense
+  3x3 convolutions where it halves the resolution, one head for all strides with batch norms for each.
 
-Where we differ: the 192- and 320-channel stages of Lite0 (1.9 M parameters) make place for a small stage of our own;
-the score is the expected IoU, so there is neither an objectness nor a centre-ness beside it.
+Where we differ: blocks are plain residuals at full width, without a partial (CSP) branch. The score is the expected
+IoU, so there is neither an objectness nor a centre-ness beside it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid_training import config as reid
-from reid_training.data.transforms import MEAN, STD
-from reid_training.nets.efficientnet import efficientnet_lite0, start_from_imagenet
 from reid_training.nets.layers import conv_bn
-from reid_training.nets.mobilenet import InvertedResidual
 from tools.detector_training.config import NetConfig
 
-STRIDES = (8, 16, 32)
-# Of Lite0's body: layers before these are the stem and the stages that end in 40 (stride 8) and 112 channels (16).
-CUT_8, CUT_16 = 6, 12
-CHANNELS_8, CHANNELS_16 = 40, 112
+STRIDES = (8, 16, 32, 64)
 PRIOR = 0.01  # score of every cell before training: most cells are background (RetinaNet, section 4.1)
+MEAN, DEVIATION = 114.0, 58.0  # of the pixels: that of the grey around a picture, and that of photographs
 MAX_LOG_DISTANCE = 8.0  # exp() of this many strides is far outside any picture
 
 
@@ -43,11 +40,11 @@ class Cells:
 
 
 def cells(height: int, width: int, device: torch.device | None = None) -> Cells:
-    """`height`, `width`: of the input, multiples of 32."""
+    """`height`, `width`: of the input, multiples of 32. Of the coarsest stride the last cells may be half outside."""
     centres, strides = [], []
     for stride in STRIDES:
-        y = (torch.arange(height // stride, dtype=torch.float32, device=device) + 0.5) * stride
-        x = (torch.arange(width // stride, dtype=torch.float32, device=device) + 0.5) * stride
+        y = (torch.arange((height + stride - 1) // stride, dtype=torch.float32, device=device) + 0.5) * stride
+        x = (torch.arange((width + stride - 1) // stride, dtype=torch.float32, device=device) + 0.5) * stride
         rows, columns = torch.meshgrid(y, x, indexing="ij")
         centres.append(torch.stack([columns, rows], dim=-1).reshape(-1, 2))
         strides.append(torch.full_like(centres[-1][:, 0], float(stride)))
@@ -64,30 +61,77 @@ def decode(distances: Tensor, places: Cells) -> Tensor:
 
 
 def separable(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A depthwise convolution, which looks around, and a pointwise one, which mixes."""
+    """A depthwise convolution, which mixes places, and a pointwise one, which mixes channels."""
     return nn.Sequential(
-        conv_bn(n_in, n_in, kernel, stride, groups=n_in, activation=nn.ReLU6),
-        conv_bn(n_in, n_out, activation=nn.ReLU6),
+        conv_bn(n_in, n_in, kernel, stride, groups=n_in, activation=nn.Hardswish),
+        conv_bn(n_in, n_out, activation=nn.Hardswish),
     )
 
 
-class Pyramid(nn.Module):
-    """Features of strides 8, 16 and 32 -> three of `width` channels, each of which has seen the others."""
+class Residual(nn.Module):
+    """x + separable(x)."""
 
-    def __init__(self, channels: tuple[int, int, int], width: int, kernel: int) -> None:
+    def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList([conv_bn(n, width, activation=nn.ReLU6) for n in channels])
-        self.finer = nn.ModuleList([separable(width, width, kernel) for _ in range(2)])  # to strides 8, 16
-        self.down = nn.ModuleList([separable(width, width, kernel, stride=2) for _ in range(2)])  # from strides 8, 16
-        self.coarser = nn.ModuleList([separable(width, width, kernel) for _ in range(2)])  # to strides 16, 32
+        self.layers = separable(width, width, kernel)
 
-    def forward(self, c8: Tensor, c16: Tensor, c32: Tensor) -> list[Tensor]:
-        l8, l16, l32 = (layer(c) for layer, c in zip(self.lateral, (c8, c16, c32), strict=True))
-        t16 = self.finer[1](l16 + functional.interpolate(l32, scale_factor=2.0))
-        p8 = self.finer[0](l8 + functional.interpolate(t16, scale_factor=2.0))
-        p16 = self.coarser[0](t16 + self.down[0](p8))
-        p32 = self.coarser[1](l32 + self.down[1](p16))
-        return [p8, p16, p32]
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+class Backbone(nn.Module):
+    """Pictures -> features of strides 8, 16, 32 and 64; of sides that do not divide, the last cell is a part of one."""
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        stem, *widths = config.channels  # at strides 2; 4, 8, 16, 32, 64
+        self.stem = conv_bn(3, stem, 3, 2, activation=nn.Hardswish)
+        self.stages = nn.ModuleList()
+        n_in = stem
+        for width, depth in zip(widths, config.blocks, strict=True):
+            last = len(self.stages) == len(widths) - 1  # a dense one would be a third of all parameters
+            down = (
+                separable(n_in, width, config.kernel, 2)
+                if last
+                else conv_bn(n_in, width, 3, 2, activation=nn.Hardswish)
+            )
+            self.stages.append(nn.Sequential(down, *[Residual(width, config.kernel) for _ in range(depth)]))
+            n_in = width
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features[1:]
+
+
+class Pyramid(nn.Module):
+    """Features of the four strides -> as many of `width` channels, each of which has seen the others."""
+
+    def __init__(self, channels: tuple[int, ...], width: int, kernel: int) -> None:
+        super().__init__()
+        n = len(channels) - 1
+        self.lateral = nn.ModuleList([conv_bn(c, width, activation=nn.Hardswish) for c in channels])
+        self.finer = nn.ModuleList([separable(width, width, kernel) for _ in range(n)])  # to strides 8, 16, 32
+        self.down = nn.ModuleList([separable(width, width, kernel, stride=2) for _ in range(n)])  # from 8, 16, 32
+        self.coarser = nn.ModuleList([separable(width, width, kernel) for _ in range(n)])  # to strides 16, 32, 64
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        own = [layer(x) for layer, x in zip(self.lateral, features, strict=True)]
+        for level in reversed(range(len(self.finer))):
+            own[level] = self.finer[level](own[level] + upsampled(own[level + 1], own[level]))
+        for level, (down, coarser) in enumerate(zip(self.down, self.coarser, strict=True)):
+            own[level + 1] = coarser(own[level + 1] + down(own[level]))
+        return own
+
+
+def upsampled(coarse: Tensor, fine: Tensor) -> Tensor:
+    """Each cell twice along both sides, as far as `fine` reaches."""
+    doubled = functional.interpolate(coarse, scale_factor=2.0)
+    return doubled[:, :, : fine.shape[2], : fine.shape[3]]
 
 
 class SharedSeparable(nn.Module):
@@ -101,8 +145,8 @@ class SharedSeparable(nn.Module):
         self.mix_norms = nn.ModuleList([nn.BatchNorm2d(width) for _ in range(n_strides)])
 
     def forward(self, x: Tensor, level: int) -> Tensor:
-        x = functional.relu6(self.around_norms[level](self.around(x)))
-        return functional.relu6(self.mix_norms[level](self.mix(x)))
+        x = functional.hardswish(self.around_norms[level](self.around(x)))
+        return functional.hardswish(self.mix_norms[level](self.mix(x)))
 
 
 class Head(nn.Module):
@@ -132,51 +176,15 @@ class Head(nn.Module):
 class PersonNet(nn.Module):
     """Pictures (B, 3, H, W), BGR in 0 .. 255, to logits and log distances; H and W multiples of 32."""
 
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, config: NetConfig, *, start: bool = False) -> None:
-        """`start`: with ImageNet's weights, if the config says so; else they are there to be filled."""
+    def __init__(self, config: NetConfig) -> None:
         super().__init__()
-        lite = efficientnet_lite0(reid.NetConfig(name="efficientnet_lite0", width=1.0, last_stride=2))
-        if start and config.start == "imagenet":
-            start_from_imagenet(lite)
-            swap_colours(next(lite.body.parameters()))
-        self.body8, self.body16 = lite.body[:CUT_8], lite.body[CUT_8:CUT_16]
-        n = config.coarse_channels
-        self.body32 = nn.Sequential(
-            InvertedResidual(CHANNELS_16, n, 2, config.coarse_expansion, 5),
-            *[InvertedResidual(n, n, 1, config.coarse_expansion, 5) for _ in range(config.coarse_blocks - 1)],
-        )
-        self.pyramid = Pyramid((CHANNELS_8, CHANNELS_16, n), config.width, config.kernel)
+        self.backbone = Backbone(config)
+        self.pyramid = Pyramid(config.channels[2:], config.width, config.kernel)
         self.head = Head(config.width, config.kernel, config.head_depth)
-        initialise(self.body32, self.pyramid, self.head)
-        # ImageNet's mean and deviation of RGB in 0 .. 1, here of BGR bytes.
-        self.register_buffer("mean", torch.tensor(MEAN[::-1])[:, None, None] * 255, persistent=False)
-        self.register_buffer("scale", 1 / (torch.tensor(STD[::-1])[:, None, None] * 255), persistent=False)
-        self.from_imagenet = config.start == "imagenet"
-        self.n_frozen = 0
-        self.freeze(config.frozen)
-
-    def freeze(self, n_layers: int) -> None:
-        """The first `n_layers` of Lite0 keep their weights and their BN statistics."""
-        self.n_frozen = n_layers
-        for layer in self._frozen():
-            layer.requires_grad_(False)
-
-    def _frozen(self) -> list[nn.Module]:
-        return [*self.body8.children(), *self.body16.children()][: self.n_frozen]
-
-    def train(self, mode: bool = True) -> PersonNet:
-        super().train(mode)
-        for layer in self._frozen():
-            layer.eval()
-        return self
+        initialise(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        c8 = self.body8((images - self.mean) * self.scale)
-        c16 = self.body16(c8)
-        logits, distances = self.head(self.pyramid(c8, c16, self.body32(c16)))
+        logits, distances = self.head(self.pyramid(self.backbone((images - MEAN) / DEVIATION)))
         return logits.float(), distances.float()  # under autocast: what follows needs the digits
 
 
@@ -198,29 +206,48 @@ class Decoded(nn.Module):
         return torch.cat([decode(distances, places), (self.slope * logits + self.shift).sigmoid()[..., None]], dim=-1)
 
 
-@torch.no_grad()
-def swap_colours(stem: Tensor) -> None:
-    """The first weights (C, 3, 3, 3), of RGB, for BGR: OpenCV's pictures need no swap then."""
-    stem.copy_(stem.flip(1))
-
-
-def initialise(*parts: nn.Module) -> None:
+def initialise(net: PersonNet) -> None:
     """Random weights that keep the signal's variance; scores start at PRIOR, boxes at a few strides."""
-    for part in parts:
-        for module in part.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.groups > 1:
-                    nn.init.normal_(module.weight, std=math.sqrt(2.0) / module.kernel_size[0])
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        if isinstance(part, Head):
-            nn.init.normal_(part.score.weight, std=0.01)
-            nn.init.normal_(part.box.weight, std=0.01)
-            for layer, value in ((part.score, -math.log((1 - PRIOR) / PRIOR)), (part.box, math.log(2.0))):
-                assert layer.bias is not None
-                nn.init.constant_(layer.bias, value)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.groups > 1:
+                nn.init.normal_(module.weight, std=math.sqrt(2.0) / module.kernel_size[0])
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for layer, value in ((net.head.score, -math.log((1 - PRIOR) / PRIOR)), (net.head.box, math.log(2.0))):
+        nn.init.normal_(layer.weight, std=0.01)
+        assert layer.bias is not None
+        nn.init.constant_(layer.bias, value)
 
 
 def n_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+def multiply_adds(net: PersonNet, height: int, width: int) -> dict[str, int]:
+    """Of the convolutions, for one picture of this size: per stage of the backbone, of the pyramid and of the head."""
+    counts: dict[str, int] = {}
+
+    def count(name: str, layer: nn.Conv2d, output: Tensor) -> None:
+        per_value = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+        counts[name] = counts.get(name, 0) + output.numel() * per_value
+
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, output, part=part: count(part, layer, output))
+        for part, layer in _convolutions(net)
+    ]
+    try:
+        with torch.inference_mode():
+            net(torch.zeros(1, 3, height, width, device=next(net.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counts
+
+
+def _convolutions(net: PersonNet) -> Iterator[tuple[str, nn.Conv2d]]:
+    parts: dict[str, nn.Module] = {"stride 2": net.backbone.stem}
+    parts |= {f"stride {4 << k}": stage for k, stage in enumerate(net.backbone.stages)}
+    for part, module in {**parts, "pyramid": net.pyramid, "head": net.head}.items():
+        yield from ((part, layer) for layer in module.modules() if isinstance(layer, nn.Conv2d))

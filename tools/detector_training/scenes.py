@@ -60,6 +60,7 @@ class Scene:
     image: ByteArray  # (H, W, 3) BGR
     boxes: FloatArray  # (N, 4)
     ignored: FloatArray  # (M, 4)
+    weights: FloatArray  # (N,) in [0, 1], how certain each person is
 
 
 class Stock:
@@ -71,8 +72,9 @@ class Stock:
         self.pixels, self.offsets, self.sizes, self.scales = _cached([p.path for p in pictures], cache, side)
         self.boxes = [picture.boxes * scale for picture, scale in zip(pictures, self.scales, strict=True)]
         self.ignored = [picture.ignored * scale for picture, scale in zip(pictures, self.scales, strict=True)]
-        for row, source in enumerate(self.sources):
-            if not source.complete:  # people around the labelled ones are missing
+        self.weights = [picture.weights_or_ones() for picture in pictures]
+        for row, (picture, source) in enumerate(zip(pictures, self.sources, strict=True)):
+            if not source.complete and not picture.taught:  # people around the labelled ones are missing
                 height, width = self.sizes[row]
                 self.ignored[row] = np.array([[0.0, 0.0, width, height]])
 
@@ -196,33 +198,56 @@ def _share(box: FloatArray, other: FloatArray) -> float:
     return float(size.prod() / max((box[2:] - box[:2]).prod(), 1e-9))
 
 
-class Scenes(Dataset[tuple[Tensor, FloatArray, FloatArray]]):
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Of one scene: its number in the epoch, and its size."""
+
+    index: int
+    height: int
+    width: int
+
+
+def plan_batches(config: ScenesConfig, n_batches: int, pixels: int, seed: int, epoch: int) -> list[list[Plan]]:
+    """Scenes of one size per batch, about `pixels` in each."""
+    rng = np.random.default_rng([seed, epoch])
+    chances = np.array(config.chances) / sum(config.chances)
+    batches: list[list[Plan]] = []
+    first = 0
+    for canvas in rng.choice(len(chances), size=n_batches, p=chances):
+        height, width = config.heights[canvas], config.widths[canvas]
+        n = max(1, round(pixels / (height * width)))
+        batches.append([Plan(first + k, height, width) for k in range(n)])
+        first += n
+    return batches
+
+
+class Scenes(Dataset[Scene]):
     """The scenes of one epoch."""
 
     def __init__(
-        self, stock: Stock, cuts: Sequence[Cut], config: ScenesConfig, n: int, seed: int, epoch: int, *, plain: bool
+        self, stock: Stock, cuts: Sequence[Cut], config: ScenesConfig, seed: int, epoch: int, *, plain: bool
     ) -> None:
-        self.stock, self.cuts, self.n, self.seed, self.epoch = stock, cuts, n, seed, epoch
+        self.stock, self.cuts, self.seed, self.epoch = stock, cuts, seed, epoch
         self.config = dataclasses.replace(config, grids=(1.0, 0.0, 0.0, 0.0), paste=0.0) if plain else config
         self.chances = stock.chances()
 
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, index: int) -> tuple[Tensor, FloatArray, FloatArray]:
+    def __getitem__(self, plan: Plan) -> Scene:
         cv2.setNumThreads(0)  # the network needs the cores
-        scene = compose(
-            self.stock, self.chances, self.cuts, np.random.default_rng([self.seed, self.epoch, index]), self.config
-        )
-        return torch.from_numpy(scene.image), scene.boxes, scene.ignored
+        rng = np.random.default_rng([self.seed, self.epoch, plan.index])
+        return compose(self.stock, self.chances, self.cuts, rng, self.config, plan.height, plan.width)
 
 
 def compose(
-    stock: Stock, chances: FloatArray, cuts: Sequence[Cut], rng: np.random.Generator, config: ScenesConfig
+    stock: Stock,
+    chances: FloatArray,
+    cuts: Sequence[Cut],
+    rng: np.random.Generator,
+    config: ScenesConfig,
+    height: int,
+    width: int,
 ) -> Scene:
-    height, width = config.height, config.width
     image = np.full((height, width, 3), GREY, np.uint8)
-    boxes, ignored = [np.zeros((0, 4))], [np.zeros((0, 4))]
+    boxes, ignored, weights = [np.zeros((0, 4))], [np.zeros((0, 4))], [np.zeros(0)]
     grid = GRIDS[rng.choice(len(GRIDS), p=np.array(config.grids) / sum(config.grids))]
     rows, columns = borders(grid[0], height, rng), borders(grid[1], width, rng)
     for top, bottom in itertools.pairwise(rows):
@@ -233,13 +258,15 @@ def compose(
             shift = np.array([left, top, left, top])
             boxes.append(piece.boxes + shift)
             ignored.append(piece.ignored + shift)
-    scene = Scene(image, np.concatenate(boxes), np.concatenate(ignored))
+            weights.append(piece.weights)
+    scene = Scene(image, np.concatenate(boxes), np.concatenate(ignored), np.concatenate(weights))
     if len(cuts) and rng.random() < config.paste:
         scene = paste(scene, cuts, rng, config)
     if rng.random() < config.flip:
         scene = flip(scene)
     scene = drop_small(scene, config.min_px)
-    return Scene(degrade(recolour(scene.image, rng, config), rng, config), scene.boxes, scene.ignored)
+    image = degrade(recolour(scene.image, rng, config), rng, config)
+    return Scene(image, scene.boxes, scene.ignored, scene.weights)
 
 
 def borders(n: int, length: int, rng: np.random.Generator) -> list[int]:
@@ -253,7 +280,7 @@ def cut_piece(stock: Stock, row: int, height: int, width: int, rng: np.random.Ge
     """A part of a picture, zoomed so that one of its people gets the height that was drawn."""
     image, boxes, ignored, source = stock.image(row), stock.boxes[row], stock.ignored[row], stock.sources[row]
     low, high = np.log(config.person_px)
-    wanted = float(np.exp(rng.uniform(low, min(high, max(low, np.log(height * 1.2))))))
+    wanted = float(np.exp(rng.uniform(low, min(high, max(low, np.log(height * config.beyond))))))
     stretch = float(np.exp(rng.uniform(0.0, np.log(source.widen)))) * (1 + rng.uniform(-1, 1) * config.stretch)
     if len(boxes):
         anchor = boxes[rng.integers(len(boxes))]
@@ -286,12 +313,15 @@ def cut_piece(stock: Stock, row: int, height: int, width: int, rng: np.random.Ge
     outside = np.clip(moved_ignored, 0, edges)
     hardly = kept[(visible > 0) & (visible < config.min_visible)]
     outside = outside[(outside[:, 2:] > outside[:, :2]).all(1)]
-    return Scene(np.asarray(piece, np.uint8), kept[visible >= config.min_visible], np.concatenate([outside, hardly]))
+    seen = visible >= config.min_visible
+    everywhere = np.concatenate([outside, hardly])
+    return Scene(np.asarray(piece, np.uint8), kept[seen], everywhere, stock.weights[row][seen])
 
 
 def paste(scene: Scene, cuts: Sequence[Cut], rng: np.random.Generator, config: ScenesConfig) -> Scene:
-    """People in front of the scene. Where somebody is there already, the new one is about as large."""
-    image, height, width = scene.image.copy(), config.height, config.width
+    """People in front of the scene. Beside a person who is there already, the new one is about as large."""
+    image = scene.image.copy()
+    height, width = image.shape[:2]
     boxes = list(scene.boxes)
     hidden = [np.zeros((height, width), bool) for _ in boxes]  # of each box, what pasted people cover
     for _ in range(int(rng.integers(1, config.max_pasted + 1))):
@@ -301,7 +331,8 @@ def paste(scene: Scene, cuts: Sequence[Cut], rng: np.random.Generator, config: S
             h = (near[3] - near[1]) * rng.uniform(0.8, 1.25)
             middle = (near[:2] + near[2:]) / 2 + rng.uniform(-1, 1, 2) * [0.5 * h, 0.15 * h]
         else:
-            h = np.exp(rng.uniform(*np.log(config.person_px)))
+            low, high = np.log(config.person_px)
+            h = np.exp(rng.uniform(low, min(high, np.log(height))))
             middle = rng.uniform(0, 1, 2) * [width, height]
         zoom = min(h / cut.image.shape[0], config.max_zoom)
         size = (max(2, round(cut.image.shape[1] * zoom)), max(4, round(cut.image.shape[0] * zoom)))
@@ -325,7 +356,8 @@ def paste(scene: Scene, cuts: Sequence[Cut], rng: np.random.Generator, config: S
     everyone = np.array(boxes).reshape(-1, 4)
     # The boxes of the covered are of their whole bodies, in labels as in MOT's.
     keep = covered <= MAX_COVERED
-    return Scene(image, everyone[keep], np.concatenate([scene.ignored, everyone[~keep]]))
+    weights = np.concatenate([scene.weights, np.ones(len(everyone) - len(scene.weights))])
+    return Scene(image, everyone[keep], np.concatenate([scene.ignored, everyone[~keep]]), weights[keep])
 
 
 def _covered(box: FloatArray, hidden: NDArray[np.bool_]) -> float:
@@ -340,13 +372,15 @@ def flip(scene: Scene) -> Scene:
     def mirrored(boxes: FloatArray) -> FloatArray:
         return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
 
-    return Scene(np.ascontiguousarray(scene.image[:, ::-1]), mirrored(scene.boxes), mirrored(scene.ignored))
+    image = np.ascontiguousarray(scene.image[:, ::-1])
+    return Scene(image, mirrored(scene.boxes), mirrored(scene.ignored), scene.weights)
 
 
 def drop_small(scene: Scene, min_px: float) -> Scene:
     """People too small to be learnt are ignored."""
     small = np.minimum(scene.boxes[:, 2] - scene.boxes[:, 0], scene.boxes[:, 3] - scene.boxes[:, 1]) < min_px
-    return Scene(scene.image, scene.boxes[~small], np.concatenate([scene.ignored, scene.boxes[small]]))
+    ignored = np.concatenate([scene.ignored, scene.boxes[small]])
+    return Scene(scene.image, scene.boxes[~small], ignored, scene.weights[~small])
 
 
 def recolour(image: ByteArray, rng: np.random.Generator, config: ScenesConfig) -> ByteArray:
@@ -368,32 +402,73 @@ def recolour(image: ByteArray, rng: np.random.Generator, config: ScenesConfig) -
 
 
 def degrade(image: ByteArray, rng: np.random.Generator, config: ScenesConfig) -> ByteArray:
-    """What cheap cameras do: blur, few pixels, noise, compression."""
+    """What cheap cameras do: night, blur, motion, few pixels, noise, compression."""
     height, width = image.shape[:2]
+    if rng.random() < config.night:
+        image = darken(image, rng)
     if rng.random() < config.low_resolution:
         factor = rng.uniform(0.5, 0.9)
         small = cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
         image = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
     if rng.random() < config.blur:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5)), np.uint8)
+    if rng.random() < config.motion_blur:
+        image = np.asarray(cv2.filter2D(image, -1, streak(int(rng.integers(3, 10)), rng.uniform(0, np.pi))), np.uint8)
     if rng.random() < config.noise:
         noise = rng.normal(0.0, rng.uniform(2.0, 12.0), (height, width, 1 if rng.random() < 0.5 else 3))
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < config.jpeg:
         _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])
         image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
+    if rng.random() < config.video:
+        image = compress(image, rng)
     return image
 
 
-def collate(scenes: Sequence[tuple[Tensor, FloatArray, FloatArray]]) -> tuple[Tensor, Truth]:
+def darken(image: ByteArray, rng: np.random.Generator) -> ByteArray:
+    """A night: few photons and their noise, amplified; half of the cameras then show infrared, without colours."""
+    light = image.astype(np.float32)
+    if rng.random() < 0.5:
+        light[:] = light @ np.array([0.2, 0.4, 0.4], np.float32)[:, None]
+    photons = light * rng.uniform(0.15, 0.6)
+    sigma = rng.uniform(0.3, 1.0)
+    photons += rng.standard_normal((*photons.shape[:2], 1), np.float32) * np.sqrt(photons + 4) * sigma
+    return np.asarray(np.clip(photons * rng.uniform(1.0, 2.5), 0, 255), np.uint8)
+
+
+def streak(length: int, angle: float) -> NDArray[np.float32]:
+    """Kernel of a motion over `length` pixels."""
+    kernel = np.zeros((length, length), np.float32)
+    middle, half = (length - 1) / 2, (length - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
+    ends = [tuple(int(v) for v in np.rint(middle + sign * half)) for sign in (-1, 1)]
+    cv2.line(kernel, ends[0], ends[1], 1.0)
+    return np.asarray(kernel / kernel.sum(), np.float32)
+
+
+def compress(image: ByteArray, rng: np.random.Generator) -> ByteArray:
+    """As a video codec with few bits: JPEG of poor quality at a size that puts its blocks at 8 to 16 pixels."""
+    height, width = image.shape[:2]
+    factor = rng.uniform(0.5, 1.0)
+    small = cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
+    _, coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(12, 40))])
+    decoded = cv2.medianBlur(
+        np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8), 3
+    )  # codecs filter the borders of blocks
+    return np.asarray(cv2.resize(decoded, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def collate(scenes: Sequence[Scene]) -> tuple[Tensor, Truth]:
     """A batch: pictures (B, H, W, 3) uint8, and their labels padded to the same number."""
-    images = torch.stack([image for image, _, _ in scenes])
-    people, is_person = _padded([boxes for _, boxes, _ in scenes])
-    ignored, _ = _padded([ignored for _, _, ignored in scenes])
-    return images, Truth(people, is_person, ignored)
+    images = torch.stack([torch.from_numpy(scene.image) for scene in scenes])
+    people, is_person = _padded([scene.boxes for scene in scenes])
+    ignored, _ = _padded([scene.ignored for scene in scenes])
+    weights = torch.zeros(is_person.shape)
+    weights[is_person] = torch.from_numpy(np.concatenate([scene.weights for scene in scenes])).float()
+    return images, Truth(people, is_person, ignored, weights)
 
 
 def _padded(rows: Sequence[FloatArray]) -> tuple[Tensor, Tensor]:
+    """(B, n, 4), of which the second (B, n) tells the boxes from the padding."""
     n = max(map(len, rows))
     boxes, real = torch.zeros(len(rows), n, 4), torch.zeros(len(rows), n, dtype=torch.bool)
     for k, row in enumerate(rows):

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from tools.detector_training.loss import Truth, detection_loss
 from tools.detector_training.net import PersonNet, cells, n_parameters
 from tools.detector_training.predict import TorchDetector
 from tools.detector_training.runs import CHECKPOINT, draw, fill, load_checkpoint, save_checkpoint
-from tools.detector_training.scenes import Scenes, Stock, collate, cut_people, read_sources
+from tools.detector_training.scenes import Scenes, Stock, collate, cut_people, plan_batches, read_sources
+from tools.detector_training.teacher import read_opinions, taught
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def train(
 ) -> list[Row]:
     """Train on the sources of the config, which lie in `data`; everything is written to `out`.
 
-    start: a run whose averaged weights this one begins with. until: stop after so many epochs of the schedule.
+    start: a run whose averaged weights this one begins with. until: stop after so many epochs of the schedule. resume:
+    continue the run in `out`; its config may have changed, but for the network.
     """
     torch.set_num_threads(config.schedule.threads)
     run = Run(config, data, out, cache=cache or out / CACHE, start=start, resume=resume)
@@ -65,18 +67,22 @@ class Run:
         self.config, self.out = config, out
         self.device = find_device(config.schedule.device)
         found = read_sources(config.sources, data)
+        if config.teacher.file:
+            opinions = read_opinions(data / config.teacher.file)
+            for name, (chosen, out_of) in found.items():
+                found[name] = (taught(chosen, config.sources[name], opinions, data, config.teacher), out_of)
         pictures = [(picture, config.sources[name]) for name, (train, _) in found.items() for picture in train]
-        held = [(picture, name) for name, (_, out) in found.items() for picture in out]
+        held = [(picture, name) for name, (_, out_of) in found.items() for picture in out_of]
         side = config.scenes.cached_side
         self.stock = Stock([picture for picture, _ in pictures], [source for _, source in pictures], cache, side)
         sources = [config.sources[name] for _, name in held]
         self.held = Stock([picture for picture, _ in held], sources, cache, side) if held else None
         self.held_names = [name for _, name in held]
-        self.cuts = cut_people([picture for picture, _ in pictures], config.scenes.height)
+        self.cuts = cut_people([picture for picture, _ in pictures], max(config.scenes.heights))
         logger.info("%d people to paste", len(self.cuts))
 
         torch.manual_seed(config.seed)  # initial weights; nothing after this line draws from torch's generator
-        self.net = PersonNet(config.net, start=not resume and start is None)
+        self.net = PersonNet(config.net)
         if start is not None and not resume:
             fill(self.net, load_checkpoint(start)["ema"], start)
         self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -97,25 +103,26 @@ class Run:
             logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
             save_checkpoint(self.out / CHECKPOINT, self.snapshot())
             write_log(self.out, self.history)
-            draw(self.history, self.out / "curve.png")
+            if "val_ap" in row or epoch + 1 == until:
+                draw(self.history, self.out / "curve.png")
         return self.history
 
     def epoch(self, epoch: int) -> Row:
         """Returns its row of the log."""
         schedule, scenes = self.config.schedule, self.config.scenes
         plain = epoch >= schedule.epochs - schedule.plain_epochs
-        n_steps = schedule.scenes_per_epoch // schedule.batch
-        made = Scenes(self.stock, self.cuts, scenes, n_steps * schedule.batch, self.config.seed, epoch, plain=plain)
+        n_steps = schedule.steps_per_epoch
         batches: Iterable[tuple[Tensor, Truth]] = DataLoader(
-            made,
-            batch_size=schedule.batch,
+            Scenes(self.stock, self.cuts, scenes, self.config.seed, epoch, plain=plain),
+            batch_sampler=plan_batches(scenes, n_steps, schedule.batch_pixels, self.config.seed, epoch),
             collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
             num_workers=schedule.loaders,
             # Its own: a loader draws a number from torch's generator for its processes.
             generator=torch.Generator().manual_seed(0),
         )
-        places = cells(scenes.height, scenes.width, self.device)
-        started, sums, n_done = time.perf_counter(), dict[str, float](), 0
+        places = {size: cells(*size, self.device) for size in zip(scenes.heights, scenes.widths, strict=True)}
+        started, sums, n_done, n_pixels = time.perf_counter(), dict[str, float](), 0, 0
         self.net.train()
         title = f"epoch {epoch + 1}/{schedule.epochs}"
         with tqdm(
@@ -124,10 +131,11 @@ class Run:
             for index, (images, truth) in enumerate(bar):
                 step = epoch * n_steps + index
                 rate = learning_rate(step, n_steps, schedule)
-                loss, parts = self.step(images, truth, places, step, rate)
+                loss, parts = self.step(images, truth, places[images.shape[1:3]], step, rate)
                 if not math.isfinite(loss):
                     raise ModelError(f"the loss became {loss} in epoch {epoch + 1}; lower schedule.learning_rate")
                 n_done += len(images)
+                n_pixels += images[..., 0].numel()
                 for key, value in {"loss": loss, **parts}.items():
                     sums[key] = sums.get(key, 0.0) + value
                 if (index + 1) % 50 == 0:  # what a log file shows, where there is no bar
@@ -136,19 +144,20 @@ class Run:
         row: Row = {"epoch": epoch + 1, "learning_rate": rate}
         row |= {key: value / n_steps for key, value in sums.items()}
         row["images_per_s"] = n_done / (time.perf_counter() - started)
+        row["megapixels_per_s"] = n_pixels / 1e6 / (time.perf_counter() - started)
         return row
 
     def step(self, images: Tensor, truth: Truth, places: Any, step: int, rate: float) -> tuple[float, dict[str, float]]:
         """One batch, one step of the optimiser. images (B, H, W, 3) uint8. Returns the loss and its parts."""
         schedule = self.config.schedule
         # As (B, 3, H, W) this is channels_last already.
-        batch = images.to(self.device).permute(0, 3, 1, 2).float()
+        batch = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         dtype = AUTOCAST.get(schedule.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             logits, distances = self.net(batch)
         loss, parts = detection_loss(logits, distances, truth.to(self.device), places, self.config.loss)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["factor"]
+            group["lr"] = rate
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), schedule.clip_norm)
@@ -162,13 +171,16 @@ class Run:
         due = (epoch + 1) % schedule.validate_every == 0 or epoch + 1 == schedule.epochs
         if self.held is None or not due:
             return {}
-        detector = TorchDetector(self.average, schedule.validate_side)
-        found: dict[str, list[Found]] = {name: [] for name in self.held_names}
-        for row, name in enumerate(self.held_names):
-            boxes, scores = detector(np.ascontiguousarray(self.held.image(row)))
-            found[name].append(match(boxes, scores, self.held.boxes[row], self.held.ignored[row]))
-        values = {"val_ap": curve([item for items in found.values() for item in items]).ap}
-        values |= {f"val_ap_{name}": curve(items).ap for name, items in found.items()}
+        values: dict[str, float] = {}
+        for side in schedule.validate_sides:
+            detector = TorchDetector(self.average, side)
+            found: dict[str, list[Found]] = {name: [] for name in self.held_names}
+            for row, name in enumerate(self.held_names):
+                boxes, scores = detector(np.ascontiguousarray(self.held.image(row)))
+                found[name].append(match(boxes, scores, self.held.boxes[row], self.held.ignored[row]))
+            suffix = f"_{side}" if len(schedule.validate_sides) > 1 else ""
+            values[f"val_ap{suffix}"] = curve([item for items in found.values() for item in items]).ap
+            values |= {f"val_ap{suffix}_{name}": curve(items).ap for name, items in found.items()}
         return {key: value for key, value in values.items() if not math.isnan(value)}
 
     def snapshot(self) -> dict[str, Any]:
@@ -183,8 +195,8 @@ class Run:
     def restore(self, path: Path) -> None:
         """Weights, averages, the optimiser's state and the epochs already done, from the last checkpoint."""
         state = load_checkpoint(path)
-        if from_dict(state["config"], str(path)) != from_dict(to_dict(self.config)):
-            raise ModelError(f"{path} was trained with other settings; resume needs the config.toml beside it")
+        if from_dict(state["config"], str(path)).net != self.config.net:
+            raise ModelError(f"{path} holds another network than the config.toml beside it")
         fill(self.net, state["net"], path)
         fill(self.average, state["ema"], path)
         self.optimiser.load_state_dict(state["optimiser"])
@@ -192,32 +204,21 @@ class Run:
 
 
 def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> float:
-    """Linear from 0 over the warm-up; then half a cosine down to 0."""
-    warmup = schedule.warmup_epochs * steps_per_epoch
+    """Linear from 0 over the warm-up, then constant; half a cosine down to 0 over the last `decay_epochs`."""
+    warmup, decay = (n * steps_per_epoch for n in (schedule.warmup_epochs, schedule.decay_epochs))
     if step < warmup:
         return schedule.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1.0, schedule.epochs * steps_per_epoch - warmup)
-    return schedule.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+    left = schedule.epochs * steps_per_epoch - step
+    if left >= decay:
+        return schedule.learning_rate
+    return schedule.learning_rate * 0.5 * (1.0 - math.cos(math.pi * left / decay))
 
 
 def parameter_groups(net: PersonNet, schedule: ScheduleConfig) -> list[dict[str, Any]]:
-    """What starts from ImageNet learns slower; biases and BN scales do not decay: they hold means and scales."""
-    groups = []
-    for is_body in (True, False):
-        for decays in (True, False):
-            chosen = [p for name, p in _trained(net) if is_body == name.startswith(BODY) and decays == (p.ndim > 1)]
-            groups.append(
-                {
-                    "params": chosen,
-                    "weight_decay": schedule.weight_decay if decays else 0.0,
-                    "factor": schedule.body_factor if is_body and net.from_imagenet else 1.0,
-                }
-            )
-    return [group for group in groups if group["params"]]
-
-
-BODY = ("body8.", "body16.")
-
-
-def _trained(net: PersonNet) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    return ((name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad)
+    """Biases and BN scales do not decay: they hold means and scales."""
+    weights = [parameter for parameter in net.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in net.parameters() if parameter.ndim <= 1]
+    return [
+        {"params": weights, "weight_decay": schedule.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
