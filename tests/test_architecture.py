@@ -26,7 +26,6 @@ LEAVES = {"tracker.settings", "tracker.errors"}  # both packages' settings and e
 # Modules of eval/ that run the tracker; the others only score.
 EVAL_RUNS = {
     "tracker.eval.cli", "tracker.eval.track_and_score", "tracker.eval.tune", "tracker.eval.sequence_run",
-    "tracker.eval.cached_inputs",
 }  # fmt: skip
 
 

@@ -1,12 +1,14 @@
-"""`track-eval --ablation`: every row is the run that `--set` gives, and what fails takes no other row along."""
+"""`track-eval --ablation`: every row equals the run with `--set`; a failing run does not stop the others."""
 
 from __future__ import annotations
 
 import csv
 import json
 import shutil
+import sys
 
 import cv2
+import matplotlib.axes
 import numpy as np
 import pytest
 
@@ -14,9 +16,7 @@ from tests.synthetic.mot import make_scene, write_sequence
 from tracker.config import TrackerConfig
 from tracker.detector.base import DetectorBase
 from tracker.detector.public import PublicDetections
-from tracker.eval import ablation
-from tracker.eval import ablation_plot as bars
-from tracker.eval import track_and_score as job
+from tracker.eval import ablation, ablation_plot, track_and_score
 from tracker.eval.cli import main
 from tracker.types import Detections
 
@@ -43,9 +43,9 @@ def folder(scenes, tmp_path, monkeypatch):
 
 @pytest.fixture
 def few_rows(monkeypatch):
-    """The study with four rows, for what does not depend on which they are."""
-    kept = {name: ablation.ROWS[name] for name in ("Kalman + IoU", "off", "C", "all")}
-    monkeypatch.setattr(ablation, "ROWS", kept)
+    """The study with four rows only."""
+    kept = {name: ablation.USES[name] for name in ("Kalman + IoU", "off", "C", "all")}
+    monkeypatch.setattr(ablation, "USES", kept)
     return kept
 
 
@@ -55,25 +55,35 @@ def study_of(folder) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def settings_of(name: str) -> list[str]:
-    return [text for setting, value in ablation.ROWS[name].items() for text in ("--set", f"{setting}={value}")]
+    return [text for setting, value in ablation.USES[name].items() for text in ("--set", f"{setting}={value}")]
 
 
-def test_the_rows_are_the_study_of_the_paper_and_each_part_off():
+def test_uses_rows_are_the_papers_study_and_one_part_off():
     """Off, each use alone, pairs, all: the power set of A, B and C."""
     uses = ("association.veto", "association.reassociate", "proposals.enabled")
-    on = {name: frozenset(use for use in uses if row[use]) for name, row in ablation.ROWS.items()}
+    on = {name: frozenset(use for use in uses if row[use]) for name, row in ablation.USES.items()}
     a, b, c = (frozenset([use]) for use in uses)
     named = {"off": a - a, "A": a, "B": b, "C": c, "A+B": a | b, "A+C": a | c, "B+C": b | c, "all": a | b | c}
     assert {name: on[name] for name in named} == named
-    for name, settings in ablation.ROWS.items():
+    for name, settings in ablation.USES.items():
         assert TrackerConfig().override(settings), name
         if name.startswith("all - "):
             assert on[name] == a | b | c
             assert len(settings) == len(uses) + 1
 
 
+def test_rules_rows_each_change_one_section_of_the_settings():
+    assert ablation.RULES["all"] == {}
+    sets = [tuple(sorted(settings)) for settings in ablation.RULES.values()]
+    assert len(set(sets)) == len(sets)
+    for name, settings in ablation.RULES.items():
+        changed = TrackerConfig().override(settings)
+        assert (changed == TrackerConfig()) == (name == "all"), name
+        assert len({setting.split(".")[0] for setting in settings}) <= 1, name
+
+
 @pytest.mark.slow
-def test_each_row_is_the_run_with_its_settings(folder, capsys, few_rows):
+def test_row_equals_run_with_its_settings(folder, capsys, few_rows):
     assert main(["mot", "--ablation", "study", "--jobs", "1", "--set", "lifecycle.confirm_hits=2"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("uses of the metric: A ")
@@ -110,7 +120,7 @@ def test_crops_and_proposals_are_counted(folder, few_rows):
 
 
 @pytest.mark.slow
-def test_jobs_change_nothing_but_speed(folder, few_rows):
+def test_jobs_do_not_change_scores(folder, few_rows):
     del few_rows["Kalman + IoU"], few_rows["all"]
     tables = []
     for n_jobs in ("1", "2"):
@@ -119,20 +129,20 @@ def test_jobs_change_nothing_but_speed(folder, few_rows):
     assert tables[0] == tables[1]
 
 
-def test_a_detector_runs_once_for_all_rows(folder, capsys, few_rows, monkeypatch):
-    looked = []
+def test_detector_runs_once_for_all_rows(folder, capsys, few_rows, monkeypatch):
+    detected = []
 
     class Detector(DetectorBase):
         name = "counted"
 
         def detect(self, frame):
-            looked.append(frame.index)
+            detected.append(frame.index)
             return PublicDetections(folder / "mot" / "one" / "det" / "det.txt").at(frame.index)
 
     monkeypatch.setattr("tracker.detector.open.open_detector", lambda **_: Detector())
     command = ["mot/one", "--reid", "none", "--jobs", "1"]
     assert main([*command, "--ablation", "study", "--detector", "some.onnx"]) == 0
-    assert looked == list(range(N_FRAMES))
+    assert detected == list(range(N_FRAMES))
     assert "frames per second are without the detector" in capsys.readouterr().out
     monkeypatch.undo()
     monkeypatch.chdir(folder)
@@ -141,14 +151,14 @@ def test_a_detector_runs_once_for_all_rows(folder, capsys, few_rows, monkeypatch
 
 
 @pytest.mark.slow
-def test_the_detector_is_still_asked_about_windows(folder, few_rows, monkeypatch):
-    """What it finds in whole frames is replayed, what it finds in windows is not: the rows are the runs of `--set`."""
+def test_detector_still_runs_on_windows(folder, few_rows, monkeypatch):
+    """Detections of whole frames are cached, those of windows are not: rows equal the runs with `--set`."""
     windows = []
 
     class Detector(DetectorBase):
-        """Misses everybody in every sixth frame, and sees somebody in the middle of every window."""
+        """Finds nothing in every sixth frame, and a person in the middle of every window."""
 
-        name = "two looks"
+        name = "two passes"
 
         def detect(self, frame):
             if frame.image.shape[0] != frame.image.shape[1]:
@@ -180,32 +190,32 @@ def test_the_detector_is_still_asked_about_windows(folder, few_rows, monkeypatch
 
 
 @pytest.mark.slow
-def test_a_row_that_fails_leaves_the_others(folder, capsys, few_rows, monkeypatch):
-    real = job.evaluate_sequence
+def test_failing_run_does_not_stop_others(folder, capsys, few_rows, monkeypatch):
+    real = track_and_score.evaluate_sequence
 
     def fails(work, advanced):
         if work.results.parent.name == "C" and work.sequence.name == "two":
-            raise ValueError("never thought of")
+            raise ValueError("unexpected")
         return real(work, advanced)
 
-    monkeypatch.setattr(job, "evaluate_sequence", fails)
+    monkeypatch.setattr(track_and_score, "evaluate_sequence", fails)
     assert main(["mot", "--ablation", "study", "--reid", "none", "--jobs", "1"]) == 1
-    assert "track-eval: two, C: ValueError: never thought of" in capsys.readouterr().err
+    assert "track-eval: two, C: ValueError: unexpected" in capsys.readouterr().err
     study = study_of(folder)
     assert ("two", "C") not in study
     assert ("combined (1 of 2)", "C") in study
     assert len(study) == 3 * len(few_rows) - 1
 
 
-def test_ctrl_c_keeps_what_was_finished(folder, capsys, few_rows, monkeypatch):
-    real = job.evaluate_sequence
+def test_ctrl_c_keeps_finished_rows(folder, capsys, few_rows, monkeypatch):
+    real = track_and_score.evaluate_sequence
 
     def stops(work, advanced):
         if work.results.parent.name == "C":
             raise KeyboardInterrupt
         return real(work, advanced)
 
-    monkeypatch.setattr(job, "evaluate_sequence", stops)
+    monkeypatch.setattr(track_and_score, "evaluate_sequence", stops)
     assert main(["mot/one", "--ablation", "study", "--reid", "none", "--jobs", "1"]) == 130
     assert [uses for _, uses in study_of(folder)] == ["Kalman + IoU", "off"]
     assert (folder / "study" / "ablation.png").is_file()
@@ -222,50 +232,49 @@ def test_ctrl_c_keeps_what_was_finished(folder, capsys, few_rows, monkeypatch):
         (["--set", "nothing.here=1"], "unknown setting"),
     ],
 )
-def test_a_mistake_ends_in_one_line_and_2(folder, capsys, few_rows, tail, said):
+def test_user_error_is_one_line_and_status_2(folder, capsys, few_rows, tail, said):
     assert main(["mot", "--ablation", "study", "--jobs", "1", *tail]) == 2
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
 
 
-def test_nothing_is_replaced_unasked_and_truth_is_needed(folder, capsys, few_rows):
+def test_study_needs_overwrite_and_ground_truth(folder, capsys, few_rows):
     command = ["mot/one", "--ablation", "study", "--reid", "none", "--jobs", "1"]
     assert main(command) == 0
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
+    assert main([*command[:1], "--rules"]) == 2
+    assert "--rules goes with --ablation DIR" in capsys.readouterr().err
     shutil.rmtree(folder / "mot" / "one" / "gt")
     assert main([*command, "--overwrite"]) == 2
     assert "a study needs ground truth" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------------- the picture
+# The picture
 
 
-def bar_lengths(image, measure: str) -> list[int]:
-    """Pixels in the longest run of the measure's colour, for each bar from top to bottom, below the legend."""
-    mask = (image[bars._HEAD :] == np.array(bars._COLOURS[measure])).all(axis=2)
-    n, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    thick = [stats[i] for i in range(1, n) if stats[i][cv2.CC_STAT_HEIGHT] > 10]
-    return [int(s[cv2.CC_STAT_WIDTH]) for s in sorted(thick, key=lambda s: s[cv2.CC_STAT_TOP])]
-
-
-def test_bars_are_as_long_as_their_numbers():
+def test_plot_bars_are_as_long_as_their_numbers(monkeypatch):
+    drawn = []
+    real = matplotlib.axes.Axes.barh
+    monkeypatch.setattr(matplotlib.axes.Axes, "barh", lambda *a, **k: drawn.append(real(*a, **k)) or drawn[-1])
     scores = {"off": (40.0, 50.0, 60.0), "A": (20.0, 50.0, 80.0), "B": (10.0, -5.0, 30.0)}
-    panel = bars.Panel("one", {name: dict(zip(bars.BARS, of, strict=True)) for name, of in scores.items()})
-    image = bars.draw([panel], list(scores), "off", "title", "note")
-    for i, measure in enumerate(bars.BARS):
-        positive = [of[i] for of in scores.values() if of[i] > 0]  # what is negative has no bar
-        lengths = bar_lengths(image, measure)
-        assert len(lengths) >= len(positive)
-        np.testing.assert_allclose(
-            np.array(lengths[: len(positive)]) / lengths[0], np.array(positive) / positive[0], atol=0.02
-        )
+    panel = {name: dict(zip(ablation_plot.COLOURS, of, strict=True)) for name, of in scores.items()}
+    ablation_plot.plot({"one": panel}, [*scores, "absent"], "off", "title", "note")
+    lengths = np.array([[bar.get_width() for bar in bars] for bars in drawn])  # a negative score has no bar
+    np.testing.assert_array_equal(lengths, np.array([*scores.values(), (0, 0, 0)]).clip(0).T)
 
 
-def test_a_picture_of_many_sequences_with_holes_can_be_read_back():
-    panels = [bars.Panel(f"sequence {i}", {"off": dict.fromkeys(bars.BARS, 10.0 * i)}) for i in range(5)]
-    panels.append(bars.Panel("nothing", {"A": {"HOTA": None}}))
-    image = bars.draw(panels, ["off", "A"], "off", "title", "note")
-    read = cv2.imdecode(np.frombuffer(bars.as_png(image), np.uint8), cv2.IMREAD_COLOR)
-    np.testing.assert_array_equal(read, image)
+def test_plot_of_missing_results_is_a_png():
+    panels = {f"sequence {i}": {"off": dict.fromkeys(ablation_plot.COLOURS, 10.0 * i)} for i in range(5)}
+    panels["nothing"] = {"A": {"HOTA": None}}
+    data = ablation_plot.plot(panels, ["off", "A"], "off", "title", "note")
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).min() < 255
+
+
+def test_missing_matplotlib_is_one_line_before_tracking(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["mot/one", "--ablation", "study", "--reid", "none", "--jobs", "1"]) == 2
+    err = capsys.readouterr().err
+    assert "matplotlib, which is not installed" in err
+    assert err.count("\n") == 1

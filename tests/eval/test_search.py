@@ -1,4 +1,4 @@
-"""Coordinate descent against brute force on made-up objectives, and what a held-out video may not tell."""
+"""Coordinate descent against brute force on synthetic objectives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPACE = {
 START = TrackerConfig()
 
 
-def everything(space):
+def combinations(space):
     """Every combination that the configuration allows: one setting after the other, in every order."""
     for values in itertools.product(*space.values()):
         try:
@@ -48,8 +48,8 @@ def search(objective, min_gain=0.0, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_finds_the_best_where_settings_do_not_depend_on_each_other(seed):
-    best = max(everything(SPACE), key=separable)
+def test_descend_finds_optimum_of_separable_objective(seed):
+    best = max(combinations(SPACE), key=separable)
     points = search(separable, seed=seed)
     assert points[-1].config == best
     assert points[-1].score == separable(best)
@@ -59,14 +59,14 @@ def test_it_finds_the_best_where_settings_do_not_depend_on_each_other(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("min_gain", [0.0, 0.05])
-def test_no_single_change_gains_more_than_the_least_gain_at_the_end(seed, min_gain):
+def test_descend_ends_where_no_single_change_gains_enough(seed, min_gain):
     last = search(crossed, min_gain, seed)[-1]
     for name, values in SPACE.items():
         for config in variants(last.config, name, values):
             assert crossed(config) <= last.score + min_gain
 
 
-def test_a_default_stays_where_the_gain_is_small():
+def test_descend_keeps_default_if_gain_is_small():
     points = search(separable, min_gain=1.5)
     assert changes(points[-1].config, START) == {
         "detection.strong_score": 0.7,  # gains 2
@@ -75,18 +75,18 @@ def test_a_default_stays_where_the_gain_is_small():
     assert len(search(lambda _: 1.0)) == 1  # nothing gains: the start alone
 
 
-def test_the_same_seed_takes_the_same_way():
+def test_descend_same_seed_same_steps():
     assert search(crossed, seed=3) == search(crossed, seed=3)
 
 
-def test_forbidden_combinations_are_passed_over():
+def test_variants_skip_forbidden_combinations():
     weak = variants(START, "detection.weak_score", [0.05, 0.9, 0.5])  # above the strong score is impossible
     assert [c.detection.weak_score for c in weak] == [0.05, 0.5]
 
 
-def test_changes_name_what_differs_and_lead_back():
-    config = START.override({"appearance.tau_same": 0.5, "default_fps": 25.0, "proposals.enabled": False})
+def test_changes_list_differences_and_override_restores_them():
+    config = START.override({"appearance.tau_same": 0.3, "default_fps": 25.0, "proposals.enabled": False})
     found = changes(config, START)
-    assert found == {"appearance.tau_same": 0.5, "default_fps": 25.0, "proposals.enabled": False}
+    assert found == {"appearance.tau_same": 0.3, "default_fps": 25.0, "proposals.enabled": False}
     assert START.override(found) == config
     assert changes(START, config) == {"appearance.tau_same": None, "default_fps": 30.0, "proposals.enabled": True}

@@ -1,4 +1,4 @@
-"""`track-eval tune`: finds what brute force finds, tells nothing of what was held out, writes what `--config` reads."""
+"""`track-eval tune`: agrees with brute force, never uses the held-out video, writes a file for `--config`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.eval import tune
 from tracker.eval.cli import main
-from tracker.eval.search import changes, flattened
+from tracker.eval.search import ALL_VIDEOS, Scorer, Tuning, changes, flattened
 from tracker.eval.sequence_run import SequenceRun
 from tracker.eval.tune import SPACE, group_videos
-from tracker.eval.tuning import EVERYTHING, Scorer, Tuning
 from tracker.runtime.processes import Done
 
 VALUES = (0.2, 0.35, 0.5, 0.8)
@@ -56,10 +55,10 @@ def mean_by_track_eval(folder, *options: str) -> float:
 
 
 @pytest.mark.slow
-def test_one_setting_is_searched_as_by_hand_and_the_preset_gives_its_score(folder, capsys):
+def test_search_of_one_setting_equals_brute_force(folder, capsys):
     scores = {value: mean_by_track_eval(folder, "--set", f"detection.strong_score={value}") for value in VALUES}
     best = max(scores, key=scores.__getitem__)
-    assert scores[best] > scores[DEFAULT] + 0.1  # or the case shows nothing
+    assert scores[best] > scores[DEFAULT] + 0.1  # otherwise the case proves nothing
     capsys.readouterr()
     assert run() == 0
     out = capsys.readouterr().out
@@ -75,8 +74,8 @@ def test_one_setting_is_searched_as_by_hand_and_the_preset_gives_its_score(folde
 
 
 @pytest.mark.slow
-def test_the_report_holds_out_what_it_says(folder):
-    """A video's tuned scores are those of the settings that brute force finds on the others."""
+def test_report_scores_are_of_settings_found_on_other_videos(folder):
+    """A video's tuned scores are those of the settings that brute force finds on the other videos."""
     assert run("--min-gain", "0") == 0
     text = (folder / "preset.toml").read_text()
     by_value = {}
@@ -97,7 +96,7 @@ def test_the_report_holds_out_what_it_says(folder):
 
 
 @pytest.mark.slow
-def test_jobs_and_a_second_run_change_nothing(folder):
+def test_jobs_and_memory_do_not_change_the_preset(folder):
     texts = []
     for options in (["--jobs", "1"], ["--jobs", "2"], ["--jobs", "2", "--memory", "0"]):
         assert run("--seed", "3", "--overwrite", *options, space=TWO) == 0
@@ -106,24 +105,24 @@ def test_jobs_and_a_second_run_change_nothing(folder):
 
 
 @pytest.mark.slow
-def test_every_detection_file_that_exists_is_a_run_and_a_video_is_held_out_whole(folder):
+def test_each_detection_file_is_a_run_and_videos_are_held_out_whole(folder):
     assert run("--det", "det/det.txt", "--det", "det/other.txt") == 0
     lines = (folder / "preset.toml").read_text().splitlines()
-    assert "#   two: two det (motion alone), two other (motion alone)" in lines
-    assert "#   one: one det (motion alone)" in lines
+    assert "#   two: two det (motion only), two other (motion only)" in lines
+    assert "#   one: one det (motion only)" in lines
     assert run("--same-video", "one=three", "--overwrite") == 0
     lines = (folder / "preset.toml").read_text().splitlines()
-    assert "#   one+three: one det (motion alone), three det (motion alone)" in lines
+    assert "#   one+three: one det (motion only), three det (motion only)" in lines
     assert sum(line.startswith(("#   one", "#   three")) for line in lines) == 3  # runs, scores, settings
 
 
 @pytest.mark.slow
-def test_settings_given_are_where_the_search_starts_and_stay_in_the_preset(folder):
+def test_given_settings_are_the_start_and_stay_in_the_preset(folder):
     assert run("--set", "lifecycle.coast_s=0.4") == 0
     assert settings()["lifecycle.coast_s"] == 0.4
 
 
-def test_when_trials_are_spent_the_best_so_far_is_written(folder, capsys):
+def test_spent_trials_write_best_so_far(folder, capsys):
     assert run("--trials", "1", space=TWO) == 0
     assert "1 trials are spent" in capsys.readouterr().err
     text = (folder / "preset.toml").read_text()
@@ -133,7 +132,7 @@ def test_when_trials_are_spent_the_best_so_far_is_written(folder, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (ConfigError("gone"), 2)])
-def test_what_stops_the_search_leaves_the_best_so_far(folder, capsys, monkeypatch, error, status):
+def test_stopped_search_writes_best_so_far(folder, capsys, monkeypatch, error, status):
     real, n_runs = tune.run_trial, 0
 
     def stops(trial, advanced):
@@ -154,7 +153,7 @@ def test_what_stops_the_search_leaves_the_best_so_far(folder, capsys, monkeypatc
     assert settings() == expected
 
 
-def test_nothing_found_writes_nothing(folder, capsys, monkeypatch):
+def test_search_without_result_writes_nothing(folder, capsys, monkeypatch):
     def stops(trial, advanced):
         raise KeyboardInterrupt
 
@@ -189,7 +188,7 @@ def test_nothing_found_writes_nothing(folder, capsys, monkeypatch):
         ([], "= 2", "cannot read a search space from space.toml"),
     ],
 )
-def test_a_mistake_ends_in_one_line_and_2(folder, capsys, tail, space, said):
+def test_user_error_is_one_line_and_status_2(folder, capsys, tail, space, said):
     assert run(*tail, space=space) == 2
     err = capsys.readouterr().err
     assert err.startswith("track-eval tune: ")
@@ -198,7 +197,7 @@ def test_a_mistake_ends_in_one_line_and_2(folder, capsys, tail, space, said):
     assert not (folder / "preset.toml").exists()
 
 
-def test_a_preset_is_not_replaced_unasked_and_a_folder_called_tune_can_be_scored(folder, capsys):
+def test_preset_needs_overwrite_and_folder_named_tune_is_scored(folder, capsys):
     (folder / "preset.toml").write_text("kept")
     assert run() == 2
     assert "preset.toml: exists already" in capsys.readouterr().err
@@ -206,7 +205,7 @@ def test_a_preset_is_not_replaced_unasked_and_a_folder_called_tune_can_be_scored
     assert main(["./tune", "--jobs", "1"]) == 0
 
 
-def test_every_value_of_the_space_is_possible_and_every_default_among_them():
+def test_default_space_is_valid_and_contains_defaults():
     defaults = flattened(TrackerConfig())
     for name, values in SPACE.items():
         assert defaults[name] in values, name
@@ -214,7 +213,7 @@ def test_every_value_of_the_space_is_possible_and_every_default_among_them():
             assert flattened(TrackerConfig().override({name: value}))[name] == value
 
 
-def test_videos_that_are_the_same_are_held_out_together():
+def test_group_videos_joins_same_videos():
     names = ["MOT16-09", "MOT17-09", "MOT17-02", "MOT20-02", "MOT15-02", "TUD", "PETS"]
     groups = group_videos([Path(name) for name in names], {"TUD": "PETS", "MOT15-02": "TUD"})
     assert groups == {
@@ -224,25 +223,25 @@ def test_videos_that_are_the_same_are_held_out_together():
     }
 
 
-class MadeUpCrew:
-    """Scores by a formula instead of tracking; remembers which unit was asked for with which settings."""
+class FakePool:
+    """Scores by a formula instead of tracking; records the sequences and settings that are scored."""
 
     n_jobs = 1
 
     def __init__(self, wanted):
-        self.wanted = wanted  # unit -> the confirm_hits it likes best
+        self.wanted = wanted  # sequence -> its best confirm_hits
         self.asked = []
 
     def outcomes(self, items):
         for index, (_, trial) in enumerate(items):
-            name = trial.unit.sequence.name
+            name = trial.run.sequence.name
             hits = trial.config.lifecycle.confirm_hits
             self.asked.append((name, hits))
             value = 100 - 10 * abs(hits - self.wanted[name])
-            yield index, Done(MadeUpRow(value))
+            yield index, Done(FakeRow(value))
 
 
-class MadeUpRow:
+class FakeRow:
     def __init__(self, value):
         self.value = value
 
@@ -250,42 +249,42 @@ class MadeUpRow:
         return dict.fromkeys(("HOTA", "DetA", "AssA", "MOTA", "IDF1"), self.value)
 
 
-def made_up(wanted):
-    units = [SequenceRun(Path(name), "det/det.txt", None, None, "cpu", None, True) for name in wanted]
-    crew = MadeUpCrew(wanted)
+def fake_tuning(wanted):
+    runs = [SequenceRun(Path(name), "det/det.txt", None, None, "cpu", None, True) for name in wanted]
+    pool = FakePool(wanted)
     videos = {"a": [0, 1], "b": [2], "c": [3]}
-    return crew, Tuning(videos, Scorer(units, crew, None, print), TrackerConfig(), ["HOTA", "IDF1"], print)
+    return pool, Tuning(videos, Scorer(runs, pool, None, print), TrackerConfig(), ["HOTA", "IDF1"], print)
 
 
-MADE_UP_SPACE = {"lifecycle.confirm_hits": [1, 2, 3, 4, 5], "lifecycle.coast_s": [1.0, 2.0]}
+FAKE_SPACE = {"lifecycle.confirm_hits": [1, 2, 3, 4, 5], "lifecycle.coast_s": [1.0, 2.0]}
 
 
-def test_a_search_never_asks_for_what_is_held_out():
+def test_search_never_scores_held_out_video():
     wanted = {"a1": 5, "a2": 5, "b": 2, "c": 2}
     for video, hidden in {"a": {"a1", "a2"}, "b": {"b"}, "c": {"c"}}.items():
-        crew, tuning = made_up(wanted)
-        config = tuning._search(video, MADE_UP_SPACE, 0.1, 0)
-        assert {name for name, _ in crew.asked} == wanted.keys() - hidden
+        pool, tuning = fake_tuning(wanted)
+        config = tuning.search(video, FAKE_SPACE, 0.1, 0)
+        assert {name for name, _ in pool.asked} == wanted.keys() - hidden
         assert config.lifecycle.confirm_hits == (2 if video == "a" else 5)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_held_out_has_no_say_in_its_settings(seed):
+def test_held_out_video_does_not_change_its_settings(seed):
     found = []
-    for likes in (1, 5):  # of the video held out
-        _, tuning = made_up({"a1": likes, "a2": likes, "b": 2, "c": 2})
-        tuning.run(MADE_UP_SPACE, 0.1, seed)
+    for best in (1, 5):  # for the held-out video
+        _, tuning = fake_tuning({"a1": best, "a2": best, "b": 2, "c": 2})
+        tuning.run(FAKE_SPACE, 0.1, seed)
         found.append(tuning.found["a"].config)
         row = next(row for row in tuning.rows if row.held_out == "a")
-        assert row.after["HOTA"] == 100 - 10 * abs(likes - 2)
-        assert row.before["HOTA"] == 100 - 10 * abs(likes - 3)
+        assert row.after["HOTA"] == 100 - 10 * abs(best - 2)
+        assert row.before["HOTA"] == 100 - 10 * abs(best - 3)
     assert found[0] == found[1]
 
 
-def test_no_run_is_made_twice():
-    crew, tuning = made_up({"a1": 5, "a2": 5, "b": 2, "c": 2})
+def test_no_run_is_repeated():
+    pool, tuning = fake_tuning({"a1": 5, "a2": 5, "b": 2, "c": 2})
     tuning.run({"lifecycle.confirm_hits": [1, 2, 3, 4, 5]}, 0.1, 0)
-    assert len(crew.asked) == len(set(crew.asked)) == 4 * 5
+    assert len(pool.asked) == len(set(pool.asked)) == 4 * 5
     assert tuning.finished
-    assert tuning.found[EVERYTHING].config.lifecycle.confirm_hits in (2, 3, 4, 5)
+    assert tuning.found[ALL_VIDEOS].config.lifecycle.confirm_hits in (2, 3, 4, 5)
     assert tuning._scorer.n_trials == 5

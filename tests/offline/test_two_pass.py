@@ -1,4 +1,4 @@
-"""Going through a file once more with refined tracks, and being told to hurry on the way."""
+"""Reading a file again with refined tracks, and an interrupt meanwhile."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from tracker.commands.outputs import Outputs
 from tracker.config import MotionConfig
 from tracker.errors import SourceError
-from tracker.offline import two_pass as second_pass
-from tracker.offline.two_pass import HURRY_S, refined_frames
+from tracker.offline import two_pass
+from tracker.offline.two_pass import GRACE_S, refined_frames
 from tracker.sinks.annotated_video import VIDEO, AnnotatedVideoSink
 from tracker.sinks.registry import Result
 from tracker.sinks.summary import SummarySink
@@ -30,10 +30,10 @@ def tracks_of(index: int) -> Tracks:
     return Tracks(box, one, np.ones(1), 0 * one, 0 * one, np.zeros(1, np.uint8))
 
 
-class Film:
-    """A source of `n` frames that counts how often one was asked for."""
+class CountedSource:
+    """A source of `n` frames that records whether it was closed."""
 
-    name, fps, width, height, n_frames, live, files = "film.avi", 10.0, 64, 48, N, False, ()
+    name, fps, width, height, n_frames, live, files = "video.avi", 10.0, 64, 48, N, False, ()
 
     def __init__(self, n: int = N) -> None:
         self.n, self.closed = n, False
@@ -45,31 +45,31 @@ class Film:
         self.closed = True
 
 
-def gone_through(film, hurried):
+def refined(source, hurried):
     passed = [(frame_of(k), tracks_of(k)) for k in range(N)]
     return refined_frames(
-        passed, smooth=False, fill_gaps_s=0.0, motion=MotionConfig(), reopen=lambda: film, hurried=hurried
+        passed, smooth=False, fill_gaps_s=0.0, motion=MotionConfig(), reopen=lambda: source, hurried=hurried
     )
 
 
 @pytest.mark.parametrize("n_shown", [0, 1, 3, N])
-def test_who_is_in_a_hurry_gets_the_rest_without_pictures(n_shown):
-    film, got = Film(), []
-    for frame, tracks in gone_through(film, lambda: len(got) >= n_shown):
+def test_interrupt_leaves_remaining_frames_without_images(n_shown):
+    source, got = CountedSource(), []
+    for frame, tracks in refined(source, lambda: len(got) >= n_shown):
         got.append((frame.index, frame.image is not None, int(tracks.id[0])))
     assert got == [(k, k < n_shown, 1) for k in range(N)]
-    assert film.closed == (n_shown > 0)
+    assert source.closed == (n_shown > 0)
 
 
-def test_a_film_that_became_shorter_is_named_once_its_frames_are_out():
-    film, got = Film(4), []
-    with pytest.raises(SourceError, match=r"film\.avi: has no frame 5 when read once more"):
-        for frame, _ in gone_through(film, lambda: False):
+def test_source_that_became_shorter_fails_after_its_frames():
+    source, got = CountedSource(4), []
+    with pytest.raises(SourceError, match=r"video\.avi: has no frame 5 when read once more"):
+        for frame, _ in refined(source, lambda: False):
             got.append(frame.index)
     assert got == [0, 1, 2, 3]
 
 
-def test_what_draws_is_left_out_and_the_rest_is_fed(tmp_path):
+def test_frames_without_images_skip_drawing_sinks(tmp_path):
     tally = SummarySink()
     with ExitStack() as stack:
         video = stack.enter_context(AnnotatedVideoSink(tmp_path / "video.avi", 10.0, (64, 48)))
@@ -80,10 +80,10 @@ def test_what_draws_is_left_out_and_the_rest_is_fed(tmp_path):
     assert (tally.n_frames, outputs.n_undrawn) == (N, N - 2)
 
 
-@pytest.mark.parametrize("took_s", [0.0, 2 * HURRY_S])
-def test_who_is_in_a_hurry_gets_the_tracks_as_they_are_if_refining_takes_long(monkeypatch, caplog, took_s):
+@pytest.mark.parametrize("took_s", [0.0, 2 * GRACE_S])
+def test_interrupt_returns_unrefined_tracks_after_grace_time(monkeypatch, caplog, took_s):
     clock = iter(np.arange(99) * took_s)
-    monkeypatch.setattr(second_pass, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(two_pass, "monotonic", lambda: float(next(clock)))
     passed = [(frame_of(k), tracks_of(k)) for k in (0, 1, 4, 5)]
     refined = refined_frames(passed, smooth=False, fill_gaps_s=1.0, motion=MotionConfig(), hurried=lambda: True)
     assert [len(tracks) for _, tracks in refined] == [1, 1, 1, 1]

@@ -1,20 +1,21 @@
-"""`track-eval MOT_FOLDER_OR_SEQUENCE...`: track every sequence, or take result files, and score. No maths here."""
+"""`track-eval MOT_FOLDER_OR_SEQUENCE...`: track every sequence, or read result files, and score them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tracker.errors import ConfigError, OutputError
 from tracker.eval import ablation, report, tune
 from tracker.eval.mot_files import MotFileError
-from tracker.eval.options import add_jobs, add_tracking, check_jobs, config_of, reid_of, videos_of
-from tracker.eval.report import Row
-from tracker.eval.sequences import TRUTH, find_sequences
+from tracker.eval.options import RunOptions, add_jobs, add_paths, add_tracking
+from tracker.eval.report import TableRow
+from tracker.eval.sequences import TRUTH
 from tracker.eval.submission import write_submission
-from tracker.eval.track_and_score import Job, Outcome, Tracking, combined, grouped, run_jobs, threads_of
+from tracker.eval.track_and_score import Job, Tracking, combined, grouped, run_jobs, threads_of
 from tracker.runtime.processes import Failure
 from tracker.runtime.signals import command, leave
 
@@ -24,8 +25,35 @@ EPILOG = """examples:
   track-eval MOT16/train --results theirs --csv scores.csv   score result files made by anything
   track-eval MOT16/train MOT16/test --submit MOT16.zip       the zip for the MOTChallenge server
   track-eval MOT16/train --ablation study                    what each part is worth: a table and a picture
+  track-eval MOT16/train --ablation study --rules            the same for every single rule
   track-eval tune MOT16/train --out preset.toml              search settings; `track-eval tune --help` says how
 """
+FORMATS: dict[str, Callable[[Sequence[TableRow]], str]] = {
+    "csv": report.as_csv, "json": report.as_json, "markdown": report.as_markdown,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """A parsed command line."""
+
+    run: RunOptions
+    results: Path | None  # folder of result files to score; None: track
+    ablation: Path | None  # folder of an ablation study
+    rules: bool
+    out: Path | None  # folder that results are written to
+    det: str  # detections inside each sequence folder
+    detector: str | None
+    detector_size: int | None
+    classes: tuple[str, ...]
+    tables: dict[str, Path]  # format -> file
+    submit: Path | None
+    overwrite: bool
+
+    @property
+    def folder(self) -> Path:
+        """Of the result files, read or written."""
+        return self.results or self.out or Path("results")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,11 +62,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["tune"]:
         status = tune.main(arguments[1:])
     else:
-        words = "interrupted; the results of what was finished are written"
-        status = command("track-eval", lambda _: _run(build_parser().parse_args(arguments)), words)
+        message = "interrupted; the results of what was finished are written"
+        status = command("track-eval", lambda _: _run(parse(arguments)), message)
     if argv is None:
         leave(status)
     return status
+
+
+def parse(argv: Sequence[str]) -> EvalOptions:
+    """Raises ConfigError and MotFileError: a mistake must not show after an hour."""
+    args = build_parser().parse_args(argv)
+    tables = {name: getattr(args, name) for name in FORMATS if getattr(args, name) is not None}
+    if args.ablation is not None:
+        for option in ("results", "out", "csv", "json", "markdown", "submit"):
+            if getattr(args, option) is not None:
+                raise ConfigError(f"--ablation DIR writes all its files to DIR; it does not go with --{option}")
+    elif args.rules:
+        raise ConfigError("--rules goes with --ablation DIR")
+    if args.results is not None and args.out is not None:
+        raise ConfigError("give --results DIR to score result files, or --out DIR to track and score, not both")
+    if args.results is None and args.detector_size is not None and args.detector is None:
+        raise ConfigError("--detector-size goes with --detector")
+    run = RunOptions.of(args)
+    if args.results is not None and not args.results.is_dir():
+        raise MotFileError(f"{args.results}: no such folder")
+    return EvalOptions(
+        run=run,
+        results=args.results,
+        ablation=args.ablation,
+        rules=args.rules,
+        out=args.out,
+        det=args.det,
+        detector=args.detector,
+        detector_size=args.detector_size,
+        classes=tuple(name.strip() for name in args.classes.split(",")),
+        tables=tables,
+        submit=args.submit,
+        overwrite=args.overwrite,
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,133 +110,119 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a MOT sequence folder, or a folder of them")
+    add_paths(parser)
     parser.add_argument("--results", metavar="DIR", type=Path, help="score DIR/<sequence>.txt; nothing is tracked")
     parser.add_argument(
-        "--ablation", metavar="DIR", type=Path,
+        "--ablation",
+        metavar="DIR",
+        type=Path,
         help="track every sequence with parts of the tracker off, one row each; the table goes to DIR as "
         "ablation.csv and ablation.md, a picture as ablation.png",
-    )  # fmt: skip
-    add_jobs(parser, "sequences at a time (default: one a core; for fair frames per second: 1)")
+    )
+    parser.add_argument("--rules", action="store_true", help="with --ablation: switch off single rules, one row each")
+    add_jobs(parser, "sequences at a time (default: one per core; for fair frames per second: 1)")
 
     run = parser.add_argument_group("tracking")
-    run.add_argument(
-        "--out", metavar="DIR", type=Path, help="results are written as DIR/<sequence>.txt (default: results)"
-    )
+    run.add_argument("--out", metavar="DIR", type=Path, help="write results as DIR/<sequence>.txt (default: results)")
     people = run.add_mutually_exclusive_group()
     people.add_argument("--det", metavar="FILE", default="det/det.txt", help="detections, inside each sequence folder")
     people.add_argument(
         "--detector",
         metavar="ONNX",
-        help="run a network instead: person, the one in the box, or a file, YOLOX- or YOLO-style",
+        help="run a network instead: person, the built-in one, or a YOLOX or YOLO file",
     )
     run.add_argument(
-        "--detector-size", type=int, metavar="PX",
+        "--detector-size",
+        type=int,
+        metavar="PX",
         help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
-    )  # fmt: skip
-    run.add_argument(
-        "--classes",
-        default="person",
-        help="of the detector's classes those to keep, names or numbers (default: person)",
     )
+    run.add_argument("--classes", default="person", help="classes to keep, names or numbers (default: person)")
     add_tracking(run)
 
     files = parser.add_argument_group("files")
     files.add_argument("--csv", metavar="FILE", type=Path, help="the table, nothing rounded")
     files.add_argument("--json", metavar="FILE", type=Path, help="the same as a list of objects")
     files.add_argument("--markdown", metavar="FILE", type=Path, help="the table as it is printed, for a README")
-    files.add_argument("--submit", metavar="ZIP", type=Path, help="all results, as the MOTChallenge server takes them")
+    files.add_argument("--submit", metavar="ZIP", type=Path, help="all results as a zip for the MOTChallenge server")
     files.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser
 
 
-def _run(args: argparse.Namespace) -> int:
-    jobs = _jobs(args)
-    if args.ablation is not None:
-        return _ablate(args, jobs)
-    _check_outputs(args, jobs)
-    found, failed = run_jobs(jobs, args.jobs)
-    outcomes, failures = list(found.values()), _named(jobs, failed)
-    _report_failures(failures)
-    without = [one.row.name for one in outcomes if one.row.clear is None]
-    if without:
-        print(f"track-eval: no ground truth, so not scored: {', '.join(without)}", file=sys.stderr)
-    if outcomes:
-        rows = _with_combined(outcomes, len(jobs))
+def _run(options: EvalOptions) -> int:
+    jobs = _jobs(options)
+    if options.ablation is not None:
+        return _ablate(options, options.ablation, jobs)
+    _check_outputs(options, jobs)
+    outcomes, failed = run_jobs(jobs, options.run.n_jobs)
+    failures = [(jobs[index].sequence.name, failure) for index, failure in failed.items()]
+    _print_failures(failures)
+    rows = [outcome.row for outcome in outcomes.values()]
+    without_truth = [row.name for row in rows if row.clear is None]
+    if without_truth:
+        print(f"track-eval: no ground truth, so not scored: {', '.join(without_truth)}", file=sys.stderr)
+    if rows:
+        if len(jobs) > 1:
+            rows.append(combined(list(outcomes.values()), len(jobs)))
         sys.stdout.write(report.as_text(rows))
-        for name, form in report.FORMATS.items():
-            path = getattr(args, name)
-            if path is not None:
-                report.write_text(path, form(rows))
-    if args.submit is not None:
+        for name, path in options.tables.items():
+            report.write_text(path, FORMATS[name](rows))
+    if options.submit is not None:
         if failures:
-            print(f"track-eval: {args.submit}: not written, because sequences are missing", file=sys.stderr)
+            print(f"track-eval: {options.submit}: not written, because sequences are missing", file=sys.stderr)
         else:
-            write_submission(args.submit, [job.results for job in jobs])
+            write_submission(options.submit, [job.results for job in jobs])
     return max((failure.exit_code for _, failure in failures), default=0)
 
 
-def _ablate(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
+def _ablate(options: EvalOptions, folder: Path, jobs: Sequence[Job]) -> int:
     from tracker.sinks.base import check_output_path
 
-    for option in ("results", "out", "csv", "json", "markdown", "submit"):
-        if getattr(args, option) is not None:
-            raise ConfigError(f"--ablation DIR writes all its files to DIR; it does not go with --{option}")
     for job in jobs:
         if not (job.sequence / TRUTH).is_file():
             raise MotFileError(f"{job.sequence / TRUTH}: no such file; a study needs ground truth")
-    study = ablation.Study(args.ablation, jobs)
+    study = ablation.Study(folder, jobs, ablation.RULES if options.rules else ablation.USES)
     for path in study.outputs:
         _make_folder(path.parent)
-        check_output_path(path, args.overwrite)
-    failures = study.run(args.jobs)
-    _report_failures(failures)
+        check_output_path(path, options.overwrite)
+    failures = study.run(options.run.n_jobs)
+    _print_failures(failures)
     if study.rows:
         sys.stdout.write(f"{study.note}\n{report.as_text(study.rows)}")
     return max((failure.exit_code for _, failure in failures), default=0)
 
 
-def _jobs(args: argparse.Namespace) -> list[Job]:
-    """What there is to do, all of it checked as far as that takes no time: a mistake must not show after an hour."""
-    if args.results is not None and args.out is not None:
-        raise ConfigError("give --results DIR to score result files, or --out DIR to track and score, not both")
-    check_jobs(args)
-    config = config_of(args)
-    sequences = find_sequences(args.paths)
-    videos = videos_of(args, sequences)
-    if args.results is not None and not args.results.is_dir():
-        raise MotFileError(f"{args.results}: no such folder")
+def _jobs(options: EvalOptions) -> list[Job]:
+    """One for each sequence."""
+    run = options.run
     tracking = None
-    if args.results is None:
-        threads = threads_of(args.jobs, len(sequences))
-        if args.detector_size is not None and args.detector is None:
-            raise ConfigError("--detector-size goes with --detector")
+    if options.results is None:
         tracking = Tracking(
-            config,
-            args.det,
-            args.detector,
-            reid_of(args),
-            args.device,
-            threads,
-            detector_size=args.detector_size,
-            classes=tuple(name.strip() for name in args.classes.split(",")),
+            run.config,
+            options.det,
+            options.detector,
+            run.reid,
+            run.device,
+            threads_of(run.n_jobs, len(run.sequences)),
+            detector_size=options.detector_size,
+            classes=options.classes,
         )
-    folder = args.results or args.out or Path("results")
-    needs_truth = args.results is not None and args.submit is None
-    return [Job(s, folder / f"{s.name}.txt", tracking, videos.get(s.name), needs_truth) for s in sequences]
+    needs_truth = options.results is not None and options.submit is None
+    return [
+        Job(s, options.folder / f"{s.name}.txt", tracking, run.videos.get(s.name), needs_truth) for s in run.sequences
+    ]
 
 
-def _check_outputs(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
+def _check_outputs(options: EvalOptions, jobs: Sequence[Job]) -> None:
     from tracker.sinks.base import check_output_path
 
-    outputs = [args.csv, args.json, args.markdown, args.submit]
-    if args.results is None:
-        _make_folder(jobs[0].results.parent)
+    outputs = [*options.tables.values(), *filter(None, [options.submit])]
+    if options.results is None:
+        _make_folder(options.folder)
         outputs += [job.results for job in jobs]
-    given = [path for path in outputs if path is not None]
-    for path in given:
-        check_output_path(path, args.overwrite)
-    twice = {path for path in given if sum(path.resolve() == other.resolve() for other in given) > 1}
+    for path in outputs:
+        check_output_path(path, options.overwrite)
+    twice = {path for path in outputs if sum(path.resolve() == other.resolve() for other in outputs) > 1}
     if twice:
         raise ConfigError(f"two outputs name the same file: {min(twice)}")
 
@@ -187,16 +234,7 @@ def _make_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
 
 
-def _with_combined(outcomes: Sequence[Outcome], n_jobs: int) -> list[Row]:
-    rows = [one.row for one in outcomes]
-    return rows if n_jobs == 1 else [*rows, combined(outcomes, n_jobs)]
-
-
-def _named(jobs: Sequence[Job], failures: Mapping[int, Failure]) -> list[tuple[str, Failure]]:
-    return [(jobs[index].sequence.name, failure) for index, failure in failures.items()]
-
-
-def _report_failures(failures: Sequence[tuple[str, Failure]]) -> None:
+def _print_failures(failures: Sequence[tuple[str, Failure]]) -> None:
     for text in grouped(failures):
         print(f"track-eval: {text}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""The table of scores: for reading, as CSV, as JSON and as Markdown, always the same columns."""
+"""Tables of scores as text, CSV, JSON and Markdown, always with the same columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -22,7 +22,7 @@ COLUMNS = ("sequence", *RATES, "IDs", "Frag", "MT", "ML", "FP", "FN", "fps")
 
 
 class TableRow(Protocol):
-    """A line of any table; all lines of a table have the same columns."""
+    """A line of a table; all lines of a table have the same columns."""
 
     def values(self) -> dict[str, Value]: ...
 
@@ -86,16 +86,13 @@ def as_json(rows: Sequence[TableRow]) -> str:
     return json.dumps([row.values() for row in rows], indent=2) + "\n"
 
 
-FORMATS: dict[str, Callable[[Sequence[TableRow]], str]] = {"csv": as_csv, "json": as_json, "markdown": as_markdown}
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file at once, or leave the one that is there. Raises OutputError."""
+    """As `write_bytes`, in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file at once, or leave the one that is there. Raises OutputError."""
+    """Write or replace a whole file atomically. Raises OutputError."""
     unfinished = path.with_name(path.name + ".part")
     try:
         if path.exists() and not path.is_file():  # a device or a pipe

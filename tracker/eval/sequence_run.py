@@ -1,86 +1,76 @@
-"""One sequence with one detection file, tracked and scored again and again with other settings."""
+"""One sequence with one detection file, tracked and scored repeatedly with cached frames and embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
-from tracker.config import AppearanceConfig, ProposalConfig, TrackerConfig
+from tracker.config import TrackerConfig
 from tracker.eval import clear_identity, hota
-from tracker.eval.cached_inputs import KeptFrames, RememberedLooks
 from tracker.eval.mot_files import as_read, check_frames, read_ground_truth
 from tracker.eval.preprocess import prepare
 from tracker.eval.report import Row
 from tracker.eval.sequences import TRUTH, info_of, length_of
 from tracker.runtime.processes import Advanced
-from tracker.types import Detections, Frame
+from tracker.sources.base import FrameSource
+from tracker.types import Detections, FeatureArray, FloatArray, Frame, ImageArray
 
-if TYPE_CHECKING:
-    from tracker.sources.base import FrameSource
-
-MAX_LOOKS = 200_000  # embeddings kept for each unit: 200 MB of 256 numbers, or 380 frames' worth of 500 crops
+MAX_EMBEDDINGS = 200_000  # cached for each run: 200 MB of 256 numbers each
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceRun:
-    """What is tracked, and how its parts are opened."""
+    """What is tracked, and with which detections and networks."""
 
     sequence: Path
     detections: str  # file inside the sequence folder
-    video: str | None  # frames of a sequence without pictures
-    reid: str | None  # None: motion alone, as where there are no images
+    video: str | None  # frames of a sequence without images
+    reid: str | None  # None: motion only, as for a sequence without images
     device: str
     threads: int | None
-    keep_images: bool  # in memory, instead of decoding them again every time
+    keep_images: bool  # in memory, instead of decoding them in every run
 
     @property
     def name(self) -> str:
         return f"{self.sequence.name} {Path(self.detections).stem}"
 
-    def relevant(self, config: TrackerConfig) -> TrackerConfig:
-        """The configuration with what has no effect here at its default: runs that must be equal are one run."""
-        if self.reid is not None:
-            return config
-        plain = replace(config, appearance=AppearanceConfig(), proposals=ProposalConfig())
-        return plain.override({"association.appearance_weight": TrackerConfig().association.appearance_weight})
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A unit under one configuration: the piece of work of a process."""
+    """A run with one configuration: one item of work for a process."""
 
-    unit: SequenceRun
+    run: SequenceRun
     config: TrackerConfig
 
 
 def run_trial(trial: Trial, advanced: Advanced) -> Row:
-    """Scores of a trial; what the unit needs is opened once in every process. Raises TrackletError."""
-    opened = _opened.get(trial.unit)
+    """Scores of a trial; every process opens a run once and keeps it. Raises TrackletError."""
+    opened = _opened.get(trial.run)
     if opened is None:
-        opened = _opened[trial.unit] = OpenUnit(trial.unit)
+        opened = _opened[trial.run] = OpenRun(trial.run)
     return opened.evaluate(trial.config)
 
 
-class OpenUnit:
-    """Detections, ground truth, frames and embeddings of a unit, made when they are first needed and kept."""
+class OpenRun:
+    """Detections, ground truth, frames and embeddings of a run, cached as they are first needed."""
 
-    def __init__(self, unit: SequenceRun) -> None:
+    def __init__(self, run: SequenceRun) -> None:
         from tracker.build import load_encoder
         from tracker.detector.open import open_detector
 
-        self._unit = unit
-        truth_path = unit.sequence / TRUTH
+        self._run = run
+        truth_path = run.sequence / TRUTH
         self._truth = read_ground_truth(truth_path)
-        check_frames(truth_path, self._truth.table, length_of(unit.sequence))
-        self.name = unit.name  # with `detect`, it is its own pipeline's detector
-        self._detector = open_detector(detections=unit.sequence / unit.detections)
-        self._encoder, self._thresholds = load_encoder(unit.reid, unit.device, unit.threads)
-        self._looks = None if self._encoder is None else RememberedLooks(self._encoder, MAX_LOOKS)
+        check_frames(truth_path, self._truth.table, length_of(run.sequence))
+        self.name = run.name  # with `detect`, this object is the detector of its pipeline
+        self._detector = open_detector(detections=run.sequence / run.detections)
+        self._encoder, self._thresholds = load_encoder(run.reid, run.device, run.threads)
+        self._cached_encoder = None if self._encoder is None else CachedEncoder(self._encoder, MAX_EMBEDDINGS)
         self._frames: list[Frame] | None = None
 
     def evaluate(self, config: TrackerConfig) -> Row:
@@ -90,37 +80,87 @@ class OpenUnit:
 
         frames, ids, boxes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros((0, 4))]
         with self._source() as source:
-            # Where detections of some frames are left out, `detect` cannot say which frame is looked at.
-            encoder = self._looks if config.detection.every == 1 else self._encoder
+            # The cache learns the frame from `detect`, which is not called for frames without detection.
+            encoder = self._cached_encoder if config.detection.every == 1 else self._encoder
             pipeline = Pipeline(source, self, Engine(config, encoder, self._thresholds))
             for frame, tracks in pipeline:
                 frames.append(np.full(len(tracks), frame.index))
                 ids.append(tracks.id)
                 boxes.append(tracks.xyxy)
         pair = prepare(self._truth, as_read(np.concatenate(frames), np.concatenate(ids), np.concatenate(boxes)))
-        return Row(self._unit.name, clear_identity.evaluate(*pair), hota.evaluate(*pair))
+        return Row(self._run.name, clear_identity.evaluate(*pair), hota.evaluate(*pair))
 
     def detect(self, frame: Frame) -> Detections:
-        """The file's boxes; this is also the frame that embeddings are asked for next."""
-        if self._looks is not None:
-            self._looks.frame_index = frame.index
+        """Boxes of the detection file; the next embeddings are of this frame."""
+        if self._cached_encoder is not None:
+            self._cached_encoder.frame_index = frame.index
         return self._detector.detect(frame)
 
     @contextmanager
     def _source(self) -> Iterator[FrameSource]:
         from tracker.sources.open import open_source
 
-        unit = self._unit
+        run = self._run
         if self._frames is not None:
-            yield KeptFrames(unit.name, 0.0, self._frames)
+            yield CachedFrames(run.name, self._frames)
             return
-        fps = info_of(unit.sequence, "frameRate") if unit.video else None
-        with open_source(unit.video or unit.sequence, fps=fps) as source:
-            if not unit.keep_images:
+        fps = info_of(run.sequence, "frameRate") if run.video else None
+        with open_source(run.video or run.sequence, fps=fps) as source:
+            if not run.keep_images:
                 yield source
                 return
             self._frames = list(source)
-        yield KeptFrames(unit.name, 0.0, self._frames)
+        yield CachedFrames(run.name, self._frames)
 
 
-_opened: dict[SequenceRun, OpenUnit] = {}  # of this process
+_opened: dict[SequenceRun, OpenRun] = {}  # of this process
+
+
+class CachedFrames(FrameSource):
+    """A source of frames in memory."""
+
+    def __init__(self, name: str, frames: Sequence[Frame]) -> None:
+        self.name = name
+        self.width, self.height = (frames[0].width, frames[0].height) if frames else (0, 0)
+        self.n_frames = len(frames)
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self._frames)
+
+
+class _Encoder(Protocol):
+    name: str
+
+    def embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray: ...
+
+
+class CachedEncoder:
+    """An encoder that embeds each box of a frame once. Set `frame_index` before every frame.
+
+    Embeddings equal those of the encoder except for the last bits, which depend on the batch. At most `max_rows` are
+    cached, the first ones: detections are the same in every run, proposals are not.
+    """
+
+    def __init__(self, encoder: _Encoder, max_rows: int) -> None:
+        self.name = encoder.name
+        self.frame_index = -1
+        self._encoder = encoder
+        self._max_rows = max_rows
+        self._rows: dict[tuple[int, bytes], FeatureArray] = {}
+
+    def embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
+        """(N, D) features of the boxes (N, 4)."""
+        keys = [(self.frame_index, box.tobytes()) for box in boxes]
+        missing = [row for row, key in enumerate(keys) if key not in self._rows]
+        if len(missing) == len(boxes):
+            features = self._encoder.embed(image, boxes)
+        else:
+            found = [self._rows.get(key) for key in keys]
+            if missing:
+                for row, feature in zip(missing, self._encoder.embed(image, boxes[missing]), strict=True):
+                    found[row] = feature
+            features = np.array(found, np.float32)
+        for row in missing[: max(0, self._max_rows - len(self._rows))]:
+            self._rows[keys[row]] = features[row].copy()
+        return features

@@ -1,4 +1,4 @@
-"""One sequence: tracked as a user would track it, and scored."""
+"""Track sequences as `track` does, and score them, several at a time in processes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from tracker.config import TrackerConfig
 from tracker.eval import clear_identity, hota
-from tracker.eval.cached_inputs import Replay
 from tracker.eval.mot_files import MotFileError, check_frames, read_ground_truth, read_results
 from tracker.eval.preprocess import prepare
 from tracker.eval.report import Row
@@ -21,24 +20,40 @@ from tracker.eval.sequences import INFO, TRUTH, info_of, length_of
 from tracker.runtime.processes import Advanced, Done, Failure, run_all, share_of_cores
 
 if TYPE_CHECKING:
-    from tracker.detector.base import DetectorBase
+    from tracker.detector.base import Detector, DetectorBase
+    from tracker.types import Detections, Frame
 
 Result = TypeVar("Result")
 
 
+@dataclass(slots=True)
+class CachedDetections:
+    """A detector that returns detections computed before.
+
+    second_look: the detector that use C runs on windows of a frame, which cannot be computed before; see `Detector`.
+    """
+
+    name: str
+    frames: Mapping[int, Detections]  # by index
+    second_look: Detector | None = None
+
+    def detect(self, frame: Frame) -> Detections:
+        return self.frames[frame.index]
+
+
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """How sequences are tracked; the words are those of `track`."""
+    """How sequences are tracked; the options of `track`."""
 
     config: TrackerConfig
     detections: str  # file inside each sequence folder; not used if there is a detector
-    detector: str | Replay | None  # a network, as `track --detector` names it, or what one found
+    detector: str | CachedDetections | None  # a network, as `track --detector` names it, or its detections
     reid: str | None
     device: str
-    threads: int | None = None  # of each network; None: all cores
+    threads: int | None = None  # for each network; None: all cores
     detector_size: int | None = None  # long side of the detector's input; None: by the size of the frames
     classes: tuple[str | int, ...] = ("person",)  # that the detector keeps
-    second_look: str | None = None  # the detector whose work a `Replay` holds; use C still asks it about windows
+    second_look: str | None = None  # network that made `CachedDetections`; use C still runs it on windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +63,13 @@ class Job:
     sequence: Path
     results: Path
     tracking: Tracking | None
-    video: str | None  # frames of a sequence without pictures
-    needs_truth: bool  # False: without ground truth (MOTChallenge's test sequences) it is not scored
+    video: str | None  # frames of a sequence without images
+    needs_truth: bool  # False: a sequence without ground truth (a test sequence of MOTChallenge) is not scored
 
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """What tracking a sequence took and gave, besides the result file."""
+    """Run statistics of one tracked sequence."""
 
     n_frames: int = 0
     seconds: float = 0.0  # reading of images included
@@ -68,7 +83,7 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job brings home."""
+    """Scores and run statistics of one job."""
 
     row: Row
     tracked: Tracked
@@ -79,18 +94,26 @@ def run_jobs(
 ) -> tuple[dict[int, Outcome], dict[int, Failure]]:
     """Outcomes of the jobs that have one and failures of the others, by index; progress on a terminal.
 
-    finished: gets all outcomes so far whenever there is another one.
+    finished: called with all outcomes so far after each job.
     """
     what = "sequences" if len({job.sequence for job in jobs}) == len(jobs) else "runs"
     return _run_all(evaluate_sequence, jobs, n_jobs, what, finished)
 
 
-def detect_all(jobs: Sequence[Job], n_jobs: int) -> tuple[dict[int, Replay | None], dict[int, Failure]]:
-    """What the detector finds in each sequence, None where a file holds it already; and failures, by index."""
+def detect_all(jobs: Sequence[Job], n_jobs: int) -> tuple[dict[int, CachedDetections | None], dict[int, Failure]]:
+    """Detections of each sequence by the detector (None if a detection file is used), and failures, by index."""
     if not any(job.tracking is not None and job.tracking.detector for job in jobs):
         return dict.fromkeys(range(len(jobs))), {}
-    found, failures = _run_all(detect_sequence, jobs, n_jobs, "sequences searched for people", lambda _: None)
+    found, failures = _run_all(detect_sequence, jobs, n_jobs, "sequences through the detector", lambda _: None)
     return dict(found), failures
+
+
+def with_detections(job: Job, detections: CachedDetections | None, threads: int | None) -> Job:
+    """The job with the detections of its network; use C still runs the network on windows."""
+    assert job.tracking is not None
+    network = job.tracking.detector
+    assert not isinstance(network, CachedDetections)
+    return replace(job, tracking=replace(job.tracking, detector=detections, threads=threads, second_look=network))
 
 
 def _run_all(
@@ -119,7 +142,7 @@ def _run_all(
 
 
 def evaluate_sequence(job: Job, advanced: Advanced) -> Outcome:
-    """Track if asked to, score if there is ground truth. Raises TrackletError, which names the file."""
+    """Track if the job says so, score if there is ground truth. Raises TrackletError, which names the file."""
     truth_path = job.sequence / TRUTH
     tracked = Tracked() if job.tracking is None else _track(job, job.tracking, advanced)
     results = read_results(job.results)
@@ -134,8 +157,8 @@ def evaluate_sequence(job: Job, advanced: Advanced) -> Outcome:
     return Outcome(row, tracked)
 
 
-def detect_sequence(job: Job, advanced: Advanced) -> Replay:
-    """What the job's detector finds in every frame."""
+def detect_sequence(job: Job, advanced: Advanced) -> CachedDetections:
+    """Detections of every frame by the job's detector."""
     from tracker.sources.open import open_source
     from tracker.sources.prefetch import Prefetch
 
@@ -151,11 +174,11 @@ def detect_sequence(job: Job, advanced: Advanced) -> Replay:
         for frame in Prefetch(source):
             found[frame.index] = detector.detect(frame)
             advanced(1)
-    return Replay(detector.name, found)
+    return CachedDetections(detector.name, found)
 
 
 def combined(outcomes: Sequence[Outcome], n_jobs: int) -> Row:
-    """Several sequences as one row; its name says so where it does not stand for all `n_jobs`."""
+    """Several sequences as one row; its name says if some of the `n_jobs` are missing."""
     rows = [one.row for one in outcomes]
     clear = [row.clear for row in rows if row.clear is not None]
     seconds = sum(one.tracked.seconds for one in outcomes)
@@ -168,7 +191,7 @@ def combined(outcomes: Sequence[Outcome], n_jobs: int) -> Row:
 
 
 def grouped(failures: Sequence[tuple[str, Failure]]) -> list[str]:
-    """One line per mistake: a network that does not load fails every sequence in the same words."""
+    """One line per mistake: a network that cannot be loaded fails every sequence with the same message."""
     names: dict[str, list[str]] = {}
     for name, failure in failures:
         names.setdefault(failure.text, []).append(name)
@@ -176,24 +199,21 @@ def grouped(failures: Sequence[tuple[str, Failure]]) -> list[str]:
 
 
 def threads_of(n_jobs: int, n_items: int) -> int | None:
-    """Threads of each network where `n_items` run, `n_jobs` at a time; None: all cores."""
+    """Threads of each network if `n_items` run, `n_jobs` at a time; None: all cores."""
     return share_of_cores(min(n_jobs, n_items))
 
 
 def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
-    """Run the tracker as a user would.
-
-    The file has its name once it is whole: a sequence that broke off must not be scored as if it were complete.
-    """
-    from tracker.build import open_pipeline  # here: whoever scores files needs no tracker
+    """Run the tracker as a user would. The result file appears only when it is complete."""
+    from tracker.build import open_pipeline  # here: scoring result files needs no tracker
     from tracker.sinks.mot_txt import MotTextSink
 
     _check_info(job)
     unfinished = job.results.with_name(job.results.name + ".part")
     detector = tracking.detector
-    if isinstance(detector, Replay) and tracking.second_look is not None:
-        asked = _open_detector(tracking.second_look, tracking)
-        detector = detector.with_second_look(asked.second_look)
+    if isinstance(detector, CachedDetections) and tracking.second_look is not None:
+        network = _open_detector(tracking.second_look, tracking)
+        detector = replace(detector, second_look=network.second_look)
     n_proposed, start = 0, perf_counter()
     try:
         with MotTextSink(unfinished, overwrite=True) as sink, closing(
@@ -233,5 +253,5 @@ def _check_info(job: Job) -> None:
 
 
 def _fps(job: Job) -> float | None:
-    """The frame rate of a film is that of its sequence."""
+    """The frame rate of a video file is that of its sequence."""
     return info_of(job.sequence, "frameRate") if job.video else None

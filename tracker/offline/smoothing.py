@@ -1,4 +1,4 @@
-"""What becomes better once all of a video is known: smooth tracks, and boxes where a track is missing for a while.
+"""Refine finished tracks offline: smooth them, and fill short gaps.
 
 Smoothing is the Rauch-Tung-Striebel smoother (Rauch, Tung & Striebel, "Maximum likelihood estimates of linear dynamic
 systems", 1965) of filterpy over each finished track, with the constant-velocity model and the noise of
@@ -24,7 +24,7 @@ from tracker.motion import kalman
 from tracker.runtime.signals import check
 from tracker.types import BoolArray, FloatArray, IntArray, Source, Tracks
 
-# Where somebody was away for longer, what they did meanwhile is unknown: the track before must not bend the one after.
+# A longer gap splits a track for smoothing: the motion in between is unknown.
 LONGEST_BRIDGE_S = 2.0
 TIME_SLACK_S = 1e-6  # time stamps are rounded
 MEASURED = (Source.DETECTED, Source.PROPOSED)
@@ -39,16 +39,15 @@ def refine_tracks(
     motion: MotionConfig | None = None,
     give_up: Callable[[], bool] = lambda: False,
 ) -> list[Tracks]:
-    """Smooth finished tracks and fill their gaps; returns the tracks of every frame anew, identities unchanged.
+    """Smooth finished tracks and fill their gaps; returns new tracks of every frame, identities unchanged.
 
     tracks: of every frame of a video, in order. times_s: seconds of these frames, not decreasing. smooth: replace boxes
-    by smoothed ones. fill_gaps_s: where an identity is missing and comes back after at most so many seconds, counted
-    from its last box before to its first box after, add boxes with the source INTERPOLATED: the smoother's, or without
-    it on straight lines. Their score is the smaller one of the two ends, their det_index -1. motion: noise of the
-    model, `TrackerConfig().motion` by default. give_up: asked before each identity; once True, all tracks come back as
-    they were.
+    by smoothed ones. fill_gaps_s: fill gaps of an identity of at most so many seconds, from its last box before to its
+    first box after, with boxes whose source is INTERPOLATED: smoothed, or without `smooth` on straight lines. Their
+    score is the smaller one of the two ends, their det_index -1. motion: noise of the model, `TrackerConfig().motion`
+    by default. give_up: called before each identity; once True, all tracks are returned unchanged.
 
-    Raises ConfigError for lengths that differ, times that decrease or a gap that is no number of seconds from 0.
+    Raises ConfigError for different lengths, times that decrease or a negative or infinite gap.
     """
     times = np.asarray(times_s, dtype=np.float64)
     if times.shape != (len(tracks),):
@@ -58,11 +57,11 @@ def refine_tracks(
     if not (math.isfinite(fill_gaps_s) and fill_gaps_s >= 0):
         raise ConfigError(f"gaps to fill must be a number of seconds from 0, got {fill_gaps_s!r}")
     refined = []
-    for way in _ways_of(tracks):
+    for path in _paths(tracks):
         check()
         if give_up():
             return list(tracks)
-        filled = _filled(way, times, fill_gaps_s)
+        filled = _filled(path, times, fill_gaps_s)
         if smooth:
             filled = _smoothed(filled, times, max(LONGEST_BRIDGE_S, fill_gaps_s), motion or MotionConfig())
         refined.append(filled)
@@ -70,63 +69,63 @@ def refine_tracks(
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """One identity through the video."""
+class _Path:
+    """All rows of one identity."""
 
     at: IntArray  # (n,) place of each of its frames in the list, ascending
     rows: Tracks  # of length n
 
 
-def _ways_of(tracks: Sequence[Tracks]) -> Iterator[_Way]:
-    """One identity after the other, by number."""
+def _paths(tracks: Sequence[Tracks]) -> Iterator[_Path]:
+    """One identity after the other, ids ascending."""
     at = np.repeat(np.arange(len(tracks)), [len(frame) for frame in tracks])
     everything = _stacked(tracks)
     order = np.argsort(everything.id, kind="stable")
     starts = np.flatnonzero(np.diff(everything.id[order])) + 1
     for rows in np.split(order, starts) if len(order) else ():
-        yield _Way(at[rows], everything[rows])
+        yield _Path(at[rows], everything[rows])
 
 
-def _filled(way: _Way, times: FloatArray, longest_s: float) -> _Way:
-    """The way with rows on straight lines through its gaps of up to longest_s seconds."""
-    missing = np.diff(way.at) > 1
-    short = missing & (np.diff(times[way.at]) <= longest_s + TIME_SLACK_S) & (longest_s > 0)
-    new = [np.arange(way.at[i] + 1, way.at[i + 1]) for i in np.flatnonzero(short)]
-    at = np.sort(np.concatenate([way.at, *new]))
-    before = np.searchsorted(way.at, at, side="right") - 1  # row of the way at or before each
-    after = np.searchsorted(way.at, at)
+def _filled(path: _Path, times: FloatArray, longest_s: float) -> _Path:
+    """The path with rows on straight lines through its gaps of up to longest_s seconds."""
+    missing = np.diff(path.at) > 1
+    short = missing & (np.diff(times[path.at]) <= longest_s + TIME_SLACK_S) & (longest_s > 0)
+    new = [np.arange(path.at[i] + 1, path.at[i + 1]) for i in np.flatnonzero(short)]
+    at = np.sort(np.concatenate([path.at, *new]))
+    before = np.searchsorted(path.at, at, side="right") - 1  # row of the path at or before each
+    after = np.searchsorted(path.at, at)
     added = before != after
-    span = times[way.at[after]] - times[way.at[before]]
-    share = np.divide(times[at] - times[way.at[before]], span, out=np.zeros(len(at)), where=span > 0)[:, None]
-    rows = way.rows[before]
-    rows.xyxy[added] = ((1 - share) * way.rows.xyxy[before] + share * way.rows.xyxy[after])[added]
-    rows.score[:] = np.minimum(rows.score, way.rows.score[after])
+    span = times[path.at[after]] - times[path.at[before]]
+    share = np.divide(times[at] - times[path.at[before]], span, out=np.zeros(len(at)), where=span > 0)[:, None]
+    rows = path.rows[before]
+    rows.xyxy[added] = ((1 - share) * path.rows.xyxy[before] + share * path.rows.xyxy[after])[added]
+    rows.score[:] = np.minimum(rows.score, path.rows.score[after])
     rows.det_index[added] = -1
     rows.source[added] = Source.INTERPOLATED
     if rows.features is not None:
         rows.features[added] = np.nan
-    return _Way(at, rows)
+    return _Path(at, rows)
 
 
-def _smoothed(way: _Way, times: FloatArray, bridge_s: float, motion: MotionConfig) -> _Way:
-    """The way smoothed between its first and its last measured row; other rows as they are."""
-    xyxy, source = way.rows.xyxy.copy(), way.rows.source
+def _smoothed(path: _Path, times: FloatArray, bridge_s: float, motion: MotionConfig) -> _Path:
+    """The path smoothed between its first and its last measured row; other rows unchanged."""
+    xyxy, source = path.rows.xyxy.copy(), path.rows.source
     measured = np.flatnonzero(np.isin(source, MEASURED))
-    apart = np.flatnonzero(np.diff(times[way.at[measured]]) > bridge_s + TIME_SLACK_S) + 1
+    apart = np.flatnonzero(np.diff(times[path.at[measured]]) > bridge_s + TIME_SLACK_S) + 1
     for rows in np.split(measured, apart):
         if len(rows) < 2:
             continue
-        frames = np.arange(way.at[rows[0]], way.at[rows[-1]] + 1)
-        seen = np.isin(frames, way.at[rows])
+        frames = np.arange(path.at[rows[0]], path.at[rows[-1]] + 1)
+        seen = np.isin(frames, path.at[rows])
         factor = np.where(
             source[rows] == Source.PROPOSED,
             motion.proposal_noise,
-            kalman.score_noise(np.clip(way.rows.score[rows], 0, 1), motion),
+            kalman.score_noise(np.clip(path.rows.score[rows], 0, 1), motion),
         )
-        states = _smoothed_states(times[frames], seen, bx.xyxy_to_cxcyah(way.rows.xyxy[rows]), factor, motion)
+        states = _smoothed_states(times[frames], seen, bx.xyxy_to_cxcyah(path.rows.xyxy[rows]), factor, motion)
         within = slice(rows[0], rows[-1] + 1)
-        xyxy[within] = bx.cxcyah_to_xyxy(states[way.at[within] - frames[0]])
-    return _Way(way.at, replace(way.rows, xyxy=xyxy))
+        xyxy[within] = bx.cxcyah_to_xyxy(states[path.at[within] - frames[0]])
+    return _Path(path.at, replace(path.rows, xyxy=xyxy))
 
 
 def _smoothed_states(
@@ -167,11 +166,11 @@ def _smoothed_states(
     return states
 
 
-def _by_frame(ways: Sequence[_Way], n_frames: int) -> list[Tracks]:
-    """The rows of all ways, frame by frame, ids ascending."""
-    at = np.concatenate([np.zeros(0, np.int64), *(way.at for way in ways)])
-    order = np.argsort(at, kind="stable")  # the ways come in the order of their ids
-    everything = _stacked([way.rows for way in ways])[order]
+def _by_frame(paths: Sequence[_Path], n_frames: int) -> list[Tracks]:
+    """The rows of all paths, frame by frame, ids ascending."""
+    at = np.concatenate([np.zeros(0, np.int64), *(path.at for path in paths)])
+    order = np.argsort(at, kind="stable")  # the paths come in the order of their ids
+    everything = _stacked([path.rows for path in paths])[order]
     frames = [everything[:0]] * n_frames  # one for all empty frames
     starts = np.flatnonzero(np.diff(at[order], prepend=-1))
     for begin, end in pairwise([*starts.tolist(), len(order)]):
@@ -180,7 +179,7 @@ def _by_frame(ways: Sequence[_Way], n_frames: int) -> list[Tracks]:
 
 
 def _stacked(parts: Sequence[Tracks]) -> Tracks:
-    """The rows of all parts, one after the other. Embeddings are None unless all rows have some."""
+    """The rows of all parts, one after the other. Embeddings are None unless all rows have them."""
     names = ("xyxy", "id", "score", "class_id", "det_index", "source")
     columns = {name: np.concatenate([getattr(part, name) for part in (Tracks(), *parts)]) for name in names}
     features = [part.features for part in parts if len(part)]

@@ -1,4 +1,4 @@
-"""Track a whole file, refine all of its tracks, and go through it again with the results."""
+"""Track a whole file, refine all tracks, then read the file again for outputs that need images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tracker.types import Frame, Tracks
 
 log = logging.getLogger(__name__)
 
-HURRY_S = 0.4  # of refining after Ctrl-C: some 6,000 boxes
+GRACE_S = 0.4  # for refining after an interrupt: about 6,000 boxes
 
 
 def refined_frames(
@@ -32,18 +32,18 @@ def refined_frames(
     watch: Callable[[Frame, Tracks], None] | None = None,
     hurried: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Frame, Tracks]]:
-    """Frames and refined tracks of a pipeline, like the pipeline's own; the first comes after the last was tracked.
+    """Yield frames and refined tracks of a pipeline; the first one comes after the last frame was tracked.
 
-    smooth, fill_gaps_s, motion: see `refine_tracks`. reopen: opens the source once more, for the pictures; None: the
-    frames come without. watch: is told of each frame as it is tracked. hurried: once it says True, the rest comes
-    without pictures, for reading a long source again takes long, and the tracks as they are if refining them does, too.
-    What ends the pipeline early (a broken file) is raised at the end, after what had been tracked until then.
+    smooth, fill_gaps_s, motion: see `refine_tracks`. reopen: opens the source again, for the images; None: frames have
+    no images. watch: called with each frame as it is tracked. hurried: once it returns True (after an interrupt), the
+    remaining frames come without images, because reading a long source again takes time, and tracks are not refined if
+    that takes longer than GRACE_S. An error that ends the pipeline is raised after all frames tracked before it.
     """
     if smooth:
-        import_module("filterpy.kalman")  # takes most of a second, which is there now and not where somebody hurries
+        import_module("filterpy.kalman")  # takes most of a second, which there is no time for after an interrupt
     frames: list[Frame] = []
     found: list[Tracks] = []
-    broken: TrackletError | None = None
+    failure: TrackletError | None = None
     try:
         for frame, tracks in pipeline:
             frames.append(replace(frame, image=None))
@@ -51,39 +51,39 @@ def refined_frames(
             if watch is not None:
                 watch(frame, tracks)
     except TrackletError as error:
-        broken = error
+        failure = error
     times = [frame.time_s for frame in frames]
-    patience = _Patience(hurried)
+    deadline = _Deadline(hurried)
     refined = refine_tracks(
-        found, times, smooth=smooth, fill_gaps_s=fill_gaps_s, motion=motion, give_up=patience.at_end
+        found, times, smooth=smooth, fill_gaps_s=fill_gaps_s, motion=motion, give_up=deadline.passed
     )
-    if patience.ended:
+    if deadline.is_over:
         log.warning("no time to smooth tracks or fill gaps: they are written as tracked; track-smooth does it later")
-    shown = frames if reopen is None else _with_pictures(frames, reopen, hurried)
+    shown = frames if reopen is None else _with_images(frames, reopen, hurried)
     yield from zip(shown, refined, strict=True)
-    if broken is not None:
-        raise broken
+    if failure is not None:
+        raise failure
 
 
-class _Patience:
-    """That of somebody who hurries: HURRY_S from the first time that `at_end` is asked meanwhile."""
+class _Deadline:
+    """Deadline for refinement: GRACE_S after the first call of `passed` that finds `hurried` true."""
 
     def __init__(self, hurried: Callable[[], bool]) -> None:
         self._hurried = hurried
         self._until_s = math.inf
-        self.ended = False
+        self.is_over = False
 
-    def at_end(self) -> bool:
+    def passed(self) -> bool:
         if self._hurried():
-            self._until_s = min(self._until_s, monotonic() + HURRY_S)
-        self.ended = monotonic() > self._until_s
-        return self.ended
+            self._until_s = min(self._until_s, monotonic() + GRACE_S)
+        self.is_over = monotonic() > self._until_s
+        return self.is_over
 
 
-def _with_pictures(
+def _with_images(
     frames: Sequence[Frame], reopen: Callable[[], FrameSource], hurried: Callable[[], bool]
 ) -> Iterator[Frame]:
-    """The same frames with their images, from the source read once more. Raises SourceError if it has changed."""
+    """The same frames with images, from the source read again. Raises SourceError if it has changed."""
     n_shown = 0
     if frames and not hurried():
         with Prefetch(reopen()) as ahead:

@@ -1,4 +1,4 @@
-"""What is kept in memory changes nothing but speed."""
+"""Runs with cached frames and embeddings: scores equal those of `track-eval`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.config import TrackerConfig
-from tracker.eval.cached_inputs import RememberedLooks
 from tracker.eval.cli import main
 from tracker.eval.mot_files import as_read, read_results
-from tracker.eval.sequence_run import OpenUnit, SequenceRun
+from tracker.eval.sequence_run import CachedEncoder, OpenRun, SequenceRun
 from tracker.sinks.mot_txt import mot_lines
 from tracker.types import Tracks
 
@@ -20,7 +19,7 @@ SCORES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "IDs", "Frag", "FP", "FN")
 
 
 class Corner:
-    """Embeds a box as the pixel in its corner and the box; counts what it looked at."""
+    """Embeds a box as the pixel in its corner and the box; counts the boxes."""
 
     name = "corner"
 
@@ -34,25 +33,25 @@ class Corner:
 
 
 @pytest.mark.parametrize("max_rows", [0, 7, 1000])
-def test_remembered_looks_are_those_of_the_encoder(rng, max_rows):
+def test_cached_embeddings_equal_the_encoders(rng, max_rows):
     images = rng.integers(0, 255, (3, 40, 40, 3)).astype(np.uint8)
     boxes = rng.integers(0, 40, (6, 4)).astype(float)
     plain, inner = Corner(), Corner()
-    looks = RememberedLooks(inner, max_rows)
+    cached = CachedEncoder(inner, max_rows)
     for _ in range(4):
-        for index in rng.permutation(3):  # the same box in another frame is another look
+        for index in rng.permutation(3):  # the same box in another frame is another crop
             asked = boxes[rng.permutation(6)[: rng.integers(0, 7)]]
-            looks.frame_index = int(index)
-            found = looks.embed(images[index], asked)
+            cached.frame_index = int(index)
+            found = cached.embed(images[index], asked)
             np.testing.assert_array_equal(found, plain.embed(images[index], asked))
             assert found.dtype == np.float32
-            found[:] = 0  # the caller's own
+            found[:] = 0  # does not change the cache
     if max_rows == 1000:
         assert inner.n_boxes <= 3 * 6  # each once
     assert inner.n_boxes <= plain.n_boxes
 
 
-def test_a_table_in_memory_is_that_of_the_file(rng, tmp_path):
+def test_as_read_equals_read_results(rng, tmp_path):
     xyxy = rng.uniform(-5, 500, (20, 2))
     tracks = Tracks(
         np.concatenate([xyxy, xyxy + rng.uniform(1, 99, (20, 2))], axis=1), np.arange(1, 21), rng.uniform(0, 1, 20),
@@ -69,24 +68,14 @@ def test_a_table_in_memory_is_that_of_the_file(rng, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [True, False])
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_unit_scores_as_track_eval_does_again_and_again(tmp_path, monkeypatch, images, keep):
+def test_open_run_scores_equal_track_eval_repeatedly(tmp_path, monkeypatch, images, keep):
     scene = make_scene(0, n_people=4, n_frames=20, width=320, height=240, burst_start=0.1)
     write_sequence(scene, tmp_path / "one", images=images)
     monkeypatch.chdir(tmp_path)
-    unit = OpenUnit(SequenceRun(tmp_path / "one", "det/det.txt", None, "default" if images else None, "cpu", 1, keep))
+    run = OpenRun(SequenceRun(tmp_path / "one", "det/det.txt", None, "default" if images else None, "cpu", 1, keep))
     for settings in ({}, {"lifecycle.confirm_hits": 1}, {"association.veto": False}, {}):
         command = ["one", "--jobs", "1", "--json", "s.json", "--overwrite", "--device", "cpu"]
         assert main([*command, *(f"--set={name}={value}" for name, value in settings.items())]) == 0
         expected = json.loads((tmp_path / "s.json").read_text())[0]
-        found = unit.evaluate(TrackerConfig().override(settings)).values()
+        found = run.evaluate(TrackerConfig().override(settings)).values()
         assert {name: found[name] for name in SCORES} == {name: expected[name] for name in SCORES}
-
-
-def test_settings_without_effect_on_motion_alone_are_one_run():
-    unit = SequenceRun(None, "det/det.txt", None, None, "cpu", None, True)
-    changed = {"appearance.max_cover": 0.1, "proposals.max_s": 0.0, "association.appearance_weight": 0.0}
-    config = TrackerConfig().override(changed)
-    assert unit.relevant(config) == TrackerConfig()
-    motion = config.override({"lifecycle.coast_s": 2.0})
-    assert unit.relevant(motion) == TrackerConfig().override({"lifecycle.coast_s": 2.0})
-    assert SequenceRun(None, "det/det.txt", None, "fast", "cpu", None, True).relevant(config) == config
