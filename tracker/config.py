@@ -1,8 +1,8 @@
 """Settings of every stage: one frozen dataclass each, checked when made, with units in the names.
 
-Where a default comes from stands beside it. `methods 05` is short for the reconstruction of Thoreau & Kottege that the
-README describes; "calibrated" means that the number is read from the re-ID model's own metadata; "tuned" means that
-a run of `track-eval tune` chose or kept it, and scored it on videos left out: see docs/tuning.
+Each default has its origin beside it; docs/method.md says more, section by section. "calibrated": the number is read
+from the metadata of the re-ID model. "tuned": a run of `track-eval tune` chose or kept it, and scored it on sequences
+left out (docs/tuning).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ VERIFIERS = ("auto", "appearance")
 
 @dataclass(frozen=True, slots=True)
 class DetectionConfig(Settings):
-    """Which detections are strong, weak or dropped. Scores are in [0, 1]."""
+    """Which detections have a high score, a low score, or are dropped. Scores are in [0, 1]."""
 
-    strong_score: Share = 0.5  # ByteTrack's track threshold; fills galleries
-    weak_score: Share = 0.1  # ByteTrack's low threshold; only keeps known tracks alive
-    nms_iou: Share = 0.5  # tuned; methods 05 §2.3: 0.5..0.7 on input
-    # The detector looks at every n-th frame; 1: at all of them. Between them tracks live on the proposals of use C, by
-    # appearance alone, and on predictions; nobody is born, missed or forgotten there. See docs/detectors.md.
+    strong_score: Share = 0.5  # ByteTrack's high threshold; such detections also fill galleries
+    weak_score: Share = 0.1  # ByteTrack's low threshold; such detections only continue tracks
+    nms_iou: Share = 0.5  # tuned, in 0.5 .. 0.7
+    # The detector runs on every n-th frame. On the others tracks continue by use C (appearance alone) or by prediction;
+    # no track is created, aged or deleted there. See docs/detectors.md.
     every: Annotated[int, Range("[1, 100]")] = 1
 
     def check_together(self) -> None:
@@ -52,7 +52,7 @@ class MotionConfig(Settings):
     # Variance factor of a detection: score_noise * (1 - score); 0: the same for all.
     score_noise: Annotated[float, Range("[0, 1e4]")] = 3.0
     least_noise: Annotated[float, Range("[1e-3, 1]")] = 0.1  # the smallest such factor
-    # Variance factor of a proposed box as measurement, methods 05 §2.5.8.
+    # Variance factor of a proposed box as a measurement (docs/method.md, 4).
     proposal_noise: Annotated[float, Range("[1, 1e4]")] = 4.0
     camera: bool = True  # tracks move along with the background of the images, so that the camera may move too
 
@@ -61,13 +61,13 @@ class MotionConfig(Settings):
 class AssociationConfig(Settings):
     """Costs and gates of the two association rounds, and the uses A and B of the metric."""
 
-    appearance_weight: Share = 0.75  # tuned; 1 - lambda of methods 05 §2.5.4; 0 is plain Kalman + IoU
-    min_iou: Share = 0.3  # SORT; strong detections
-    min_iou_weak: Share = 0.5  # ByteTrack's second round
+    appearance_weight: Share = 0.75  # tuned; share of appearance in the cost; 0: Kalman filter and IoU alone
+    min_iou: Share = 0.3  # SORT; first association, high scores
+    min_iou_weak: Share = 0.5  # ByteTrack; second association, low scores
     relink_chi2: Annotated[float, Range("(0, inf]")] = 9.4877  # B: 95 %, as in Deep SORT
     veto: bool = True  # use A: appearance cancels a pair that would switch identities
     reassociate: bool = True  # use B: appearance finds lost tracks again
-    min_gallery: Count = 3  # embeddings a track needs before A, B or C trust it (methods 05 §2.5)
+    min_gallery: Count = 3  # embeddings a track needs before A, B or C use it
     veto_quantile: Share = 0.25  # of the distances to the gallery; low, so that one bad entry vetoes nothing
     # A exchanges two pairs only if the summed distance falls by this (cosine distance).
     swap_gain: Annotated[float, Range("[0, 4]")] = 0.1
@@ -82,15 +82,15 @@ class AppearanceConfig(Settings):
     """The gallery of each track, and distance thresholds where the model does not bring calibrated ones."""
 
     gallery_size: Count = 30  # embeddings kept for each track, the oldest leaves first
-    max_cover: Share = 0.3  # a box covered or cut by more than this is occluded: not written (methods 05 §2.4)
-    min_height_px: Annotated[float, Range("[0, 1e5]")] = 24.0  # smaller crops say little about who it is
+    max_cover: Share = 0.3  # a box covered by another by more than this is not stored (docs/method.md, 5)
+    min_height_px: Annotated[float, Range("[0, 1e5]")] = 24.0  # smaller crops are not stored
     tau_same: Distance | None = None  # cosine distance; None: calibrated
     tau_diff: Distance | None = None  # cosine distance; None: calibrated
     sigma_same: Annotated[float, Range("[1e-6, 2]")] | None = None  # spread of same-person distances; None: calibrated
-    # Economy (appearance/economy.py): a detection is not embedded if motion alone says whose it is, and that track was
-    # looked at not long ago. The numbers are the mildest tried: on eleven runs IDF1 falls by 0.2 at most. With 0.2 s it
-    # falls by 2 on one of them, with 0.15 s and near_iou = 0.02 on another: docs/results.md.
-    refresh_s: Seconds = 0.1  # time after which a track is looked at again all the same; 0: every detection is embedded
+    # Reuse (appearance/reuse.py): a detection takes over the last embedding of its track where motion alone is
+    # unambiguous and that embedding is recent. These are the mildest values tried: on eleven runs IDF1 falls by 0.2 at
+    # most. With 0.2 s it falls by 2 on one of them, with 0.15 s and near_iou = 0.02 on another: docs/results.md.
+    refresh_s: Seconds = 0.1  # age at which an embedding is computed anew all the same; 0: every detection is embedded
     plain_iou: Share = 0.6  # least IoU of the detection with the prediction
     # IoU with another prediction, or of the prediction with another detection, that is too near.
     near_iou: Annotated[float, Range("[1e-6, 1]")] = 0.1
@@ -98,7 +98,7 @@ class AppearanceConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class ProposalConfig(Settings):
-    """Use C: where the detector failed, the tracklet's prior says where to look again."""
+    """Use C: where the detector failed, the tracklet's prior says where to run it again."""
 
     enabled: bool = True
     # What confirms a proposal. "auto": the detector sees a person in a window around the prediction, and appearance
@@ -107,14 +107,14 @@ class ProposalConfig(Settings):
     # section 4.
     verifier: Annotated[str, OneOf(VERIFIERS)] = "auto"
     window_score: Share = 0.2  # least score in a window; between 0.1 and 0.3 it hardly matters
-    # Time after the last detection in which a track may live on proposals (methods 05: 10-15 frames).
+    # Time after the last detection in which proposals may continue a track.
     max_s: Seconds = 0.5
     # Real-time guarantee; tracks seen most recently come first.
     max_crops_per_frame: Whole = 48
     # Candidates reach this many standard deviations of the predicted centre.
     grid_sigma: Annotated[float, Range("[0, 10]")] = 1.0
-    # A track's first candidate must lie within this share of tau_same, or the others are not embedded. Most tracks that
-    # C asks about are hidden, and one look at the predicted place tells.
+    # A track's first candidate must lie within this share of tau_same, or the others are not embedded. Most missed
+    # tracks are occluded, and one crop at the predicted place shows that.
     first_look: Annotated[float, Range("[0, inf]")] = 0.7
     # Threshold as a share of tau_same (tau_prop <= tau_same), and cosine distance by which the person must beat the
     # background control. Chosen on PETS09-S2L1, TUD-Campus and MOT16-09: with 1 and 0.1 proposals cost more than they
@@ -123,7 +123,7 @@ class ProposalConfig(Settings):
     accept_scale: Share = 0.5
     background_margin: Distance = 0.45
     max_outside: Share = 0.3  # share of a candidate that may lie outside the image
-    # IoU with a detection, or with a surer proposal: more is probably that person, or who hides the one looked for.
+    # IoU with a detection, or with a better proposal: more is probably that person, or the occluder.
     max_overlap: Share = 0.3
 
 
@@ -132,31 +132,31 @@ class OcclusionConfig(Settings):
     """Occluded confirmed tracks: when the predicted box is output, and which detections they may claim.
 
     The limits come from looking at 32,000 predictions of unmatched tracks on MOT16-09, MOT17-02, -04, -09, -10,
-    PETS09-S2L1 and TUD-Campus: within them, about 70 % of those behind somebody lay on a person that nothing else
+    PETS09-S2L1 and TUD-Campus: within them, about 70 % of those behind an occluder lay on a person that nothing else
     explained; outside of any of them, less than half.
     """
 
     enabled: bool = True
     min_cover: Share = 0.3  # share of the predicted box behind one nearer person
     max_overlap: Share = 0.4  # IoU with a box of this frame: more is the same person, found as another track
-    max_s: Seconds = 0.4  # time after the last detection for which a prediction stands for the person
+    max_s: Seconds = 0.4  # time after the last detection for which the prediction is output
     # Standard deviation of the predicted centre, as a share of the height.
     max_std: Annotated[float, Range("(0, inf]")] = 0.35
     max_jitter: Annotated[float, Range("[0, 10]")] = 0.06  # standard deviation of the logarithm of the height
     min_hits: Count = 10  # detections a track needs before its prediction is trusted
-    # Share of the missing width that a box cut by somebody, or by the edge of the image, is given back; 0: as detected.
+    # Share of the missing width given back to a box that an occluder or the edge of the image cuts; 0: as detected.
     # With 1, boxes that once were around two people stay so: MOTA of TUD-Campus (FRCNN) falls from 63 to 58.
     complete: Share = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class LifecycleConfig(Settings):
-    """Birth and death of tracks. Ages are in seconds: a 10 fps webcam must forget like a 30 fps film."""
+    """Creation and deletion of tracks. Ages are in seconds, so that they mean the same at 10 and at 30 fps."""
 
-    birth_score: Share = 0.6  # tuned; of a detection that begins a track; never less than detection.strong_score
+    birth_score: Share = 0.6  # tuned; of a detection that creates a track; at least detection.strong_score
     confirm_hits: Count = 3  # Deep SORT's n_init: consecutive detections that confirm a track
-    coast_s: Seconds = 2.0  # tuned; a track without a detection is matched by motion for so long (Deep SORT: 30 frames)
-    lost_s: Seconds = 3.0  # and remembered by appearance for so long (use B); >= coast_s to have an effect
+    coast_s: Seconds = 2.0  # tuned; a track without a detection is matched by motion this long (Deep SORT: 30 frames)
+    lost_s: Seconds = 3.0  # and re-associated by appearance this long (use B); >= coast_s to have an effect
 
 
 @dataclass(frozen=True, slots=True)
