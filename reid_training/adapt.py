@@ -1,4 +1,4 @@
-"""A model fitted to a place from a few labelled tracks: a new ONNX file; what it is made from stays as it is.
+"""Adapt an exported model to a site from a few labelled tracks; writes a new ONNX file.
 
 A third of the people is held back: they say whether anything was gained, and where the thresholds are. What is written
 is what was judged. A run: its last layer is fitted, by its own learned rule where it has one (`meta_metric`), else by
@@ -86,7 +86,7 @@ def adapt(model: Path, dataset: Dataset, out: Path, *, force: bool = False, seed
 
 
 def split_support(dataset: Dataset, seed: int) -> Support:
-    """People seen twice are held back or fitted to; whoever is seen once goes to those fitted to, as a stranger."""
+    """Splits people seen twice into held-out and fitted; people seen once are fitted, as negatives."""
     samples = thinned(dataset.train)
     people, counts = np.unique(samples.pids, return_counts=True)
     tracks = people[counts >= 2]
@@ -302,7 +302,7 @@ def fine_tuned(method: Method, images: Tensor, labels: Tensor, seed: int = 0) ->
     for _ in range(STEPS):
         if not batches:
             batches = list(pk_batches(labels.numpy(), *BATCH, rng))
-        rows = torch.from_numpy(np.unique(batches.pop()))  # whoever has few crops is in a batch twice
+        rows = torch.from_numpy(np.unique(batches.pop()))  # a person with few crops is in a batch twice
         optimiser.zero_grad()
         value = left_out_loss(adapted.embed(images[rows]), labels[rows], "cosine", SCALE)
         if not bool(torch.isfinite(value)):

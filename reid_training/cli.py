@@ -53,14 +53,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class Progress(logging.StreamHandler[TextIO]):
-    """A run does not end because nobody reads of its progress any more, or because there is no room for that."""
+    """Ignores errors of writing progress: a closed pipe or a full disk does not end a run."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
         pass
 
 
 def stdout_broken(error: OSError) -> int:
-    """The exit status of a command whose results nobody can read: the pipe has closed, the disk is full."""
+    """The exit status of a command whose output cannot be written: the pipe is closed, the disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still waiting goes there at the end
     if not isinstance(error, BrokenPipeError):  # `| head` is no mistake
         print(f"reid: cannot write standard output: {error.strerror}", file=sys.stderr)
@@ -122,7 +122,7 @@ def _add_adapt(commands: Commands) -> None:
     adapt.add_argument("model", type=Path, metavar="MODEL_OR_RUN", help="ONNX file, checkpoint or run folder")
     adapt.add_argument("--support", type=Path, required=True, help="folder of `reid crops`, or as --data")
     adapt.add_argument("--out", type=Path, required=True, help="new ONNX file")
-    adapt.add_argument("--seed", type=int, default=0, help="who is held back (default %(default)s)")
+    adapt.add_argument("--seed", type=int, default=0, help="draws the held-out people (default %(default)s)")
     adapt.add_argument("--force", action="store_true", help="write it even if people held back are found less well")
     adapt.set_defaults(run=run_adapt)
 

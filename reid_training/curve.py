@@ -1,4 +1,4 @@
-"""The picture of a run: loss, and rank-1 and mAP on the held-out people, over epochs."""
+"""Plot of a run: loss, and rank-1 and mAP on the held-out people, over epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run computes: the CPU, a GPU, or several processes that torchrun started, each with its own device."""
+"""Devices of a run: the CPU, a GPU, or the processes of torchrun, each with its own device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning from a larger network: the student copies how alike the teacher finds the images of a batch.
+"""Relational distillation: the student copies the similarities that a larger teacher gives the images of a batch.
 
 Similarity-Preserving Knowledge Distillation. Frederick Tung, Greg Mori. ICCV 2019, https://arxiv.org/abs/1907.09682:
 equations 2 to 4. Relational Knowledge Distillation. Park, Kim, Lu, Cho. CVPR 2019, https://arxiv.org/abs/1904.05068.

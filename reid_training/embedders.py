@@ -1,4 +1,4 @@
-"""Pixels to embeddings, the same call for a network in torch and for one in an ONNX file."""
+"""Embed pixels with a network in torch or in an ONNX file, by the same call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retrieval scores and the distances that a tracker needs, from embeddings and labels. numpy alone."""
+"""Retrieval scores (rank-1, mAP) and distance thresholds for a tracker, from embeddings and labels; NumPy only."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def rank(
 def rank_in_videos(
     embeddings: FloatArray, pids: IntArray, camids: IntArray, frames: IntArray, min_gap: int, chunk: int = 256
 ) -> Ranking:
-    """What a tracker asks of the metric: after at least `min_gap` >= 1 frames, who of this video is it?
+    """Re-identification within a video: find the same person at least `min_gap` >= 1 frames later.
 
     embeddings (N, D), unit rows; pids, camids (the video) and frames (N,). Every crop asks for all other crops of its
     video. The same person nearer than `min_gap` frames, the crop itself among them, is ignored: it looks alike because
@@ -204,7 +204,7 @@ def rank_held_out(embeddings: FloatArray, samples: Samples) -> Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Cosine distances (1 - cos, in [0, 2]) between images of people who were not trained on."""
+    """Cosine distances (1 - cos, in [0, 2]) between images of held-out people."""
 
     tau_same: float  # at this threshold 1 % of the different-person pairs pass for the same person
     tau_diff: float  # at this threshold 99 % of the same-person pairs pass

@@ -1,6 +1,6 @@
-"""The rows of the log as curves for TensorBoard; to be imported only where the package tensorboard is installed.
+"""TensorBoard curves of a run. Import it only where the package tensorboard is installed.
 
-The file is written here, not by torch's SummaryWriter, whose thread meets a full disk with a traceback.
+The file is written here: the thread of torch's SummaryWriter prints a traceback where the disk is full.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from reid_training.errors import not_written
-from reid_training.runs import Row
 
 SUFFIX = ".reid"  # ours among other event files in the same folder
 
@@ -26,7 +25,7 @@ SUFFIX = ".reid"  # ours among other event files in the same folder
 class EventLog:
     """A file that grows by the epoch; a power cut can take its end. Raises TrackletError where it cannot be written."""
 
-    def __init__(self, folder: Path, history: Sequence[Row]) -> None:
+    def __init__(self, folder: Path, history: Sequence[Mapping[str, float]]) -> None:
         """Starts from `history`, in a new file: a resumed run leaves no points of the epochs that it repeats."""
         self.path = folder / f"events.out.tfevents.{time.time():010.0f}.{os.getpid()}{SUFFIX}"
         try:
@@ -36,14 +35,14 @@ class EventLog:
             raise not_written(self.path, error) from None
         self._begin(history)
 
-    def add(self, history: Sequence[Row]) -> None:
-        """The last row; all of them where somebody took the file away."""
+    def add(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Adds the last row; all rows if the file was removed."""
         if self.path.exists():
             self._append(_points(history[-1]))
         else:
             self._begin(history)
 
-    def _begin(self, history: Sequence[Row]) -> None:
+    def _begin(self, history: Sequence[Mapping[str, float]]) -> None:
         now = time.time()
         # A TensorBoard that is already looking forgets what it read from the old file.
         forget = Event(wall_time=now, step=1, session_log=SessionLog(status=SessionLog.START))
@@ -61,7 +60,7 @@ class EventLog:
             raise not_written(self.path, error) from None
 
 
-def _points(row: Row) -> list[Any]:
+def _points(row: Mapping[str, float]) -> list[Any]:
     """One event for each number of an epoch."""
     return [
         Event(wall_time=time.time(), step=int(row["epoch"]), summary=Summary(value=[point]))

@@ -1,4 +1,4 @@
-"""From a checkpoint to the one ONNX file that the tracker reads: weights, L2 norm, preprocessing, calibration."""
+"""Export a checkpoint to the ONNX file that the tracker reads: weights, L2 norm, preprocessing, calibration."""
 
 from __future__ import annotations
 

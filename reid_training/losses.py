@@ -1,4 +1,4 @@
-"""Losses as functions of distances, similarities or embeddings. Nothing here knows a network, a file or a loop.
+"""Losses as pure functions of distances, similarities or embeddings.
 
 All return a scalar. A batch that holds no pair or triplet of the kind costs 0 with a gradient of 0, never NaN: small
 or unlucky batches exist. `dist` (B, B) and `sim` (B, B) are between the images of one batch, labels (B,) int64.

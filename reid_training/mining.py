@@ -1,4 +1,4 @@
-"""Which pairs and triplets of a batch a loss looks at. Miners see distances and labels, and return indices.
+"""Miners: choose pairs and triplets of a batch from distances and labels, as indices.
 
 A triplet miner returns anchors, positives and negatives, each (M,) int64; M is 0 where the batch holds no triplet.
 Give it distances without a gradient: the choice is no part of the loss.

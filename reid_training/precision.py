@@ -1,4 +1,4 @@
-"""The fp16 and int8 variants of an exported file: the same input, output and metadata, fewer bits inside."""
+"""fp16 and int8 variants of an exported network, with the same input, output and metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reid_training.runs import load_method, replace_file
 PRECISIONS = ("fp32", "fp16", "int8")
 SCALING_CROPS = 256
 LEAST_SCALING_CROPS = 32  # fewer say too little about the range of a value
-MEASURED_CROPS = 1024  # of a file: nobody says who was held out
+MEASURED_CROPS = 1024  # of a file, which does not list its held-out people
 FEED = 16  # crops per call while the scales are set: bounds the memory
 MOST_DRAFTS = 8  # of the size of the fp32 file; measured 4, more of a network of a few layers
 # Mean to fp32. Below it the file is no variant but another network, and the thresholds of fp32 are not its own.
@@ -36,7 +36,7 @@ class Crops:
 
     scaling: Samples  # training crops that set the scales of int8
     measured: Samples  # on which the variant is compared with fp32
-    held_out: bool  # training saw nobody of `measured`: thresholds can come from them
+    held_out: bool  # no person of `measured` was trained on: thresholds can come from them
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Variant:
 def export_variant(model: Path, dataset: Dataset, precision: str, out: Path, seed: int = 0) -> Variant:
     """Writes `out` from a run, or from the fp32 file of an earlier export; the same seed chooses the same crops.
 
-    A run says who was held out: the thresholds are measured anew, on them. A file does not: its thresholds stay.
+    The held-out people of a run are known: its thresholds are measured again, on them. Those of a file stay.
     The scales of int8 come from training crops, either way.
     """
     if precision not in PRECISIONS[1:]:

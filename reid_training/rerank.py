@@ -1,4 +1,4 @@
-"""Re-ranking by k-reciprocal neighbours: two images are alike if they are neighbours of the same images.
+"""Re-ranking by k-reciprocal neighbours: two images are close if they share neighbours.
 
 Re-ranking Person Re-identification with k-reciprocal Encoding. Zhun Zhong, Liang Zheng, Donglin Cao, Shaozi Li.
 CVPR 2017, https://arxiv.org/abs/1701.03717

@@ -1,6 +1,6 @@
-"""The folder of a run: config.toml, last.pt, metrics.csv, curve.png. Each is whole, also after a power cut.
+"""The files of a run: config.toml, last.pt, metrics.csv, curve.png. Each is replaced atomically.
 
-With the package tensorboard there is an event file too; it grows by the epoch and can lose its end.
+With the package tensorboard there is an event file too; it is appended to, so a power cut can lose its end.
 """
 
 from __future__ import annotations
@@ -9,29 +9,36 @@ import contextlib
 import csv
 import functools
 import io
+import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
 from reid_training.config import RunConfig, from_dict
-from reid_training.errors import ModelError, not_written
+from reid_training.errors import ModelError, TrackletError, not_written
 from reid_training.methods import create
 from reid_training.methods.base import Method
 from reid_training.nets import build
+from tracker.settings import to_toml
+
+if TYPE_CHECKING:
+    from reid_training.event_log import EventLog
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "tracklet-checkpoint/1"
 PARTS = {"config": dict, "n_classes": int, "method": dict, "ema": dict, "optimiser": dict, "history": list}
-MOST_CLASSES = 10**7  # more people than any data set has
+MOST_CLASSES = 10**7  # more than any data set has
 CHECKPOINT, CONFIG = "last.pt", "config.toml"
 Row = dict[str, float]  # one epoch of the log
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write beside the file, then rename: a reader sees the old or the new one, never half of one."""
+    """Writes atomically (draft, fsync, rename): a reader sees the old file or the new one."""
     beside = draft_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,9 +83,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path, form: str, writer: str, parts: Iterable[str]) -> dict[str, Any]:
-    """What torch wrote into a file of the format `form`, with all of these parts; writer: names who makes such files.
+    """What torch wrote into a file of the format `form`, with all of these parts.
 
-    Raises ModelError for a file that is none, is damaged, or lacks a part.
+    writer: the command that writes such files, for messages. Raises ModelError for a file that is no checkpoint, is
+    damaged, or lacks a part.
     """
     try:
         content = path.read_bytes()
@@ -101,7 +109,7 @@ def read_checkpoint(path: Path, form: str, writer: str, parts: Iterable[str]) ->
 
 
 def fill(method: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
-    """Weights into a network that must be the same one."""
+    """Loads the weights into `method`. Raises ModelError if they are of another network."""
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:
@@ -110,7 +118,7 @@ def fill(method: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
 
 
 def new_method(config: RunConfig, n_classes: int, *, start: bool = False) -> Method:
-    """`start`: with the weights that training starts from; else they are there to be filled."""
+    """An untrained method. start: with the weights that training starts from; else random ones, to be overwritten."""
     method = create(config.method, functools.partial(build, start=start), config.net)
     method.prepare(n_classes)
     return method
@@ -130,8 +138,58 @@ def load_method(path: Path) -> tuple[Method, RunConfig, dict[str, Any]]:
     return method.eval(), config, state
 
 
+class RunFolder:
+    """Writes the files of a run while it trains: config.toml, last.pt, metrics.csv and the curves for TensorBoard."""
+
+    def __init__(self, out: Path, config: RunConfig, history: list[Row]) -> None:
+        """history: the epochs done before, where a run is resumed."""
+        self.out, self.config = out, config
+        self._write_config()
+        with contextlib.suppress(OSError):
+            draft_of(out / CHECKPOINT).unlink()  # of a run that was killed
+        if history:  # if the run was killed before these rows were written and no epoch is left, they would be missing
+            write_log(out, history)
+        self._events = event_log(out, history)
+
+    def add_epoch(self, history: list[Row], snapshot: Callable[[], dict[str, Any]], *, is_due: bool) -> None:
+        """Writes checkpoint and log if they are due, and the last row's curves.
+
+        The checkpoint is written also if a log cannot be: the epoch would be lost otherwise.
+        """
+        if is_due:
+            self._save(snapshot())
+        try:
+            if is_due:
+                write_log(self.out, history)
+            if self._events is not None:
+                self._events.add(history)
+        except TrackletError:
+            if not is_due:
+                self._save(snapshot())
+            raise
+
+    def _save(self, state: dict[str, Any]) -> None:
+        """Writes the checkpoint; a folder that was removed meanwhile is created again, with its config.toml."""
+        if not (self.out / CONFIG).exists():
+            logger.warning("%s was removed meanwhile; it is written again", self.out / CONFIG)
+            self._write_config()
+        save_checkpoint(self.out / CHECKPOINT, state)
+
+    def _write_config(self) -> None:
+        replace_file(self.out / CONFIG, lambda stream: stream.write(to_toml(self.config).encode()))
+
+
+def event_log(folder: Path, history: list[Row]) -> EventLog | None:
+    """Curves for TensorBoard, where that package is installed."""
+    try:
+        from reid_training.event_log import EventLog
+    except ImportError:
+        return None
+    return EventLog(folder, history)
+
+
 def write_log(folder: Path, history: list[Row]) -> None:
-    """The whole table every time: a resumed run leaves no rows of the epochs that it repeats."""
+    """Writes metrics.csv anew every time, so that a resumed run leaves no rows of epochs that it repeats."""
     columns = list(dict.fromkeys(key for row in history for key in row))
 
     def write(stream: IO[bytes]) -> None:

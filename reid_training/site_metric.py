@@ -1,4 +1,4 @@
-"""A linear metric on embeddings for one place: what people look like apart from who they are counts less.
+"""A linear metric on embeddings for one site: directions in which one person's embeddings vary count less.
 
 Within-Class Covariance Normalization for SVM-based Speaker Recognition. Andrew O. Hatch, Sachin Kajarekar, Andreas
 Stolcke. Interspeech 2006. Its map, the inverse root of the covariance within people, is shrunk towards the identity:

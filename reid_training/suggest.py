@@ -1,4 +1,4 @@
-"""Which pairs of crops a person should label next: those that the metric cannot decide, and crops unlike all others.
+"""Active labelling: pairs of crops that the metric cannot decide, and crops far from all others.
 
 Active Metric Learning for Supervised Classification. Kumaran et al. 2018, arXiv 1803.10647: boundary and outlier points
 as the metric defines them (`methods.mip_mahalanobis`). Here a point is a pair: its boundary is the calibrated distance
@@ -111,7 +111,7 @@ def _candidates(
     """Each crop with the nearest ones of which the metric is not sure, and each crop's pair with its nearest other.
 
     The first are the n pairs nearest to the threshold, nearest first. Sure is what is half of it away. Of all pairs
-    nearly all are two people who hardly resemble each other; who is nearest to whom is worth a look. Memory:
+    nearly all are two people of low similarity; the nearest pairs are informative. Memory:
     chunk * N. Crops of one moment are never a pair.
     """
     doubtful: dict[tuple[int, int], float] = {}

@@ -1,15 +1,18 @@
-"""The training loop. Everything random comes from (seed, epoch), so a resumed run continues to the bit."""
+"""The training loop: epochs of PK batches, one loss, one AdamW step each, and an average of the weights.
+
+All random numbers come from (seed, epoch) or (seed, step): a resumed run gives the same weights to the bit. The files
+of a run are written by `runs`, ensembles by `members`.
+"""
 
 from __future__ import annotations
 
 import bisect
-import contextlib
 import copy
 import logging
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,26 +25,12 @@ from reid_training.data.transforms import augment
 from reid_training.devices import Worker, loss_of, worker
 from reid_training.distil import Teacher
 from reid_training.embedders import TorchEmbedder, embed_images
-from reid_training.errors import ConfigError, ModelError, TrackletError
+from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
 from reid_training.members import n_apart, train_apart
 from reid_training.methods.base import Method
-from reid_training.runs import (
-    CHECKPOINT,
-    CONFIG,
-    Row,
-    draft_of,
-    fill,
-    load_checkpoint,
-    new_method,
-    replace_file,
-    save_checkpoint,
-    write_log,
-)
-from tracker.settings import to_dict, to_toml
-
-if TYPE_CHECKING:
-    from reid_training.event_log import EventLog
+from reid_training.runs import CHECKPOINT, Row, RunFolder, fill, load_checkpoint, new_method
+from tracker.settings import to_dict
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +38,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = False, n_jobs: int = 1) -> list[Row]:
-    """Train on the people of `dataset.train` that are not held out; everything is written to `out`.
+    """Train on the people of `dataset.train` that are not held out, and write the run to the folder `out`.
 
     Under torchrun every process takes its share of the batches; a step is then as many batches as there are processes.
     `n_jobs`: of an ensemble whose members are trained apart, as many at a time.
@@ -64,21 +53,21 @@ def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = Fals
 
 
 def train_run(config: RunConfig, dataset: Dataset, out: Path, resume: bool) -> list[Row]:
-    """As `train`, for what is one run."""
+    """As `train`, for a single run."""
     torch.set_num_threads(config.schedule.threads)
     with worker(config.schedule.device) as me:
         return Run(config, dataset, out, me, resume=resume).train()
 
 
 class Run:
-    """What a run keeps between its epochs."""
+    """One training run: data, network, optimiser and the log so far."""
 
     def __init__(self, config: RunConfig, dataset: Dataset, out: Path, me: Worker, *, resume: bool) -> None:
         self.config, self.out, self.me = config, out, me
         self.train_set, self.held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
         check_trainable(self.train_set, f"{dataset.name}, training part")
         size = (config.data.height, config.data.width)
-        # Decoded once; they lie where the network is, and are augmented there.
+        # Decoded once and kept on the network's device, where they are augmented.
         self.images = torch.from_numpy(read_images(self.train_set, *size)).to(me.device)  # (N, H, W, 3) uint8
         self.held_images = read_images(self.held_set, *size)
         people, labels = np.unique(self.train_set.pids, return_inverse=True)  # pids -> 0 .. n_classes - 1
@@ -91,7 +80,7 @@ class Run:
         self.teacher = Teacher(config.distil, me.device) if config.distil.teacher else None
         groups = parameter_groups(self.method, config.schedule.weight_decay)
         self.optimiser = torch.optim.AdamW(groups, lr=config.schedule.learning_rate)
-        # float16 underflows where gradients are small; what is off passes everything on unchanged.
+        # Scales the loss for float16, whose small gradients underflow; disabled, it changes nothing.
         self.scaler = torch.amp.GradScaler(me.device.type, enabled=config.schedule.precision == "fp16")
         self.history: list[Row] = []
         if resume:
@@ -101,53 +90,25 @@ class Run:
         self.loss_of = loss_of(self.method, me)
 
     def train(self) -> list[Row]:
-        """The epochs that are not done yet. Returns the rows of all."""
+        """Trains the epochs that are not done yet. Returns one row of the log for each epoch."""
         if not self.me.leads:
             for epoch in range(len(self.history), self.config.schedule.epochs):
                 self.history.append(self.epoch(epoch))
             return self.history
 
-        self.write_config()
-        with contextlib.suppress(OSError):
-            draft_of(self.out / CHECKPOINT).unlink()  # of a run that was killed
-        if self.history:  # killed before this was written, its rows would be missing where no epoch is left to do
-            write_log(self.out, self.history)
+        folder = RunFolder(self.out, self.config, self.history)
         logger.info(
             "%d images of %d people; %d images of %d people held out",
             *(len(self.train_set), self.n_classes, len(self.held_set), len(np.unique(self.held_set.pids))),
         )
-        events = event_log(self.out, self.history)
         for epoch in range(len(self.history), self.config.schedule.epochs):
             row = self.epoch(epoch)
             row |= self.validate(epoch)
             self.history.append(row)
             logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            self.write(events, self.is_due(epoch, self.config.schedule.checkpoint_every))
+            due = self.is_due(epoch, self.config.schedule.checkpoint_every)
+            folder.add_epoch(self.history, self.snapshot, is_due=due)
         return self.history
-
-    def write(self, events: EventLog | None, is_due: bool) -> None:
-        """What an epoch adds to the folder: the checkpoint, which must not miss it where the logs have no room."""
-        if is_due:
-            self.save()
-        try:
-            if is_due:
-                write_log(self.out, self.history)
-            if events is not None:
-                events.add(self.history)
-        except TrackletError:
-            if not is_due:
-                self.save()
-            raise
-
-    def save(self) -> None:
-        """The checkpoint; whoever has removed the folder gets back all of it, for nothing in it is known only there."""
-        if not (self.out / CONFIG).exists():
-            logger.warning("%s was removed meanwhile; it is written again", self.out / CONFIG)
-            self.write_config()
-        save_checkpoint(self.out / CHECKPOINT, self.snapshot())
-
-    def write_config(self) -> None:
-        replace_file(self.out / CONFIG, lambda stream: stream.write(to_toml(self.config).encode()))
 
     def is_due(self, epoch: int, every: int) -> bool:
         return (epoch + 1) % every == 0 or epoch + 1 == self.config.schedule.epochs
@@ -203,7 +164,7 @@ class Run:
         return {"loss": float(loss.total.detach()), **loss.parts}
 
     def validate(self, epoch: int) -> Row:
-        """Scores of the averaged weights on the people held out, where they are due."""
+        """Scores of the averaged weights on the held-out people, every `validate_every` epochs."""
         if not has_pairs(self.held_set) or not self.is_due(epoch, self.config.schedule.validate_every):
             return {}
         embedder = TorchEmbedder(self.average, self.config.data.height, self.config.data.width)
@@ -233,15 +194,6 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 existed have none
         self.history = list(state["history"])
-
-
-def event_log(folder: Path, history: list[Row]) -> EventLog | None:
-    """Curves for TensorBoard, where that package is installed."""
-    try:
-        from reid_training.event_log import EventLog
-    except ImportError:
-        return None
-    return EventLog(folder, history)
 
 
 def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> float:

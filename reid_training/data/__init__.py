@@ -1,1 +1,1 @@
-"""Tables of samples, the order in which training sees them, and what it does to their pixels."""
+"""Data sets as tables of samples, batch samplers, and augmentation."""

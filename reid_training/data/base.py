@@ -1,4 +1,4 @@
-"""The sample table: one row per image, and the one way from files to pixels."""
+"""The table of samples, one row per image, and reading their pixels."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def check_trainable(samples: Samples, where: str) -> None:
 
 
 def has_pairs(samples: Samples) -> bool:
-    """Whether anybody is seen twice."""
+    """Whether some person has two images."""
     return len(np.unique(samples.pids)) < len(samples)
 
 
@@ -94,7 +94,7 @@ def check_rankable(dataset: Dataset) -> None:
 def ranking_cameras(samples: Samples) -> IntArray:
     """The cameras for ranking inside one set.
 
-    The same-camera rule leaves nothing to find where nobody is seen by two cameras (crops of one video, cameras
+    The same-camera rule leaves no match where no person is seen by two cameras (crops of one video, cameras
     unknown): then every image counts as a camera of its own, and an image only does not find itself.
     """
     pairs = np.unique(np.stack([samples.pids, samples.camids], axis=1), axis=0)

@@ -1,4 +1,4 @@
-"""A user's own crops: a table `image,id,camera[,split]` of text, one row per image.
+"""A CSV table of crops: `image,id,camera[,split]`, one row per image.
 
 The first line names the columns; further columns are passed over. `image` is a path below the folder of the table.
 `id` and `camera` are any text. `camera` may be left out or empty: training does without, evaluation does not. `split`
@@ -73,7 +73,7 @@ def _checked_rows(path: Path) -> list[Row]:
 
 def _to_samples(rows: list[Row]) -> Samples:
     pids, camids = number([row.person for row in rows]), number([row.camera for row in rows])
-    # An unknown camera is nobody else's: -1, -2, ...
+    # An unknown camera is different from all others: -1, -2, ...
     camids = np.where([row.camera == "" for row in rows], -1 - np.arange(len(rows)), camids)
     return Samples(tuple(row.image for row in rows), pids, camids)
 
@@ -141,7 +141,7 @@ def _parse_row(path: Path, line: int, columns: list[str], fields: list[str]) -> 
 
 
 def _check_parts(path: Path, rows: list[Row]) -> None:
-    """No image shows two people, and nobody who is trained on is scored."""
+    """Refuses an image of two people, and people in both the training and the test part."""
     shown: dict[Path, Row] = {}
     trained: dict[str, bool] = {}
     for row in rows:

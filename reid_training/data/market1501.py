@@ -18,7 +18,7 @@ NAME = re.compile(r"(?P<pid>-1|\d{1,18})_c(?P<camid>\d{1,18})(?!\d)")  # numbers
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 LICENCE = "Market-1501: research only"
 JUNK = -1  # part of a person, or a bad box: neither a hit nor a miss
-DISTRACTOR = 0  # nobody of the queries: always a miss
+DISTRACTOR = 0  # not one of the queries: always a miss
 
 
 def parse_name(path: Path) -> tuple[int, int]:

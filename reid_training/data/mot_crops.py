@@ -44,7 +44,7 @@ NUMBERED = re.compile(r"MOT(?P<year>16|17)-(?P<number>\d\d)(-(DPM|FRCNN|SDP))?")
 class CropRules:
     """Which boxes become crops."""
 
-    min_visibility: float = 0.5  # below it, more of the crop is somebody else than the person
+    min_visibility: float = 0.5  # below it, most of the crop shows another person
     every: int = 1  # frames; neighbours hardly differ
     min_height_px: int = 32  # of the part inside the picture
     margin: float = 0.0  # added on each side, of the box's side
@@ -68,7 +68,7 @@ class Truth:
     pids: IntArray  # (N,)
     boxes: FloatArray  # (N, 4) xyxy, 0-based pixels, x right, y down; may reach beyond the picture
     counts: npt.NDArray[np.bool_]  # (N,) a pedestrian that counts
-    solid: npt.NDArray[np.bool_]  # (N,) can stand in front of somebody
+    solid: npt.NDArray[np.bool_]  # (N,) can be an occluder
     visibility: FloatArray  # (N,) share of the box that is seen; nan = the file does not say
 
 
@@ -216,7 +216,7 @@ def _parse_line(text: str, where: str) -> tuple[float, ...]:
 def visible_share(box: FloatArray, others: FloatArray, width: int, height: int) -> float:
     """Share of a box (4,) that is inside the picture and that no other box (N, 4) in front of it covers.
 
-    In front is whoever's box ends lower: on flat ground, that one's feet are nearer to the camera.
+    The person whose box ends lower is in front: on flat ground the feet are nearer to the camera.
     """
     left, top, right, bottom = np.clip(box, 0, (width, height, width, height))
     if right <= left or bottom <= top:
@@ -316,7 +316,7 @@ def _checked_truth(sequence: MotFolder, rules: CropRules) -> Truth:
 
 
 def _wanted_frames(truth: Truth, rules: CropRules) -> list[int]:
-    """Frames 1, 1 + every, ... in which somebody counts."""
+    """Frames 1, 1 + every, ... that contain a person to be cropped."""
     frames = np.unique(truth.frames[truth.counts])
     return [int(frame) for frame in frames[(frames - 1) % rules.every == 0]]
 

@@ -1,4 +1,4 @@
-"""Rows of numbers and their classes, as callers of an estimator give them: checked, or one line says what is wrong."""
+"""Check the rows and classes that callers give an estimator; errors are one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows make a batch."""
+"""Batch samplers: P people with K images each (PK), and few-shot episodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Range = tuple[int, int]
 def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generator) -> Iterator[IntArray]:
     """Batches of `n_ids` different people with `n_per_id` images each; one epoch is about one pass over the images.
 
-    Every person comes up equally often (to one), whoever has few images repeats them; within a person no image comes
+    Every person comes up equally often (to one), images of people with few are repeated; within a person no image comes
     again before the others came. With fewer people than `n_ids` all of them are used. Yields rows (P * K,), grouped
     by person.
     """
@@ -30,7 +30,7 @@ def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generat
     for _ in range(n_batches):
         if len(waiting) < n_ids:
             fresh = [int(pid) for pid in rng.permutation(people)]
-            # Whoever still waits comes first; nobody twice in one batch.
+            # People that were left over come first; none twice in one batch.
             waiting += [pid for pid in fresh if pid not in waiting] + [pid for pid in fresh if pid in waiting]
         chosen, waiting = waiting[:n_ids], waiting[n_ids:]
         rows: list[int] = []

@@ -1,6 +1,6 @@
-"""Drawn people for tests and CI: everyone has clothes of their own, every camera a light of its own.
+"""Synthetic people for tests and CI: each has its own clothes, each camera its own light.
 
-Written to disk in Market-1501's layout, so that a test walks the same road as a user's data.
+Written to disk in Market-1501's layout, so that a test reads it as it reads a user's data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random changes of a whole batch at once, on pixels that were decoded once. Every random number is an argument."""
+"""Augmentation of a whole batch on the device. Every random number is an argument."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def occlude(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> 
     """Someone stands in front of some people: another crop of the batch, moved down or aside, covers a part.
 
     Covered from below: the other's head and shoulders. From a side: half of another body, a little lower, because
-    whoever is in front stands nearer to the camera.
+    the occluder stands nearer to the camera.
     """
     n, _, height, width = images.shape
     if config.occlude == 0 or n < 2:

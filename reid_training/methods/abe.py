@@ -1,4 +1,4 @@
-"""Attention-based ensemble: M learners share a network and differ by the masks through which they look at it.
+"""Attention-based ensemble: M learners share a network and differ by their attention masks.
 
 Attention-based Ensemble for Deep Metric Learning. Wonsik Kim, Bhavya Goyal, Kunal Chawla, Jungmin Lee, Keunjoo Kwon.
 ECCV 2018, https://arxiv.org/abs/1804.00382

@@ -1,4 +1,4 @@
-"""What every method offers to the loop, to evaluation and to export."""
+"""The interface of a training method: loss, embed, groups of parameters."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Method(nn.Module, ABC):
 
 
 def check_batch(method: str, images: Tensor, labels: Tensor, *, n_ids: int = 2, n_per_id: int = 2) -> None:
-    """Raises DataError where a batch holds fewer than `n_ids` people, nobody `n_per_id` times, or pixels not finite."""
+    """Raises DataError for fewer than `n_ids` people, none with `n_per_id` images, or pixels that are not finite."""
     if not bool(torch.isfinite(images).all()):
         raise DataError(f"{method}: a batch has pixels that are not finite")
     people, counts = torch.unique(labels, return_counts=True)

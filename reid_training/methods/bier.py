@@ -1,4 +1,4 @@
-"""Boosted independent embeddings: one embedding cut into learners, each taught what the ones before it got wrong.
+"""Boosted independent embeddings: an embedding split into learners, each weighted by the errors of those before it.
 
 BIER: Boosting Independent Embeddings Robustly. Michael Opitz, Georg Waltner, Horst Possegger, Horst Bischof. ICCV 2017.
 Deep Metric Learning with BIER: Boosting Independent Embeddings Robustly. The same. TPAMI 2020 (2018),

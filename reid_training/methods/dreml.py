@@ -1,4 +1,4 @@
-"""Randomised ensemble: each member learns to tell random groups of people apart, all together tell people apart.
+"""Randomised ensemble: each member classifies random meta-classes of people; their logits together are the embedding.
 
 Deep Randomized Ensembles for Metric Learning. Hong Xuan, Richard Souvenir, Robert Pless. ECCV 2018, pp. 723-734,
 https://arxiv.org/abs/1808.04469. The authors' code: https://github.com/littleredxh/DREML.

@@ -1,4 +1,4 @@
-"""Hardness-aware deep metric learning: negatives made as hard as the network can take, mapped back to real features.
+"""Hardness-aware deep metric learning: synthetic negatives as hard as the network can take, mapped to feature space.
 
 Hardness-Aware Deep Metric Learning. Wenzhao Zheng, Zhaodong Chen, Jiwen Lu, Jie Zhou. CVPR 2019,
 https://arxiv.org/abs/1903.05503. Official code, TensorFlow: wzzheng/HDML.

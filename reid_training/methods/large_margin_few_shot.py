@@ -13,7 +13,7 @@ for the query), two layers of learned edges that append to the nodes, and a last
 Where we differ: the form of the distance loss was not available to us. Ours is a **reconstruction**: the triplet loss
 over all triplets of an episode, on squared distances. So are the places where it may act (`margin_on`), its margin and
 its weight. The graph leaves out each node's edge to itself, which has no weight in the original either, and in its last
-layer all edges but the query's, which nobody reads: its batch norms see the other edges alone.
+layer all edges but the query's, which are not read: its batch norms see the other edges alone.
 
 A batch of P identities with K images is one episode (or several, see `way`): the first `shots` images of everyone are
 known, the others are asked for. One pass embeds them all, as the public code of prototypical networks does; a trained
@@ -114,7 +114,7 @@ def large_margin_loss(
 ) -> Tensor:
     """Mean over all triplets (a, p, n) of max(0, d^2(a, p) - d^2(a, n) + margin).
 
-    squared (A, B): squared distances of anchors to others; same, different (A, B) booleans: who is a positive, and who
+    squared (A, B): squared distances of anchors to others; same, different (A, B) booleans: positives and
     a negative, of an anchor. `active_only`: the mean over the triplets above 0. All triplets of an anchor active, its
     gradient is 2 (mean of its negatives - mean of its positives), times its share of the triplets.
     """

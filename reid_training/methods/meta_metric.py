@@ -9,13 +9,13 @@ What we take: (1) the matching network, P(y|x) = sum over support items of softm
 number of classes touches: tasks may differ in classes, and classes in shots; (2) its loss, -log P(y|x), on images of
 the task that no step has seen; (3, 4) gradient descent read as an LSTM cell, theta_t = f_t theta_(t-1) - i_t grad,
 with one small network giving f and i for every coordinate, from its own gradient and the loss; (5) theta_0, the first
-weights, is learned too; (6) first order: the gradients of the learner are constants to whoever learns theta_0 and the
+weights, is learned too; (6) first order: the gradients of the learner are constants where theta_0 is learned and the
 rule; (7) in training, half of a class's images update and half judge; (8) where the task itself gives no gradient (one
 image for each class), an auxiliary set of other tasks does: those whose own metric is right most often on the labelled
 images of the task, in two stages, `fit` for each of them and `suited` for the task.
 Where we differ: theta is the projection of our networks, and the body before it is shared by all tasks: the rule's
 memory is 20 numbers for each coordinate, and the body's batch norms keep one set of statistics. The inner loss leaves
-one item out at a time, the paper draws a support and a batch: nothing is random, nobody is his own neighbour, and all
+one item out at a time, the paper draws a support and a batch: nothing is random, no item is its own neighbour, and all
 of a small set is used. The body learns with the rule, in one optimiser, that of the run. The plain variant alone, not
 the one with LSTMs over the support. The own metric of an auxiliary task is a last layer, the paper trains a network.
 
@@ -97,7 +97,7 @@ def left_out(emb: Tensor, labels: Tensor, kind: str = "dot", scale: float = 1.0)
     Returns similarities (A, N), -inf to oneself, and which of the items are of the same class (A, N). Who is alone in
     his class is in the others' support, and no query. Raises DataError where all are.
     """
-    alike = mining.same_identity(labels)  # (N, N), nobody with himself
+    alike = mining.same_identity(labels)  # (N, N), without the diagonal
     asked = alike.any(1)
     if not bool(asked.any()):
         raise DataError("meta_metric: every class has one image: there is nothing to fit to; an auxiliary set may help")

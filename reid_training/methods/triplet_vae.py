@@ -1,4 +1,4 @@
-"""Triplet VAE: a variational autoencoder whose mean vectors also keep a triplet's order.
+"""Triplet VAE: a variational autoencoder with a triplet loss on its mean vectors.
 
 TVAE: Triplet-Based Variational Autoencoder using Metric Learning. Haque Ishfaq, Assaf Hoogi, Daniel Rubin. ICLR 2018
 workshop, https://arxiv.org/abs/1802.04403. Auto-Encoding Variational Bayes. Kingma, Welling. ICLR 2014,

@@ -1,4 +1,4 @@
-"""What sits between the features and the losses."""
+"""Heads between features and losses: BN-neck, unit rows, class logits."""
 
 from __future__ import annotations
 

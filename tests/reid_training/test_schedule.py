@@ -14,8 +14,8 @@ from reid_training import train as training
 from reid_training.config import RunConfig, ScheduleConfig, from_dict
 from reid_training.data import market1501
 from reid_training.errors import ConfigError
-from reid_training.runs import load_checkpoint
-from reid_training.train import event_log, learning_rate, train
+from reid_training.runs import event_log, load_checkpoint
+from reid_training.train import learning_rate, train
 from tracker.settings import to_dict
 
 

@@ -45,11 +45,14 @@ def small_config(**schedule):
     """Two epochs of a few tiny scenes, from random weights."""
     return from_dict(
         {
-            "scenes": {"height": 64, "width": 96, "cached_side": 128, "person_px": [20.0, 60.0], "max_pasted": 2},
-            "net": {"width": 16, "coarse_channels": 32, "coarse_blocks": 1, "start": "random", "frozen": 0},
+            "scenes": {
+                **{"heights": [64, 96], "widths": [96, 96], "chances": [0.8, 0.2]},
+                **{"cached_side": 128, "person_px": [20.0, 60.0], "beyond": 1.2, "min_px": 8.0, "max_pasted": 2},
+            },
+            "net": {"channels": [8, 16, 16, 24, 32, 32], "blocks": [1, 1, 1, 1, 0], "width": 16},
             "schedule": {
-                **{"epochs": 2, "scenes_per_epoch": 8, "batch": 4, "loaders": 0, "threads": 1, "precision": "fp32"},
-                **{"plain_epochs": 1, "device": "cpu", "validate_side": 96},
+                **{"epochs": 2, "decay_epochs": 1, "steps_per_epoch": 2, "batch_pixels": 4 * 64 * 96, "loaders": 0},
+                **{"threads": 1, "plain_epochs": 1, "device": "cpu", "validate_sides": [96], "calibrate_side": 96},
                 **schedule,
             },
             "sources": {

@@ -79,12 +79,7 @@ def _track(options: TrackOptions, interruption: Interruption) -> int:
     if pipeline.leftover is not None:
         print(f"track: warning: {pipeline.leftover}", file=sys.stderr)
     if interruption.seen:
-        hint = "; --resume continues" if unfinished else ""
-        if outputs.n_undrawn:
-            hint = f", but for pictures of the last {outputs.n_undrawn} frames"
-        print(
-            f"track: interrupted after frame {last_frame}; the results until there are written{hint}", file=sys.stderr
-        )
+        _print_interrupted(last_frame, outputs, unfinished)
         return INTERRUPTED
     return 0
 
@@ -162,6 +157,13 @@ def _print_summary(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, 
     for result in options.results:
         if result.file is not None and result.file.exists():
             print(f"wrote {result.value}", file=sys.stderr)
+
+
+def _print_interrupted(last_frame: int, outputs: Outputs, resumable: bool) -> None:
+    hint = "; --resume continues" if resumable else ""
+    if outputs.n_undrawn:
+        hint = f", but for pictures of the last {outputs.n_undrawn} frames"
+    print(f"track: interrupted after frame {last_frame}; the results until there are written{hint}", file=sys.stderr)
 
 
 class _LogLines(logging.Handler):

@@ -1,6 +1,6 @@
-"""Detections as users have them -> `Detections`: arrays, lists, and objects of the libraries that people know.
+"""Convert users' detections to `Detections`: arrays, lists, and objects of supervision and ultralytics.
 
-Nothing is cropped, sorted or dropped: row i of what came in is row i of what goes on, or an error names it.
+Nothing is cropped, sorted or dropped: row i of the input is row i of the output, or an error names it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SCORE_SLACK = 1e-6  # float32 networks write 1.0000001
 
 
 def as_detections(dets: Any) -> Detections:
-    """Detections of one frame from whatever a user holds.
+    """Detections of one frame.
 
     dets: None or [] for no detection; an array or list of shape (N, 4), (N, 5) or (N, 6) with columns x1, y1, x2, y2,
     score, class; `Detections`; or an object with `.xyxy`, such as supervision.Detections (`.confidence`, `.class_id`,

@@ -1,4 +1,4 @@
-"""The frame as a detector's network takes it: shrunk or enlarged to fit, on grey, and where it then lies."""
+"""Letterbox: resize a frame to fit the network's input, pad it with grey, and map boxes back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAD = 114  # grey of both families' training
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Where the picture lies in the network's input: input = source * scale + offset, on each axis."""
+    """Position of the picture in the network's input: input = source * scale + offset, on each axis."""
 
     scale_x: float
     scale_y: float
@@ -32,9 +32,9 @@ class Letterbox:
 def letterbox(
     image: ImageArray, height: int, width: int, *, centred: bool, smooth: bool = False
 ) -> tuple[NDArray[np.float32], Letterbox]:
-    """A picture shrunk or enlarged to fit, on grey: (h, w, 3) uint8 -> (1, 3, height, width) float32 in 0 to 255.
+    """The picture resized to fit, padded with grey: (h, w, 3) uint8 -> (1, 3, height, width) float32 in 0 to 255.
 
-    smooth: every pixel of a shrunk picture counts, as in the training of our own network; else as in that of YOLO.
+    smooth: shrink by averaging areas, as in the training of our own network; else bilinear, as in that of YOLO.
     """
     scale = min(height / image.shape[0], width / image.shape[1])
     fit = round if centred else math.floor  # as either family does in training

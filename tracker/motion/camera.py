@@ -48,20 +48,16 @@ MIN_INLIER_SHARE = 0.5  # of the points that returned
 MIN_RETURN_SHARE = 0.25  # of the points sent out: after a cut few come back, but also where people walk over them
 RANSAC_PX = 1.5  # of ETH-Sunnyday's 353 steps, 1 leaves 15 unexplained: what is near moves more than what is far
 MAX_MISS = 2.5  # of the median distance to the first fit: a point farther off takes no part in the final one
-MAX_SHIFT, MAX_ZOOM, MAX_TURN = (
-    0.3,
-    1.25,
-    0.35,
-)  # of the long side; factor; radians: more between two frames is a cut of the video
-MIN_SPREAD = (
-    0.1  # of each side: standard deviation of the points that agree; a cluster determines neither turn nor zoom
-)
+# Of the long side; factor; radians. More between two frames is a cut of the video.
+MAX_SHIFT, MAX_ZOOM, MAX_TURN = 0.3, 1.25, 0.35
+# Of each side: least standard deviation of the inliers; a cluster determines neither turn nor zoom.
+MIN_SPREAD = 0.1
 
 # Without images, see SharedMotion.
 MIN_PEOPLE = 4  # tracks matched in a frame; the median of three may be the walk of one
 SHARED_IOU = 0.2  # least IoU of a prediction and a detection of one person
 SHARED_MEMORY = 0.015  # weight of the newest frame in the running means: about 70 frames count
-MOVES_RATIO = 1.7
+MOVES_RATIO = 1.7  # of the two running means: the camera moves; measured between 1.33 (at rest) and 2.2 (moving)
 START_SQ = 1e-4  # of both running means: 1 % of a height
 
 _STILL = np.eye(2, 3)

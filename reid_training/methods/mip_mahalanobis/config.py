@@ -1,4 +1,4 @@
-"""What may be set of the mixed-integer metric, and the runs that chose each default."""
+"""Settings of the mixed-integer metric, and the runs that chose each default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metric as scikit-learn's tools expect an estimator; scikit-learn itself is not needed.
+"""A scikit-learn compatible estimator of the metric; scikit-learn itself is not needed.
 
 Of the paper: fit a metric to few labelled points, then ask about more. The bounds and the status are ours.
 """

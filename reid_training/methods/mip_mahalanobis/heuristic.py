@@ -1,4 +1,4 @@
-"""The approximate part, never worse than where it starts: neighbours fixed, a linear program, new neighbours.
+"""Heuristic: alternate between a linear program with fixed neighbours and new neighbours; the cost never rises.
 
 The abstract says of larger sets that they are solved approximately, not how. This way is ours; so is that the exact
 part starts from its metric, since the solver alone may find none better than Euclid in its time.

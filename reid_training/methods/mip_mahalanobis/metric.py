@@ -1,4 +1,4 @@
-"""M: a matrix to measure with, a vector of unknowns to a solver, and how far it is from Euclid.
+"""M as a matrix, as the solver's vector of unknowns, and its distance from the Euclidean metric.
 
 M >= 0 and trace M = p, as the head of the package has it; the paper's terms of further orders are left out.
 """

@@ -1,4 +1,4 @@
-"""The points, and what a metric costs on them: sum_i u_i + mu |M - I|_1, counted from distances alone.
+"""The points, and the cost of a metric on them: sum_i u_i + mu |M - I|_1, from distances alone.
 
 Everything that is reported of a metric is counted here, whatever solver or heuristic made it. Copies of a point are
 merged, and the margin delta has the unit of the data: ours both, the paper's abstract says nothing of either.
@@ -57,7 +57,7 @@ def reaches(problem: Problem, metric: FloatArray, chunk: int = 512) -> tuple[Flo
         dist = cdist(bent[rows], bent, "sqeuclidean")
         same = labels[rows, None] == labels
         impostor[rows] = np.where(same, np.inf, dist).min(1)
-        same[np.arange(len(rows)), rows] = False  # nobody gathers itself
+        same[np.arange(len(rows)), rows] = False  # no point gathers itself
         members = np.sort(np.partition(np.where(same, dist, np.inf), most - 1, axis=1)[:, :most], axis=1)
         own[rows] = members[np.arange(len(rows)), np.maximum(needs[rows] - 1, 0)]
     return np.where(needs > 0, own, 0.0), impostor

@@ -105,7 +105,7 @@ class Program:
         )
 
     def polished(self, solution: FloatArray) -> FloatArray:
-        """M for the solver's choice, its whole numbers made whole: 0.999999 B would be a margin that nobody met."""
+        """M for the solver's choice, its whole numbers made whole: 0.999999 B would be a margin that is not met."""
         constraint, cost = self._rows(np.inf)
         free = self.unknowns.bounds()
         whole = np.rint(solution[2 * self.q :])

@@ -1,4 +1,4 @@
-"""What to label next, as the metric defines it: points on a boundary, and outliers.
+"""Active labelling: points on a class boundary and outliers, as the metric defines them.
 
 Both are the abstract's. Where we differ: of them those come first that stand for many unlabelled ones (`most_telling`),
 since the points of the smallest margin alone were no better to ask about than random ones.

@@ -1,4 +1,4 @@
-"""Rows that the linear program of the heuristic and the mixed-integer one share, over (theta, t, others).
+"""Constraint rows shared by the linear and the mixed-integer program, over (theta, t, others).
 
 theta: the q unknowns of M; t >= |theta - identity|, whose sum is the distortion. Others: what else the program has.
 """

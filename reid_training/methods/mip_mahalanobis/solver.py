@@ -1,4 +1,4 @@
-"""From a problem to its metric: exact where the time suffices, else the best that was seen, and which of the two it is.
+"""Solve a problem: exactly if the time suffices, else the best metric found; the result says which.
 
 Small sets are solved exactly and larger ones approximately, as the abstract says. Ours: the larger ones by subsamples
 with as many points of each class, and a bound beside every value.

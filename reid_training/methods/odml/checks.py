@@ -1,4 +1,4 @@
-"""Rows and labels of online metric layers, made into arrays or refused in one line.
+"""Convert rows and labels to arrays, or refuse them with a one-line error.
 
 Rows are scaled to unit length, as the paper's are; zeros, which it does not name, stay.
 """

@@ -1,4 +1,4 @@
-"""What may be set of online metric layers: the paper's values where it names them, and where it does not, ours."""
+"""Settings of online metric layers: the paper's values where it gives them, else ours."""
 
 from __future__ import annotations
 

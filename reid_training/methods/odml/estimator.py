@@ -1,4 +1,4 @@
-"""Online metric layers as scikit-learn understands an estimator, learning from triplets of a stream as they come.
+"""A scikit-learn compatible estimator of online metric layers, learning from a stream of triplets.
 
 One-pass triplets, forward and backward learning are (1) and (4) of the head of the package; "both" differs as said
 there. numpy alone: nothing of scikit-learn is imported unless it calls itself.
@@ -191,7 +191,7 @@ class ODML:
         return self
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn, and nobody else, asks for."""
+        """Tags for scikit-learn only."""
         from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
 
         return Tags(

@@ -1,4 +1,4 @@
-"""One metric layer, (2) of the head of the package, and a stack of them: its output (3) and its gradient (4).
+"""A metric layer, equation (2) of the package docstring; a stack of them: output (3) and gradient (4).
 
 Where we differ, as said there: the exact step, the cut that keeps M positive semi-definite, and the symmetric root L.
 """

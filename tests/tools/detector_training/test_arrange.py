@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 
 import cv2
@@ -119,25 +118,37 @@ def test_parts_of_human_v2(tmp_path):
         "000c383dd39fb933_jpg.rf.a": box * 2 + outline,
         "000c383dd39fb934_jpg.rf.a": box * 2,  # too few people
         "000c383dd39fb935_jpg.rf.a": box * 2 + "0 .5 .5 .6 .6\n",  # a portrait
+        "img_7_jpg.rf.a": box,
+        "-7-_jpg.rf.a": box,
         "DJI_1_jpg.rf.a": box,
     }
     files = {f"train/labels/{name}.txt": text for name, text in labels.items()}
     files |= {f"train/images/{name}.jpg": jpg(k) for k, name in enumerate(labels)}
     counts = arrange.arrange(tmp_path / "out", {"human_v2": repository(tmp_path / "repo", files)})
-    assert counts == {"human_v2": 4}
+    assert counts == {"human_v2": 6}
     n_pictures = {}
     for part in arrange.HUMAN_V2:
         folder = tmp_path / "out/human_v2" / part
         n_pictures[part] = len(read("yolo", folder / "images", folder / "labels"))
-    assert n_pictures == {"coco": 1, "crossings": 2, "open_images": 1}
+    assert n_pictures == {"coco": 1, "crossings": 2, "open_images": 1, "street": 1, "above": 1}
 
 
-def test_of_coco_val_only_free_pictures(tmp_path):
-    rows = [{"file_name": f"{k}.jpg", "license": k} for k in (1, 4, 5, 6, 7)]
-    licences = repository(tmp_path / "l", {"annotations/captions_val2017.json": json.dumps({"images": rows})})
-    files = {f"coco/images/val2017/{k}.jpg": jpg(k) for k in (1, 4, 5, 6, 7)}
-    files |= {f"coco/labels/val2017/{k}.txt": "0 .5 .5 .1 .2\n" for k in (1, 4, 5, 6)}
-    data = {"coco_val": repository(tmp_path / "c", files), "coco_licences": licences}
-    assert arrange.arrange(tmp_path / "out", data) == {"coco_val": 2}
-    found = read("yolo", tmp_path / "out/coco_val/images", tmp_path / "out/coco_val/labels")
-    assert [one.path.name for one in found] == ["4.jpg", "5.jpg"]
+def test_coco_takes_both_folders(tmp_path):
+    files = {f"coco/images/{side}2017/{k}.jpg": jpg(k) for k, side in ((1, "train"), (4, "val"), (5, "val"))}
+    files |= {f"coco/labels/train2017/{k}.txt": "0 .5 .5 .1 .2\n" for k in (1, 4)}
+    assert arrange.arrange(tmp_path / "out", {"coco": repository(tmp_path / "c", files)}) == {"coco": 2}
+    found = read("yolo", tmp_path / "out/coco/images", tmp_path / "out/coco/labels")
+    assert [one.path.name for one in found] == ["1.jpg", "4.jpg"]
+
+
+def test_of_videos_two_frames_a_second(tmp_path):
+    file = tmp_path / "v.mp4"
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 8.0, (64, 48))
+    for k in range(12):
+        video.write(np.full((48, 64, 3), 20 * k, np.uint8))
+    video.release()
+    files = {"walk.mp4": file.read_bytes(), "empty.mp4": b"", "README.md": "x"}
+    counts = arrange.arrange(tmp_path / "out", {"sample_videos": repository(tmp_path / "r", files)})
+    assert counts == {"sample_videos": 3}
+    names = sorted(path.name for path in (tmp_path / "out/sample_videos").iterdir())
+    assert names == ["walk-000000.jpg", "walk-000004.jpg", "walk-000008.jpg"]

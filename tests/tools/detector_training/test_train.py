@@ -76,7 +76,7 @@ def test_a_run_starts_from_the_averaged_weights_of_another(data, tmp_path):
 
 @pytest.mark.slow
 def test_it_learns_to_find_drawn_people(data, tmp_path):
-    config = small_config(epochs=12, scenes_per_epoch=96, batch=4, ema_decay=0.95, learning_rate=4e-3)
+    config = small_config(epochs=20, decay_epochs=8, steps_per_epoch=24, ema_decay=0.95, learning_rate=4e-3)
     history = train(config, data, tmp_path / "run")
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
     assert history[-1]["val_ap"] > 0.6
@@ -94,8 +94,9 @@ def test_mistakes_are_one_sentence(data, tmp_path):
     train(config, data, tmp_path / "run")
     with pytest.raises(ConfigError, match="holds a run already"):
         train(config, data, tmp_path / "run")
-    with pytest.raises(ModelError, match="other settings"):
-        train(small_config(epochs=2), data, tmp_path / "run", resume=True)
+    other = dataclasses.replace(config, net=dataclasses.replace(config.net, width=32))
+    with pytest.raises(ModelError, match="another network"):
+        train(other, data, tmp_path / "run", resume=True)
     with pytest.raises(ConfigError, match="no sources"):
         train(dataclasses.replace(config, sources={}), data, tmp_path / "other")
     with pytest.raises(ModelError, match="no checkpoint"):
@@ -108,13 +109,23 @@ def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path, monkeypatch):
         train(small_config(), data, tmp_path / "run")
 
 
-def test_learning_rate_rises_and_falls():
-    schedule = ScheduleConfig(epochs=10, warmup_epochs=1.0, learning_rate=1.0)
+def test_learning_rate_rises_stays_and_falls():
+    schedule = ScheduleConfig(epochs=10, decay_epochs=4, warmup_epochs=1.0, learning_rate=1.0)
     rates = [learning_rate(step, 10, schedule) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
-    assert rates[9] == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] < 0.01
+    assert rates[9:60] == [1.0] * 51
+    assert rates[80] == pytest.approx(0.5)
+    assert rates[60:] == sorted(rates[60:], reverse=True)
+    assert 0 < rates[-1] < 0.01
+
+
+@pytest.mark.slow
+def test_a_run_can_be_made_longer_before_the_rate_falls(data, tmp_path):
+    train(small_config(epochs=3), data, tmp_path / "whole")
+    train(small_config(epochs=2), data, tmp_path / "parts", until=1)
+    train(small_config(epochs=3), data, tmp_path / "parts", resume=True)
+    whole, parts = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "parts")
+    assert all(value.equal(parts["net"][name]) for name, value in whole["net"].items())
 
 
 def test_config_survives_toml_and_names_mistakes():
@@ -124,7 +135,10 @@ def test_config_survives_toml_and_names_mistakes():
     for table, message in (
         ({"nets": {}}, "nets is unknown"),
         ({"net": {"kernel": 4}}, "net.kernel must be"),
-        ({"scenes": {"height": 100}}, "multiple of 32"),
+        ({"scenes": {"heights": [100, 96, 96, 96]}}, "multiples of 32"),
+        ({"scenes": {"heights": [96]}}, "a number for each canvas"),
+        ({"teacher": {"person_score": 0.1}}, "ignore_score"),
+        ({"sources": {"a": {"format": "unlabelled", "images": "x"}}}, "complete = false"),
         ({"sources": {"a": {"images": "x"}}}, "sources.a.format is missing"),
         ({"seed": "x"}, "seed"),
     ):
