@@ -94,7 +94,7 @@ lines = st.tuples(points, points).filter(lambda ends: ends[0] != ends[1])
 
 @settings(max_examples=300, deadline=None)
 @given(paths, lines)
-def test_lines_count_as_exact_geometry_does(path, ends):
+def test_line_counts_equal_exact_geometry(path, ends):
     (ax, ay), (bx, by) = ends
     # A foot exactly on the line belongs to one side by convention, see below.
     assume(all((bx - ax) * (y - ay) != (by - ay) * (x - ax) for x, y in path))
@@ -105,7 +105,7 @@ def test_lines_count_as_exact_geometry_does(path, ends):
 
 @settings(max_examples=200, deadline=None)
 @given(paths, lines, st.booleans())
-def test_a_line_walked_backwards_swaps_in_and_out(path, ends, once):
+def test_line_reversed_path_swaps_in_and_out(path, ends, once):
     forth, back, turned = (LineCounter(*e, once=once) for e in (ends, ends, ends[::-1]))
     walk(forth, path)
     walk(back, path[::-1])
@@ -117,7 +117,7 @@ def test_a_line_walked_backwards_swaps_in_and_out(path, ends, once):
 
 @settings(max_examples=200, deadline=None)
 @given(paths, lines, st.sampled_from([2, 4, 8]))
-def test_a_line_does_not_depend_on_the_number_of_steps(path, ends, parts):
+def test_line_counts_do_not_depend_on_number_of_steps(path, ends, parts):
     few, many = LineCounter(*ends), LineCounter(*ends)
     directions = [event.direction for event in walk(few, path)]
     assert [event.direction for event in walk(many, split(path, parts))] == directions
@@ -147,7 +147,7 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("path", "directions"), ROUTES)
-def test_routes_over_a_line(path, directions):
+def test_line_counts_of_example_paths(path, directions):
     line = LineCounter((0, 50), (100, 50), name="door")
     events = walk(line, path)
     assert [event.direction for event in events] == directions
@@ -155,7 +155,7 @@ def test_routes_over_a_line(path, directions):
     assert all((event.kind, event.name, event.id, event.stay_s) == ("line", "door", 1, None) for event in events)
 
 
-def test_the_event_is_of_the_frame_that_settles_it():
+def test_line_event_is_of_first_frame_beyond_margin():
     line = LineCounter((0, 50), (100, 50))
     (event,) = walk(line, DOWN, times=[0.0, 0.1, 0.2, 0.35])
     assert (event.time_s, event.frame) == (0.2, 2)
@@ -164,14 +164,14 @@ def test_the_event_is_of_the_frame_that_settles_it():
     assert [event.frame for event in line.update(tracks_at([(5, 70)]), 0.1, 110)] == [110]
 
 
-def test_the_margin_grows_with_the_person():
+def test_line_margin_scales_with_box_height():
     near, far = LineCounter((0, 50), (100, 50)), LineCounter((0, 50), (100, 50))
     walk(far, [(50, 30), (50, 55)], heights=[20, 20])
     walk(near, [(50, 30), (50, 55)], heights=[100, 100])
     assert (counts(far), counts(near)) == ((1, 0), (0, 0))
 
 
-def test_many_people_are_counted_apart_and_in_gaps():
+def test_line_counts_each_identity_and_across_gaps():
     """Three people who are seen in some frames only, each with a predicted box that is wrong in between."""
     rng = np.random.default_rng(0)
     line = LineCounter((0, 50), (100, 50))
@@ -195,7 +195,7 @@ class Boxes:
     tracker_id: np.ndarray | None
 
 
-def test_boxes_of_other_libraries_count():
+def test_boxes_of_other_libraries_are_counted():
     line = LineCounter((0, 50), (100, 50))
     line.update(Boxes(np.zeros((0, 4), np.float32), None), 0.0)
     for k, y in enumerate((30, 70)):
@@ -208,18 +208,18 @@ def test_boxes_of_other_libraries_count():
         line.update(Boxes(np.zeros((4, 5)), np.arange(4)), 3.0)
 
 
-def test_boxes_that_are_nowhere_are_left_out():
+def test_boxes_that_are_not_finite_are_skipped():
     tracks = tracks_at([(1, 2), (math.nan, 3), (4, 5)], sources=[Source.DETECTED, Source.DETECTED, Source.PREDICTED])
     assert [(identity, spot.x, spot.y) for identity, spot in feet(tracks)] == [(1, 1.0, 2.0)]
 
 
-def test_a_camera_that_never_ends_fills_no_memory():
+def test_counters_forget_identities_of_endless_stream():
     line = LineCounter((0, 50), (100, 50))
     zone = ZoneCounter([(0, 0), (100, 0), (100, 100)])
     for k in range(200):
         for counter in (line, zone):
             counter.update(tracks_at([(50, 30)], [k]), k * FORGET_S / 10)
-    assert len(line._walkers) <= 11
+    assert len(line._states) <= 11
     assert len(zone._visitors) <= 11
 
 
@@ -272,7 +272,7 @@ def tiny_steps(path, times, heights, corners, share, n=150):
 
 @pytest.mark.parametrize("corners", [SQUARE, L_SHAPE, [(5, 40), (75, 10), (40, 75)]])
 @pytest.mark.parametrize("seed", range(6))
-def test_zones_count_as_a_walk_in_tiny_steps_does(corners, seed):
+def test_zone_counts_equal_walk_in_tiny_steps(corners, seed):
     rng = np.random.default_rng(seed)
     n = 7
     path = [tuple(p) for p in rng.uniform(0, 80, (n, 2))]
@@ -292,7 +292,7 @@ places = st.tuples(st.integers(0, 80), st.integers(0, 80))
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(places, min_size=1, max_size=10), st.sampled_from([SQUARE, L_SHAPE]), st.booleans())
-def test_a_zone_walked_backwards_swaps_entered_and_left(path, corners, once):
+def test_zone_reversed_path_swaps_entered_and_left(path, corners, once):
     forth, back = ZoneCounter(corners, once=once), ZoneCounter(corners, once=once)
     walk(forth, path)
     walk(back, path[::-1])
@@ -301,7 +301,7 @@ def test_a_zone_walked_backwards_swaps_entered_and_left(path, corners, once):
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(places, min_size=1, max_size=10), st.sampled_from([SQUARE, L_SHAPE]), st.sampled_from([2, 4]))
-def test_a_zone_does_not_depend_on_the_number_of_steps(path, corners, parts):
+def test_zone_counts_do_not_depend_on_number_of_steps(path, corners, parts):
     few, many = ZoneCounter(corners), ZoneCounter(corners)
     directions = [event.direction for event in walk(few, path)]
     finer = split(path, parts)
@@ -322,7 +322,7 @@ VISITS = [
 
 
 @pytest.mark.parametrize(("path", "directions", "stay_s"), VISITS)
-def test_visits_to_a_zone(path, directions, stay_s):
+def test_zone_counts_of_example_visits(path, directions, stay_s):
     zone = ZoneCounter(SQUARE, name="shop")
     events = walk(zone, path)
     assert [event.direction for event in events] == directions
@@ -333,7 +333,7 @@ def test_visits_to_a_zone(path, directions, stay_s):
         assert (event.stay_s is not None) == (event.direction == "left")
 
 
-def test_who_is_inside_now():
+def test_zone_inside_lists_current_identities():
     zone = ZoneCounter(SQUARE, patience_s=3.0)
     zone.update(tracks_at([(40, 40), (30, 30), (0, 0)]), 0.0)
     assert zone.inside == {1, 2}
@@ -368,7 +368,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("make", "said"), WRONG)
-def test_places_that_cannot_be(make, said):
+def test_invalid_lines_and_zones_are_refused(make, said):
     with pytest.raises(ConfigError, match=said) as raised:
         make()
     assert "\n" not in str(raised.value)
@@ -377,13 +377,13 @@ def test_places_that_cannot_be(make, said):
 @pytest.mark.parametrize(
     "corners", [SQUARE, SQUARE[::-1], L_SHAPE, [*SQUARE, SQUARE[0]], [(0, 0), (5, 0), (9, 0), (9, 9)]]
 )
-def test_places_that_can_be(corners):
+def test_unusual_valid_zones_are_accepted(corners):
     assert len(ZoneCounter(corners).polygon.corners) >= 3
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(places, min_size=3, max_size=6, unique=True))
-def test_a_polygon_is_refused_exactly_if_its_edges_meet(corners):
+def test_polygon_is_refused_if_and_only_if_edges_meet(corners):
     """Two edges meet if some pair of points on them coincides; neighbours share their corner and nothing else."""
 
     def on(p, a, b):

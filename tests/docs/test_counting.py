@@ -55,7 +55,7 @@ def run(folder, monkeypatch):
     return run
 
 
-def test_pandas_reads_the_events(run, folder):
+def test_page_pandas_example_reads_events(run, folder):
     found = run(snippets(COUNTING)[0])
     rows = [line.split(",") for line in (folder / "counts.csv").read_text().splitlines()[1:]]
     assert len(rows) > 0
@@ -66,7 +66,7 @@ def test_pandas_reads_the_events(run, folder):
         assert stay_s == max(float(row[6]) for row in rows if row[4] == str(identity) and row[6])
 
 
-def test_counting_in_a_loop(run, folder, capsys):
+def test_page_counting_loop_runs(run, folder, capsys):
     found = run(snippets(COUNTING)[1])
     table = pd.read_csv(folder / "counts.csv")
     gate = table[table.name == "gate"]
@@ -77,7 +77,7 @@ def test_counting_in_a_loop(run, folder, capsys):
     assert capsys.readouterr().out.count("went") == len(gate)
 
 
-def test_refining_in_python(run):
+def test_page_refining_example_runs(run):
     found = run(snippets(OFFLINE)[0])
     assert len(found["refined"]) == len(found["frames"]) == 20
     assert sum(map(len, found["refined"])) >= sum(len(tracks) for _, tracks in found["frames"])
@@ -85,6 +85,6 @@ def test_refining_in_python(run):
 
 
 @pytest.mark.parametrize("page", [COUNTING, OFFLINE])
-def test_the_pictures_are_there_and_small(page):
+def test_page_pictures_exist_and_are_small(page):
     for name in re.findall(r"\]\((images/[^)]*)\)", page):
         assert 1000 < (DOCS / name).stat().st_size < 150_000

@@ -12,6 +12,7 @@ import matplotlib.axes
 import numpy as np
 import pytest
 
+import tracker.build  # noqa: F401 - an import while `open_detector` is replaced would keep the replacement
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.config import TrackerConfig
 from tracker.detector.base import DetectorBase

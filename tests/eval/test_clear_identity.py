@@ -98,7 +98,7 @@ def scores_of(truth, results):
     return evaluate(as_table([(f, i, *box) for f, i, box in truth]), as_table([(f, i, *box) for f, i, box in results]))
 
 
-def test_a_pair_is_kept_from_one_frame_to_the_next_and_not_over_a_gap():
+def test_pair_is_kept_to_next_frame_but_not_over_gap():
     truth = [(1, 1, BOX), (2, 1, BOX), (3, 1, BOX)]
     without_gap = scores_of(truth, [(1, 1, BOX), (2, 1, NEAR), (2, 2, BOX)])
     with_gap = scores_of(truth, [(1, 1, BOX), (2, 9, FAR), (3, 1, NEAR), (3, 2, BOX)])
@@ -106,7 +106,7 @@ def test_a_pair_is_kept_from_one_frame_to_the_next_and_not_over_a_gap():
     assert with_gap.switches == 1  # motmetrics alone would keep identity 1
 
 
-def test_a_frame_without_results_or_people_is_no_gap():
+def test_frame_without_results_or_people_is_not_a_gap():
     # Frame 2 has no result at all; in frame 3 only somebody else is there, with his own result.
     truth = [(f, 1, BOX) for f in (1, 2, 4)] + [(f, 2, FAR) for f in (1, 2, 3, 4)]
     results = [(f, 1, BOX) for f in (1, 4)] + [(f, 2, FAR) for f in (1, 3, 4)]
@@ -116,13 +116,13 @@ def test_a_frame_without_results_or_people_is_no_gap():
     assert scores.misses == 2
 
 
-def test_mostly_tracked_is_more_than_four_fifths():
+def test_mostly_tracked_needs_more_than_80_percent():
     truth = [(f, 1, BOX) for f in range(1, 6)]
     assert scores_of(truth, [(f, 1, BOX) for f in range(1, 5)]).mostly_tracked == 0
     assert scores_of(truth, [(f, 1, BOX) for f in range(1, 6)]).mostly_tracked == 1
 
 
-def test_a_pair_at_exactly_half_overlap_is_a_match():
+def test_pair_at_iou_one_half_is_a_match():
     assert scores_of([(1, 1, BOX)], [(1, 1, (0, 0, 10, 10))]).misses == 0
     assert scores_of([(1, 1, BOX)], [(1, 1, (0, 0, 10, 9.99))]).misses == 1
 
@@ -136,7 +136,7 @@ def test_perfect_and_empty_results():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_combined_is_one_sequence_after_the_other(seed):
+def test_combined_equals_concatenated_sequences(seed):
     (truth, results), (more_truth, more_results) = random_case(seed), random_case(seed + 5)
     together = evaluate(one_after_the_other(truth, more_truth), one_after_the_other(results, more_results))
     assert astuple(combine([evaluate(truth, results), evaluate(more_truth, more_results)])) == astuple(together)
@@ -150,7 +150,7 @@ def test_combined_is_one_sequence_after_the_other(seed):
         ("TUD-Stadtmitte", (0.644619, 0.608997, 0.939920, 0.564014), (10, 5, 1, 45, 452, 7, 6)),
     ],
 )
-def test_the_examples_in_motmetrics_give_its_documented_numbers(name, rates, numbers):
+def test_motmetrics_examples_give_documented_numbers(name, rates, numbers):
     import motmetrics
 
     folder = Path(motmetrics.__file__).parent / "data" / name
@@ -161,7 +161,7 @@ def test_the_examples_in_motmetrics_give_its_documented_numbers(name, rates, num
     )  # fmt: skip
 
 
-def test_nothing_used_of_motmetrics_is_deprecated():
+def test_used_parts_of_motmetrics_are_not_deprecated():
     truth, results = random_case(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

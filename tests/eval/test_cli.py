@@ -61,7 +61,7 @@ def test_perfect_results_score_100(folder, capsys):
     assert err == ""
 
 
-def test_tracks_and_scores_a_folder(folder, capsys):
+def test_folder_is_tracked_and_scored(folder, capsys):
     assert run() == 0
     rows = table(capsys.readouterr().out)
     assert rows["sequence"] == list(COLUMNS[1:])
@@ -81,7 +81,7 @@ def test_tracks_and_scores_a_folder(folder, capsys):
 
 
 @pytest.mark.slow
-def test_several_jobs_give_what_one_gives(folder, capsys):
+def test_several_jobs_equal_one_job(folder, capsys):
     tables = []
     for n_jobs in ("1", "2"):
         assert main(["mot", "--reid", "none", "--out", f"out{n_jobs}", "--jobs", n_jobs]) == 0
@@ -91,7 +91,7 @@ def test_several_jobs_give_what_one_gives(folder, capsys):
         assert (folder / "out1" / name).read_bytes() == (folder / "out2" / name).read_bytes()
 
 
-def test_the_table_in_files_and_the_zip(folder, capsys):
+def test_table_files_and_zip_equal_printed_table(folder, capsys):
     assert run("--csv", "s.csv", "--json", "s.json", "--markdown", "s.md", "--submit", "s.zip") == 0
     rows = table(capsys.readouterr().out)
     objects = json.loads((folder / "s.json").read_text())
@@ -108,7 +108,7 @@ def test_the_table_in_files_and_the_zip(folder, capsys):
     assert not (folder / "again" / "one.txt").exists()
 
 
-def test_sequences_without_ground_truth_are_tracked_and_submitted(folder, capsys):
+def test_sequence_without_ground_truth_is_submitted(folder, capsys):
     shutil.rmtree(folder / "mot" / "two" / "gt")
     assert run("--submit", "s.zip") == 0
     out, err = capsys.readouterr()
@@ -123,7 +123,7 @@ def test_sequences_without_ground_truth_are_tracked_and_submitted(folder, capsys
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", ["1", "2"])
-def test_a_sequence_that_fails_is_named_and_the_others_finish(folder, capsys, n_jobs):
+def test_failing_sequence_is_named_and_others_finish(folder, capsys, n_jobs):
     pictures = folder / "mot" / "one" / "img1"
     pictures.mkdir()
     (pictures / "000001.jpg").write_bytes(b"")
@@ -139,7 +139,7 @@ def test_a_sequence_that_fails_is_named_and_the_others_finish(folder, capsys, n_
     assert not (folder / "s.zip").exists()
 
 
-def test_a_sequence_that_breaks_off_leaves_no_half_result(folder, capsys):
+def test_failing_sequence_leaves_no_partial_result(folder, capsys):
     scene = make_scene(0, n_people=2, n_frames=12, burst_start=0)
     shutil.rmtree(folder / "mot" / "one")
     write_sequence(scene, folder / "mot" / "one")
@@ -149,7 +149,7 @@ def test_a_sequence_that_breaks_off_leaves_no_half_result(folder, capsys):
     assert [path.name for path in (folder / "results").iterdir()] == ["two.txt"]
 
 
-def test_a_missing_result_is_named_and_the_others_are_scored(folder, capsys):
+def test_missing_result_is_named_and_others_are_scored(folder, capsys):
     perfect_results(folder)
     (folder / "perfect" / "one.txt").unlink()
     assert run("--results", "perfect") == 2
@@ -158,7 +158,7 @@ def test_a_missing_result_is_named_and_the_others_are_scored(folder, capsys):
     assert table(out)["two"][0] == "100.0"
 
 
-def test_boxes_after_the_end_are_named(folder, capsys):
+def test_box_after_last_frame_is_named(folder, capsys):
     perfect_results(folder)
     with (folder / "perfect" / "two.txt").open("a") as file:
         file.write("41,1,10,10,20,40,1,1,1\n")
@@ -166,7 +166,7 @@ def test_boxes_after_the_end_are_named(folder, capsys):
     assert "perfect/two.txt: has a box in frame 41, but seqinfo.ini says seqLength = 40" in capsys.readouterr().err
 
 
-def test_a_detector_takes_the_place_of_public_detections(folder, capsys):
+def test_detector_replaces_public_detections(folder, capsys):
     (folder / "detector.onnx").write_bytes(b"no model")
     assert run("--detector", "detector.onnx", "--video", "one=absent.avi") == 2
     err = capsys.readouterr().err
@@ -174,7 +174,7 @@ def test_a_detector_takes_the_place_of_public_detections(folder, capsys):
     assert "two: has no images to find people in" in err  # it is the detector that would look
 
 
-def test_the_network_in_the_box_by_its_name(folder, capsys, monkeypatch):
+def test_builtin_detector_is_opened_by_name(folder, capsys, monkeypatch):
     asked = []
     original = open_detector
     monkeypatch.setattr("tracker.build.open_detector", lambda **k: asked.append(original(**k)) or asked[-1])
@@ -184,12 +184,12 @@ def test_the_network_in_the_box_by_its_name(folder, capsys, monkeypatch):
     assert [(one.name, one._input_size(96, 128)) for one in asked] == [("person.onnx", (96, 96))]
 
 
-def test_a_detector_size_needs_a_detector(folder, capsys):
+def test_detector_size_needs_detector(folder, capsys):
     assert run("--detector-size", "416") == 2
     assert "--detector-size goes with --detector" in capsys.readouterr().err
 
 
-def test_one_mistake_is_one_line_however_many_sequences_it_stops(folder, capsys):
+def test_common_error_is_printed_once_for_all_sequences(folder, capsys):
     assert run("--set", "lifecycle.confirm_hits=0") == 2
     assert run("--results", "nowhere") == 2
     for name in ("one", "two"):
@@ -215,7 +215,7 @@ def test_one_mistake_is_one_line_however_many_sequences_it_stops(folder, capsys)
         (["--det", "det/absent.txt"], "absent.txt"),
     ],
 )
-def test_a_mistake_ends_in_one_line_and_2(folder, capsys, tail, said):
+def test_user_error_is_one_line_and_status_2(folder, capsys, tail, said):
     shutil.rmtree(folder / "mot" / "two" / "gt")
     if "--det" in tail:
         shutil.rmtree(folder / "mot" / "two")
@@ -226,7 +226,7 @@ def test_a_mistake_ends_in_one_line_and_2(folder, capsys, tail, said):
     assert err.count("\n") == 1
 
 
-def test_folders_without_sequences_are_named(folder):
+def test_folder_without_sequences_is_named(folder):
     (folder / "empty").mkdir()
     for path in ("absent", "empty"):
         with pytest.raises(MotFileError, match=path):
@@ -238,7 +238,7 @@ def test_folders_without_sequences_are_named(folder):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
 @pytest.mark.parametrize("n_jobs", ["1", "2"])
-def test_ctrl_c_ends_in_one_line_and_leaves_no_half_result(folder, n_jobs):
+def test_ctrl_c_is_one_line_and_leaves_no_partial_result(folder, n_jobs):
     shutil.rmtree(folder / "mot")
     write_sequence(make_scene(0, n_people=3, n_frames=80), folder / "mot" / "one")
     shutil.copytree(folder / "mot" / "one", folder / "mot" / "two")

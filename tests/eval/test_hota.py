@@ -78,7 +78,7 @@ def test_worked_cases(case):
     assert (scores.hota, scores.deta, scores.assa) == pytest.approx(expected)
 
 
-def test_the_identity_that_fits_longer_wins_a_frame():
+def test_identity_with_more_matches_wins_the_frame():
     # Identity 8 fits a little better in frame 1, but 7 is the person's for 9 more frames: HOTA matches 7.
     truth = [(t, 1, *BOX) for t in range(1, 11)]
     results = [(1, 7, 1, 0, 10, 20), (1, 8, *BOX), *((t, 7, *BOX) for t in range(2, 11))]
@@ -87,7 +87,7 @@ def test_the_identity_that_fits_longer_wins_a_frame():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_names_do_not_matter(seed):
+def test_ids_do_not_matter(seed):
     truth, results = random_case(seed)
     names = np.random.default_rng(seed).permutation(1000)
     renamed = [BoxTable(table.frame, names[table.id], table.boxes) for table in (truth, results)]
@@ -110,7 +110,7 @@ def test_invariants(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_combined_is_one_sequence_after_the_other(seed):
+def test_combined_equals_concatenated_sequences(seed):
     (truth, results), (more_truth, more_results) = random_case(seed), random_case(seed + 10)
     together = evaluate(one_after_the_other(truth, more_truth), one_after_the_other(results, more_results))
     combined = combine([evaluate(truth, results), evaluate(more_truth, more_results)])
@@ -118,7 +118,7 @@ def test_combined_is_one_sequence_after_the_other(seed):
         np.testing.assert_allclose(getattr(combined, name), getattr(together, name))
 
 
-def test_combined_is_no_mean_of_sequences():
+def test_combined_is_not_the_mean_of_sequences():
     perfect = [(t, 1, *BOX) for t in range(1, 10)]
     good = evaluate(as_table(perfect), as_table(perfect))
     bad = evaluate(as_table([(1, 1, *BOX)]), as_table([]))

@@ -8,7 +8,7 @@ import pytest
 from tracker.eval.mot_files import MotFileError, read_ground_truth, read_results
 
 
-def test_mot16_truth_counts_class_1_alone(tmp_path):
+def test_mot16_truth_counts_only_class_1(tmp_path):
     # consider, class -> counts, ignored
     cases = [
         (1, 1, True, False),
@@ -39,7 +39,7 @@ def test_mot15_truth_counts_boxes_with_a_seventh_value(tmp_path, tail):
 
 
 @pytest.mark.parametrize("text", ["", "\n\n"])
-def test_empty_results_are_nobody_found(tmp_path, text):
+def test_empty_results_have_no_tracks(tmp_path, text):
     path = tmp_path / "out.txt"
     path.write_text(text)
     table = read_results(path)
@@ -87,7 +87,7 @@ def test_malformed_line_is_named(tmp_path, bad, what):
     assert caught.value.exit_code == 2
 
 
-def test_truth_faults(tmp_path):
+def test_malformed_truth_is_named(tmp_path):
     path = tmp_path / "gt.txt"
     for text, what in [
         ("1,1,10,20,30,40,1,99,1\n", ":1: class must be"),

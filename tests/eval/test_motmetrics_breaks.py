@@ -31,7 +31,7 @@ def test_merging_event_tables_is_broken_by_pandas_2():
         motmetrics.MOTAccumulator.merge_event_dataframes([accumulator])
 
 
-def test_only_the_sound_parts_are_called():
+def test_only_working_parts_of_motmetrics_are_called():
     source = inspect.getsource(clear_identity).split('"""', 2)[2]
     used = {"motmetrics.metrics.create", "motmetrics.MOTAccumulator"}
     for name in used:
@@ -39,7 +39,7 @@ def test_only_the_sound_parts_are_called():
     assert "motmetrics." not in source
 
 
-def test_our_overlap_is_motmetrics_own(rng):
+def test_overlap_equals_motmetrics(rng):
     boxes = rng.uniform(0, 20, (12, 2, 4))
     a, b = boxes[:, 0], boxes[:, 1]
     theirs = motmetrics.distances.boxiou(a[:, None], b[None])  # left, top, width, height

@@ -19,7 +19,7 @@ def table(*boxes, frame=1):
     return BoxTable(np.full(n, frame), np.arange(n), np.array(boxes, dtype=float).reshape(n, 4))
 
 
-def test_which_results_are_dropped():
+def test_results_on_ignored_boxes_are_dropped():
     # truth boxes with "p" person, "d" distractor, "c" car that costs; results; dropped
     cases = [
         ([(HERE, "d")], [HERE], [True]),
@@ -38,7 +38,7 @@ def test_which_results_are_dropped():
         assert matched_to_ignored(gt, table(*results)).tolist() == dropped, (truth, results)
 
 
-def test_other_frames_do_not_matter_and_only_people_that_count_remain():
+def test_frames_are_independent_and_only_counted_people_remain():
     gt = GroundTruth(table(HERE, FAR), np.array([False, True]), np.array([True, False]))
     people, results = prepare(gt, table(HERE, frame=2))
     assert len(results) == 1

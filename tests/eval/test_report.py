@@ -20,11 +20,11 @@ def rows():
     return [scored, Row("tracked alone", fps=5.0), Row("files alone", scored.clear, scored.hota)]
 
 
-def test_the_columns_are_those_of_the_issue():
+def test_report_columns():
     assert " ".join(COLUMNS) == "sequence HOTA DetA AssA MOTA IDF1 IDs Frag MT ML FP FN fps"
 
 
-def test_csv_and_json_hold_unrounded_numbers(rows):
+def test_csv_and_json_are_not_rounded(rows):
     objects = json.loads(report.as_json(rows))
     lines = list(csv.DictReader(io.StringIO(report.as_csv(rows))))
     for row, found, line in zip(rows, objects, lines, strict=True):

@@ -11,7 +11,7 @@ from tracker.eval.mot_files import MotFileError
 from tracker.eval.submission import write_submission
 
 
-def test_text_files_at_the_root_with_ten_values_a_line(tmp_path):
+def test_zip_has_text_files_with_ten_values_per_line(tmp_path):
     # as we write it; another's with six columns, another's with a class, one with blanks and a byte order mark, none
     texts = {
         "MOT16-01": ("1,2,10.50,20.25,30,40,0.9000,-1,-1,-1\n", "1,2,10.50,20.25,30,40,0.9000,-1,-1,-1\n"),
@@ -34,7 +34,7 @@ def test_text_files_at_the_root_with_ten_values_a_line(tmp_path):
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-def test_a_file_that_is_no_result_is_named_and_no_zip_is_left(tmp_path):
+def test_malformed_result_is_named_and_leaves_no_zip(tmp_path):
     good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
     good.write_text("1,1,10,20,30,40\n")
     bad.write_text("1,1,10,20,30,40\n1,2,10,20,30\n")

@@ -98,7 +98,7 @@ def sets(data_root, tmp_path):
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("benchmark", ["MOT15", "MOT16"])
-def test_the_tracker_scores_as_trackeval_says(sets, benchmark):
+def test_tracker_scores_equal_trackeval(sets, benchmark):
     folder, out, table = sets / benchmark, sets / "out", sets / "scores.json"
     assert main([str(folder), "--out", str(out), "--reid", "none", "--jobs", "1", "--json", str(table)]) == 0
     assert_equal(benchmark, folder, out, table)
@@ -108,7 +108,7 @@ def test_the_tracker_scores_as_trackeval_says(sets, benchmark):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("benchmark", ["MOT15", "MOT16"])
-def test_spoilt_ground_truth_scores_as_trackeval_says(sets, benchmark, seed):
+def test_perturbed_ground_truth_scores_equal_trackeval(sets, benchmark, seed):
     folder, results, table = sets / benchmark, sets / "spoilt", sets / "scores.json"
     results.mkdir()
     for sequence in folder.iterdir():
@@ -119,7 +119,7 @@ def test_spoilt_ground_truth_scores_as_trackeval_says(sets, benchmark, seed):
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_mot17_scores_as_trackeval_says(data_root, tmp_path):
+def test_mot17_scores_equal_trackeval(data_root, tmp_path):
     """Four sequences with distractors, one from a moving camera; Faster R-CNN detections."""
     archive = data_root / "mot17_train_text.tar.xz"
     if not archive.is_file():

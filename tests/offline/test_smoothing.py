@@ -77,7 +77,7 @@ def least_squares_states(times, measured, factor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_smoothing_solves_the_least_squares_problem_of_the_whole_track(rng, seed):
+def test_smoothing_solves_least_squares_of_whole_track(rng, seed):
     rng = np.random.default_rng(seed)
     times = np.cumsum(rng.choice([0.02, 0.04, 0.1], 20))
     boxes = walker(rng, times)
@@ -108,7 +108,7 @@ def test_smoothing_solves_the_least_squares_problem_of_the_whole_track(rng, seed
     ]  # fmt: skip
 
 
-def test_smoothing_takes_most_of_the_trembling_away(rng):
+def test_smoothing_removes_most_jitter(rng):
     times = np.arange(100) / 25
     still = refine_tracks([row(box) for box in walker(rng, times, noise=3.0)], times)
     smooth = np.concatenate([tracks.xyxy for tracks in still])
@@ -116,7 +116,7 @@ def test_smoothing_takes_most_of_the_trembling_away(rng):
     assert np.abs(np.diff(smooth, n=2, axis=0)).mean() < 0.5 * np.abs(np.diff(rough, n=2, axis=0)).mean()
 
 
-def test_filling_alone_draws_straight_lines():
+def test_filling_without_smoothing_is_linear():
     times = [0.0, 0.1, 0.15, 0.4, 0.5]  # the real time between frames, not their number
     tracks = [row([0, 0, 10, 20], score=0.9), Tracks(), Tracks(), row([40, 8, 50, 36], score=0.6), row([40, 8, 50, 36])]
     filled = refine_tracks(tracks, times, smooth=False, fill_gaps_s=0.4)
@@ -133,7 +133,7 @@ def test_filling_alone_draws_straight_lines():
     assert [len(f) for f in refine_tracks(tracks, times, smooth=False, fill_gaps_s=0.39)] == [1, 0, 0, 1, 1]
 
 
-def test_identities_are_refined_apart_and_stay_sorted(rng):
+def test_identities_are_refined_separately_and_stay_sorted(rng):
     times = np.arange(12) / 10
     one, two = walker(rng, times), walker(rng, times) + 300
     both = [together(row(one[k], 3), row(two[k], 9)) if k % 3 else row(two[k], 9) for k in range(12)]
@@ -144,7 +144,7 @@ def test_identities_are_refined_apart_and_stay_sorted(rng):
         np.testing.assert_array_equal(frame.xyxy[0], single.xyxy[0])
 
 
-def test_a_long_absence_separates_what_is_smoothed(rng):
+def test_long_gap_splits_smoothing(rng):
     """The track after somebody came back from far away is what it would be without the one before."""
     times = np.arange(20) / 10 + np.where(np.arange(20) >= 10, LONGEST_BRIDGE_S + 1, 0)
     boxes = walker(rng, np.arange(20) / 10)
@@ -156,7 +156,7 @@ def test_a_long_absence_separates_what_is_smoothed(rng):
             np.testing.assert_allclose(a.xyxy, b.xyxy, rtol=0, atol=1e-9)
 
 
-def test_predicted_ends_stay_as_they_are(rng):
+def test_predicted_ends_are_unchanged(rng):
     times = np.arange(8) / 10
     boxes = walker(rng, times)
     sources = [Source.OCCLUDED] + [Source.DETECTED] * 5 + [Source.OCCLUDED] * 2
@@ -165,7 +165,7 @@ def test_predicted_ends_stay_as_they_are(rng):
         np.testing.assert_array_equal(refined[k].xyxy[0], boxes[k])
 
 
-def test_little_and_nothing():
+def test_short_and_empty_tracks():
     assert refine_tracks([], []) == []
     assert [len(f) for f in refine_tracks([Tracks(), Tracks()], [0, 1], fill_gaps_s=1)] == [0, 0]
     once = [Tracks(), row([1, 2, 3, 9]), Tracks()]
@@ -185,12 +185,12 @@ def test_little_and_nothing():
         ([0.0, 1.0], {"fill_gaps_s": np.inf}, "number of seconds from 0"),
     ],
 )
-def test_what_cannot_be_meant(times, words, said):
+def test_invalid_arguments_are_refused(times, words, said):
     with pytest.raises(ConfigError, match=said):
         refine_tracks([Tracks(), Tracks()], times, **words)
 
 
-def test_the_noise_is_that_of_the_filter():
+def test_noise_equals_tracker_filter():
     """`process_variance` at several heights and times is what one prediction adds, where nothing is known for sure."""
     height, dt = np.array([50.0, 200.0]), np.array([0.04, 0.5])
     drift, jerk = kalman.process_variance(height, dt, MOTION)

@@ -1,4 +1,4 @@
-"""A polygon, and where a straight way through it is settled inside or outside."""
+"""A polygon, and which pieces of a straight path are clearly inside or outside of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tracker.types import BoolArray, FloatArray
 
 Point: TypeAlias = tuple[float, float]
 
-LEAST_SHARE = 1e-9  # of a way: pieces shorter than that are rounding
+MIN_SHARE = 1e-9  # of a path: shorter pieces are rounding errors
 
 
 class Spot(NamedTuple):
-    """Where somebody stands: pixels of the source, x right, y down."""
+    """Position of a person: pixels of the source, x right, y down."""
 
     x: float
     y: float
@@ -38,21 +38,21 @@ class Polygon:
         self._low, self._high = self.corners.min(axis=0), self.corners.max(axis=0)
 
     def settled(self, a: Spot, b: Spot) -> list[tuple[float, bool]]:
-        """The pieces of the straight way from a to b that lie farther from every edge than the margin.
+        """The pieces of the straight path from a to b that are farther from every edge than the margin.
 
-        Along the way the margin grows evenly from that of a to that of b. Returns (share of the way at which the piece
-        begins, whether it lies inside), in order.
+        Along the path the margin changes linearly from that of a to that of b. Returns (share of the path at which the
+        piece begins, whether it is inside), in order.
         """
         reach = max(a.margin, b.margin)
         low, high = np.minimum(a[:2], b[:2]) - reach, np.maximum(a[:2], b[:2]) + reach
         if (low > self._high).any() or (high < self._low).any():
             return [(0.0, False)]
         ends = np.array([a, b])  # (2, 3) x, y, margin
-        # Most people are far from every edge: nothing can change on such a way.
+        # Most people are far from every edge: nothing can change on such a path.
         if self.distance(ends[:1, :2])[0] - math.dist(a[:2], b[:2]) > reach:
             return [(0.0, bool(self.contains(ends[:1, :2])[0]))]
         cuts = self._cuts(a, b)
-        pieces = np.array([piece for piece in pairwise(cuts.tolist()) if piece[1] - piece[0] > LEAST_SHARE])
+        pieces = np.array([piece for piece in pairwise(cuts.tolist()) if piece[1] - piece[0] > MIN_SHARE])
         middle = ends[0] + pieces.mean(axis=1)[:, None] * (ends[1] - ends[0])  # (P, 3)
         apart = self.distance(middle[:, :2]) > middle[:, 2]
         inside = self.contains(middle[:, :2])
@@ -76,9 +76,9 @@ class Polygon:
         return odd
 
     def _cuts(self, a: Spot, b: Spot) -> FloatArray:
-        """Shares of the way, ascending from 0 to 1, between which it can neither settle nor unsettle.
+        """Shares of the path, ascending from 0 to 1, between which it stays within the margin or outside of it.
 
-        At each of the others the distance from the line through an edge, or from a corner, equals the margin.
+        At each of them the distance from the line through an edge, or from a corner, equals the margin.
         """
         start, step = np.array(a[:2]), np.array([b.x - a.x, b.y - a.y])
         margin, growth = a.margin, b.margin - a.margin
@@ -106,23 +106,23 @@ def as_points(points: Any, name: str) -> list[Point]:
 
 
 def _linear_roots(offset: FloatArray, slope: FloatArray) -> FloatArray:
-    """t with offset + slope t = 0; not finite where there is none."""
+    """t with offset + slope t = 0; not finite if there is none."""
     with np.errstate(divide="ignore", invalid="ignore"):
         roots: FloatArray = -offset / slope
     return roots
 
 
 def _quadratic_roots(second: float, first: FloatArray, constant: FloatArray) -> list[FloatArray]:
-    """Both t with second t^2 + first t + constant = 0; not finite where there is none. Also where second is 0."""
+    """Both t with second t^2 + first t + constant = 0; not finite if there is none. Also where second is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Not the formula of the schoolbook: where first^2 is much larger than the rest, that one cancels.
+        # Avoids the cancellation of the textbook formula if first^2 is much larger than the rest.
         root = np.sqrt(first**2 - 4 * second * constant)
         q = -(first + np.copysign(root, first)) / 2
         return [q / np.float64(second), constant / q]
 
 
 def _ring(points: list[Point], name: str) -> list[Point]:
-    """The corners of a simple polygon, the first not repeated at the end. Raises ConfigError if it is none."""
+    """The corners of a simple polygon, the first not repeated at the end. Raises ConfigError if it is not simple."""
     corners = points[:-1] if len(points) > 1 and points[0] == points[-1] else points
     if len(corners) < 3:
         raise ConfigError(f"{name}: a zone needs three corners or more, got {len(corners)}")
@@ -158,5 +158,5 @@ def _same_side(one: float, other: float) -> bool:
 
 
 def _turn(a: Point, b: Point, c: Point) -> float:
-    """Twice the area of the triangle a, b, c; its sign says to which side the way a, b, c turns."""
+    """Twice the area of the triangle a, b, c; its sign is the side to which the path a, b, c turns."""
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])

@@ -1,7 +1,7 @@
-"""Lines and zones as a user writes them: `door=100,400,700,400`, `0.1,0.2,0.9,0.2,0.5,0.9`.
+"""Parse lines and zones of the command line: `door=100,400,700,400`, `0.1,0.2,0.9,0.2,0.5,0.9`.
 
-Numbers are pixels of the source, x right, y down, from its upper left corner; if all of them lie in [0, 1] they are
-shares of its width and height.
+Numbers are pixels of the source, x right, y down, from its upper left corner; if all are in [0, 1], they are shares of
+its width and height.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A line or a zone before the size of the pictures is known."""
+    """A line or a zone before the size of the frames is known."""
 
     option: str  # --line, --zone; for messages
     name: str
     points: tuple[Point, ...]  # as written
 
     def in_pixels(self, width: int, height: int) -> list[Point]:
-        """The points in a picture of this size. Raises ConfigError for one that lies outside."""
+        """The points in a frame of this size. Raises ConfigError for one that is outside."""
         if all(0 <= value <= 1 for point in self.points for value in point):
             return [(x * width, y * height) for x, y in self.points]
         for x, y in self.points:
@@ -36,16 +36,16 @@ class Region:
         return list(self.points)
 
 
-def parse_places(lines: Sequence[str], zones: Sequence[str]) -> tuple[list[Region], list[Region]]:
-    """Lines and zones in the order given; those without a name are called line 1, zone 1, ... by their number.
+def parse_regions(lines: Sequence[str], zones: Sequence[str]) -> tuple[list[Region], list[Region]]:
+    """Lines and zones in the order given; without a name they are called line 1, zone 1, ... by their number.
 
-    Raises ConfigError for what is not numbers, has too few or an odd number of them, or a name that comes twice.
+    Raises ConfigError for values that are not numbers, too few or an odd number of them, and repeated names.
     """
     parsed = (
         [_parse("--line", f"line {number}", text) for number, text in enumerate(lines, start=1)],
         [_parse("--zone", f"zone {number}", text) for number, text in enumerate(zones, start=1)],
     )
-    names = [place.name for places in parsed for place in places]
+    names = [region.name for regions in parsed for region in regions]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two lines or zones are called {name!r}; give each its own name, NAME=...")
@@ -55,17 +55,17 @@ def parse_places(lines: Sequence[str], zones: Sequence[str]) -> tuple[list[Regio
 def open_counters(
     lines: Sequence[Region], zones: Sequence[Region], width: int, height: int, patience_s: float
 ) -> tuple[list[LineCounter], list[ZoneCounter]]:
-    """Counters for pictures of this size; patience_s: see `ZoneCounter`. Raises ConfigError with option and name."""
+    """Counters for frames of this size; patience_s: see `ZoneCounter`. Raises ConfigError with option and name."""
     line_counters, zone_counters = [], []
-    for place in (*lines, *zones):
+    for region in (*lines, *zones):
         try:
-            points = place.in_pixels(width, height)
-            if place.option == "--line":
-                line_counters.append(LineCounter(points[0], points[1], name=place.name))
+            points = region.in_pixels(width, height)
+            if region.option == "--line":
+                line_counters.append(LineCounter(points[0], points[1], name=region.name))
             else:
-                zone_counters.append(ZoneCounter(points, name=place.name, patience_s=patience_s))
+                zone_counters.append(ZoneCounter(points, name=region.name, patience_s=patience_s))
         except ConfigError as error:
-            raise ConfigError(f"{place.option} {error}") from error
+            raise ConfigError(f"{region.option} {error}") from error
     return line_counters, zone_counters
 
 

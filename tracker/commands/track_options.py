@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracker import __version__
-from tracker.analytics.regions import Region, parse_places
+from tracker.analytics.regions import Region, parse_regions
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.sinks.counts import COUNTS
@@ -88,7 +88,7 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
     config = _config_of(args)
     if source is None and not args.print_config:
         parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
-    lines, zones = parse_places(args.line, args.zone)
+    lines, zones = parse_regions(args.line, args.zone)
     results = results_of(args)
     if (lines or zones) and args.counts is None:
         results += (Result(COUNTS, None),)

@@ -42,7 +42,7 @@ from tracker.types import FloatArray, IntArray
 
 # More than any sum of overlaps in a frame, so that kept pairs come first. TrackEval's number: ties then round alike.
 KEEP_BONUS = 1000.0
-NOBODY = -1
+NO_MATCH = -1
 
 # Field of `Scores` -> motmetrics' name of the count.
 _CLEAR = {
@@ -127,7 +127,7 @@ def correspondences(sequence: SequenceOverlap) -> Iterator[tuple[IntArray, IntAr
     Of all one-to-one maps the one that keeps most pairs of the frame before, and of those the one with the largest
     sum of IoU, pairs of at least MIN_IOU alone. "The frame before" is the last one with boxes on both sides.
     """
-    before = np.full(len(sequence.people_boxes), NOBODY)  # identity of each person in the frame before
+    before = np.full(len(sequence.people_boxes), NO_MATCH)  # identity of each person in the frame before
     for frame in sequence.frames:
         kept = before[frame.people][:, None] == frame.found[None]  # (P, R)
         score = np.where(frame.possible, KEEP_BONUS * kept + frame.iou, 0.0)
@@ -135,7 +135,7 @@ def correspondences(sequence: SequenceOverlap) -> Iterator[tuple[IntArray, IntAr
         real = frame.possible[rows, columns]
         rows, columns = rows[real], columns[real]
         if frame.iou.size:
-            before[:] = NOBODY
+            before[:] = NO_MATCH
             before[frame.people[rows]] = frame.found[columns]
         yield rows, columns
 

@@ -1,10 +1,10 @@
-"""Readers of MOTChallenge ground truth and result text.
+"""Read MOTChallenge ground truth and result files.
 
 Frames and pixels stay as the files have them, counted from 1: both sides of a comparison are in the same coordinates.
 Ground truth has two layouts. MOT16 and later: 8 or 9 columns, `consider` (7th) and the class (8th); class 1 is the
 pedestrian that counts. MOT15: 7 or 10 columns, no class; a box with a non-zero 7th value counts. A box of the classes
-in `DISTRACTORS` neither counts as a person nor costs a tracker that found it. This is the official evaluation's rule,
-strictly: other boxes that do not count (`consider` = 0) excuse nobody, so that our numbers can stand beside its.
+in `DISTRACTORS` is neither a person to find nor a false positive if found. As in the official evaluation, other boxes
+that do not count (`consider` = 0) do not excuse a result on them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PEDESTRIAN = 1
 DISTRACTORS = (2, 7, 8, 12)  # person on vehicle, static person, distractor, reflection
 CLASSES = range(1, 14)
 MAX_COLUMNS = 10
-MAX_FRAME = 10_000_000  # four days at 30 frames per second: a higher number is no frame's, and would fill the memory
-MAX_PX = 1e9  # no picture is so large; sums of greater numbers overflow
+MAX_FRAME = 10_000_000  # four days at 30 frames per second: a higher number is an error, and would fill the memory
+MAX_PX = 1e9  # of any coordinate; sums of larger numbers overflow
 
 _LineCheck: TypeAlias = Callable[[list[float]], str | None]  # what is wrong with a line, or None
 
 
 class MotFileError(TrackletError):
-    """A ground-truth or result file that is missing or cannot be parsed; names the file, the line and the fault."""
+    """A ground-truth or result file that is missing or malformed; names the file, the line and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class BoxTable:
         return len(self.frame)
 
     def take(self, rows: BoolArray | IntArray) -> BoxTable:
-        """The same columns, those rows."""
+        """The selected rows."""
         return BoxTable(self.frame[rows], self.id[rows], self.boxes[rows])
 
 
@@ -58,7 +58,7 @@ class GroundTruth:
 
     table: BoxTable
     counts: BoolArray  # (R,) a person that must be found
-    ignored: BoolArray  # (R,) neither counts nor costs; a box that is neither counts nor ignored costs who reports it
+    ignored: BoolArray  # (R,) a result on it is dropped; on a box that is neither, it is a false positive
 
 
 def read_ground_truth(path: str | Path) -> GroundTruth:
@@ -80,7 +80,7 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
 
 
 def read_results(path: str | Path) -> BoxTable:
-    """Output of a tracker: frame, id, left, top, width, height, ... An empty file is a tracker that found nobody."""
+    """Output of a tracker: frame, id, left, top, width, height, ... An empty file has no tracks."""
     return _table(_read_numbers(Path(path), _check_line))
 
 
@@ -124,7 +124,7 @@ def _table(values: FloatArray) -> BoxTable:
 
 
 def _read_numbers(path: Path, check: _LineCheck) -> FloatArray:
-    """(R, C) with C >= 6; every row is sound. The quick way first; only a faulty file is read line by line."""
+    """(R, C) with C >= 6; every row is valid. Only a malformed file is read line by line, for the message."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -136,13 +136,13 @@ def _read_numbers(path: Path, check: _LineCheck) -> FloatArray:
         values = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2, comments=None)
     except ValueError:
         values = np.zeros((0, 0))
-    if not _sound(values) or (check is _check_truth_line and not _sound_truth(values)):
+    if not _valid(values) or (check is _check_truth_line and not _valid_truth(values)):
         values = _read_lines(path, text, check)
     return values
 
 
-def _sound(values: FloatArray) -> bool:
-    """Whether all rows hold what `_check_line` asks for."""
+def _valid(values: FloatArray) -> bool:
+    """Whether all rows pass `_check_line`."""
     if not 6 <= values.shape[1] <= MAX_COLUMNS or not np.isfinite(values).all():
         return False
     whole = (values[:, :2] == np.rint(values[:, :2])).all() and np.abs(values[:, :2]).max() < 2**53
@@ -152,12 +152,12 @@ def _sound(values: FloatArray) -> bool:
     return bool(whole and framed and sized and len(keys) == len(values))
 
 
-def _sound_truth(values: FloatArray) -> bool:
+def _valid_truth(values: FloatArray) -> bool:
     return values.shape[1] >= 7 and (values.shape[1] not in (8, 9) or bool(np.isin(values[:, 7], CLASSES).all()))
 
 
 def _read_lines(path: Path, text: str, check: _LineCheck) -> FloatArray:
-    """The same numbers, slowly; raises MotFileError at the first line that is wrong."""
+    """The same numbers line by line; raises MotFileError at the first malformed line."""
     rows: list[list[float]] = []
     first_line: dict[tuple[float, float], int] = {}
     for number, line in enumerate(io.StringIO(text), start=1):  # splitlines() would also break at form feeds

@@ -1,4 +1,4 @@
-"""Ground truth and results side by side: the overlaps of every frame, from which all measures are made."""
+"""Overlaps of ground truth and results in every frame, the input of all measures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MOTChallenge's preprocessing: who reports a box that neither counts nor costs is neither paid nor fined for it."""
+"""MOTChallenge preprocessing: remove results matched to distractor or ignored ground truth before scoring."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def prepare(truth: GroundTruth, results: BoxTable) -> tuple[BoxTable, BoxTable]:
 def matched_to_ignored(truth: GroundTruth, results: BoxTable) -> BoolArray:
     """(R,) True for the results to drop.
 
-    In each frame results are matched one to one with *all* ground truth, largest sum of IoU first, pairs of at least
-    MIN_IOU alone. A person in front of a distractor thereby keeps its result, and a second result on it is dropped.
+    In each frame results are matched one to one with *all* ground truth, largest sum of IoU first, only pairs of at
+    least MIN_IOU. A person in front of a distractor thereby keeps its result, and a second result on it is dropped.
     """
     drop = np.zeros(len(results), dtype=bool)
     for _, theirs, ours in by_frame(truth.table, results):

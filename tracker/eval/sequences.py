@@ -10,11 +10,11 @@ from tracker.eval.mot_files import MotFileError
 
 TRUTH = Path("gt") / "gt.txt"
 INFO = "seqinfo.ini"
-_LARGEST = 1e9  # no sequence has so many frames, nor so many in a second
+_LARGEST = 1e9  # of frames, and of frames per second
 
 
 def find_sequences(paths: Sequence[str]) -> list[Path]:
-    """Sequence folders among and below the paths, by name. Raises MotFileError for a path that holds none."""
+    """Sequence folders at and below the paths, sorted by name. Raises MotFileError for a path without one."""
     found: dict[str, Path] = {}
     for text in paths:
         path = Path(text).resolve()
@@ -36,7 +36,7 @@ def find_sequences(paths: Sequence[str]) -> list[Path]:
 
 
 def length_of(sequence: Path) -> int | None:
-    """Frames of the sequence by seqinfo.ini, None if that does not say."""
+    """Frames of the sequence by seqinfo.ini, None if it is not given."""
     length = info_of(sequence, "seqLength")
     if length is not None and length != int(length):
         raise MotFileError(f"{sequence / INFO}: seqLength must be a whole number, got {length:g}")

@@ -15,13 +15,13 @@ from tracker.errors import WriteError
 from tracker.eval.mot_files import read_results
 
 N_VALUES = 10  # frame, id, left, top, width, height, conf, x, y, z
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip knows: the same results give the same bytes
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip: the same results give the same bytes
 
 
 def write_submission(path: Path, results: Sequence[Path]) -> None:
-    """Pack result files as <SEQUENCE>.txt; `path` appears when it is whole.
+    """Pack result files as <SEQUENCE>.txt; `path` appears when it is complete.
 
-    Raises MotFileError for a file that is no result, with its line, and WriteError.
+    Raises MotFileError for a malformed result file, with the line, and WriteError.
     """
     unfinished = path.with_name(path.name + ".part")
     try:
@@ -40,7 +40,7 @@ def write_submission(path: Path, results: Sequence[Path]) -> None:
 
 def submission_text(path: Path) -> str:
     """A result file with exactly ten values a line; a missing confidence is 1, world coordinates are -1."""
-    read_results(path)  # sound, or it says which line is not
+    read_results(path)  # raises MotFileError for a malformed line
     text = io.StringIO(path.read_text(encoding="utf-8-sig"))  # the reader's lines: splitlines() breaks at form feeds
     lines = (line.strip().rstrip(",").split(",") for line in text)
     return "".join(_ten_values([field.strip() for field in fields]) for fields in lines if fields != [""])
