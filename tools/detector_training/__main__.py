@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--data", type=Path, required=True, help="folder that the sources of the config lie in")
     one.add_argument("--out", type=Path, required=True, help="folder of the run")
     one.add_argument("--cache", type=Path, help="folder for decoded pictures (default: in the run's)")
-    one.add_argument("--start", type=Path, metavar="RUN", help="start from the weights of another run")
+    one.add_argument("--start", type=Path, metavar="RUN", help="start from the averaged weights of another run")
     one.add_argument(
         "--epochs", type=int, metavar="N",
         help="length of the schedule, instead of the config's; a resumed run can be made longer, or end soon",
@@ -88,6 +88,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--until", type=int, metavar="N", help="stop after N epochs of the schedule")
     one.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own config")
     one.set_defaults(run=run_train)
+
+    one = commands.add_parser("pack", help="write a run's averaged weights as a small checkpoint to start from")
+    one.add_argument("checkpoint", type=Path, metavar="RUN", help="run folder or checkpoint")
+    one.add_argument("--out", type=Path, required=True, metavar="FILE.pt")
+    one.set_defaults(run=run_pack)
 
     one = commands.add_parser("export", help="write a run's network as ONNX")
     one.add_argument("checkpoint", type=Path, metavar="RUN", help="run folder or checkpoint")
@@ -151,6 +156,13 @@ def run_train(args: argparse.Namespace) -> None:
     if args.epochs is not None:
         config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=args.epochs))
     train(config, args.data, args.out, cache=args.cache, start=args.start, until=args.until, resume=args.resume)
+
+
+def run_pack(args: argparse.Namespace) -> None:
+    from tools.detector_training.runs import pack
+
+    pack(args.checkpoint, args.out)
+    print(f"{args.out}: {args.out.stat().st_size} bytes")
 
 
 def run_export(args: argparse.Namespace) -> None:

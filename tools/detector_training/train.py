@@ -25,7 +25,7 @@ from tools.detector_training.config import RunConfig, ScheduleConfig, from_dict,
 from tools.detector_training.loss import Truth, detection_loss
 from tools.detector_training.net import PersonNet, cells, n_parameters
 from tools.detector_training.predict import TorchDetector
-from tools.detector_training.runs import CHECKPOINT, draw, fill, load_checkpoint, save_checkpoint
+from tools.detector_training.runs import CHECKPOINT, RESUMABLE, draw, fill, load_checkpoint, save_checkpoint
 from tools.detector_training.scenes import Scenes, Stock, collate, cut_people, plan_batches, read_sources
 from tools.detector_training.teacher import read_opinions, taught
 
@@ -194,7 +194,7 @@ class Run:
 
     def restore(self, path: Path) -> None:
         """Weights, averages, the optimiser's state and the epochs already done, from the last checkpoint."""
-        state = load_checkpoint(path)
+        state = load_checkpoint(path, RESUMABLE)
         if from_dict(state["config"], str(path)).net != self.config.net:
             raise ModelError(f"{path} holds another network than the config.toml beside it")
         fill(self.net, state["net"], path)

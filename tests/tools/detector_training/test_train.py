@@ -75,6 +75,23 @@ def test_a_run_starts_from_the_averaged_weights_of_another(data, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_packed_checkpoint_is_small_and_starts_another_run(data, tmp_path):
+    train(small_config(epochs=1), data, tmp_path / "first")
+    packed = tmp_path / "small.pt"
+    assert command.main(["pack", str(tmp_path / "first"), "--out", str(packed)]) == 0
+    assert packed.stat().st_size < 0.5 * (tmp_path / "first" / "last.pt").stat().st_size
+    run = Run(small_config(), data, tmp_path / "second", cache=tmp_path / "cache", start=packed, resume=False)
+    first = load_checkpoint(tmp_path / "first")["ema"]
+    for name, value in run.net.state_dict().items():
+        torch.testing.assert_close(value, first[name], rtol=1e-3, atol=1e-6)
+    assert command.main(["export", str(packed), "--out", str(tmp_path / "a.onnx")]) == 0
+    (tmp_path / "third").mkdir()
+    packed.rename(tmp_path / "third" / "last.pt")
+    with pytest.raises(ModelError):
+        train(small_config(epochs=2), data, tmp_path / "third", resume=True)
+
+
+@pytest.mark.slow
 def test_it_learns_to_find_drawn_people(data, tmp_path):
     config = small_config(epochs=20, decay_epochs=8, steps_per_epoch=24, ema_decay=0.95, learning_rate=4e-3)
     history = train(config, data, tmp_path / "run")
