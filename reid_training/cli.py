@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"reid: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        print(f"reid: {error.name} is not installed; pip install 'tracklet[train]'", file=sys.stderr)
+        print(f"reid: {error.name} is not installed; in the source folder: pip install '.[train]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("reid: stopped; what was written is whole, `reid train --resume` goes on", file=sys.stderr)

@@ -139,7 +139,7 @@ class Ray:
         try:
             import ray
         except ModuleNotFoundError:
-            raise ConfigError("--ray needs Ray, an extra: pip install 'tracklet[ray]'") from None
+            raise ConfigError("--ray needs Ray: pip install ray") from None
         self._ray = ray
         try:
             ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
