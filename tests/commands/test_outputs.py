@@ -357,7 +357,7 @@ def test_one_impossible_result_opens_none(scene, tmp_path, capsys, taken):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_every_result_readable(tmp_path, number):
+def test_interrupt_leaves_every_result_readable(tmp_path, number):
     write_sequence(make_scene(2, n_frames=250, width=320, height=240), tmp_path / "SYN", video=tmp_path / "video.avi")
     words = [tmp_path / "video.avi", "--detections", tmp_path / "SYN" / "det" / "det.txt", "--device", "cpu"]
     for ending in ENDINGS:

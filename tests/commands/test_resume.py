@@ -184,7 +184,7 @@ def test_embeddings_and_proposals_resume(track, scene, tmp_path, interrupt, monk
 
     def words(folder):
         network = ("--reid", "fast", "--device", "cpu", "--end", 24)
-        return (*network, "--save-embeddings", folder / "looks.npy", "--out", folder / "tracks.txt")
+        return (*network, "--save-embeddings", folder / "embeddings.npy", "--out", folder / "tracks.txt")
 
     assert track(*words(tmp_path / "a"))[0] == 0
     interrupt(13)
@@ -192,7 +192,7 @@ def test_embeddings_and_proposals_resume(track, scene, tmp_path, interrupt, monk
     monkeypatch.undo()
     assert track(*words(tmp_path / "b"), "--resume")[0] == 0
     assert contents(tmp_path / "b") == contents(tmp_path / "a")
-    assert len(np.load(tmp_path / "b" / "looks.npy")) > 20
+    assert len(np.load(tmp_path / "b" / "embeddings.npy")) > 20
 
 
 @pytest.fixture

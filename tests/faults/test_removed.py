@@ -67,7 +67,7 @@ def check_said(result, path: Path, scene: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "heat.png"])
-def test_a_result_that_is_removed(track, scene, tmp_path, name):
+def test_removed_result_is_one_line(track, scene, tmp_path, name):
     result = track(tmp_path, name, lambda: remove(tmp_path / name))
     check_said(result, tmp_path / name, scene)
 
@@ -92,14 +92,14 @@ def test_heatmap_file_of_another_program_is_kept(track, scene, tmp_path, every):
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "crops"])
-def test_a_result_that_becomes_a_folder(track, scene, tmp_path, name):
+def test_result_replaced_by_a_folder_is_one_line(track, scene, tmp_path, name):
     result = track(tmp_path, name, lambda: replace_by_folder(tmp_path / name))
     check_said(result, tmp_path / name, scene)
     assert list((tmp_path / name).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_folder_of_a_result_is_removed(track, scene, tmp_path, name):
+def test_removed_result_folder_is_one_line(track, scene, tmp_path, name):
     place = tmp_path / "place"
     place.mkdir()
     result = track(place, name, lambda: remove(place))

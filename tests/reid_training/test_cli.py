@@ -36,7 +36,7 @@ def run(tmp_path_factory, market, config):
     return folder
 
 
-def test_the_three_commands_work_on_drawn_people(market, run, tmp_path, capsys):
+def test_train_evaluate_export_work_on_drawn_people(market, run, tmp_path, capsys):
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
     onnx = str(tmp_path / "net.onnx")
     assert main(["export", str(run), "--out", onnx, "--data", str(market)]) == 0
@@ -160,7 +160,7 @@ def test_not_a_checkpoint(capsys, market, tmp_path, content):
 
 
 @pytest.mark.parametrize("content", [{"weights": 1}, [1, 2], {"format": "other/3"}])
-def test_a_torch_file_of_another_program(capsys, market, tmp_path, content):
+def test_torch_file_of_another_program_is_refused(capsys, market, tmp_path, content):
     torch.save(content, tmp_path / "last.pt")
     assert "is not a checkpoint of `reid train`" in mistake(capsys, "evaluate", tmp_path, "--data", market)
 
@@ -206,7 +206,7 @@ def test_export_without_held_out_people(capsys, market, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_and_spares_the_last_checkpoint(capsys, market, config, tmp_path, monkeypatch):
+def test_full_disk_is_reported_and_keeps_the_last_checkpoint(capsys, market, config, tmp_path, monkeypatch):
     assert main(["train", "--config", config, "--data", str(market), "--out", str(tmp_path / "run")]) == 0
     before = (tmp_path / "run" / "last.pt").read_bytes()
     state = load_checkpoint(tmp_path / "run")

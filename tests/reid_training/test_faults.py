@@ -94,7 +94,7 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.004, 0.99])
-def test_a_run_goes_on_when_there_is_room_again(place, tmp_path, capsys, share):
+def test_run_resumes_when_the_disk_has_room(place, tmp_path, capsys, share):
     """0.004 of the checkpoint: the config has room, and what is written for TensorBoard soon has none."""
     run = shutil.copytree(place / "half", tmp_path / "run")
     before = (run / "last.pt").read_bytes()
@@ -109,7 +109,7 @@ def test_a_run_goes_on_when_there_is_room_again(place, tmp_path, capsys, share):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
-def test_a_run_that_could_not_begin_is_begun_again(place, tmp_path, capsys, share):
+def test_run_that_failed_to_start_starts_again(place, tmp_path, capsys, share):
     run = tmp_path / "run"
     with room_for(int(share * (place / "half" / "last.pt").stat().st_size)):
         assert main(words(place, run)) == 1
@@ -120,7 +120,7 @@ def test_a_run_that_could_not_begin_is_begun_again(place, tmp_path, capsys, shar
 
 
 @pytest.mark.parametrize(("name", "n_epochs"), [("metrics.csv", 3), ("curve.png", 4)])
-def test_the_weights_are_saved_before_what_is_only_looked_at(place, tmp_path, capsys, name, n_epochs):
+def test_weights_are_saved_before_log_and_curves(place, tmp_path, capsys, name, n_epochs):
     run = tmp_path / "run"
     shutil.copytree(place / "half", run)
 
@@ -140,7 +140,7 @@ def test_the_weights_are_saved_before_what_is_only_looked_at(place, tmp_path, ca
     assert names(run) == WHOLE
 
 
-def test_the_epochs_since_the_last_checkpoint_are_not_lost_with_the_curves(place, tmp_path, capsys, monkeypatch):
+def test_failed_curves_do_not_lose_the_last_epochs(place, tmp_path, capsys, monkeypatch):
     events = pytest.importorskip("reid_training.event_log")
     calls = []
 
@@ -161,7 +161,7 @@ def test_the_epochs_since_the_last_checkpoint_are_not_lost_with_the_curves(place
 
 
 @pytest.mark.parametrize("n_bytes", [0, 5, 10, 14])
-def test_what_is_appended_is_whole(tmp_path, n_bytes):
+def test_event_log_appends_whole_records(tmp_path, n_bytes):
     events = pytest.importorskip("reid_training.event_log")
     path, n_whole = tmp_path / "log", 0
     with room_for(n_bytes), pytest.raises(OSError, match="File too large"):
@@ -189,7 +189,7 @@ FIRST = {"suggest-labels": {"pairs.csv"}}
 
 @pytest.mark.parametrize("n_bytes", [0, 200, 25_000])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_other_command(place, tmp_path, capsys, monkeypatch, command, n_bytes):
+def test_other_commands_on_a_full_disk_are_one_line(place, tmp_path, capsys, monkeypatch, command, n_bytes):
     if n_bytes == 25_000 and command in ("json", "csv", "crops"):
         pytest.skip("all of it has room")
     out, drafts = tmp_path / "out", tmp_path / "drafts"
@@ -209,7 +209,7 @@ def test_every_other_command(place, tmp_path, capsys, monkeypatch, command, n_by
         assert list((out / "crops").iterdir()) == [], "the same command finds its folder free"
 
 
-def test_the_folder_for_drafts_may_be_full_too(place, tmp_path, capsys, monkeypatch):
+def test_full_temporary_folder_is_one_line(place, tmp_path, capsys, monkeypatch):
     """Then tempfile finds none, and asking it for its name fails once more."""
     monkeypatch.setattr("tempfile.tempdir", None)
     capsys.readouterr()
@@ -218,7 +218,7 @@ def test_the_folder_for_drafts_may_be_full_too(place, tmp_path, capsys, monkeypa
     assert "cannot write drafts in the folder for temporary files: No usable temporary directory" in one_line(capsys)
 
 
-def test_crops_that_are_stopped_leave_nothing(place, tmp_path, monkeypatch):
+def test_interrupted_crops_leave_nothing(place, tmp_path, monkeypatch):
     monkeypatch.setattr(mot_crops, "logger", type("", (), {"info": lambda *_: stop()}))  # all crops of it are cut
     out = tmp_path / "out"
     assert main(COMMANDS["crops"].format(place, out).split()) == 130
@@ -228,8 +228,8 @@ def test_crops_that_are_stopped_leave_nothing(place, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_standard_output_that_is_full(place, tmp_path, capsys, monkeypatch):
-    """Nobody reads of the progress; the run is whole all the same."""
+def test_full_standard_output_keeps_the_run(place, tmp_path, capsys, monkeypatch):
+    """The progress is lost; the run is complete all the same."""
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         assert main(words(place, tmp_path / "run")) == 1
@@ -239,7 +239,7 @@ def test_standard_output_that_is_full(place, tmp_path, capsys, monkeypatch):
     assert same_weights(tmp_path / "run", place / "whole")
 
 
-def test_standard_output_that_nobody_reads_any_more(capsys, monkeypatch):
+def test_closed_standard_output_ends_silently(capsys, monkeypatch):
     theirs, ours = os.pipe()
     os.close(theirs)
     with os.fdopen(ours, "w") as pipe:
@@ -253,7 +253,7 @@ def test_standard_output_that_nobody_reads_any_more(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("what", "every"), [("run", 1), ("run", 4), ("run/last.pt", 1), ("run/config.toml", 1)])
-def test_what_is_removed_meanwhile_is_there_again(place, tmp_path, capsys, monkeypatch, what, every):
+def test_removed_files_are_written_again(place, tmp_path, capsys, monkeypatch, what, every):
     def remove():
         shutil.rmtree(tmp_path / what) if what == "run" else (tmp_path / what).unlink()
 
@@ -280,7 +280,7 @@ def flipped(content: bytes, at: int, bit: int) -> bytes:
     return bytes(changed)
 
 
-def test_a_bit_that_flips_in_a_weight_is_noticed(place, tmp_path, capsys):
+def test_flipped_bit_in_a_weight_is_detected(place, tmp_path, capsys):
     content = (place / "half" / "last.pt").read_bytes()
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -298,7 +298,7 @@ def test_a_bit_that_flips_in_a_weight_is_noticed(place, tmp_path, capsys):
     assert "last.pt is not a checkpoint, or it is damaged" in one_line(capsys)
 
 
-def test_a_bit_that_flips_anywhere_changes_nothing_or_is_noticed(place, tmp_path):
+def test_flipped_bit_anywhere_is_harmless_or_detected(place, tmp_path):
     content, n_noticed = (place / "half" / "last.pt").read_bytes(), 0
     whole = load_checkpoint(place / "half")
     rng = np.random.default_rng(0)
@@ -315,7 +315,7 @@ def test_a_bit_that_flips_anywhere_changes_nothing_or_is_noticed(place, tmp_path
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9999])
-def test_a_checkpoint_that_was_cut_short(place, tmp_path, capsys, share):
+def test_truncated_checkpoint_is_refused(place, tmp_path, capsys, share):
     content = (place / "half" / "last.pt").read_bytes()
     (tmp_path / "last.pt").write_bytes(content[: int(share * len(content))])
     capsys.readouterr()
@@ -351,7 +351,7 @@ for prepare, path in zip(points, sys.argv[2:], strict=True):
 """
 
 
-def test_a_run_that_is_killed_while_it_writes_its_checkpoint(place, tmp_path):
+def test_killed_during_checkpoint_writing_resumes(place, tmp_path):
     runs = [shutil.copytree(place / "half", tmp_path / point) for point in ("written", "forced", "named")]
     before = (place / "half" / "last.pt").read_bytes()
     given = [str(path / "last.pt") for path in (place / "whole", *runs)]
@@ -369,7 +369,7 @@ def one_thread() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
 
 
-def test_a_log_that_was_not_written_before_the_kill_is_written_by_the_next_run(place, tmp_path):
+def test_log_missing_after_a_kill_is_written_by_the_next_run(place, tmp_path):
     """Also where no epoch is left to do."""
     run = shutil.copytree(place / "whole", tmp_path / "run")
     log = (run / "metrics.csv").read_text()

@@ -62,7 +62,7 @@ def rows_of(folder):
         return list(csv.DictReader(stream))
 
 
-def test_the_boxes_that_count_become_crops(tmp_path):
+def test_counted_boxes_become_crops(tmp_path):
     write_sequence(tmp_path / "mot", "S", TRUTH16)
     n = cut_crops(find_sequences(tmp_path / "mot"), tmp_path / "out", CropRules())
     rows = rows_of(tmp_path / "out")
@@ -102,7 +102,7 @@ def test_a_crop_holds_the_pixels_of_its_box(tmp_path):
         (CropRules(every=3), {(1, 1), (4, 4)}),
     ],
 )
-def test_rules_choose_the_boxes(tmp_path, rules, expected):
+def test_crop_rules_select_boxes(tmp_path, rules, expected):
     write_sequence(tmp_path / "mot", "S", TRUTH16)
     cut_crops(find_sequences(tmp_path / "mot" / "S"), tmp_path / "out", rules)
     found = {(int(row["id"].split("_")[1]), int(row["frame"])) for row in rows_of(tmp_path / "out")}
@@ -132,8 +132,8 @@ def test_visible_share_agrees_with_counting_pixels(seed):
     assert visible_share(box, others, 45, 35) == pytest.approx(n_seen / n_all)
 
 
-def test_mot15_has_no_visibility_so_the_boxes_decide(tmp_path):
-    """Person 2 stands nearer and covers 60 % of person 1 in frame 1, nobody in frame 2."""
+def test_mot15_visibility_comes_from_the_boxes(tmp_path):
+    """Person 2 stands nearer and covers 60 % of person 1 in frame 1, and no one in frame 2."""
     truth = [
         "1,1,11,11,20,40,1,-4.1,-7.3,0",
         "1,2,19,11,20,45,1,-1,-1,-1",
@@ -152,7 +152,7 @@ def test_mot15_has_no_visibility_so_the_boxes_decide(tmp_path):
     assert ("S_1", "1", "0.400") in [(row["id"], row["frame"], row["visibility"]) for row in rows_of(tmp_path / "out")]
 
 
-def test_a_reflection_stands_in_front_of_nobody(tmp_path):
+def test_reflection_occludes_no_box(tmp_path):
     truth = ["1,1,11,11,20,40,1,1,-1", "1,2,11,11,20,45,1,12,-1"]
     write_sequence(tmp_path / "mot", "S", truth)
     cut_crops(find_sequences(tmp_path / "mot"), tmp_path / "out", CropRules())
@@ -177,7 +177,7 @@ def test_names_of_one_video(names):
     assert set(other_names(names[-1])) == {names[0], names[1][:8]}
 
 
-def test_other_videos_stay_apart():
+def test_different_videos_are_not_joined():
     names = ["MOT16-02", "MOT16-04", "MOT17-05", "MOT20-02", "TUD-Campus", "ADL-Rundle-3", "Venice-1"]
     assert len({video_of(name) for name in names}) == len(names)
     assert other_names("TUD-Campus") == []
@@ -198,7 +198,7 @@ def chosen_of(folder, names=(), excluded=()):
     return [sequence.name for sequence in choose_sequences(find_sequences(folder), names, excluded)]
 
 
-def test_every_video_is_taken_once(many):
+def test_every_video_is_used_once(many):
     assert chosen_of(many) == ["MOT16-04", "MOT17-09-DPM", "TUD-Campus"]
     assert chosen_of(many / "b") == ["ADL-Rundle-6", "MOT16-04", "TUD-Campus"]
 
@@ -220,7 +220,7 @@ def test_an_excluded_video_is_left_out_under_all_its_names(many, name):
         (["MOT16-09"], ["ADL-Rundle-6"], "no sequence is left"),
     ],
 )
-def test_nothing_to_cut(many, names, excluded, reason):
+def test_no_usable_sequence_is_an_error(many, names, excluded, reason):
     with pytest.raises(DataError, match=reason):
         chosen_of(many, names, excluded)
 
@@ -273,7 +273,7 @@ def mistake(capsys, *argv, status=2) -> str:
     return lines[0]
 
 
-def test_what_is_there_is_not_overwritten(capsys, many, tmp_path):
+def test_existing_output_is_not_overwritten(capsys, many, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()
     assert "not empty; nothing was written" in mistake(capsys, many, "--out", tmp_path / "out")
@@ -299,7 +299,7 @@ def test_a_damaged_frame_is_named_and_leaves_no_table(capsys, many, tmp_path):
     assert not (tmp_path / "out" / "people.csv").exists(), "a table is there only when it is whole"
 
 
-def test_a_full_disk_is_said(capsys, many, tmp_path, monkeypatch):
+def test_full_disk_is_reported(capsys, many, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -308,12 +308,12 @@ def test_a_full_disk_is_said(capsys, many, tmp_path, monkeypatch):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_rules_that_leave_nothing_leave_an_empty_folder(capsys, many, tmp_path):
+def test_rules_matching_no_box_leave_an_empty_folder(capsys, many, tmp_path):
     assert "at least 500 px high" in mistake(capsys, many, "--out", tmp_path / "out", "--min-height", 500)
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_broken_seqinfo(capsys, many, tmp_path):
+def test_malformed_seqinfo_is_named(capsys, many, tmp_path):
     (many / "b" / "TUD-Campus" / "seqinfo.ini").write_text("no section\n")
     assert "seqinfo.ini is not an ini file" in mistake(capsys, many, "--out", tmp_path / "out")
 
@@ -321,7 +321,7 @@ def test_a_broken_seqinfo(capsys, many, tmp_path):
 # ---------------------------------------------------------------- the command
 
 
-def test_the_command_says_what_it_took_and_which_videos_those_are(capsys, many, tmp_path):
+def test_command_reports_sequences_and_their_videos(capsys, many, tmp_path):
     assert crops(many, "--out", tmp_path / "out", "--exclude", "MOT16-04") == 0
     out = capsys.readouterr().out
     assert "MOT16-04: excluded" in out
@@ -344,8 +344,8 @@ def test_one_frame_is_in_memory_at_a_time(many, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_folder_of_crops_is_data_to_train_on(tmp_path, tiny, capsys):
-    """One camera sees everybody once: validation compares images of one video."""
+def test_crops_folder_trains_a_network(tmp_path, tiny, capsys):
+    """One camera sees each person once: validation compares images of one video."""
     truth = [f"{f},{p},{1 + 9 * p},{5 + p},{8 + p},40,1,1,1" for f in range(1, 7) for p in range(1, 8)]
     write_sequence(tmp_path / "mot", "S", truth, 6)
     assert crops(tmp_path / "mot", "--out", tmp_path / "out") == 0

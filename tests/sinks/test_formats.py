@@ -104,7 +104,7 @@ def assert_same_rows(path: Path, run: list[Tracks]) -> None:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_the_rows_come_back(tmp_path, rng, ending):
+def test_written_rows_read_back(tmp_path, rng, ending):
     run = random_run(rng)
     assert_same_rows(written(tmp_path / f"Tracks{ending.upper()}", run).rename(tmp_path / f"tracks{ending}"), run)
 
@@ -133,7 +133,7 @@ def test_time_is_in_seconds(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".txt", ".csv", ".jsonl", ".npy"])
-def test_a_reader_beside_the_run_sees_whole_frames(tmp_path, rng, ending):
+def test_concurrent_reader_sees_whole_frames(tmp_path, rng, ending):
     run = random_run(rng, 8)
     path = tmp_path / f"t{ending}"
     with sink_of(path) as sink:
@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_whole_frames(tmp_path, rng, ending, room):
 
 @pytest.mark.parametrize("cut", [0, 10])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_frames(tmp_path, rng, monkeypatch, ending, cut):
+def test_interrupt_during_a_write_leaves_whole_frames(tmp_path, rng, monkeypatch, ending, cut):
     """A second Ctrl-C ends the run at once, wherever it is."""
     run = [tracks for tracks in random_run(rng, 40) if len(tracks)]
     path = tmp_path / f"t{ending}"
@@ -203,7 +203,7 @@ def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_frames(tmp_path, rng
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_an_error_elsewhere_closes_the_file_as_it_is(tmp_path, rng, ending):
+def test_error_elsewhere_closes_the_file(tmp_path, rng, ending):
     run = random_run(rng, 5)
     path = tmp_path / f"t{ending}"
     with pytest.raises(ZeroDivisionError), open_sink(path) as sink:

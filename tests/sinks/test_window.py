@@ -127,7 +127,7 @@ def test_debug_switch_turns_tracing_on_and_off(screen):
             assert run.tracing == wanted
 
 
-def test_a_click_follows_and_the_marker_stays_where_the_person_was(screen):
+def test_click_follows_and_marker_stays_at_the_last_place(screen):
     with WindowSink() as window:
         window.write(frame_of(0), tracks_of(1, 2))
         plain = screen.shown[-1]
@@ -167,7 +167,7 @@ def test_failed_screenshot_is_a_notice(screen, tmp_path, caplog):
     assert record.getMessage().startswith(f"no screenshot: {tmp_path / 'missing'}")
 
 
-def test_a_lost_camera_is_shown_and_keys_still_work(screen):
+def test_lost_camera_is_shown_and_keys_still_work(screen):
     feed = Feed()
     with WindowSink(feed=feed) as window:
         window.write(frame_of(0), tracks_of(1))
@@ -255,7 +255,7 @@ def screenshot(hands: Hands, folder: Path) -> np.ndarray:
 
 
 def pressed(hands: Hands, key: str, folder: Path, seen: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """Press the key until a screenshot shows its effect: of keys that come between two looks OpenCV keeps the last."""
+    """Press the key until a screenshot shows its effect: of keys pressed between two polls OpenCV keeps the last."""
     for attempt in range(20):
         hands.do("key", key)
         time.sleep(0.5 + 0.2 * attempt)
@@ -277,7 +277,7 @@ def followed(hands: Hands, window: str, folder: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_camera_opens_a_window_with_keys_and_mouse(display, tmp_path):
+def test_camera_opens_a_window_with_keys_and_mouse(display, tmp_path):
     det = tmp_path / "det.txt"
     det.write_text("".join(f"{frame},-1,21,71,40,100,0.9,-1,-1,-1\n" for frame in range(1, 5001)))
     hands = Hands(display)

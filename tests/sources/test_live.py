@@ -233,7 +233,7 @@ def test_names_hide_passwords(spec, name):
 @pytest.mark.parametrize("wrong", [-1.0, float("nan")])
 def test_invalid_reconnect_s_is_an_error(wrong):
     with pytest.raises(SourceError, match="reconnecting must be 0 s or more"):
-        open_source("rtsp://nobody", reconnect_s=wrong)
+        open_source("rtsp://nowhere", reconnect_s=wrong)
 
 
 # ------------------------------------------------------------------------------------------- real connections
