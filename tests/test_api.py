@@ -231,7 +231,7 @@ def test_supervision_carries_embeddings_in_its_data():
     assert tracker._engine.appearance.gallery.dim == 2
 
 
-def test_a_function_is_an_encoder():
+def test_function_works_as_an_encoder():
     asked = []
 
     def embed(image, boxes):
@@ -251,7 +251,7 @@ def test_encoder_function_with_invalid_result_is_a_user_error(wrong):
         tracker.update([BOX], IMAGE)
 
 
-def test_the_built_in_network_loads_with_the_first_image():
+def test_bundled_network_loads_with_the_first_image():
     tracker = Tracker(device="cpu")
     assert tracker.update([BOX]) is not None
     assert tracker._engine.appearance.encoder is None

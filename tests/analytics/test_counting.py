@@ -213,7 +213,7 @@ def test_boxes_that_are_not_finite_are_skipped():
     assert [(identity, spot.x, spot.y) for identity, spot in feet(tracks)] == [(1, 1.0, 2.0)]
 
 
-def test_counters_forget_identities_of_endless_stream():
+def test_counters_drop_old_identities_of_endless_stream():
     line = LineCounter((0, 50), (100, 50))
     zone = ZoneCounter([(0, 0), (100, 0), (100, 100)])
     for k in range(200):

@@ -129,7 +129,7 @@ def test_packaged_networks_match_their_metadata(name):
 
 
 @pytest.mark.parametrize("name", [None, *PACKAGED])
-def test_the_packaged_networks_embed(name):
+def test_packaged_networks_embed_images(name):
     encoder = OnnxEncoder(name, device="cpu", threads=1)
     assert encoder.path.name == (DEFAULT_MODEL if name is None else PACKAGED[name])
     image = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)

@@ -47,7 +47,7 @@ def test_no_swap_outside_the_motion_gate():
     assert still.all()
 
 
-def test_the_best_swap_goes_first_and_each_pair_moves_once(rng):
+def test_best_swap_is_first_and_each_pair_swaps_once(rng):
     for _ in range(50):
         n = 6
         dist = rng.uniform(0, 2, (n, n))

@@ -219,7 +219,7 @@ def test_video_at_an_address_is_not_live(capsys, detections, tmp_path):
     assert "track: no result was asked for" in err.splitlines()[-1]
 
 
-def test_the_page_has_every_key():
+def test_page_lists_every_key():
     page = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
     for key, what in KEYS_HELP:
         assert all(f"`{name}`" in page or name == "click" for name in key.split(", ")), (key, what)

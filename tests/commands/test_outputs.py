@@ -241,7 +241,7 @@ def test_numpy_reads_the_embeddings(read, truth):
     assert found["sim"].shape == (len(set(truth[:, 1])),) * 2
 
 
-def test_the_crops_have_their_table(read, results, truth):
+def test_crops_have_their_table(read, results, truth):
     found = read("people.csv")
     assert set(found["best"].index) == set(truth[:, 1])
     for row in found["crops"].itertuples():
@@ -251,7 +251,7 @@ def test_the_crops_have_their_table(read, results, truth):
     assert found["crops"].groupby("id").size().max() <= 5
 
 
-def test_the_sinks_in_your_own_loop(scene, results, tmp_path, monkeypatch):
+def test_sinks_work_in_a_user_loop(scene, results, tmp_path, monkeypatch):
     """The snippet tracks with the bundled detector, which finds no one in a drawn scene; so this gives it boxes."""
     import tracker
 
@@ -310,7 +310,7 @@ def test_several_outputs_at_once_and_standard_output(track, tmp_path):
         assert f"wrote {tmp_path / name}" in err
 
 
-def test_crops_alone_are_a_result(track, tmp_path):
+def test_crops_may_be_the_only_result(track, tmp_path):
     status, _, err = track("--crops", tmp_path / "crops")
     assert status == 0, err
     assert f"wrote {tmp_path / 'crops'}" in err

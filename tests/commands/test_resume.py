@@ -263,7 +263,7 @@ def test_resume_with_other_options_is_refused(track, scene, cut, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_a_source_that_changed_is_refused(track, scene, interrupt, tmp_path, monkeypatch):
+def test_changed_source_is_refused(track, scene, interrupt, tmp_path, monkeypatch):
     video = tmp_path / "video.avi"
     shutil.copy(scene / "video.avi", video)
     interrupt(20)

@@ -92,7 +92,7 @@ def test_mot_folder_uses_its_own_detections(track, scene, tmp_path):
     assert (tmp_path / "a.txt").read_text() == (tmp_path / "b.txt").read_text()
 
 
-def test_the_built_in_network(track, tmp_path):
+def test_bundled_network_tracks(track, tmp_path):
     status, _, err = track("--out", tmp_path / "tracks.txt", "--device", "cpu", reid=None)
     assert status == 0, err
     assert len(check_mot_file(tmp_path / "tracks.txt")) > 20
@@ -290,7 +290,7 @@ def test_files_without_a_model_are_refused(track, tmp_path, which):
 
 
 @pytest.mark.parametrize("words", [[], ["--detector-size", "416"]])
-def test_a_detector_gets_its_size(track, tmp_path, monkeypatch, words):
+def test_detector_size_reaches_the_detector(track, tmp_path, monkeypatch, words):
     asked = []
 
     class Detector(DetectorBase):
@@ -307,7 +307,7 @@ def test_a_detector_gets_its_size(track, tmp_path, monkeypatch, words):
     assert (status, asked) == (0, [416 if words else None])
 
 
-def test_the_detector_runs_at_every_nth_frame(track, tmp_path):
+def test_detector_runs_at_every_nth_frame(track, tmp_path):
     """As the setting of the same name does; the description and the summary say so."""
     status, _, err = track("--out", tmp_path / "a.txt", "--detect-every", 4)
     assert status == 0
@@ -323,7 +323,7 @@ def test_the_detector_runs_at_every_nth_frame(track, tmp_path):
     assert "detection.every must be in [1, 100], got 0" in one_line(err)
 
 
-def test_a_size_without_a_detector(track, tmp_path):
+def test_detector_size_without_detector_is_refused(track, tmp_path):
     status, _, err = track("--out", tmp_path / "t.txt", "--detector-size", "416")
     assert status == 2
     assert "size of 416 is for a network; detections from a file have none" in one_line(err)
@@ -399,7 +399,7 @@ def test_folder_without_permission_is_refused(track, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk(track):
+def test_full_disk_is_reported_on_one_line(track):
     status, _, err = track("--out", "/dev/full", "--quiet")
     assert status in (1, 2)
     assert "/dev/full" in one_line(err)

@@ -301,7 +301,7 @@ def test_high_score_detections_are_embedded_in_one_call():
 
 
 @pytest.mark.parametrize("settings", [PLAIN, {}])
-def test_encoder_does_not_run_where_no_use_needs_it(settings):
+def test_encoder_runs_only_if_a_use_needs_it(settings):
     """No use is on, there is no picture, no detection, or embeddings came along."""
     encoder = Counting()
     engine = Engine(config_of(settings), encoder)

@@ -104,7 +104,7 @@ def test_camera_moving_back_restores_the_state(rng):
     np.testing.assert_allclose(again[1], cov, rtol=1e-9)
 
 
-def test_a_still_camera_changes_no_bit(rng):
+def test_still_camera_changes_no_bit(rng):
     mean, cov = kalman.predict(*kalman.initiate(people(rng, 20), CONFIG), 0.3, CONFIG)
     mean[:, 4:] = rng.normal(0, 20, (20, 4))
     moved = kalman.moved_by_camera(mean, cov, np.eye(2, 3))

@@ -104,7 +104,7 @@ def shaking(rng) -> SharedMotion:
     return shared
 
 
-def test_a_shift_of_known_boxes_is_found_exactly(rng):
+def test_shift_of_known_boxes_is_found_exactly(rng):
     predicted = np.array([[x, 100.0, x + 40, 200] for x in range(0, 800, 100)])
     found = shaking(rng).step(predicted, predicted[::-1] + np.array([7, -3, 7, -3]))
     np.testing.assert_allclose(found, [[1, 0, 7], [0, 1, -3]], atol=1e-9)

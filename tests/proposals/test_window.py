@@ -155,7 +155,7 @@ def test_people_are_found_with_one_detector_run(n):
     assert len(detector.pictures) == 1
 
 
-def test_the_prior_is_that_of_the_motion():
+def test_prior_equals_the_motion_likelihood():
     places, _ = look_at([[105, 110, 145, 210]], scene(PEOPLE))
     mean, z = bx.xyxy_to_cxcyah(np.array([[105.0, 110, 145, 210]]))[0], bx.xyxy_to_cxcyah(places.boxes)[0]
     slow = -0.5 * sum((z[k] - mean[k]) ** 2 / (100.0, 100.0, 0.01, 100.0)[k] for k in range(4))
@@ -214,7 +214,7 @@ def test_wrong_settings_are_refused_by_name(name, value):
 
 
 @pytest.mark.parametrize("verifier", ["auto", "appearance"])
-def test_the_verifier_is_text_in_a_file_too(tmp_path, verifier):
+def test_verifier_round_trips_through_a_file(tmp_path, verifier):
     config = TrackerConfig().override({"proposals.verifier": verifier})
     path = tmp_path / "settings.toml"
     path.write_text(config.to_toml(), encoding="utf-8")
@@ -329,7 +329,7 @@ def test_one_mosaic_per_frame_for_the_latest_missed():
 
 
 @pytest.mark.parametrize("verifier", ["auto", "appearance"])
-def test_without_image_nothing_is_proposed(verifier):
+def test_no_image_gives_no_proposal(verifier):
     detector = RedDetector()
     engine = Engine(TrackerConfig().override({"proposals.verifier": verifier}), ByColour(), detector=detector)
     for t in range(10):
@@ -377,6 +377,6 @@ def test_nan_boxes_and_scores_are_ignored():
     assert follow(NotNumbers(), encoder=ByColour()) == MISSED
 
 
-def test_the_same_frames_give_the_same_tracks():
+def test_same_frames_give_the_same_tracks():
     runs = [follow(RedDetector(), encoder=ByColour()) for _ in range(2)]
     assert runs[0] == runs[1]

@@ -94,7 +94,7 @@ def disturbed(rng, n_people=40, n_each=6, size=12):
 # The linear metric
 
 
-def test_the_covariance_agrees_with_one_person_at_a_time():
+def test_covariance_agrees_with_one_person_at_a_time():
     emb, pids = disturbed(np.random.default_rng(0), n_people=7, n_each=3)
     total = sum(np.cov(emb[pids == pid].T, ddof=0) * 3 for pid in np.unique(pids)) / (len(pids) - 7)
     np.testing.assert_allclose(within_people(emb, pids), total / np.trace(total) * 12, atol=1e-9)
@@ -113,7 +113,7 @@ def test_share_one_is_the_metric_of_the_model():
     np.testing.assert_allclose(mapped(emb, np.eye(12)), emb, atol=1e-7)
 
 
-def test_the_metric_finds_people_that_it_was_not_fitted_to():
+def test_metric_helps_on_unseen_people():
     emb, pids = disturbed(np.random.default_rng(0))
     fit, held = pids <= 25, pids > 25
     share = choose_share(emb[fit], samples_of(pids[fit]), 0)
@@ -214,7 +214,7 @@ def test_thresholds_of_perfectly_separated_people_are_ordered():
 # Files
 
 
-def test_the_metric_in_the_file_is_the_metric(exported, support, tmp_path):
+def test_metric_in_the_file_equals_the_fitted_one(exported, support, tmp_path):
     rng = np.random.default_rng(0)
     old = OnnxEmbedder(exported)
     matrix = rng.normal(size=(16, 16))
@@ -260,7 +260,7 @@ def test_adapt_writes_a_model_for_a_place(kind, change, request, table, support,
     np.testing.assert_allclose(np.linalg.norm(emb, axis=1), 1.0, atol=1e-5)
 
 
-def test_what_is_reported_is_what_the_file_does(exported, support, tmp_path):
+def test_reported_scores_equal_those_of_the_file(exported, support, tmp_path):
     made = adapt(exported, support, tmp_path / "new.onnx", force=True)
     held = split_support(support, 0).held
     for path, expected in ((exported, made.before), (tmp_path / "new.onnx", made.after)):
@@ -270,7 +270,7 @@ def test_what_is_reported_is_what_the_file_does(exported, support, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_call_gives_the_same_file(run, support, tmp_path):
+def test_same_call_gives_the_same_file(run, support, tmp_path):
     for name in ("a", "b"):
         adapt(run, support, tmp_path / name / "new.onnx", force=True)
     assert (tmp_path / "a" / "new.onnx").read_bytes() == (tmp_path / "b" / "new.onnx").read_bytes()
@@ -347,7 +347,7 @@ def test_fine_tuning_trains_every_projection_of_a_method(method, tiny):
         (["{exported}", "--out", "{folder}/new.onnx", "--seed", "-1"], "--seed must be >= 0"),
     ],
 )
-def test_a_wrong_call_gives_one_line(arguments, said, exported, market, tmp_path, capsys):
+def test_invalid_call_gives_one_line(arguments, said, exported, market, tmp_path, capsys):
     filled = [argument.format(exported=exported, folder=tmp_path) for argument in arguments]
     assert main(["adapt", "--support", str(market), *filled]) == 2
     lines = capsys.readouterr().err.splitlines()

@@ -170,7 +170,7 @@ class Evil:
         return (print, ("code from a checkpoint ran",))
 
 
-def test_a_checkpoint_cannot_run_code(capsys, market, tmp_path):
+def test_checkpoint_cannot_run_code(capsys, market, tmp_path):
     torch.save({"format": "tracklet-checkpoint/1", "config": Evil()}, tmp_path / "last.pt")
     assert main(["evaluate", str(tmp_path), "--data", str(market)]) == 2
     captured = capsys.readouterr()
@@ -239,13 +239,13 @@ def test_bench_prints_a_row_per_batch_size_and_number_of_threads(capsys, market,
 
 
 @pytest.mark.parametrize(("threads", "model"), [("0", "net.onnx"), ("1", "none.onnx")])
-def test_bench_of_nothing(capsys, tmp_path, threads, model):
+def test_invalid_bench_arguments_are_named(capsys, tmp_path, threads, model):
     assert ("--threads" if threads == "0" else model) in mistake(
         capsys, "bench", tmp_path / model, "--threads", threads
     )
 
 
-def test_onnx_without_metadata(capsys, market, run, tmp_path):
+def test_onnx_without_metadata_is_named(capsys, market, run, tmp_path):
     import onnx
 
     out = tmp_path / "net.onnx"
@@ -257,7 +257,7 @@ def test_onnx_without_metadata(capsys, market, run, tmp_path):
     assert "has no metadata" in mistake(capsys, "evaluate", out, "--data", market)
 
 
-def test_broken_onnx(capsys, market, tmp_path):
+def test_corrupt_onnx_file_is_named(capsys, market, tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"not protobuf")
     assert "net.onnx is not an ONNX model" in mistake(capsys, "evaluate", tmp_path / "net.onnx", "--data", market)
 
@@ -285,6 +285,6 @@ def test_one_setting_from_the_command_line(tiny):
         ("schedule.epochs=many", "schedule.epochs must be a whole number, got 'many'"),
     ],
 )
-def test_a_wrong_setting_from_the_command_line(tiny, setting, said):
+def test_invalid_setting_from_the_command_line_is_named(tiny, setting, said):
     with pytest.raises(ConfigError, match=said):
         override(tiny, pairs([setting]))

@@ -145,7 +145,7 @@ def test_mistakes_name_the_file_and_the_line(table, text, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_table(tmp_path):
+def test_missing_table_is_named(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*none\.csv: No such file"):
         csv_table.read(tmp_path / "none.csv")
 
@@ -272,7 +272,7 @@ def test_held_out_people_with_one_image_each_are_not_validated(market, config, t
     assert "held_out_map" not in (tmp_path / "run" / "metrics.csv").read_text()
 
 
-def test_a_damaged_image_of_a_table_is_named(capsys, market, config, tmp_path):
+def test_damaged_image_of_a_table_is_named(capsys, market, config, tmp_path):
     copy = shutil.copytree(market, tmp_path / "data")
     table = write_table(tmp_path / "people.csv", copy, ["image", "id", "camera"])
     bad = sorted((tmp_path / "images" / "bounding_box_train").iterdir())[4]

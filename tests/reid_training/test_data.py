@@ -49,7 +49,7 @@ def test_folder_is_read_by_the_protocol(market):
     assert set(data.train.pids) & set(data.query.pids) == set()
 
 
-def test_the_archive_folder_is_found_one_level_down(tmp_path):
+def test_archive_folder_is_found_one_level_down(tmp_path):
     write_market_folder(tmp_path / "Market-1501-v15.09.15", n_train=2, n_test=2)
     assert len(market1501.read(tmp_path).train) == 12
 
@@ -61,7 +61,7 @@ def test_drawn_people_are_the_same_for_the_same_seed(tmp_path, market):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.5])
-def test_the_split_is_by_identity_and_seeded(fraction):
+def test_split_is_by_identity_and_seeded(fraction):
     pids = np.repeat(np.arange(1, 41), 3)
     samples = Samples(tuple(Path(str(i)) for i in range(120)), pids, np.ones(120, np.int64))
     train, held = split_identities(samples, fraction, seed=3)

@@ -177,7 +177,7 @@ def test_more_processes_than_batches_is_one_clear_line(tmp_path, market, quick):
     assert "fewer batches than processes (2): lower data.n_ids or data.n_per_id" in done.stderr
 
 
-def test_a_missing_gpu_is_named(monkeypatch):
+def test_missing_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_device("auto") == find_device("cpu") == CPU
     with pytest.raises(ConfigError, match=r"schedule\.device is cuda, but torch finds no GPU here"):

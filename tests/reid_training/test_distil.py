@@ -142,7 +142,7 @@ def test_killed_student_resumes_to_the_same_bits(tmp_path, market, tiny, teacher
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_the_command_takes_a_teacher_and_names_a_missing_one(tmp_path, market, tiny, teacher, capsys):
+def test_command_takes_a_teacher_and_names_a_missing_one(tmp_path, market, tiny, teacher, capsys):
     config = tmp_path / "tiny.toml"
     config.write_text(to_toml(dataclasses.replace(tiny, schedule=dataclasses.replace(tiny.schedule, epochs=1))))
     command = ["train", "--config", str(config), "--data", str(market), "--out"]

@@ -185,7 +185,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells it there")
 @pytest.mark.parametrize("what", ["cosine", "k-reciprocal", "calibrate"])
-def test_a_gallery_of_20000_needs_less_than_2_gib(what):
+def test_gallery_of_20000_needs_less_than_2_gib(what):
     """3,400 queries, 512 dimensions, a fresh interpreter, its whole resident memory."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -235,7 +235,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_protocol_by_hand(name):
+def test_protocol_example_by_hand(name):
     rows, rank1, mean_ap = CASES[name]
     angles = np.deg2rad([row[0] for row in rows])
     gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -296,14 +296,14 @@ def test_calibration_skips_parts_without_both_kinds_of_pairs():
 # Few shots
 
 
-def test_the_interval_is_that_of_scipy(rng):
+def test_interval_equals_scipy(rng):
     values = rng.uniform(0.4, 1.0, 600)
     mean, half = mean_and_interval(values)
     low, high = scipy.stats.norm.interval(0.95, values.mean(), scipy.stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high), abs=1e-6)
 
 
-def test_the_interval_holds_the_true_mean_95_times_of_100(rng):
+def test_interval_holds_the_true_mean_95_times_of_100(rng):
     holds = []
     for _ in range(2000):
         mean, half = mean_and_interval(rng.binomial(25, 0.9, 600) / 25)
@@ -317,7 +317,7 @@ def test_no_interval_of_too_few_values(values):
         mean_and_interval(values)
 
 
-def test_the_class_distance_ratio_agrees_with_a_loop(rng):
+def test_class_distance_ratio_agrees_with_a_loop(rng):
     emb, labels = rng.normal(size=(30, 4)).astype(np.float32), rng.permutation(np.repeat([2, 3, 9], [5, 10, 15]))
     centres = {c: emb[labels == c].astype(np.float64).mean(0) for c in (2, 3, 9)}
     nearest = [min(np.linalg.norm(centres[a] - centres[b]) for b in centres if b != a) for a in centres]

@@ -110,7 +110,7 @@ def test_embeddings_stay_near_those_of_fp32(fp32, of_file, data, name, least):
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("batch", [1, 2, 7, 32])
-def test_a_crop_has_the_same_embedding_in_any_batch(of_run, data, name, batch):
+def test_crop_has_the_same_embedding_in_any_batch(of_run, data, name, batch):
     embedder = OnnxEmbedder(of_run[name][0])
     crops = read_images(data.train.take(np.arange(batch)), 64, 32)
     alone = np.concatenate([embedder(crop[None]) for crop in crops])
@@ -136,7 +136,7 @@ def test_ports_and_metadata_equal_fp32_and_the_tracker_reads_them(fp32, of_file,
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_thresholds_of_a_run_are_measured_on_the_variant(of_run, data, name):
+def test_run_thresholds_are_measured_on_the_variant(of_run, data, name):
     path, variant = of_run[name]
     embedder = OnnxEmbedder(path)
     _, held = split_identities(data.train, 0.25, 0)

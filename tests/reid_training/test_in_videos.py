@@ -144,7 +144,7 @@ def mistake(capsys, *argv) -> str:
     return lines[0]
 
 
-def test_the_command_scores_crops_of_mot_truth(model, crops, tmp_path, capsys):
+def test_command_scores_crops_of_mot_truth(model, crops, tmp_path, capsys):
     with (crops / "people.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     embedder = load_embedder(model)
@@ -185,7 +185,7 @@ def test_tables_without_frame_are_refused(capsys, model, tmp_path, text, reason)
     assert reason in mistake(capsys, "evaluate", model, "--data", tmp_path / "people.csv", "--min-gap", 30)
 
 
-def test_mistakes_of_the_command(capsys, model, market, crops):
+def test_command_mistakes_give_one_line(capsys, model, market, crops):
     command = ("evaluate", model, "--data")
     assert "--min-gap must be >= 1, got 0" in mistake(capsys, *command, crops, "--min-gap", 0)
     assert "does not go together" in mistake(capsys, *command, crops, "--min-gap", 4, "--rerank")

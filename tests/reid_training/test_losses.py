@@ -235,7 +235,7 @@ def test_equal_embeddings_have_a_finite_loss_and_gradient(name, batch, length):
 
 
 @pytest.mark.parametrize("name", PAIRWISE)
-def test_a_batch_without_pairs_costs_nothing(name):
+def test_batch_without_pairs_has_zero_loss(name):
     emb = embeddings([7]).requires_grad_()
     value = PAIRWISE[name][0](emb, torch.tensor([7]), 0.3)
     value.backward()
@@ -403,7 +403,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_the_method_computes_the_loss_that_its_options_name(tiny, name):
+def test_method_computes_the_loss_of_its_options(tiny, name):
     options, by_hand = BY_HAND[name]
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3])
     images = torch.randn(12, 3, 64, 32, generator=torch.Generator().manual_seed(1))
@@ -417,7 +417,7 @@ def test_the_method_computes_the_loss_that_its_options_name(tiny, name):
     assert float(loss.total.detach()) == pytest.approx(2.0 * expected, rel=1e-3)
 
 
-def test_the_total_is_the_weighted_sum_of_the_parts(tiny, people):
+def test_total_is_the_weighted_sum_of_the_parts(tiny, people):
     method = method_of(tiny, {"pair_weight": 2.0, "id_weight": 3.0, "centre_weight": 5.0})
     loss = method.loss(*people)
     expected = 2.0 * loss.parts["triplet"] + 3.0 * loss.parts["id"] + 5.0 * loss.parts["centre"]
@@ -446,7 +446,7 @@ def test_random_miner_changes_neither_batches_nor_augmentation(tmp_path, market,
     assert seen["hard"] == seen["distance_weighted"]
 
 
-def test_the_defaults_are_batch_hard_with_a_hinge_and_no_centres(tiny, people):
+def test_defaults_are_batch_hard_with_a_hinge_and_no_centres(tiny, people):
     """Configs and checkpoints from before the choice existed name neither the miner nor a centre."""
     plain = method_of(tiny, {"pair_loss": "triplet", "margin": 0.3})
     named = method_of(tiny, {"miner": "hard", "soft_margin": False, "centre_weight": 0.0})

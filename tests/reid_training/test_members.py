@@ -173,7 +173,7 @@ def test_no_held_out_people_gives_no_scores(tmp_path, config, data):
     assert not any("held_out_map" in row for row in history)
 
 
-def test_the_ensemble_teaches_one_network(tmp_path, tiny, config, data, whole):
+def test_ensemble_works_as_a_teacher(tmp_path, tiny, config, data, whole):
     # Without a neck: after so little training a teacher finds all people alike, and a neck's features have mean 0.
     options = {"name": "siamese", "id_weight": 0.0}
     student = dataclasses.replace(config, method=options, distil=DistilConfig(str(whole), 40.0))

@@ -82,7 +82,7 @@ def test_miner_agrees_with_loops(name, seed):
     assert rows(fast(dist, torch.tensor(labels))) == slow(dist, labels)
 
 
-def test_the_random_batches_hold_triplets_of_every_kind():
+def test_random_batches_hold_triplets_of_every_kind():
     for _, slow in MINERS.values():
         found = [len(slow(*random_batch(seed))) for seed in SEEDS]
         assert min(found) == 0
@@ -127,7 +127,7 @@ def test_log_inverse_density_agrees_with_the_formula(size):
 
 
 @pytest.mark.parametrize("size", [4, 16, 128])
-def test_the_density_is_that_of_random_unit_vectors(size):
+def test_density_equals_that_of_random_unit_vectors(size):
     """Between the two cuts random pairs, weighted by the inverse density, spread evenly over the distance."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 400_000 // size, size))

@@ -78,7 +78,7 @@ def test_counted_boxes_become_crops(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["S", "people.csv"]
 
 
-def test_a_crop_holds_the_pixels_of_its_box(tmp_path):
+def test_crop_has_the_pixels_of_its_box(tmp_path):
     """1-based left 12, top 11, 20 x 40: columns 11..30, rows 10..49, counted from 0."""
     write_sequence(tmp_path / "mot", "S", TRUTH16)
     cut_crops(find_sequences(tmp_path / "mot"), tmp_path / "out", CropRules())
@@ -109,7 +109,7 @@ def test_crop_rules_select_boxes(tmp_path, rules, expected):
     assert found == expected
 
 
-def test_the_margin_grows_the_box_inside_the_picture():
+def test_margin_grows_the_box_inside_the_picture():
     assert with_margin(np.array([10.0, 10, 30, 50]), 0.1, 80, 60).tolist() == [8, 6, 32, 54]
     assert with_margin(np.array([0.0, 10, 30, 50]), 0.5, 80, 60).tolist() == [0, 0, 45, 60]
 
@@ -203,12 +203,12 @@ def test_every_video_is_used_once(many):
     assert chosen_of(many / "b") == ["ADL-Rundle-6", "MOT16-04", "TUD-Campus"]
 
 
-def test_named_sequences_alone(many):
+def test_named_sequences_are_used_only(many):
     assert chosen_of(many, ["TUD-Campus", "MOT16-09"]) == ["MOT16-09", "TUD-Campus"]
 
 
 @pytest.mark.parametrize("name", ["MOT16-09", "MOT17-09", "MOT17-09-FRCNN", "ADL-Rundle-6"])
-def test_an_excluded_video_is_left_out_under_all_its_names(many, name):
+def test_excluded_video_is_skipped_under_all_its_names(many, name):
     assert chosen_of(many, (), [name]) == ["MOT16-04", "TUD-Campus"]
 
 
@@ -286,14 +286,14 @@ def test_no_sequence_below_the_folder(capsys, tmp_path):
     assert "no MOT sequence" in mistake(capsys, tmp_path, "--out", tmp_path / "out")
 
 
-def test_a_missing_frame_is_found_before_anything_is_written(capsys, many, tmp_path):
+def test_missing_frame_is_found_before_anything_is_written(capsys, many, tmp_path):
     (many / "b" / "TUD-Campus" / "img1" / "000001.png").unlink()
     (many / "b" / "TUD-Campus" / "img1" / "000002.png").touch()
     assert "has boxes in frame 1, but there is no image" in mistake(capsys, many, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_frame_is_named_and_leaves_no_table(capsys, many, tmp_path):
+def test_damaged_frame_is_named_and_leaves_no_table(capsys, many, tmp_path):
     (many / "b" / "TUD-Campus" / "img1" / "000001.png").write_bytes(b"\x89PNG")
     assert "000001.png is not an image" in mistake(capsys, many, "--out", tmp_path / "out")
     assert not (tmp_path / "out" / "people.csv").exists(), "a table is there only when it is whole"

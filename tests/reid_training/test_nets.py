@@ -48,7 +48,7 @@ def on_paper(config: NetConfig) -> nn.Module:
         return build(config).eval()
 
 
-def test_the_contract_covers_every_network():
+def test_contract_covers_every_network():
     assert {config.name for config in TINY.values()} == set(NETS)
 
 
@@ -64,7 +64,7 @@ def test_every_network_embeds_any_input_size(tiny_net, size):
 @pytest.mark.slow
 @pytest.mark.parametrize("embedding_size", [1, 128, 512])
 @pytest.mark.parametrize("name", NETS)
-def test_the_embedding_size_is_an_argument(name, embedding_size):
+def test_embedding_size_is_an_argument(name, embedding_size):
     net = on_paper(NetConfig(name, embedding_size=embedding_size))
     assert net(torch.zeros(2, 3, 128, 64, device="meta")).shape == (2, embedding_size)
 

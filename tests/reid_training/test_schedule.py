@@ -212,7 +212,7 @@ def test_curves_equal_those_of_torch(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first_half", ["with", "without"])
-def test_a_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch, first_half):
+def test_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch, first_half):
     pytest.importorskip("tensorboard")
     data = market1501.read(market)
     # Killed in the fourth epoch, the last checkpoint after the second: the third is done twice.

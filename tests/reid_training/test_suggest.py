@@ -119,7 +119,7 @@ def test_too_few_pairs_returns_all_of_them():
     assert sorted((pair.a, pair.b) for pair in pairs) == list(itertools.combinations(range(4), 2))
 
 
-def test_an_embedding_that_is_not_finite_is_named():
+def test_non_finite_embedding_is_named():
     embeddings = unit_vectors(4, 3, 0)
     embeddings[2, 1] = np.nan
     with pytest.raises(DataError, match=r"the embedding of 2\.jpg is not finite"):
@@ -129,7 +129,7 @@ def test_an_embedding_that_is_not_finite_is_named():
 # ---------------------------------------------------------------- the command
 
 
-def test_a_folder_of_unlabelled_images(tmp_path, capsys):
+def test_folder_of_unlabelled_images_is_read(tmp_path, capsys):
     folder = write_crops(tmp_path / "crops", 12, np.random.default_rng(0))
     out = tmp_path / "ask" / "pairs.csv"
     assert main(["suggest-labels", MODEL, "--crops", str(folder), "--n", "6", "--out", str(out)]) == 0
@@ -171,7 +171,7 @@ def mistake(capsys, *argv):
     return lines[0]
 
 
-def test_mistakes(tmp_path, capsys):
+def test_mistakes_give_one_line(tmp_path, capsys):
     out = ("--out", tmp_path / "pairs.csv")
     folder = write_crops(tmp_path / "crops", 1, np.random.default_rng(0))
     assert "no file or folder" in mistake(capsys, MODEL, "--crops", tmp_path / "nowhere", *out)
@@ -183,6 +183,6 @@ def test_mistakes(tmp_path, capsys):
     assert (tmp_path / "pairs.csv").read_text() == "labelled by hand"
 
 
-def test_a_model_without_a_threshold(tmp_path):
+def test_model_without_threshold_is_an_error(tmp_path):
     with pytest.raises(suggest.ModelError, match="has no calibrated threshold; export it"):
         suggest.threshold_of(lambda images: images, tmp_path)

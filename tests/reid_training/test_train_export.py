@@ -64,7 +64,7 @@ def whole(request, tmp_path_factory, market, tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed_in_epoch", [2, 3])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypatch, killed_in_epoch):
+def test_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypatch, killed_in_epoch):
     config, folder = whole
     data = market1501.read(market)
     real, calls = training.update_average, 0
@@ -100,12 +100,12 @@ def test_resume_refuses_other_settings(tmp_path, market, tiny, run):
         train(other, market1501.read(market), run, resume=True)
 
 
-def test_a_run_is_not_overwritten(market, tiny, run):
+def test_run_is_not_overwritten(market, tiny, run):
     with pytest.raises(ConfigError, match="holds a run already"):
         train(tiny, market1501.read(market), run)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 

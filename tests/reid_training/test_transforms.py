@@ -107,7 +107,7 @@ def test_small_batches_are_transformed(name, n):
 
 
 @pytest.mark.parametrize("name", ["occlude", "motion_blur", "low_resolution"])
-def test_a_probability_is_the_share_of_changed_images(name):
+def test_probability_is_the_share_of_changed_images(name):
     crops = rng_of(0).integers(0, 256, (400, 16, 16, 3), dtype=np.uint8)
     config = dataclasses.replace(OFF, **{name: 0.3})
     change = {"occlude": occlude, "motion_blur": blur_motion, "low_resolution": lower_resolution}[name]

@@ -336,7 +336,7 @@ def test_full_disk_leaves_complete_crops_and_table(tmp_path, rng, monkeypatch):
 # ------------------------------------------------------------------------------------------- the training toolkit
 
 
-def test_the_training_toolkit_reads_the_folder(tmp_path, rng):
+def test_training_toolkit_reads_the_folder(tmp_path, rng):
     with CropSink(tmp_path / "crops", camera="video.avi") as sink:
         for index in range(4):
             seen = people((1, (10, 10, 60, 110)), (2, (100, 10, 160, 110)))

@@ -78,7 +78,7 @@ def test_without_images_and_without_people(tmp_path):
     assert cv2.imread(str(tmp_path / "heat.jpg")).shape == (*SIZE, 3)
 
 
-def test_nothing_seen_leaves_no_file(tmp_path):
+def test_heatmap_without_people_writes_no_file(tmp_path):
     HeatmapSink(tmp_path / "heat.png", frame_s=0.1).close()
     assert not (tmp_path / "heat.png").exists()
 

@@ -91,7 +91,7 @@ def test_keys_act_on_the_current_picture(screen):
     assert len(screen.shown) >= 2
 
 
-def test_a_window_closed_by_its_frame_quits(screen):
+def test_closed_window_quits(screen):
     with WindowSink() as window:
         screen.visible = 0.0
         window.write(frame_of(0), tracks_of(1))
@@ -181,7 +181,7 @@ def test_lost_camera_is_shown_and_keys_still_work(screen):
         assert not window.idle()
 
 
-def test_the_caption_tells_latency_and_drops(screen, monkeypatch):
+def test_caption_shows_latency_and_drops(screen, monkeypatch):
     told = []
     compose = sys.modules["tracker.sinks.window"].compose
     monkeypatch.setattr("tracker.sinks.window.compose", lambda *a, **k: told.append(k["caption"]) or compose(*a, **k))
@@ -190,13 +190,13 @@ def test_the_caption_tells_latency_and_drops(screen, monkeypatch):
     assert told == ["frame 1  1 person  43 ms old, 7 dropped"]
 
 
-def test_frames_without_pictures(screen):
+def test_frames_without_images_are_an_error(screen):
     with WindowSink() as window, pytest.raises(OutputError, match="no pictures"):
         window.write(Frame(0, 0.0, None, 160, 120), tracks_of(1))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a display is always there")
-def test_without_a_display_server_nothing_is_tried(monkeypatch):
+def test_no_display_server_is_an_error_before_any_call(monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("a process was started"))

@@ -148,7 +148,7 @@ def test_log_height_of_empty_and_flat_boxes():
     assert occlusion.first_log_height(flat).tolist() == [[0, 0], [0, 0]]
 
 
-def test_jitter_means_the_same_near_and_far(rng):
+def test_jitter_is_relative_to_the_box_height(rng):
     heights = rng.uniform(0.9, 1.1, 30)
     near, far = (spread_of(np.log(scale * heights)) for scale in (400, 40))
     running = occlusion.first_log_height(np.array([[0, 0, 1, 400 * heights[0]], [0, 0, 1, 40 * heights[0]]]))

@@ -132,7 +132,7 @@ def test_without_masks_all_learners_are_equal(batch):
     torch.testing.assert_close(emb @ emb.T, single @ single.T)
 
 
-def test_the_ensemble_distance_is_the_mean_of_the_learners(batch):
+def test_ensemble_distance_is_the_mean_of_the_learners(batch):
     method = method_of({"name": "abe", "learners": 4}).eval()
     with torch.no_grad():
         emb = method.embed(batch[0])

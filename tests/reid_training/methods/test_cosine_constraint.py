@@ -100,7 +100,7 @@ def test_satisfied_constraint_has_no_gradient(selection):
 
 @pytest.mark.parametrize("selection", ["none", "violating", "top_k"])
 @pytest.mark.parametrize("constraint", ["intra", "exponential"])
-def test_the_gradient_is_that_of_finite_differences(constraint, selection):
+def test_gradient_agrees_with_finite_differences(constraint, selection):
     labels = torch.arange(8) % N_CLASSES
 
     def loss(features, weights):
@@ -116,7 +116,7 @@ def test_the_gradient_is_that_of_finite_differences(constraint, selection):
 
 
 @pytest.mark.parametrize("constraint", ["intra", "exponential"])
-def test_the_gradient_is_orthogonal_to_features_and_weights(constraint):
+def test_gradient_is_orthogonal_to_features_and_weights(constraint):
     method = ready(constraint=constraint, margin=0.9).double()
     features = table(12, SIZE).requires_grad_()
     value = method._constraint(features, pictures()[1], {})
@@ -216,7 +216,7 @@ def test_adaptive_margin_is_in_the_state_but_no_parameter():
         ({"adaptive": True, "constraint": "exponential"}, "method.adaptive has no meaning"),
     ],
 )
-def test_bad_settings_say_what_is_wrong(settings, said):
+def test_bad_settings_are_named(settings, said):
     with pytest.raises(ConfigError, match=said):
         CosineConstraintConfig(**settings)
 

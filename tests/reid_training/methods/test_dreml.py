@@ -56,7 +56,7 @@ def test_all_balanced_maps_are_equally_likely():
     assert all(abs(n - 1000) < 5 * math.sqrt(1000) for n in counts.values())
 
 
-def test_the_losses_agree_with_a_slow_loop():
+def test_losses_agree_with_a_slow_loop():
     logits = torch.randn(5, 3, 4, generator=seeded(), dtype=torch.float64)
     labels, meta_of = torch.tensor([0, 6, 2, 2, 5]), id_matrix(7, 4, 3, seeded(1))
     for member, loss in enumerate(meta_class_losses(logits, labels, meta_of).tolist()):
@@ -67,7 +67,7 @@ def test_the_losses_agree_with_a_slow_loop():
         assert loss == pytest.approx(sum(terms) / len(terms), abs=1e-12)
 
 
-def test_the_gradients_agree_with_finite_differences():
+def test_gradients_agree_with_finite_differences():
     logits = torch.randn(4, 2, 3, generator=seeded(), dtype=torch.float64, requires_grad=True)
     labels, meta_of = torch.tensor([0, 3, 1, 1]), id_matrix(4, 3, 2, seeded(1))
     assert torch.autograd.gradcheck(lambda x: meta_class_losses(x, labels, meta_of), (logits,))
@@ -103,7 +103,7 @@ def test_similarity_is_the_mean_of_the_members_cosines():
     assert float(torch.cdist(emb, emb).max()) ** 2 <= 4.0
 
 
-def test_the_order_of_the_members_changes_no_distance():
+def test_order_of_the_members_changes_no_distance():
     logits = torch.randn(6, 5, 3, generator=seeded(), dtype=torch.float64)
     first, turned = (concatenate(x) for x in (logits, logits[:, [3, 0, 4, 2, 1]]))
     torch.testing.assert_close(torch.cdist(first, first), torch.cdist(turned, turned))

@@ -94,7 +94,7 @@ def test_gradient_reaches_anchor_and_negative_but_not_the_positive():
 # --- the weights
 
 
-def test_the_running_means_are_those_of_the_last_full_window(base):
+def test_running_means_are_of_the_last_full_window(base):
     module, project = ready(j_avg=START, j_gen=START, window=3, **base), head()
     seen = []
     for step in range(7):
@@ -163,7 +163,7 @@ def slow_synthetic(module, project, features):
     return sum(terms) / (sum(term > 0 for term in terms) if config.miner == "all" else len(terms))
 
 
-def test_the_synthetic_loss_agrees_with_one_tuple_at_a_time(base):
+def test_synthetic_loss_agrees_with_one_tuple_at_a_time(base):
     module, project, features = ready(j_avg=0.7, **base), head(), points(8, N_FEATURES)
     with torch.no_grad():
         got = terms_of(module, project, features)
@@ -172,7 +172,7 @@ def test_the_synthetic_loss_agrees_with_one_tuple_at_a_time(base):
         assert float(got.metric) == pytest.approx(mixed, rel=1e-6)
 
 
-def test_the_generators_terms_agree_with_the_formulas():
+def test_generators_terms_agree_with_the_formulas():
     module, project, features = ready(), head(), points(8, N_FEATURES)
     with torch.no_grad():
         got = terms_of(module, project, features)
@@ -201,7 +201,7 @@ def test_perfect_generator_and_free_negatives_synthetic_equals_real(base):
     assert float(terms.metric) == pytest.approx(terms.parts[module.config.base], rel=1e-6)
 
 
-def test_the_metric_gradient_is_that_of_finite_differences(base, monkeypatch):
+def test_metric_gradient_agrees_with_finite_differences(base, monkeypatch):
     module, project, features = ready(j_avg=0.7, **base).eval(), head(), points(8, N_FEATURES)
     unit = unit_rows(project(features)).detach()
     a, p, n = hdml.tuples(unit, LABELS, module.config, None).triplets()
@@ -213,7 +213,7 @@ def test_the_metric_gradient_is_that_of_finite_differences(base, monkeypatch):
     )
 
 
-def test_each_objective_moves_its_own_parameters(base):
+def test_each_objective_trains_its_own_parameters(base):
     module, project = ready(**base), head()
     features = points(8, N_FEATURES).requires_grad_()
     terms = terms_of(module, project, features)
@@ -322,6 +322,6 @@ def test_base_triplets_are_mined_among_real_embeddings():
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
     ],
 )
-def test_bad_settings_say_what_is_wrong(settings, said):
+def test_bad_settings_are_named(settings, said):
     with pytest.raises(ConfigError, match=said):
         HDMLConfig(**settings)

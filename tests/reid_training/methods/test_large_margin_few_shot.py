@@ -55,7 +55,7 @@ def batch():
 
 
 @pytest.mark.parametrize("active_only", [False, True])
-def test_the_margin_term_agrees_with_a_triple_loop(active_only):
+def test_margin_term_agrees_with_a_triple_loop(active_only):
     items, labels = drawn(12, 3), torch.arange(4).repeat(3)
     same, different = cross(labels, labels)
     same &= ~torch.eye(12, dtype=torch.bool)
@@ -68,7 +68,7 @@ def test_the_margin_term_agrees_with_a_triple_loop(active_only):
     assert float(value) == pytest.approx(sum(terms) / n_terms)
 
 
-def test_the_gradient_of_an_anchor_is_the_closed_form():
+def test_anchor_gradient_equals_the_closed_form():
     others, labels, anchor = drawn(6, 3), torch.tensor([0, 0, 0, 1, 1, 2]), drawn(1, 3, seed=1).requires_grad_()
     same, different = cross(torch.tensor([0]), labels)
 
@@ -86,7 +86,7 @@ def test_the_gradient_of_an_anchor_is_the_closed_form():
     torch.testing.assert_close(gradient(1.0)[0], 2 * (negatives - positives) * len(active) / 9)
 
 
-def test_the_gradient_agrees_with_finite_differences():
+def test_gradient_agrees_with_finite_differences():
     labels = torch.tensor([0, 0, 1, 1, 2])
     same, different = cross(labels, labels)
     same &= ~torch.eye(5, dtype=torch.bool)
@@ -210,7 +210,7 @@ def trained_graph(way=3):
     return graph.eval()
 
 
-def test_the_graph_agrees_with_one_edge_at_a_time():
+def test_graph_agrees_with_one_edge_at_a_time():
     graph = trained_graph()
     support, classes, queries = drawn(2, 5, SIZE), torch.tensor([[0, 1, 0, 2, 2], [2, 1, 1, 0, 2]]), drawn(2, 3, SIZE)
     logits, nodes = graph(support, classes, queries)
@@ -267,7 +267,7 @@ def test_class_numbers_do_not_matter(where, batch):
     torch.testing.assert_close(method.loss(images, renamed).total, method.loss(images, labels).total)
 
 
-def test_a_small_margin_problem_is_learned():
+def test_small_margin_problem_is_learned():
     """Two dimensions of noise among four: classes move apart, and queries are found."""
     labels = torch.arange(6).repeat_interleave(4)
     centres = drawn(6, 4, dtype=torch.float32) * torch.tensor([1.0, 1.0, 0.0, 0.0])
@@ -296,7 +296,7 @@ def test_episode_support_is_the_first_images_queries_the_rest(batch):
     assert some.support_classes.tolist() == [[2, 0, 1, 0, 3, 3, 2, 1]]
 
 
-def test_a_large_batch_is_divided_into_episodes():
+def test_large_batch_is_divided_into_episodes():
     labels = torch.arange(10).repeat_interleave(3)
     found = episodes_of(labels, 1, way=4)
     assert sorted((some.n_classes, len(some.support)) for some in found) == [(3, 2), (4, 1)]
@@ -348,12 +348,12 @@ def test_several_episodes_equal_the_mean_of_single_ones():
         ({"hidden": 5}, "method.hidden must be even and >= 2, got 5"),
     ],
 )
-def test_a_setting_out_of_range_is_named(options, said):
+def test_setting_out_of_range_is_named(options, said):
     with pytest.raises(ConfigError, match=said):
         LargeMarginFewShotConfig(**options)
 
 
-def test_a_batch_without_a_query_is_refused(batch):
+def test_batch_without_a_query_is_refused(batch):
     with pytest.raises(DataError, match="needs an identity with at least 4 images, got 3"):
         make(shots=3).loss(*batch)
 

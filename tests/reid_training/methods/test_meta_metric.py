@@ -51,7 +51,7 @@ def batch_of(labels):
 
 
 @pytest.mark.parametrize("kind", ["dot", "cosine"])
-def test_the_matching_loss_agrees_with_one_query_at_a_time(task, kind):
+def test_matching_loss_agrees_with_one_query_at_a_time(task, kind):
     features, labels = task
     support, queries = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 6])
     sim = similarities(features[queries], features[support], kind, 0.7)
@@ -81,7 +81,7 @@ def test_probabilities_are_a_softmax_over_items_summed_per_class():
             assert float(found[row, label]) == pytest.approx(own / sum(weights), rel=1e-12)
 
 
-def test_the_order_of_the_support_changes_nothing(task):
+def test_order_of_the_support_changes_nothing(task):
     features, labels = task
     order = torch.tensor([4, 2, 0, 1, 3])
     sim = similarities(features[5:], features[:5])
@@ -169,7 +169,7 @@ def test_zero_steps_give_theta_0(task):
     assert torch.equal(fitted(theta, lambda _: pytest.fail("asked for a gradient"), LearnedRule(4), 0), theta)
 
 
-def test_a_learned_step_agrees_with_one_coordinate_at_a_time():
+def test_learned_step_agrees_with_one_coordinate_at_a_time():
     torch.manual_seed(0)
     rule = LearnedRule(7).double()
     with torch.no_grad():
@@ -375,7 +375,7 @@ def test_equal_accuracy_metrics_are_ranked_by_loss():
     assert method.suited([weak, strong, weak], rows, labels, 3) == [1, 0, 2]
 
 
-def test_the_accuracy_of_a_task_is_that_of_summed_attention():
+def test_task_accuracy_uses_summed_attention():
     method = method_of(steps=0).eval()
     support, labels = torch.randn(6, method.net.project.in_features), torch.tensor([9, 4, 4, 9, 4, 9])
     queries, query_labels = torch.randn(10, method.net.project.in_features), torch.tensor([4, 9] * 5)

@@ -98,7 +98,7 @@ def best_of_all_assignments(problem):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("mu", [0.05, 0.6])
-def test_the_exact_part_agrees_with_all_assignments(seed, mu):
+def test_exact_part_agrees_with_all_assignments(seed, mu):
     problem = problem_of(*blobs(6, 3, seed), mu=mu)
     found = prove(problem, np.eye(3), ENOUGH_S)
     assert found.status == mip.OPTIMAL
@@ -248,7 +248,7 @@ def test_transform_then_euclidean_equals_the_metric(form):
     assert (np.diag(dist) == 0).all()
 
 
-def test_a_radius_reaches_the_nearest_member():
+def test_radius_reaches_the_nearest_member():
     points, labels = blobs(14, 3, 3)
     model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
     for i in range(14):
@@ -264,7 +264,7 @@ def test_time_limit_is_reported_in_the_status():
         assert found.gap > 0
 
 
-def test_the_statuses_of_heuristic_and_subsamples():
+def test_heuristic_and_subsamples_report_their_status():
     points, labels = blobs(40, 3, 0)
     assert MIPMahalanobis(time_limit_s=0).fit(points, labels).status_ == mip.HEURISTIC
     model = MIPMahalanobis(time_limit_s=0, max_points=12).fit(points, labels)
@@ -276,7 +276,7 @@ def test_the_statuses_of_heuristic_and_subsamples():
     np.testing.assert_array_equal(model.metric_, again.metric_)
 
 
-def test_subsamples_hold_every_class_where_they_can():
+def test_subsamples_have_every_class_if_possible():
     labels = np.repeat(np.arange(5), [2, 50, 50, 50, 50])
     rng = np.random.default_rng(0)
     assert np.bincount(labels[mip.balanced_rows(labels, 50, 2, rng)]).tolist() == [2, 10, 10, 10, 10]
@@ -477,7 +477,7 @@ def test_estimator_works_in_a_pipeline():
     assert clone(pipeline[0]).get_params() == pipeline[0].get_params()
 
 
-def test_the_estimator_has_the_settings_of_the_config():
+def test_estimator_has_the_settings_of_the_config():
     assert MIPMahalanobisConfig(**MIPMahalanobis().get_params()) == MIPMahalanobisConfig()
 
 

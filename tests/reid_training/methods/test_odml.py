@@ -109,7 +109,7 @@ def test_fit_agrees_with_the_literal_specification(rng, n_layers, gamma, step):
         np.testing.assert_allclose(layer.metric, metric, atol=1e-7)
 
 
-def test_the_exact_step_is_the_minimum_of_the_objective(rng):
+def test_exact_step_is_the_minimum_of_the_objective(rng):
     for gamma in (0.01, 0.3):
         for _ in range(10):
             before, triplet = semi_definite(rng) + np.eye(D), unit(rng.normal(size=(3, D)))
@@ -140,7 +140,7 @@ def test_paper_and_exact_steps_agree_for_large_violations(rng):
     assert {(True, True), (True, False), (False, False)} <= seen
 
 
-def test_a_satisfied_triplet_changes_nothing():
+def test_satisfied_triplet_changes_nothing():
     x = np.eye(D)[0]
     layer = MetricLayer(D)
     layer.update(np.stack([x, x, -x]), 0.5, "paper")  # 1 + 0 - 4
@@ -149,7 +149,7 @@ def test_a_satisfied_triplet_changes_nothing():
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_small_step_does_not_raise_the_loss_of_its_triplet(rng, step):
+def test_small_step_does_not_raise_the_loss_of_its_triplet(rng, step):
     for _ in range(50):
         layer, triplet = MetricLayer(D), unit(rng.normal(size=(3, D)))
         before = hinge(layer.metric, triplet)
@@ -157,7 +157,7 @@ def test_a_small_step_does_not_raise_the_loss_of_its_triplet(rng, step):
         assert hinge(layer.metric, triplet) <= before
 
 
-def test_a_metric_stays_symmetric_and_measures_no_negative_distance(rng):
+def test_metric_stays_symmetric_and_measures_no_negative_distance(rng):
     cut = 0
     for gamma in (0.05, 0.7):
         layer = MetricLayer(D)

@@ -74,7 +74,7 @@ def slow_negative_elbo(logits, targets, means, log_variances):
     return total / len(means)
 
 
-def test_the_negative_elbo_agrees_with_one_pixel_at_a_time():
+def test_negative_elbo_agrees_with_one_pixel_at_a_time():
     means, log_variances = latents()
     logits = torch.randn(6, 3, 2, 4, dtype=torch.float64)
     targets = torch.rand(6, 3, 2, 4, dtype=torch.float64)
@@ -224,7 +224,7 @@ def test_training_improves_reconstruction_and_separation(batch):
     assert history[-1]["triplet"] < 0.5 * history[0]["triplet"]
 
 
-def test_the_weight_of_the_divergence_is_inside_the_elbo(batch):
+def test_divergence_weight_is_inside_the_elbo(batch):
     whole, none = (
         loss_of(method_of(vae_weight=0.5, triplet_weight=0.0, kl_weight=weight)[0], batch) for weight in (1.0, 0.0)
     )
@@ -250,7 +250,7 @@ def test_targets_are_the_pixels_before_normalisation():
     torch.testing.assert_close(small.flatten(2).permute(2, 0, 1), by_hand)
 
 
-def test_the_digit_vae_has_the_layers_of_the_experiment():
+def test_digit_vae_has_the_layers_of_the_experiment():
     vae = DigitVAE()
     shapes = [tuple(p.shape) for p in vae.parameters() if p.ndim == 2]
     assert shapes == [(400, 784), (20, 400), (20, 400), (400, 20), (784, 400)]
@@ -283,7 +283,7 @@ def test_pictures_without_a_decoder_are_refused(batch):
         method_of(vae_weight=0.0)[0].reconstruct(batch[0])
 
 
-def test_a_vae_refuses_pixels_that_are_not_finite(batch):
+def test_vae_refuses_non_finite_pixels(batch):
     method, _ = method_of(triplet_weight=0.0)
     with pytest.raises(DataError, match="not finite"):
         loss_of(method, (batch[0] * float("inf"), batch[1]))
