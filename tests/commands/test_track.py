@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.synthetic.mot import make_scene, write_sequence
+from tests.synthetic.video import motion_only, write_video
 from tracker.api import track_video
 from tracker.commands.track import main
 from tracker.config import TrackerConfig
@@ -26,11 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    """A folder with video.avi and SYN-01, the same frames as a MOT sequence."""
-    folder = tmp_path_factory.mktemp("cli")
-    small = make_scene(1, n_people=4, n_frames=20, width=320, height=240)
-    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
-    return folder
+    return write_video(tmp_path_factory.mktemp("cli"), 1, n_frames=20, width=320, height=240)
 
 
 @pytest.fixture
@@ -415,8 +412,7 @@ def command(*words) -> list[str]:
 @pytest.mark.slow
 def test_command_runs_as_a_process(scene, tmp_path):
     out = tmp_path / "tracks.txt"
-    det = scene / "SYN-01" / "det" / "det.txt"
-    words = command(scene / "video.avi", "--detections", det, "--reid", "none", "--out", out)
+    words = command(scene / "video.avi", *motion_only(scene), "--out", out)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -429,8 +425,7 @@ def test_command_runs_as_a_process(scene, tmp_path):
 
 def test_closed_standard_output_ends_silently(scene):
     """`track ... --out - | head -1`."""
-    det = scene / "SYN-01" / "det" / "det.txt"
-    words = command(scene / "video.avi", "--detections", det, "--reid", "none", "--out", "-", "--quiet")
+    words = command(scene / "video.avi", *motion_only(scene), "--out", "-", "--quiet")
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         err = process.stderr.read()

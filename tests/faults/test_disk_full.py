@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.disks import room_for
-from tests.synthetic.mot import make_scene, write_sequence
+from tests.synthetic.video import motion_only, write_video
 from tracker.commands.many.plan import DONE, Entry, Record, Video
 from tracker.commands.report.cli import main as report
 from tracker.commands.smooth import main as smooth
@@ -36,10 +36,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("full")
-    small = make_scene(4, n_people=4, n_frames=30, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
-    return folder
+    return write_video(tmp_path_factory.mktemp("full"))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +49,7 @@ def whole(scene, tmp_path_factory) -> Path:
 
 
 def words(scene: Path, folder: Path, name: str) -> list[str]:
-    given = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+    given = [scene / "video.avi", *motion_only(scene), "--quiet"]
     given += ["--line", "80,0,80,120"] if name == "counts.csv" else []
     given += ["--checkpoint-every", 0, OPTIONS[name], folder / name]
     return [str(word) for word in given]
@@ -119,7 +116,7 @@ def test_full_disk_checkpoint_is_one_line(scene, whole, tmp_path, capsys, n_byte
 
 
 def test_run_resumes_after_disk_has_room(scene, tmp_path, capsys):
-    given = [str(scene / "video.avi"), "--detections", str(scene / "SYN-01" / "det" / "det.txt"), "--reid", "none"]
+    given = [str(scene / "video.avi"), *motion_only(scene)]
     given += ["--quiet", "--out", str(tmp_path / "t.jsonl"), "--video", str(tmp_path / "t.avi")]
     assert main([*given, "--checkpoint-every", "0"]) == 0
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.synthetic.mot import make_scene, write_sequence
+from tests.synthetic.video import motion_only, write_video
 from tracker.commands.track import main
 from tracker.sinks.summary import SummarySink
 
@@ -19,10 +19,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("removed")
-    small = make_scene(4, n_people=4, n_frames=30, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
-    return folder
+    return write_video(tmp_path_factory.mktemp("removed"))
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ def track(scene, capsys, monkeypatch):
             plain(tally, frame, tracks)
 
         monkeypatch.setattr(SummarySink, "write", write)
-        words = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+        words = [scene / "video.avi", *motion_only(scene), "--quiet"]
         words += ["--checkpoint-every", every, "--out", scene / "other.txt", "--overwrite"]
         words += ["--line", "80,0,80,120"] if name == "counts.csv" else []
         status = main([str(word) for word in (*words, OPTIONS[name], place / name)])

@@ -19,14 +19,8 @@ from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import ConfigError
 from reid_training.methods import METHODS
 from reid_training.runs import load_checkpoint, save_checkpoint
-from tracker.settings import override, pairs, to_toml
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory, tiny):
-    path = tmp_path_factory.mktemp("config") / "tiny.toml"
-    path.write_text(to_toml(tiny))
-    return str(path)
+from tests.oracles.training_runs import mistake
+from tracker.settings import override, pairs
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +54,6 @@ def test_resume_after_the_end_changes_nothing(market, run, config):
 def test_help_is_quick_and_imports_no_torch():
     code = "import sys, reid_training.cli as c; c.parser().format_help(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
-
-
-def mistake(capsys, *argv, status=2) -> str:
-    """Runs the command, which must end with this status and one line on stderr; returns the line."""
-    assert main([str(argument) for argument in argv]) == status
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("reid: ")
-    return lines[0]
 
 
 def train_on(config, folder, tmp_path):

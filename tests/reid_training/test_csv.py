@@ -14,7 +14,7 @@ from reid_training.data import csv_table, market1501
 from reid_training.data.base import check_rankable, ranking_cameras, split_identities
 from reid_training.errors import DataError
 from reid_training.evaluate import rank_held_out
-from tracker.settings import to_toml
+from tests.oracles.training_runs import mistake
 
 
 @pytest.fixture
@@ -172,13 +172,6 @@ def test_one_video_every_image_is_a_query(table):
 # ---------------------------------------------------------------- the commands
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory, tiny):
-    path = tmp_path_factory.mktemp("config") / "tiny.toml"
-    path.write_text(to_toml(tiny))
-    return str(path)
-
-
 def write_table(path, market, columns):
     """The drawn Market folder as a table with these columns; a link beside the table leads to it."""
     link = path.parent / "images"
@@ -232,13 +225,6 @@ def test_crops_of_one_video_cannot_search_another_camera(market, config, tmp_pat
     capsys.readouterr()
     line = mistake(capsys, "evaluate", tmp_path / "run", "--data", table)
     assert "no query has an image of the same person by another camera" in line
-
-
-def mistake(capsys, *argv) -> str:
-    assert run(*argv) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.mark.parametrize(

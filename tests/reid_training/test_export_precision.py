@@ -12,7 +12,6 @@ import pytest
 
 from reid_training import bench, precision
 from reid_training.cli import main
-from reid_training.data import market1501
 from reid_training.data.base import read_images, split_identities
 from reid_training.data.synthetic import write_market_folder
 from reid_training.embedders import OnnxEmbedder, embed_samples
@@ -20,17 +19,13 @@ from reid_training.evaluate import calibrate
 from reid_training.export import export
 from reid_training.precision import crops_for_file, crops_for_run, export_variant
 from reid_training.train import train
+from tests.oracles.training_runs import mistake
 from tracker.appearance.encoder import OnnxEncoder
 
 pytestmark = pytest.mark.slow  # each trains something
 
 VARIANTS = ("fp16", "int8")
 THRESHOLDS = {"tau_same", "tau_diff", "sigma_same"}
-
-
-@pytest.fixture(scope="module")
-def data(market):
-    return market1501.read(market)
 
 
 @pytest.fixture(scope="module")
@@ -176,14 +171,6 @@ def test_command_reports_what_it_wrote(tmp_path, capsys, market, run, fp32):
     assert "batch 1, 2, 7 and 32" in lines[-1]
     assert main(["export", str(fp32), *command]) == 0
     assert "does not say who was held out" in capsys.readouterr().out
-
-
-def mistake(capsys, *argv, status=2) -> str:
-    capsys.readouterr()
-    assert main([str(argument) for argument in argv]) == status
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("reid: ")
-    return line
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from reid_training import train as training
 from reid_training.cli import main
@@ -22,6 +21,7 @@ from reid_training.data import mot_crops
 from reid_training.errors import ModelError
 from reid_training.runs import load_checkpoint
 from tests.oracles.disks import room_for
+from tests.oracles.training_runs import same_runs, same_states
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.settings import to_toml
 
@@ -67,16 +67,6 @@ def stop() -> None:
     raise KeyboardInterrupt
 
 
-def same_weights(a: Path, b: Path) -> bool:
-    return same_states(load_checkpoint(a), load_checkpoint(b))
-
-
-def same_states(a: dict, b: dict) -> bool:
-    return len(a["history"]) == len(b["history"]) and all(
-        torch.equal(value, b[part][name]) for part in ("method", "ema") for name, value in a[part].items()
-    )
-
-
 def one_line(capsys) -> str:
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err
@@ -105,7 +95,7 @@ def test_run_resumes_when_the_disk_has_room(place, tmp_path, capsys, share):
     assert (run / "last.pt").read_bytes() == before
     assert names(run) == WHOLE - {"curve.png"}
     assert main(words(place, run, "--resume")) == 0
-    assert same_weights(run, place / "whole")
+    assert same_runs(run, place / "whole")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -116,7 +106,7 @@ def test_run_that_failed_to_start_starts_again(place, tmp_path, capsys, share):
     assert f"cannot write {run}" in one_line(capsys)
     assert names(tmp_path) == ({"run/config.toml"} if share else set())
     assert main(words(place, run)) == 0
-    assert same_weights(run, place / "whole")
+    assert same_runs(run, place / "whole")
 
 
 @pytest.mark.parametrize(("name", "n_epochs"), [("metrics.csv", 3), ("curve.png", 4)])
@@ -136,7 +126,7 @@ def test_weights_are_saved_before_log_and_curves(place, tmp_path, capsys, name, 
     assert len(load_checkpoint(run)["history"]) == n_epochs
     (run / name).rmdir()
     assert main(words(place, run, "--resume")) == 0
-    assert same_weights(run, place / "whole")
+    assert same_runs(run, place / "whole")
     assert names(run) == WHOLE
 
 
@@ -157,7 +147,7 @@ def test_failed_curves_do_not_lose_the_last_epochs(place, tmp_path, capsys, monk
     assert len(load_checkpoint(tmp_path)["history"]) == 2
     monkeypatch.undo()
     assert main(words(place, tmp_path, *rare, "--resume")) == 0
-    assert same_weights(tmp_path, place / "whole")
+    assert same_runs(tmp_path, place / "whole")
 
 
 @pytest.mark.parametrize("n_bytes", [0, 5, 10, 14])
@@ -236,7 +226,7 @@ def test_full_standard_output_keeps_the_run(place, tmp_path, capsys, monkeypatch
         monkeypatch.undo()
     assert "cannot write standard output: No space left on device" in one_line(capsys)
     assert names(tmp_path / "run") == WHOLE
-    assert same_weights(tmp_path / "run", place / "whole")
+    assert same_runs(tmp_path / "run", place / "whole")
 
 
 def test_closed_standard_output_ends_silently(capsys, monkeypatch):
@@ -265,7 +255,7 @@ def test_removed_files_are_written_again(place, tmp_path, capsys, monkeypatch, w
     assert err == ""
     assert ("config.toml was removed meanwhile; it is written again" in out) == (what in ("run", "run/config.toml"))
     assert names(tmp_path / "run") == WHOLE
-    assert same_weights(tmp_path / "run", place / "whole")
+    assert same_runs(tmp_path / "run", place / "whole")
     for name in ("config.toml", "curve.png"):
         assert (tmp_path / "run" / name).stat().st_size == (place / "whole" / name).stat().st_size
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 5
@@ -361,7 +351,7 @@ def test_killed_during_checkpoint_writing_resumes(place, tmp_path):
     assert (runs[0] / "last.pt.part").stat().st_size == 100_000
     assert main(words(place, runs[0], "--resume")) == 0
     assert names(runs[0]) == WHOLE
-    assert same_weights(runs[0], place / "whole")
+    assert same_runs(runs[0], place / "whole")
 
 
 def one_thread() -> dict[str, str]:

@@ -16,6 +16,7 @@ from reid_training.embedders import embed_images
 from reid_training.errors import DataError
 from reid_training.evaluate import rank_in_videos
 from reid_training.train import train
+from tests.oracles.training_runs import mistake
 
 NAMES = ("rank1", "rank5", "rank10", "mean_ap", "tpr_at_fpr_1e2", "tpr_at_fpr_1e3", "n_queries")
 NAMES += ("n_same_pairs", "n_diff_pairs")
@@ -134,14 +135,6 @@ def crops(tmp_path_factory) -> Path:
         (root / video / "gt" / "gt.txt").write_text("\n".join(truth) + "\n")
     assert main(["crops", str(root), "--out", str(root / "crops")]) == 0
     return root / "crops"
-
-
-def mistake(capsys, *argv) -> str:
-    capsys.readouterr()
-    assert main([str(argument) for argument in argv]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 def test_command_scores_crops_of_mot_truth(model, crops, tmp_path, capsys):

@@ -15,7 +15,6 @@ import torch
 
 from reid_training.cli import main
 from reid_training.config import DistilConfig, read_toml
-from reid_training.data import market1501
 from reid_training.data.base import split_identities
 from reid_training.distil import Teacher, relation_loss
 from reid_training.embedders import TorchEmbedder, embed_samples
@@ -24,6 +23,7 @@ from reid_training.evaluate import rank_held_out
 from reid_training.members import member_config
 from reid_training.runs import load_checkpoint, load_method
 from reid_training.train import Run, train
+from tests.oracles.training_runs import same_runs
 from tracker.settings import to_toml
 
 pytestmark = pytest.mark.slow  # each trains something
@@ -40,23 +40,10 @@ def config(tiny):
 
 
 @pytest.fixture(scope="module")
-def data(market):
-    return market1501.read(market)
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory, config, data):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     train(config, data, folder)
     return folder
-
-
-def same_weights(a, b) -> bool:
-    a, b = load_checkpoint(a), load_checkpoint(b)
-    return all(
-        a[part].keys() == b[part].keys() and all(torch.equal(a[part][key], b[part][key]) for key in a[part])
-        for part in ("method", "ema")
-    )
 
 
 def test_member_equals_a_separate_run(tmp_path, config, data, whole):
@@ -66,7 +53,7 @@ def test_member_equals_a_separate_run(tmp_path, config, data, whole):
     assert len({one.seed for one in configs}) == N_MEMBERS
     assert configs != [member_config(dataclasses.replace(config, seed=1), index) for index in range(N_MEMBERS)]
     train(configs[1], rest, tmp_path / "alone")
-    assert same_weights(tmp_path / "alone", whole / "members" / "01")
+    assert same_runs(tmp_path / "alone", whole / "members" / "01")
     alone, ensemble = (load_checkpoint(path)["ema"] for path in (tmp_path / "alone", whole))
     assert torch.equal(alone["nets.0.project.weight"], ensemble["nets.1.project.weight"])
     assert torch.equal(alone["meta_of"][:, 0], ensemble["meta_of"][:, 1])
@@ -102,15 +89,15 @@ def test_interrupted_ensemble_resumes_and_repeats_no_member(tmp_path, config, da
     assert not (tmp_path / "cut" / "last.pt").exists()
     train(config, data, tmp_path / "cut", resume=True)
     assert epochs == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 1), (2, 0), (2, 1)]
-    assert same_weights(tmp_path / "cut", whole)
+    assert same_runs(tmp_path / "cut", whole)
     train(config, data, tmp_path / "cut", resume=True)
     assert len(epochs) == 7
-    assert same_weights(tmp_path / "cut", whole)
+    assert same_runs(tmp_path / "cut", whole)
 
 
 def test_two_parallel_jobs_give_the_same_bits(tmp_path, config, data, whole):
     train(config, data, tmp_path / "two", n_jobs=2)
-    assert same_weights(tmp_path / "two", whole)
+    assert same_runs(tmp_path / "two", whole)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a signal")
@@ -130,7 +117,7 @@ def test_killed_parallel_ensemble_resumes_to_the_same_bits(tmp_path, market, con
     process.communicate()  # its members hold the pipe too: it closes when they, left alone, have ended
     assert not (run / "last.pt").exists()
     assert main([*arguments, "--jobs", "2", "--resume"]) == 0
-    assert same_weights(run, tmp_path / "whole")
+    assert same_runs(run, tmp_path / "whole")
 
 
 def test_error_in_a_worker_process_is_one_line(tmp_path, market, config, capsys):

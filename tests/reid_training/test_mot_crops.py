@@ -25,6 +25,7 @@ from reid_training.data.mot_crops import (
     with_margin,
 )
 from reid_training.errors import ConfigError, DataError
+from tests.oracles.training_runs import mistake
 from tracker.settings import to_toml
 
 SIZE = (60, 80)  # height, width of the frames
@@ -266,36 +267,29 @@ def crops(*argv) -> int:
     return main(["crops", *(str(argument) for argument in argv)])
 
 
-def mistake(capsys, *argv, status=2) -> str:
-    assert crops(*argv) == status
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
 def test_existing_output_is_not_overwritten(capsys, many, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()
-    assert "not empty; nothing was written" in mistake(capsys, many, "--out", tmp_path / "out")
-    assert "not empty" in mistake(capsys, many, "--out", tmp_path / "out" / "mine.txt")
+    assert "not empty; nothing was written" in mistake(capsys, "crops", many, "--out", tmp_path / "out")
+    assert "not empty" in mistake(capsys, "crops", many, "--out", tmp_path / "out" / "mine.txt")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
 def test_no_sequence_below_the_folder(capsys, tmp_path):
-    assert "no folder" in mistake(capsys, tmp_path / "nowhere", "--out", tmp_path / "out")
-    assert "no MOT sequence" in mistake(capsys, tmp_path, "--out", tmp_path / "out")
+    assert "no folder" in mistake(capsys, "crops", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert "no MOT sequence" in mistake(capsys, "crops", tmp_path, "--out", tmp_path / "out")
 
 
 def test_missing_frame_is_found_before_anything_is_written(capsys, many, tmp_path):
     (many / "b" / "TUD-Campus" / "img1" / "000001.png").unlink()
     (many / "b" / "TUD-Campus" / "img1" / "000002.png").touch()
-    assert "has boxes in frame 1, but there is no image" in mistake(capsys, many, "--out", tmp_path / "out")
+    assert "has boxes in frame 1, but there is no image" in mistake(capsys, "crops", many, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_damaged_frame_is_named_and_leaves_no_table(capsys, many, tmp_path):
     (many / "b" / "TUD-Campus" / "img1" / "000001.png").write_bytes(b"\x89PNG")
-    assert "000001.png is not an image" in mistake(capsys, many, "--out", tmp_path / "out")
+    assert "000001.png is not an image" in mistake(capsys, "crops", many, "--out", tmp_path / "out")
     assert not (tmp_path / "out" / "people.csv").exists(), "a table is there only when it is whole"
 
 
@@ -304,18 +298,18 @@ def test_full_disk_is_reported(capsys, many, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert "out: No space left on device" in mistake(capsys, many, "--out", tmp_path / "out", status=1)
+    assert "out: No space left on device" in mistake(capsys, "crops", many, "--out", tmp_path / "out", status=1)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_rules_matching_no_box_leave_an_empty_folder(capsys, many, tmp_path):
-    assert "at least 500 px high" in mistake(capsys, many, "--out", tmp_path / "out", "--min-height", 500)
+    assert "at least 500 px high" in mistake(capsys, "crops", many, "--out", tmp_path / "out", "--min-height", 500)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_malformed_seqinfo_is_named(capsys, many, tmp_path):
     (many / "b" / "TUD-Campus" / "seqinfo.ini").write_text("no section\n")
-    assert "seqinfo.ini is not an ini file" in mistake(capsys, many, "--out", tmp_path / "out")
+    assert "seqinfo.ini is not an ini file" in mistake(capsys, "crops", many, "--out", tmp_path / "out")
 
 
 # ---------------------------------------------------------------- the command

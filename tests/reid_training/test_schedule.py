@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from reid_training import train as training
 from reid_training.config import RunConfig, ScheduleConfig, from_dict
@@ -16,6 +15,7 @@ from reid_training.data import market1501
 from reid_training.errors import ConfigError
 from reid_training.runs import event_log, load_checkpoint
 from reid_training.train import learning_rate, train
+from tests.oracles.training_runs import same_runs
 from tracker.settings import to_dict
 
 
@@ -113,12 +113,7 @@ def test_resumed_run_keeps_its_learning_rate_steps(tmp_path, market, tiny, monke
     whole, cut = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "cut")
     for state in (whole, cut):
         assert [row["learning_rate"] for row in state["history"]] == pytest.approx([peak, peak, peak / 4, peak / 16])
-    assert same_weights(tmp_path / "whole", tmp_path / "cut")
-
-
-def same_weights(a, b) -> bool:
-    a, b = load_checkpoint(a)["method"], load_checkpoint(b)["method"]
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    assert same_runs(tmp_path / "whole", tmp_path / "cut")
 
 
 def die_in_epoch(epoch, monkeypatch):
@@ -142,7 +137,7 @@ def test_progress_bar_is_shown_on_terminals_only(tmp_path, market, tiny, monkeyp
     assert "epoch 1/2" in terminal.getvalue()
     assert "epoch 2/2" in terminal.getvalue()
     assert pipe.getvalue() == ""
-    assert same_weights(tmp_path / "terminal", tmp_path / "pipe")
+    assert same_runs(tmp_path / "terminal", tmp_path / "pipe")
 
 
 def test_progress_bar_is_cleared_before_the_interrupt_message(tmp_path, market, tiny, monkeypatch):

@@ -16,6 +16,7 @@ from reid_training.cli import main
 from reid_training.data.base import Samples
 from reid_training.errors import DataError
 from reid_training.suggest import BOUNDARY, OUTLIER, Crops, suggest_pairs
+from tests.oracles.training_runs import mistake
 
 MODEL = str(Path(__file__).resolve().parents[2] / "weights" / "reid_fast.onnx")
 THRESHOLD = next(f"{float(p.value):.4f}" for p in onnx.load(MODEL).metadata_props if p.key == "tau_same")
@@ -164,22 +165,15 @@ def test_table_gives_known_people_and_frames(tmp_path):
         assert row["table_says"] == ("same" if a % 2 == b % 2 else "different")
 
 
-def mistake(capsys, *argv):
-    assert main(["suggest-labels", *(str(argument) for argument in argv)]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
 def test_mistakes_give_one_line(tmp_path, capsys):
-    out = ("--out", tmp_path / "pairs.csv")
+    ask, out = ("suggest-labels", MODEL, "--crops"), ("--out", tmp_path / "pairs.csv")
     folder = write_crops(tmp_path / "crops", 1, np.random.default_rng(0))
-    assert "no file or folder" in mistake(capsys, MODEL, "--crops", tmp_path / "nowhere", *out)
-    assert "1 crops; a pair needs two" in mistake(capsys, MODEL, "--crops", folder, *out)
-    assert "--n must be >= 1, got 0" in mistake(capsys, MODEL, "--crops", folder, "--n", 0, *out)
-    assert "--threshold must be in (0, 2)" in mistake(capsys, MODEL, "--crops", folder, "--threshold", 3, *out)
+    assert "no file or folder" in mistake(capsys, *ask, tmp_path / "nowhere", *out)
+    assert "1 crops; a pair needs two" in mistake(capsys, *ask, folder, *out)
+    assert "--n must be >= 1, got 0" in mistake(capsys, *ask, folder, "--n", 0, *out)
+    assert "--threshold must be in (0, 2)" in mistake(capsys, *ask, folder, "--threshold", 3, *out)
     (tmp_path / "pairs.csv").write_text("labelled by hand")
-    assert "is there already" in mistake(capsys, MODEL, "--crops", folder, *out)
+    assert "is there already" in mistake(capsys, *ask, folder, *out)
     assert (tmp_path / "pairs.csv").read_text() == "labelled by hand"
 
 

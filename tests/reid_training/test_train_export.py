@@ -24,6 +24,7 @@ from reid_training.nets import NETS, build
 from reid_training.nets.osnet import OSNet
 from reid_training.runs import load_checkpoint, load_method, new_method, replace_file
 from reid_training.train import learning_rate, train, update_average
+from tests.oracles.training_runs import same_weights
 from tracker.settings import to_dict, to_toml
 
 DRAWN = {"miner": "distance_weighted", "centre_weight": 0.05}
@@ -34,10 +35,6 @@ def run(tmp_path_factory, market, tiny):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     train(tiny, market1501.read(market), folder)
     return folder
-
-
-def same_weights(a, b) -> bool:
-    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
 
 
 def test_run_writes_config_checkpoint_and_log(run, tiny):

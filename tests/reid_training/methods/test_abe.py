@@ -16,6 +16,7 @@ from reid_training.methods.abe import ABEConfig, channels_after, divergence_loss
 from reid_training.nets import build
 from reid_training.runs import new_method
 from reid_training.train import train
+from tests.oracles.training_runs import train_in_parallel
 
 NET = {"name": "conv4", "width": 0.25, "embedding_size": 16}
 
@@ -93,14 +94,7 @@ def test_learner_cosine_agrees_with_one_pair_at_a_time():
 def test_one_learner_without_mask_equals_contrastive_to_the_bit(batch):
     ensemble = with_masks_of_one(method_of({"name": "abe", "learners": 1}))
     single = method_of({"name": "siamese", "pair_loss": "squared_contrastive", "margin": 1.0, "id_weight": 0.0})
-    optimisers = [torch.optim.AdamW(method.parameters(), lr=1e-2) for method in (ensemble, single)]
-    for _ in range(3):
-        values = [method.loss(*batch) for method in (ensemble, single)]
-        assert torch.equal(values[0].total, values[1].total)
-        for value, optimiser in zip(values, optimisers, strict=True):
-            optimiser.zero_grad()
-            value.total.backward()
-            optimiser.step()
+    train_in_parallel(ensemble, single, batch)
     trained = dict(ensemble.named_parameters())
     assert all(torch.equal(trained[name], p) for name, p in single.named_parameters())
     assert torch.equal(ensemble.eval().embed(batch[0]), single.eval().embed(batch[0]))

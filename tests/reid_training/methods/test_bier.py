@@ -30,6 +30,7 @@ from reid_training.methods.bier import (
 from reid_training.nets.heads import unit_blocks
 from reid_training.runs import new_method
 from reid_training.train import train
+from tests.oracles.training_runs import train_in_parallel
 
 NET = {"name": "conv4", "width": 0.25, "embedding_size": 16}
 LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 2])
@@ -216,14 +217,7 @@ def test_one_learner_equals_binomial_deviance_to_the_bit(batch, options):
     one = {"sizes": [16], "eta": 0.06, "diversity": "activation", "lambda_div": 0.0, **options}
     boosted = method_of({"name": "bier", **one})
     single = method_of({"name": "siamese", "pair_loss": "binomial_deviance", "id_weight": 0.0})
-    optimisers = [torch.optim.AdamW(method.parameters(), lr=1e-2) for method in (boosted, single)]
-    for _ in range(3):
-        values = [method.loss(*batch) for method in (boosted, single)]
-        assert torch.equal(values[0].total, values[1].total)
-        for value, optimiser in zip(values, optimisers, strict=True):
-            optimiser.zero_grad()
-            value.total.backward()
-            optimiser.step()
+    train_in_parallel(boosted, single, batch)
     trained = dict(boosted.named_parameters())
     assert all(torch.equal(trained[name], p) for name, p in single.named_parameters())
     assert torch.equal(boosted.eval().embed(batch[0]), single.eval().embed(batch[0]))
