@@ -1,4 +1,4 @@
-"""`Tracker().update` and `track_video` as a user meets them."""
+"""`Tracker().update` and `track_video` as a user calls them."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_frames_without_detections_may_bring_empty_embeddings(empty):
 
 
 def test_network_never_runs_with_given_embeddings():
-    """Not even in a frame without detections, where a known person would be looked for."""
+    """Not even in a frame without detections, where use C would search for a track."""
     asked = []
 
     def embed(image, boxes):

@@ -46,7 +46,7 @@ def counts(line: LineCounter) -> tuple[int, int]:
 
 
 def split(path, parts: int):
-    """The same way in more steps."""
+    """The same path in more steps."""
     out = [path[0]]
     for (ax, ay), (bx, by) in pairwise(path):
         out += [(ax + (bx - ax) * k / parts, ay + (by - ay) * k / parts) for k in range(1, parts + 1)]
@@ -189,7 +189,7 @@ def test_line_counts_each_identity_and_across_gaps():
 
 @dataclass
 class Boxes:
-    """What supervision.Detections offers."""
+    """The attributes of supervision.Detections."""
 
     xyxy: np.ndarray
     tracker_id: np.ndarray | None

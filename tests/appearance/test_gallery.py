@@ -1,4 +1,4 @@
-"""The gallery against a dictionary of lists, under random life of tracks."""
+"""The gallery against a dictionary of lists, with tracks created and deleted at random."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Costs and the decisions A and B take from them, against tables that one can check by hand."""
+"""Costs, and the decisions of uses A and B, against tables that can be checked by hand."""
 
 from __future__ import annotations
 

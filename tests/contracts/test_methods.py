@@ -1,4 +1,4 @@
-"""One contract for all methods: what `methods/base.py` promises, on a tiny network."""
+"""One contract for all training methods, as `methods/base.py` states it, on a tiny network."""
 
 from __future__ import annotations
 

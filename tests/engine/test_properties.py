@@ -1,4 +1,4 @@
-"""The properties that make the tracker what it claims to be, on random streams, with slow obvious references.
+"""The numbered properties of the tracker on random streams, against slow, obvious references.
 
 1 plain, 2 constant embedding, 3 true identities, 4 order of detections, 5 gallery, 6 proposals, 9 online. The filter
 (7) and the assignment (8) have theirs in motion/ and association/, the measures (10) in eval/.

@@ -19,7 +19,7 @@ N_PLACES = 8  # thousands were tried when this was written
 
 
 class Lines:
-    """Counts the lines that the main thread executes while a command listens; at one of them comes the signal."""
+    """Counts the lines that the main thread executes during a command, and sends the signal at one of them."""
 
     def __init__(self, at: int = 0, number: int = signal.SIGINT) -> None:
         self.at, self.number = at, number

@@ -35,7 +35,7 @@ class Target:
 
 
 def refusal(run: Callable[[], object]) -> Exception | None:
-    """Why it refuses; None if it does not. Raises what must not come out."""
+    """The reason for a refusal; None if the input is accepted. Raises errors that are not allowed."""
     try:
         run()
     except ALLOWED as error:

@@ -1,4 +1,4 @@
-"""Estimated camera motion against views of a world made by known motions, and all that must count as no motion."""
+"""Estimated camera motion against views with known motion, and cases that must count as no motion."""
 
 from __future__ import annotations
 

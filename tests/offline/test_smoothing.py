@@ -1,4 +1,4 @@
-"""Smoothing and filling after the end, against the least-squares problem that a smoother solves, solved at once."""
+"""Smoothing and gap filling against the same least-squares problem solved as one system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages' commands need, small: a street with people that the bundled detector finds, and its ground truth."""
+"""Small files for the commands of the pages: a street with people that the bundled detector finds, and its truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of a frame tiled into one picture, what the detector finds there, and what the engine makes of it."""
+"""Windows of a frame tiled into one image, the detections in it, and the proposals that the engine makes of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reid adapt`: what is learned of a place, what is written, and when nothing is."""
+"""`reid adapt`: the metric of a place, the file it writes, and when it writes none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands: what they print, and one clear line for each mistake."""
+"""The commands of `reid`: their output, and one clear line for each user error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Full disks, what is removed meanwhile, damage and kills: one line says it, and no weights are lost."""
+"""Full disks, removed files, damage and kills during training: one line, and no weights are lost."""
 
 from __future__ import annotations
 
@@ -360,7 +360,7 @@ def one_thread() -> dict[str, str]:
 
 
 def test_log_missing_after_a_kill_is_written_by_the_next_run(place, tmp_path):
-    """Also where no epoch is left to do."""
+    """Also if no epoch is left."""
     run = shutil.copytree(place / "whole", tmp_path / "run")
     log = (run / "metrics.csv").read_text()
     (run / "metrics.csv").write_text("".join(log.splitlines(keepends=True)[:-1]))

@@ -1,4 +1,4 @@
-"""An ensemble trained member by member: cut, resumed and several at a time it is the same to the bit."""
+"""An ensemble trained member by member: interrupted, resumed or in parallel it is the same to the bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One contract for all networks: shapes, gradients, sizes known from the papers, and the way to ONNX."""
+"""One contract for all networks: shapes, gradients, sizes from the papers, and export to ONNX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reid suggest-labels`: the pairs it asks about, against all pairs one by one; its files; its mistakes."""
+"""`reid suggest-labels`: its pairs against all pairs one by one, its files, its errors."""
 
 from __future__ import annotations
 

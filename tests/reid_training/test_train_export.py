@@ -1,4 +1,4 @@
-"""The road from images to the ONNX file: training, resuming, exporting."""
+"""From images to the ONNX file: training, resuming, exporting."""
 
 from __future__ import annotations
 

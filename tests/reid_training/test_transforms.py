@@ -1,4 +1,4 @@
-"""What training does to pixels: every change against one picture and one pixel at a time."""
+"""Augmentation: every transform against one image and one pixel at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run taken apart: what its pipeline is made of goes through the checkpoint file and goes on to the last bit."""
+"""Checkpoints: the state of a pipeline passes through the file, and the resumed run is equal to the bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heat map: seconds where people stood, over a still without them."""
+"""The heatmap: seconds of presence, over a background image without people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources: every frame once, in order, in time; every bad input one clear line."""
+"""Sources: every frame once, in order, with its time; one clear line for every bad input."""
 
 from __future__ import annotations
 

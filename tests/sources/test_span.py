@@ -1,4 +1,4 @@
-"""Parts of a source: the frames of the whole, with their numbers and times, and no others."""
+"""Spans of a source: their frames with the numbers and times of the whole, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large margin few-shot: the margin term, both classifiers and the episodes of a batch against slow loops; weight 0."""
+"""Large margin few-shot: margin term, both classifiers and episodes against slow loops; weight 0 is the base."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_node_margin_compares_the_query_with_the_support(batch):
 
 
 def test_node_margin_is_not_solved_by_labels_alone():
-    """Embeddings that say nothing, a query of each class: whatever the weights, triplets and their mirrors cancel."""
+    """Embeddings without information, a query of each class: for any weights, triplets and their mirrors cancel."""
     labels = torch.arange(4).repeat_interleave(2)
     for seed in range(5):
         method = make(seed, base="graph", way=4, hidden=4, margin_on="nodes", margin=2.0)

@@ -1,4 +1,4 @@
-"""The mixed-integer metric: against all assignments one by one, its bounds, its limits, and what it asks about."""
+"""The mixed-integer metric against all assignments one by one: bounds, limiting cases and suggestions."""
 
 from __future__ import annotations
 

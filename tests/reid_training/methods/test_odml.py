@@ -37,7 +37,7 @@ def rng():
 
 
 def stream_of(rng, n=40, n_classes=4, spread=0.6):
-    """Rows (N, D) around the centres of their classes, in no order."""
+    """Rows (N, D) around the centres of their classes, shuffled."""
     labels = rng.integers(n_classes, size=n)
     return rng.normal(size=(n_classes, D))[labels] + spread * rng.normal(size=(n, D)), labels
 
@@ -59,7 +59,7 @@ def semi_definite(rng, size=D):
 
 
 def slow_stack(rows, labels, n_layers, gamma, step, function):
-    """The specification by the letter: whole history, every root anew, every metric cut at every step."""
+    """The literal specification: the whole history, every root recomputed, every metric projected at every step."""
     rows = unit(np.asarray(rows, float))
     metrics = [np.eye(rows.shape[1]) for _ in range(n_layers)]
     for t in range(len(rows)):

@@ -1,4 +1,4 @@
-"""The triplet VAE at its two limits, its losses against slow loops and finite differences, and where gradients go."""
+"""The triplet VAE: its two limiting cases, losses against slow loops and finite differences, gradient flow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of methods: what it runs, what it does not run again, and what it calls a gain."""
+"""The comparison of methods: its runs, finished runs that are not repeated, and its verdicts."""
 
 from __future__ import annotations
 
