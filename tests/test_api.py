@@ -77,7 +77,7 @@ def test_score_and_class_columns():
     assert tracks.class_id.tolist() == [3]
 
 
-# what goes in, what the message says
+# input, message
 BAD_DETS = [
     (BOX, r"\(1, 4\)"),  # one box without the outer brackets
     (np.zeros((2, 3)), r"\(2, 3\)"),

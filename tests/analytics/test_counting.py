@@ -16,7 +16,7 @@ from tracker.analytics.counting import FORGET_S, LineCounter, ZoneCounter, feet
 from tracker.errors import ConfigError, DetectionError
 from tracker.types import Source, Tracks
 
-HEIGHT = 20.0  # of every box, where nothing else is said: a margin of 2 pixels
+HEIGHT = 20.0  # default height of a box: a margin of 2 pixels
 
 
 def tracks_at(places, ids=None, height=HEIGHT, sources=None) -> Tracks:
@@ -312,7 +312,7 @@ def test_zone_counts_do_not_depend_on_number_of_steps(path, corners, parts):
 # path, a second between its places; what is counted of SQUARE; seconds inside
 VISITS = [
     ([(0, 40), (40, 40), (80, 40)], ["entered", "left"], 1.0),
-    ([(0, 40), (80, 40)], ["entered", "left"], 0.5),  # seen on neither side of a pillar alone
+    ([(0, 40), (80, 40)], ["entered", "left"], 0.5),  # crossed between two sightings
     ([(40, 40), (40, 40), (80, 40)], ["appeared", "left"], 1.55),
     ([(0, 40), (40, 40), (40, 45), (40, 40)], ["entered"], 2.45),
     ([(0, 40), (19, 40), (21, 40), (19, 40), (21, 40)], [], 0.0),  # trembling on the edge

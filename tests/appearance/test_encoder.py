@@ -1,4 +1,4 @@
-"""The encoder on a tiny model with a known answer, the checks of a model's metadata, and the packaged networks."""
+"""The encoder on a tiny model with a known output, the checks of a model's metadata, and the packaged networks."""
 
 from __future__ import annotations
 

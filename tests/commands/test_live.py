@@ -141,7 +141,7 @@ from tracker import track_video
 class Late:
     sleep = time.sleep
     def __del__(self):
-        Late.sleep(1.5)  # the interpreter is being taken down, and takes its time
+        Late.sleep(1.5)  # interpreter shutdown takes a while
 late = Late()
 for frame, tracks in track_video(sys.argv[1], detections=sys.argv[2], reid=None):
     if frame.index == 3:

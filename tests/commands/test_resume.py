@@ -81,7 +81,7 @@ def uninterrupted(scene, tmp_path_factory) -> dict[str, bytes]:
     words = [scene / "video.avi", *motion_only(scene), "--quiet"]
     assert main([*map(str, words), *outs(folder)]) == 0
     found = contents(folder)
-    assert {name.split("/")[0] for name in found} == set(RESULTS)  # neither a checkpoint nor what goes with it stays
+    assert {name.split("/")[0] for name in found} == set(RESULTS)  # no checkpoint or record of tracks is left
     assert found["counts.csv"].count(b",gate,") > 0
     assert found["counts.csv"].count(b",left part,") > 0
     assert sum(name.endswith(".jpg") for name in found) > 4
@@ -98,7 +98,7 @@ def test_interrupted_run_resumes_to_the_same_bytes(track, interrupt, uninterrupt
     assert "interrupted after frame" in err
     assert "--resume continues" in err
     written = (tmp_path / "tracks.txt").read_text().splitlines()
-    assert {int(line.split(",")[0]) for line in written} >= {22, 23}  # what is known is there before it is resumed
+    assert {int(line.split(",")[0]) for line in written} >= {22, 23}  # known rows are written before the run resumes
     assert (tmp_path / "tracks.txt.resume").is_file()
     status, err = track("--resume", *outs(tmp_path))
     assert status == 0, err

@@ -241,7 +241,7 @@ def test_truncated_video_keeps_tracks_so_far(track, scene, tmp_path):
     assert len(check_mot_file(tmp_path / "t.txt")) > 5
 
 
-# text of det.txt, what is said
+# text of det.txt, message
 BAD_DETECTIONS = [
     ("", "empty"),
     ("\n\n", "empty"),

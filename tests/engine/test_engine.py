@@ -59,7 +59,7 @@ def test_high_score_below_birth_score_extends_but_creates_no_track():
     settings = {"detection.strong_score": 0.5, "lifecycle.birth_score": 0.7}
     assert ids_of(run(with_scores(lone_walker(20), [0.69] * 20), settings)) == [[]] * 20
     assert ids_of(run(with_scores(lone_walker(20), [0.7] * 20), settings))[2:] == [[1]] * 18
-    # One sure detection begins a track; the others confirm it and keep it, as strong ones do.
+    # One high-score detection creates a track; lower ones confirm and keep it.
     outputs = run(with_scores(lone_walker(20), [0.7] + [0.55] * 19), settings)
     assert ids_of(outputs) == [[]] * 2 + [[1]] * 18
     # With as small an overlap as a weak detection may not have.

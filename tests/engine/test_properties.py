@@ -167,7 +167,7 @@ def test_2_constant_encoder_proposals_fail_the_background_control(seed):
     settings = {}
     encoder = Constant(constant_vector(rng))
     outputs = run(stream, engine=Engine(config_of(settings), encoder), images=[blank] * len(stream))
-    assert encoder.n > sum(len(d) for d in stream.detections)  # it did look
+    assert encoder.n > sum(len(d) for d in stream.detections)  # it did search
     assert not any(tracks.proposed.any() for tracks in outputs)
     assert same(outputs, run(stream, PLAIN))
 
@@ -492,7 +492,7 @@ def test_6_tentative_track_gets_no_proposal():
         engine = Engine(config_of({"association.min_gallery": 1}), painter)
         outputs = run(stream, engine=engine, images=painter.images())
         assert not any(len(tracks) for tracks in outputs)
-        assert engine.appearance.n_crops == missed  # the detections alone
+        assert engine.appearance.n_crops == missed  # detections only
 
 
 def painted_streams(seed: int):

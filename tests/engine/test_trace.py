@@ -15,7 +15,7 @@ from tracker.pipeline import Pipeline
 from tracker.sources.base import FrameSource
 from tracker.types import Frame, Source
 
-STILL = {"motion.camera": False}  # so that the filter alone says where a track is expected
+STILL = {"motion.camera": False}  # so that the prediction comes from the filter only
 
 
 def streams():

@@ -72,7 +72,7 @@ def check_left(name: str, left: Path, whole: Path) -> None:
         assert coco["annotations"] == all_of_it["annotations"][: len(coco["annotations"])]
         assert coco["images"] == all_of_it["images"][: len(coco["images"])]
     elif name == "heat.png":
-        assert not left.exists()  # a picture has no beginning
+        assert not left.exists()  # an image has no valid prefix
     elif name == "crops":
         rows = list(csv.DictReader(lines_of(left / "people.csv")))
         named = {row["image"] for row in rows}
@@ -141,7 +141,7 @@ def test_embeddings(tmp_path, n_bytes):
         for index in range(100):
             sink.write(Frame(index, index / 25, None, 160, 120), tracks)
             n_written += 1
-    if path.exists():  # its header had room
+    if path.exists():  # there was space for its header
         assert np.load(path).shape == (n_written,)
 
 

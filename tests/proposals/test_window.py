@@ -262,7 +262,7 @@ VERIFIER_CASES = [
     ("appearance", RedDetector, None, False),
     ("appearance", RedDetector, ByColour, True),
     ("auto", RedDetector, ByColour, True),
-    ("auto", None, ByColour, True),  # appearance alone
+    ("auto", None, ByColour, True),  # appearance only
     ("auto", RedDetector, None, False),  # no embeddings, no proposals
 ]
 

@@ -251,7 +251,7 @@ def test_adapt_writes_a_model_for_a_place(kind, change, request, table, support,
     assert "before " in printed
     assert "held back" in printed
     assert source.read_bytes() == before, "never in place"
-    card = read_card(OnnxEmbedder(out).metadata, out)  # what the tracker makes of it
+    card = read_card(OnnxEmbedder(out).metadata, out)  # the embeddings that the tracker reads from it
     assert card.name == "new"
     assert card.embedding_size == 16
     assert "adapted to 108 crops of 12 people of people.csv" in card.trained_on

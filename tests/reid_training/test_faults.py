@@ -173,7 +173,7 @@ COMMANDS = {
     "suggest-labels": "suggest-labels {0}/net.onnx --crops {0}/market/query --threshold 0.3 --out {1}/pairs.csv",
     "crops": "crops {0}/mot --out {1}/crops",
 }
-# What may be there already when the rest has no room.
+# Files that may exist already when the disk is full.
 FIRST = {"suggest-labels": {"pairs.csv"}}
 
 

@@ -114,7 +114,7 @@ def test_killed_parallel_ensemble_resumes_to_the_same_bits(tmp_path, market, con
         assert process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate()  # its members hold the pipe too: it closes when they, left alone, have ended
+    process.communicate()  # members hold the pipe too: it closes when all have ended
     assert not (run / "last.pt").exists()
     assert main([*arguments, "--jobs", "2", "--resume"]) == 0
     assert same_runs(run, tmp_path / "whole")

@@ -57,7 +57,7 @@ def slow_rerank(query, gallery, k1, k2, lambda_):
     [
         (5, 30, 6, 3, 0.3),
         (8, 40, 20, 6, 0.3),  # the paper's numbers
-        (3, 25, 7, 1, 0.0),  # an odd k1; no expansion; Jaccard alone
+        (3, 25, 7, 1, 0.0),  # an odd k1; no expansion; Jaccard distance only
         (4, 6, 20, 6, 0.3),  # fewer images than neighbours
         (1, 1, 1, 1, 0.5),
         (6, 20, 2, 9, 0.3),  # k2 larger than k1

@@ -277,7 +277,7 @@ def test_export_writes_all_metadata(tmp_path, market, run):
     assert {key: found.get(key) for key in fixed} == fixed
     assert set(found) == {*fixed, "tau_same", "tau_diff", "sigma_same", "trained_on", "licence"}
     assert found["licence"]
-    # The thresholds are those of the people that training did not see, as a fresh look at the file gives them.
+    # The thresholds are those of the held-out people, measured again from the file.
     _, held = split_identities(data.train, 0.25, 0)
     pooled = calibrate(embed_samples(embedder, held), held.pids, held.camids)["pooled"]
     for key in ("tau_same", "tau_diff", "sigma_same"):

@@ -233,7 +233,7 @@ def test_graph_query_sees_neither_its_class_nor_other_queries():
     logits, nodes = graph(support, classes, queries)
     alone, _ = graph(support, classes, queries[:, 2:3])
     torch.testing.assert_close(logits[:, 2:3], alone)
-    # What the margin sees begins with the embeddings: no label between them and what the layers add.
+    # The margin's points begin with the embeddings; no label comes before the layers' output.
     torch.testing.assert_close(nodes[0, :, 0, :SIZE], queries[0])
     torch.testing.assert_close(nodes[0, 1, 1:, :SIZE], support[0])
 

@@ -29,7 +29,7 @@ from reid_training.methods.mip_mahalanobis import (
     repaired,
 )
 
-ENOUGH_S = 1e6  # a busy machine must not decide what is optimal
+ENOUGH_S = 1e6  # a slow machine must not change the optimum
 
 
 def blobs(n, p, seed, apart=1.5):

@@ -345,7 +345,7 @@ def test_fitted_model_survives_a_pickle(rng):
     np.testing.assert_array_equal(again.transform(rows), model.transform(rows))
 
 
-# Bad input: one line that says what is wrong
+# Bad input gives one line
 
 ROWS, LABELS = np.arange(12.0).reshape(4, 3), [0, 0, 1, 1]
 
@@ -464,7 +464,7 @@ def test_scikit_learn_is_not_imported():
 SKIPPED = {"check_array_api_input": "scikit-learn runs it only with SCIPY_ARRAY_API set; rows are numpy arrays here"}
 
 
-@pytest.mark.filterwarnings("ignore")  # its checks warn of what they do on purpose
+@pytest.mark.filterwarnings("ignore")  # its checks cause warnings on purpose
 @pytest.mark.parametrize("settings", [{}, {"n_layers": 2, "strategy": "both"}], ids=["default", "a stack"])
 def test_scikit_learn_estimator_checks_pass(settings):
     checks = pytest.importorskip("sklearn.utils.estimator_checks")

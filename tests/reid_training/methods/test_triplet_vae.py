@@ -157,7 +157,7 @@ def test_random_triplets_are_valid_and_uniform():
     counts: dict[tuple[int, ...], int] = {}
     for _ in range(3000):
         anchors, positives, negatives = random_triplets(labels, rng)
-        assert anchors.tolist() == [0, 1, 2, 3, 4]  # the last is alone of its kind
+        assert anchors.tolist() == [0, 1, 2, 3, 4]  # the last class has one sample
         assert (labels[anchors] == labels[positives]).all()
         assert (anchors != positives).all()
         assert (labels[anchors] != labels[negatives]).all()
@@ -198,7 +198,7 @@ def test_triplet_trains_neither_log_variance_nor_decoder(batch):
     with_triplet, without = gradients(both, batch), gradients(vae, batch)
     assert with_triplet.keys() == without.keys()
     for name, gradient in with_triplet.items():
-        # That of the trunk and of the means comes from both.
+        # The gradient of the trunk and of the means comes from both.
         assert torch.equal(gradient, without[name]) != name.startswith("net."), name
 
 
