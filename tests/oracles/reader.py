@@ -96,10 +96,8 @@ class Reader:
         program = words[0]
         if program in SCRIPTS:
             self._run_ours(words)
-        elif program == "python" and words[1].startswith("tools/"):
-            self._run_tool(words, Path(words[1]).stem)
-        elif program == "python" and words[1] == "-m" and words[2].startswith("tools."):
-            self._run_tool(words[1:], f"{words[2]}.__main__")
+        elif program == "python" and words[1].startswith(("tools/", "-m")):
+            self._run_tool(words)
         elif program == "torchrun":
             self._run_torchrun(words)
         else:
@@ -137,11 +135,12 @@ class Reader:
         assert status == 130, f"exit status {status}: {said.err}"
         self._check_outputs(words)
 
-    def _run_tool(self, words: list[str], name: str) -> None:
+    def _run_tool(self, words: list[str]) -> None:
         words = _shortened(words)
+        argv, name = _tool(words)
         module = importlib.import_module(name)
         self._clear_way(words)
-        with mock.patch.object(sys, "argv", words[1:]), mock.patch.dict(os.environ):
+        with mock.patch.object(sys, "argv", argv), mock.patch.dict(os.environ):
             status = module.main()
         said = self._printed()
         assert status in (0, None), f"exit status {status}: {said.err}"
@@ -272,6 +271,13 @@ def main_of(program: str) -> Callable[[list[str]], int]:
     return main
 
 
+def _tool(words: list[str]) -> tuple[list[str], str]:
+    """Of `python tools/NAME.py ...` and `python -m tools.NAME ...`: the program's arguments, and its module."""
+    if words[1] == "-m":
+        return words[2:], f"{words[2]}.__main__"
+    return words[1:], Path(words[1]).stem
+
+
 def check_words(command: Command) -> None:
     """AssertionError unless the program's parser takes these words.
 
@@ -288,8 +294,9 @@ def check_words(command: Command) -> None:
             if words[0] in SCRIPTS:
                 main_of(words[0])(words[1:])
             else:
-                with mock.patch.object(sys, "argv", words[1:]):
-                    importlib.import_module(Path(words[1]).stem).main()
+                words, name = _tool(words)
+                with mock.patch.object(sys, "argv", words):
+                    importlib.import_module(name).main()
     except _Parsed:
         return
     except SystemExit as ended:
