@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -235,6 +235,26 @@ def from_dict(table: Mapping[str, Any], where: str = "config") -> RunConfig:
         else:
             raise ConfigError(f"{where}: {key} is unknown; known: seed, {', '.join(SECTIONS)}, sources")
     return RunConfig(**values)
+
+
+def override(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """`settings` are SECTION.KEY=VALUE, sources.NAME.KEY=VALUE or seed=N, with values as in TOML."""
+    table = to_dict(config)
+    for setting in settings:
+        try:
+            change = tomllib.loads(setting)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"--set {setting}: {error}") from None
+        _merge(table, change)
+    return from_dict(table, "--set")
+
+
+def _merge(table: dict[str, Any], change: Mapping[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, Mapping) and isinstance(table.get(key), dict):
+            _merge(table[key], value)
+        else:
+            table[key] = value
 
 
 def _source(name: str, table: Any, where: str) -> SourceConfig:

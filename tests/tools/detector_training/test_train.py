@@ -14,7 +14,7 @@ from reid_training.errors import ConfigError, ModelError
 from tests.synthetic.drawn_people import SIZE, draw, small_config
 from tools.detector_training import __main__ as command
 from tools.detector_training import train as loop
-from tools.detector_training.config import ScheduleConfig, from_dict, read_toml, to_dict, to_toml
+from tools.detector_training.config import ScheduleConfig, from_dict, override, read_toml, to_dict, to_toml
 from tools.detector_training.runs import load_checkpoint
 from tools.detector_training.train import Run, learning_rate, train
 from tracker.detector.onnx import OnnxDetector
@@ -161,6 +161,18 @@ def test_config_survives_toml_and_names_mistakes():
     ):
         with pytest.raises(ConfigError, match=message):
             from_dict(table)
+
+
+def test_settings_override_a_config():
+    config = read_toml("person")
+    words = ["schedule.epochs=900", "scenes.chances=[1, 0, 0, 0]", "sources.coco.weight=3", 'teacher.file=""', "seed=4"]
+    changed = override(config, words)
+    assert (changed.schedule.epochs, changed.scenes.chances, changed.seed) == (900, (1.0, 0.0, 0.0, 0.0), 4)
+    assert (changed.sources["coco"].weight, changed.teacher.file) == (3.0, "")
+    assert changed.sources["coco"].images == config.sources["coco"].images
+    for word, message in (("schedule.epoch=1", "epoch is unknown"), ("seed", "--set seed"), ("net.width=x", "--set")):
+        with pytest.raises(ConfigError, match=message):
+            override(config, [word])
 
 
 def toml_table(text):
