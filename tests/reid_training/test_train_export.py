@@ -24,6 +24,7 @@ from reid_training.nets import NETS, build
 from reid_training.nets.osnet import OSNet
 from reid_training.runs import load_checkpoint, load_method, new_method, replace_file
 from reid_training.train import learning_rate, train, update_average
+from tests.oracles.training_runs import same_weights
 from tracker.settings import to_dict, to_toml
 
 DRAWN = {"miner": "distance_weighted", "centre_weight": 0.05}
@@ -36,11 +37,7 @@ def run(tmp_path_factory, market, tiny):
     return folder
 
 
-def same_weights(a, b) -> bool:
-    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
-
-
-def test_a_run_leaves_config_checkpoint_and_log(run, tiny):
+def test_run_writes_config_checkpoint_and_log(run, tiny):
     assert read_toml(str(run / "config.toml")) == tiny
     assert from_dict(load_checkpoint(run)["config"]) == tiny
     with (run / "metrics.csv").open(newline="") as stream:
@@ -64,7 +61,7 @@ def whole(request, tmp_path_factory, market, tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed_in_epoch", [2, 3])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypatch, killed_in_epoch):
+def test_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypatch, killed_in_epoch):
     config, folder = whole
     data = market1501.read(market)
     real, calls = training.update_average, 0
@@ -82,7 +79,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypa
         train(config, data, tmp_path / "cut")
     monkeypatch.undo()
     assert len(load_checkpoint(tmp_path / "cut")["history"]) == killed_in_epoch - 1
-    torch.rand(3)  # someone else draws from the global generator between the two halves
+    torch.rand(3)  # other code draws from the global generator between the two halves
     train(config, data, tmp_path / "cut", resume=True)
     expected, cut = load_checkpoint(folder), load_checkpoint(tmp_path / "cut")
     assert same_weights(expected["method"], cut["method"])
@@ -100,12 +97,12 @@ def test_resume_refuses_other_settings(tmp_path, market, tiny, run):
         train(other, market1501.read(market), run, resume=True)
 
 
-def test_a_run_is_not_overwritten(market, tiny, run):
+def test_run_is_not_overwritten(market, tiny, run):
     with pytest.raises(ConfigError, match="holds a run already"):
         train(tiny, market1501.read(market), run)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -120,7 +117,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_learns_people_it_has_never_seen(tmp_path, market, tiny):
+def test_training_improves_on_unseen_people(tmp_path, market, tiny):
     data = market1501.read(market)
     schedule = dataclasses.replace(tiny.schedule, epochs=30, learning_rate=5e-3)
     config = dataclasses.replace(tiny, schedule=schedule)
@@ -144,7 +141,7 @@ def test_learning_rate_warms_up_and_ends_at_zero(tiny):
     assert rates[-1] < 0.01 * schedule.learning_rate
 
 
-def test_an_average_without_memory_is_the_network_itself(tiny):
+def test_weight_average_with_zero_decay_is_the_network(tiny):
     method = new_method(tiny, 5)
     average = copy.deepcopy(method)
     with torch.no_grad():
@@ -154,7 +151,7 @@ def test_an_average_without_memory_is_the_network_itself(tiny):
     assert same_weights(average.state_dict(), method.state_dict())
 
 
-def test_the_average_moves_by_its_share(tiny):
+def test_weight_average_moves_by_its_share(tiny):
     method = new_method(tiny, 5)
     average = copy.deepcopy(method)
     before = average.state_dict()["net.project.weight"].clone()
@@ -204,7 +201,7 @@ def test_embeddings_are_unit_rows_that_do_not_depend_on_the_batch(tiny, batch, o
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_weight_zero_is_the_other_loss_alone(tiny, batch):
+def test_zero_weight_leaves_the_other_loss(tiny, batch):
     parts = {}
     for name in ("triplet and classes", "triplet alone", "classes alone"):
         torch.manual_seed(0)
@@ -218,13 +215,13 @@ def test_weight_zero_is_the_other_loss_alone(tiny, batch):
 @pytest.mark.parametrize("width", [0.25, 1.0])
 @pytest.mark.parametrize("size", [(16, 16), (128, 64), (256, 128)])
 @pytest.mark.parametrize("embedding_size", [1, 128])
-def test_network_gives_the_asked_embedding_at_any_size(width, size, embedding_size):
+def test_network_embeds_any_input_size(width, size, embedding_size):
     net = OSNet(NetConfig(width=width, channels=(32, 64, 96, 128), embedding_size=embedding_size)).eval()
     with torch.no_grad():
         assert net(torch.zeros(2, 3, *size)).shape == (2, embedding_size)
 
 
-def test_a_block_sees_as_far_as_its_scales_say():
+def test_block_receptive_field_follows_its_scales():
     """One light convolution reaches a pixel further; nothing but the gate's mean goes beyond."""
     for scales in (1, 2, 4):
         net = OSNet(NetConfig(width=0.25, scales=scales))
@@ -258,7 +255,7 @@ def test_export_agrees_with_torch_and_with_itself_at_any_batch(tmp_path, market,
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"], "one file, no external data"
 
 
-def test_export_writes_the_whole_contract(tmp_path, market, run):
+def test_export_writes_all_metadata(tmp_path, market, run):
     data = market1501.read(market)
     returned = exporting.export(run, data, tmp_path / "net.onnx")
     embedder = OnnxEmbedder(tmp_path / "net.onnx")
@@ -292,7 +289,7 @@ def test_export_writes_the_whole_contract(tmp_path, market, run):
     assert isinstance(given.shape[0], str), "the batch is dynamic"
 
 
-def test_a_graph_that_differs_is_not_left_behind(tmp_path, market, run, monkeypatch):
+def test_inaccurate_export_is_removed(tmp_path, market, run, monkeypatch):
     out = tmp_path / "net.onnx"
     out.write_bytes(b"the good one")
     monkeypatch.setattr(exporting, "parity", lambda *_: 0.1)
@@ -302,7 +299,7 @@ def test_a_graph_that_differs_is_not_left_behind(tmp_path, market, run, monkeypa
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_parity_sees_a_wrong_graph(tmp_path, market, run):
+def test_parity_check_finds_a_wrong_graph(tmp_path, market, run):
     exporting.export(run, market1501.read(market), tmp_path / "net.onnx")
     method, _, _ = load_method(run)
     embedder = OnnxEmbedder(tmp_path / "net.onnx")
@@ -312,7 +309,7 @@ def test_parity_sees_a_wrong_graph(tmp_path, market, run):
     assert exporting.parity(method, embedder) > 1e-2
 
 
-def test_config_survives_toml_and_dict(tiny):
+def test_config_round_trips_through_toml_and_dict(tiny):
     assert from_dict(to_dict(tiny)) == tiny
     import tomllib
 
@@ -325,10 +322,10 @@ def test_config_survives_toml_and_dict(tiny):
     [
         ({"data": {"val_fraction": 1.5}}, r"val_fraction must be in \[0, 1\), got 1.5"),
         ({"data": {"n_ids": 1}}, "n_ids must be >= 2"),
-        ({"data": {"n_per_id": "4"}}, "n_per_id must be of type int, got '4'"),
+        ({"data": {"n_per_id": "4"}}, "n_per_id must be a whole number, got '4'"),
         ({"data": {"height": 100}}, "multiple of 16, got 100"),
-        ({"data": {"hight": 128}}, "hight is unknown; known: val_fraction, height"),
-        ({"augment": {"erase": 2}}, "erase is a probability, got 2"),
+        ({"data": {"hight": 128}}, "unknown setting data.hight; there are: data.val_fraction, data.height"),
+        ({"augment": {"erase": 2}}, r"erase must be in \[0, 1\], got 2"),
         ({"augment": {"erase_area": [0.5, 0.1]}}, "erase_area must be two fractions"),
         (
             {"net": {"name": "vgg"}},
@@ -336,10 +333,10 @@ def test_config_survives_toml_and_dict(tiny):
         ),
         ({"net": {"width": 0}}, "net.width must be in"),
         ({"schedule": {"epochs": 0}}, "epochs must be >= 1, got 0"),
-        ({"schedule": {"epochs": True}}, "epochs must be of type int, got True"),
+        ({"schedule": {"epochs": True}}, "epochs must be a whole number, got True"),
         ({"schedule": {"precision": "fp8"}}, "precision must be one of fp32, bf16, fp16, got 'fp8'"),
         ({"method": {}}, "method.name is missing"),
-        ({"trainer": {}}, "trainer is unknown; known: seed, data"),
+        ({"trainer": {}}, "unknown setting trainer; there are: seed, data"),
         ({"seed": -1}, "seed must be in"),
     ],
 )
@@ -354,8 +351,8 @@ def test_bad_settings_are_named(table, message):
         ({"name": "magic"}, "method.name must be one of .*siamese.*, got 'magic'"),
         ({"name": "siamese", "margin": -1.0}, "method.margin must be > 0"),
         ({"name": "siamese", "pair_loss": "quadruplet"}, "pair_loss must be one of contrastive, triplet"),
-        ({"name": "siamese", "pair_weight": 0.0, "id_weight": 0.0}, "not both 0"),
-        ({"name": "siamese", "depth": 3}, "method.depth is unknown"),
+        ({"name": "siamese", "pair_weight": 0.0, "id_weight": 0.0}, "must not both be 0"),
+        ({"name": "siamese", "depth": 3}, "unknown setting method.depth"),
     ],
 )
 def test_bad_method_options_are_named(tiny, options, message):
