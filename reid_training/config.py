@@ -27,15 +27,6 @@ from tracker.settings import (
 )
 
 Fraction = Annotated[float, Range("(0, 1]")]
-# Networks, and of the settings that have a meaning for some networks only, those of each.
-NETS = {
-    "osnet": ("channels", "last_channels", "blocks", "stage_blocks", "scales"),
-    "resnet18": ("last_stride",),
-    "resnet50": ("last_stride",),
-    "mobilenetv2": ("last_stride",),
-    "efficientnet_lite0": ("last_stride", "start", "frozen"),
-    "conv4": (),
-}
 LowHigh = tuple[Fraction, Fraction]
 
 
@@ -86,7 +77,28 @@ class AugmentConfig(Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """One network of the registry."""
+
+    function: str  # "module:function" in reid_training.nets; it takes a NetConfig and returns a PooledNet
+    settings: tuple[str, ...] = ()  # fields of NetConfig that this network reads and some others do not
+
+
+# The registry of networks. A new one is one file in nets/ and one line here.
+NETS = {
+    "osnet": Network("osnet:OSNet", ("channels", "last_channels", "blocks", "stage_blocks", "scales")),
+    "resnet18": Network("resnet:resnet", ("last_stride",)),
+    "resnet50": Network("resnet:resnet", ("last_stride",)),
+    "mobilenetv2": Network("mobilenet:mobilenetv2", ("last_stride",)),
+    "efficientnet_lite0": Network("efficientnet:efficientnet_lite0", ("last_stride", "start", "frozen")),
+    "conv4": Network("conv4:conv4"),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class NetConfig(Settings):
+    """The network and its size."""
+
     name: Annotated[str, OneOf(NETS)] = "osnet"
     width: Annotated[float, Range("(0, 4]")] = 0.25  # factor of all numbers of channels
     embedding_size: Count = 128
@@ -111,7 +123,7 @@ class NetConfig(Settings):
             len(self.stage_blocks) in (0, n_stages),
             f"net.stage_blocks must be empty or {n_stages} numbers, got {self.stage_blocks}",
         )
-        elsewhere = {name for names in NETS.values() for name in names} - set(NETS[self.name])
+        elsewhere = {name for net in NETS.values() for name in net.settings} - set(NETS[self.name].settings)
         for field_ in dataclasses.fields(self):  # a setting that would have no effect is refused
             unchanged = getattr(self, field_.name) == field_.default
             require(unchanged or field_.name not in elsewhere, f"net.{field_.name} has no meaning for {self.name}")

@@ -26,8 +26,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import distances, losses
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, unit_blocks
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_blocks
 from reid_training.nets.layers import PooledNet, conv_bn
 from tracker.settings import BelowOne, Count, NotNegative, Range, Settings, Whole, require
 
@@ -98,18 +98,18 @@ def split_of(net: PooledNet, split: int = 0) -> int:
     return split or n_layers // 2
 
 
-class ABE(Method):
+class ABE(IdentityMethod):
     """Embedding: M unit vectors of size D / M, times 1 / sqrt(M), one behind the other."""
 
+    net: PooledNet
+
     def __init__(self, net: PooledNet, size: int, config: ABEConfig) -> None:
-        super().__init__()
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
+        self.config = config
         require(
             size % config.learners == 0,
             f"net.embedding_size must be a multiple of method.learners, got {size} and {config.learners}",
         )
-        self.net = net
-        self.config = config
-        self.size = size
         self.split = split_of(net, config.split)
         self.sizes = (size // config.learners,) * config.learners
         # One projection for all learners: the first rows of the one that the network came with.
@@ -117,13 +117,6 @@ class ABE(Method):
         shared.weight.data.copy_(net.project.weight.data[: self.sizes[0]])
         net.project = shared
         self.attention = Attention(channels_after(net, self.split), config.learners)
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None
-
-    def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001)
 
     def features(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W). Returns (B, D): the M learners one behind the other, not normalised."""
@@ -154,10 +147,7 @@ class ABE(Method):
             parts["divergence"] = float(divergence.detach())
             parts["learner_cosine"] = float(learner_cosine(learners.detach()))
         necked = self.neck(features)
-        if self.classifier is not None:
-            value = losses.identity_loss(self.classifier(necked), labels, config.label_smoothing)
-            total = total + config.id_weight * value
-            parts["id"] = float(value.detach())
+        total = total + self.identity_loss(necked, labels, parts)
         return Loss(total, parts, unit_blocks(necked, self.sizes))
 
     def _contrastive(self, unit: Tensor, labels: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reid_training import losses
 from reid_training.errors import DataError
+from reid_training.nets.heads import BNNeck, class_logits, unit_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,50 @@ class Method(nn.Module, ABC):
     def rates(self) -> dict[str, float]:
         """Factors of the learning rate for groups that want another one than 1."""
         return {}
+
+
+class IdentityMethod(Method):
+    """A method with one network and, where `id_weight` > 0, label-smoothed identity classification behind a BN-neck.
+
+    The rest of the method's loss works on the features before the neck; the embedding is behind it, because the
+    classifier shapes what it sees. With `id_weight` 0 there is neither a neck nor a classifier.
+
+    References: Bag of Tricks and a Strong Baseline for Deep Person Re-Identification. Luo et al. CVPRW 2019,
+        https://arxiv.org/abs/1903.07071, sections 3.4 and 3.6.
+    """
+
+    classifier_std: float = 0.001  # of the classifier's first weights
+
+    def __init__(self, net: nn.Module, size: int, id_weight: float, label_smoothing: float) -> None:
+        super().__init__()
+        self.net = net
+        self.size = size
+        self.id_weight, self.label_smoothing = id_weight, label_smoothing
+        self.neck = BNNeck(size) if id_weight > 0 else nn.Identity()
+        self.classifier: nn.Linear | None = None
+
+    def prepare(self, n_classes: int) -> None:
+        if self.id_weight > 0:
+            self.classifier = nn.Linear(self.size, n_classes, bias=False)
+            nn.init.normal_(self.classifier.weight, std=self.classifier_std)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_rows(self.neck(self.net(images).float()))
+
+    def identity_loss(
+        self, necked: Tensor, labels: Tensor, parts: dict[str, float], logit_scale: float = 0.0
+    ) -> Tensor:
+        """`id_weight` times the classification loss, a scalar; 0 without a classifier. Adds its values to `parts`.
+
+        necked (B, D), labels (B,). logit_scale > 0: a cosine classifier with this scale.
+        """
+        if self.classifier is None:
+            return necked.new_zeros(())
+        logits = class_logits(necked, self.classifier.weight, logit_scale)
+        value = losses.identity_loss(logits, labels, self.label_smoothing)
+        parts["id"] = float(value.detach())
+        parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        return self.id_weight * value
 
 
 def check_batch(method: str, images: Tensor, labels: Tensor, *, n_ids: int = 2, n_per_id: int = 2) -> None:

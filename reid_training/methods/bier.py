@@ -29,8 +29,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import losses
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, unit_blocks, unit_rows
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_blocks, unit_rows
 from reid_training.nets.layers import PooledNet
 from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Range, Settings, Whole, require
 
@@ -204,32 +204,25 @@ def sizes_of(size: int, sizes: Sequence[int] = ()) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-class BIER(Method):
+class BIER(IdentityMethod):
     """Embedding: the learners, each at unit length times its share of the dimensions; the whole at unit length."""
 
+    net: PooledNet
+
     def __init__(self, net: PooledNet, size: int, config: BIERConfig) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
-        self.size = size
         self.sizes = sizes_of(size, config.sizes)
         self.adversary = AdversarialLoss(self.sizes, config.hidden) if config.diversity == "adversarial" else None
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None
         self.started: Tensor
         self.register_buffer("started", torch.tensor(config.init_steps == 0))  # whether `init_steps` are done
-
-    def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001)
 
     def embed(self, images: Tensor) -> Tensor:
         return unit_blocks(self.neck(self.net(images).float()), self.sizes)
 
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         check_batch("bier", images, labels)
-        pooled = self.net.body(images).mean((2, 3))  # (B, F)
+        pooled = self.net.pooled(images)  # (B, F)
         fixed = pooled.detach().float()
         if self.training and not self.started:
             self.start(fixed)
@@ -251,10 +244,7 @@ class BIER(Method):
         if len(self.sizes) > 1:
             parts["learner_correlation"] = float(learner_correlation(features, self.sizes))
         necked = self.neck(features)
-        if self.classifier is not None:
-            value = losses.identity_loss(self.classifier(necked), labels, config.label_smoothing)
-            total = total + config.id_weight * value
-            parts["id"] = float(value.detach())
+        total = total + self.identity_loss(necked, labels, parts)
         return Loss(total, parts, unit_blocks(necked, self.sizes))
 
     def diversity(self, fixed: Tensor) -> tuple[Tensor, Tensor]:

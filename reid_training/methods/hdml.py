@@ -40,8 +40,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, class_logits, unit_rows
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_rows
 from reid_training.nets.layers import PooledNet
 from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Settings, Share
 
@@ -286,26 +286,19 @@ class HardnessAware(nn.Module):
             self.steps.zero_()
 
 
-class HDML(Method):
+class HDML(IdentityMethod):
     """Embedding: that of the Siamese method; the generator and the classifier of y are for training alone."""
 
+    net: PooledNet
+
     def __init__(self, net: PooledNet, size: int, config: HDMLConfig) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
-        self.size = size
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None  # of identities, behind the neck
         self.synthesis: HardnessAware | None = None
 
     def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001)
+        super().prepare(n_classes)
         self.synthesis = HardnessAware(self.net.project.in_features, self.size, n_classes, self.config)
-
-    def embed(self, images: Tensor) -> Tensor:
-        return unit_rows(self.neck(self.net(images).float()))
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         assert self.synthesis is not None
@@ -330,11 +323,6 @@ class HDML(Method):
         terms = self.synthesis(pooled, unit_rows(features), self.net.project, labels, rng)
         metric, parts = self.config.pair_weight * terms.metric, terms.parts
         necked = self.neck(features)
-        if self.classifier is not None:
-            logits = class_logits(necked, self.classifier.weight)
-            value = losses.identity_loss(logits, labels, self.config.label_smoothing)
-            metric = metric + self.config.id_weight * value
-            parts["id"] = float(value.detach())
-            parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        metric = metric + self.identity_loss(necked, labels, parts)
         objectives = {"metric": metric, "generator": terms.generator, "classifier": terms.classifier}
         return Loss(metric + terms.generator + terms.classifier, parts, unit_rows(necked), objectives)

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, class_logits, unit_rows
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_rows
 from tracker.settings import BelowOne, NotNegative, OneOf, Positive, Range, Settings, require
 
 PAIR_LOSSES = ("contrastive", "triplet", "n_pair", "binomial_deviance", "squared_contrastive")
@@ -53,29 +53,20 @@ class SiameseConfig(Settings):
         require(self.pair_weight + self.id_weight > 0, "method.pair_weight and method.id_weight must not both be 0")
 
 
-class Siamese(Method):
+class Siamese(IdentityMethod):
     """Embedding: the features behind the BN-neck, where there is one, scaled to unit length."""
 
     def __init__(self, net: nn.Module, size: int, config: SiameseConfig) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
-        self.size = size
-        # The neck learns from the classifier alone; a pure Siamese network goes without.
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None
+        self.classifier_std = 0.001 if config.logit_scale == 0 else 0.1
         self.centres: nn.Parameter | None = None  # (n_classes, D)
 
     def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001 if self.config.logit_scale == 0 else 0.1)
+        super().prepare(n_classes)
         if self.config.centre_weight > 0:
             # At 0 a centre pulls along the feature's own length, which is then divided out: no class is sent anywhere.
             self.centres = nn.Parameter(torch.zeros(n_classes, self.size))
-
-    def embed(self, images: Tensor) -> Tensor:
-        return unit_rows(self.neck(self.net(images).float()))
 
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         if self.config.pair_weight > 0:
@@ -100,12 +91,7 @@ class Siamese(Method):
             total = total + config.centre_weight * value + losses.centre_pull(unit, self.centres, labels)
             parts["centre"] = float(value.detach())
         necked = self.neck(features)
-        if self.classifier is not None:
-            logits = self._logits(necked)
-            value = losses.identity_loss(logits, labels, config.label_smoothing)
-            total = total + config.id_weight * value
-            parts["id"] = float(value.detach())
-            parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        total = total + self.identity_loss(necked, labels, parts, config.logit_scale)
         return Loss(total, parts, unit_rows(necked))
 
     def _pair_loss(self, unit: Tensor, labels: Tensor, rng: np.random.Generator | None) -> Tensor:
@@ -129,7 +115,3 @@ class Siamese(Method):
             return losses.n_pair_loss(unit[anchors], unit[positives], labels[anchors], config.n_pair_scale)
         constants = (config.deviance_alpha, config.deviance_beta, config.deviance_negative_cost)
         return losses.binomial_deviance_loss(unit @ unit.T, labels, *constants)
-
-    def _logits(self, necked: Tensor) -> Tensor:
-        assert self.classifier is not None
-        return class_logits(necked, self.classifier.weight, self.config.logit_scale)

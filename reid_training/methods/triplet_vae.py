@@ -33,8 +33,8 @@ from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
 from reid_training.data.transforms import MEAN, STD
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, unit_rows
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_rows
 from reid_training.nets.layers import PooledNet, conv_bn
 from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Settings, require
 
@@ -158,14 +158,14 @@ class TripletVAEConfig(Settings):
         require(total > 0, "method.vae_weight, method.triplet_weight and method.id_weight must not all be 0")
 
 
-class TripletVAE(Method):
+class TripletVAE(IdentityMethod):
     """Embedding: the means at unit length, behind the BN-neck where there is one."""
 
+    net: PooledNet
+
     def __init__(self, net: PooledNet, size: int, config: TripletVAEConfig) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
-        self.size = size
         self.log_variance: nn.Linear | None = None
         self.decoder: CropDecoder | None = None
         if config.vae_weight > 0:
@@ -173,16 +173,6 @@ class TripletVAE(Method):
             nn.init.normal_(self.log_variance.weight, std=0.01)
             nn.init.constant_(self.log_variance.bias, START_LOG_VARIANCE)
             self.decoder = CropDecoder(size, config.decoder_channels)
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None
-
-    def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001)
-
-    def embed(self, images: Tensor) -> Tensor:
-        return unit_rows(self.neck(self.net(images).float()))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -200,7 +190,7 @@ class TripletVAE(Method):
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         needed = 2 if self.config.triplet_weight > 0 else 1  # the ELBO and the classifier learn from any image
         check_batch("triplet_vae", images, labels, n_ids=needed, n_per_id=needed)
-        pooled = self.net.body(images).mean((2, 3))
+        pooled = self.net.pooled(images)
         means = self.net.project(pooled).float()  # (B, D)
         with torch.autocast(means.device.type, enabled=False):
             return self._loss(images, pooled.float(), means, labels, rng)
@@ -220,12 +210,7 @@ class TripletVAE(Method):
             total = total + config.triplet_weight * value
             parts["triplet"] = float(value.detach())
         necked = self.neck(means)
-        if self.classifier is not None:
-            logits = self.classifier(necked)
-            value = losses.identity_loss(logits, labels, config.label_smoothing)
-            total = total + config.id_weight * value
-            parts["id"] = float(value.detach())
-            parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        total = total + self.identity_loss(necked, labels, parts)
         return Loss(total, parts, unit_rows(necked))
 
     def _elbo_terms(
