@@ -32,7 +32,7 @@ LowHigh = tuple[Fraction, Fraction]
 
 @dataclass(frozen=True, slots=True)
 class DataConfig(Settings):
-    """What is held out, and how batches are drawn."""
+    """The held-out part, and how batches are drawn."""
 
     val_fraction: BelowOne = 0.1  # of the training *identities*; they choose nothing but the calibration
     height: int = 128  # 128x64 is the size of the Market-1501 crops and costs a quarter of 256x128
@@ -58,7 +58,7 @@ class AugmentConfig(Settings):
     saturation: BelowOne = 0.2
     erase: Share = 0.4  # probability; papers use 0.5, cross-domain reports ask for less
     erase_area: LowHigh = (0.02, 0.3)  # of the crop
-    # What a tracker meets and Market-1501 hardly shows. Off by default: a config asks for them by name.
+    # Effects that trackers meet and Market-1501 hardly contains. Off by default; a config enables them by name.
     hue: Annotated[float, Range("[0, 0.5]")] = 0.0  # turn of the colour circle, -h .. h; 0.5 would be all colours
     # Standard deviation of each of the box's four edges, of the crop's shorter side; boxes of.
     box_jitter: Annotated[float, Range("[0, 0.2]")] = 0.0
@@ -176,12 +176,12 @@ class ScheduleConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class DistilConfig(Settings):
-    """A teacher beside the labels; see `distil`."""
+    """A teacher in addition to the labels; see `distil`."""
 
     teacher: str = ""  # run folder or checkpoint; empty = none
     # Of the relation loss. A similarity that is off by 0.1 costs 0.4 then, beside an identity loss that ends at 1.2.
     weight: Positive = 40.0
-    every: Count = 1  # the teacher looks at each n-th image of a batch: it is the slower of the two
+    every: Count = 1  # the teacher embeds every n-th image of a batch: it is the slower of the two
 
 
 @dataclass(frozen=True, slots=True)

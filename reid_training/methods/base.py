@@ -31,9 +31,9 @@ class Loss:
 
 
 class Method(nn.Module, ABC):
-    """A network with the losses that train it. Knows nothing about files, optimisers or epochs.
+    """A network with the losses that train it. It has no access to files, optimisers or epochs.
 
-    What a method remembers between batches (running means, margins) is in its buffers: checkpoints hold them.
+    State between batches (running means, margins) is in buffers, which checkpoints include.
     """
 
     size: int  # D, the length of an embedding
@@ -48,7 +48,7 @@ class Method(nn.Module, ABC):
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         """images (B, 3, H, W), normalised; labels (B,) in 0 .. n_classes - 1.
 
-        Whatever the loss draws at random comes from `rng`, so that a resumed run draws it again. Raises DataError
+        All random numbers of the loss come from `rng`, so that a resumed run draws the same ones. Raises DataError
         for a batch that cannot be learned from (see `check_batch`).
         """
 
@@ -64,7 +64,7 @@ class Method(nn.Module, ABC):
         return {"net": list(self.parameters())}
 
     def rates(self) -> dict[str, float]:
-        """Factors of the learning rate for groups that want another one than 1."""
+        """Factors of the learning rate, for groups with a factor other than 1."""
         return {}
 
 
@@ -75,7 +75,7 @@ class IdentityMethod(Method):
     classifier shapes what it sees. With `id_weight` 0 there is neither a neck nor a classifier.
 
     References: Bag of Tricks and a Strong Baseline for Deep Person Re-Identification. Luo et al. CVPRW 2019,
-        https://arxiv.org/abs/1903.07071, sections 3.4 and 3.6.
+        https://arxiv.org/abs/1903.07071.
     """
 
     classifier_std: float = 0.001  # of the classifier's first weights

@@ -1,15 +1,24 @@
-"""Siamese network: a loss over pairs, triplets or tuples of a batch, with identity classification beside it.
+"""Siamese network: a pair, triplet or tuple loss within a batch, with optional identity classification.
 
-Dimensionality Reduction by Learning an Invariant Mapping. Hadsell, Chopra, LeCun. CVPR 2006: equation 4 (contrastive).
-In Defense of the Triplet Loss for Person Re-Identification. Hermans, Beyer, Leibe. 2017, arXiv 1703.07737: equation 5.
-Bag of Tricks and a Strong Baseline for Deep Person Re-Identification. Luo et al. CVPRW 2019, arXiv 1903.07071.
-The papers of the other losses and miners stand beside them in `losses` and `mining`.
+Dimensionality Reduction by Learning an Invariant Mapping. Raia Hadsell, Sumit Chopra, Yann LeCun. CVPR 2006,
+https://doi.org/10.1109/CVPR.2006.100.
+In Defense of the Triplet Loss for Person Re-Identification. Alexander Hermans, Lucas Beyer, Bastian Leibe. 2017,
+https://arxiv.org/abs/1703.07737.
+Bag of Tricks and a Strong Baseline for Deep Person Re-Identification. Hao Luo et al. CVPRW 2019,
+https://arxiv.org/abs/1903.07071.
+The papers of the other losses and miners are cited in `losses` and `mining`.
 
-What we take: (1) one network for both images of a pair, (2) the pair losses and miners, (3) label-smoothed
-classification of the training identities behind a BN-neck, (4) the centre loss before it, as Luo et al. have it.
-Where we differ: the pair and centre losses work on features of unit length (so that a margin means the same at every
-scale, and because that is what is compared later); the contrastive loss averages positives and negatives apart (a PK
-batch has far more negatives); each loss is an option.
+What we take:
+(1) One network for both images of a pair.
+(2) The pair losses (Hadsell equation 4, Hermans equation 5 and others) and the miners.
+(3) Label-smoothed classification of the training identities behind a BN-neck (Luo et al.).
+(4) The centre loss on the features before the neck (Luo et al.).
+Where we differ:
+(2) The pair losses work on features of unit length: a margin then has the same meaning at every scale, and unit
+    features are what the tracker compares. The contrastive loss averages positives and negatives separately, because
+    a PK batch has far more negatives.
+(4) The centre loss works on features of unit length too.
+Each loss is an option.
 """
 
 from __future__ import annotations

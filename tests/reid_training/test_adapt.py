@@ -132,7 +132,7 @@ def test_where_nothing_is_to_be_gained_the_metric_stays_nearly_as_it_is():
 
 
 def test_crops_that_are_all_the_same_teach_nothing():
-    with pytest.raises(DataError, match="nobody is seen in two different crops"):
+    with pytest.raises(DataError, match="no person has two different crops"):
         within_people(np.ones((6, 4), np.float32), np.array([1, 1, 2, 2, 3, 3]))
 
 

@@ -160,7 +160,7 @@ def test_an_ensemble_is_not_overwritten_and_other_settings_are_refused(config, d
 
 
 def test_jobs_are_for_members_and_torchrun_is_not(tmp_path, tiny, config, data, monkeypatch):
-    with pytest.raises(ConfigError, match="2 jobs are for methods whose members are trained apart; siamese is one run"):
+    with pytest.raises(ConfigError, match="2 jobs need a method with separately trained members; siamese is one run"):
         train(tiny, data, tmp_path, n_jobs=2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="--jobs instead of torchrun"):

@@ -110,7 +110,7 @@ def test_two_crops_of_one_moment_are_never_asked_about():
     moments = np.repeat([0, 1, 2], 4)
     for pair in suggest_pairs(embeddings, crops_of(12, moments), 50, 0.7):
         assert moments[pair.a] != moments[pair.b]
-    with pytest.raises(DataError, match="nothing to ask: every pair is of one moment of one camera"):
+    with pytest.raises(DataError, match="every pair is from one frame of one camera"):
         suggest_pairs(embeddings, crops_of(12, np.zeros(12, int)), 5, 0.7)
 
 
@@ -178,9 +178,9 @@ def test_mistakes(tmp_path, capsys):
     assert "1 crops; a pair needs two" in mistake(capsys, MODEL, "--crops", folder, *out)
     assert "--n must be >= 1, got 0" in mistake(capsys, MODEL, "--crops", folder, "--n", 0, *out)
     assert "--threshold must be in (0, 2)" in mistake(capsys, MODEL, "--crops", folder, "--threshold", 3, *out)
-    (tmp_path / "pairs.csv").write_text("somebody's work")
-    assert "is there already" in mistake(capsys, MODEL, "--crops", folder, *out)
-    assert (tmp_path / "pairs.csv").read_text() == "somebody's work"
+    (tmp_path / "pairs.csv").write_text("the labels")
+    assert "exists already" in mistake(capsys, MODEL, "--crops", folder, *out)
+    assert (tmp_path / "pairs.csv").read_text() == "the labels"
 
 
 def test_a_model_without_a_threshold(tmp_path):
