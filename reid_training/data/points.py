@@ -1,4 +1,4 @@
-"""Check the rows and classes that callers give an estimator; errors are one line."""
+"""Check and convert the points and classes given to an estimator; errors are one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MetricDataError(DataError, ValueError):
 
 
 class NotFittedError(MetricDataError, AttributeError):
-    """Asked before `fit`."""
+    """A method was called before `fit`."""
 
 
 def checked_points(X: Any, name: str) -> FloatArray:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from reid_training.data.synthetic import draw_person, write_market_folder
 from tests.synthetic.drawn_people import small_config, write_yolo
 from tests.synthetic.mot import Scene, make_scene, write_sequence
-from tools.detector_training.config import to_toml
+from tracker.settings import to_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (768, 576)  # width, height: the pages draw lines and zones for the sample video

@@ -147,7 +147,7 @@ def test_existing_ensemble_or_other_settings_are_refused(config, data, whole):
 
 
 def test_jobs_need_members_and_no_torchrun(tmp_path, tiny, config, data, monkeypatch):
-    with pytest.raises(ConfigError, match="2 jobs are for methods whose members are trained apart; siamese is one run"):
+    with pytest.raises(ConfigError, match="2 jobs need a method with separately trained members; siamese is one run"):
         train(tiny, data, tmp_path, n_jobs=2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="--jobs instead of torchrun"):

@@ -17,7 +17,6 @@ COCO, YOLO, VOC, Penn-Fudan and MOT16 labels are read.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ REPOSITORIES = (
     "human_v2",
     "coco",
     "without_people",
+    "clutter",
     "sample_videos",
 )
 
@@ -82,8 +82,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--cache", type=Path, help="folder for decoded pictures (default: in the run's)")
     one.add_argument("--start", type=Path, metavar="RUN", help="start from the averaged weights of another run")
     one.add_argument(
-        "--epochs", type=int, metavar="N",
-        help="length of the schedule, instead of the config's; a resumed run can be made longer, or end soon",
+        "--set", nargs="+", default=[], metavar="SECTION.KEY=VALUE", dest="settings",
+        help="change the config, e.g. schedule.epochs=900: a resumed run can be made longer, or end soon",
     )  # fmt: skip
     one.add_argument("--until", type=int, metavar="N", help="stop after N epochs of the schedule")
     one.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own config")
@@ -148,13 +148,11 @@ def run_label(args: argparse.Namespace) -> None:
 
 def run_train(args: argparse.Namespace) -> None:
     from reid_training.devices import keep_freed_memory
-    from tools.detector_training.config import read_toml
+    from tools.detector_training.config import override, read_toml
     from tools.detector_training.train import train
 
     keep_freed_memory()
-    config = read_toml(str(args.out / "config.toml") if args.resume else args.config)
-    if args.epochs is not None:
-        config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=args.epochs))
+    config = override(read_toml(str(args.out / "config.toml") if args.resume else args.config), args.settings)
     train(config, args.data, args.out, cache=args.cache, start=args.start, until=args.until, resume=args.resume)
 
 

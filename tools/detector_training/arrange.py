@@ -1,7 +1,8 @@
 r"""Lays out the public data sets that the detector was trained on as folders that the readers know.
 
     python -m tools.detector_training arrange OUT --capston REPO --siwr-frames REPO --siwr-boxes REPO --penn-fudan REPO
-        --coco128 REPO --human-v2 REPO --coco REPO --without-people REPO --sample-videos REPO
+        --coco128 REPO --human-v2 REPO --coco REPO --without-people REPO --clutter REPO
+        --sample-videos REPO
 
 Each REPO is a git directory, bare or not, of the public repository named in the table below; what is not given is left
 out. Only files are read, nothing is run. OUT is no part of this repository.
@@ -17,6 +18,7 @@ out. Only files are read, nothing is run. OUT is no part of this repository.
     dolls and portraits leave so |
 | --coco | minto5z/coco_yolo | COCO photographs with people |
 | --without-people | dqvid3/HOG-SVM-Pedestrian-Detector | streets and landscapes; every third one is kept for tests |
+| --clutter | JoakimSoderberg/haarcascade-negatives | rooms, things, textures and drawings, grey |
 | --sample-videos | intel-iot-devkit/sample-videos | two frames a second of its videos, CC BY 4.0, without labels |
 """
 
@@ -257,6 +259,14 @@ def without_people(repository: Repository, out: Path) -> int:
     return len(blobs)
 
 
+def clutter(repository: Repository, out: Path) -> int:
+    """By content, so that copies are left out."""
+    blobs = {b.key: b for b in repository.files("HEAD", "images") if b.path.suffix == ".jpg"}
+    for blob, content in repository.contents(list(blobs.values())):
+        write(out / blob.path.name, content)
+    return len(blobs)
+
+
 def arrange(out: Path, repositories: dict[str, Path]) -> dict[str, int]:
     """`repositories`: by the names of the options. Returns how many pictures each source has."""
     given = {name: Repository(folder) for name, folder in repositories.items()}
@@ -267,6 +277,7 @@ def arrange(out: Path, repositories: dict[str, Path]) -> dict[str, int]:
         "human_v2": human_v2,
         "coco": coco,
         "without_people": without_people,
+        "clutter": clutter,
         "sample_videos": sample_videos,
     }
     counts = {name: make(given[name], out / name) for name, make in single.items() if name in given}

@@ -69,9 +69,17 @@ class Stock:
     def __init__(self, pictures: Sequence[Picture], sources: Sequence[SourceConfig], cache: Path, side: int) -> None:
         """sources: of each picture."""
         self.sources = list(sources)
-        self.pixels, self.offsets, self.sizes, self.scales = _cached([p.path for p in pictures], cache, side)
-        self.boxes = [picture.boxes * scale for picture, scale in zip(pictures, self.scales, strict=True)]
-        self.ignored = [picture.ignored * scale for picture, scale in zip(pictures, self.scales, strict=True)]
+        self.images: list[ByteArray] = []
+        scales: list[float] = []
+        pairs = zip(pictures, self.sources, strict=True)
+        # A file for each source, so that one more leaves the others as they are.
+        for _, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
+            images, their_scales = _cached([picture.path for picture, _ in group], cache, side)
+            self.images += images
+            scales += their_scales
+        self.sizes = [image.shape[:2] for image in self.images]
+        self.boxes = [picture.boxes * scale for picture, scale in zip(pictures, scales, strict=True)]
+        self.ignored = [picture.ignored * scale for picture, scale in zip(pictures, scales, strict=True)]
         self.weights = [picture.weights_or_ones() for picture in pictures]
         for row, (picture, source) in enumerate(zip(pictures, self.sources, strict=True)):
             if not source.complete and not picture.taught:  # people around the labelled ones are missing
@@ -82,9 +90,7 @@ class Stock:
         return len(self.sources)
 
     def image(self, row: int) -> ByteArray:
-        height, width = self.sizes[row]
-        start = self.offsets[row]
-        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+        return self.images[row]
 
     def chances(self) -> FloatArray:
         """How likely each picture is drawn."""
@@ -94,10 +100,8 @@ class Stock:
         return np.asarray(weights / weights.sum())
 
 
-def _cached(
-    paths: list[Path], cache: Path, side: int
-) -> tuple[ByteArray, list[int], list[tuple[int, int]], list[float]]:
-    """Pixels of all pictures one after another, in a file; starts, (height, width) and scale of each."""
+def _cached(paths: list[Path], cache: Path, side: int) -> tuple[list[ByteArray], list[float]]:
+    """Pixels and scale of each picture, the pixels as views of one file that holds them one after another."""
     key = hashlib.sha256("\n".join([str(side), *(f"{p}:{p.stat().st_mtime_ns}" for p in paths)]).encode()).hexdigest()
     file, index = cache / f"{key[:16]}.bytes", cache / f"{key[:16]}.npy"
     if not index.exists():
@@ -119,7 +123,11 @@ def _cached(
     sizes = [(int(height), int(width)) for height, width in table[:, :2]]
     offsets = np.concatenate([[0], np.cumsum([height * width * 3 for height, width in sizes])])
     pixels: ByteArray = np.memmap(file, dtype=np.uint8, mode="r")
-    return pixels, offsets[:-1].tolist(), sizes, table[:, 2].tolist()
+    images = [
+        pixels[start : start + height * width * 3].reshape(height, width, 3)
+        for start, (height, width) in zip(offsets, sizes, strict=False)
+    ]
+    return images, table[:, 2].tolist()
 
 
 def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> ByteArray:

@@ -21,13 +21,14 @@ from reid_training.errors import ConfigError, ModelError
 from reid_training.runs import Row, replace_file, write_log
 from reid_training.train import AUTOCAST, update_average
 from tools.detector_training.ap import Found, curve, match
-from tools.detector_training.config import RunConfig, ScheduleConfig, from_dict, to_dict, to_toml
+from tools.detector_training.config import RunConfig, ScheduleConfig, from_dict
 from tools.detector_training.loss import Truth, detection_loss
 from tools.detector_training.net import PersonNet, cells, n_parameters
 from tools.detector_training.predict import TorchDetector
 from tools.detector_training.runs import CHECKPOINT, RESUMABLE, draw, fill, load_checkpoint, save_checkpoint
 from tools.detector_training.scenes import Scenes, Stock, collate, cut_people, plan_batches, read_sources
 from tools.detector_training.teacher import read_opinions, taught
+from tracker.settings import to_dict, to_toml
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """A scikit-learn compatible estimator of the metric; scikit-learn itself is not needed.
 
-Of the paper: fit a metric to few labelled points, then ask about more. The bounds and the status are ours.
+From the paper: fit a metric to few labelled points, then choose more points to label. Bounds and status are ours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MIPMahalanobis:
     After `fit`: metric_ (p, p), M of trace p; components_, its root: `transform` is X @ components_, and Euclid behind
     it the metric; status_, one of "optimal", "time limit", "limit of the solver's tolerance", "heuristic" and
     "subsamples"; value_ and bound_ of the objective, gap_ between them; given_up_ (n,) and radii_ (n,) of the points
-    fitted on: how far the members lie that each gathers.
+    fitted on: the distance to the last neighbour that each needs.
     """
 
     _names: ClassVar[tuple[str, ...]] = tuple(field.name for field in fields(MIPMahalanobisConfig))

@@ -1,6 +1,6 @@
-"""Convert rows and labels to arrays, or refuse them with a one-line error.
+"""Check and convert rows and labels; errors are one line.
 
-Rows are scaled to unit length, as the paper's are; zeros, which it does not name, stay.
+Rows are scaled to unit length, as in the paper; rows of zeros are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ArrayError(DataError, ValueError):
 
 
 class NotFittedError(ArrayError, AttributeError):
-    """Asked for what only a fitted estimator knows."""
+    """A method was called that needs a fitted estimator."""
 
 
 def numeric_rows(X: npt.ArrayLike, size: int | None) -> FloatArray:

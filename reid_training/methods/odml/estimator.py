@@ -1,7 +1,6 @@
 """A scikit-learn compatible estimator of online metric layers, learning from a stream of triplets.
 
-One-pass triplets, forward and backward learning are (1) and (4) of the head of the package; "both" differs as said
-there. numpy alone: nothing of scikit-learn is imported unless it calls itself.
+One-pass triplets (1), forward and backward learning (4) of the package docstring.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from tracker.settings import require
 
 
 class _Stream:
-    """The latest row of each class, in the order of their coming. Rows as they came in: layers change, those do not."""
+    """The latest row of each class, in order of arrival. Input rows are kept, because the layers change."""
 
     def __init__(self) -> None:
         self._latest: dict[Hashable, FloatArray] = {}
@@ -43,7 +42,7 @@ class _Stream:
 
 
 class ODML:
-    """A stack of online metric layers, as a transformer of rows (N, d) to rows (N, d) that Euclid compares.
+    """A stack of online metric layers, as a transformer of rows (N, d) to (N, d), to be compared by Euclidean distance.
 
     The settings are those of `OdmlConfig`. After learning: `layers_`, the first one first; `n_features_in_` = d;
     `n_triplets_`, those that were formed so far.
@@ -77,7 +76,7 @@ class ODML:
     # ---------------------------------------------------------------------------------------------------- learning
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> ODML:
-        """Learn anew: the first scan in the order given (shuffle rows that are sorted), others in random orders."""
+        """Learn from scratch: the first scan in the given order (shuffle sorted rows), the others in random orders."""
         config = self._config()
         rows, labels = self._checked(X, y, None)
         if len(set(labels)) < 2:
@@ -91,7 +90,7 @@ class ODML:
         return self
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> ODML:
-        """Go on with these rows (N, d) and labels (N,), in one scan; rows of a class of its own wait for others."""
+        """Continue with these rows (N, d) and labels (N,), in one scan. A class with one row waits for others."""
         config = self._config()
         rows, labels = self._checked(X, y, getattr(self, "n_features_in_", None))
         if not hasattr(self, "layers_"):
@@ -100,7 +99,7 @@ class ODML:
         return self
 
     def partial_fit_triplets(self, triplets: npt.ArrayLike) -> ODML:
-        """Go on with triplets (N, 3, d) that are known without labels: rows x, p like x, q unlike x."""
+        """Continue with given triplets (N, 3, d): rows x, p of the class of x, q of another."""
         config = self._config()
         rows = self._tuples(triplets, 3)
         if not hasattr(self, "layers_"):
@@ -132,7 +131,7 @@ class ODML:
             self._backward(triplet, config)
 
     def _forward(self, triplet: FloatArray, config: OdmlConfig) -> None:
-        """Each layer learns from what the one before, already updated, makes of the triplet."""
+        """Each layer learns from the output of the layer before, which is already updated."""
         function, _ = ACTIVATIONS[config.activation]
         for number, layer in enumerate(self.layers_, start=1):
             layer.update(triplet, config.gamma, config.step)
@@ -151,10 +150,10 @@ class ODML:
                 raise ArrayError("odml: the metric is no longer finite; lower backward_rate")
             layer.set_root(moved)
 
-    # ----------------------------------------------------------------------------------------------------- asking
+    # -------------------------------------------------------------------------------------------------- inference
 
     def transform(self, X: npt.ArrayLike) -> FloatArray:
-        """Rows (N, d) to z_n (N, d), which Euclid compares."""
+        """Rows (N, d) to z_n (N, d), to be compared by Euclidean distance."""
         self._check_fitted()
         return self._embedded(unit(numeric_rows(X, self.n_features_in_)))
 
@@ -178,7 +177,7 @@ class ODML:
     # -------------------------------------------------------------------------------------------------- estimator
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name. deep: there is nothing deeper."""
+        """The settings by name. deep: no effect, there are no nested estimators."""
         return {name: getattr(self, name) for name in inspect.signature(ODML).parameters}
 
     def set_params(self, **params: Any) -> ODML:

@@ -1,6 +1,6 @@
 """A metric layer, equation (2) of the package docstring; a stack of them: output (3) and gradient (4).
 
-Where we differ, as said there: the exact step, the cut that keeps M positive semi-definite, and the symmetric root L.
+Ours, as explained there: the exact step, the cut that keeps M positive semi-definite, and the symmetric root L.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def step_length(metric: FloatArray, triplet: FloatArray, gamma: float, step: str
 
 
 class MetricLayer:
-    """One metric M (d, d), and the L with L'L = M that carries rows to where Euclid measures it."""
+    """One metric M (d, d), and L with L'L = M: the Euclidean distance after L is the distance under M."""
 
     def __init__(self, size: int) -> None:
         self.metric: FloatArray = np.eye(size)
@@ -91,7 +91,7 @@ class MetricLayer:
 
 
 def through(rows: FloatArray, roots: Sequence[FloatArray], activation: str) -> list[FloatArray]:
-    """What goes into each layer and out of the last, n + 1 arrays (N, d): rows, z_1, ..., z_n."""
+    """The input of each layer and the output of the last, n + 1 arrays (N, d): rows, z_1, ..., z_n."""
     function, _ = ACTIVATIONS[activation]
     seen = [rows]
     for number, root in enumerate(roots, start=1):
@@ -105,7 +105,7 @@ def triplet_gradients(
 ) -> tuple[float, list[FloatArray]]:
     """The triplet loss [1 + |z_x - z_p|^2 - |z_x - z_q|^2]_+ behind all layers, and its gradient in each L.
 
-    triplet (3, d): rows x, p, q as they came in.
+    triplet (3, d): input rows x, p, q.
     """
     seen = through(triplet, roots, activation)
     x, p, q = seen[-1]

@@ -395,7 +395,7 @@ def test_adapt_without_usable_support_is_an_error():
 
 
 def test_query_of_an_unknown_class_is_named():
-    with pytest.raises(DataError, match="a class that the support lacks"):
+    with pytest.raises(DataError, match="the class of a query is not in the support"):
         matching_loss(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([0, 0]))
 
 

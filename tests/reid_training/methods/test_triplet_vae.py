@@ -13,7 +13,6 @@ from reid_training.data.transforms import normalise
 from reid_training.errors import ConfigError, DataError
 from reid_training.export import write_onnx
 from reid_training.methods.triplet_vae import (
-    DigitVAE,
     TripletVAEConfig,
     kl_divergence,
     negative_elbo,
@@ -24,6 +23,7 @@ from reid_training.methods.triplet_vae import (
     triplet_on_means,
 )
 from reid_training.runs import new_method
+from tools.experiments.mnist import DigitVAE
 
 N_CLASSES, PER_CLASS = 4, 4
 

@@ -101,6 +101,12 @@ def test_copies_without_people_are_on_one_side(tmp_path):
     assert min(map(len, sides)) > 3
 
 
+def test_clutter_is_taken_once(tmp_path):
+    files = {"images/a.jpg": jpg(1), "images/b.jpg": jpg(1), "images/c.jpg": jpg(2), "README.md": "x"}
+    assert arrange.arrange(tmp_path / "out", {"clutter": repository(tmp_path / "repo", files)}) == {"clutter": 2}
+    assert len(read("nobody", tmp_path / "out/clutter", tmp_path)) == 2
+
+
 def test_no_repository_is_named(tmp_path):
     with pytest.raises(DataError, match=str(tmp_path / "absent")):
         arrange.arrange(tmp_path / "out", {"penn_fudan": tmp_path / "absent"})

@@ -14,10 +14,11 @@ from reid_training.errors import ConfigError, ModelError
 from tests.synthetic.drawn_people import SIZE, draw, small_config
 from tools.detector_training import __main__ as command
 from tools.detector_training import train as loop
-from tools.detector_training.config import ScheduleConfig, from_dict, read_toml, to_dict, to_toml
+from tools.detector_training.config import ScheduleConfig, from_dict, override, read_toml
 from tools.detector_training.runs import load_checkpoint
 from tools.detector_training.train import Run, learning_rate, train
 from tracker.detector.onnx import OnnxDetector
+from tracker.settings import to_dict, to_toml
 
 
 class KilledError(Exception):
@@ -150,7 +151,7 @@ def test_config_survives_toml_and_names_mistakes():
     assert from_dict(toml_table(to_toml(config))) == config
     assert from_dict(to_dict(config)) == config
     for table, message in (
-        ({"nets": {}}, "nets is unknown"),
+        ({"nets": {}}, "unknown setting nets"),
         ({"net": {"kernel": 4}}, "net.kernel must be"),
         ({"scenes": {"heights": [100, 96, 96, 96]}}, "multiples of 32"),
         ({"scenes": {"heights": [96]}}, "a number for each canvas"),
@@ -161,6 +162,22 @@ def test_config_survives_toml_and_names_mistakes():
     ):
         with pytest.raises(ConfigError, match=message):
             from_dict(table)
+
+
+def test_settings_override_a_config():
+    config = read_toml("person")
+    words = ["schedule.epochs=900", "scenes.chances=[1, 0, 0, 0]", "sources.coco.weight=3", 'teacher.file=""', "seed=4"]
+    changed = override(config, words)
+    assert (changed.schedule.epochs, changed.scenes.chances, changed.seed) == (900, (1.0, 0.0, 0.0, 0.0), 4)
+    assert (changed.sources["coco"].weight, changed.teacher.file) == (3.0, "")
+    assert changed.sources["coco"].images == config.sources["coco"].images
+    for word, message in (
+        ("schedule.epoch=1", "unknown setting schedule.epoch"),
+        ("seed", "--set takes"),
+        ("net.width=x", "net.width must be"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            override(config, [word])
 
 
 def toml_table(text):
