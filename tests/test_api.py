@@ -178,11 +178,11 @@ def test_embeddings_of_any_length_count_by_direction():
 @pytest.mark.parametrize("empty", [[], np.zeros((0, 4)), np.zeros((0, 0)), None])
 def test_frames_without_detections_may_bring_empty_embeddings(empty):
     tracker = Tracker(reid=None)
-    look = np.array([[1.0, 0, 0, 0]])
-    feed(tracker, [BOX], 5, embeddings=look)
+    emb = np.array([[1.0, 0, 0, 0]])
+    feed(tracker, [BOX], 5, embeddings=emb)
     for dets in ([], None, np.zeros((0, 4))):
         assert len(tracker.update(dets, embeddings=empty)) == 0
-    assert tracker.update([BOX], embeddings=look).id.tolist() == [1]
+    assert tracker.update([BOX], embeddings=emb).id.tolist() == [1]
 
 
 def test_network_never_runs_with_given_embeddings():
@@ -361,7 +361,7 @@ def test_track_video_can_be_left_in_the_middle(folder):
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"source": "/nowhere/film.mp4"}, SourceError),
+        ({"source": "/nowhere/video.mp4"}, SourceError),
         ({"detections": "/nowhere/det.txt"}, DetectionError),
         ({"detections": "public", "detector": "x.onnx"}, ConfigError),
         ({"detector": "/nowhere/x.onnx"}, ModelError),

@@ -12,10 +12,10 @@ INF = np.inf
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_fuse_is_the_weighted_mean(rng, weight):
-    iou, look = rng.uniform(0, 1, 5), rng.uniform(0, 2, 5)
-    found = costs.fuse(iou, look, weight)
+    iou, appearance = rng.uniform(0, 1, 5), rng.uniform(0, 2, 5)
+    found = costs.fuse(iou, appearance, weight)
     for k in range(5):
-        assert found[k] == pytest.approx((1 - weight) * (1 - iou[k]) + weight * look[k] / 2)
+        assert found[k] == pytest.approx((1 - weight) * (1 - iou[k]) + weight * appearance[k] / 2)
 
 
 # pair 0 = track 0 with detection 0, and so on; the distances are of appearance

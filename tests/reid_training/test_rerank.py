@@ -88,7 +88,7 @@ def test_image_is_its_own_first_neighbour_among_copies():
 
 
 def test_reranking_moves_up_images_with_common_neighbours():
-    """A chain of views of one person, each like the next, beside a stranger who is nearer to the first view."""
+    """A chain of views of one person, each like the next, and another person nearer to the first view."""
     angles = np.deg2rad([0, 10, 20, 30, 40, 50, -35, -95, -100, -105, -110, -115])
     pids = np.array([1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2])
     emb = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
