@@ -46,7 +46,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("dets", SHAPES)
-def test_every_shape_that_people_have(dets):
+def test_boxes_of_every_accepted_shape(dets):
     tracker = Tracker(reid=None)
     first = tracker.update(dets)
     assert isinstance(first, Tracks)
@@ -60,7 +60,7 @@ def test_every_shape_that_people_have(dets):
 
 
 @pytest.mark.parametrize("nothing", [None, [], (), np.zeros(0), np.zeros((0, 4)), np.zeros((0, 6)), Listed(xyxy=[])])
-def test_every_shape_of_nothing(nothing):
+def test_empty_boxes_of_every_shape(nothing):
     tracker = Tracker(reid=None)
     for _ in range(2):
         tracks = tracker.update(nothing)
@@ -116,7 +116,7 @@ BAD_CALLS = [((dets, {}), said) for dets, said in BAD_DETS] + [(([BOX], more), s
 
 
 @pytest.mark.parametrize(("call", "said"), BAD_CALLS)
-def test_a_bad_call_says_what_is_wrong_and_leaves_the_tracker_as_it_was(call, said):
+def test_bad_call_is_named_and_leaves_the_tracker_unchanged(call, said):
     dets, more = call
     tracker, twin = Tracker(reid=None), Tracker(reid=None)
     stream = wild_stream(np.random.default_rng(3), n_people=4, n_frames=24)
@@ -142,7 +142,7 @@ def test_timestamps_and_the_frame_rate_mean_the_same():
     assert c.id.tolist() == [1]  # 0.4 s away
 
 
-def test_stamps_may_stop_and_go_on_at_the_frame_rate():
+def test_timestamps_may_stop_then_frame_rate_is_used():
     tracker = Tracker(reid=None, fps=10)
     tracker.update([BOX], timestamp=7.0)
     tracker.update([BOX])
@@ -231,7 +231,7 @@ def test_supervision_carries_embeddings_in_its_data():
     assert tracker._engine.appearance.gallery.dim == 2
 
 
-def test_a_function_is_an_encoder():
+def test_function_works_as_an_encoder():
     asked = []
 
     def embed(image, boxes):
@@ -245,13 +245,13 @@ def test_a_function_is_an_encoder():
 
 
 @pytest.mark.parametrize("wrong", [np.ones((3, 4)), np.ones(4), [["x"]], np.full((1, 4), np.nan)])
-def test_a_function_that_returns_nonsense_is_named_as_the_users_mistake(wrong):
+def test_encoder_function_with_invalid_result_is_a_user_error(wrong):
     tracker = Tracker(reid=lambda image, boxes: wrong)
     with pytest.raises(DetectionError, match="embedding"):
         tracker.update([BOX], IMAGE)
 
 
-def test_the_built_in_network_loads_with_the_first_image():
+def test_bundled_network_loads_with_the_first_image():
     tracker = Tracker(device="cpu")
     assert tracker.update([BOX]) is not None
     assert tracker._engine.appearance.encoder is None
@@ -276,7 +276,7 @@ def test_reset_begins_a_new_video():
     assert feed(tracker, [BOX]).id.tolist() == [1]  # and may come without embeddings
 
 
-def test_two_trackers_side_by_side():
+def test_two_trackers_share_no_state():
     a, b = Tracker(reid=None), Tracker(reid=None)
     feed(a, [BOX, [300.0, 20, 350, 120]])
     assert feed(b, [BOX]).id.tolist() == [1]
@@ -305,7 +305,7 @@ def test_settings_by_keyword_and_by_config():
             Tracker(reid=None, **wrong)
 
 
-def test_a_network_that_does_not_exist_fails_at_once(tmp_path):
+def test_missing_network_fails_at_once(tmp_path):
     (tmp_path / "garbage.onnx").write_bytes(b"no model at all")
     for path in (tmp_path / "none.onnx", tmp_path / "garbage.onnx"):
         with pytest.raises(ModelError, match=path.name):
@@ -325,14 +325,14 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_track_video_gives_every_frame_once_and_each_track_from_its_start(folder):
+def test_track_video_gives_each_frame_once_and_whole_tracks(folder):
     frames = list(track_video(folder, detections="public", reid=None))
     assert [frame.index for frame, _ in frames] == list(range(20))
     assert len(frames[0][1]) > 0
     assert all(frame.image.shape == (240, 320, 3) for frame, _ in frames)
 
 
-def test_track_video_with_ones_own_detector(folder):
+def test_track_video_accepts_a_user_detector(folder):
     class Fixed:
         name = "fixed"
 
@@ -343,7 +343,7 @@ def test_track_video_with_ones_own_detector(folder):
     assert ids == [[1]] * 20
 
 
-def test_track_video_finds_people_by_itself(folder):
+def test_track_video_uses_the_bundled_detector(folder):
     found = []
     for words in ({}, {"detector": "person"}):
         frames = list(track_video(folder, reid=None, device="cpu", **words))

@@ -48,7 +48,7 @@ def test_empty_boxes_overlap_nothing():
     assert bx.cover(boxes, boxes)[:, 2].tolist() == [0, 0, 1]
 
 
-def test_clip_cuts_to_the_image():
+def test_clip_limits_boxes_to_the_image():
     boxes = np.array([[-5.0, -6, 7, 8], [90.0, 40, 120, 70], [200.0, 200, 300, 300]])
     assert bx.clip(boxes, 100, 50).tolist() == [[0, 0, 7, 8], [90, 40, 100, 50], [100, 50, 100, 50]]
 

@@ -84,8 +84,8 @@ def test_second_look_comes_from_the_detector(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_the_tracks_do_not_depend_on_the_threads(data_root):
-    """Decoding, searching and embedding side by side give what one thread gives, to the last bit."""
+def test_tracks_do_not_depend_on_threads(data_root):
+    """Decoding, searching and embedding in parallel give the bits of one thread."""
     video = data_root / "videos" / "vtest.avi"
 
     def tracked(threads):

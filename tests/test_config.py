@@ -159,7 +159,7 @@ def test_toml_there_and_back(tmp_path):
         assert TrackerConfig.load(path) == config
 
 
-def test_a_file_may_hold_a_part(tmp_path):
+def test_file_may_hold_some_settings(tmp_path):
     path = tmp_path / "part.toml"
     path.write_text("default_fps = 10\n[lifecycle]\nlost_s = 9\n")
     assert TrackerConfig.load(path) == TrackerConfig().override({"default_fps": 10, "lifecycle.lost_s": 9})

@@ -14,14 +14,14 @@ def frame(index: int) -> Frame:
 
 
 def tracks(*ids: int):
-    return tracks_of([(who, np.array([0.0, 0, who, who]), 0.9) for who in ids])
+    return tracks_of([(i, np.array([0.0, 0, i, i]), 0.9) for i in ids])
 
 
 def indices(final) -> list[int]:
     return [each.index for each, _ in final]
 
 
-def test_frames_pass_at_once_where_nothing_is_tentative():
+def test_frames_without_tentative_tracks_are_output_at_once():
     settler = FrameBuffer()
     assert indices(settler.push(frame(0), tracks(1), [], None)) == [0]
     assert settler.flush() == []
@@ -37,7 +37,7 @@ def test_frames_wait_and_are_completed():
     assert [t.id.tolist() for _, t in final] == [[1], [1, 2], [1, 2]]
 
 
-def test_only_what_is_settled_comes_out():
+def test_only_settled_frames_are_output():
     settler = FrameBuffer()
     settler.push(frame(0), tracks(), [], 0)
     assert indices(settler.push(frame(1), tracks(), [], 1)) == [0]
@@ -46,7 +46,7 @@ def test_only_what_is_settled_comes_out():
     assert settler.flush() == []
 
 
-def test_what_is_late_for_a_frame_long_gone_is_dropped():
+def test_rows_for_frames_already_output_are_dropped():
     settler = FrameBuffer()
     settler.push(frame(0), tracks(1), [], None)
     final = settler.push(frame(1), tracks(1), [FrameTracks(0, tracks(2))], None)

@@ -64,7 +64,7 @@ def test_choosing_rows(rows, ids):
 
 
 @pytest.mark.parametrize("row", [3, -4])
-def test_a_wrong_row_is_an_index_error(row):
+def test_row_out_of_range_is_an_index_error(row):
     with pytest.raises(IndexError):
         three()[row]
 

@@ -133,7 +133,7 @@ ROUTES = [
     ([*DOWN, *DOWN[::-1], *DOWN, *DOWN[::-1]], ["in", "out"]),  # to and fro
     ([(50, 30), (50, 49), (50, 51), (50, 49), (50, 51), (50, 49), (50, 30)], []),  # trembling on the line
     ([(50, 30), (50, 49), (50, 51), (50, 49), (50, 51), (50, 70)], ["in"]),
-    ([(50, 49), (50, 51), (50, 70)], []),  # began on the line: where from, nobody knows
+    ([(50, 49), (50, 51), (50, 70)], []),  # began on the line: the direction is unknown
     ([(50, 30), (50, 51)], []),  # ended on it
     ([(150, 30), (150, 70)], []),  # past its end
     ([(50, 30), (150, 30), (150, 70), (50, 70)], []),  # around its end
@@ -213,7 +213,7 @@ def test_boxes_that_are_not_finite_are_skipped():
     assert [(identity, spot.x, spot.y) for identity, spot in feet(tracks)] == [(1, 1.0, 2.0)]
 
 
-def test_counters_forget_identities_of_endless_stream():
+def test_counters_drop_old_identities_of_endless_stream():
     line = LineCounter((0, 50), (100, 50))
     zone = ZoneCounter([(0, 0), (100, 0), (100, 100)])
     for k in range(200):
@@ -337,12 +337,12 @@ def test_zone_inside_lists_current_identities():
     zone = ZoneCounter(SQUARE, patience_s=3.0)
     zone.update(tracks_at([(40, 40), (30, 30), (0, 0)]), 0.0)
     assert zone.inside == {1, 2}
-    zone.update(tracks_at([(40, 40)], [1]), 2.0)  # 2 is behind somebody
+    zone.update(tracks_at([(40, 40)], [1]), 2.0)  # 2 is occluded
     assert zone.inside == {1, 2}
     events = zone.update(tracks_at([(40, 40)], [1]), 3.5)
     assert [(event.id, event.direction, event.stay_s) for event in events] == [(2, "ended", 0.0)]
     assert zone.inside == {1}
-    zone.update(tracks_at([(40, 40), (30, 30)]), 10.0)  # nobody knows where 1 and 2 were for so long
+    zone.update(tracks_at([(40, 40), (30, 30)]), 10.0)  # where 1 and 2 were for so long is unknown
     assert zone.inside == {1, 2}
     assert zone.stay_s == {1: 3.5, 2: 0.0}
     zone.update(tracks_at([(40, 40), (30, 30)]), 11.0)

@@ -30,7 +30,7 @@ def test_crops_agree_with_one_pixel_at_a_time(image, rgb):
             np.testing.assert_allclose(crop[channel], (plane * SCALE - MEAN[channel]) / STD[channel], atol=1e-5)
 
 
-def test_what_lies_outside_is_cut_off(image):
+def test_crop_is_clipped_at_the_image(image):
     inside, _ = crop_batch(image, np.array([[0, 0, 40, 60.0]]), (32, 16), MEAN, STD, SCALE, True)
     beyond, seen = crop_batch(image, np.array([[-1e9, -20, 40, 60.0]]), (32, 16), MEAN, STD, SCALE, True)
     np.testing.assert_array_equal(inside, beyond)
@@ -40,7 +40,7 @@ def test_what_lies_outside_is_cut_off(image):
 @pytest.mark.parametrize(
     "box", [[200, 10, 220, 50], [-30, 10, 1, 50], [10, 10, 11, 90], [50, 50, 20, 90], [np.nan, 1, 2, 3]]
 )
-def test_nothing_to_see_gives_zeros_and_says_so(image, box):
+def test_empty_box_gives_zeros_and_is_marked(image, box):
     crops, seen = crop_batch(image, np.array([[10, 10, 50, 90], box]), (32, 16), MEAN, STD, SCALE, True)
     np.testing.assert_array_equal(seen, [True, False])
     assert (crops[1] == 0).all()

@@ -67,21 +67,21 @@ def test_embeddings_are_the_normalised_answer_of_the_model(model, n):
     assert encoder.n_crops == n
 
 
-def test_a_box_with_nothing_in_it_gives_a_zero_row(model):
+def test_empty_box_gives_a_zero_row(model):
     image = np.full((50, 90, 3), 70, np.uint8)
     features = OnnxEncoder(model({"mean": "0.5,0,0"}), "cpu").embed(image, np.array([[1, 1, 9, 9], [99, 1, 120, 9.0]]))
     assert np.linalg.norm(features[0]) == pytest.approx(1, abs=1e-6)
     np.testing.assert_array_equal(features[1], np.zeros(3))
 
 
-def test_the_card_is_there_to_read(model):
+def test_model_metadata_is_readable(model):
     encoder = OnnxEncoder(model(), "cpu")
     assert encoder.calibration == Calibration(0.2, 0.5, 0.1)
     assert (encoder.name, encoder.embedding_size, encoder.provider) == ("mean-colour", 3, "cpu")
 
 
 @pytest.mark.parametrize("key", CARD)
-def test_every_key_is_needed(model, key):
+def test_every_metadata_key_is_required(model, key):
     with pytest.raises(ModelError, match=f"reid.onnx: metadata '{key}' is missing; expected "):
         OnnxEncoder(model({key: None}), "cpu")
 
@@ -106,7 +106,7 @@ def test_every_key_is_needed(model, key):
         ("name", " ", "is empty"),
     ],
 )
-def test_nonsense_in_the_card_names_key_value_and_remedy(model, key, value, words):
+def test_invalid_metadata_names_key_value_and_remedy(model, key, value, words):
     with pytest.raises(ModelError) as caught:
         OnnxEncoder(model({key: value}), "cpu")
     assert f"metadata {key!r}" in str(caught.value)
@@ -115,13 +115,13 @@ def test_nonsense_in_the_card_names_key_value_and_remedy(model, key, value, word
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 1}, {"height": 32}, {"changes": {"embedding_size": "4"}}])
-def test_ports_that_differ_from_the_card_are_refused(model, wrong):
+def test_ports_unlike_the_metadata_are_refused(model, wrong):
     with pytest.raises(ModelError, match=r"expected .*\(batch, .*found 'images'"):
         OnnxEncoder(model(**wrong), "cpu")
 
 
 @pytest.mark.parametrize("name", PACKAGED.values())
-def test_the_packaged_networks_are_those_their_cards_describe(name):
+def test_packaged_networks_match_their_metadata(name):
     path = Path(__file__).resolve().parents[2] / "weights" / name
     card = path.with_suffix(".md").read_text(encoding="utf-8")
     assert hashlib.sha256(path.read_bytes()).hexdigest() in card
@@ -129,7 +129,7 @@ def test_the_packaged_networks_are_those_their_cards_describe(name):
 
 
 @pytest.mark.parametrize("name", [None, *PACKAGED])
-def test_the_packaged_networks_embed(name):
+def test_packaged_networks_embed_images(name):
     encoder = OnnxEncoder(name, device="cpu", threads=1)
     assert encoder.path.name == (DEFAULT_MODEL if name is None else PACKAGED[name])
     image = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
@@ -141,7 +141,7 @@ def test_the_packaged_networks_embed(name):
     assert encoder.calibration.tau_same <= encoder.calibration.tau_diff
 
 
-def test_a_file_goes_before_a_packaged_network_of_its_name(model, tmp_path, monkeypatch):
+def test_file_wins_over_a_packaged_network_of_the_same_name(model, tmp_path, monkeypatch):
     (tmp_path / "accurate").write_bytes(model({"name": "mine"}).read_bytes())
     monkeypatch.chdir(tmp_path)
     assert OnnxEncoder("accurate", "cpu").name == "mine"

@@ -110,7 +110,7 @@ def test_released_slot_is_empty(rng):
     np.testing.assert_allclose(gallery.means(again), look, atol=1e-6)
 
 
-def test_the_mean_does_not_drift_over_a_long_life(rng):
+def test_mean_embedding_does_not_drift_over_long_tracks(rng):
     gallery = Gallery(SIZE)
     slot = gallery.allocate(1)
     embeddings = unit(rng, 20000, 4)
@@ -137,7 +137,7 @@ def test_another_dimension_is_refused(rng):
         gallery.write(slots, unit(rng, 2, 4))
 
 
-def test_before_the_first_embedding_everything_is_strange(rng):
+def test_empty_gallery_matches_nothing(rng):
     gallery = Gallery(SIZE)
     slots = gallery.allocate(2)
     assert gallery.dim == 0
@@ -161,7 +161,7 @@ def test_empty_input_gives_empty_output(rng):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("quantile", [0.0, 0.25, 1.0])
-def test_beyond_a_quantile_is_what_the_quantile_says(seed, quantile):
+def test_beyond_agrees_with_the_quantile(seed, quantile):
     """Near, far, and at the limit; with few entries, full rings and reused slots."""
     rng = np.random.default_rng(seed)
     gallery = Gallery(SIZE)

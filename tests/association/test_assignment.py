@@ -46,7 +46,7 @@ SIZES = [(1, 1), (1, 5), (5, 1), (2, 3), (3, 3), (4, 4), (4, 6), (6, 4), (5, 5)]
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("forbidden", [0.0, 0.3, 0.6, 0.9])
-def test_assign_equals_trying_every_way(rng, size, forbidden):
+def test_assign_equals_brute_force(rng, size, forbidden):
     for _ in range(3):
         cost = rng.uniform(-2, 2, size)
         cost[rng.random(size) < forbidden] = np.inf
@@ -57,7 +57,7 @@ def test_assign_equals_trying_every_way(rng, size, forbidden):
         assert cost[rows, columns].sum() == pytest.approx(total)
 
 
-def test_assign_equals_trying_every_way_at_six_by_six(rng):
+def test_assign_equals_brute_force_at_six_by_six(rng):
     for forbidden in (0.0, 0.5, 0.8):
         cost = rng.uniform(0, 1, (6, 6))
         cost[rng.random((6, 6)) < forbidden] = np.inf
@@ -82,13 +82,13 @@ def test_assign_equals_scipy_on_the_padded_problem(rng, size, forbidden):
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e9])
-def test_the_scale_of_the_costs_does_not_matter(rng, scale):
+def test_cost_scale_does_not_matter(rng, scale):
     cost = rng.uniform(0, 1, (8, 8))
     cost[rng.random((8, 8)) < 0.4] = np.inf
     assert [a.tolist() for a in assign(cost)] == [a.tolist() for a in assign(cost * scale)]
 
 
-def test_more_pairs_win_over_cheaper_ones():
+def test_more_pairs_beat_cheaper_pairs():
     rows, columns = assign(np.array([[0.0, 9.0], [5.0, np.inf]]))
     assert rows.tolist() == [0, 1]
     assert columns.tolist() == [1, 0]

@@ -39,7 +39,7 @@ def test_swaps_of_two_pairs(dist, vetoed, columns, left):
     assert still.tolist() == left
 
 
-def test_no_swap_to_a_place_that_motion_forbids():
+def test_no_swap_outside_the_motion_gate():
     pair = np.arange(2)
     allowed = np.array([[True, True], [False, True]])
     got, still = costs.swaps(pair, pair, np.ones(2, bool), CROSSED, allowed, 0.1)
@@ -47,7 +47,7 @@ def test_no_swap_to_a_place_that_motion_forbids():
     assert still.all()
 
 
-def test_the_best_swap_goes_first_and_each_pair_moves_once(rng):
+def test_best_swap_is_first_and_each_pair_swaps_once(rng):
     for _ in range(50):
         n = 6
         dist = rng.uniform(0, 2, (n, n))

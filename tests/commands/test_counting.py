@@ -102,7 +102,7 @@ def test_video_shows_the_counts(track, tmp_path):
         assert (row > 60).mean() > 0.9  # the line lies over the whole width
 
 
-def test_a_heat_map(track, tmp_path):
+def test_heatmap_is_written(track, tmp_path):
     path = tmp_path / "heat.png"
     status, _, err = track("--heatmap", path)
     assert status == 0, err
@@ -227,7 +227,7 @@ SMOOTH_WRONG = [
 
 
 @pytest.mark.parametrize(("words", "said"), SMOOTH_WRONG)
-def test_mistakes_with_a_finished_file(tmp_path, capsys, words, said):
+def test_finished_file_mistakes_give_one_line(tmp_path, capsys, words, said):
     path = tmp_path / "t.txt"
     path.write_text("1,1,1,1,9,9,1,-1,-1,-1\n")
     assert smooth_main([str(path), *words, "--out", str(tmp_path / "s.txt")]) == 2

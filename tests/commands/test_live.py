@@ -154,7 +154,7 @@ sys.exit(7)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_script_whose_camera_hangs_ends_with_its_own_status(detections, tmp_path, closed):
+def test_hanging_camera_script_keeps_its_exit_status(detections, tmp_path, closed):
     """A picture that comes while the interpreter is taken down must not abort it."""
     script = (
         SCRIPT if closed else SCRIPT.replace("in track_video", "in (held := track_video").replace("None):", "None)):")
@@ -193,7 +193,7 @@ def test_camera_without_display_or_outputs_is_refused(capsys, detections):
         (["webcam", "--headless"], "no result was asked for"),
         (["video.avi"], "no result was asked for"),
         (["webcam", "--headless", "--show"], "--show asks for a window and --headless for none"),
-        (["rtsp://nobody", "--reconnect", "-1", "--out", "x.txt"], "reconnecting must be 0 s or more"),
+        (["rtsp://nowhere", "--reconnect", "-1", "--out", "x.txt"], "reconnecting must be 0 s or more"),
     ],
 )
 def test_contradictory_options_are_one_line(capsys, words, said):
@@ -219,7 +219,7 @@ def test_video_at_an_address_is_not_live(capsys, detections, tmp_path):
     assert "track: no result was asked for" in err.splitlines()[-1]
 
 
-def test_the_page_has_every_key():
+def test_page_lists_every_key():
     page = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
     for key, what in KEYS_HELP:
         assert all(f"`{name}`" in page or name == "click" for name in key.split(", ")), (key, what)

@@ -241,7 +241,7 @@ def test_numpy_reads_the_embeddings(read, truth):
     assert found["sim"].shape == (len(set(truth[:, 1])),) * 2
 
 
-def test_the_crops_have_their_table(read, results, truth):
+def test_crops_have_their_table(read, results, truth):
     found = read("people.csv")
     assert set(found["best"].index) == set(truth[:, 1])
     for row in found["crops"].itertuples():
@@ -251,7 +251,7 @@ def test_the_crops_have_their_table(read, results, truth):
     assert found["crops"].groupby("id").size().max() <= 5
 
 
-def test_the_sinks_in_your_own_loop(scene, results, tmp_path, monkeypatch):
+def test_sinks_work_in_a_user_loop(scene, results, tmp_path, monkeypatch):
     """The snippet tracks with the bundled detector, which finds no one in a drawn scene; so this gives it boxes."""
     import tracker
 
@@ -310,7 +310,7 @@ def test_several_outputs_at_once_and_standard_output(track, tmp_path):
         assert f"wrote {tmp_path / name}" in err
 
 
-def test_crops_alone_are_a_result(track, tmp_path):
+def test_crops_may_be_the_only_result(track, tmp_path):
     status, _, err = track("--crops", tmp_path / "crops")
     assert status == 0, err
     assert f"wrote {tmp_path / 'crops'}" in err
@@ -357,7 +357,7 @@ def test_one_impossible_result_opens_none(scene, tmp_path, capsys, taken):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_every_result_readable(tmp_path, number):
+def test_interrupt_leaves_every_result_readable(tmp_path, number):
     write_sequence(make_scene(2, n_frames=250, width=320, height=240), tmp_path / "SYN", video=tmp_path / "video.avi")
     words = [tmp_path / "video.avi", "--detections", tmp_path / "SYN" / "det" / "det.txt", "--device", "cpu"]
     for ending in ENDINGS:

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.oracles.disks import contents
 from tests.oracles.swallower import Swallower
-from tests.synthetic.mot import make_scene, write_sequence
+from tests.synthetic.video import motion_only, write_video
 from tracker.commands.track import main
 from tracker.runtime import checkpoint
 from tracker.sinks.annotated_video import AnnotatedVideoSink
@@ -30,11 +31,7 @@ PLACES = ("--line", "gate=115,5,115,119", "--zone", "left part=0,0,97,0,97,120,0
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    """A folder with video.avi and SYN-01, the same frames as a MOT sequence."""
-    folder = tmp_path_factory.mktemp("resume")
-    small = make_scene(4, n_people=4, n_frames=N_FRAMES, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
-    return folder
+    return write_video(tmp_path_factory.mktemp("resume"), n_frames=N_FRAMES)
 
 
 @pytest.fixture
@@ -42,7 +39,7 @@ def track(scene, capsys):
     """Run the command in this process on the video with motion alone; gives (exit status, stderr)."""
 
     def run(*arguments, every=0, source=scene / "video.avi"):
-        words = [source, "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
+        words = [source, *motion_only(scene)]
         words += ["--checkpoint-every", every or 1e-9]
         capsys.readouterr()
         status = main([*map(str, words), *map(str, arguments)])
@@ -78,15 +75,10 @@ def outs(folder: Path, names=RESULTS) -> list[str]:
     return words
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """By file, or folder and file."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(scene, tmp_path_factory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
-    words = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+    words = [scene / "video.avi", *motion_only(scene), "--quiet"]
     assert main([*map(str, words), *outs(folder)]) == 0
     found = contents(folder)
     assert {name.split("/")[0] for name in found} == set(RESULTS)  # neither a checkpoint nor what goes with it stays
@@ -184,7 +176,7 @@ def test_embeddings_and_proposals_resume(track, scene, tmp_path, interrupt, monk
 
     def words(folder):
         network = ("--reid", "fast", "--device", "cpu", "--end", 24)
-        return (*network, "--save-embeddings", folder / "looks.npy", "--out", folder / "tracks.txt")
+        return (*network, "--save-embeddings", folder / "embeddings.npy", "--out", folder / "tracks.txt")
 
     assert track(*words(tmp_path / "a"))[0] == 0
     interrupt(13)
@@ -192,7 +184,7 @@ def test_embeddings_and_proposals_resume(track, scene, tmp_path, interrupt, monk
     monkeypatch.undo()
     assert track(*words(tmp_path / "b"), "--resume")[0] == 0
     assert contents(tmp_path / "b") == contents(tmp_path / "a")
-    assert len(np.load(tmp_path / "b" / "looks.npy")) > 20
+    assert len(np.load(tmp_path / "b" / "embeddings.npy")) > 20
 
 
 @pytest.fixture
@@ -263,7 +255,7 @@ def test_resume_with_other_options_is_refused(track, scene, cut, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_a_source_that_changed_is_refused(track, scene, interrupt, tmp_path, monkeypatch):
+def test_changed_source_is_refused(track, scene, interrupt, tmp_path, monkeypatch):
     video = tmp_path / "video.avi"
     shutil.copy(scene / "video.avi", video)
     interrupt(20)
@@ -380,7 +372,7 @@ def killed(at: int, *words) -> int:
 
 @pytest.mark.slow
 def test_killed_at_random_frames_resumes(scene, uninterrupted, tmp_path):
-    words = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
+    words = [scene / "video.avi", *motion_only(scene)]
     words += ["--checkpoint-every", 1e-9, *outs(tmp_path)]
     frames = sorted(random.Random(1).sample(range(3, N_FRAMES), 3))
     for frame_number in frames:

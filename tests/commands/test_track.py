@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.synthetic.mot import make_scene, write_sequence
+from tests.synthetic.video import motion_only, write_video
 from tracker.api import track_video
 from tracker.commands.track import main
 from tracker.config import TrackerConfig
@@ -26,11 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    """A folder with video.avi and SYN-01, the same frames as a MOT sequence."""
-    folder = tmp_path_factory.mktemp("cli")
-    small = make_scene(1, n_people=4, n_frames=20, width=320, height=240)
-    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
-    return folder
+    return write_video(tmp_path_factory.mktemp("cli"), 1, n_frames=20, width=320, height=240)
 
 
 @pytest.fixture
@@ -86,13 +83,13 @@ def test_video_and_detections_give_tracks(track, scene, tmp_path):
     assert out.read_text() == "".join(mot_lines(frame.index, tracks) for frame, tracks in frames)
 
 
-def test_a_mot_folder_brings_its_own_detections(track, scene, tmp_path):
+def test_mot_folder_uses_its_own_detections(track, scene, tmp_path):
     assert track("--out", tmp_path / "a.txt", source=scene / "SYN-01", detections="public")[0] == 0
     assert track("--out", tmp_path / "b.txt")[0] == 0
     assert (tmp_path / "a.txt").read_text() == (tmp_path / "b.txt").read_text()
 
 
-def test_the_built_in_network(track, tmp_path):
+def test_bundled_network_tracks(track, tmp_path):
     status, _, err = track("--out", tmp_path / "tracks.txt", "--device", "cpu", reid=None)
     assert status == 0, err
     assert len(check_mot_file(tmp_path / "tracks.txt")) > 20
@@ -114,7 +111,7 @@ def test_missing_bundled_detector_is_one_line(track, tmp_path, monkeypatch):
     assert "absent.onnx: no such model file" in one_line(err)
 
 
-def test_to_standard_output_and_quiet(track):
+def test_result_on_standard_output_with_quiet(track):
     status, out, err = track("--out", "-", "--quiet")
     assert status == 0
     assert err == ""
@@ -134,7 +131,7 @@ def test_annotated_video_is_written(track, tmp_path):
     assert n == 20
 
 
-def test_the_uses_are_switched_one_by_one(track, tmp_path, monkeypatch):
+def test_each_use_has_its_own_switch(track, tmp_path, monkeypatch):
     import tracker.build
 
     seen = []
@@ -192,14 +189,14 @@ def test_named_options_win_over_set_and_set_over_the_file(track, tmp_path):
         (["--source", "other.avi"], "two sources"),
     ],
 )
-def test_wrong_settings_end_in_one_line(track, tmp_path, words, said):
+def test_invalid_settings_are_one_line(track, tmp_path, words, said):
     status, _, err = track("--out", tmp_path / "t.txt", *words)
     assert status == 2
     assert said in one_line(err)
     assert not (tmp_path / "t.txt").exists()
 
 
-def test_words_that_argparse_refuses(track, tmp_path):
+def test_invalid_options_are_refused(track, tmp_path):
     assert track("--out", tmp_path / "t.txt", "--nonsense")[0] == 2
     assert track("--out", tmp_path / "t.txt", source=None)[0] == 2
     assert track("--device", "abacus")[0] == 2
@@ -258,7 +255,7 @@ BAD_DETECTIONS = [
 
 
 @pytest.mark.parametrize(("text", "said"), BAD_DETECTIONS)
-def test_detection_files_that_are_wrong(track, tmp_path, text, said):
+def test_malformed_detection_files_are_refused(track, tmp_path, text, said):
     path = tmp_path / "det.txt"
     path.write_text(text)
     status, _, err = track("--out", tmp_path / "t.txt", detections=path)
@@ -267,7 +264,7 @@ def test_detection_files_that_are_wrong(track, tmp_path, text, said):
     assert str(path) in err
 
 
-def test_detection_files_that_cannot_be_read(track, tmp_path):
+def test_unreadable_detection_files_are_refused(track, tmp_path):
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 9)
     for path in (tmp_path / "none.txt", tmp_path / "binary.txt", tmp_path):
         status, _, err = track("--out", tmp_path / "t.txt", detections=path)
@@ -276,7 +273,7 @@ def test_detection_files_that_cannot_be_read(track, tmp_path):
 
 
 @pytest.mark.parametrize("which", ["reid", "detector"])
-def test_files_that_are_no_models_are_refused(track, tmp_path, which):
+def test_files_without_a_model_are_refused(track, tmp_path, which):
     path = tmp_path / "garbage.onnx"
     path.write_bytes(b"\x00garbage" * 100)
     for name in (path, tmp_path / "none.onnx"):
@@ -290,7 +287,7 @@ def test_files_that_are_no_models_are_refused(track, tmp_path, which):
 
 
 @pytest.mark.parametrize("words", [[], ["--detector-size", "416"]])
-def test_a_detector_gets_its_size(track, tmp_path, monkeypatch, words):
+def test_detector_size_reaches_the_detector(track, tmp_path, monkeypatch, words):
     asked = []
 
     class Detector(DetectorBase):
@@ -307,7 +304,7 @@ def test_a_detector_gets_its_size(track, tmp_path, monkeypatch, words):
     assert (status, asked) == (0, [416 if words else None])
 
 
-def test_the_detector_runs_at_every_nth_frame(track, tmp_path):
+def test_detector_runs_at_every_nth_frame(track, tmp_path):
     """As the setting of the same name does; the description and the summary say so."""
     status, _, err = track("--out", tmp_path / "a.txt", "--detect-every", 4)
     assert status == 0
@@ -323,7 +320,7 @@ def test_the_detector_runs_at_every_nth_frame(track, tmp_path):
     assert "detection.every must be in [1, 100], got 0" in one_line(err)
 
 
-def test_a_size_without_a_detector(track, tmp_path):
+def test_detector_size_without_detector_is_refused(track, tmp_path):
     status, _, err = track("--out", tmp_path / "t.txt", "--detector-size", "416")
     assert status == 2
     assert "size of 416 is for a network; detections from a file have none" in one_line(err)
@@ -338,7 +335,7 @@ def test_detections_and_detector_together_are_refused(track, tmp_path):
 # ---------------------------------------------------------------------------------------------------- results
 
 
-def test_no_result_asked_for(track):
+def test_no_requested_result_is_an_error(track):
     status, _, err = track()
     assert status == 2
     assert "--out" in one_line(err)
@@ -357,7 +354,7 @@ def test_results_are_replaced_only_on_demand(track, tmp_path):
         assert path.read_bytes() != b"precious"
 
 
-def test_the_input_is_never_the_output(track, scene, tmp_path):
+def test_input_file_is_never_overwritten(track, scene, tmp_path):
     copy = tmp_path / "video.avi"
     shutil.copy(scene / "video.avi", copy)
     before = copy.read_bytes()
@@ -388,7 +385,7 @@ def test_unwritable_paths_are_refused(track, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission(track, tmp_path):
+def test_folder_without_permission_is_refused(track, tmp_path):
     tmp_path.chmod(0o500)
     try:
         status, _, err = track("--out", tmp_path / "t.txt")
@@ -399,7 +396,7 @@ def test_a_folder_without_permission(track, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk(track):
+def test_full_disk_is_reported_on_one_line(track):
     status, _, err = track("--out", "/dev/full", "--quiet")
     assert status in (1, 2)
     assert "/dev/full" in one_line(err)
@@ -413,10 +410,9 @@ def command(*words) -> list[str]:
 
 
 @pytest.mark.slow
-def test_as_a_process(scene, tmp_path):
+def test_command_runs_as_a_process(scene, tmp_path):
     out = tmp_path / "tracks.txt"
-    det = scene / "SYN-01" / "det" / "det.txt"
-    words = command(scene / "video.avi", "--detections", det, "--reid", "none", "--out", out)
+    words = command(scene / "video.avi", *motion_only(scene), "--out", out)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -427,10 +423,9 @@ def test_as_a_process(scene, tmp_path):
     one_line(again.stderr)
 
 
-def test_reader_that_stops_reading_stdout(scene):
+def test_closed_standard_output_ends_silently(scene):
     """`track ... --out - | head -1`."""
-    det = scene / "SYN-01" / "det" / "det.txt"
-    words = command(scene / "video.avi", "--detections", det, "--reid", "none", "--out", "-", "--quiet")
+    words = command(scene / "video.avi", *motion_only(scene), "--out", "-", "--quiet")
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         err = process.stderr.read()
@@ -448,7 +443,7 @@ def long_scene(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_in_the_middle_leaves_a_whole_file(long_scene, tmp_path, number):
+def test_interrupt_leaves_a_complete_file(long_scene, tmp_path, number):
     out = tmp_path / "tracks.txt"
     words = command(long_scene / "video.avi", "--detections", long_scene / "SYN-02" / "det" / "det.txt", "--out", out)
     words += ["--device", "cpu", "--video", str(tmp_path / "video.mp4")]

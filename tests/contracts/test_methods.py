@@ -104,7 +104,7 @@ def test_every_method_has_a_case():
     assert {case["name"] for case in CASES.values()} == set(METHODS)
 
 
-def test_embeddings_are_unit_rows_of_the_promised_size(config, batch):
+def test_embeddings_are_unit_rows_of_the_declared_size(config, batch):
     method = ready(config).eval()
     with torch.no_grad():
         emb = method.embed(batch[0])
@@ -112,7 +112,7 @@ def test_embeddings_are_unit_rows_of_the_promised_size(config, batch):
     torch.testing.assert_close(emb.norm(dim=1), torch.ones(len(emb)))
 
 
-def test_the_loss_hands_out_the_embeddings_with_their_gradient(config, batch):
+def test_loss_returns_the_embeddings_with_their_gradient(config, batch):
     loss = loss_of(ready(config), batch)
     assert loss.embeddings.shape[0] == len(batch[0])
     torch.testing.assert_close(loss.embeddings.norm(dim=1), torch.ones(len(batch[0])))
@@ -122,14 +122,14 @@ def test_the_loss_hands_out_the_embeddings_with_their_gradient(config, batch):
     assert all(np.isfinite(value) for value in loss.parts.values())
 
 
-def test_every_parameter_is_in_one_group(config):
+def test_every_parameter_is_in_exactly_one_group(config):
     method = ready(config)
     grouped = [id(p) for group in method.groups().values() for p in group]
     assert sorted(grouped) == sorted(id(p) for p in method.parameters())
     assert set(method.rates()) <= set(method.groups())
 
 
-def test_an_objective_moves_its_own_group_alone(config, batch):
+def test_objective_gives_gradients_to_its_own_group_only(config, batch):
     method = ready(config)
     loss = loss_of(method, batch)
     objectives = dict(loss.objectives) or {"net": loss.total}
@@ -152,7 +152,7 @@ def test_every_trained_parameter_gets_a_gradient(config, batch):
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.requires_grad)
 
 
-def test_a_seed_decides_everything(config, batch):
+def test_same_seed_gives_the_same_loss(config, batch):
     first, second = (loss_of(ready(config), batch) for _ in range(2))
     assert torch.equal(first.total, second.total)
     assert first.parts == second.parts
@@ -167,13 +167,13 @@ def test_a_seed_decides_everything(config, batch):
     ],
     ids=["one identity", "one image each", "NaN"],
 )
-def test_a_batch_that_teaches_nothing_is_refused(config, batch, spoil, said):
+def test_invalid_batch_is_refused(config, batch, spoil, said):
     with pytest.raises(DataError, match=said):
         loss_of(ready(config), spoil(*batch))
 
 
 @pytest.mark.slow
-def test_a_stopped_run_resumes_to_the_same_bits(config, drawn, whole, tmp_path, monkeypatch):
+def test_interrupted_run_resumes_to_the_same_bits(config, drawn, whole, tmp_path, monkeypatch):
     real = Run.epoch
 
     def stop_before_the_last(run, epoch):
@@ -193,7 +193,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(config, drawn, whole, tmp_path, 
 
 
 @pytest.mark.slow
-def test_the_exported_file_embeds_as_torch_does(config, drawn, whole, tmp_path):
+def test_exported_file_gives_the_embeddings_of_torch(config, drawn, whole, tmp_path):
     export(whole, drawn, tmp_path / "net.onnx")
     method, _, _ = load_method(whole)
     images = read_images(drawn.query, 32, 16)

@@ -27,23 +27,23 @@ def ids_of(outputs) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("confirm_hits", [1, 2, 3, 5])
-def test_a_track_shows_with_its_confirming_detection(confirm_hits):
+def test_track_is_output_with_its_confirming_detection(confirm_hits):
     outputs = run(lone_walker(8), {"lifecycle.confirm_hits": confirm_hits})
     assert ids_of(outputs) == [[]] * (confirm_hits - 1) + [[1]] * (9 - confirm_hits)
 
 
 @pytest.mark.parametrize("confirm_hits", [1, 2, 3, 5])
-def test_and_its_first_frames_are_filled_in(confirm_hits):
+def test_confirmed_track_backfills_its_first_frames(confirm_hits):
     assert ids_of(run_settled(lone_walker(8), {"lifecycle.confirm_hits": confirm_hits})) == [[1]] * 8
 
 
-def test_a_tentative_track_that_misses_one_frame_is_gone():
+def test_tentative_track_missed_once_is_deleted():
     stream = lone_walker(6, hidden=[2])
     assert ids_of(run(stream)) == [[], [], [], [], [], [1]]
     assert ids_of(run_settled(stream)) == [[], [], [], [1], [1], [1]]
 
 
-def test_weak_detections_neither_begin_nor_confirm():
+def test_low_score_detections_neither_create_nor_confirm_tracks():
     stream = lone_walker(10)
     weak = [replace(d, scores=d.scores * 0.4) if t != 3 else d for t, d in enumerate(stream.detections)]
     assert ids_of(run(replace(stream, detections=weak))) == [[]] * 10
@@ -76,13 +76,13 @@ def test_birth_score_is_at_least_strong_score():
     assert ids_of(run(with_scores(lone_walker(20), [0.5] * 20), settings)) == [[1]] * 20
 
 
-def test_weak_detections_keep_a_confirmed_track_alive():
+def test_low_score_detections_keep_a_confirmed_track():
     stream = lone_walker(100)
     weak = [d if t < 5 else replace(d, scores=d.scores * 0.4) for t, d in enumerate(stream.detections)]
     assert ids_of(run(replace(stream, detections=weak)))[2:] == [[1]] * 98
 
 
-def test_detections_below_the_weak_score_do_not_exist():
+def test_detections_below_the_weak_score_are_ignored():
     stream = lone_walker(100)
     faint = [d if t < 5 else replace(d, scores=d.scores * 0.1) for t, d in enumerate(stream.detections)]
     assert ids_of(run(replace(stream, detections=faint)))[5:] == [[]] * 95
@@ -90,14 +90,14 @@ def test_detections_below_the_weak_score_do_not_exist():
 
 @pytest.mark.parametrize("fps", [5.0, 10.0, 30.0, 60.0])
 @pytest.mark.parametrize(("gone_s", "kept"), [(1.8, True), (2.4, False)])
-def test_tracks_die_after_seconds_not_frames(fps, gone_s, kept):
+def test_track_deletion_counts_seconds_not_frames(fps, gone_s, kept):
     start, n_gone = round(2 * fps), round(gone_s * fps)
     stream = lone_walker(start + n_gone + 10, hidden=range(start, start + n_gone), fps=fps, speed=(8.0, 0.0))
     assert run(stream)[-1].id.tolist() == [1 if kept else 2]
 
 
 @pytest.mark.parametrize("fps", [10.0, 25.0, 29.97, 30.0])
-def test_the_last_moment_of_a_life_does_not_hang_on_rounding(fps):
+def test_track_deletion_time_does_not_depend_on_rounding(fps):
     """Missed for exactly coast_s, a track still lives, whatever sums of 1 / fps round to."""
     n = round(fps)
     time_s, times = 0.1, []
@@ -124,18 +124,18 @@ def test_only_tracks_with_a_gallery_are_kept_beyond_coast_s():
     assert len(knowing.bank) == 1
 
 
-def test_identities_count_from_one_and_never_come_back():
+def test_identities_count_from_one_and_are_never_reused():
     stream = wild_stream(np.random.default_rng(5), n_people=8, n_frames=150, chaos=2)
     outputs = run_settled(stream, PLAIN)
     last_seen: dict[int, int] = {}
     for t, tracks in enumerate(outputs):
         assert len(set(tracks.id)) == len(tracks)
-        last_seen.update({int(who): t for who in tracks.id})
+        last_seen.update({int(identity): t for identity in tracks.id})
     assert sorted(last_seen) == list(range(1, len(last_seen) + 1))
     assert len(last_seen) > 8
 
 
-def test_two_engines_side_by_side_share_nothing():
+def test_two_engines_share_no_state():
     a, b = (wild_stream(np.random.default_rng(seed)) for seed in (1, 2))
     alone = run(a), run(b)
     one_engine, other = Engine(config_of()), Engine(config_of())
@@ -147,7 +147,7 @@ def test_two_engines_side_by_side_share_nothing():
     assert same(mixed[1], alone[1])
 
 
-def test_the_same_stream_gives_the_same_tracks_again(rng):
+def test_same_stream_gives_the_same_tracks(rng):
     stream = with_identity_embeddings(wild_stream(rng))
     assert same(run(stream), run(stream))
 
@@ -162,7 +162,7 @@ def test_score_and_class_are_those_of_the_detection():
     assert dict(zip(tracks.class_id.tolist(), tracks.score.tolist(), strict=True)) == {2: 0.63, 7: 0.9}
 
 
-def test_tentative_track_absorbed_by_lost_track_hands_over_its_frames():
+def test_reassociated_tentative_track_gives_its_frames_to_the_lost_track():
     """Back after the coasting time with a spoilt first look: a new track at first, then known again."""
     stream = lone_walker(80, hidden=range(30, 60), speed=(10.0, 0.0))
     embeddings = np.eye(2, dtype=np.float32)
@@ -182,7 +182,7 @@ def test_tentative_track_absorbed_by_lost_track_hands_over_its_frames():
     assert engine.identities.n_ids == 1
 
 
-def test_a_tentative_track_is_no_rival_of_the_lost_one_it_may_be():
+def test_tentative_track_does_not_compete_with_its_lost_track():
     """Back too small at first (bent down, say), so that it becomes a new track of the same appearance."""
     stream = with_identity_embeddings(lone_walker(70, hidden=range(30, 60), speed=(5.0, 0.0)))
     box = stream.detections[60].boxes
@@ -191,7 +191,7 @@ def test_a_tentative_track_is_no_rival_of_the_lost_one_it_may_be():
     assert ids_of(run(stream, SHORT))[60:] == [[]] + [[1]] * 9
 
 
-def test_frames_in_which_the_heir_was_shown_are_not_handed_over():
+def test_reassociation_backfills_no_frame_that_has_the_identity():
     """A double of a known person takes its place one frame later: that frame already has the identity."""
     embeddings = np.eye(2, dtype=np.float32)
     own = np.array([[100.0, 100, 124, 220]])
@@ -225,7 +225,7 @@ def test_frames_are_held_only_while_a_track_is_undecided():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_frame_ever_holds_an_identity_twice(seed):
+def test_no_frame_has_an_identity_twice(seed):
     """Also where identities are found again while their tentative doubles are on record."""
     rng = np.random.default_rng(seed)
     stream = with_identity_embeddings(wild_stream(rng, n_people=9, n_frames=120, irregular=False, chaos=1.5))
@@ -242,7 +242,7 @@ def test_no_frame_ever_holds_an_identity_twice(seed):
         assert (np.diff(tracks.id) > 0).all()
 
 
-def test_a_long_crowded_life_does_not_grow():
+def test_long_crowded_stream_does_not_grow_the_engine():
     engine = Engine(config_of({"appearance.gallery_size": 4}))
     sizes = []
     for seed in range(6):
@@ -250,7 +250,7 @@ def test_a_long_crowded_life_does_not_grow():
         for t in range(len(stream)):
             seen = stream.detections[t]
             embeddings = np.zeros((len(seen), 16), np.float32)
-            embeddings[np.arange(len(seen)), stream.who[t] % 16] = 1
+            embeddings[np.arange(len(seen)), stream.people[t] % 16] = 1
             engine.step(replace(stream.frame(t), time_s=stream.times[t] + 100 * seed), seen.with_features(embeddings))
             assert engine.identities.n_undecided_frames <= 2
         sizes.append(len(engine.appearance.gallery._counts))
@@ -258,7 +258,7 @@ def test_a_long_crowded_life_does_not_grow():
     assert len(engine.bank) < 60
 
 
-def test_repeated_and_late_times_are_fine():
+def test_repeated_and_decreasing_times_are_accepted():
     engine = Engine(config_of())
     for t, time_s in enumerate([0.0, 0.0, 0.0, 5000.0, 5000.0, 5000.0]):
         tracks = engine.step(Frame(t, time_s, None, 0, 0), one(BOX))
@@ -267,7 +267,7 @@ def test_repeated_and_late_times_are_fine():
 
 
 @pytest.mark.parametrize("scale", [1e-2, 1e6])
-def test_absurd_sizes_stay_finite(scale):
+def test_extreme_box_sizes_give_finite_tracks(scale):
     with np.errstate(all="raise", under="ignore"):
         outputs = run(replace(lone_walker(20), detections=[one(np.array(BOX) * scale)] * 20))
     assert ids_of(outputs)[-1] == [1]
@@ -291,7 +291,7 @@ class Counting:
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 
 
-def test_strong_detections_are_embedded_in_one_call():
+def test_high_score_detections_are_embedded_in_one_call():
     encoder = Counting()
     seen = Detections(
         np.array([BOX, [300.0, 100, 350, 220], [500.0, 100, 550, 200]]), np.array([0.9, 0.3, 0.8]), np.zeros(3, int)
@@ -301,7 +301,7 @@ def test_strong_detections_are_embedded_in_one_call():
 
 
 @pytest.mark.parametrize("settings", [PLAIN, {}])
-def test_encoder_does_not_run_where_no_use_needs_it(settings):
+def test_encoder_runs_only_if_a_use_needs_it(settings):
     """No use is on, there is no picture, no detection, or embeddings came along."""
     encoder = Counting()
     engine = Engine(config_of(settings), encoder)
@@ -313,7 +313,7 @@ def test_encoder_does_not_run_where_no_use_needs_it(settings):
     assert encoder.calls == []
 
 
-def test_settings_win_over_the_thresholds_of_the_model_and_those_over_ours():
+def test_thresholds_settings_before_model_before_defaults():
     assert Engine(config_of()).appearance.thresholds.same == FALLBACK.same
     model = Thresholds(0.2, 0.4, 0.1)
     assert Engine(config_of(), Counting(), model).appearance.thresholds == model
@@ -321,7 +321,7 @@ def test_settings_win_over_the_thresholds_of_the_model_and_those_over_ours():
     assert mixed == Thresholds(0.2, 0.5, 0.1)
 
 
-def test_time_is_accounted_for_by_stage():
+def test_stage_times_are_recorded():
     engine = Engine(config_of(OFF))
     run(lone_walker(5), engine=engine)
     stages = "predict camera embed associate re-associate propose occlude update"
@@ -333,18 +333,18 @@ def test_time_is_accounted_for_by_stage():
 
 
 def crossing(n_frames: int = 60) -> Stream:
-    """Person 0 walks to the right behind person 1, who is nearer and larger, walks to the left, and is always detected;
-    who is covered by half or more is not detected."""
+    """Person 0 walks to the right behind person 1, who is nearer and larger, walks to the left, and is always detected.
+    A person covered by half or more is not detected."""
     walker = lone_walker(n_frames, start=(120.0, 240.0), speed=(120.0, 0.0), height=120.0)
     nearer = lone_walker(n_frames, start=(400.0, 220.0), speed=(-120.0, 0.0), height=220.0)
-    detections, who, truth = [], [], []
+    detections, people, truth = [], [], []
     for behind, front in zip(walker.truth, nearer.truth, strict=True):
         seen = [1] if hidden_share(behind[0], front[0]) >= 0.5 else [1, 0]  # not in the order of the identities
         boxes = np.concatenate([behind, front])
         detections.append(one(boxes[seen]))
-        who.append(np.array(seen))
+        people.append(np.array(seen))
         truth.append(boxes)
-    return Stream(walker.times, detections, who, truth)
+    return Stream(walker.times, detections, people, truth)
 
 
 def test_person_behind_another_is_output_occluded_and_keeps_identity():
@@ -372,7 +372,7 @@ def test_occlusion_disabled_outputs_no_occluded_track():
     assert min(len(tracks) for tracks in outputs[3:]) == 1
 
 
-def test_a_hidden_person_is_held_for_seconds_not_for_ever():
+def test_occluded_track_is_output_for_limited_seconds():
     """Both stop when one is behind the other."""
     stream = crossing()
     meet = next(t for t in range(60) if hidden_share(*stream.truth[t]) > 0.9)
@@ -393,7 +393,7 @@ def test_missed_track_without_occluder_is_not_output():
 # -------------------------------------------------------------------------------------------- a camera that moves
 
 
-def filmed(rng, stream, way) -> tuple:
+def recorded(rng, stream, way) -> tuple:
     """A stream seen by a camera: the places (2, 3) of `way` take the stream's pixels to those of each frame.
 
     Returns the stream in pixels of the frames (upright boxes, so no turns) and the images, without the people.
@@ -418,15 +418,15 @@ def test_standing_person_is_found_after_a_gap_while_camera_pans(rng):
     """Hidden for 15 frames, in which the camera goes on by four times the width of the person."""
     standing = lone_walker(40, hidden=range(12, 27), speed=(0.0, 0.0), height=90.0)
     way = [np.column_stack([np.eye(2), (min(max(t - 10, 0), 18) * 8.0, 0.0)]) for t in range(40)]
-    stream, images = filmed(rng, standing, way)
+    stream, images = recorded(rng, standing, way)
     steady = run_settled(stream, images=images)
     assert ids_of(steady) == [[] if 12 <= t < 27 else [1] for t in range(40)]
     assert ids_of(run_settled(stream, {"motion.camera": False}, images=images))[39] == [2]
 
 
-def test_a_compensated_film_gives_the_identities_of_the_film_from_a_tripod(rng):
+def test_shaken_video_compensated_gives_the_identities_of_a_still_one(rng):
     people = wild_stream(rng, n_people=4, n_frames=40, irregular=False, chaos=0.3)
-    stream, images = filmed(rng, people, shaken_way(rng, 40))
+    stream, images = recorded(rng, people, shaken_way(rng, 40))
     tripod, shaken = run_settled(people), run_settled(stream, images=images)
     assert ids_of(shaken) == ids_of(tripod)
 
@@ -436,7 +436,7 @@ def test_zooming_camera_keeps_tracks_far_from_the_centre(rng):
     standing = lone_walker(30, hidden=range(10, 20), speed=(0.0, 0.0), start=(150.0, 150.0), height=60.0)
     zooms = [1.06 ** min(max(t - 10, 0), 8) for t in range(30)]
     way = [similarity(zoom, 0.0, (0.0, 0.0), (640, 480)) for zoom in zooms]
-    stream, images = filmed(rng, standing, way)
+    stream, images = recorded(rng, standing, way)
     assert ids_of(run(stream, images=images))[20:] == [[1]] * 10
     assert ids_of(run(stream, {"motion.camera": False}, images=images))[29] != [1]
 
@@ -445,7 +445,7 @@ def test_velocity_after_reassociation_is_in_current_camera_pixels(rng):
     """Use B restarts the filter with the mean velocity since then: zero for a standing person."""
     standing = lone_walker(60, hidden=range(15, 50), speed=(0.0, 0.0), height=90.0)
     way = [np.column_stack([np.eye(2), (4.0 * t, 0.0)]) for t in range(60)]
-    stream, images = filmed(rng, with_identity_embeddings(standing), way)
+    stream, images = recorded(rng, with_identity_embeddings(standing), way)
     engine = Engine(config_of())
     outputs = run(stream.only(range(51)), engine=engine, images=images[:51])
     assert outputs[50].id.tolist() == [1]
@@ -453,7 +453,7 @@ def test_velocity_after_reassociation_is_in_current_camera_pixels(rng):
 
 
 @pytest.mark.parametrize("chaos", [0.5, 2.0])
-def test_on_a_tripod_compensation_changes_no_bit(rng, chaos):
+def test_still_camera_compensation_changes_no_bit(rng, chaos):
     stream = wild_stream(rng, n_frames=40, chaos=chaos)
     world = texture(rng, 640, 480)
     images = []
@@ -466,7 +466,7 @@ def test_on_a_tripod_compensation_changes_no_bit(rng, chaos):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_without_images_a_camera_on_a_tripod_changes_no_bit(seed):
+def test_still_camera_without_images_changes_no_bit(seed):
     """Walkers who bounce, cross and vanish are not taken for camera motion."""
     stream = wild_stream(np.random.default_rng(seed), n_people=9, n_frames=120)
     assert same(run(stream), run(stream, {"motion.camera": False}))
@@ -495,7 +495,7 @@ def test_shared_motion_without_images_saves_identities():
 
 
 @pytest.mark.data
-def test_on_the_tripod_of_vtest_compensation_changes_no_bit(data_root):
+def test_vtest_still_camera_compensation_changes_no_bit(data_root):
     video, found = data_root / "videos" / "vtest.avi", data_root / "mot15/train/PETS09-S2L1/det/det.txt"
     if not (video.is_file() and found.is_file()):
         pytest.skip(f"no {video} or {found}")

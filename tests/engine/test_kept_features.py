@@ -88,7 +88,7 @@ def test_no_use_enabled_embeds_only_for_kept_features():
     assert encoders[1].n_looks > 0
 
 
-def test_motion_alone_has_none():
+def test_motion_only_tracks_have_no_features():
     tracker = Tracker(reid=None, keep_features=True)
     for _ in range(4):
         tracks = tracker.update([[10, 20, 50, 120]])
@@ -96,7 +96,7 @@ def test_motion_alone_has_none():
     assert tracks.features is None
 
 
-def test_the_tracker_of_your_own_loop():
+def test_api_tracker_returns_kept_features():
     tracker = Tracker(keep_features=True)
     features = np.eye(2, dtype=np.float32)
     for _ in range(4):
@@ -108,7 +108,7 @@ def test_the_tracker_of_your_own_loop():
     np.testing.assert_array_equal(tracks.features, features[:1])
 
 
-def test_rows_and_merges_carry_them():
+def test_selected_and_merged_rows_keep_features():
     a = Tracks(
         np.zeros((2, 4)), np.array([1, 5]), np.ones(2), np.zeros(2, np.int64), np.arange(2), np.zeros(2, np.uint8),
         np.array([[1, 0], [0, 1]], np.float32),
@@ -126,7 +126,7 @@ def test_rows_and_merges_carry_them():
     assert merged(Tracks(), Tracks()).features is None
 
 
-def test_a_late_row_of_a_frame_without_people():
+def test_backfilled_row_in_an_empty_frame_has_features():
     settler = FrameBuffer()
     frame = wild_stream(np.random.default_rng(0), n_frames=1).frame(0)
     late = Tracks(

@@ -36,7 +36,7 @@ def known(engine: Engine) -> tuple:
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
-def test_a_walker_has_one_identity_in_every_frame(n):
+def test_skipped_frames_walker_keeps_one_identity(n):
     """Confirmed by the third detection, output in between, and backfilled from the first frame on."""
     stream = every(lone_walker(20 * n), n)
     outputs, final = run(stream), run_settled(stream)
@@ -136,7 +136,7 @@ class Windows:
         return Detections.empty()
 
 
-def test_the_detector_sees_no_window_either():
+def test_skipped_frames_search_no_window():
     stream = every(lone_walker(40, hidden=[20]), 4)
     painter, windows = Painter(stream), Windows()
     engine = Engine(config_of({"motion.camera": False}), painter, detector=windows)
@@ -144,7 +144,7 @@ def test_the_detector_sees_no_window_either():
     assert windows.asked == [20]
 
 
-def test_the_camera_is_followed_in_every_frame():
+def test_skipped_frames_still_compensate_camera_motion():
     engine = Engine(config_of())
     seen = []
     step = engine.camera._by_image.step
@@ -155,7 +155,7 @@ def test_the_camera_is_followed_in_every_frame():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_long_life_does_not_grow_and_no_identity_is_shown_twice(seed):
+def test_long_stream_does_not_grow_and_repeats_no_identity(seed):
     stream = wild_stream(np.random.default_rng(seed), n_people=9, n_frames=200, irregular=False, chaos=1.5)
     engine = Engine(config_of())
     for tracks in run_settled(every(stream, 4), engine=engine):
@@ -179,7 +179,7 @@ class Counted(Replay):
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 @pytest.mark.parametrize("live", [False, True])
-def test_a_pipeline_asks_its_detector_at_every_nth_frame(n, live):
+def test_pipeline_detects_every_nth_frame(n, live):
     stream = wild_stream(np.random.default_rng(2), n_frames=30)
     detector = Counted(stream.detections)
     pipeline = Pipeline(Reel(stream.times, live=live), detector, Engine(config_of({"detection.every": n})))
@@ -191,6 +191,6 @@ def test_a_pipeline_asks_its_detector_at_every_nth_frame(n, live):
 
 
 @pytest.mark.parametrize("n", [0, -1, 101, "often"])
-def test_settings_that_make_no_sense(n):
+def test_invalid_settings_are_refused(n):
     with pytest.raises(ConfigError, match=r"detection\.every"):
         config_of({"detection.every": n})

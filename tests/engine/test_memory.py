@@ -20,7 +20,7 @@ FPS = 30.0
 
 
 class Leaking(Engine):
-    """Forgets to forget."""
+    """An engine that keeps all detections, as a leak would."""
 
     def step(self, frame: Frame, detections: Detections | None) -> Tracks:
         self.__dict__.setdefault("seen", []).append(detections)
@@ -46,7 +46,7 @@ def grows(values: np.ndarray) -> bool:
     return bool(after.max() > 1.02 * before.max())
 
 
-def test_what_is_kept_is_bounded():
+def test_engine_memory_is_bounded():
     engine = Engine(TrackerConfig())
     street = Street(PEOPLE, seed=0, stay=(20, 60))
     n_bytes, n_tracks, n_held = walk(engine, street).T
@@ -58,5 +58,5 @@ def test_what_is_kept_is_bounded():
 
 
 @pytest.mark.slow
-def test_growth_would_be_seen():
+def test_engine_memory_check_finds_a_leak():
     assert grows(walk(Leaking(TrackerConfig()), Street(PEOPLE, seed=0, stay=(20, 60)))[:, 0])

@@ -42,13 +42,13 @@ def plain_outputs(stream, config):
         hidden = np.isin(at_once[-1].id, tracker.hidden)
         at_once[-1] = replace(at_once[-1], source=np.where(hidden, Source.OCCLUDED, Source.DETECTED).astype(np.uint8))
         settled.append(at_once[-1])
-        for index, who, box, score in tracker.late:
-            settled[index] = merged(settled[index], tracks_of([(who, box, score)]))
+        for index, identity, box, score in tracker.late:
+            settled[index] = merged(settled[index], tracks_of([(identity, box, score)]))
     return at_once, settled
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_1_all_uses_off_is_byte_for_byte_a_kalman_and_iou_tracker(seed):
+def test_1_all_uses_off_equals_a_kalman_and_iou_tracker(seed):
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=int(rng.integers(1, 9)), n_frames=50, irregular=seed % 2 == 0, chaos=seed % 3)
     settings = {
@@ -69,7 +69,7 @@ def test_1_all_uses_off_is_byte_for_byte_a_kalman_and_iou_tracker(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
-def test_1_with_hidden_tracks_it_is_still_byte_for_byte_the_slow_tracker(seed):
+def test_1_with_occluded_tracks_equals_the_slow_tracker(seed):
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=9, n_frames=100, irregular=seed % 2 == 0, chaos=1.2)
     settings = {
@@ -97,7 +97,7 @@ def test_1_with_hidden_tracks_it_is_still_byte_for_byte_the_slow_tracker(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("occlusion", [False, True])
-def test_1_on_generated_scenes_with_crossings_and_a_wall(seed, occlusion):
+def test_1_generated_scenes_equal_the_slow_tracker(seed, occlusion):
     stream = scene_stream(make_scene(seed, n_people=10, n_frames=80))
     settings = {**PLAIN, "occlusion.enabled": occlusion}
     at_once, settled = plain_outputs(stream, config_of(settings))
@@ -106,13 +106,13 @@ def test_1_on_generated_scenes_with_crossings_and_a_wall(seed, occlusion):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_1_with_all_uses_off_embeddings_change_nothing(seed):
+def test_1_all_uses_off_embeddings_change_nothing(seed):
     stream = wild_stream(np.random.default_rng(seed))
     embeddings = with_identity_embeddings(stream)
     assert same(run(embeddings, PLAIN), run(stream, PLAIN))
 
 
-def test_1_without_embeddings_the_uses_have_nothing_to_act_on(rng):
+def test_1_without_embeddings_the_uses_change_nothing(rng):
     stream = wild_stream(rng)
     assert same(run(stream), run(stream, PLAIN))
 
@@ -126,7 +126,7 @@ def constant_vector(rng, dim: int = 128) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_2_a_constant_embedding_vetoes_and_relinks_nothing(seed):
+def test_2_constant_embedding_vetoes_and_reassociates_nothing(seed):
     rng = np.random.default_rng(seed)
     stream = with_constant_embeddings(wild_stream(rng, n_people=7, chaos=1.5), constant_vector(rng))
     assert same(run(stream), run(stream, OFF))
@@ -134,7 +134,7 @@ def test_2_a_constant_embedding_vetoes_and_relinks_nothing(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_2_a_constant_embedding_changes_no_identity_at_all(seed):
+def test_2_constant_embedding_changes_no_identity(seed):
     """Whatever the weight: the cost keeps its order, and A and B stay silent."""
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=7)
@@ -172,7 +172,7 @@ def test_2_constant_encoder_proposals_fail_the_background_control(seed):
     assert same(outputs, run(stream, PLAIN))
 
 
-def test_2_even_a_person_alone_is_not_found_again_by_a_constant_encoder(rng):
+def test_2_constant_encoder_reassociates_no_lone_person(rng):
     """No second-best track: the background is compared instead (the single-candidate rule)."""
     stream = lone_walker(80, hidden=range(30, 65), speed=(5.0, 0.0), start=(300, 240))
     engine = Engine(config_of(SHORT), Constant(constant_vector(rng)))
@@ -186,7 +186,7 @@ def test_2_even_a_person_alone_is_not_found_again_by_a_constant_encoder(rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
-def test_3_true_identities_never_switch_more_than_without(seed):
+def test_3_true_embeddings_add_no_identity_switch(seed):
     if seed < 4:
         stream = scene_stream(make_scene(seed, n_people=10, n_frames=150))
     else:
@@ -207,7 +207,7 @@ def test_3_true_identities_never_switch_more_than_without(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden_s", [0.2, 1.0, 1.6, 2.9])
 @pytest.mark.parametrize("company", [False, True])
-def test_3_b_keeps_the_identity_of_the_hidden(hidden_s, company):
+def test_3_b_keeps_the_identity_after_a_gap(hidden_s, company):
     """Straight on, and also aside, as long as the motion gate permits; with others in view and alone."""
     n_hidden = round(hidden_s * 25)
     for aside in (0.0, 25.0):
@@ -225,16 +225,16 @@ def test_3_b_keeps_the_identity_of_the_hidden(hidden_s, company):
         ids = {int(tracks.id[np.argmax(tracks.xyxy[:, 3])]) for tracks in outputs if len(tracks) == 1 + company}
         assert len(ids) == 1, (aside, ids)
         without = run_settled(replace(stream, detections=detections), {**SHORT, "association.reassociate": False})
-        if hidden_s > 1.0:  # beyond coasting, motion alone has forgotten
+        if hidden_s > 1.0:  # beyond coasting, motion alone has no track left
             assert len({int(i) for tracks in without for i in tracks.id}) == 2 + company
 
 
-def test_3_b_refuses_what_comes_back_after_it_was_forgotten():
+def test_3_b_refuses_return_after_lost_s():
     stream = with_identity_embeddings(lone_walker(150, hidden=range(30, 30 + 80), speed=(5.0, 0.0)))
     assert {int(i) for tracks in run(stream) for i in tracks.id} == {1, 2}
 
 
-def test_3_b_refuses_what_stands_where_motion_cannot_have_led():
+def test_3_b_refuses_place_outside_the_motion_gate():
     stream = lone_walker(60, hidden=range(30, 40), speed=(10.0, 0.0))
     aside = np.array([400.0, 0, 400, 0])
     far = [d if t < 40 else replace(d, boxes=d.boxes + aside) for t, d in enumerate(stream.detections)]
@@ -242,20 +242,20 @@ def test_3_b_refuses_what_stands_where_motion_cannot_have_led():
     assert outputs[-1].id.tolist() == [2]
 
 
-def test_3_a_undoes_the_swap_of_two_people_who_turn_back():
+def test_3_a_prevents_the_swap_of_two_people_turning_back():
     """They approach, hide each other for a moment and go back: motion alone takes them for passing through."""
-    detections, truth, who = [], [], []
+    detections, truth, people = [], [], []
     for t in range(80):
         gap = 100 - 4 * t if t < 22 else 12 if t < 27 else 12 + 4 * (t - 27)
         a, b = 300 - gap, 300 + gap
         boxes = np.array([[a - 50.0, 100, a + 50, 300], [b - 50.0, 100, b + 50, 300]])
         hidden = 20 <= t < 29
         truth.append(boxes)
-        who.append(np.arange(0 if hidden else 2))
-        embeddings = np.eye(2, dtype=np.float32)[who[-1]]
-        n = len(who[-1])
+        people.append(np.arange(0 if hidden else 2))
+        embeddings = np.eye(2, dtype=np.float32)[people[-1]]
+        n = len(people[-1])
         detections.append(Detections(boxes[:n], np.full(n, 0.9), np.zeros(n, np.int64), embeddings))
-    stream = replace(lone_walker(80), detections=detections, truth=truth, who=who)
+    stream = replace(lone_walker(80), detections=detections, truth=truth, people=people)
     assert id_switches(truth, run(stream, {**PLAIN})) == 2
     for settings in ({}, {"association.reassociate": False, "association.appearance_weight": 0.0}):
         outputs = run(stream, settings)
@@ -264,7 +264,7 @@ def test_3_a_undoes_the_swap_of_two_people_who_turn_back():
 
 
 @pytest.mark.parametrize(("ratio", "kept"), [(0.65, False), (0.75, True), (1.0, True), (1.35, True), (1.45, False)])
-def test_3_b_refuses_another_size(ratio, kept):
+def test_3_b_refuses_different_box_size(ratio, kept):
     stream = lone_walker(90, hidden=range(30, 65), speed=(5.0, 0.0))
     detections = []
     for t, seen in enumerate(stream.detections):
@@ -275,7 +275,7 @@ def test_3_b_refuses_another_size(ratio, kept):
     assert outputs[-1].id.tolist() == [1 if kept else 2]
 
 
-def test_3_b_restarts_the_filter_with_the_mean_velocity_of_the_gap():
+def test_3_b_restarts_the_filter_with_the_mean_velocity():
     stream = with_identity_embeddings(lone_walker(66, hidden=range(30, 65), speed=(20.0, 0.0)))
     aside = np.array([0.0, 36, 0, 36])
     shifted = [d if t < 65 else replace(d, boxes=d.boxes + aside) for t, d in enumerate(stream.detections)]
@@ -290,7 +290,7 @@ def test_3_b_restarts_the_filter_with_the_mean_velocity_of_the_gap():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_4_the_order_of_detections_does_not_matter(seed):
+def test_4_order_of_detections_does_not_matter(seed):
     rng = np.random.default_rng(seed)
     stream = with_identity_embeddings(wild_stream(rng))
     other, orders = shuffled(stream, rng)
@@ -385,7 +385,7 @@ def test_5_outlier_embedding_is_not_stored():
     assert not any(call[:, 1].any() for call in written)
 
 
-def test_5_an_embedding_without_direction_is_not_written():
+def test_5_zero_embedding_is_not_stored():
     """Networks give zeros where there is nothing to see."""
     stream = lone_walker(10)
     embeddings = [d.with_features(np.full((1, 4), 0.5 * (t % 2), np.float32)) for t, d in enumerate(stream.detections)]
@@ -416,9 +416,9 @@ class Painter:
     def image(self, t: int) -> np.ndarray:
         width, height = self.stream.size
         picture = np.zeros((height, width, 3), np.uint8)
-        for who, box in enumerate(self.stream.truth[t]):
+        for person, box in enumerate(self.stream.truth[t]):
             x1, y1, x2, y2 = np.rint(box).astype(int).clip(0)
-            picture[y1:y2, x1:x2, 0] = who + 1
+            picture[y1:y2, x1:x2, 0] = person + 1
         return picture
 
     def images(self):
@@ -462,7 +462,7 @@ def test_6_proposals_end_with_the_time_since_the_last_detection(max_s, fps):
     assert proposed == list(range(30, 30 + round(max_s * fps)))
 
 
-def test_6_proposals_are_no_hits_and_never_written():
+def test_6_proposals_are_no_hits_and_never_stored():
     stream = lone_walker(60, hidden=range(30, 36))
     painter = Painter(stream)
     engine = Engine(config_of(), painter)
@@ -473,7 +473,7 @@ def test_6_proposals_are_no_hits_and_never_written():
 
 
 @pytest.mark.parametrize("factor", [1.0, 4.0, 50.0])
-def test_6_a_proposal_counts_as_a_less_exact_measurement(factor):
+def test_6_proposal_is_a_noisier_measurement(factor):
     """The covariance after it is the textbook's with the larger R, whatever place was chosen."""
     stream = lone_walker(31, hidden=[30])
     painter = Painter(stream)
@@ -485,7 +485,7 @@ def test_6_a_proposal_counts_as_a_less_exact_measurement(factor):
     np.testing.assert_allclose(engine.bank.cov, wanted, rtol=1e-9)
 
 
-def test_6_nothing_is_proposed_for_a_tentative_track():
+def test_6_tentative_track_gets_no_proposal():
     for missed in (1, 2):
         stream = lone_walker(10, hidden=range(missed, 10))
         painter = Painter(stream)
@@ -504,7 +504,7 @@ def painted_streams(seed: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("max_overlap", [0.2, 0.5])
 @pytest.mark.parametrize("seed", range(4))
-def test_6_laws_of_proposals_on_wild_streams(seed, max_overlap):
+def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
     stream, painter = painted_streams(seed)
     budget, max_s = 40, 0.5
     settings = {
@@ -536,11 +536,11 @@ def test_6_laws_of_proposals_on_wild_streams(seed, max_overlap):
             assert all(
                 iou_of(row.xyxy, other.xyxy) <= max_overlap for other in tracks[tracks.proposed] if other.id != row.id
             )
-        seen_s.update({int(who): stream.times[t] for who in tracks.id[~tracks.proposed]})
+        seen_s.update({int(identity): stream.times[t] for identity in tracks.id[~tracks.proposed]})
     assert n_proposed > 10
 
 
-def test_6_a_budget_of_nothing_proposes_nothing():
+def test_6_zero_budget_proposes_nothing():
     stream, painter = painted_streams(0)
     settings = {"proposals.max_crops_per_frame": 0}
     outputs = run(stream, engine=Engine(config_of(settings), painter), images=painter.images())
@@ -549,7 +549,7 @@ def test_6_a_budget_of_nothing_proposes_nothing():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_6_where_the_detector_never_fails_c_changes_nothing(seed):
+def test_6_perfect_detector_c_changes_nothing(seed):
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=5, n_frames=40, irregular=False, chaos=0.0)
     painter = Painter(stream)

@@ -39,7 +39,7 @@ def test_tracing_changes_no_bit(kind):
     assert same([tracks for _, tracks, *_ in traced(stream)], run(stream, STILL))
 
 
-def test_without_being_asked_nothing_is_recorded():
+def test_trace_off_records_nothing():
     engine = Engine(config_of())
     stream = streams()["appearance"]
     run(stream, engine=engine)
@@ -52,7 +52,7 @@ def test_without_being_asked_nothing_is_recorded():
     assert engine.trace is None
 
 
-def test_predictions_and_gates_are_the_filters():
+def test_trace_predictions_and_gates_equal_the_filter():
     """The filter of textbook matrices, one track at a time."""
     n = 0
     for *_, trace, bank, dt_s in traced(streams()["motion"]):
@@ -74,7 +74,7 @@ def test_predictions_and_gates_are_the_filters():
 
 @pytest.mark.parametrize("kind", ["motion", "appearance"])
 @pytest.mark.parametrize("weight", [0.0, 0.4])
-def test_costs_of_the_chosen_pairs(kind, weight):
+def test_trace_has_the_costs_of_matched_pairs(kind, weight):
     """Every part again from boxes alone; together they are the total."""
     with_appearance = 0
     stream = streams()[kind]
@@ -113,7 +113,7 @@ class Sharp:
         return np.array(rows, np.float32).reshape(-1, 2)
 
 
-def test_places_tried_and_taken():
+def test_trace_has_candidate_and_accepted_places():
     stream = lone_walker(40, hidden=range(30, 34), speed=(60.0, 0.0))
     images = []
     for boxes in stream.truth:
@@ -137,7 +137,7 @@ def test_places_tried_and_taken():
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_pipeline_gives_each_frame_its_own_trace(live):
+def test_pipeline_gives_each_frame_its_own_trace(live):
     """Frames of files are held back; their traces wait with them."""
     stream = wild_stream(np.random.default_rng(5), n_frames=30)
 

@@ -107,12 +107,12 @@ def test_pair_is_kept_to_next_frame_but_not_over_gap():
 
 
 def test_frame_without_results_or_people_is_not_a_gap():
-    # Frame 2 has no result at all; in frame 3 only somebody else is there, with his own result.
+    # Frame 2 has no result at all; frame 3 holds only another person, with a result of its own.
     truth = [(f, 1, BOX) for f in (1, 2, 4)] + [(f, 2, FAR) for f in (1, 2, 3, 4)]
     results = [(f, 1, BOX) for f in (1, 4)] + [(f, 2, FAR) for f in (1, 3, 4)]
     assert scores_of(truth[:3], results[:2]).fragmentations == 0
     scores = scores_of(truth, results)
-    assert scores.fragmentations == 1  # person 1, who was not even there in frame 3
+    assert scores.fragmentations == 1  # person 1, absent from frame 3
     assert scores.misses == 2
 
 
@@ -129,10 +129,10 @@ def test_pair_at_iou_one_half_is_a_match():
 
 def test_perfect_and_empty_results():
     truth, _ = random_case(3)
-    perfect, nobody = evaluate(truth, truth), evaluate(truth, as_table([]))
+    perfect, empty = evaluate(truth, truth), evaluate(truth, as_table([]))
     assert (perfect.mota, perfect.idf1, perfect.precision, perfect.recall) == (1, 1, 1, 1)
-    assert (nobody.mota, nobody.idf1, nobody.recall, nobody.mostly_lost) == (0, 0, 0, nobody.n_people)
-    assert np.isnan(nobody.precision)
+    assert (empty.mota, empty.idf1, empty.recall, empty.mostly_lost) == (0, 0, 0, empty.n_people)
+    assert np.isnan(empty.precision)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,7 +11,7 @@ from tracker.eval.mot_files import BoxTable
 
 
 def hota_by_loops(truth, results):
-    """HOTA, DetA and AssA at every alpha: each true positive looks at every other one."""
+    """HOTA, DetA and AssA at every alpha: each true positive is compared with every other one."""
     frames = list(frames_of(truth, results))
     boxes_of = {("p", p): np.count_nonzero(truth.id == p) for p in truth.id.tolist()}
     boxes_of |= {("i", i): np.count_nonzero(results.id == i) for i in results.id.tolist()}
@@ -66,7 +66,7 @@ WORKED = {
         [(t, 1, BOX) for t in range(4)], [(t, 7 + (t == 3), BOX) for t in range(4)], (np.sqrt(0.625), 1, 0.625),
     ),
     "IoU 0.5: found at 10 of 19 thresholds": ([(1, 1, BOX)], [(1, 7, HALF)], (10 / 19, 10 / 19, 10 / 19)),
-    "nobody found": ([(1, 1, BOX)], [], (0, 0, 0)),
+    "no detections": ([(1, 1, BOX)], [], (0, 0, 0)),
     "only in the wrong place": ([(1, 1, BOX)], [(1, 7, FAR)], (0, 0, 0)),
 }  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_invariants(seed):
     np.testing.assert_allclose(scores.hota_at**2, scores.deta_at * scores.assa_at)
     for values in (scores.hota_at, scores.deta_at, scores.assa_at):
         assert ((values >= 0) & (values <= 1)).all()
-    assert (np.diff(scores.true_positives) <= 0).all()  # a stricter threshold finds nobody new
+    assert (np.diff(scores.true_positives) <= 0).all()  # a stricter threshold finds nothing new
     np.testing.assert_array_equal(scores.true_positives + scores.misses, len(truth))
     np.testing.assert_array_equal(scores.true_positives + scores.false_positives, len(results))
     perfect = evaluate(truth, truth)

@@ -1,4 +1,4 @@
-"""Who reports a box that neither counts nor costs is neither paid nor fined for it."""
+"""Results on ignored ground-truth boxes count neither as true nor as false positives."""
 
 from __future__ import annotations
 

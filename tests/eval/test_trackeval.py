@@ -66,10 +66,10 @@ def spoil(truth: Path, out: Path, rng: np.random.Generator) -> None:
     rows = np.loadtxt(truth, delimiter=",", usecols=range(6))
     frames, ids = rows[:, 0], rows[:, 1]
     kept = np.ones(len(rows), bool)
-    for who in np.unique(ids):
+    for identity in np.unique(ids):
         start = rng.integers(1, frames.max() + 1, 4)
         for a, length in zip(start, rng.integers(1, 40, 4), strict=True):
-            kept &= ~((ids == who) & (frames >= a) & (frames < a + length))
+            kept &= ~((ids == identity) & (frames >= a) & (frames < a + length))
     for a in rng.integers(1, frames.max() + 1, 6):  # from here on two identities are exchanged
         one, two = rng.choice(np.unique(ids), 2)
         later = frames >= a

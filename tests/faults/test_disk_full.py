@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.disks import room_for
-from tests.synthetic.mot import make_scene, write_sequence
+from tests.synthetic.video import motion_only, write_video
 from tracker.commands.many.plan import DONE, Entry, Record, Video
 from tracker.commands.report.cli import main as report
 from tracker.commands.smooth import main as smooth
@@ -36,10 +36,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("full")
-    small = make_scene(4, n_people=4, n_frames=30, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
-    return folder
+    return write_video(tmp_path_factory.mktemp("full"))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +49,7 @@ def whole(scene, tmp_path_factory) -> Path:
 
 
 def words(scene: Path, folder: Path, name: str) -> list[str]:
-    given = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+    given = [scene / "video.avi", *motion_only(scene), "--quiet"]
     given += ["--line", "80,0,80,120"] if name == "counts.csv" else []
     given += ["--checkpoint-every", 0, OPTIONS[name], folder / name]
     return [str(word) for word in given]
@@ -87,7 +84,7 @@ def check_left(name: str, left: Path, whole: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.7, 0.99])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_result(scene, whole, tmp_path, capsys, name, share):
+def test_full_disk_each_result_is_one_line(scene, whole, tmp_path, capsys, name, share):
     size = (whole / name).stat().st_size if name != "crops" else (whole / "crops" / "people.csv").stat().st_size
     capsys.readouterr()
     with room_for(int(share * size)):
@@ -103,7 +100,7 @@ def test_every_result(scene, whole, tmp_path, capsys, name, share):
 
 
 @pytest.mark.parametrize("n_bytes", [0, 3000])
-def test_the_checkpoint_of_a_run(scene, whole, tmp_path, capsys, n_bytes):
+def test_full_disk_checkpoint_is_one_line(scene, whole, tmp_path, capsys, n_bytes):
     """With more room the same command goes on, to the same bytes."""
     given = words(scene, tmp_path, "tracks.txt")
     given[given.index("--checkpoint-every") + 1] = "1e-9"
@@ -119,7 +116,7 @@ def test_the_checkpoint_of_a_run(scene, whole, tmp_path, capsys, n_bytes):
 
 
 def test_run_resumes_after_disk_has_room(scene, tmp_path, capsys):
-    given = [str(scene / "video.avi"), "--detections", str(scene / "SYN-01" / "det" / "det.txt"), "--reid", "none"]
+    given = [str(scene / "video.avi"), *motion_only(scene)]
     given += ["--quiet", "--out", str(tmp_path / "t.jsonl"), "--video", str(tmp_path / "t.avi")]
     assert main([*given, "--checkpoint-every", "0"]) == 0
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -138,8 +135,8 @@ def test_embeddings(tmp_path, n_bytes):
         np.array([[0.0, 0, 5, 9]]), np.array([1]), np.ones(1), np.zeros(1, np.int64), np.zeros(1, np.int64),
         np.zeros(1, np.uint8), np.eye(1, 8, dtype=np.float32),
     )  # fmt: skip
-    path, n_written = tmp_path / "looks.npy", 0
-    full = pytest.raises(WriteError, match=r"looks\.npy: cannot be written")
+    path, n_written = tmp_path / "embeddings.npy", 0
+    full = pytest.raises(WriteError, match=r"embeddings\.npy: cannot be written")
     with room_for(n_bytes), full, EmbeddingSink(path) as sink:
         for index in range(100):
             sink.write(Frame(index, index / 25, None, 160, 120), tracks)
@@ -149,7 +146,7 @@ def test_embeddings(tmp_path, n_bytes):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_commands_after_the_run(scene, whole, tmp_path, capsys, share):
+def test_full_disk_report_and_smooth_are_one_line(scene, whole, tmp_path, capsys, share):
     """A page or a smoothed text is there whole, or a whole beginning of it."""
     made = tmp_path / "made.txt"
     assert smooth([str(whole / "tracks.txt"), "--fps", "25", "--out", str(made)]) == 0
@@ -165,7 +162,7 @@ def test_commands_after_the_run(scene, whole, tmp_path, capsys, share):
     assert {path.name for path in tmp_path.iterdir()} == {"made.txt", "made.html", "t.txt"}
 
 
-def test_the_record_of_many_videos(tmp_path):
+def test_full_disk_record_of_many_videos_is_one_line(tmp_path):
     """The old one stays until the new one is whole."""
     video = Video(tmp_path / "a.avi", tmp_path / "a.txt")
     Record(tmp_path, []).put(video, Entry(DONE, "x"))
@@ -177,7 +174,7 @@ def test_the_record_of_many_videos(tmp_path):
 
 
 @pytest.mark.parametrize("fails_at", range(4))
-def test_the_old_checkpoint_outlives_each_failing_step(tmp_path, monkeypatch, fails_at):
+def test_old_checkpoint_survives_each_failing_step(tmp_path, monkeypatch, fails_at):
     path = tmp_path / "t.resume"
     checkpoint.save(path, {"n": 1})
     calls = 0

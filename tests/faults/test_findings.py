@@ -116,7 +116,7 @@ def test_frames_far_apart_take_no_memory(tmp_path):
 )
 def test_extreme_options_are_refused_in_one_line(tmp_path, capsys, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
-    source = [] if "--source" in words else ["film.avi"]
+    source = [] if "--source" in words else ["video.avi"]
     assert main([*source, *words, "--headless"]) == 2
     err = capsys.readouterr().err
     assert said in err

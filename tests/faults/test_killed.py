@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import tracker.commands.resume
-from tests.synthetic.mot import make_scene, write_sequence
+from tests.oracles.disks import contents
+from tests.synthetic.video import motion_only, write_video
 from tools.benchmarks.torture_resume import Torture
 from tracker.commands.track import main
 from tracker.errors import OutputError
@@ -21,17 +22,13 @@ RESULTS = ("tracks.txt", "tracks.csv", "tracks.json", "tracked.avi")
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    """A folder with video.avi and SYN-01, the same frames as a MOT sequence."""
-    folder = tmp_path_factory.mktemp("killed")
-    small = make_scene(4, n_people=4, n_frames=40, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
-    return folder
+    return write_video(tmp_path_factory.mktemp("killed"), n_frames=40)
 
 
 @pytest.fixture
 def track(scene, capsys):
     def run(folder, *arguments):
-        words = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none"]
+        words = [scene / "video.avi", *motion_only(scene)]
         for name in RESULTS:
             words += ["--video" if name.endswith(".avi") else "--out", folder / name]
         capsys.readouterr()
@@ -41,15 +38,10 @@ def track(scene, capsys):
     return run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
 @pytest.mark.slow
 def test_killed_at_random_moments_resumes(scene, tmp_path):
     """The small version of tools.benchmarks.torture_resume: at the start, anywhere, in a checkpoint, at the end."""
-    options = ["--detections", str(scene / "SYN-01" / "det" / "det.txt"), "--reid", "none"]
-    torture = Torture(scene / "video.avi", options, tmp_path, seed=1, every_s=0.01)
+    torture = Torture(scene / "video.avi", motion_only(scene), tmp_path, seed=1, every_s=0.01)
     while torture.kills.total() < 5:
         torture.kill_once()
     torture.finish()

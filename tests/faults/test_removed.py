@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.synthetic.mot import make_scene, write_sequence
+from tests.synthetic.video import motion_only, write_video
 from tracker.commands.track import main
 from tracker.sinks.summary import SummarySink
 
@@ -19,10 +19,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("removed")
-    small = make_scene(4, n_people=4, n_frames=30, width=160, height=120)
-    write_sequence(small, folder / "SYN-01", video=folder / "video.avi")
-    return folder
+    return write_video(tmp_path_factory.mktemp("removed"))
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ def track(scene, capsys, monkeypatch):
             plain(tally, frame, tracks)
 
         monkeypatch.setattr(SummarySink, "write", write)
-        words = [scene / "video.avi", "--detections", scene / "SYN-01" / "det" / "det.txt", "--reid", "none", "--quiet"]
+        words = [scene / "video.avi", *motion_only(scene), "--quiet"]
         words += ["--checkpoint-every", every, "--out", scene / "other.txt", "--overwrite"]
         words += ["--line", "80,0,80,120"] if name == "counts.csv" else []
         status = main([str(word) for word in (*words, OPTIONS[name], place / name)])
@@ -67,7 +64,7 @@ def check_said(result, path: Path, scene: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "heat.png"])
-def test_a_result_that_is_removed(track, scene, tmp_path, name):
+def test_removed_result_is_one_line(track, scene, tmp_path, name):
     result = track(tmp_path, name, lambda: remove(tmp_path / name))
     check_said(result, tmp_path / name, scene)
 
@@ -92,14 +89,14 @@ def test_heatmap_file_of_another_program_is_kept(track, scene, tmp_path, every):
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "crops"])
-def test_a_result_that_becomes_a_folder(track, scene, tmp_path, name):
+def test_result_replaced_by_a_folder_is_one_line(track, scene, tmp_path, name):
     result = track(tmp_path, name, lambda: replace_by_folder(tmp_path / name))
     check_said(result, tmp_path / name, scene)
     assert list((tmp_path / name).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_folder_of_a_result_is_removed(track, scene, tmp_path, name):
+def test_removed_result_folder_is_one_line(track, scene, tmp_path, name):
     place = tmp_path / "place"
     place.mkdir()
     result = track(place, name, lambda: remove(place))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.synthetic.mot import make_scene, write_sequence
+from tests.synthetic.video import motion_only, write_video
 from tracker.commands.track import main
 from tracker.runtime import signals
 
@@ -44,13 +44,11 @@ class Lines:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("scene")
-    write_sequence(make_scene(0, n_people=3, n_frames=24, width=160, height=120), folder / "S", video=folder / "f.avi")
-    return folder
+    return write_video(tmp_path_factory.mktemp("scene"), 0, n_people=3, n_frames=24)
 
 
 def test_track_interrupted_at_any_line_can_be_resumed(scene, tmp_path, capsys):
-    words = [str(scene / "f.avi"), "--detections", str(scene / "S" / "det" / "det.txt"), "--reid", "none", "--quiet"]
+    words = [str(scene / "video.avi"), *motion_only(scene), "--quiet"]
     words += ["--checkpoint-every", "1e-9", "--resume", "--out", str(tmp_path / "t.txt")]
     words += ["--video", str(tmp_path / "t.avi")]
     lines = Lines()

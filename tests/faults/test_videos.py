@@ -1,4 +1,4 @@
-"""Films and folders that lie about themselves, or change while they are read: frames until there, then one line."""
+"""Videos and folders with wrong headers, or changed while they are read: frames until there, then one line."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def _options(data: bytes) -> None:
     from tracker.analytics.regions import open_counters
     from tracker.commands.track_options import parse_options
 
-    words = ["film.avi", "--out", "tracks.txt"]
+    words = ["video.avi", "--out", "tracks.txt"]
     for line in data.decode("utf-8", "replace").split("\n"):
         name, _, value = line.partition(" ")
         if name in OPTIONS:
@@ -404,12 +404,12 @@ def _archive_seeds() -> list[bytes]:
     return seeds
 
 
-def _film_end(data: bytes) -> None:
+def _video_end(data: bytes) -> None:
     """Whether an annotated video was finished, for each container."""
     from tracker.sinks.annotated_video import is_finished
 
     for ending in (".avi", ".mp4", ".mkv"):
-        is_finished(written(f"film{ending}", data))
+        is_finished(written(f"video{ending}", data))
 
 
 # ------------------------------------------------------------------------------- labels of the detector's training
@@ -544,16 +544,16 @@ def _playlist(data: bytes) -> None:
     """Before FFmpeg sees it, which would follow it anywhere."""
     from tracker.sources.playlist import check_playlist
 
-    check_playlist(written("films/film.m3u8", data))
+    check_playlist(written("videos/video.m3u8", data))
 
 
-def _film(ending: str) -> Callable[[bytes], None]:
+def _video(ending: str) -> Callable[[bytes], None]:
     def run(data: bytes) -> None:
         from tracker.sources.video import VideoFile
 
-        with VideoFile(written(f"film{ending}", data)) as film:
+        with VideoFile(written(f"video{ending}", data)) as video:
             last_s = -1.0
-            for n, frame in enumerate(film):
+            for n, frame in enumerate(video):
                 assert frame.time_s >= last_s
                 last_s = frame.time_s
                 if n > 200:
@@ -571,15 +571,15 @@ def _picture(ending: str) -> bytes:
 
 
 @cache
-def _film_seed(ending: str) -> bytes:
+def _video_seed(ending: str) -> bytes:
     import cv2
 
     path = str(place() / f"seed{ending}")
     codec = "MJPG" if ending == ".avi" else "mp4v"
-    film = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*codec), 10.0, (32, 32))
+    video = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*codec), 10.0, (32, 32))
     for grey in range(0, 250, 50):
-        film.write(np.full((32, 32, 3), grey, np.uint8))
-    film.release()
+        video.write(np.full((32, 32, 3), grey, np.uint8))
+    video.release()
     return Path(path).read_bytes()
 
 
@@ -603,7 +603,7 @@ TARGETS = {
         b"image,id,camera,split,frame\na.png,1,x,query,1\nb.png,1,y,gallery,2\nc.png,2,y,train,3\n"],
         (*NUMBERS, "../", "/etc/passwd", '"', "\r")),
     "crops-table": Target(_crops_table, lambda: [
-        b"image,id,camera,frame,time_s,x1,y1,x2,y2,score,quality\n0001_000003.jpg,1,film,3,0.1,1,2,3,4,0.9,0.5\n"],
+        b"image,id,camera,frame,time_s,x1,y1,x2,y2,score,quality\n0001_000003.jpg,1,video,3,0.1,1,2,3,4,0.9,0.5\n"],
         ("../", "mine.jpg", "/", '"', "\r", "0001_000003.jpg")),
     "record": Target(_record, lambda: [
         b'{"video.txt": {"status": "done", "asked": "x", "seconds": 1.5, "attempts": 1, "error": ""}}'],
@@ -636,7 +636,7 @@ TARGETS = {
         b"a1.png\na10.png\n.b.png", b"a.mp4\na.avi\nb.mov\nb.mov.txt"],
         (".png", ".mp4", "_c", "-1", "\u0663", "\u00b2", "9" * 40, " ")),
     "archive": Target(_archive, _archive_seeds, ("../", "/etc/x", "PK\x01\x02", "PK\x03\x04", "PK\x05\x06", "C:")),
-    "film-end": Target(_film_end, lambda: [_film_seed(".avi"), _film_seed(".mp4")], ("RIFF", "moov"), 65536),
+    "film-end": Target(_video_end, lambda: [_video_seed(".avi"), _video_seed(".mp4")], ("RIFF", "moov"), 65536),
     "coco": Target(_coco, lambda: [json.dumps({
         "images": [{"id": 1, "file_name": "a.png", "width": 24, "height": 16}],
         "categories": [{"id": 1, "name": "person"}],
@@ -663,8 +663,9 @@ TARGETS = {
     "crop-jpeg": Target(_crop(".jpg"), lambda: [_picture(".jpg")], (), 65536),
     "playlist": Target(_playlist, lambda: [
         b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI=\"a.key\"\n#EXTINF:1.0,\na.ts\n#EXT-X-ENDLIST\n",
-        b"ffconcat version 1.0\nfile a.mp4\nfile 'film.m3u8'\n"], ("../", "URI=", "file:", "\r", '"', "film.m3u8")),
-    "avi": Target(_film(".avi"), lambda: [_film_seed(".avi")], ("RIFF", "LIST", "movi", "idx1", "avih"), 65536),
-    "mp4": Target(_film(".mp4"), lambda: [_film_seed(".mp4")], ("moov", "mdat", "stsz", "stco", "stts", "mvhd"), 65536),
+        b"ffconcat version 1.0\nfile a.mp4\nfile 'video.m3u8'\n"], ("../", "URI=", "file:", "\r", '"', "video.m3u8")),
+    "avi": Target(_video(".avi"), lambda: [_video_seed(".avi")], ("RIFF", "LIST", "movi", "idx1", "avih"), 65536),
+    "mp4": Target(
+        _video(".mp4"), lambda: [_video_seed(".mp4")], ("moov", "mdat", "stsz", "stco", "stts", "mvhd"), 65536),
 }
 # fmt: on

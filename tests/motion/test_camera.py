@@ -9,7 +9,7 @@ import pytest
 from tests.synthetic.moving_camera import after, corner_error, middle_of, noisy, similarity, texture, view
 from tracker.motion.camera import CameraMotion, shrink
 
-NOBODY = np.zeros((0, 4))
+NO_PEOPLE = np.zeros((0, 4))
 STILL = np.eye(2, 3)
 SIZE = (640, 480)
 
@@ -35,7 +35,7 @@ def two_views(rng, motion, size=SIZE):
     return [noisy(rng, view(world, at, size)) for at in (place, after(motion, place))]
 
 
-def motion_of(images, people=NOBODY):
+def motion_of(images, people=NO_PEOPLE):
     camera = CameraMotion()
     for image in images:
         found = camera.step(image, people)
@@ -53,7 +53,7 @@ def paste(rng, image, boxes):
 
 @pytest.mark.parametrize("size", [(1920, 1080), (1281, 721), (640, 480), (321, 240)])
 @pytest.mark.parametrize(("zoom", "turn", "shift"), MOTIONS)
-def test_a_known_motion_is_found_to_a_third_of_a_pixel_at_the_corners(rng, size, zoom, turn, shift):
+def test_known_motion_is_found_to_a_third_of_a_pixel(rng, size, zoom, turn, shift):
     motion = similarity(zoom, turn, (shift[0] * size[0], shift[1] * size[0]), size)
     found = motion_of(two_views(rng, motion, size))
     assert corner_error(found, motion, size) < 0.3
@@ -62,7 +62,7 @@ def test_a_known_motion_is_found_to_a_third_of_a_pixel_at_the_corners(rng, size,
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_independent_walkers_do_not_count(seed):
+def test_moving_people_do_not_affect_camera_motion(seed):
     """Two fifths of the image are people who walk against the camera's motion."""
     rng = np.random.default_rng(seed)
     motion = similarity(1.005, 0.3, (9, -3), SIZE)
@@ -73,7 +73,7 @@ def test_independent_walkers_do_not_count(seed):
     assert corner_error(found, motion, SIZE) < 0.3
 
 
-def test_steps_of_a_pan_add_up_to_the_way_of_the_camera(rng):
+def test_pan_steps_add_up_to_the_camera_path(rng):
     """Forty frames there and back: errors do not pile up to more than a few pixels."""
     world = world_for(rng, SIZE)
     start = middle_of(world, SIZE)
@@ -82,12 +82,12 @@ def test_steps_of_a_pan_add_up_to_the_way_of_the_camera(rng):
         shift = (6.0 if t < 20 else -6.0, 1.5)
         motion = similarity(1.0, 0.2 if t % 2 else -0.2, shift, SIZE) if t else STILL
         place = after(motion, place)
-        total = after(camera.step(noisy(rng, view(world, place, SIZE)), NOBODY), total)
+        total = after(camera.step(noisy(rng, view(world, place, SIZE)), NO_PEOPLE), total)
         true = after(place, np.column_stack([np.eye(2), -start[:, 2]]))
         assert corner_error(total, true, SIZE) < 1.5
 
 
-def test_a_still_scene_never_drifts(rng):
+def test_still_scene_does_not_drift(rng):
     world = world_for(rng, SIZE)
     image = view(world, middle_of(world, SIZE), SIZE)
     camera = CameraMotion()
@@ -98,7 +98,7 @@ def test_a_still_scene_never_drifts(rng):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_bus_through_half_of_the_picture_does_not_move_the_scene(seed):
+def test_bus_across_half_the_image_gives_no_camera_motion(seed):
     """No box is around it, and its corners are strong."""
     rng = np.random.default_rng(seed)
     world = world_for(rng, SIZE)
@@ -107,11 +107,11 @@ def test_a_bus_through_half_of_the_picture_does_not_move_the_scene(seed):
     for t in range(12):
         now = image.copy()
         now[80:460, 10 * t : 10 * t + 400] = bus
-        assert np.array_equal(camera.step(noisy(rng, now), NOBODY), STILL)
+        assert np.array_equal(camera.step(noisy(rng, now), NO_PEOPLE), STILL)
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.25])
-def test_a_change_of_light_is_no_motion(rng, factor):
+def test_brightness_change_is_no_motion(rng, factor):
     before, now = two_views(rng, STILL)
     assert np.array_equal(motion_of([before, (now * factor).clip(0, 255).astype(np.uint8)]), STILL)
 
@@ -152,26 +152,26 @@ ODD = [blank(0), blank(255), pure_noise, other_scene, half_size, smeared, nothin
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_what_cannot_be_compared_is_no_motion_and_the_next_images_are(rng, odd):
+def test_incomparable_images_give_no_motion_and_next_ones_work(rng, odd):
     """A cut, a black frame, a blur, another size, no image: identity there and back, then as if nothing had been."""
     motion = similarity(1.0, 0.5, (7, 3), SIZE)
     before, now = two_views(rng, motion)
     camera = CameraMotion()
-    camera.step(before, NOBODY)
+    camera.step(before, NO_PEOPLE)
     strange = odd(rng, before)
-    assert np.array_equal(camera.step(strange, NOBODY), STILL)
-    assert np.array_equal(camera.step(strange, NOBODY), STILL)
-    assert np.array_equal(camera.step(before, NOBODY), STILL)
-    assert corner_error(camera.step(now, NOBODY), motion, SIZE) < 0.3
+    assert np.array_equal(camera.step(strange, NO_PEOPLE), STILL)
+    assert np.array_equal(camera.step(strange, NO_PEOPLE), STILL)
+    assert np.array_equal(camera.step(before, NO_PEOPLE), STILL)
+    assert corner_error(camera.step(now, NO_PEOPLE), motion, SIZE) < 0.3
 
 
-def test_where_people_hide_the_scene_nothing_is_said(rng):
+def test_covered_scene_gives_no_motion(rng):
     images = two_views(rng, similarity(1.0, 0.0, (7, 3), SIZE))
     everywhere = np.array([[-50.0, -50, 400, 600], [300, -1e9, 1e9, 500]])
     assert np.array_equal(motion_of(images, everywhere), STILL)
 
 
-def test_a_cluster_of_corners_fixes_no_turn_and_no_zoom(rng):
+def test_clustered_corners_give_no_rotation_or_zoom(rng):
     """A grey wall with one poster on it, and the poster is carried away."""
     images = [np.full((480, 640, 3), 128, np.uint8) for _ in range(2)]
     poster = texture(rng, 90, 90)
@@ -180,7 +180,7 @@ def test_a_cluster_of_corners_fixes_no_turn_and_no_zoom(rng):
     assert np.array_equal(motion_of(images), STILL)
 
 
-def test_the_same_images_give_the_same_motion_to_the_last_bit(rng):
+def test_same_images_give_the_same_motion_to_the_bit(rng):
     images = two_views(rng, similarity(1.01, 1.0, (7, 3), SIZE))
     found = []
     for seed in (1, 2):
@@ -190,7 +190,7 @@ def test_the_same_images_give_the_same_motion_to_the_last_bit(rng):
     assert not np.array_equal(found[0], STILL)
 
 
-def test_images_are_left_alone(rng):
+def test_images_are_not_modified(rng):
     images = two_views(rng, similarity(1.01, 1.0, (7, 3), SIZE))
     copies = [image.copy() for image in images]
     motion_of(images)

@@ -86,7 +86,7 @@ def test_moving_camera_equals_filterpy_with_dense_matrices(seed):
         np.testing.assert_allclose(kalman.dense(cov), [kf.P for kf in textbook], rtol=1e-8, atol=1e-13 * scale)
 
 
-def test_a_camera_that_zooms_and_pans_takes_the_corners_of_a_box_along(rng):
+def test_zooming_panning_camera_moves_box_corners(rng):
     mean, cov = kalman.initiate(people(rng, 6), CONFIG)
     motion = np.array([[1.1, 0, 30], [0, 1.1, -12]])
     moved, _ = kalman.moved_by_camera(mean, cov, motion)
@@ -94,7 +94,7 @@ def test_a_camera_that_zooms_and_pans_takes_the_corners_of_a_box_along(rng):
         np.testing.assert_allclose(now, [1.1 * v + d for v, d in zip(before, (30, -12, 30, -12), strict=True)])
 
 
-def test_a_camera_that_moves_back_brings_everything_back(rng):
+def test_camera_moving_back_restores_the_state(rng):
     mean, cov = kalman.predict(*kalman.initiate(people(rng, 6), CONFIG), 0.3, CONFIG)
     mean[:, 4:] = rng.normal(0, 20, (6, 4))
     motion = any_motion(rng)
@@ -104,7 +104,7 @@ def test_a_camera_that_moves_back_brings_everything_back(rng):
     np.testing.assert_allclose(again[1], cov, rtol=1e-9)
 
 
-def test_a_still_camera_changes_no_bit(rng):
+def test_still_camera_changes_no_bit(rng):
     mean, cov = kalman.predict(*kalman.initiate(people(rng, 20), CONFIG), 0.3, CONFIG)
     mean[:, 4:] = rng.normal(0, 20, (20, 4))
     moved = kalman.moved_by_camera(mean, cov, np.eye(2, 3))
@@ -112,7 +112,7 @@ def test_a_still_camera_changes_no_bit(rng):
     assert np.array_equal(moved[1], cov)
 
 
-def test_innovation_variance_is_the_diagonal_of_the_textbook(rng):
+def test_innovation_variance_is_the_textbook_diagonal(rng):
     z = people(rng, 5)
     mean, cov = kalman.predict(*kalman.initiate(z, CONFIG), 0.2, CONFIG)
     for row, kf in enumerate([textbook_filter(each, CONFIG) for each in z]):
@@ -166,7 +166,7 @@ def test_coasting_strictly_widens_the_innovation(rng):
 
 
 def test_noise_grows_with_time_not_with_the_number_of_frames(rng):
-    """One step of 0.2 s widens the position about as much as five of 0.04 s (a fast camera forgets no later)."""
+    """One step of 0.2 s widens the position about as much as five of 0.04 s (the frame rate does not matter)."""
     start = kalman.initiate(people(rng, 4), CONFIG)
     one = kalman.predict(*start, 0.2, CONFIG)
     many = start
@@ -176,7 +176,7 @@ def test_noise_grows_with_time_not_with_the_number_of_frames(rng):
     np.testing.assert_allclose(one[1][:, 0], many[1][:, 0], rtol=0.1)
 
 
-def test_a_noisier_measurement_moves_the_state_less(rng):
+def test_noisier_measurement_changes_the_state_less(rng):
     mean, cov = kalman.initiate(people(rng, 6), CONFIG)
     z = mean[:, :4] + (10, 10, 0.05, 10)
     exact, exact_cov = kalman.correct(mean, cov, z, CONFIG)
@@ -208,7 +208,7 @@ def test_unseen_tracks_keep_their_size_as_in_filterpy(seed):
         np.testing.assert_allclose(kalman.dense(cov), [kf.P for kf in textbook], rtol=1e-9, atol=1e-9)
 
 
-def test_where_all_are_seen_nothing_is_different(rng):
+def test_all_tracks_seen_changes_nothing(rng):
     mean, cov = kalman.initiate(people(rng, 5), CONFIG)
     mean[:, 4:] = rng.normal(0, 5, (5, 4))
     known, plain = kalman.predict(mean, cov, 0.1, CONFIG, np.zeros(5, bool)), kalman.predict(mean, cov, 0.1, CONFIG)
@@ -228,14 +228,14 @@ def test_noise_by_score_agrees_with_one_score_at_a_time(rng, times, least):
     assert kalman.score_noise(np.zeros(0), config).shape == (0,)
 
 
-def test_a_surer_detection_moves_the_state_more(rng):
+def test_higher_score_detection_changes_the_state_more(rng):
     mean, cov = kalman.initiate(people(rng, 2)[[0, 0]], CONFIG)
     factor = kalman.score_noise(np.array([0.5, 0.9]), CONFIG)
     moved, _ = kalman.correct(mean, cov, mean[:, :4] + (10, 10, 0, 10), CONFIG, factor)
     assert (moved[1, [0, 1, 3]] > moved[0, [0, 1, 3]]).all()
 
 
-def test_a_shrinking_box_never_turns_inside_out():
+def test_shrinking_box_keeps_positive_sides():
     mean, cov = kalman.initiate(np.array([[100.0, 100, 0.4, 20]]), CONFIG)
     mean[:, 6], mean[:, 7] = -0.5, -50.0  # gone in less than a second
     for _ in range(100):
@@ -255,7 +255,7 @@ def test_no_tracks_give_empty_arrays():
     assert kalman.dense(cov).shape == (0, 8, 8)
 
 
-def test_inputs_are_left_alone(rng):
+def test_inputs_are_not_modified(rng):
     mean, cov = kalman.initiate(people(rng, 3), CONFIG)
     mean[:, 4:] = rng.normal(0, 5, (3, 4))
     before = mean.copy(), cov.copy()

@@ -7,7 +7,7 @@ import pytest
 
 from tracker.motion.camera import MIN_PEOPLE, SharedMotion
 
-NOBODY = np.zeros((0, 4))
+NO_PEOPLE = np.zeros((0, 4))
 STILL = np.eye(2, 3)
 
 
@@ -38,7 +38,7 @@ def walk(rng, n_frames: int, n_people: int = 12, *, shifts=None, noise: float = 
 
 @pytest.mark.parametrize("n_people", [MIN_PEOPLE, 7, 30])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_camera_on_a_wall_never_moves(seed, n_people):
+def test_fixed_camera_never_moves(seed, n_people):
     rng = np.random.default_rng(seed)
     shared = SharedMotion()
     for predicted, detected in walk(rng, 400, n_people):
@@ -47,7 +47,7 @@ def test_a_camera_on_a_wall_never_moves(seed, n_people):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_false_and_missing_detections_do_not_move_it_either(seed):
+def test_fixed_camera_with_detector_faults_never_moves(seed):
     rng = np.random.default_rng(seed)
     shared = SharedMotion()
     for predicted, detected in walk(rng, 400, 15):
@@ -69,7 +69,7 @@ def pans(rng, n: int) -> np.ndarray:
 
 @pytest.mark.parametrize("make", [shakes, pans])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_camera_that_moves_is_recognised_and_followed(seed, make):
+def test_moving_camera_is_detected_and_followed(seed, make):
     rng = np.random.default_rng(seed)
     shifts = make(rng, 250)
     shared = SharedMotion()
@@ -84,7 +84,7 @@ def test_a_camera_that_moves_is_recognised_and_followed(seed, make):
     assert np.quantile(off_by, 0.95) < 3.0
 
 
-def test_a_camera_that_is_put_down_again_is_still_after_some_seconds(rng):
+def test_camera_that_stops_is_still_after_some_seconds(rng):
     shifts = np.concatenate([shakes(rng, 150), np.zeros((700, 2))])
     shared = SharedMotion()
     moves = []
@@ -104,13 +104,13 @@ def shaking(rng) -> SharedMotion:
     return shared
 
 
-def test_a_shift_of_known_boxes_is_found_exactly(rng):
+def test_shift_of_known_boxes_is_found_exactly(rng):
     predicted = np.array([[x, 100.0, x + 40, 200] for x in range(0, 800, 100)])
     found = shaking(rng).step(predicted, predicted[::-1] + np.array([7, -3, 7, -3]))
     np.testing.assert_allclose(found, [[1, 0, 7], [0, 1, -3]], atol=1e-9)
 
 
-def test_independent_walkers_do_not_move_the_others(rng):
+def test_independent_walkers_do_not_shift_other_tracks(rng):
     predicted = np.array([[x, 100.0, x + 40, 200] for x in range(0, 900, 100)])
     detected = predicted + np.array([7, -3, 7, -3])
     detected[:3] += (9, 8, 9, 8)
@@ -119,7 +119,7 @@ def test_independent_walkers_do_not_move_the_others(rng):
 
 
 @pytest.mark.parametrize("n", range(MIN_PEOPLE + 2))
-def test_a_few_people_say_nothing(rng, n):
+def test_few_people_give_no_motion(rng, n):
     predicted = np.array([[100.0 * k, 100, 100 * k + 40, 200] for k in range(n)]).reshape(n, 4)
     found = shaking(rng).step(predicted, predicted + 5)
     assert np.array_equal(found, STILL) == (n < MIN_PEOPLE)
@@ -135,13 +135,13 @@ def test_unmatched_people_do_not_count(rng):
 def test_no_people_give_the_identity(rng):
     some = next(walk(rng, 1))[0]
     for shared in (SharedMotion(), shaking(rng)):
-        for predicted, detected in ((NOBODY, NOBODY), (NOBODY, some), (some, NOBODY)):
+        for predicted, detected in ((NO_PEOPLE, NO_PEOPLE), (NO_PEOPLE, some), (some, NO_PEOPLE)):
             before = shared.moves
             assert np.array_equal(shared.step(predicted, detected), STILL)
             assert shared.moves == before
 
 
-def test_the_same_people_give_the_same_motion_to_the_last_bit_in_any_order():
+def test_motion_does_not_depend_on_order_to_the_bit():
     def steps(order_seed: int) -> np.ndarray:
         rng, order = np.random.default_rng(5), np.random.default_rng(order_seed)
         shared, found = SharedMotion(), []
@@ -153,7 +153,7 @@ def test_the_same_people_give_the_same_motion_to_the_last_bit_in_any_order():
     assert not np.array_equal(steps(1)[-1], STILL)
 
 
-def test_boxes_are_left_alone(rng):
+def test_boxes_are_not_modified(rng):
     shared = shaking(rng)
     for predicted, detected in walk(rng, 3, shifts=shakes(rng, 3)):
         before = predicted.copy(), detected.copy()

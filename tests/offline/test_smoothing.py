@@ -28,7 +28,7 @@ def together(*parts: Tracks) -> Tracks:
 
 
 def walker(rng, times, noise=2.0):
-    """(T, 4) xyxy of somebody who walks, measured with noise."""
+    """(T, 4) xyxy of a walking person, measured with noise."""
     t = np.asarray(times)[:, None]
     true = np.array([100, 80, 140, 180]) + t * np.array([30, 5, 32, 11])
     return true + rng.normal(0, noise, (len(times), 4))
@@ -145,7 +145,7 @@ def test_identities_are_refined_separately_and_stay_sorted(rng):
 
 
 def test_long_gap_splits_smoothing(rng):
-    """The track after somebody came back from far away is what it would be without the one before."""
+    """The part of a track after a long gap is what it would be without the part before."""
     times = np.arange(20) / 10 + np.where(np.arange(20) >= 10, LONGEST_BRIDGE_S + 1, 0)
     boxes = walker(rng, np.arange(20) / 10)
     boxes[10:] += 400

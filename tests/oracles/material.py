@@ -1,4 +1,4 @@
-"""What the pages' commands need, small: a street with people whom the detector in the box finds, and its truth."""
+"""What the pages' commands need, small: a street with people that the bundled detector finds, and its ground truth."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tracker.settings import to_toml
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (768, 576)  # width, height: the pages draw lines and zones for the sample video
 N_FRAMES, FPS = 12, 6.0
-# docs/images/vtest.jpg holds two annotated frames of the sample video, side by side. Who stands in the left one is
-# hidden under the same place of the right one, or under the street beside; four of the right one walk.
+# docs/images/vtest.jpg holds two annotated frames of the sample video next to each other. People of the left one
+# are painted over with the same place of the right one, or with the street beside; four of the right one walk.
 _HIDDEN = (
     (66, 60, 136, 136, 0), (384, 150, 500, 282, 0), (580, 200, 746, 350, -110), (600, 85, 738, 190, 0),
     (0, 555, 170, 576, 200),
@@ -111,7 +111,7 @@ def _write_sequences(folder: Path, frames: list[np.ndarray], scene: Scene) -> No
     street_here = ("MOT16/train/MOT16-09", "MOT15/train/PETS09-S2L1", "MOT15/train/TUD-Campus")
     for name in street_here:
         write_sequence(scene, folder / name, images=False)
-        if "PETS" not in name:  # whose frames are the sample video
+        if "PETS" not in name:  # PETS09-S2L1 has the frames of the sample video
             write_images(folder / name / "img1", frames)
     for name in ("MOT16/train/MOT16-02", "MOT16/test/MOT16-01"):
         write_sequence(small, folder / name)
@@ -160,7 +160,7 @@ def write_detector(path: Path, names: list[str] | None, *, shown: int = 0, yolox
             helper.make_node("AveragePool", ["images"], [f"p{stride}"], kernel_shape=size, strides=size),
             helper.make_node(
                 "Conv",
-                [f"p{stride}", "nothing", "row" if stride == 32 else "nobody"],
+                [f"p{stride}", "nothing", "row" if stride == 32 else "no_person"],
                 [f"c{stride}"],
                 kernel_shape=[1, 1],
             ),
@@ -179,7 +179,7 @@ def write_detector(path: Path, names: list[str] | None, *, shown: int = 0, yolox
         [
             numpy_helper.from_array(np.zeros((columns, 3, 1, 1), np.float32), "nothing"),
             numpy_helper.from_array(row, "row"),
-            numpy_helper.from_array(row * (np.arange(columns) < 4), "nobody"),
+            numpy_helper.from_array(row * (np.arange(columns) < 4), "no_person"),
             numpy_helper.from_array(np.array([1, columns, -1]), "flat"),
         ],
     )

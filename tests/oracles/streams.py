@@ -18,7 +18,7 @@ class Stream:
 
     times: list[float]
     detections: list[Detections]
-    who: list[np.ndarray]  # (N,) person of each detection, from 0; -1 for a false positive
+    people: list[np.ndarray]  # (N,) person of each detection, from 0; -1 for a false positive
     truth: list[np.ndarray]  # (P, 4) boxes of all people
     size: tuple[int, int] = SIZE
 
@@ -31,7 +31,7 @@ class Stream:
     def only(self, frames) -> Stream:
         """Those frames alone."""
         pick = list(frames)
-        lists = ([column[t] for t in pick] for column in (self.times, self.detections, self.who, self.truth))
+        lists = ([column[t] for t in pick] for column in (self.times, self.detections, self.people, self.truth))
         return Stream(*lists, self.size)
 
 
@@ -46,7 +46,7 @@ def wild_stream(
     speed = rng.normal(0, 60, (n_people, 2)) * (1, 0.2)
     missed_for = np.zeros(n_people, int)
     time_s = 0.0
-    times, detections, who, truth = [], [], [], []
+    times, detections, people, truth = [], [], [], []
     for _ in range(n_frames):
         dt_s = (0.04 * rng.choice([0.5, 1, 1, 1, 2, 7])) if irregular else 0.04
         time_s += dt_s
@@ -75,9 +75,9 @@ def wild_stream(
         order = rng.permutation(len(found))
         times.append(time_s)
         detections.append(Detections(found[order], score[order], np.zeros(len(found), np.int64)))
-        who.append(owner[order])
+        people.append(owner[order])
         truth.append(boxes)
-    return Stream(times, detections, who, truth)
+    return Stream(times, detections, people, truth)
 
 
 def scene_stream(scene: Scene) -> Stream:
@@ -113,17 +113,17 @@ def one(boxes, score: float = 0.9, features=None) -> Detections:
 
 def with_identity_embeddings(stream: Stream) -> Stream:
     """One-hot true identity; every false positive is a person of its own."""
-    n_people = 1 + max((int(w.max()) for w in stream.who if len(w)), default=0)
-    n_false = sum(int((w < 0).sum()) for w in stream.who)
+    n_people = 1 + max((int(w.max()) for w in stream.people if len(w)), default=0)
+    n_false = sum(int((w < 0).sum()) for w in stream.people)
     unit = np.eye(n_people + n_false, dtype=np.float32)
     used = n_people
     detections = []
-    for seen, who in zip(stream.detections, stream.who, strict=True):
-        who = who.copy()
-        strangers = np.flatnonzero(who < 0)
-        who[strangers] = used + np.arange(len(strangers))
+    for seen, person in zip(stream.detections, stream.people, strict=True):
+        person = person.copy()
+        strangers = np.flatnonzero(person < 0)
+        person[strangers] = used + np.arange(len(strangers))
         used += len(strangers)
-        detections.append(seen.with_features(unit[who]))
+        detections.append(seen.with_features(unit[person]))
     return replace(stream, detections=detections)
 
 
@@ -137,5 +137,5 @@ def shuffled(stream: Stream, rng: np.random.Generator) -> tuple[Stream, list[np.
     """The detections of every frame in another order; orders[t][new row] = old row."""
     orders = [rng.permutation(len(d)) for d in stream.detections]
     detections = [d.take(o) for d, o in zip(stream.detections, orders, strict=True)]
-    who = [w[o] for w, o in zip(stream.who, orders, strict=True)]
-    return replace(stream, detections=detections, who=who), orders
+    people = [p[o] for p, o in zip(stream.people, orders, strict=True)]
+    return replace(stream, detections=detections, people=people), orders

@@ -29,8 +29,8 @@ def id_switches(truth, outputs: list[Tracks], min_iou: float = 0.5) -> int:
                 continue
             taken_people.add(person)
             taken_rows.add(row)
-            who = int(tracks.id[row])
-            if last.get(person, who) != who:
+            identity = int(tracks.id[row])
+            if last.get(person, identity) != identity:
                 switches += 1
-            last[person] = who
+            last[person] = identity
     return switches

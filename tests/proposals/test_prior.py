@@ -16,7 +16,7 @@ VARIANCE = np.array([[16.0, 25, 0.01, 25], [9.0, 4, 0.02, 16]])
 NO_BOXES = np.zeros((0, 4))
 
 
-def test_each_track_gets_its_predicted_box_first_and_that_is_the_likeliest():
+def test_predicted_box_is_the_first_and_likeliest_candidate():
     places = prior.candidates(np.array([4, 7]), MEAN, VARIANCE, NO_BOXES, CONFIG)
     for track, mean in ((4, MEAN[:1]), (7, MEAN[1:])):
         own = places.take(places.track == track)
@@ -37,7 +37,7 @@ def test_log_prior_is_the_gaussian_of_every_box():
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 2.0])
-def test_the_grid_spans_the_uncertainty_of_the_centre(sigma):
+def test_grid_spans_the_uncertainty_of_the_centre(sigma):
     places = prior.candidates(np.arange(1), MEAN[:1], VARIANCE[:1], NO_BOXES, ProposalConfig(grid_sigma=sigma))
     centre = bx.xyxy_to_cxcyah(places.boxes)[:9, :2] - MEAN[0, :2]
     wanted = {(round(sigma * 4.0 * x, 6), round(sigma * 5.0 * y, 6)) for x in (-1, 0, 1) for y in (-1, 0, 1)}
@@ -73,7 +73,7 @@ def test_plausible_against_a_loop(rng):
     assert 0 < found.sum() < 300
 
 
-def test_background_lies_beside_the_person_and_never_on_it(rng):
+def test_background_boxes_lie_beside_the_person(rng):
     corner = rng.uniform(0, 500, (50, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(20, 100, (50, 2))], axis=1)
     controls, inside = prior.background(boxes, 640, 480)

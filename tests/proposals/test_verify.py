@@ -15,20 +15,20 @@ def test_best_candidates_against_a_loop(rng):
         prior, dist = -rng.uniform(0, 3, 25), rng.uniform(0, 1, 25)
         found = verify.best_candidates(track, prior, dist, 0.2)
         wanted = []
-        for who in sorted(set(track)):
-            rows = [k for k in range(25) if track[k] == who]
+        for t in sorted(set(track)):
+            rows = [k for k in range(25) if track[k] == t]
             wanted.append(max(rows, key=lambda k: prior[k] - dist[k] ** 2 / (2 * 0.2**2)))
         assert found.tolist() == wanted
 
 
-def test_equal_distances_leave_the_prior_to_decide():
+def test_equal_distances_are_decided_by_the_prior():
     """A constant embedding: the argmax is the predicted box, which comes first (property 2)."""
     track = np.array([0, 0, 0, 1, 1])
     prior = np.array([0.0, -0.5, 0.0, 0.0, -1.0])
     assert verify.best_candidates(track, prior, np.full(5, 1.2e-7), 0.15).tolist() == [0, 3]
 
 
-def test_and_the_background_control_refuses_it():
+def test_background_control_rejects_equal_distances():
     same = np.array([0.0])
     for margin in (0.1, 0.01):
         config = ProposalConfig(background_margin=margin)
@@ -47,12 +47,12 @@ DECISIONS = [
 
 
 @pytest.mark.parametrize(("dist", "control", "wanted"), DECISIONS)
-def test_accepted(dist, control, wanted):
+def test_accepted_follows_the_thresholds(dist, control, wanted):
     found = verify.accepted(np.array([dist]), np.array([control]), 0.4, ProposalConfig(background_margin=0.1))
     assert found.tolist() == [wanted]
 
 
-def test_mean_control_leaves_out_what_lies_outside():
+def test_mean_control_ignores_boxes_outside():
     nan = np.nan
     table = np.array([[0.2, 0.4, nan, 0.6], [nan, nan, nan, nan], [0.1, nan, nan, nan]])
     np.testing.assert_allclose(verify.mean_control(table), [0.4, np.inf, 0.1])

@@ -45,7 +45,7 @@ class OffByTwo(RedDetector):
 
 
 class NotNumbers:
-    """What a broken user's detector may find."""
+    """What a faulty detector of a user may find."""
 
     name = "not numbers"
 
@@ -54,11 +54,11 @@ class NotNumbers:
         return Detections(boxes, np.array([0.9, 0.9, 0.9, 0.9, np.nan]), np.zeros(5, np.int64))
 
 
-class Broken:
-    name = "broken"
+class Failing:
+    name = "failing"
 
     def detect(self, frame):
-        raise DetectionError("the detector is broken")
+        raise DetectionError("the detector failed")
 
 
 def scene(boxes, width=640, height=480):
@@ -79,7 +79,7 @@ def look_at(boxes, image, config=CONFIG, detector=None):
 # ------------------------------------------------------------------------------------------------- the windows
 
 
-def test_a_window_is_centred_twice_as_high_as_wide_and_holds_the_box(rng):
+def test_window_is_centred_twice_as_high_as_wide_holds_the_box(rng):
     low = rng.uniform(-50, 500, (40, 2))
     boxes = np.concatenate([low, low + rng.uniform(2, 200, (40, 2))], axis=1)
     for box, wide in zip(boxes, window.around(boxes), strict=True):
@@ -92,7 +92,7 @@ def test_a_window_is_centred_twice_as_high_as_wide_and_holds_the_box(rng):
 
 
 @pytest.mark.parametrize(("n", "cell"), [(1, (208, 416)), (2, (208, 416)), (3, (104, 208)), (8, (104, 208))])
-def test_cells_lie_apart_and_are_as_large_as_they_can_be(n, cell):
+def test_mosaic_cells_are_disjoint_and_maximal(n, cell):
     tiled = window.mosaic(scene([]), np.tile([[10, 10, 60, 110]], (n, 1)))
     assert tiled.image.shape == (window.MOSAIC_PX, window.MOSAIC_PX, 3)
     covered = np.zeros(tiled.image.shape[:2], int)
@@ -105,7 +105,7 @@ def test_cells_lie_apart_and_are_as_large_as_they_can_be(n, cell):
     assert (tiled.image[covered == 0] == 114).all()
 
 
-def test_each_cell_shows_its_window_and_grey_beyond_the_frame():
+def test_mosaic_cell_shows_its_window_and_grey_outside():
     """Pixel by pixel, at the nearest place of the frame: a smooth picture differs little between the two."""
     y, x = np.mgrid[0:480, 0:640]
     image = np.stack([x / 4, y / 3, np.full(x.shape, 30)], axis=2).astype(np.uint8)
@@ -122,7 +122,7 @@ def test_each_cell_shows_its_window_and_grey_beyond_the_frame():
                     assert tiled.image[row, column].tolist() == [114] * 3
 
 
-def test_boxes_come_back_to_the_frame_where_they_lay(rng):
+def test_mosaic_boxes_map_back_to_the_frame(rng):
     windows = np.array([[100, 100, 200, 300], [-40, -60, 60, 140], [590, 400, 700, 620]])
     tiled = window.mosaic(scene([]), windows)
     for cell, (wide, (left, top, right, bottom)) in enumerate(zip(windows, tiled.cells, strict=True)):
@@ -133,7 +133,7 @@ def test_boxes_come_back_to_the_frame_where_they_lay(rng):
         np.testing.assert_allclose(back, here.reshape(1, 4), atol=1e-9)
 
 
-def test_a_window_outside_the_frame_is_grey():
+def test_window_outside_the_frame_is_grey():
     tiled = window.mosaic(scene([]), np.array([[1000, 0, 1050, 100], [-300, -300, -200, -100]]))
     assert (tiled.image == 114).all()
 
@@ -145,7 +145,7 @@ PEOPLE = [[100, 100, 140, 200], [300, 50, 360, 210], [500, 300, 530, 370]]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_people_are_found_where_they_stand_with_one_run(n):
+def test_people_are_found_with_one_detector_run(n):
     detector = RedDetector()
     places, scores = look_at(np.array(PEOPLE[:n]) + 5.0, scene(PEOPLE), detector=detector)
     order = np.argsort(places.track)
@@ -155,7 +155,7 @@ def test_people_are_found_where_they_stand_with_one_run(n):
     assert len(detector.pictures) == 1
 
 
-def test_the_prior_is_that_of_the_motion():
+def test_prior_equals_the_motion_likelihood():
     places, _ = look_at([[105, 110, 145, 210]], scene(PEOPLE))
     mean, z = bx.xyxy_to_cxcyah(np.array([[105.0, 110, 145, 210]]))[0], bx.xyxy_to_cxcyah(places.boxes)[0]
     slow = -0.5 * sum((z[k] - mean[k]) ** 2 / (100.0, 100.0, 0.01, 100.0)[k] for k in range(4))
@@ -163,7 +163,7 @@ def test_the_prior_is_that_of_the_motion():
 
 
 @pytest.mark.parametrize("score", [0.0, 0.19, 0.21, 1.0])
-def test_a_score_below_the_least_is_nothing(score):
+def test_score_below_the_minimum_is_ignored(score):
     places, _ = look_at(PEOPLE[:1], scene(PEOPLE), detector=RedDetector(score))
     assert len(places) == (score >= CONFIG.window_score)
 
@@ -180,7 +180,7 @@ def test_people_at_the_border_of_the_frame(person):
 
 
 @pytest.mark.parametrize("box", [[5, 5, 5.5, 6], [5, 5, 6, 17], [-900, -900, -890, -870], [5, 5, 3000, 9000]])
-def test_tiny_huge_and_far_windows_are_no_error(box):
+def test_tiny_huge_and_outside_windows_are_no_error(box):
     assert len(look_at([box], scene([]))[0]) == 0
 
 
@@ -190,8 +190,8 @@ def test_best_candidates_against_a_loop(rng):
         prior, score = -rng.uniform(0, 3, 12), rng.uniform(0, 1, 12)
         found = window.best(Candidates(track, np.zeros((12, 4)), prior), score)
         wanted = []
-        for who in sorted(set(track)):
-            wanted.append(max((k for k in range(12) if track[k] == who), key=lambda k: prior[k] + np.log(score[k])))
+        for t in sorted(set(track)):
+            wanted.append(max((k for k in range(12) if track[k] == t), key=lambda k: prior[k] + np.log(score[k])))
         assert found.tolist() == wanted
 
 
@@ -214,7 +214,7 @@ def test_wrong_settings_are_refused_by_name(name, value):
 
 
 @pytest.mark.parametrize("verifier", ["auto", "appearance"])
-def test_the_verifier_is_text_in_a_file_too(tmp_path, verifier):
+def test_verifier_round_trips_through_a_file(tmp_path, verifier):
     config = TrackerConfig().override({"proposals.verifier": verifier})
     path = tmp_path / "settings.toml"
     path.write_text(config.to_toml(), encoding="utf-8")
@@ -274,11 +274,11 @@ def test_missed_person_is_found_by_verifier(verifier, detector, encoder, found):
 
 
 @pytest.mark.parametrize("verifier", ["auto", "appearance"])
-def test_no_proposal_where_nothing_is(verifier):
+def test_empty_place_gives_no_proposal(verifier):
     assert follow(RedDetector(), verifier=verifier, encoder=ByColour(), there=False) == MISSED
 
 
-def test_the_detector_rests_where_no_track_is_missing():
+def test_no_missing_track_runs_no_detector():
     detector = RedDetector()
     follow(detector, encoder=ByColour(), missed=())
     follow(detector, encoder=ByColour(), settings={"proposals.enabled": False})
@@ -301,7 +301,7 @@ def test_appearance_overrules_the_detector():
     assert len(detector.pictures) == 8
 
 
-def test_a_proposal_never_covers_a_detection():
+def test_proposal_never_overlaps_a_detection():
     """Two people, one detection between them: the window shows the person that is detected already."""
     config = TrackerConfig().override({"motion.camera": False})
     engine = Engine(config, ByColour(), detector=RedDetector())
@@ -329,7 +329,7 @@ def test_one_mosaic_per_frame_for_the_latest_missed():
 
 
 @pytest.mark.parametrize("verifier", ["auto", "appearance"])
-def test_without_image_nothing_is_proposed(verifier):
+def test_no_image_gives_no_proposal(verifier):
     detector = RedDetector()
     engine = Engine(TrackerConfig().override({"proposals.verifier": verifier}), ByColour(), detector=detector)
     for t in range(10):
@@ -340,7 +340,7 @@ def test_without_image_nothing_is_proposed(verifier):
 
 
 @pytest.mark.parametrize("verifier", ["auto", "appearance"])
-def test_embeddings_of_the_caller_cannot_confirm_what_a_window_shows(verifier):
+def test_given_embeddings_cannot_confirm_window_detections(verifier):
     engine = Engine(TrackerConfig().override({"proposals.verifier": verifier, "motion.camera": False}),
                     detector=RedDetector())  # fmt: skip
     for t in range(8):
@@ -358,7 +358,7 @@ def test_no_proposals_after_max_s():
 
 
 @pytest.mark.parametrize("person", [[-12, 200, 28, 300], [620, 200, 660, 300], [300, -25, 340, 75], [2, 2, 5, 9]])
-def test_people_cut_by_the_border_and_tiny_ones_are_tracked_on(person):
+def test_people_at_the_border_and_tiny_ones_stay_tracked(person):
     """Whatever the window: no error, and boxes that are boxes."""
     engine = Engine(TrackerConfig().override({"motion.camera": False}), ByColour(), detector=RedDetector())
     there = bx.clip(np.array([person], float), 640, 480)
@@ -368,15 +368,15 @@ def test_people_cut_by_the_border_and_tiny_ones_are_tracked_on(person):
         assert bx.valid(tracks.xyxy).all()
 
 
-def test_an_error_of_the_detector_reaches_the_caller():
-    with pytest.raises(DetectionError, match="is broken"):
-        follow(Broken(), encoder=ByColour())
+def test_detector_error_reaches_the_caller():
+    with pytest.raises(DetectionError, match="the detector failed"):
+        follow(Failing(), encoder=ByColour())
 
 
 def test_nan_boxes_and_scores_are_ignored():
     assert follow(NotNumbers(), encoder=ByColour()) == MISSED
 
 
-def test_the_same_frames_give_the_same_tracks():
+def test_same_frames_give_the_same_tracks():
     runs = [follow(RedDetector(), encoder=ByColour()) for _ in range(2)]
     assert runs[0] == runs[1]

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from reid_training.config import RunConfig, from_dict
+from reid_training.data import market1501
+from reid_training.data.base import Dataset
 from reid_training.data.synthetic import write_market_folder
+from tracker.settings import to_toml
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,16 @@ def tiny() -> RunConfig:
             },
         }
     )
+
+
+@pytest.fixture(scope="session")
+def data(market: Path) -> Dataset:
+    return market1501.read(market)
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory, tiny: RunConfig) -> str:
+    """The path of `tiny` as TOML."""
+    path = tmp_path_factory.mktemp("config") / "tiny.toml"
+    path.write_text(to_toml(tiny))
+    return str(path)

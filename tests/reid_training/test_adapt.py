@@ -40,12 +40,12 @@ from tracker.settings import to_dict
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Eighteen people whom the networks have not seen, nine crops each."""
+    """Eighteen people that the networks have not seen, nine crops each."""
     folder = tmp_path_factory.mktemp("place") / "drawn"
     write_market_folder(folder, n_train=18, n_test=0, n_distractors=0, n_per_camera=3, seed=5)
-    everyone = market1501.read_people(folder / "bounding_box_train")
-    names = [path.relative_to(folder).as_posix() for path in everyone.paths]
-    rows = zip(names, everyone.pids, everyone.camids, strict=True)
+    people = market1501.read_people(folder / "bounding_box_train")
+    names = [path.relative_to(folder).as_posix() for path in people.paths]
+    rows = zip(names, people.pids, people.camids, strict=True)
     (folder / "people.csv").write_text("".join(["image,id,camera\n", *(f"{p},{i},{c}\n" for p, i, c in rows)]))
     return folder / "people.csv"
 
@@ -84,7 +84,7 @@ def samples_of(pids, camids=None):
 
 
 def disturbed(rng, n_people=40, n_each=6, size=12):
-    """Unit rows whose first three coordinates say nothing about who it is, and vary more than all others."""
+    """Unit rows; the first three coordinates carry no identity and vary more than all others."""
     pids = np.repeat(np.arange(1, n_people + 1), n_each)
     emb = rng.normal(size=(n_people, size))[pids - 1] + 0.4 * rng.normal(size=(len(pids), size))
     emb[:, :3] = 3.0 * rng.normal(size=(len(pids), 3))
@@ -94,26 +94,26 @@ def disturbed(rng, n_people=40, n_each=6, size=12):
 # The linear metric
 
 
-def test_the_covariance_agrees_with_one_person_at_a_time():
+def test_covariance_agrees_with_one_person_at_a_time():
     emb, pids = disturbed(np.random.default_rng(0), n_people=7, n_each=3)
     total = sum(np.cov(emb[pids == pid].T, ddof=0) * 3 for pid in np.unique(pids)) / (len(pids) - 7)
     np.testing.assert_allclose(within_people(emb, pids), total / np.trace(total) * 12, atol=1e-9)
 
 
-def test_whitening_makes_all_directions_vary_alike():
+def test_whitening_equalises_the_variance_of_all_directions():
     emb, pids = disturbed(np.random.default_rng(0))
     matrix = whitening(emb, pids, 1e-9)
     np.testing.assert_allclose(matrix @ within_people(emb, pids) @ matrix, np.eye(12), atol=1e-6)
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
 
 
-def test_the_whole_share_is_the_metric_of_the_model():
+def test_share_one_is_the_metric_of_the_model():
     emb, pids = disturbed(np.random.default_rng(0))
     assert np.array_equal(whitening(emb, pids, 1.0), np.eye(12))
     np.testing.assert_allclose(mapped(emb, np.eye(12)), emb, atol=1e-7)
 
 
-def test_the_metric_finds_people_that_it_was_not_fitted_to():
+def test_metric_helps_on_unseen_people():
     emb, pids = disturbed(np.random.default_rng(0))
     fit, held = pids <= 25, pids > 25
     share = choose_share(emb[fit], samples_of(pids[fit]), 0)
@@ -123,7 +123,7 @@ def test_the_metric_finds_people_that_it_was_not_fitted_to():
     assert before_after[1] > before_after[0] + 0.2
 
 
-def test_where_nothing_is_to_be_gained_the_metric_stays_nearly_as_it_is():
+def test_metric_without_possible_gain_hardly_changes():
     rng = np.random.default_rng(0)
     pids = np.repeat(np.arange(1, 13), 2)  # few crops, and noise that is the same in all directions
     emb = rng.normal(size=(12, 30))[pids - 1] + 0.6 * rng.normal(size=(24, 30))
@@ -131,14 +131,14 @@ def test_where_nothing_is_to_be_gained_the_metric_stays_nearly_as_it_is():
     assert choose_share(emb, samples_of(pids), 0) >= 0.7
 
 
-def test_crops_that_are_all_the_same_teach_nothing():
+def test_equal_crops_are_an_error():
     with pytest.raises(DataError, match="no person has two different crops"):
         within_people(np.ones((6, 4), np.float32), np.array([1, 1, 2, 2, 3, 3]))
 
 
 @pytest.mark.parametrize("camera", [1, -1])
-def test_in_one_camera_neighbours_on_a_track_are_no_answer(camera):
-    """Ten crops of each of four people; in a third of a track everybody changes more than people differ."""
+def test_one_camera_neighbouring_crops_of_a_track_do_not_count(camera):
+    """Ten crops of each of four people; in a third of a track each person changes more than people differ."""
     pids, times = np.tile(np.arange(4), 10), np.repeat(np.arange(10), 4)  # frame by frame
     angles = (0.05 * times, np.pi / 2 * pids)
     emb = np.concatenate(
@@ -155,13 +155,13 @@ def test_in_one_camera_neighbours_on_a_track_are_no_answer(camera):
     assert rank_at_place(emb, samples_of(pids, 1 + times)).rank1 == 1.0, "by other cameras every answer counts"
 
 
-def test_a_track_of_two_crops_has_answers():
+def test_track_of_two_crops_counts():
     emb = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2]]
     found = rank_at_place(emb, samples_of([1, 1, 2, 2, 3], [1] * 5))
     assert (found.rank1, found.n_queries) == (1.0, 4)
 
 
-def test_thresholds_carried_over_let_the_same_share_pass():
+def test_carried_over_thresholds_accept_the_same_share():
     emb, pids = disturbed(np.random.default_rng(0))
     after = mapped(emb, whitening(emb, pids, 0.3))
     old = Calibration(0.4, 0.9, 0.3, float("nan"), 0, 0)
@@ -174,10 +174,10 @@ def test_thresholds_carried_over_let_the_same_share_pass():
     assert (same.tau_same, same.tau_diff, same.sigma_same) == pytest.approx((0.4, 0.9, 0.3), abs=2e-3)
 
 
-# Who is fitted to, and who judges
+# People for fitting, and people for validation
 
 
-def test_nobody_is_fitted_to_and_judges(support):
+def test_fit_and_validation_people_are_disjoint(support):
     parts = split_support(support, 0)
     fit, held = set(parts.fit.pids.tolist()), set(parts.held.pids.tolist())
     assert not fit & held
@@ -187,7 +187,7 @@ def test_nobody_is_fitted_to_and_judges(support):
     assert split_support(support, 1).held.paths != parts.held.paths
 
 
-def test_whoever_is_seen_once_is_a_stranger_among_those_fitted_to():
+def test_people_with_one_crop_are_in_the_fit_part():
     dataset = Dataset("t", "", samples_of([1, 1, 2, 2, 3, 3, 4, 4, 5]), samples_of([]), samples_of([]))
     assert all(5 in split_support(dataset, seed).fit.pids for seed in range(8))
 
@@ -197,14 +197,14 @@ def test_long_tracks_are_thinned_evenly():
     assert found.paths == (0, 33, 66, 99, 100, 101, 102, 103, 104, 106, 107)
 
 
-def test_thresholds_need_people_enough():
+def test_thresholds_need_enough_people():
     emb, pids = disturbed(np.random.default_rng(0), n_people=12, n_each=8)
     assert measured_thresholds(emb, samples_of(pids)) is not None
     few = pids <= 4
     assert measured_thresholds(emb[few], samples_of(pids[few])) is None
 
 
-def test_thresholds_of_people_told_apart_without_a_mistake_are_in_order():
+def test_thresholds_of_perfectly_separated_people_are_ordered():
     emb = np.repeat(np.eye(8, dtype=np.float32), 8, axis=0)
     found = measured_thresholds(emb, samples_of(np.repeat(np.arange(8), 8)))
     assert 0 <= found.tau_same <= found.tau_diff
@@ -214,7 +214,7 @@ def test_thresholds_of_people_told_apart_without_a_mistake_are_in_order():
 # Files
 
 
-def test_the_metric_in_the_file_is_the_metric(exported, support, tmp_path):
+def test_metric_in_the_file_equals_the_fitted_one(exported, support, tmp_path):
     rng = np.random.default_rng(0)
     old = OnnxEmbedder(exported)
     matrix = rng.normal(size=(16, 16))
@@ -240,7 +240,7 @@ def test_the_metric_in_the_file_is_the_metric(exported, support, tmp_path):
         ("meta_run", "changed: the last layer, by 5 steps of its learned rule"),
     ],
 )
-def test_a_model_is_adapted_to_a_place(kind, change, request, table, support, tmp_path, capsys):
+def test_adapt_writes_a_model_for_a_place(kind, change, request, table, support, tmp_path, capsys):
     model, out = request.getfixturevalue(kind), tmp_path / "new.onnx"
     source = model if model.is_file() else model / "last.pt"
     before = source.read_bytes()
@@ -260,7 +260,7 @@ def test_a_model_is_adapted_to_a_place(kind, change, request, table, support, tm
     np.testing.assert_allclose(np.linalg.norm(emb, axis=1), 1.0, atol=1e-5)
 
 
-def test_what_is_reported_is_what_the_file_does(exported, support, tmp_path):
+def test_reported_scores_equal_those_of_the_file(exported, support, tmp_path):
     made = adapt(exported, support, tmp_path / "new.onnx", force=True)
     held = split_support(support, 0).held
     for path, expected in ((exported, made.before), (tmp_path / "new.onnx", made.after)):
@@ -270,14 +270,14 @@ def test_what_is_reported_is_what_the_file_does(exported, support, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_call_gives_the_same_file(run, support, tmp_path):
+def test_same_call_gives_the_same_file(run, support, tmp_path):
     for name in ("a", "b"):
         adapt(run, support, tmp_path / name / "new.onnx", force=True)
     assert (tmp_path / "a" / "new.onnx").read_bytes() == (tmp_path / "b" / "new.onnx").read_bytes()
 
 
-def test_nothing_is_written_where_people_are_found_less_well(exported, support, tmp_path, monkeypatch):
-    # Every crop looks like one crop of everybody else, and like none of its own person.
+def test_worse_model_is_not_written(exported, support, tmp_path, monkeypatch):
+    # Every crop equals one crop of each other person, and none of its own.
     monkeypatch.setattr(adapting, "mapped", lambda emb, _: np.eye(16, dtype=np.float32)[np.arange(len(emb)) % 9])
     with pytest.raises(ModelError, match=r"found less well: rank-1 .* before, 0\.0 after.*--force writes it"):
         adapt(exported, support, tmp_path / "new.onnx")
@@ -287,7 +287,7 @@ def test_nothing_is_written_where_people_are_found_less_well(exported, support, 
 @pytest.mark.parametrize(
     ("rank1", "mean_ap", "fine"), [(0.8, 0.5, True), (0.9, 0.1, True), (0.7, 0.9, False), (0.8, 0.49, False)]
 )
-def test_equal_rank_1_is_decided_by_map(rank1, mean_ap, fine):
+def test_equal_rank1_is_decided_by_map(rank1, mean_ap, fine):
     before = Ranking(0.8, 1.0, 1.0, 0.5, 0.1, 0.1, 10, 10, 10)
     after = dataclasses.replace(before, rank1=rank1, mean_ap=mean_ap)
     check_gain(before, after, force=True)
@@ -308,7 +308,7 @@ def test_few_people_and_a_run_without_thresholds(run, support, tmp_path):
         adapt(run, few, tmp_path / "new.onnx", force=True)
 
 
-def test_fine_tuning_moves_the_projection_alone_and_towards_the_task(run, support):
+def test_fine_tuning_trains_the_projection_only_and_helps(run, support):
     method, _, _ = load_method(run)
     samples = split_support(support, 0).fit
     images = normalise(to_tensor(read_images(samples, 64, 32)))
@@ -324,7 +324,7 @@ def test_fine_tuning_moves_the_projection_alone_and_towards_the_task(run, suppor
 
 
 @pytest.mark.parametrize("method", [{"name": "dreml", "members": 2, "meta_classes": 2}, {"name": "abe"}])
-def test_fine_tuning_moves_every_projection_of_a_method(method, tiny):
+def test_fine_tuning_trains_every_projection_of_a_method(method, tiny):
     torch.manual_seed(0)
     labels = torch.arange(4).repeat_interleave(3)
     images = torch.randn(12, 3, 64, 32) + torch.randn(4, 3, 1, 1)[labels]
@@ -347,7 +347,7 @@ def test_fine_tuning_moves_every_projection_of_a_method(method, tiny):
         (["{exported}", "--out", "{folder}/new.onnx", "--seed", "-1"], "--seed must be >= 0"),
     ],
 )
-def test_a_wrong_call_gives_one_line(arguments, said, exported, market, tmp_path, capsys):
+def test_invalid_call_gives_one_line(arguments, said, exported, market, tmp_path, capsys):
     filled = [argument.format(exported=exported, folder=tmp_path) for argument in arguments]
     assert main(["adapt", "--support", str(market), *filled]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -369,7 +369,7 @@ def test_too_few_tracks(pids, said, exported, tmp_path):
         adapt(exported, dataset, tmp_path / "new.onnx")
 
 
-def test_a_network_that_gives_no_numbers(exported, support, tmp_path):
+def test_network_with_non_finite_output_is_an_error(exported, support, tmp_path):
     model = onnx.load(str(exported))
     append_metric(model, np.full((16, 16), np.nan))
     onnx.save(model, str(tmp_path / "nan.onnx"))

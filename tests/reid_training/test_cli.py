@@ -19,14 +19,8 @@ from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import ConfigError
 from reid_training.methods import METHODS
 from reid_training.runs import load_checkpoint, save_checkpoint
-from tracker.settings import override, pairs, to_toml
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory, tiny):
-    path = tmp_path_factory.mktemp("config") / "tiny.toml"
-    path.write_text(to_toml(tiny))
-    return str(path)
+from tests.oracles.training_runs import mistake
+from tracker.settings import override, pairs
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +30,7 @@ def run(tmp_path_factory, market, config):
     return folder
 
 
-def test_the_three_commands_work_on_drawn_people(market, run, tmp_path, capsys):
+def test_train_evaluate_export_work_on_drawn_people(market, run, tmp_path, capsys):
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
     onnx = str(tmp_path / "net.onnx")
     assert main(["export", str(run), "--out", onnx, "--data", str(market)]) == 0
@@ -60,15 +54,6 @@ def test_resume_after_the_end_changes_nothing(market, run, config):
 def test_help_is_quick_and_imports_no_torch():
     code = "import sys, reid_training.cli as c; c.parser().format_help(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
-
-
-def mistake(capsys, *argv, status=2) -> str:
-    """Runs the command, which must end with this status and one line on stderr; returns the line."""
-    assert main([str(argument) for argument in argv]) == status
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("reid: ")
-    return lines[0]
 
 
 def train_on(config, folder, tmp_path):
@@ -160,7 +145,7 @@ def test_not_a_checkpoint(capsys, market, tmp_path, content):
 
 
 @pytest.mark.parametrize("content", [{"weights": 1}, [1, 2], {"format": "other/3"}])
-def test_a_torch_file_of_another_program(capsys, market, tmp_path, content):
+def test_torch_file_of_another_program_is_refused(capsys, market, tmp_path, content):
     torch.save(content, tmp_path / "last.pt")
     assert "is not a checkpoint of `reid train`" in mistake(capsys, "evaluate", tmp_path, "--data", market)
 
@@ -170,7 +155,7 @@ class Evil:
         return (print, ("code from a checkpoint ran",))
 
 
-def test_a_checkpoint_cannot_run_code(capsys, market, tmp_path):
+def test_checkpoint_cannot_run_code(capsys, market, tmp_path):
     torch.save({"format": "tracklet-checkpoint/1", "config": Evil()}, tmp_path / "last.pt")
     assert main(["evaluate", str(tmp_path), "--data", str(market)]) == 2
     captured = capsys.readouterr()
@@ -206,7 +191,7 @@ def test_export_without_held_out_people(capsys, market, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_and_spares_the_last_checkpoint(capsys, market, config, tmp_path, monkeypatch):
+def test_full_disk_is_reported_and_keeps_the_last_checkpoint(capsys, market, config, tmp_path, monkeypatch):
     assert main(["train", "--config", config, "--data", str(market), "--out", str(tmp_path / "run")]) == 0
     before = (tmp_path / "run" / "last.pt").read_bytes()
     state = load_checkpoint(tmp_path / "run")
@@ -239,13 +224,13 @@ def test_bench_prints_a_row_per_batch_size_and_number_of_threads(capsys, market,
 
 
 @pytest.mark.parametrize(("threads", "model"), [("0", "net.onnx"), ("1", "none.onnx")])
-def test_bench_of_nothing(capsys, tmp_path, threads, model):
+def test_invalid_bench_arguments_are_named(capsys, tmp_path, threads, model):
     assert ("--threads" if threads == "0" else model) in mistake(
         capsys, "bench", tmp_path / model, "--threads", threads
     )
 
 
-def test_onnx_without_metadata(capsys, market, run, tmp_path):
+def test_onnx_without_metadata_is_named(capsys, market, run, tmp_path):
     import onnx
 
     out = tmp_path / "net.onnx"
@@ -257,7 +242,7 @@ def test_onnx_without_metadata(capsys, market, run, tmp_path):
     assert "has no metadata" in mistake(capsys, "evaluate", out, "--data", market)
 
 
-def test_broken_onnx(capsys, market, tmp_path):
+def test_corrupt_onnx_file_is_named(capsys, market, tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"not protobuf")
     assert "net.onnx is not an ONNX model" in mistake(capsys, "evaluate", tmp_path / "net.onnx", "--data", market)
 
@@ -285,6 +270,6 @@ def test_one_setting_from_the_command_line(tiny):
         ("schedule.epochs=many", "schedule.epochs must be a whole number, got 'many'"),
     ],
 )
-def test_a_wrong_setting_from_the_command_line(tiny, setting, said):
+def test_invalid_setting_from_the_command_line_is_named(tiny, setting, said):
     with pytest.raises(ConfigError, match=said):
         override(tiny, pairs([setting]))

@@ -14,7 +14,7 @@ from reid_training.data import csv_table, market1501
 from reid_training.data.base import check_rankable, ranking_cameras, split_identities
 from reid_training.errors import DataError
 from reid_training.evaluate import rank_held_out
-from tracker.settings import to_toml
+from tests.oracles.training_runs import mistake
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def names_of(samples) -> list[str]:
 GOOD = "image,id,camera\na.png,anna,door\nb.png,anna,hall\nc.png,bert,door\nd.png,bert,door\n"
 
 
-def test_a_table_without_split_is_train_and_gallery_and_asks_for_each_first_image(table):
+def test_table_without_split_queries_each_first_image(table):
     data = csv_table.read(table(GOOD))
     assert names_of(data.train) == names_of(data.gallery) == ["a.png", "b.png", "c.png", "d.png"]
     assert sorted(names_of(data.query)) == ["a.png", "b.png", "c.png"]
@@ -47,7 +47,7 @@ def test_a_table_without_split_is_train_and_gallery_and_asks_for_each_first_imag
     assert data.name == "people.csv"
 
 
-def test_the_split_column_makes_the_parts(table):
+def test_split_column_defines_the_parts(table):
     text = "ID,Split,image,note\n7,train,a.png,x\n7,train,b.png,\n8,query,c.png,\n8,gallery,d.png,\n"
     data = csv_table.read(table(text))
     assert [names_of(part) for part in (data.train, data.query, data.gallery)] == [
@@ -74,7 +74,7 @@ def test_tables_from_other_programs_read_the_same(table, text):
     assert data.train.camids.tolist() == [1, 2, 1, 1]
 
 
-def test_ids_are_numbered_in_their_own_order_whatever_the_order_of_the_rows(table):
+def test_ids_are_numbered_in_sorted_order(table):
     lines = ["a.png,zoe,1", "b.png,Ünal 2,1", "c.png,007,1", "d.png,7,1"]
     found = []
     for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
@@ -83,7 +83,7 @@ def test_ids_are_numbered_in_their_own_order_whatever_the_order_of_the_rows(tabl
     assert found[0] == found[1] == {"c.png": 1, "d.png": 2, "a.png": 3, "b.png": 4}
 
 
-def test_paths_lie_below_the_table(table, tmp_path):
+def test_paths_are_relative_to_the_table(table, tmp_path):
     (tmp_path / "sub").mkdir()
     cv2.imwrite(str(tmp_path / "sub" / "e, f.png"), np.zeros((8, 4, 3), np.uint8))
     data = csv_table.read(table('image,id\n"sub/e, f.png",1\nsub/../a.png,1\n'))
@@ -91,7 +91,7 @@ def test_paths_lie_below_the_table(table, tmp_path):
 
 
 @pytest.mark.parametrize("outside", ["{here}/a.png", "../{name}/a.png", "sub/../../{name}/a.png", "..\\\\a.png"])
-def test_paths_that_lead_out_are_refused(table, tmp_path, outside):
+def test_paths_outside_the_folder_are_refused(table, tmp_path, outside):
     """Also where the file is there, and the way leads back: a list from elsewhere does not look around."""
     name = outside.format(here=tmp_path, name=tmp_path.name)
     with pytest.raises(DataError, match=r"people.csv, line 3: .* leads out of the folder of the table") as caught:
@@ -102,7 +102,7 @@ def test_paths_that_lead_out_are_refused(table, tmp_path, outside):
 @pytest.mark.parametrize(
     "text", ["image,id\na.png,1\nb.png,1\nc.png,2\n", "image,id,camera\na.png,1,\nb.png,1,\nc.png,2, \n"]
 )
-def test_without_cameras_training_goes_on_and_evaluation_says_what_is_missing(table, text):
+def test_without_cameras_training_works_and_evaluation_is_refused(table, text):
     data = csv_table.read(table(text))
     assert (data.train.camids < 0).all()
     assert len(set(data.train.camids.tolist())) == 3, "unknown cameras are not the same camera"
@@ -145,7 +145,7 @@ def test_mistakes_name_the_file_and_the_line(table, text, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_table(tmp_path):
+def test_missing_table_is_named(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*none\.csv: No such file"):
         csv_table.read(tmp_path / "none.csv")
 
@@ -153,12 +153,12 @@ def test_a_missing_table(tmp_path):
 # ---------------------------------------------------------------- ranking where cameras say nothing
 
 
-def test_cameras_count_where_somebody_is_seen_by_two(table):
+def test_cameras_count_if_a_person_is_seen_by_two(table):
     samples = csv_table.read(table(GOOD)).train
     assert np.array_equal(ranking_cameras(samples), samples.camids)
 
 
-def test_in_one_video_every_image_looks_for_all_others(table):
+def test_one_video_every_image_is_a_query(table):
     samples = csv_table.read(table(GOOD.replace("hall", "door"))).train
     assert len(set(ranking_cameras(samples).tolist())) == 4
     embeddings = np.array([[1, 0], [0.9, 0.436], [0, 1], [0.95, 0.312]], np.float32)
@@ -170,13 +170,6 @@ def test_in_one_video_every_image_looks_for_all_others(table):
 
 
 # ---------------------------------------------------------------- the commands
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory, tiny):
-    path = tmp_path_factory.mktemp("config") / "tiny.toml"
-    path.write_text(to_toml(tiny))
-    return str(path)
 
 
 def write_table(path, market, columns):
@@ -213,7 +206,7 @@ def test_train_evaluate_and_export_take_a_table(market, config, tmp_path, capsys
 
 
 @pytest.mark.slow
-def test_without_cameras_a_run_trains_validates_and_exports_but_is_not_evaluated(market, config, tmp_path, capsys):
+def test_without_cameras_run_exports_but_is_not_evaluated(market, config, tmp_path, capsys):
     table = write_table(tmp_path / "people.csv", market, ["image", "id"])
     out = tmp_path / "run"
     assert run("train", "--config", config, "--data", table, "--out", out) == 0
@@ -224,7 +217,7 @@ def test_without_cameras_a_run_trains_validates_and_exports_but_is_not_evaluated
     assert "evaluation needs the camera of every image" in capsys.readouterr().err
 
 
-def test_crops_of_one_video_have_no_other_camera_to_search(market, config, tmp_path, capsys):
+def test_crops_of_one_video_cannot_search_another_camera(market, config, tmp_path, capsys):
     table = write_table(tmp_path / "people.csv", market, ["image", "id"])
     header, *lines = table.read_text().splitlines()
     table.write_text("\n".join([f"{header},camera", *(f"{line},hall" for line in lines)]))
@@ -232,13 +225,6 @@ def test_crops_of_one_video_have_no_other_camera_to_search(market, config, tmp_p
     capsys.readouterr()
     line = mistake(capsys, "evaluate", tmp_path / "run", "--data", table)
     assert "no query has an image of the same person by another camera" in line
-
-
-def mistake(capsys, *argv) -> str:
-    assert run(*argv) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +236,7 @@ def mistake(capsys, *argv) -> str:
         ("image,camera\na.png,1\n", "no column id"),
     ],
 )
-def test_tables_that_cannot_be_trained_on(capsys, table, config, tmp_path, text, reason):
+def test_unusable_training_tables_are_refused(capsys, table, config, tmp_path, text, reason):
     line = mistake(capsys, "train", "--config", config, "--data", table(text), "--out", tmp_path / "run")
     assert "people.csv" in line
     assert reason in line
@@ -272,7 +258,7 @@ def test_held_out_people_with_one_image_each_are_not_validated(market, config, t
     assert "held_out_map" not in (tmp_path / "run" / "metrics.csv").read_text()
 
 
-def test_a_damaged_image_of_a_table_is_named(capsys, market, config, tmp_path):
+def test_damaged_image_of_a_table_is_named(capsys, market, config, tmp_path):
     copy = shutil.copytree(market, tmp_path / "data")
     table = write_table(tmp_path / "people.csv", copy, ["image", "id", "camera"])
     bad = sorted((tmp_path / "images" / "bounding_box_train").iterdir())[4]

@@ -30,7 +30,7 @@ from reid_training.errors import ConfigError, DataError
         ("0002_c1s1_000451_03.jpg.jpg", (2, 1)),
     ],
 )
-def test_names_hold_person_and_camera(name, expected):
+def test_file_names_give_person_and_camera(name, expected):
     assert market1501.parse_name(Path(name)) == expected
 
 
@@ -40,7 +40,7 @@ def test_other_names_are_refused(name):
         market1501.parse_name(Path(name))
 
 
-def test_a_folder_is_read_by_the_protocol(market):
+def test_folder_is_read_by_the_protocol(market):
     data = market1501.read(market)
     assert len(data.train) == 12 * 3 * 2
     assert len(data.query) == 8 * 3
@@ -49,7 +49,7 @@ def test_a_folder_is_read_by_the_protocol(market):
     assert set(data.train.pids) & set(data.query.pids) == set()
 
 
-def test_the_archive_folder_is_found_one_level_down(tmp_path):
+def test_archive_folder_is_found_one_level_down(tmp_path):
     write_market_folder(tmp_path / "Market-1501-v15.09.15", n_train=2, n_test=2)
     assert len(market1501.read(tmp_path).train) == 12
 
@@ -61,7 +61,7 @@ def test_drawn_people_are_the_same_for_the_same_seed(tmp_path, market):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.5])
-def test_the_split_is_by_identity_and_seeded(fraction):
+def test_split_is_by_identity_and_seeded(fraction):
     pids = np.repeat(np.arange(1, 41), 3)
     samples = Samples(tuple(Path(str(i)) for i in range(120)), pids, np.ones(120, np.int64))
     train, held = split_identities(samples, fraction, seed=3)
@@ -88,14 +88,14 @@ def test_pk_batches_hold_p_people_with_k_images(n_ids, n_per_id, seed):
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
 
 
-def test_pk_batches_show_everyone_equally_often():
+def test_pk_batches_use_all_people_equally_often():
     pids = np.repeat(np.arange(10), 30)
     seen = Counter(pid for rows in pk_batches(pids, 4, 4, np.random.default_rng(0)) for pid in np.unique(pids[rows]))
     assert len(seen) == 10
     assert max(seen.values()) - min(seen.values()) <= 1
 
 
-def test_pk_batches_repeat_no_image_before_the_others_came():
+def test_pk_batches_repeat_images_only_after_all_were_used():
     pids = np.repeat(np.arange(4), 8)
     rows = np.concatenate(list(pk_batches(pids, 4, 4, np.random.default_rng(0))))
     assert sorted(rows) == list(range(32))
@@ -132,7 +132,7 @@ def test_episodes_of_a_range_take_every_number_in_it():
     assert all(episode.queries.shape == (len(episode.support), 2) for episode in drawn)
 
 
-def test_classes_of_an_unbalanced_episode_have_shots_of_their_own():
+def test_unbalanced_episode_classes_have_different_shots():
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(6), 9))
     mixed, seen = 0, set()
     for episode in episodes(labels, 100, (2, 5), (1, 3), 4, np.random.default_rng(0), unbalanced=True):
@@ -198,7 +198,7 @@ def test_flip_mirrors_left_and_right(crops):
     torch.testing.assert_close(flipped, expected, atol=1e-4, rtol=0)
 
 
-def test_erase_leaves_one_rectangle_of_the_asked_area():
+def test_erase_covers_one_rectangle_of_the_given_area():
     config = AugmentConfig(erase=1.0, erase_area=(0.1, 0.2))
     holes = erase(torch.ones(50, 3, 64, 32), np.random.default_rng(0), config)[:, 0] == 0
     for hole in holes:
@@ -208,7 +208,7 @@ def test_erase_leaves_one_rectangle_of_the_asked_area():
         assert 0.07 <= float(hole.float().mean()) <= 0.2, "sides are rounded down"
 
 
-def test_augment_does_not_touch_the_stored_pixels(crops):
+def test_augment_leaves_the_stored_pixels_unchanged(crops):
     before = crops.copy()
     augment(crops, np.random.default_rng(0), AugmentConfig())
     assert np.array_equal(crops, before)

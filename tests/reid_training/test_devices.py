@@ -27,7 +27,7 @@ from tracker.settings import to_toml
 CPU = torch.device("cpu")
 
 
-def test_every_worker_gets_as_much_and_nothing_comes_twice():
+def test_workers_get_equal_disjoint_shares():
     for n_batches in (1, 2, 7, 12):
         for n in (1, 2, 3):
             shares = [Worker(rank, n, CPU).share(list(range(n_batches))) for rank in range(n)]
@@ -36,7 +36,7 @@ def test_every_worker_gets_as_much_and_nothing_comes_twice():
             assert dealt == list(range(n_batches - n_batches % n))
 
 
-def test_the_first_worker_draws_what_a_worker_alone_draws():
+def test_first_worker_draws_what_a_single_worker_draws():
     alone = np.random.default_rng(0)
     assert Worker(0, 3, CPU).generator(alone, 7, 2) is alone
     drawn = [Worker(rank, 3, CPU).generator(alone, 7, 2).random() for rank in (1, 2, 2)]
@@ -136,7 +136,7 @@ def test_two_processes_average_their_gradients(together, market, quick):
 
 
 @pytest.mark.slow
-def test_one_of_them_writes_and_talks(together, quick):
+def test_only_the_first_process_writes_and_prints(together, quick):
     folder, done = together
     assert {path.name for path in (folder / "run").iterdir()} >= {"config.toml", "last.pt", "metrics.csv", "curve.png"}
     assert len((folder / "run" / "metrics.csv").read_text().splitlines()) == 1 + quick.schedule.epochs
@@ -145,7 +145,7 @@ def test_one_of_them_writes_and_talks(together, quick):
 
 
 @pytest.mark.slow
-def test_they_resume_to_the_same_bits(together, market, quick):
+def test_two_processes_resume_to_the_same_bits(together, market, quick):
     folder, _ = together
     config = folder / "quick.toml"
     checkpoint = folder / "cut" / "last.pt"
@@ -160,7 +160,7 @@ def test_they_resume_to_the_same_bits(together, market, quick):
 
 
 @pytest.mark.slow
-def test_one_process_of_torchrun_is_a_run_alone(tmp_path, market, quick):
+def test_one_torchrun_process_equals_a_plain_run(tmp_path, market, quick):
     train(quick, market1501.read(market), tmp_path / "alone")
     (tmp_path / "quick.toml").write_text(to_toml(quick))
     assert torchrun(tmp_path / "quick.toml", market, tmp_path / "run", n=1).returncode == 0
@@ -177,7 +177,7 @@ def test_more_processes_than_batches_is_one_clear_line(tmp_path, market, quick):
     assert "fewer batches than processes (2): lower data.n_ids or data.n_per_id" in done.stderr
 
 
-def test_a_missing_gpu_is_named(monkeypatch):
+def test_missing_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_device("auto") == find_device("cpu") == CPU
     with pytest.raises(ConfigError, match=r"schedule\.device is cuda, but torch finds no GPU here"):
@@ -201,7 +201,7 @@ def test_half_precision_learns_and_its_loss_is_scaled(tmp_path, market, tiny, de
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts pages in /proc")
-def test_freed_memory_stays_with_the_process():
+def test_freed_memory_is_kept_by_the_process():
     script = """
 import torch
 from pathlib import Path

@@ -44,7 +44,7 @@ def test_relation_loss_agrees_with_a_slow_loop_for_unlike_sizes():
     assert float(relation_loss(student, teacher)) == pytest.approx(slow_relation_loss(student, teacher), abs=1e-12)
 
 
-def test_a_turned_copy_of_the_teacher_costs_nothing():
+def test_rotated_copy_of_the_teacher_has_zero_loss():
     teacher = unit(6, 5, 0)
     turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).Q
     assert float(relation_loss(teacher @ turn, teacher)) == pytest.approx(0.0, abs=1e-24)
@@ -87,7 +87,7 @@ def with_teacher(config, teacher, weight=20.0):
     return dataclasses.replace(config, distil=DistilConfig(str(teacher), weight))
 
 
-def test_the_teacher_says_what_the_exported_network_would(teacher):
+def test_teacher_gives_the_embeddings_of_its_exported_network(teacher):
     method, config, _ = load_method(teacher)
     images = torch.randn(3, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     enlarged = F.interpolate(images, (config.data.height, config.data.width), mode="bilinear", align_corners=False)
@@ -98,7 +98,7 @@ def test_the_teacher_says_what_the_exported_network_would(teacher):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_student_comes_to_agree_with_its_teacher_and_the_teacher_stays(tmp_path, market, tiny, teacher, precision):
+def test_student_approaches_the_unchanged_teacher(tmp_path, market, tiny, teacher, precision):
     config = longer(dataclasses.replace(tiny, schedule=dataclasses.replace(tiny.schedule, precision=precision)))
     before = load_checkpoint(teacher)["ema"]
     ends = {}
@@ -109,7 +109,7 @@ def test_the_student_comes_to_agree_with_its_teacher_and_the_teacher_stays(tmp_p
     assert all(torch.equal(value, before[name]) for name, value in load_checkpoint(teacher)["ema"].items())
 
 
-def test_the_checkpoint_holds_the_student_alone_and_needs_no_teacher(tmp_path, market, tiny, teacher):
+def test_checkpoint_holds_the_student_only(tmp_path, market, tiny, teacher):
     train(tiny, market1501.read(market), tmp_path / "alone")
     train(with_teacher(tiny, teacher), market1501.read(market), tmp_path / "student")
     alone, student = (load_checkpoint(tmp_path / name) for name in ("alone", "student"))
@@ -120,7 +120,7 @@ def test_the_checkpoint_holds_the_student_alone_and_needs_no_teacher(tmp_path, m
     load_method(tmp_path / "moved.pt")
 
 
-def test_a_killed_student_resumes_to_the_same_bits(tmp_path, market, tiny, teacher, monkeypatch):
+def test_killed_student_resumes_to_the_same_bits(tmp_path, market, tiny, teacher, monkeypatch):
     config, data = with_teacher(tiny, teacher), market1501.read(market)
     train(config, data, tmp_path / "whole")
 
@@ -142,19 +142,19 @@ def test_a_killed_student_resumes_to_the_same_bits(tmp_path, market, tiny, teach
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_the_command_takes_a_teacher_and_names_a_missing_one(tmp_path, market, tiny, teacher, capsys):
+def test_command_takes_a_teacher_and_names_a_missing_one(tmp_path, market, tiny, teacher, capsys):
     config = tmp_path / "tiny.toml"
     config.write_text(to_toml(dataclasses.replace(tiny, schedule=dataclasses.replace(tiny.schedule, epochs=1))))
     command = ["train", "--config", str(config), "--data", str(market), "--out"]
     assert main([*command, str(tmp_path / "run"), "--teacher", str(teacher)]) == 0
     assert math.isfinite(load_checkpoint(tmp_path / "run")["history"][0]["relation"])
     assert load_checkpoint(tmp_path / "run")["config"]["distil"]["teacher"] == str(teacher)
-    assert main([*command, str(tmp_path / "other"), "--teacher", str(tmp_path / "nobody")]) == 2
-    assert "nobody" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "other"), "--teacher", str(tmp_path / "missing")]) == 2
+    assert "missing" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 
-def test_the_teacher_may_look_at_some_images_only(teacher):
+def test_teacher_may_be_used_for_some_images_only(teacher):
     images = torch.randn(6, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     student = unit(6, 4, 0).float()
     loss = Loss(torch.zeros(()), {}, student)

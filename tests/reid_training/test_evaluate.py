@@ -115,7 +115,7 @@ def test_equal_distances_keep_the_order_of_the_gallery(chunk):
 @pytest.mark.parametrize("count", [1, 2, 7, 3000])
 @pytest.mark.parametrize("steps", [0, 10])
 @pytest.mark.parametrize("smallest", ["anywhere", "first", "last"])
-def test_the_lowest_of_a_stream_are_those_of_the_whole(count, steps, smallest):
+def test_lowest_values_of_a_stream_equal_those_of_the_whole(count, steps, smallest):
     rng = np.random.default_rng(count)
     values = rng.random(20_000).astype(np.float32)
     values = (values * steps).round() if steps else values
@@ -144,7 +144,7 @@ def test_verification_by_hand():
     assert (found.n_same_pairs, found.n_diff_pairs) == (5, 200)
 
 
-def test_verification_without_strangers_is_not_a_number():
+def test_verification_without_negative_pairs_is_nan():
     emb = np.eye(2, dtype=np.float32)
     found = rank(emb, np.array([1, 1]), np.array([1, 1]), emb, np.array([1, 1]), np.array([2, 2]))
     assert np.isnan(found.tpr_at_fpr_1e2)
@@ -185,7 +185,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells it there")
 @pytest.mark.parametrize("what", ["cosine", "k-reciprocal", "calibrate"])
-def test_a_gallery_of_20000_needs_less_than_2_gib(what):
+def test_gallery_of_20000_needs_less_than_2_gib(what):
     """3,400 queries, 512 dimensions, a fresh interpreter, its whole resident memory."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -214,7 +214,7 @@ def test_evaluate_writes_all_scores(tmp_path, market, tiny, capsys):
         assert line.split()[1:] == [f"{100 * share:.2f}" for share in shares]
 
 
-def test_what_is_not_a_number_is_written_as_nothing(tmp_path):
+def test_nan_score_is_written_as_an_empty_value(tmp_path):
     emb = np.eye(2, dtype=np.float32)
     scores = rank(emb, np.array([1, 1]), np.array([1, 1]), emb, np.array([1, 1]), np.array([2, 2]))
     write_scores([as_row(scores)], tmp_path / "s.json", tmp_path / "s.csv")
@@ -235,7 +235,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_protocol_by_hand(name):
+def test_protocol_example_by_hand(name):
     rows, rank1, mean_ap = CASES[name]
     angles = np.deg2rad([row[0] for row in rows])
     gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -245,13 +245,13 @@ def test_the_protocol_by_hand(name):
     assert found.mean_ap == pytest.approx(mean_ap)
 
 
-def test_a_query_without_a_right_answer_is_left_out():
+def test_query_without_a_match_is_skipped():
     emb = np.eye(3, dtype=np.float32)
     found = rank(emb[:2], np.array([1, 9]), np.array([1, 1]), emb, np.array([1, 2, 3]), np.array([2, 2, 2]))
     assert found.n_queries == 1
 
 
-def test_no_query_with_a_right_answer_is_an_error():
+def test_no_query_with_a_match_is_an_error():
     emb = np.eye(2, dtype=np.float32)
     with pytest.raises(DataError, match="no query"):
         rank(emb[:1], np.array([1]), np.array([1]), emb, np.array([1, 2]), np.array([1, 1]))
@@ -279,13 +279,13 @@ def test_calibration_agrees_with_one_pair_at_a_time(chunk):
         assert group.tpr_at_tau_same == pytest.approx(sum(d <= group.tau_same for d in same) / len(same))
 
 
-def test_calibration_of_a_perfect_metric_separates_everyone():
+def test_calibration_of_a_perfect_metric_separates_all_people():
     emb = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
     found = calibrate(emb, np.repeat(np.arange(4), 3), np.tile([1, 2, 2], 4))["pooled"]
     assert (found.tau_diff, found.sigma_same, found.tau_same, found.tpr_at_tau_same) == (0.0, 0.0, 1.0, 1.0)
 
 
-def test_calibration_leaves_out_a_part_without_pairs_of_both_kinds():
+def test_calibration_skips_parts_without_both_kinds_of_pairs():
     emb = np.repeat(np.eye(2, dtype=np.float32), 2, axis=0)
     pids = np.array([1, 1, 2, 2])
     assert set(calibrate(emb, pids, np.array([1, 2, 1, 2]))) == {"pooled", "cross_camera"}
@@ -296,14 +296,14 @@ def test_calibration_leaves_out_a_part_without_pairs_of_both_kinds():
 # Few shots
 
 
-def test_the_interval_is_that_of_scipy(rng):
+def test_interval_equals_scipy(rng):
     values = rng.uniform(0.4, 1.0, 600)
     mean, half = mean_and_interval(values)
     low, high = scipy.stats.norm.interval(0.95, values.mean(), scipy.stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high), abs=1e-6)
 
 
-def test_the_interval_holds_the_true_mean_95_times_of_100(rng):
+def test_interval_holds_the_true_mean_95_times_of_100(rng):
     holds = []
     for _ in range(2000):
         mean, half = mean_and_interval(rng.binomial(25, 0.9, 600) / 25)
@@ -317,7 +317,7 @@ def test_no_interval_of_too_few_values(values):
         mean_and_interval(values)
 
 
-def test_the_class_distance_ratio_agrees_with_a_loop(rng):
+def test_class_distance_ratio_agrees_with_a_loop(rng):
     emb, labels = rng.normal(size=(30, 4)).astype(np.float32), rng.permutation(np.repeat([2, 3, 9], [5, 10, 15]))
     centres = {c: emb[labels == c].astype(np.float64).mean(0) for c in (2, 3, 9)}
     nearest = [min(np.linalg.norm(centres[a] - centres[b]) for b in centres if b != a) for a in centres]
@@ -335,6 +335,6 @@ def test_no_class_distance_ratio_without_classes_or_spread(rng, labels, said):
         class_distance_ratio(rng.normal(size=(4, 2)).astype(np.float32), np.array(labels))
 
 
-def test_no_class_distance_ratio_of_a_broken_network():
+def test_class_distance_ratio_of_non_finite_embeddings_is_an_error():
     with pytest.raises(DataError, match="not finite"):
         class_distance_ratio(np.full((4, 2), np.nan, np.float32), np.array([0, 0, 1, 1]))

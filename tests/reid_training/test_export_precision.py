@@ -12,7 +12,6 @@ import pytest
 
 from reid_training import bench, precision
 from reid_training.cli import main
-from reid_training.data import market1501
 from reid_training.data.base import read_images, split_identities
 from reid_training.data.synthetic import write_market_folder
 from reid_training.embedders import OnnxEmbedder, embed_samples
@@ -20,17 +19,13 @@ from reid_training.evaluate import calibrate
 from reid_training.export import export
 from reid_training.precision import crops_for_file, crops_for_run, export_variant
 from reid_training.train import train
+from tests.oracles.training_runs import mistake
 from tracker.appearance.encoder import OnnxEncoder
 
 pytestmark = pytest.mark.slow  # each trains something
 
 VARIANTS = ("fp16", "int8")
 THRESHOLDS = {"tau_same", "tau_diff", "sigma_same"}
-
-
-@pytest.fixture(scope="module")
-def data(market):
-    return market1501.read(market)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +80,7 @@ def test_every_convolution_of_int8_has_the_rounded_weights_of_fp32(fp32, of_file
         assert np.all(np.abs(weights * scales - original) <= 0.501 * scales)
 
 
-def test_fp16_has_the_rounded_weights_of_fp32_but_for_the_norm(fp32, of_file):
+def test_fp16_has_the_rounded_weights_of_fp32_except_the_norm(fp32, of_file):
     before, after = weights_of(fp32), weights_of(of_file["fp16"][0])
     kernels = [name for name, values in before.items() if values.ndim == 4]
     assert len(kernels) > 5
@@ -110,7 +105,7 @@ def test_embeddings_stay_near_those_of_fp32(fp32, of_file, data, name, least):
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("batch", [1, 2, 7, 32])
-def test_a_crop_has_the_same_embedding_in_any_batch(of_run, data, name, batch):
+def test_crop_has_the_same_embedding_in_any_batch(of_run, data, name, batch):
     embedder = OnnxEmbedder(of_run[name][0])
     crops = read_images(data.train.take(np.arange(batch)), 64, 32)
     alone = np.concatenate([embedder(crop[None]) for crop in crops])
@@ -121,7 +116,7 @@ def test_a_crop_has_the_same_embedding_in_any_batch(of_run, data, name, batch):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_ports_and_card_are_those_of_fp32_and_the_tracker_reads_them(fp32, of_file, data, name):
+def test_ports_and_metadata_equal_fp32_and_the_tracker_reads_them(fp32, of_file, data, name):
     reference, embedder = OnnxEmbedder(fp32), OnnxEmbedder(of_file[name][0])
     assert dict(embedder.metadata) == {**reference.metadata, "name": name, "precision": name}
     for port in ("get_inputs", "get_outputs"):
@@ -136,7 +131,7 @@ def test_ports_and_card_are_those_of_fp32_and_the_tracker_reads_them(fp32, of_fi
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_thresholds_of_a_run_are_measured_on_the_variant(of_run, data, name):
+def test_run_thresholds_are_measured_on_the_variant(of_run, data, name):
     path, variant = of_run[name]
     embedder = OnnxEmbedder(path)
     _, held = split_identities(data.train, 0.25, 0)
@@ -146,7 +141,7 @@ def test_the_thresholds_of_a_run_are_measured_on_the_variant(of_run, data, name)
     assert variant.calibration["pooled"] == pooled
 
 
-def test_nobody_plays_two_parts(run, data):
+def test_calibration_and_measurement_people_are_disjoint(run, data):
     train_set, held = split_identities(data.train, 0.25, 0)
     of_run = crops_for_run(run, data, 0)
     assert set(of_run.scaling.paths) <= set(train_set.paths)
@@ -156,7 +151,7 @@ def test_nobody_plays_two_parts(run, data):
     assert not set(of_file.scaling.paths) & set(of_file.measured.paths)
 
 
-def test_the_seed_decides_the_bytes(tmp_path, fp32, of_file, data, monkeypatch):
+def test_same_seed_gives_the_same_bytes(tmp_path, fp32, of_file, data, monkeypatch):
     monkeypatch.setattr(precision, "SCALING_CROPS", 32)
     written = []
     for seed in (0, 0, 1):
@@ -166,7 +161,7 @@ def test_the_seed_decides_the_bytes(tmp_path, fp32, of_file, data, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
-def test_the_command_says_what_it_wrote(tmp_path, capsys, market, run, fp32):
+def test_command_reports_what_it_wrote(tmp_path, capsys, market, run, fp32):
     out = tmp_path / "small.onnx"
     command = ["--precision", "int8", "--data", str(market), "--out", str(out)]
     assert main(["export", str(run), *command]) == 0
@@ -176,14 +171,6 @@ def test_the_command_says_what_it_wrote(tmp_path, capsys, market, run, fp32):
     assert "batch 1, 2, 7 and 32" in lines[-1]
     assert main(["export", str(fp32), *command]) == 0
     assert "does not say who was held out" in capsys.readouterr().out
-
-
-def mistake(capsys, *argv, status=2) -> str:
-    capsys.readouterr()
-    assert main([str(argument) for argument in argv]) == status
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("reid: ")
-    return line
 
 
 @pytest.mark.parametrize(
@@ -196,7 +183,7 @@ def mistake(capsys, *argv, status=2) -> str:
         ("text", "int8", "is not an ONNX model"),
     ],
 )
-def test_a_mistake_is_named_and_nothing_is_written(tmp_path, capsys, market, fp32, of_file, model, chosen, message):
+def test_user_error_is_named_and_nothing_is_written(tmp_path, capsys, market, fp32, of_file, model, chosen, message):
     (tmp_path / "text.onnx").write_text("hello")
     path = {"fp32": fp32, "int8": of_file["int8"][0]}.get(model, tmp_path / f"{model}.onnx")
     out = tmp_path / "out.onnx"
@@ -214,7 +201,7 @@ def test_too_few_crops(tmp_path, capsys, fp32):
     ("limit", "value", "message"),
     [("LEAST_COSINE", 1.1, "mean cosine"), ("BATCH_TOLERANCE", {"fp16": -1.0}, "changes by")],
 )
-def test_a_variant_that_strays_leaves_the_old_file(tmp_path, capsys, market, fp32, monkeypatch, limit, value, message):
+def test_inaccurate_variant_leaves_the_old_file(tmp_path, capsys, market, fp32, monkeypatch, limit, value, message):
     out = tmp_path / "out.onnx"
     out.write_bytes(b"the good one")
     monkeypatch.setattr(precision, limit, value)
@@ -223,7 +210,7 @@ def test_a_variant_that_strays_leaves_the_old_file(tmp_path, capsys, market, fp3
 
 
 @pytest.mark.parametrize("call", ["fsync", "mkdir"])
-def test_a_full_disk_is_said_and_leaves_the_old_file(tmp_path, capsys, market, fp32, monkeypatch, call):
+def test_full_disk_is_reported_and_leaves_the_old_file(tmp_path, capsys, market, fp32, monkeypatch, call):
     """fsync: where the file goes; mkdir: where the drafts go."""
     out = tmp_path / "out.onnx"
     out.write_bytes(b"the good one")
@@ -238,7 +225,7 @@ def test_a_full_disk_is_said_and_leaves_the_old_file(tmp_path, capsys, market, f
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_bench_puts_models_side_by_side(capsys, fp32, of_file, monkeypatch):
+def test_bench_compares_models(capsys, fp32, of_file, monkeypatch):
     monkeypatch.setattr(bench.time_crops, "__defaults__", (0.01,))
     models = [str(fp32), str(of_file["int8"][0])]
     assert main(["bench", *models]) == 0

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from reid_training import train as training
 from reid_training.cli import main
@@ -22,6 +21,7 @@ from reid_training.data import mot_crops
 from reid_training.errors import ModelError
 from reid_training.runs import load_checkpoint
 from tests.oracles.disks import room_for
+from tests.oracles.training_runs import same_runs, same_states
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.settings import to_toml
 
@@ -67,16 +67,6 @@ def stop() -> None:
     raise KeyboardInterrupt
 
 
-def same_weights(a: Path, b: Path) -> bool:
-    return same_states(load_checkpoint(a), load_checkpoint(b))
-
-
-def same_states(a: dict, b: dict) -> bool:
-    return len(a["history"]) == len(b["history"]) and all(
-        torch.equal(value, b[part][name]) for part in ("method", "ema") for name, value in a[part].items()
-    )
-
-
 def one_line(capsys) -> str:
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err
@@ -94,7 +84,7 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.004, 0.99])
-def test_a_run_goes_on_when_there_is_room_again(place, tmp_path, capsys, share):
+def test_run_resumes_when_the_disk_has_room(place, tmp_path, capsys, share):
     """0.004 of the checkpoint: the config has room, and what is written for TensorBoard soon has none."""
     run = shutil.copytree(place / "half", tmp_path / "run")
     before = (run / "last.pt").read_bytes()
@@ -105,22 +95,22 @@ def test_a_run_goes_on_when_there_is_room_again(place, tmp_path, capsys, share):
     assert (run / "last.pt").read_bytes() == before
     assert names(run) == WHOLE - {"curve.png"}
     assert main(words(place, run, "--resume")) == 0
-    assert same_weights(run, place / "whole")
+    assert same_runs(run, place / "whole")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
-def test_a_run_that_could_not_begin_is_begun_again(place, tmp_path, capsys, share):
+def test_run_that_failed_to_start_starts_again(place, tmp_path, capsys, share):
     run = tmp_path / "run"
     with room_for(int(share * (place / "half" / "last.pt").stat().st_size)):
         assert main(words(place, run)) == 1
     assert f"cannot write {run}" in one_line(capsys)
     assert names(tmp_path) == ({"run/config.toml"} if share else set())
     assert main(words(place, run)) == 0
-    assert same_weights(run, place / "whole")
+    assert same_runs(run, place / "whole")
 
 
 @pytest.mark.parametrize(("name", "n_epochs"), [("metrics.csv", 3), ("curve.png", 4)])
-def test_the_weights_are_saved_before_what_is_only_looked_at(place, tmp_path, capsys, name, n_epochs):
+def test_weights_are_saved_before_log_and_curves(place, tmp_path, capsys, name, n_epochs):
     run = tmp_path / "run"
     shutil.copytree(place / "half", run)
 
@@ -136,11 +126,11 @@ def test_the_weights_are_saved_before_what_is_only_looked_at(place, tmp_path, ca
     assert len(load_checkpoint(run)["history"]) == n_epochs
     (run / name).rmdir()
     assert main(words(place, run, "--resume")) == 0
-    assert same_weights(run, place / "whole")
+    assert same_runs(run, place / "whole")
     assert names(run) == WHOLE
 
 
-def test_the_epochs_since_the_last_checkpoint_are_not_lost_with_the_curves(place, tmp_path, capsys, monkeypatch):
+def test_failed_curves_do_not_lose_the_last_epochs(place, tmp_path, capsys, monkeypatch):
     events = pytest.importorskip("reid_training.event_log")
     calls = []
 
@@ -157,11 +147,11 @@ def test_the_epochs_since_the_last_checkpoint_are_not_lost_with_the_curves(place
     assert len(load_checkpoint(tmp_path)["history"]) == 2
     monkeypatch.undo()
     assert main(words(place, tmp_path, *rare, "--resume")) == 0
-    assert same_weights(tmp_path, place / "whole")
+    assert same_runs(tmp_path, place / "whole")
 
 
 @pytest.mark.parametrize("n_bytes", [0, 5, 10, 14])
-def test_what_is_appended_is_whole(tmp_path, n_bytes):
+def test_event_log_appends_whole_records(tmp_path, n_bytes):
     events = pytest.importorskip("reid_training.event_log")
     path, n_whole = tmp_path / "log", 0
     with room_for(n_bytes), pytest.raises(OSError, match="File too large"):
@@ -189,7 +179,7 @@ FIRST = {"suggest-labels": {"pairs.csv"}}
 
 @pytest.mark.parametrize("n_bytes", [0, 200, 25_000])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_other_command(place, tmp_path, capsys, monkeypatch, command, n_bytes):
+def test_other_commands_on_a_full_disk_are_one_line(place, tmp_path, capsys, monkeypatch, command, n_bytes):
     if n_bytes == 25_000 and command in ("json", "csv", "crops"):
         pytest.skip("all of it has room")
     out, drafts = tmp_path / "out", tmp_path / "drafts"
@@ -209,7 +199,7 @@ def test_every_other_command(place, tmp_path, capsys, monkeypatch, command, n_by
         assert list((out / "crops").iterdir()) == [], "the same command finds its folder free"
 
 
-def test_the_folder_for_drafts_may_be_full_too(place, tmp_path, capsys, monkeypatch):
+def test_full_temporary_folder_is_one_line(place, tmp_path, capsys, monkeypatch):
     """Then tempfile finds none, and asking it for its name fails once more."""
     monkeypatch.setattr("tempfile.tempdir", None)
     capsys.readouterr()
@@ -218,7 +208,7 @@ def test_the_folder_for_drafts_may_be_full_too(place, tmp_path, capsys, monkeypa
     assert "cannot write drafts in the folder for temporary files: No usable temporary directory" in one_line(capsys)
 
 
-def test_crops_that_are_stopped_leave_nothing(place, tmp_path, monkeypatch):
+def test_interrupted_crops_leave_nothing(place, tmp_path, monkeypatch):
     monkeypatch.setattr(mot_crops, "logger", type("", (), {"info": lambda *_: stop()}))  # all crops of it are cut
     out = tmp_path / "out"
     assert main(COMMANDS["crops"].format(place, out).split()) == 130
@@ -228,18 +218,18 @@ def test_crops_that_are_stopped_leave_nothing(place, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_standard_output_that_is_full(place, tmp_path, capsys, monkeypatch):
-    """Nobody reads of the progress; the run is whole all the same."""
+def test_full_standard_output_keeps_the_run(place, tmp_path, capsys, monkeypatch):
+    """The progress is lost; the run is complete all the same."""
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         assert main(words(place, tmp_path / "run")) == 1
         monkeypatch.undo()
     assert "cannot write standard output: No space left on device" in one_line(capsys)
     assert names(tmp_path / "run") == WHOLE
-    assert same_weights(tmp_path / "run", place / "whole")
+    assert same_runs(tmp_path / "run", place / "whole")
 
 
-def test_standard_output_that_nobody_reads_any_more(capsys, monkeypatch):
+def test_closed_standard_output_ends_silently(capsys, monkeypatch):
     theirs, ours = os.pipe()
     os.close(theirs)
     with os.fdopen(ours, "w") as pipe:
@@ -253,7 +243,7 @@ def test_standard_output_that_nobody_reads_any_more(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("what", "every"), [("run", 1), ("run", 4), ("run/last.pt", 1), ("run/config.toml", 1)])
-def test_what_is_removed_meanwhile_is_there_again(place, tmp_path, capsys, monkeypatch, what, every):
+def test_removed_files_are_written_again(place, tmp_path, capsys, monkeypatch, what, every):
     def remove():
         shutil.rmtree(tmp_path / what) if what == "run" else (tmp_path / what).unlink()
 
@@ -265,7 +255,7 @@ def test_what_is_removed_meanwhile_is_there_again(place, tmp_path, capsys, monke
     assert err == ""
     assert ("config.toml was removed meanwhile; it is written again" in out) == (what in ("run", "run/config.toml"))
     assert names(tmp_path / "run") == WHOLE
-    assert same_weights(tmp_path / "run", place / "whole")
+    assert same_runs(tmp_path / "run", place / "whole")
     for name in ("config.toml", "curve.png"):
         assert (tmp_path / "run" / name).stat().st_size == (place / "whole" / name).stat().st_size
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 5
@@ -280,7 +270,7 @@ def flipped(content: bytes, at: int, bit: int) -> bytes:
     return bytes(changed)
 
 
-def test_a_bit_that_flips_in_a_weight_is_noticed(place, tmp_path, capsys):
+def test_flipped_bit_in_a_weight_is_detected(place, tmp_path, capsys):
     content = (place / "half" / "last.pt").read_bytes()
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -298,7 +288,7 @@ def test_a_bit_that_flips_in_a_weight_is_noticed(place, tmp_path, capsys):
     assert "last.pt is not a checkpoint, or it is damaged" in one_line(capsys)
 
 
-def test_a_bit_that_flips_anywhere_changes_nothing_or_is_noticed(place, tmp_path):
+def test_flipped_bit_anywhere_is_harmless_or_detected(place, tmp_path):
     content, n_noticed = (place / "half" / "last.pt").read_bytes(), 0
     whole = load_checkpoint(place / "half")
     rng = np.random.default_rng(0)
@@ -315,7 +305,7 @@ def test_a_bit_that_flips_anywhere_changes_nothing_or_is_noticed(place, tmp_path
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9999])
-def test_a_checkpoint_that_was_cut_short(place, tmp_path, capsys, share):
+def test_truncated_checkpoint_is_refused(place, tmp_path, capsys, share):
     content = (place / "half" / "last.pt").read_bytes()
     (tmp_path / "last.pt").write_bytes(content[: int(share * len(content))])
     capsys.readouterr()
@@ -351,7 +341,7 @@ for prepare, path in zip(points, sys.argv[2:], strict=True):
 """
 
 
-def test_a_run_that_is_killed_while_it_writes_its_checkpoint(place, tmp_path):
+def test_killed_during_checkpoint_writing_resumes(place, tmp_path):
     runs = [shutil.copytree(place / "half", tmp_path / point) for point in ("written", "forced", "named")]
     before = (place / "half" / "last.pt").read_bytes()
     given = [str(path / "last.pt") for path in (place / "whole", *runs)]
@@ -361,7 +351,7 @@ def test_a_run_that_is_killed_while_it_writes_its_checkpoint(place, tmp_path):
     assert (runs[0] / "last.pt.part").stat().st_size == 100_000
     assert main(words(place, runs[0], "--resume")) == 0
     assert names(runs[0]) == WHOLE
-    assert same_weights(runs[0], place / "whole")
+    assert same_runs(runs[0], place / "whole")
 
 
 def one_thread() -> dict[str, str]:
@@ -369,7 +359,7 @@ def one_thread() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
 
 
-def test_a_log_that_was_not_written_before_the_kill_is_written_by_the_next_run(place, tmp_path):
+def test_log_missing_after_a_kill_is_written_by_the_next_run(place, tmp_path):
     """Also where no epoch is left to do."""
     run = shutil.copytree(place / "whole", tmp_path / "run")
     log = (run / "metrics.csv").read_text()

@@ -16,6 +16,7 @@ from reid_training.embedders import embed_images
 from reid_training.errors import DataError
 from reid_training.evaluate import rank_in_videos
 from reid_training.train import train
+from tests.oracles.training_runs import mistake
 
 NAMES = ("rank1", "rank5", "rank10", "mean_ap", "tpr_at_fpr_1e2", "tpr_at_fpr_1e3", "n_queries")
 NAMES += ("n_same_pairs", "n_diff_pairs")
@@ -72,18 +73,18 @@ def test_agrees_with_one_pair_at_a_time(seed, min_gap, chunk, many_equal):
 
 
 # Person 1 of video 1 in frame 100 stands at angle 0. The others are (angle, pid, video, frame). In every case the first
-# crop and one other find each other; what else is there has nobody to find.
+# crop and one other find each other; the other crops have no match.
 CASES = {
     "far enough": ([(1, 1, 1, 130), (5, 2, 1, 100)], 1.0, 1.0),
     "far enough, before": ([(1, 1, 1, 70), (5, 2, 1, 100)], 1.0, 1.0),
     "one frame too near is ignored": ([(1, 1, 1, 129), (2, 2, 1, 100), (5, 1, 1, 130)], 0.0, 0.5),
-    "somebody else in the same frame counts": ([(1, 2, 1, 100), (5, 1, 1, 130)], 0.0, 0.5),
+    "another person in the same frame counts": ([(1, 2, 1, 100), (5, 1, 1, 130)], 0.0, 0.5),
     "another video does not count": ([(1, 2, 2, 100), (2, 1, 2, 130), (5, 1, 1, 130)], 1.0, 1.0),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_rule_by_hand(name):
+def test_rank_in_videos_example_cases(name):
     others, rank1, mean_ap = CASES[name]
     rows = [(0, 1, 1, 100), *others]
     angles = np.deg2rad([row[0] for row in rows])
@@ -92,7 +93,7 @@ def test_the_rule_by_hand(name):
     assert (found.rank1, found.mean_ap, found.n_queries) == (rank1, mean_ap, 2)
 
 
-def test_nobody_far_enough_is_an_error():
+def test_no_pair_with_enough_gap_is_an_error():
     ones = np.ones(3, np.int64)
     with pytest.raises(DataError, match="no person is seen twice in one video at least 30 frames apart"):
         rank_in_videos(np.eye(3, dtype=np.float32), ones, ones, np.array([1, 10, 20]), 30)
@@ -136,15 +137,7 @@ def crops(tmp_path_factory) -> Path:
     return root / "crops"
 
 
-def mistake(capsys, *argv) -> str:
-    capsys.readouterr()
-    assert main([str(argument) for argument in argv]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
-def test_the_command_scores_crops_of_mot_truth(model, crops, tmp_path, capsys):
+def test_command_scores_crops_of_mot_truth(model, crops, tmp_path, capsys):
     with (crops / "people.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     embedder = load_embedder(model)
@@ -179,13 +172,13 @@ def test_the_command_scores_crops_of_mot_truth(model, crops, tmp_path, capsys):
         ("image,id,camera,frame\na.png,1,x,4\n", "no person is seen twice in one video"),
     ],
 )
-def test_tables_that_do_not_tell_the_frame(capsys, model, tmp_path, text, reason):
+def test_tables_without_frame_are_refused(capsys, model, tmp_path, text, reason):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 4, 3), np.uint8))
     (tmp_path / "people.csv").write_text(text)
     assert reason in mistake(capsys, "evaluate", model, "--data", tmp_path / "people.csv", "--min-gap", 30)
 
 
-def test_mistakes_of_the_command(capsys, model, market, crops):
+def test_command_mistakes_give_one_line(capsys, model, market, crops):
     command = ("evaluate", model, "--data")
     assert "--min-gap must be >= 1, got 0" in mistake(capsys, *command, crops, "--min-gap", 0)
     assert "does not go together" in mistake(capsys, *command, crops, "--min-gap", 4, "--rerank")
@@ -193,7 +186,7 @@ def test_mistakes_of_the_command(capsys, model, market, crops):
     assert "cannot read" in mistake(capsys, *command, market / "none.csv", "--min-gap", 4)
 
 
-def test_images_for_training_are_left_out_and_those_of_both_parts_are_there_once(tmp_path):
+def test_training_images_are_left_out_and_shared_ones_count_once(tmp_path):
     for name in "abc":
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((8, 4, 3), np.uint8))
     lines = ["image,id,camera,frame,split", "a.png,1,x,4,train", "b.png,2,x,5,query", "b.png,2,x,5,gallery"]
@@ -203,7 +196,7 @@ def test_images_for_training_are_left_out_and_those_of_both_parts_are_there_once
     assert frames.tolist() == [5, 9]
 
 
-def test_other_uses_of_a_table_pass_over_its_frames(tmp_path):
+def test_other_uses_of_a_table_ignore_frames(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 4, 3), np.uint8))
     (tmp_path / "people.csv").write_text("image,id,camera,frame\na.png,1,x,none\n")
     assert len(csv_table.read(tmp_path / "people.csv").train) == 1

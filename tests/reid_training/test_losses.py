@@ -200,7 +200,7 @@ def test_pair_loss_gradient_agrees_with_finite_differences(batch, name):
     assert torch.autograd.gradcheck(lambda x: loss(x, labels, 2.0), (emb,), eps=1e-6, atol=1e-5)
 
 
-def test_weights_of_the_deviance_multiply_the_losses_and_not_the_number_of_pairs():
+def test_deviance_weights_multiply_losses_not_pair_counts():
     labels = torch.tensor(LABELS["unbalanced"])
     sim = embeddings(labels) @ embeddings(labels).T
     plain = losses.binomial_deviance_loss(sim, labels)
@@ -235,7 +235,7 @@ def test_equal_embeddings_have_a_finite_loss_and_gradient(name, batch, length):
 
 
 @pytest.mark.parametrize("name", PAIRWISE)
-def test_a_batch_without_pairs_costs_nothing(name):
+def test_batch_without_pairs_has_zero_loss(name):
     emb = embeddings([7]).requires_grad_()
     value = PAIRWISE[name][0](emb, torch.tensor([7]), 0.3)
     value.backward()
@@ -243,7 +243,7 @@ def test_a_batch_without_pairs_costs_nothing(name):
     assert not emb.grad.any()
 
 
-def test_losses_vanish_when_people_are_far_apart_and_images_of_one_coincide():
+def test_losses_of_perfectly_separated_people_are_zero():
     emb = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
     labels = torch.tensor([0, 0, 1, 1])
     for name in ("batch-hard", "batch-all", "semi-hard"):
@@ -255,7 +255,7 @@ def test_losses_vanish_when_people_are_far_apart_and_images_of_one_coincide():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_mean_over_active_triplets_is_the_mean_over_all_divided_by_their_share(seed):
+def test_mean_over_active_triplets_is_mean_over_all_by_their_share(seed):
     labels = torch.tensor(LABELS["unbalanced"])
     emb = embeddings(labels, seed)
     dist, triplets = distances.euclidean(emb, emb), mining.batch_all(labels)
@@ -305,7 +305,7 @@ def test_centre_loss_agrees_with_one_image_at_a_time(batch):
 
 
 @pytest.mark.parametrize("batch", LABELS)
-def test_centres_are_pulled_as_the_paper_says_and_pull_nothing_back(batch):
+def test_centres_update_as_published_without_gradient(batch):
     labels = LABELS[batch]
     emb, middle = embeddings(labels).requires_grad_(), centres().requires_grad_()
     value = losses.centre_pull(emb, middle, torch.tensor(labels))
@@ -403,7 +403,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_the_method_computes_the_loss_that_its_options_name(tiny, name):
+def test_method_computes_the_loss_of_its_options(tiny, name):
     options, by_hand = BY_HAND[name]
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3])
     images = torch.randn(12, 3, 64, 32, generator=torch.Generator().manual_seed(1))
@@ -417,7 +417,7 @@ def test_the_method_computes_the_loss_that_its_options_name(tiny, name):
     assert float(loss.total.detach()) == pytest.approx(2.0 * expected, rel=1e-3)
 
 
-def test_the_total_is_the_weighted_sum_of_the_parts(tiny, people):
+def test_total_is_the_weighted_sum_of_the_parts(tiny, people):
     method = method_of(tiny, {"pair_weight": 2.0, "id_weight": 3.0, "centre_weight": 5.0})
     loss = method.loss(*people)
     expected = 2.0 * loss.parts["triplet"] + 3.0 * loss.parts["id"] + 5.0 * loss.parts["centre"]
@@ -426,7 +426,7 @@ def test_the_total_is_the_weighted_sum_of_the_parts(tiny, people):
 
 
 @pytest.mark.slow
-def test_a_miner_that_draws_changes_neither_batches_nor_augmentation(tmp_path, market, tiny, monkeypatch):
+def test_random_miner_changes_neither_batches_nor_augmentation(tmp_path, market, tiny, monkeypatch):
     seen: dict[str, list[float]] = {}
     real = training.augment
     for name in ("hard", "distance_weighted"):
@@ -446,7 +446,7 @@ def test_a_miner_that_draws_changes_neither_batches_nor_augmentation(tmp_path, m
     assert seen["hard"] == seen["distance_weighted"]
 
 
-def test_the_defaults_are_batch_hard_with_a_hinge_and_no_centres(tiny, people):
+def test_defaults_are_batch_hard_with_a_hinge_and_no_centres(tiny, people):
     """Configs and checkpoints from before the choice existed name neither the miner nor a centre."""
     plain = method_of(tiny, {"pair_loss": "triplet", "margin": 0.3})
     named = method_of(tiny, {"miner": "hard", "soft_margin": False, "centre_weight": 0.0})
@@ -456,7 +456,7 @@ def test_the_defaults_are_batch_hard_with_a_hinge_and_no_centres(tiny, people):
     assert "centres" not in plain.state_dict()
 
 
-def test_a_small_weight_leaves_the_network_alone_and_still_moves_the_centres(tiny, people):
+def test_small_centre_weight_still_updates_the_centres(tiny, people):
     gradients = {}
     for weight in (0.0, 1e-12, 0.5):
         method = method_of(tiny, {"centre_weight": weight})
@@ -471,7 +471,7 @@ def test_a_small_weight_leaves_the_network_alone_and_still_moves_the_centres(tin
 
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)
-def test_autocast_rounds_the_network_alone(tiny, people, name):
+def test_autocast_affects_the_network_only(tiny, people, name):
     labels = people[1]
     features = torch.randn(len(labels), tiny.net.embedding_size, generator=torch.Generator().manual_seed(0))
     method = method_of(tiny, {"pair_loss": name, "centre_weight": 0.5})
@@ -483,7 +483,7 @@ def test_autocast_rounds_the_network_alone(tiny, people, name):
     assert mixed.total.dtype == torch.float32
 
 
-def test_random_mining_repeats_with_its_generator_and_refuses_to_do_without(tiny, people):
+def test_random_mining_needs_and_follows_its_generator(tiny, people):
     method = method_of(tiny, {"miner": "distance_weighted", "margin": 2.0}).eval()
     with torch.no_grad():
         first, again, other = (float(method.loss(*people, np.random.default_rng(s)).total) for s in (0, 0, 1))
@@ -512,14 +512,14 @@ def test_bad_options_are_named(options, message):
         SiameseConfig(**options)
 
 
-def test_what_the_user_did_not_set_is_not_written(tmp_path, market, tiny):
+def test_unset_options_are_not_written(tmp_path, market, tiny):
     """So a checkpoint of today reads like one from before the newer options."""
     config = dataclasses.replace(tiny, schedule=dataclasses.replace(tiny.schedule, epochs=1))
     train(config, market1501.read(market), tmp_path)
     assert load_checkpoint(tmp_path)["config"]["method"] == {"name": "siamese"}
 
 
-def test_the_packaged_recipe_is_batch_hard_triplets_and_classes_as_in_the_siamese_method():
+def test_packaged_recipe_equals_the_siamese_batch_hard_method():
     config = new_method(read_toml("reid_fast"), 5).config
     siamese = SiameseConfig()
     for name in ("miner", "margin", "id_weight", "label_smoothing"):

@@ -15,7 +15,6 @@ import torch
 
 from reid_training.cli import main
 from reid_training.config import DistilConfig, read_toml
-from reid_training.data import market1501
 from reid_training.data.base import split_identities
 from reid_training.distil import Teacher, relation_loss
 from reid_training.embedders import TorchEmbedder, embed_samples
@@ -24,6 +23,7 @@ from reid_training.evaluate import rank_held_out
 from reid_training.members import member_config
 from reid_training.runs import load_checkpoint, load_method
 from reid_training.train import Run, train
+from tests.oracles.training_runs import same_runs
 from tracker.settings import to_toml
 
 pytestmark = pytest.mark.slow  # each trains something
@@ -40,39 +40,26 @@ def config(tiny):
 
 
 @pytest.fixture(scope="module")
-def data(market):
-    return market1501.read(market)
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory, config, data):
     folder = tmp_path_factory.mktemp("runs") / "whole"
     train(config, data, folder)
     return folder
 
 
-def same_weights(a, b) -> bool:
-    a, b = load_checkpoint(a), load_checkpoint(b)
-    return all(
-        a[part].keys() == b[part].keys() and all(torch.equal(a[part][key], b[part][key]) for key in a[part])
-        for part in ("method", "ema")
-    )
-
-
-def test_a_member_is_a_run_of_its_own(tmp_path, config, data, whole):
+def test_member_equals_a_separate_run(tmp_path, config, data, whole):
     train_set, _ = split_identities(data.train, config.data.val_fraction, config.seed)
     rest = dataclasses.replace(data, train=train_set)
     configs = [member_config(config, index) for index in range(N_MEMBERS)]
     assert len({one.seed for one in configs}) == N_MEMBERS
     assert configs != [member_config(dataclasses.replace(config, seed=1), index) for index in range(N_MEMBERS)]
     train(configs[1], rest, tmp_path / "alone")
-    assert same_weights(tmp_path / "alone", whole / "members" / "01")
+    assert same_runs(tmp_path / "alone", whole / "members" / "01")
     alone, ensemble = (load_checkpoint(path)["ema"] for path in (tmp_path / "alone", whole))
     assert torch.equal(alone["nets.0.project.weight"], ensemble["nets.1.project.weight"])
     assert torch.equal(alone["meta_of"][:, 0], ensemble["meta_of"][:, 1])
 
 
-def test_the_ensemble_is_a_run_like_any_other(config, data, whole):
+def test_ensemble_folder_is_a_normal_run(config, data, whole):
     assert read_toml(str(whole / "config.toml")) == config
     method, read, state = load_method(whole)
     assert read == config
@@ -87,7 +74,7 @@ def test_the_ensemble_is_a_run_like_any_other(config, data, whole):
     assert state["history"][-1]["held_out_map"] == pytest.approx(scores.mean_ap, abs=1e-6)
 
 
-def test_a_cut_ensemble_resumes_to_the_same_bits_and_repeats_no_member(tmp_path, config, data, whole, monkeypatch):
+def test_interrupted_ensemble_resumes_and_repeats_no_member(tmp_path, config, data, whole, monkeypatch):
     real, epochs = Run.epoch, []
 
     def dies(run, epoch):
@@ -102,19 +89,19 @@ def test_a_cut_ensemble_resumes_to_the_same_bits_and_repeats_no_member(tmp_path,
     assert not (tmp_path / "cut" / "last.pt").exists()
     train(config, data, tmp_path / "cut", resume=True)
     assert epochs == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 1), (2, 0), (2, 1)]
-    assert same_weights(tmp_path / "cut", whole)
+    assert same_runs(tmp_path / "cut", whole)
     train(config, data, tmp_path / "cut", resume=True)
     assert len(epochs) == 7
-    assert same_weights(tmp_path / "cut", whole)
+    assert same_runs(tmp_path / "cut", whole)
 
 
-def test_two_at_a_time_give_the_same_bits(tmp_path, config, data, whole):
+def test_two_parallel_jobs_give_the_same_bits(tmp_path, config, data, whole):
     train(config, data, tmp_path / "two", n_jobs=2)
-    assert same_weights(tmp_path / "two", whole)
+    assert same_runs(tmp_path / "two", whole)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a signal")
-def test_killed_while_two_were_trained_it_resumes_to_the_same_bits(tmp_path, market, config, data):
+def test_killed_parallel_ensemble_resumes_to_the_same_bits(tmp_path, market, config, data):
     config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=8))
     train(config, data, tmp_path / "whole")
     (tmp_path / "config.toml").write_text(to_toml(config))
@@ -130,10 +117,10 @@ def test_killed_while_two_were_trained_it_resumes_to_the_same_bits(tmp_path, mar
     process.communicate()  # its members hold the pipe too: it closes when they, left alone, have ended
     assert not (run / "last.pt").exists()
     assert main([*arguments, "--jobs", "2", "--resume"]) == 0
-    assert same_weights(run, tmp_path / "whole")
+    assert same_runs(run, tmp_path / "whole")
 
 
-def test_what_goes_wrong_in_a_process_is_one_line_here(tmp_path, market, config, capsys):
+def test_error_in_a_worker_process_is_one_line(tmp_path, market, config, capsys):
     (tmp_path / "config.toml").write_text(to_toml(config))
     arguments = [
         "train",
@@ -150,7 +137,7 @@ def test_what_goes_wrong_in_a_process_is_one_line_here(tmp_path, market, config,
     assert capsys.readouterr().err == "reid: --jobs must be >= 1, got 0\n"
 
 
-def test_an_ensemble_is_not_overwritten_and_other_settings_are_refused(config, data, whole):
+def test_existing_ensemble_or_other_settings_are_refused(config, data, whole):
     with pytest.raises(ConfigError, match="holds a run already"):
         train(config, data, whole)
     before = (whole / "config.toml").read_text()
@@ -159,7 +146,7 @@ def test_an_ensemble_is_not_overwritten_and_other_settings_are_refused(config, d
     assert (whole / "config.toml").read_text() == before
 
 
-def test_jobs_are_for_members_and_torchrun_is_not(tmp_path, tiny, config, data, monkeypatch):
+def test_jobs_need_members_and_no_torchrun(tmp_path, tiny, config, data, monkeypatch):
     with pytest.raises(ConfigError, match="2 jobs need a method with separately trained members; siamese is one run"):
         train(tiny, data, tmp_path, n_jobs=2)
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -167,14 +154,14 @@ def test_jobs_are_for_members_and_torchrun_is_not(tmp_path, tiny, config, data, 
         train(config, data, tmp_path)
 
 
-def test_nobody_held_out_means_no_scores(tmp_path, config, data):
+def test_no_held_out_people_gives_no_scores(tmp_path, config, data):
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, val_fraction=0.0))
     history = train(config, data, tmp_path)
     assert not any("held_out_map" in row for row in history)
 
 
-def test_the_ensemble_teaches_one_network(tmp_path, tiny, config, data, whole):
-    # Without a neck: a teacher this young finds everybody alike, and a neck's features have mean 0.
+def test_ensemble_works_as_a_teacher(tmp_path, tiny, config, data, whole):
+    # Without a neck: after so little training a teacher finds all people alike, and a neck's features have mean 0.
     options = {"name": "siamese", "id_weight": 0.0}
     student = dataclasses.replace(config, method=options, distil=DistilConfig(str(whole), 40.0))
     history = train(student, data, tmp_path / "run")

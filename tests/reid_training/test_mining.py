@@ -82,19 +82,19 @@ def test_miner_agrees_with_loops(name, seed):
     assert rows(fast(dist, torch.tensor(labels))) == slow(dist, labels)
 
 
-def test_the_random_batches_hold_triplets_of_every_kind():
+def test_random_batches_hold_triplets_of_every_kind():
     for _, slow in MINERS.values():
         found = [len(slow(*random_batch(seed))) for seed in SEEDS]
         assert min(found) == 0
         assert max(found) > 5
 
 
-def test_batch_all_has_as_many_triplets_as_a_pk_batch_must():
+def test_batch_all_count_equals_the_pk_formula():
     labels = torch.arange(5).repeat_interleave(3)
     assert [len(x) for x in mining.batch_all(labels)] == [5 * 3 * 2 * 4 * 3] * 3
 
 
-def test_semi_hard_takes_neither_a_nearer_negative_nor_one_beyond_the_margin():
+def test_semi_hard_negatives_lie_within_the_margin():
     labels = torch.tensor([0, 0, 1, 2, 3, 4])
     dist = torch.full((6, 6), 9.0)
     #                 a    p    nearer, equal, within, beyond
@@ -127,7 +127,7 @@ def test_log_inverse_density_agrees_with_the_formula(size):
 
 
 @pytest.mark.parametrize("size", [4, 16, 128])
-def test_the_density_is_that_of_random_unit_vectors(size):
+def test_density_equals_that_of_random_unit_vectors(size):
     """Between the two cuts random pairs, weighted by the inverse density, spread evenly over the distance."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 400_000 // size, size))
@@ -143,7 +143,7 @@ def test_the_density_is_that_of_random_unit_vectors(size):
 
 
 @pytest.mark.slow
-def test_distance_weighted_draws_every_negative_as_often_as_its_distance_says():
+def test_distance_weighted_frequencies_follow_the_weights():
     size, n_draws = 6, 4000
     labels = [0, 0, 1, 1, 2, 3]
     # Of anchor 0: below the cut, twice in between, at and beyond the far one.
@@ -166,7 +166,7 @@ def test_distance_weighted_draws_every_negative_as_often_as_its_distance_says():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_distance_weighted_gives_each_pair_one_true_negative_and_repeats_itself(seed):
+def test_distance_weighted_gives_one_negative_per_pair_repeatably(seed):
     dist, labels = random_batch(seed)
     draw = [
         rows(mining.distance_weighted(dist, torch.tensor(labels), 128, np.random.default_rng(seed))) for _ in range(2)
@@ -177,7 +177,7 @@ def test_distance_weighted_gives_each_pair_one_true_negative_and_repeats_itself(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_n_pairs_are_neighbours_of_one_identity_and_use_no_image_twice(seed):
+def test_n_pairs_have_one_identity_and_use_no_image_twice(seed):
     _, labels = random_batch(seed)
     expected = []
     for label in set(labels):

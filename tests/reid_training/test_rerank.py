@@ -72,13 +72,13 @@ def test_reranking_agrees_with_the_definition(seed, n_query, n_gallery, k1, k2, 
     np.testing.assert_allclose(rows(n_query - 1, n_query), expected[-1:], atol=2e-6)
 
 
-def test_lambda_one_is_the_distance_itself():
+def test_lambda_one_gives_the_original_distance():
     emb = people(np.random.default_rng(0), 40)
     rows = reranked_rows(emb[:10], emb[10:], RerankConfig(lambda_=1.0))
     np.testing.assert_allclose(rows(0, 10), 1.0 - emb[:10] @ emb[10:].T, atol=1e-6)
 
 
-def test_an_image_is_the_first_neighbour_of_itself_also_among_copies():
+def test_image_is_its_own_first_neighbour_among_copies():
     emb = np.repeat(people(np.random.default_rng(1), 3), 4, axis=0)
     near = nearest(emb, 5, chunk=5)
     assert near[:, 0].tolist() == list(range(12))
@@ -87,7 +87,7 @@ def test_an_image_is_the_first_neighbour_of_itself_also_among_copies():
     np.testing.assert_allclose(rows(0, 1)[0, :3], 0.0, atol=1e-6)
 
 
-def test_neighbours_of_neighbours_bring_a_far_image_back():
+def test_reranking_moves_up_images_with_common_neighbours():
     """A chain of views of one person, each like the next, beside a stranger who is nearer to the first view."""
     angles = np.deg2rad([0, 10, 20, 30, 40, 50, -35, -95, -100, -105, -110, -115])
     pids = np.array([1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2])

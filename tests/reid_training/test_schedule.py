@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from reid_training import train as training
 from reid_training.config import RunConfig, ScheduleConfig, from_dict
@@ -16,6 +15,7 @@ from reid_training.data import market1501
 from reid_training.errors import ConfigError
 from reid_training.runs import event_log, load_checkpoint
 from reid_training.train import learning_rate, train
+from tests.oracles.training_runs import same_runs
 from tracker.settings import to_dict
 
 
@@ -61,7 +61,7 @@ def test_step_rates_agree_with_epoch_by_epoch(epochs, warmup_epochs, milestones,
     assert fast == pytest.approx(slow, rel=1e-12)
 
 
-def test_both_decays_share_the_warm_up():
+def test_both_schedules_share_the_warm_up():
     cosine = ScheduleConfig(epochs=9, warmup_epochs=3)
     step = dataclasses.replace(cosine, decay="step", milestones=(5,))
     assert [learning_rate(i, 4, cosine) for i in range(12)] == [learning_rate(i, 4, step) for i in range(12)]
@@ -90,7 +90,7 @@ def test_bad_schedules_are_named(table, message):
         from_dict({"schedule": table})
 
 
-def test_a_config_from_before_the_step_schedule_means_the_cosine(tiny):
+def test_config_without_schedule_kind_means_cosine(tiny):
     table = to_dict(tiny)
     for key in ("decay", "milestones", "gamma"):
         del table["schedule"][key]
@@ -99,7 +99,7 @@ def test_a_config_from_before_the_step_schedule_means_the_cosine(tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed_in_epoch", [2, 3])
-def test_a_resumed_run_keeps_to_its_steps(tmp_path, market, tiny, monkeypatch, killed_in_epoch):
+def test_resumed_run_keeps_its_learning_rate_steps(tmp_path, market, tiny, monkeypatch, killed_in_epoch):
     config = with_schedule(tiny, decay="step", milestones=(2, 3), gamma=0.25)
     data = market1501.read(market)
     train(config, data, tmp_path / "whole")
@@ -113,12 +113,7 @@ def test_a_resumed_run_keeps_to_its_steps(tmp_path, market, tiny, monkeypatch, k
     whole, cut = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "cut")
     for state in (whole, cut):
         assert [row["learning_rate"] for row in state["history"]] == pytest.approx([peak, peak, peak / 4, peak / 16])
-    assert same_weights(tmp_path / "whole", tmp_path / "cut")
-
-
-def same_weights(a, b) -> bool:
-    a, b = load_checkpoint(a)["method"], load_checkpoint(b)["method"]
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    assert same_runs(tmp_path / "whole", tmp_path / "cut")
 
 
 def die_in_epoch(epoch, monkeypatch):
@@ -133,7 +128,7 @@ def die_in_epoch(epoch, monkeypatch):
     monkeypatch.setattr(training, "learning_rate", die)
 
 
-def test_a_bar_on_a_terminal_alone_and_the_same_numbers(tmp_path, market, tiny, monkeypatch):
+def test_progress_bar_is_shown_on_terminals_only(tmp_path, market, tiny, monkeypatch):
     config, data = with_schedule(tiny, epochs=2), market1501.read(market)
     terminal, pipe = Terminal(), io.StringIO()
     for stream, name in ((terminal, "terminal"), (pipe, "pipe")):
@@ -142,10 +137,10 @@ def test_a_bar_on_a_terminal_alone_and_the_same_numbers(tmp_path, market, tiny, 
     assert "epoch 1/2" in terminal.getvalue()
     assert "epoch 2/2" in terminal.getvalue()
     assert pipe.getvalue() == ""
-    assert same_weights(tmp_path / "terminal", tmp_path / "pipe")
+    assert same_runs(tmp_path / "terminal", tmp_path / "pipe")
 
 
-def test_the_bar_is_gone_before_the_message_about_a_stop(tmp_path, market, tiny, monkeypatch):
+def test_progress_bar_is_cleared_before_the_interrupt_message(tmp_path, market, tiny, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     die_in_epoch(1, monkeypatch)
@@ -170,7 +165,7 @@ def read_points(folder) -> dict[str, list[tuple[int, float]]]:
     return {key: [(event.step, event.value) for event in found.Scalars(key)] for key in found.Tags()["scalars"]}
 
 
-def test_every_number_of_an_epoch_becomes_a_point(tmp_path):
+def test_every_epoch_number_becomes_a_curve_point(tmp_path):
     pytest.importorskip("tensorboard")
     ours, other = tmp_path / "events.out.tfevents.1.a.reid", tmp_path / "events.out.tfevents.1.a"
     for path in (ours, other):
@@ -181,10 +176,10 @@ def test_every_number_of_an_epoch_becomes_a_point(tmp_path):
     events.add(rows)
     assert read_points(tmp_path) == {"loss": [(1, 3.0), (2, 2.0)], "held_out_map": [(2, 0.5)]}
     assert not ours.exists()
-    assert other.exists(), "someone else's event file stays"
+    assert other.exists(), "the event file of another program stays"
 
 
-def test_curves_that_were_removed_come_back(tmp_path):
+def test_removed_curves_are_written_again(tmp_path):
     pytest.importorskip("tensorboard")
     rows = [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 2.0}]
     events = event_log(tmp_path, rows[:1])
@@ -193,7 +188,7 @@ def test_curves_that_were_removed_come_back(tmp_path):
     assert read_points(tmp_path) == {"loss": [(1, 3.0), (2, 2.0)]}
 
 
-def test_the_same_curves_as_those_of_torch(tmp_path):
+def test_curves_equal_those_of_torch(tmp_path):
     pytest.importorskip("tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
@@ -212,7 +207,7 @@ def test_the_same_curves_as_those_of_torch(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first_half", ["with", "without"])
-def test_a_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch, first_half):
+def test_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch, first_half):
     pytest.importorskip("tensorboard")
     data = market1501.read(market)
     # Killed in the fourth epoch, the last checkpoint after the second: the third is done twice.

@@ -16,16 +16,17 @@ from reid_training.cli import main
 from reid_training.data.base import Samples
 from reid_training.errors import DataError
 from reid_training.suggest import BOUNDARY, OUTLIER, Crops, suggest_pairs
+from tests.oracles.training_runs import mistake
 
 MODEL = str(Path(__file__).resolve().parents[2] / "weights" / "reid_fast.onnx")
 THRESHOLD = next(f"{float(p.value):.4f}" for p in onnx.load(MODEL).metadata_props if p.key == "tau_same")
 
 
 def crops_of(n, moments=None, people=None):
-    nobody = np.full(n, -1)
+    unlabelled = np.full(n, -1)
     paths = tuple(f"{i}.jpg" for i in range(n))
     known = -1 - np.arange(n) if moments is None else np.asarray(moments)
-    return Crops(Samples(paths, nobody, nobody), tuple(people or [""] * n), known)
+    return Crops(Samples(paths, unlabelled, unlabelled), tuple(people or [""] * n), known)
 
 
 def unit_vectors(n, size, seed):
@@ -62,7 +63,7 @@ def test_candidates_agree_with_all_pairs_one_by_one(chunk):
     assert all(nearest[pair] == pytest.approx(dist[pair], abs=1e-6) for pair in nearest)
 
 
-def test_those_who_resemble_each_other_come_before_those_nearest_to_the_threshold():
+def test_similar_pairs_come_before_pairs_nearest_to_the_threshold():
     """The first and the third are 0.39 apart, which is nearest to 0.4, but the second is nearer to both of them."""
     c, s = 0.78, np.sqrt(1 - 0.78**2)
     people = np.array([[c, s, 0.0], [1.0, 0.0, 0.0], [c, 0.0, s]], np.float32)
@@ -72,8 +73,8 @@ def test_those_who_resemble_each_other_come_before_those_nearest_to_the_threshol
     assert pairs[0].reason == BOUNDARY
 
 
-def test_an_outlier_is_asked_about():
-    """Thirty looks at one person, and one crop of something else."""
+def test_outlier_is_suggested():
+    """Thirty crops of one person, and one crop of something else."""
     rng = np.random.default_rng(0)
     embeddings = np.r_[np.eye(8)[:1] + 0.1 * rng.normal(size=(30, 8)), -np.eye(8)[:1]]
     embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
@@ -82,13 +83,13 @@ def test_an_outlier_is_asked_about():
     assert pairs[0].reason == OUTLIER
 
 
-def test_no_crop_twice_while_there_are_others():
+def test_no_crop_is_suggested_twice_while_others_remain():
     pairs = suggest_pairs(unit_vectors(40, 16, 2), crops_of(40), 10, 0.9)
     assert len({row for pair in pairs for row in (pair.a, pair.b)}) == 20
 
 
-def test_pairs_that_are_alike_are_asked_about_once():
-    """Two people, ten nearly equal looks at each: the pairs across are one question."""
+def test_similar_pairs_are_suggested_once():
+    """Two people, ten nearly equal crops of each: the pairs across are one question."""
     base = np.array([[1.0, 0.0, 0.0], [0.4, np.sqrt(1 - 0.16), 0.0]])
     embeddings = np.repeat(base, 10, axis=0) + 1e-3 * np.random.default_rng(0).normal(size=(20, 3))
     other = np.array([[0.0, 0.0, 1.0], [0.0, np.sin(0.9), np.cos(0.9)]])
@@ -99,13 +100,13 @@ def test_pairs_that_are_alike_are_asked_about_once():
     assert sides.count({0, 1}) == 1
 
 
-def test_spread_out_passes_over_neighbours_and_fills_up_with_them():
+def test_spread_out_skips_neighbours_then_fills_up_with_them():
     dist = np.abs(np.subtract.outer([0.0, 0.1, 5.0, 5.1], [0.0, 0.1, 5.0, 5.1]))
     assert suggest._spread_out([0, 1, 3, 2], dist, np.full(4, 1.0), 2).tolist() == [0, 3]
     assert suggest._spread_out([0, 1, 3, 2], dist, np.full(4, 1.0), 3).tolist() == [0, 3, 1]
 
 
-def test_two_crops_of_one_moment_are_never_asked_about():
+def test_crops_of_one_frame_are_never_paired():
     embeddings = unit_vectors(12, 4, 3)
     moments = np.repeat([0, 1, 2], 4)
     for pair in suggest_pairs(embeddings, crops_of(12, moments), 50, 0.7):
@@ -114,12 +115,12 @@ def test_two_crops_of_one_moment_are_never_asked_about():
         suggest_pairs(embeddings, crops_of(12, np.zeros(12, int)), 5, 0.7)
 
 
-def test_fewer_pairs_than_asked_for_are_all_there_are():
+def test_too_few_pairs_returns_all_of_them():
     pairs = suggest_pairs(np.eye(4, dtype=np.float32), crops_of(4), 99, 0.8)
     assert sorted((pair.a, pair.b) for pair in pairs) == list(itertools.combinations(range(4), 2))
 
 
-def test_an_embedding_that_is_not_finite_is_named():
+def test_non_finite_embedding_is_named():
     embeddings = unit_vectors(4, 3, 0)
     embeddings[2, 1] = np.nan
     with pytest.raises(DataError, match=r"the embedding of 2\.jpg is not finite"):
@@ -129,7 +130,7 @@ def test_an_embedding_that_is_not_finite_is_named():
 # ---------------------------------------------------------------- the command
 
 
-def test_a_folder_of_unlabelled_images(tmp_path, capsys):
+def test_folder_of_unlabelled_images_is_read(tmp_path, capsys):
     folder = write_crops(tmp_path / "crops", 12, np.random.default_rng(0))
     out = tmp_path / "ask" / "pairs.csv"
     assert main(["suggest-labels", MODEL, "--crops", str(folder), "--n", "6", "--out", str(out)]) == 0
@@ -148,7 +149,7 @@ def test_a_folder_of_unlabelled_images(tmp_path, capsys):
     assert "6 pairs of 12 crops" in capsys.readouterr().out
 
 
-def test_a_table_says_what_it_knows_and_which_moment(tmp_path):
+def test_table_gives_known_people_and_frames(tmp_path):
     folder = write_crops(tmp_path / "crops", 6, np.random.default_rng(0))
     lines = ["image,id,camera,frame", *(f"{i:02d}.png,p{i % 2},cam,{i // 2}" for i in range(6))]
     (folder / "people.csv").write_text("\n".join(lines))
@@ -164,25 +165,18 @@ def test_a_table_says_what_it_knows_and_which_moment(tmp_path):
         assert row["table_says"] == ("same" if a % 2 == b % 2 else "different")
 
 
-def mistake(capsys, *argv):
-    assert main(["suggest-labels", *(str(argument) for argument in argv)]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
-def test_mistakes(tmp_path, capsys):
-    out = ("--out", tmp_path / "pairs.csv")
+def test_mistakes_give_one_line(tmp_path, capsys):
+    ask, out = ("suggest-labels", MODEL, "--crops"), ("--out", tmp_path / "pairs.csv")
     folder = write_crops(tmp_path / "crops", 1, np.random.default_rng(0))
-    assert "no file or folder" in mistake(capsys, MODEL, "--crops", tmp_path / "nowhere", *out)
-    assert "1 crops; a pair needs two" in mistake(capsys, MODEL, "--crops", folder, *out)
-    assert "--n must be >= 1, got 0" in mistake(capsys, MODEL, "--crops", folder, "--n", 0, *out)
-    assert "--threshold must be in (0, 2)" in mistake(capsys, MODEL, "--crops", folder, "--threshold", 3, *out)
-    (tmp_path / "pairs.csv").write_text("the labels")
-    assert "exists already" in mistake(capsys, MODEL, "--crops", folder, *out)
-    assert (tmp_path / "pairs.csv").read_text() == "the labels"
+    assert "no file or folder" in mistake(capsys, *ask, tmp_path / "nowhere", *out)
+    assert "1 crops; a pair needs two" in mistake(capsys, *ask, folder, *out)
+    assert "--n must be >= 1, got 0" in mistake(capsys, *ask, folder, "--n", 0, *out)
+    assert "--threshold must be in (0, 2)" in mistake(capsys, *ask, folder, "--threshold", 3, *out)
+    (tmp_path / "pairs.csv").write_text("labelled by hand")
+    assert "exists already" in mistake(capsys, *ask, folder, *out)
+    assert (tmp_path / "pairs.csv").read_text() == "labelled by hand"
 
 
-def test_a_model_without_a_threshold(tmp_path):
+def test_model_without_threshold_is_an_error(tmp_path):
     with pytest.raises(suggest.ModelError, match="has no calibrated threshold; export it"):
         suggest.threshold_of(lambda images: images, tmp_path)

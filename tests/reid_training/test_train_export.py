@@ -23,6 +23,7 @@ from reid_training.nets import build
 from reid_training.nets.osnet import OSNet
 from reid_training.runs import load_checkpoint, load_method, new_method, replace_file
 from reid_training.train import learning_rate, train, update_average
+from tests.oracles.training_runs import same_weights
 from tracker.settings import to_dict, to_toml
 
 DRAWN = {"miner": "distance_weighted", "centre_weight": 0.05}
@@ -35,11 +36,7 @@ def run(tmp_path_factory, market, tiny):
     return folder
 
 
-def same_weights(a, b) -> bool:
-    return all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
-
-
-def test_a_run_leaves_config_checkpoint_and_log(run, tiny):
+def test_run_writes_config_checkpoint_and_log(run, tiny):
     assert read_toml(str(run / "config.toml")) == tiny
     assert from_dict(load_checkpoint(run)["config"]) == tiny
     with (run / "metrics.csv").open(newline="") as stream:
@@ -63,7 +60,7 @@ def whole(request, tmp_path_factory, market, tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed_in_epoch", [2, 3])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypatch, killed_in_epoch):
+def test_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypatch, killed_in_epoch):
     config, folder = whole
     data = market1501.read(market)
     real, calls = training.update_average, 0
@@ -81,7 +78,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, market, whole, monkeypa
         train(config, data, tmp_path / "cut")
     monkeypatch.undo()
     assert len(load_checkpoint(tmp_path / "cut")["history"]) == killed_in_epoch - 1
-    torch.rand(3)  # someone else draws from the global generator between the two halves
+    torch.rand(3)  # other code draws from the global generator between the two halves
     train(config, data, tmp_path / "cut", resume=True)
     expected, cut = load_checkpoint(folder), load_checkpoint(tmp_path / "cut")
     assert same_weights(expected["method"], cut["method"])
@@ -99,12 +96,12 @@ def test_resume_refuses_other_settings(tmp_path, market, tiny, run):
         train(other, market1501.read(market), run, resume=True)
 
 
-def test_a_run_is_not_overwritten(market, tiny, run):
+def test_run_is_not_overwritten(market, tiny, run):
     with pytest.raises(ConfigError, match="holds a run already"):
         train(tiny, market1501.read(market), run)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -119,7 +116,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_learns_people_it_has_never_seen(tmp_path, market, tiny):
+def test_training_improves_on_unseen_people(tmp_path, market, tiny):
     data = market1501.read(market)
     schedule = dataclasses.replace(tiny.schedule, epochs=30, learning_rate=5e-3)
     config = dataclasses.replace(tiny, schedule=schedule)
@@ -143,7 +140,7 @@ def test_learning_rate_warms_up_and_ends_at_zero(tiny):
     assert rates[-1] < 0.01 * schedule.learning_rate
 
 
-def test_an_average_without_memory_is_the_network_itself(tiny):
+def test_weight_average_with_zero_decay_is_the_network(tiny):
     method = new_method(tiny, 5)
     average = copy.deepcopy(method)
     with torch.no_grad():
@@ -153,7 +150,7 @@ def test_an_average_without_memory_is_the_network_itself(tiny):
     assert same_weights(average.state_dict(), method.state_dict())
 
 
-def test_the_average_moves_by_its_share(tiny):
+def test_weight_average_moves_by_its_share(tiny):
     method = new_method(tiny, 5)
     average = copy.deepcopy(method)
     before = average.state_dict()["net.project.weight"].clone()
@@ -203,7 +200,7 @@ def test_embeddings_are_unit_rows_that_do_not_depend_on_the_batch(tiny, batch, o
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_weight_zero_is_the_other_loss_alone(tiny, batch):
+def test_zero_weight_leaves_the_other_loss(tiny, batch):
     parts = {}
     for name in ("triplet and classes", "triplet alone", "classes alone"):
         torch.manual_seed(0)
@@ -217,13 +214,13 @@ def test_weight_zero_is_the_other_loss_alone(tiny, batch):
 @pytest.mark.parametrize("width", [0.25, 1.0])
 @pytest.mark.parametrize("size", [(16, 16), (128, 64), (256, 128)])
 @pytest.mark.parametrize("embedding_size", [1, 128])
-def test_network_gives_the_asked_embedding_at_any_size(width, size, embedding_size):
+def test_network_embeds_any_input_size(width, size, embedding_size):
     net = OSNet(NetConfig(width=width, channels=(32, 64, 96, 128), embedding_size=embedding_size)).eval()
     with torch.no_grad():
         assert net(torch.zeros(2, 3, *size)).shape == (2, embedding_size)
 
 
-def test_a_block_sees_as_far_as_its_scales_say():
+def test_block_receptive_field_follows_its_scales():
     """One light convolution reaches a pixel further; nothing but the gate's mean goes beyond."""
     for scales in (1, 2, 4):
         net = OSNet(NetConfig(width=0.25, scales=scales))
@@ -256,7 +253,7 @@ def test_export_agrees_with_torch_and_with_itself_at_any_batch(tmp_path, market,
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"], "one file, no external data"
 
 
-def test_export_writes_the_whole_contract(tmp_path, market, run):
+def test_export_writes_all_metadata(tmp_path, market, run):
     data = market1501.read(market)
     returned = exporting.export(run, data, tmp_path / "net.onnx")
     embedder = OnnxEmbedder(tmp_path / "net.onnx")
@@ -290,7 +287,7 @@ def test_export_writes_the_whole_contract(tmp_path, market, run):
     assert isinstance(given.shape[0], str), "the batch is dynamic"
 
 
-def test_a_graph_that_differs_is_not_left_behind(tmp_path, market, run, monkeypatch):
+def test_inaccurate_export_is_removed(tmp_path, market, run, monkeypatch):
     out = tmp_path / "net.onnx"
     out.write_bytes(b"the good one")
     monkeypatch.setattr(exporting, "parity", lambda *_: 0.1)
@@ -300,7 +297,7 @@ def test_a_graph_that_differs_is_not_left_behind(tmp_path, market, run, monkeypa
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_parity_sees_a_wrong_graph(tmp_path, market, run):
+def test_parity_check_finds_a_wrong_graph(tmp_path, market, run):
     exporting.export(run, market1501.read(market), tmp_path / "net.onnx")
     method, _, _ = load_method(run)
     embedder = OnnxEmbedder(tmp_path / "net.onnx")
@@ -310,7 +307,7 @@ def test_parity_sees_a_wrong_graph(tmp_path, market, run):
     assert exporting.parity(method, embedder) > 1e-2
 
 
-def test_config_survives_toml_and_dict(tiny):
+def test_config_round_trips_through_toml_and_dict(tiny):
     assert from_dict(to_dict(tiny)) == tiny
     import tomllib
 

@@ -79,14 +79,14 @@ def test_earlier_configs_give_the_same_batches_to_the_bit(crops, config):
 
 
 @pytest.mark.parametrize("change", [occlude, blur_motion, lower_resolution])
-def test_what_is_off_draws_nothing_and_changes_nothing(images, change):
+def test_disabled_transform_draws_and_changes_nothing(images, change):
     rng = rng_of(1)
     assert torch.equal(change(images, rng, OFF), images)
     assert rng.random() == rng_of(1).random()
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_each_change_repeats_with_the_seed_and_spares_the_stored_pixels(crops, name):
+def test_transforms_repeat_with_the_seed_and_keep_stored_pixels(crops, name):
     before = crops.copy()
     config = dataclasses.replace(OFF, **{name: STRONG[name]})
     first, again, other = (augment(crops, rng_of(seed), config) for seed in (1, 1, 2))
@@ -101,13 +101,13 @@ def test_each_change_repeats_with_the_seed_and_spares_the_stored_pixels(crops, n
 
 @pytest.mark.parametrize("name", NEW)
 @pytest.mark.parametrize("n", [1, 2])
-def test_small_batches_pass(name, n):
+def test_small_batches_are_transformed(name, n):
     crops = np.full((n, 16, 16, 3), 200, np.uint8)
     assert augment(crops, rng_of(0), dataclasses.replace(OFF, **{name: STRONG[name]})).shape == (n, 3, 16, 16)
 
 
 @pytest.mark.parametrize("name", ["occlude", "motion_blur", "low_resolution"])
-def test_a_probability_is_the_share_of_changed_images(name):
+def test_probability_is_the_share_of_changed_images(name):
     crops = rng_of(0).integers(0, 256, (400, 16, 16, 3), dtype=np.uint8)
     config = dataclasses.replace(OFF, **{name: 0.3})
     change = {"occlude": occlude, "motion_blur": blur_motion, "low_resolution": lower_resolution}[name]
@@ -148,7 +148,7 @@ def test_box_jitter_moves_each_edge_by_its_own_error(crops):
             np.testing.assert_allclose(moved[i, :, row, column], expected, atol=2e-4)
 
 
-def test_box_jitter_joins_flip_zoom_and_shift_in_one_look_up(crops):
+def test_box_jitter_flip_zoom_and_shift_are_one_resampling(crops):
     """The window of zoom and shift lies inside the jittered box: the same as one after the other, in coordinates."""
     config = AugmentConfig(1.0, 0.1, 0.05, 0, 0, 0, 0, box_jitter=0.1)
     moved = move_window(to_tensor(crops), rng_of(5), config).numpy()
@@ -204,7 +204,7 @@ def test_occlusion_pastes_a_part_of_another_crop(seed):
     assert len(kinds) >= 2
 
 
-def test_occlusion_needs_somebody_else(images):
+def test_occlusion_needs_another_person(images):
     assert torch.equal(occlude(images[:1], rng_of(0), dataclasses.replace(OFF, occlude=1.0)), images[:1])
 
 
@@ -297,13 +297,13 @@ def test_strengths_out_of_range_are_refused(name, value, reason):
         from_table(AugmentConfig, {name: value}, "augment")
 
 
-def test_an_earlier_checkpoint_s_config_is_read_with_everything_new_off():
+def test_earlier_checkpoint_config_has_new_transforms_off():
     plain = to_dict(RunConfig())
     for name in (*NEW, "occlude_depth", "motion_blur_length", "low_resolution_scale"):
         del plain["augment"][name]
     assert from_dict(plain) == RunConfig()
 
 
-def test_the_brightness_row_of_yuv_is_the_grey_of_saturation():
+def test_yuv_brightness_row_equals_saturation_grey():
     np.testing.assert_allclose(transforms.YUV[0], transforms.GREY)
     np.testing.assert_allclose(transforms.YUV @ np.ones(3), [1, 0, 0], atol=1e-12)

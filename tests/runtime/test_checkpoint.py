@@ -95,7 +95,7 @@ def without_pictures(settings=(), embeddings=False, seed=0):
 
 
 RUNS = {
-    "looks, proposals, occlusion": with_pictures(),
+    "appearance, proposals, occlusion": with_pictures(),
     "a camera that moves": with_pictures(camera="shaken"),
     "the detector looks at one frame in three": with_pictures({"detection.every": 3}),
     "late confirmation": with_pictures({"lifecycle.confirm_hits": 6, "detection.every": 2}),
@@ -136,7 +136,7 @@ def test_pipeline_resumed_is_bit_equal(name, tmp_path):
 
 
 def test_runs_cover_all_box_sources():
-    sources = np.concatenate([tracks.source for _, tracks in RUNS["looks, proposals, occlusion"]()])
+    sources = np.concatenate([tracks.source for _, tracks in RUNS["appearance, proposals, occlusion"]()])
     assert {Source.DETECTED, Source.PROPOSED, Source.OCCLUDED} <= set(sources.tolist())
     sources = np.concatenate([t.source for _, t in RUNS["the detector looks at one frame in three"]()])
     assert Source.PREDICTED in sources.tolist()
@@ -162,7 +162,7 @@ def test_interrupted_pipeline_rests_before_held_frames():
     assert [last for last, _, _ in states].count(True) == 1
 
 
-def test_a_source_that_has_changed_is_one_line():
+def test_changed_source_is_one_line():
     pipeline = RUNS["late confirmation"]()
     states = []
     for frame, _ in pipeline.frames(lambda last: states.append(pipeline.state())):
@@ -222,14 +222,14 @@ def test_damaged_checkpoint_is_one_line(tmp_path):
         (b"tracklet-checkpoint 3 abc\n{}", "is damaged or truncated"),
     ],
 )
-def test_foreign_files_are_told_apart(tmp_path, content, said):
+def test_foreign_files_are_recognised(tmp_path, content, said):
     path = tmp_path / "x.resume"
     path.write_bytes(content)
     with pytest.raises(ResumeError, match=said):
         checkpoint.load(path)
 
 
-def test_nothing_pickled_is_ever_read(tmp_path):
+def test_pickled_data_is_never_read(tmp_path):
     """A file with a right checksum around a pickle: refused, not run."""
     import hashlib
     import io

@@ -90,7 +90,7 @@ def test_on_standard_output(capsys):
     assert capsys.readouterr().out.splitlines()[2] == "0.100,2,line,door,1,in,"
 
 
-def test_a_file_that_exists_stays(tmp_path):
+def test_existing_file_is_kept(tmp_path):
     path = tmp_path / "counts.csv"
     path.write_text("mine")
     with pytest.raises(OutputError, match="--overwrite"):
@@ -111,7 +111,7 @@ def test_lines_and_zones_are_drawn_where_they_are():
     assert (picture[232, 320] == 90).all()
 
 
-def test_a_zone_at_the_edge_of_the_picture_is_drawn_within_it():
+def test_zone_at_the_image_edge_is_drawn_inside():
     sink = CountsSink([], [ZoneCounter([(0, 0), (160, 0), (160, 120), (0, 120)])])
     picture = np.zeros((120, 160, 3), np.uint8)
     sink.draw(picture)

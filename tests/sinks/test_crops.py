@@ -74,7 +74,7 @@ def test_occluded_and_outside_shares_by_counting_pixels(rng):
         np.testing.assert_allclose(inside(boxes, clipped), share)
 
 
-def test_larger_is_better_and_so_is_sharper(rng):
+def test_larger_and_sharper_crops_score_higher(rng):
     boxes = np.array([[0, 0, 20, 40], [0, 0, 64, 128], [0, 0, 200, 400.0]])
     assert (np.diff(sized(boxes)) > 0).all()
     assert sized(boxes)[1] == pytest.approx(0.5, abs=0.01)
@@ -156,7 +156,7 @@ def test_reduce_keeps_the_best_however_bad():
     assert len(album) == 1
 
 
-def test_worths_fall_with_nearness():
+def test_crop_value_falls_with_temporal_distance():
     assert worths([pick(0, 0.5)]) == [0.5]
     assert worths([pick(0, 0.5), pick(1, 0.6), pick(10, 0.7)]) == pytest.approx([0.5 / 5, 0.6 / 5, 0.7])
 
@@ -164,7 +164,7 @@ def test_worths_fall_with_nearness():
 # -------------------------------------------------------------------------------------------------------- folder
 
 
-def test_the_crops_are_the_pixels_of_the_box_inside_the_picture(tmp_path, rng):
+def test_crops_are_the_box_pixels_inside_the_image(tmp_path, rng):
     images = [cv2.GaussianBlur(picture(rng), (0, 0), 3) for _ in range(2)]
     with CropSink(tmp_path / "crops", camera="video.avi") as sink:
         sink.write(Frame(0, 0.0, images[0], WIDTH, HEIGHT), people((3, (10, 20, 50, 120)), (7, (-10, 30, 30.4, 130))))
@@ -209,7 +209,7 @@ def test_better_view_wins(tmp_path, rng):
             assert kept == [str(order + 1)], name
 
 
-def test_a_long_stay_gives_a_few_crops_spread_over_time(tmp_path, rng):
+def test_long_track_gives_few_crops_spread_over_time(tmp_path, rng):
     image = picture(rng)
     with CropSink(tmp_path / "crops") as sink:
         for index in range(600):
@@ -251,7 +251,7 @@ def test_crops_in_memory_are_bounded(tmp_path, rng):
     assert {row["id"] for row in table_of(tmp_path / "crops")} == {str(second + 1) for second in range(180)}
 
 
-def test_an_error_elsewhere_writes_what_is_there(tmp_path, rng):
+def test_error_elsewhere_writes_collected_crops(tmp_path, rng):
     with pytest.raises(ZeroDivisionError), CropSink(tmp_path / "crops") as sink:
         sink.write(Frame(0, 0.0, picture(rng), WIDTH, HEIGHT), people((1, (10, 10, 30, 50))))
         raise ZeroDivisionError
@@ -311,7 +311,7 @@ def test_impossible_input_is_one_line(tmp_path):
         sink.write(Frame(0, 0.0, None, WIDTH, HEIGHT), people())
 
 
-def test_a_full_disk_leaves_whole_pictures_and_a_table_of_them(tmp_path, rng, monkeypatch):
+def test_full_disk_leaves_complete_crops_and_table(tmp_path, rng, monkeypatch):
     real, n_written = Path.write_bytes, 0
 
     def write_bytes(path, data):
@@ -336,7 +336,7 @@ def test_a_full_disk_leaves_whole_pictures_and_a_table_of_them(tmp_path, rng, mo
 # ------------------------------------------------------------------------------------------- the training toolkit
 
 
-def test_the_training_toolkit_reads_the_folder(tmp_path, rng):
+def test_training_toolkit_reads_the_folder(tmp_path, rng):
     with CropSink(tmp_path / "crops", camera="video.avi") as sink:
         for index in range(4):
             seen = people((1, (10, 10, 60, 110)), (2, (100, 10, 160, 110)))

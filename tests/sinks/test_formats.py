@@ -104,7 +104,7 @@ def assert_same_rows(path: Path, run: list[Tracks]) -> None:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_the_rows_come_back(tmp_path, rng, ending):
+def test_written_rows_read_back(tmp_path, rng, ending):
     run = random_run(rng)
     assert_same_rows(written(tmp_path / f"Tracks{ending.upper()}", run).rename(tmp_path / f"tracks{ending}"), run)
 
@@ -133,7 +133,7 @@ def test_time_is_in_seconds(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".txt", ".csv", ".jsonl", ".npy"])
-def test_a_reader_beside_the_run_sees_whole_frames(tmp_path, rng, ending):
+def test_concurrent_reader_sees_whole_frames(tmp_path, rng, ending):
     run = random_run(rng, 8)
     path = tmp_path / f"t{ending}"
     with sink_of(path) as sink:
@@ -161,7 +161,7 @@ def assert_whole(path: Path, run: list[Tracks], n_frames: int) -> None:
 
 @pytest.mark.parametrize("room", [2500, 4000, 9000])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_full_disk_leaves_whole_frames(tmp_path, rng, ending, room):
+def test_full_disk_leaves_whole_frames(tmp_path, rng, ending, room):
     """The limit of the process on the size of files stands for the disk's end."""
     resource = pytest.importorskip("resource", reason="no limits on files here")
     run = random_run(rng, 200)
@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_whole_frames(tmp_path, rng, ending, room):
 
 @pytest.mark.parametrize("cut", [0, 10])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_frames(tmp_path, rng, monkeypatch, ending, cut):
+def test_interrupt_during_a_write_leaves_whole_frames(tmp_path, rng, monkeypatch, ending, cut):
     """A second Ctrl-C ends the run at once, wherever it is."""
     run = [tracks for tracks in random_run(rng, 40) if len(tracks)]
     path = tmp_path / f"t{ending}"
@@ -203,7 +203,7 @@ def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_frames(tmp_path, rng
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_an_error_elsewhere_closes_the_file_as_it_is(tmp_path, rng, ending):
+def test_error_elsewhere_closes_the_file(tmp_path, rng, ending):
     run = random_run(rng, 5)
     path = tmp_path / f"t{ending}"
     with pytest.raises(ZeroDivisionError), open_sink(path) as sink:
@@ -214,7 +214,7 @@ def test_an_error_elsewhere_closes_the_file_as_it_is(tmp_path, rng, ending):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-def test_a_header_that_does_not_fit(tmp_path):
+def test_full_disk_for_the_header_is_an_error(tmp_path):
     (tmp_path / "t.csv").symlink_to("/dev/full")
     with pytest.raises(WriteError, match="No space left"):
         open_sink(tmp_path / "t.csv", overwrite=True)
@@ -252,7 +252,7 @@ def test_unknown_ending_lists_the_known_ones():
         assert all(ending in str(caught.value) for ending in (name, *FORMATS))
 
 
-def test_a_name_without_an_ending_is_mot_text(tmp_path, rng):
+def test_name_without_extension_is_mot_text(tmp_path, rng):
     run = random_run(rng, 5)
     assert written(tmp_path / "tracks", run).read_text() == written(tmp_path / "t.txt", run).read_text()
 
@@ -302,7 +302,7 @@ def test_coco_lists_refer_to_each_other(tmp_path, rng):
         assert row["area"] == pytest.approx(row["bbox"][2] * row["bbox"][3], abs=0.01)
 
 
-def test_the_coco_file_leaves_no_blanks(tmp_path, rng):
+def test_coco_file_has_no_padding(tmp_path, rng):
     """The room that was taken for the end is given back."""
     text = written(tmp_path / "t.json", random_run(rng)).read_text()
     assert text.endswith("]}\n")

@@ -23,7 +23,7 @@ def feet_at(*places, height=40.0) -> Tracks:
     return Tracks(xyxy, np.arange(1, n + 1), np.ones(n), np.zeros(n, np.int64), np.arange(n), np.zeros(n, np.uint8))
 
 
-def test_every_place_shows_the_seconds_that_people_stood_there(tmp_path):
+def test_heatmap_pixel_is_the_seconds_of_presence(tmp_path):
     """Against a slow sum over all people, frames and pixels, each frame for as long as it lasted."""
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.choice([0.04, 0.1, 0.5], 20))
@@ -78,7 +78,7 @@ def test_without_images_and_without_people(tmp_path):
     assert cv2.imread(str(tmp_path / "heat.jpg")).shape == (*SIZE, 3)
 
 
-def test_nothing_seen_leaves_no_file(tmp_path):
+def test_heatmap_without_people_writes_no_file(tmp_path):
     HeatmapSink(tmp_path / "heat.png", frame_s=0.1).close()
     assert not (tmp_path / "heat.png").exists()
 

@@ -178,7 +178,7 @@ CAPTIONS = [
 
 
 @pytest.mark.parametrize(("sources", "line"), CAPTIONS)
-def test_the_caption_counts_by_origin_and_leaves_zeros_out(sources, line):
+def test_caption_counts_by_origin_and_leaves_zeros_out(sources, line):
     n = len(sources)
     assert caption(frame_of(0), tracks_of(range(1, n + 1), [[0, 0, 9, 9]] * n, sources)) == line
 
@@ -250,6 +250,6 @@ def test_summary_of_camera_has_latency_drops_losses(losses, end, rng):
     assert line in sink.text(1.0).splitlines()
 
 
-def test_the_summary_of_a_camera_without_frames():
+def test_summary_of_camera_without_frames():
     assert "0 of 0 frames dropped" in SummarySink(Feed([], 0, 0)).text(1.0)
     assert "live" not in SummarySink().text(1.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.oracles.disks import contents
 from tracker.analytics.counting import LineCounter, ZoneCounter
 from tracker.errors import ResumeError
 from tracker.runtime import checkpoint
@@ -121,10 +122,6 @@ def open_crops(folder: Path, overwrite: bool = False) -> CropSink:
 
 def open_coco(folder: Path, overwrite: bool = False) -> CocoVideoSink:
     return CocoVideoSink(folder / "tracks.json", overwrite)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.parametrize("opener", [open_counts, open_heatmap, open_crops, open_coco])

@@ -61,7 +61,7 @@ def test_modifiers_beside_a_letter_do_not_matter():
     assert pressed(View(), 0x100000 | ord("d")) == View(debug=True)
 
 
-def test_the_help_names_every_key_that_does_something():
+def test_help_names_every_active_key():
     named = {part.strip() for keys, _ in KEYS_HELP for part in keys.split(",")}
     works = {chr(key) for key in range(32, 127) if pressed(View(), key) != View()}
     assert {name for name in named if len(name) == 1} | {" "} == {key for key in works if not key.isupper()}
@@ -202,7 +202,7 @@ TRACE = StepTrace(
 )
 
 
-def test_the_debug_overlay_draws_what_the_trace_says():
+def test_debug_overlay_draws_the_trace():
     picture = image()
     draw_debug(picture, TRACE)
     drawn_at = changed(picture, image())

@@ -91,7 +91,7 @@ def test_keys_act_on_the_current_picture(screen):
     assert len(screen.shown) >= 2
 
 
-def test_a_window_closed_by_its_frame_quits(screen):
+def test_closed_window_quits(screen):
     with WindowSink() as window:
         screen.visible = 0.0
         window.write(frame_of(0), tracks_of(1))
@@ -127,7 +127,7 @@ def test_debug_switch_turns_tracing_on_and_off(screen):
             assert run.tracing == wanted
 
 
-def test_a_click_follows_and_the_marker_stays_where_the_person_was(screen):
+def test_click_follows_and_marker_stays_at_the_last_place(screen):
     with WindowSink() as window:
         window.write(frame_of(0), tracks_of(1, 2))
         plain = screen.shown[-1]
@@ -167,7 +167,7 @@ def test_failed_screenshot_is_a_notice(screen, tmp_path, caplog):
     assert record.getMessage().startswith(f"no screenshot: {tmp_path / 'missing'}")
 
 
-def test_a_lost_camera_is_shown_and_keys_still_work(screen):
+def test_lost_camera_is_shown_and_keys_still_work(screen):
     feed = Feed()
     with WindowSink(feed=feed) as window:
         window.write(frame_of(0), tracks_of(1))
@@ -181,7 +181,7 @@ def test_a_lost_camera_is_shown_and_keys_still_work(screen):
         assert not window.idle()
 
 
-def test_the_caption_tells_latency_and_drops(screen, monkeypatch):
+def test_caption_shows_latency_and_drops(screen, monkeypatch):
     told = []
     compose = sys.modules["tracker.sinks.window"].compose
     monkeypatch.setattr("tracker.sinks.window.compose", lambda *a, **k: told.append(k["caption"]) or compose(*a, **k))
@@ -190,13 +190,13 @@ def test_the_caption_tells_latency_and_drops(screen, monkeypatch):
     assert told == ["frame 1  1 person  43 ms old, 7 dropped"]
 
 
-def test_frames_without_pictures(screen):
+def test_frames_without_images_are_an_error(screen):
     with WindowSink() as window, pytest.raises(OutputError, match="no pictures"):
         window.write(Frame(0, 0.0, None, 160, 120), tracks_of(1))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a display is always there")
-def test_without_a_display_server_nothing_is_tried(monkeypatch):
+def test_no_display_server_is_an_error_before_any_call(monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("a process was started"))
@@ -255,7 +255,7 @@ def screenshot(hands: Hands, folder: Path) -> np.ndarray:
 
 
 def pressed(hands: Hands, key: str, folder: Path, seen: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """Press the key until a screenshot shows its effect: of keys that come between two looks OpenCV keeps the last."""
+    """Press the key until a screenshot shows its effect: of keys pressed between two polls OpenCV keeps the last."""
     for attempt in range(20):
         hands.do("key", key)
         time.sleep(0.5 + 0.2 * attempt)
@@ -277,7 +277,7 @@ def followed(hands: Hands, window: str, folder: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_camera_opens_a_window_with_keys_and_mouse(display, tmp_path):
+def test_camera_opens_a_window_with_keys_and_mouse(display, tmp_path):
     det = tmp_path / "det.txt"
     det.write_text("".join(f"{frame},-1,21,71,40,100,0.9,-1,-1,-1\n" for frame in range(1, 5001)))
     hands = Hands(display)

@@ -92,7 +92,7 @@ def test_waits_double_up_to_a_limit(monkeypatch):
     assert list(itertools.islice(waits(), 7)) == [0.5, 1, 2, 4, 8, 10, 10]
 
 
-def test_camera_that_comes_back_logs_lost_retry_and_back(caplog):
+def test_reconnected_camera_logs_lost_retry_and_back(caplog):
     gone = SourceError("cannot be opened")
     first, dead, second = FakeCapture([grey(1)] * 3), FakeCapture([]), FakeCapture([grey(2)] * 3)
     levels, times = [], []
@@ -233,7 +233,7 @@ def test_names_hide_passwords(spec, name):
 @pytest.mark.parametrize("wrong", [-1.0, float("nan")])
 def test_invalid_reconnect_s_is_an_error(wrong):
     with pytest.raises(SourceError, match="reconnecting must be 0 s or more"):
-        open_source("rtsp://nobody", reconnect_s=wrong)
+        open_source("rtsp://nowhere", reconnect_s=wrong)
 
 
 # ------------------------------------------------------------------------------------------- real connections
@@ -271,7 +271,7 @@ def test_slow_reader_gets_the_newest_frame(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
-def test_dropped_stream_comes_back(kind, caplog):
+def test_dropped_stream_reconnects(kind, caplog):
     with kind() as camera, open_source(camera.address, reconnect_s=30) as source:
         frames = iter(source)
         before = [next(frames) for _ in range(5)][-1]

@@ -437,7 +437,7 @@ def test_camera_that_goes_away_is_an_error():
     assert str(caught.value).startswith(f"webcam 0: the stream ended after frame {len(values)} (")
 
 
-def test_video_behind_an_address_is_read_whole(avi):
+def test_video_at_an_address_is_read_completely(avi):
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
             pass

@@ -143,7 +143,7 @@ def test_part_has_the_same_frames_as_the_whole(sources, kind, span, wanted):
 
 
 @pytest.mark.parametrize("kind", ["avi", "mp4", "mot", "images"])
-def test_go_on_after_gives_the_remaining_frames(sources, kind):
+def test_resume_after_gives_the_remaining_frames(sources, kind):
     span = Span(5, stride=3)
     with open_source(sources[kind], fps=FPS, span=span) as source:
         uninterrupted = list(source)
@@ -162,7 +162,7 @@ def test_part_after_the_end_is_an_error(sources, kind, span):
         list(source)
 
 
-def test_go_on_after_the_last_frame_is_no_error(sources):
+def test_resume_after_the_last_frame_is_no_error(sources):
     with open_source(sources["avi"]) as source:
         source.go_on_after(N_FRAMES - 1)
         assert list(source) == []
@@ -248,7 +248,7 @@ def test_part_of_a_real_video(data_root):
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+def test_page_commands_run(tmp_path, monkeypatch):
     """docs/long_videos.md on a video of 26 s at 10 fps, through which one person walks."""
     monkeypatch.chdir(tmp_path)
     writer = cv2.VideoWriter("video.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))

@@ -40,7 +40,7 @@ def walk(t: float, start: float, speed: float) -> np.ndarray:
     return np.array([left, 100.0, left + 50, 220.0])
 
 
-def tracked(n_frames: int, people, settings=(), detected=lambda t, who: True, **more):
+def tracked(n_frames: int, people, settings=(), detected=lambda t, person: True, **more):
     """Tracks of each frame, crops of each frame, and the engine; people: (start, speed, look)."""
     encoder = PlaceEncoder()
     engine = Engine(config_of(settings), encoder, **more)
@@ -48,7 +48,7 @@ def tracked(n_frames: int, people, settings=(), detected=lambda t, who: True, **
     for t in range(n_frames):
         encoder.people = [(walk(t, start, speed), look) for start, speed, look in people]
         encoder.n_crops.append(0)
-        seen = [box for who, (box, _) in enumerate(encoder.people) if detected(t, who)]
+        seen = [box for person, (box, _) in enumerate(encoder.people) if detected(t, person)]
         found = one(np.array(seen)) if seen else Detections.empty()
         tracks.append(engine.step(Frame(t, t / FPS, IMAGE, 640, 480), found))
     return tracks, np.array(encoder.n_crops), engine

@@ -42,7 +42,7 @@ LIVES = [
 
 @pytest.mark.parametrize(("age_s", "confirmed", "matched", "remembered", "active", "lost", "alive"), LIVES)
 @pytest.mark.parametrize("now_s", [5.0, 86400.0])
-def test_rules_of_life(age_s, confirmed, matched, remembered, active, lost, alive, now_s):
+def test_lifecycle_rules(age_s, confirmed, matched, remembered, active, lost, alive, now_s):
     bank = bank_of(1, id=[int(confirmed)], seen_s=[now_s - age_s])
     matched, remembered = np.array([matched]), np.array([remembered])
     assert lifecycle.active(bank, now_s, LIFE).tolist() == [active]

@@ -27,7 +27,7 @@ def crowd(rng: np.random.Generator, n: int, width: float = 300.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 4), (4, 0), (1, 1), (9, 7)])
-def test_covered_is_the_most_that_one_nearer_person_hides(rng, n, m):
+def test_covered_is_the_largest_share_of_one_occluder(rng, n, m):
     boxes, front = crowd(rng, n), crowd(rng, m)
     shares = [max((hidden_share(box, other) for other in front), default=0.0) for box in boxes]
     assert occlusion.largest_covered_share(boxes, front).shape == (n,)
@@ -53,7 +53,7 @@ def occluder(boxes, visible, config=CONFIG):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("min_cover", [0.1, 0.3, 0.8])
-def test_the_occluder_is_the_visible_track_that_hides_most(seed, min_cover):
+def test_occluder_is_the_visible_track_that_covers_most(seed, min_cover):
     rng = np.random.default_rng(seed)
     config = OcclusionConfig(min_cover=min_cover)
     boxes, visible = crowd(rng, 14), rng.random(14) < 0.5
@@ -87,7 +87,7 @@ def test_occluder_is_in_front_and_first_of_equal_ones(rng):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_stolen_is_what_fits_the_one_in_front_better(seed):
+def test_stolen_detection_fits_the_occluder_better(seed):
     rng = np.random.default_rng(seed)
     tracks, visible = crowd(rng, 8), rng.random(8) < 0.5
     seen = tracks[rng.integers(0, 8, 11)] + rng.normal(0, 5, (11, 4))
@@ -100,7 +100,7 @@ def test_stolen_is_what_fits_the_one_in_front_better(seed):
             assert stolen[i, j] == taken
 
 
-def test_nothing_is_stolen_where_nothing_is():
+def test_empty_inputs_have_no_stolen_detection():
     none = np.zeros(0, np.int64)
     for tracks in (NONE, crowd(np.random.default_rng(1), 3)):
         assert occlusion.stolen(none, np.zeros(0), NONE, tracks, np.full(len(tracks), -1)).shape == (0,)
@@ -130,7 +130,7 @@ def test_trust_needs_many_detections_a_steady_height_and_a_known_place(hits, jit
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40])
-def test_the_running_height_is_the_weighted_mean_and_variance_of_all_boxes(rng, n):
+def test_running_height_is_the_weighted_mean_and_variance(rng, n):
     """Three people at once against the sum over all their boxes."""
     heights = rng.uniform(1.5, 400, (n, 3))
     boxes = np.stack([np.zeros_like(heights), np.full_like(heights, 7), np.ones_like(heights), 7 + heights], axis=2)
@@ -148,7 +148,7 @@ def test_log_height_of_empty_and_flat_boxes():
     assert occlusion.first_log_height(flat).tolist() == [[0, 0], [0, 0]]
 
 
-def test_jitter_means_the_same_near_and_far(rng):
+def test_jitter_is_relative_to_the_box_height(rng):
     heights = rng.uniform(0.9, 1.1, 30)
     near, far = (spread_of(np.log(scale * heights)) for scale in (400, 40))
     running = occlusion.first_log_height(np.array([[0, 0, 1, 400 * heights[0]], [0, 0, 1, 40 * heights[0]]]))
@@ -217,7 +217,7 @@ def test_widened_boxes_agree_with_one_box_at_a_time(seed, complete, width):
 
 @pytest.mark.parametrize("width", [0, 300])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_widened_box_holds_the_detection_and_is_never_wider_than_usual(seed, width):
+def test_widened_box_contains_the_detection_within_usual_width(seed, width):
     rng = np.random.default_rng(seed)
     predicted, found = cut_people(rng, 80, 300)
     front = np.concatenate([found, crowd(rng, 10)])
@@ -248,7 +248,7 @@ SIDES = [
 
 
 @pytest.mark.parametrize(("front", "seen", "whole", "half"), SIDES)
-def test_width_is_given_back_on_the_side_that_is_hidden(front, seen, whole, half):
+def test_width_is_restored_on_the_occluded_side(front, seen, whole, half):
     for complete, expected in ((1.0, whole), (0.5, half), (0.0, [seen[0][0], seen[0][2]])):
         config = OcclusionConfig(complete=complete)
         wider = occlusion.widened(np.array(seen), PERSON, np.array(front), 640, config)
@@ -256,7 +256,7 @@ def test_width_is_given_back_on_the_side_that_is_hidden(front, seen, whole, half
 
 
 @pytest.mark.parametrize(("width", "completes"), [(640, True), (0, False)])
-def test_the_edge_of_the_image_hides_and_an_image_of_unknown_size_has_none(width, completes):
+def test_image_edge_occludes_only_if_its_size_is_known(width, completes):
     config = OcclusionConfig(complete=1.0)
     for seen, usual in (([0.0, 50, 20, 150], [-20.0, 50, 20, 150]), ([620.0, 50, 640, 150], [620.0, 50, 660, 150])):
         wider = occlusion.widened(np.array([seen]), np.array([usual]), NONE, width, config)
@@ -278,7 +278,7 @@ def test_widening_with_empty_inputs(rng, n, m):
     assert np.array_equal(wider, found)
 
 
-def test_inputs_are_left_alone(rng):
+def test_inputs_are_not_modified(rng):
     predicted, found = cut_people(rng, 20, 300)
     before = found.copy(), predicted.copy()
     occlusion.widened(found, predicted, found, 300, CONFIG)

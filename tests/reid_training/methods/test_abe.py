@@ -1,4 +1,4 @@
-"""Attention-based ensemble: its limit is the contrastive network, its divergence looks at one image at a time."""
+"""Attention-based ensemble: its limit is the contrastive network, its divergence treats each image alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from reid_training.methods.abe import ABEConfig, channels_after, divergence_loss
 from reid_training.nets import build
 from reid_training.runs import new_method
 from reid_training.train import train
+from tests.oracles.training_runs import train_in_parallel
 
 NET = {"name": "conv4", "width": 0.25, "embedding_size": 16}
 
@@ -66,7 +67,7 @@ def test_divergence_gradient_agrees_with_finite_differences():
     assert torch.autograd.gradcheck(lambda x: divergence_loss(F.normalize(x, dim=2), 2.5), (learners,))
 
 
-def test_equal_learners_cost_the_margin_and_learners_beyond_it_nothing():
+def test_divergence_equal_learners_cost_the_margin_distant_ones_nothing():
     same = unit_learners(n_learners=1).expand(-1, 4, -1)
     assert float(divergence_loss(same, 0.7)) == pytest.approx(0.7)
     apart = torch.eye(4, dtype=torch.float64).expand(5, 4, 4).clone().requires_grad_()  # squared distances of 2
@@ -76,7 +77,7 @@ def test_equal_learners_cost_the_margin_and_learners_beyond_it_nothing():
     assert not apart.grad.any()
 
 
-def test_divergence_never_looks_at_two_images():
+def test_divergence_compares_learners_within_an_image_only():
     learners = unit_learners(n_images=2).requires_grad_()
     alone = learners.detach()[:1].clone().requires_grad_()
     divergence_loss(learners, 4.0).backward()
@@ -90,23 +91,16 @@ def test_learner_cosine_agrees_with_one_pair_at_a_time():
     assert float(learner_cosine(learners)) == pytest.approx(sum(pairs) / len(pairs))
 
 
-def test_one_learner_without_a_mask_trains_as_the_contrastive_network_to_the_bit(batch):
+def test_one_learner_without_mask_equals_contrastive_to_the_bit(batch):
     ensemble = with_masks_of_one(method_of({"name": "abe", "learners": 1}))
     single = method_of({"name": "siamese", "pair_loss": "squared_contrastive", "margin": 1.0, "id_weight": 0.0})
-    optimisers = [torch.optim.AdamW(method.parameters(), lr=1e-2) for method in (ensemble, single)]
-    for _ in range(3):
-        values = [method.loss(*batch) for method in (ensemble, single)]
-        assert torch.equal(values[0].total, values[1].total)
-        for value, optimiser in zip(values, optimisers, strict=True):
-            optimiser.zero_grad()
-            value.total.backward()
-            optimiser.step()
+    train_in_parallel(ensemble, single, batch)
     trained = dict(ensemble.named_parameters())
     assert all(torch.equal(trained[name], p) for name, p in single.named_parameters())
     assert torch.equal(ensemble.eval().embed(batch[0]), single.eval().embed(batch[0]))
 
 
-def test_one_learner_with_classes_is_the_contrastive_network_with_classes(batch):
+def test_one_learner_with_classes_equals_contrastive_with_classes(batch):
     ensemble = with_masks_of_one(method_of({"name": "abe", "learners": 1, "id_weight": 0.7}))
     single = method_of({"name": "siamese", "pair_loss": "squared_contrastive", "margin": 1.0, "id_weight": 0.7})
     ensemble.classifier.load_state_dict(single.classifier.state_dict())  # the ensemble drew its attention first
@@ -121,7 +115,7 @@ def test_one_learner_with_classes_is_the_contrastive_network_with_classes(batch)
             torch.testing.assert_close(trained[name].grad, p.grad, atol=1e-6, rtol=1e-5)
 
 
-def test_without_masks_all_learners_are_one(batch):
+def test_without_masks_all_learners_are_equal(batch):
     method = with_masks_of_one(method_of({"name": "abe", "learners": 4, "margin_div": 0.8}))
     loss = method.loss(*batch)
     assert loss.parts["learner_cosine"] == pytest.approx(1.0, abs=1e-5)
@@ -132,7 +126,7 @@ def test_without_masks_all_learners_are_one(batch):
     torch.testing.assert_close(emb @ emb.T, single @ single.T)
 
 
-def test_the_ensemble_distance_is_the_mean_of_the_learners(batch):
+def test_ensemble_distance_is_the_mean_of_the_learners(batch):
     method = method_of({"name": "abe", "learners": 4}).eval()
     with torch.no_grad():
         emb = method.embed(batch[0])
@@ -141,7 +135,7 @@ def test_the_ensemble_distance_is_the_mean_of_the_learners(batch):
     torch.testing.assert_close(torch.cdist(emb, emb).pow(2), torch.cdist(learners, learners).pow(2).mean(0))
 
 
-def test_learner_m_is_the_shared_rest_behind_its_own_mask(batch):
+def test_learner_is_the_shared_network_behind_its_own_mask(batch):
     method = method_of({"name": "abe", "learners": 2}).eval()
     with torch.no_grad():
         seen = method.net.body[:2](batch[0])
@@ -153,7 +147,7 @@ def test_learner_m_is_the_shared_rest_behind_its_own_mask(batch):
         torch.testing.assert_close(method.features(batch[0]), torch.cat(by_hand, 1))
 
 
-def test_a_learner_costs_one_convolution_of_1x1():
+def test_learner_adds_one_1x1_convolution():
     counts = {m: sum(p.numel() for p in method_of({"name": "abe", "learners": m}).parameters()) for m in (1, 2, 4)}
     n = channels_after(build(NetConfig(**NET)), 2)
     projection = n * 16  # shrinks to D / M columns
@@ -174,7 +168,7 @@ def test_every_network_can_be_split(name, batch):
     torch.testing.assert_close(emb.norm(dim=1), torch.ones(8))
 
 
-def test_a_look_at_the_network_does_not_change_it():
+def test_channels_after_does_not_change_the_network():
     net = build(NetConfig(**NET))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     assert channels_after(net, 1) == 16
@@ -182,7 +176,7 @@ def test_a_look_at_the_network_does_not_change_it():
     assert all(module.training for module in net.modules())
 
 
-def test_the_masks_learn_from_both_losses(batch):
+def test_masks_get_gradients_of_both_losses(batch):
     method = method_of({"name": "abe", "learners": 2})
     for weight in (0.0, 50.0):
         method.config = dataclasses.replace(method.config, lambda_div=weight)
@@ -197,7 +191,7 @@ def test_the_masks_learn_from_both_losses(batch):
 
 
 @pytest.mark.slow
-def test_the_divergence_loss_drives_the_learners_apart(tmp_path):
+def test_divergence_loss_separates_the_learners(tmp_path):
     cosines = {}
     people = market1501.read(write_market_folder(tmp_path / "drawn"))
     for weight in (0.0, 1.0):
@@ -234,5 +228,5 @@ def test_bad_settings_are_named(options, message):
         method_of({"name": "abe", **options})
 
 
-def test_defaults_are_sound():
+def test_default_settings_are_valid():
     assert NetConfig().embedding_size % ABEConfig().learners == 0

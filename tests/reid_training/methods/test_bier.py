@@ -30,6 +30,7 @@ from reid_training.methods.bier import (
 from reid_training.nets.heads import unit_blocks
 from reid_training.runs import new_method
 from reid_training.train import train
+from tests.oracles.training_runs import train_in_parallel
 
 NET = {"name": "conv4", "width": 0.25, "embedding_size": 16}
 LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 2])
@@ -86,7 +87,7 @@ def test_boosted_deviance_agrees_with_one_pair_at_a_time(eta, n_learners, online
 
 
 @pytest.mark.parametrize("online", [False, True])
-def test_boosted_gradient_is_that_of_the_losses_alone(online):
+def test_boosted_gradient_treats_weights_as_constants(online):
     """Finite differences with the weights held: they carry no gradient."""
     unit = F.normalize(drawn(3, len(LABELS), 4), dim=2)
     weights = boosting_weights(unit @ unit.mT, LABELS, online=online)
@@ -104,7 +105,7 @@ def test_boosted_gradient_is_that_of_the_losses_alone(online):
     torch.testing.assert_close(got, expected)
 
 
-def test_a_weight_is_the_negative_gradient_of_the_boosted_loss():
+def test_boosting_weight_is_the_negative_gradient_of_the_loss():
     sims = cosines(2)
     weights = boosting_weights(sims, LABELS, eta=0.3)[1]
     same = LABELS[:, None] == LABELS[None]
@@ -124,7 +125,7 @@ def test_without_shrinkage_the_weights_are_constant():
 
 
 @pytest.mark.parametrize("online", [False, True])
-def test_what_is_solved_already_weighs_less(online):
+def test_boosting_weights_solved_pairs_weigh_less(online):
     same = LABELS[:, None] == LABELS[None]
     solved = torch.where(same, 0.95, -0.3).double()
     unsolved = torch.where(same, 0.1, 0.9).double()
@@ -189,14 +190,14 @@ def test_diversity_gradients_agree_with_finite_differences():
         assert float(gradient.view(-1)[0]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-7)
 
 
-def test_the_reversal_gives_the_value_and_the_opposite_gradient():
+def test_gradient_reversal_keeps_value_and_negates_gradient():
     x = drawn(4).requires_grad_()
     assert torch.equal(reverse_gradient(x), x)
     (gradient,) = torch.autograd.grad(reverse_gradient(x).pow(3).sum(), x)
     torch.testing.assert_close(gradient, -3.0 * x.detach().pow(2))
 
 
-def test_regressors_and_learners_want_opposite_things():
+def test_regressors_and_learners_have_opposite_objectives():
     """One small step of each along its own gradient: the regressors find agreement, the learners lose it."""
     adversary = AdversarialLoss((2, 3), 8).double()
     for moved in ("regressors", "learners"):
@@ -212,24 +213,17 @@ def test_regressors_and_learners_want_opposite_things():
 
 
 @pytest.mark.parametrize("options", [{"eta": 0.0}, {"diversity": "none"}], ids=["as the table says", "no diversity"])
-def test_one_learner_trains_as_binomial_deviance_to_the_bit(batch, options):
+def test_one_learner_equals_binomial_deviance_to_the_bit(batch, options):
     one = {"sizes": [16], "eta": 0.06, "diversity": "activation", "lambda_div": 0.0, **options}
     boosted = method_of({"name": "bier", **one})
     single = method_of({"name": "siamese", "pair_loss": "binomial_deviance", "id_weight": 0.0})
-    optimisers = [torch.optim.AdamW(method.parameters(), lr=1e-2) for method in (boosted, single)]
-    for _ in range(3):
-        values = [method.loss(*batch) for method in (boosted, single)]
-        assert torch.equal(values[0].total, values[1].total)
-        for value, optimiser in zip(values, optimisers, strict=True):
-            optimiser.zero_grad()
-            value.total.backward()
-            optimiser.step()
+    train_in_parallel(boosted, single, batch)
     trained = dict(boosted.named_parameters())
     assert all(torch.equal(trained[name], p) for name, p in single.named_parameters())
     assert torch.equal(boosted.eval().embed(batch[0]), single.eval().embed(batch[0]))
 
 
-def test_one_learner_with_classes_costs_what_the_siamese_network_does(batch):
+def test_one_learner_with_classes_equals_the_siamese_loss(batch):
     values = [
         method_of({**options, "id_weight": 0.7}).loss(*batch)
         for options in (
@@ -242,7 +236,7 @@ def test_one_learner_with_classes_costs_what_the_siamese_network_does(batch):
 
 
 @pytest.mark.parametrize("diversity", DIVERSE)
-def test_diversity_moves_the_last_layer_and_the_regressors_and_nothing_below(batch, diversity):
+def test_diversity_trains_last_layer_and_regressors_only(batch, diversity):
     method = method_of({"name": "bier", "diversity": diversity, "hidden": 8})
 
     def gradients(weight):
@@ -258,7 +252,7 @@ def test_diversity_moves_the_last_layer_and_the_regressors_and_nothing_below(bat
     assert len(expected) == (1 if diversity == "activation" else 1 + 3 * 4)
 
 
-def test_the_row_norm_penalty_wants_rows_of_length_1():
+def test_row_norm_penalty_is_zero_for_unit_rows():
     assert float(row_norm_penalty(torch.eye(3))) == 0.0
     assert float(row_norm_penalty(2.0 * torch.eye(3))) == 9.0
 
@@ -296,7 +290,7 @@ def test_default_sizes_have_the_proportions_of_the_release(size, expected):
 
 
 @pytest.mark.parametrize("diversity", DIVERSE)
-def test_the_start_moves_the_last_layer_once(batch, diversity):
+def test_initialisation_changes_last_layer_and_adversary_once(batch, diversity):
     method = method_of({"name": "bier", "diversity": diversity, "hidden": 8, "init_steps": 30, "lambda_div": 0.0})
     before = {name: p.detach().clone() for name, p in method.named_parameters()}
     fixed = method.net.body(batch[0]).mean((2, 3)).detach()
@@ -366,7 +360,7 @@ def test_bad_settings_are_named(options, message):
         method_of({"name": "bier", **options})
 
 
-def test_a_tiny_embedding_needs_sizes():
+def test_small_embedding_needs_explicit_sizes():
     with pytest.raises(ConfigError, match=r"net.embedding_size 2 is too small for three learners; give method.sizes"):
         sizes_of(2)
     assert BIERConfig().sizes == ()

@@ -90,7 +90,7 @@ def test_selections_agree_with_sorting_by_hand():
 
 
 @pytest.mark.parametrize("selection", ["none", "violating", "top_k"])
-def test_where_all_samples_hold_the_constraint_there_is_no_gradient(selection):
+def test_satisfied_constraint_has_no_gradient(selection):
     excess = torch.tensor([-0.4, -0.1], requires_grad=True)
     value = selected_hinge(excess, selection)
     value.backward()
@@ -100,7 +100,7 @@ def test_where_all_samples_hold_the_constraint_there_is_no_gradient(selection):
 
 @pytest.mark.parametrize("selection", ["none", "violating", "top_k"])
 @pytest.mark.parametrize("constraint", ["intra", "exponential"])
-def test_the_gradient_is_that_of_finite_differences(constraint, selection):
+def test_gradient_agrees_with_finite_differences(constraint, selection):
     labels = torch.arange(8) % N_CLASSES
 
     def loss(features, weights):
@@ -116,7 +116,7 @@ def test_the_gradient_is_that_of_finite_differences(constraint, selection):
 
 
 @pytest.mark.parametrize("constraint", ["intra", "exponential"])
-def test_the_gradient_is_orthogonal_to_features_and_weights(constraint):
+def test_gradient_is_orthogonal_to_features_and_weights(constraint):
     method = ready(constraint=constraint, margin=0.9).double()
     features = table(12, SIZE).requires_grad_()
     value = method._constraint(features, pictures()[1], {})
@@ -135,7 +135,7 @@ def test_the_gradient_is_orthogonal_to_features_and_weights(constraint):
     ],
     ids=["softmax", "recipe", "NormFace"],
 )
-def test_without_weight_it_is_the_siamese_methods_softmax_to_the_bit(options, baseline):
+def test_zero_weight_equals_the_siamese_softmax_to_the_bit(options, baseline):
     plain = Siamese(linear_net(), SIZE, SiameseConfig(**{"label_smoothing": 0.0, **baseline}))
     plain.prepare(N_CLASSES)
     method = ready(constraint_weight=0.0, **options)
@@ -154,7 +154,7 @@ def _both_are_equal(method, plain):
 
 @pytest.mark.parametrize("scale", [0.0, 16.0], ids=["softmax", "NormFace"])
 @pytest.mark.parametrize("off", [{"constraint_weight": 0.0}, {"margin": -1.0}], ids=["no weight", "margin -1"])
-def test_without_constraint_it_is_softmax_to_the_bit(scale, off):
+def test_no_constraint_equals_softmax_to_the_bit(scale, off):
     method, (images, labels) = ready(logit_scale=scale, **off), pictures()
     loss = method.loss(images, labels)
     got = gradients(method, loss.total)
@@ -170,7 +170,7 @@ def test_without_constraint_it_is_softmax_to_the_bit(scale, off):
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
 
 
-def test_the_adaptive_margin_follows_and_never_falls():
+def test_adaptive_margin_never_decreases():
     margin = AdaptiveMargin(momentum=0.9, lead=0.1, most=0.6)
     mean, expected, seen = 0.0, 0.1, []
     for value in [0.5] * 10 + [-0.5] * 10 + [1.0] * 30:
@@ -183,7 +183,7 @@ def test_the_adaptive_margin_follows_and_never_falls():
     assert seen[0] < seen[9] == seen[19] < seen[-1] == pytest.approx(0.6)
 
 
-def test_a_batch_meets_the_margin_that_the_batches_before_it_made():
+def test_adaptive_margin_of_a_batch_comes_from_earlier_batches():
     method = ready(adaptive=True, adaptive_lead=0.1)
     first, second = (method.loss(*pictures()).parts for _ in range(2))
     assert first["margin"] == pytest.approx(0.1)
@@ -194,7 +194,7 @@ def test_a_batch_meets_the_margin_that_the_batches_before_it_made():
     assert all(torch.equal(value, before[name]) for name, value in method.named_buffers())
 
 
-def test_the_adaptive_margin_is_part_of_the_state_and_no_parameter():
+def test_adaptive_margin_is_in_the_state_but_no_parameter():
     method = ready(adaptive=True)
     method.loss(*pictures())
     other = ready(adaptive=True)
@@ -216,7 +216,7 @@ def test_the_adaptive_margin_is_part_of_the_state_and_no_parameter():
         ({"adaptive": True, "constraint": "exponential"}, "method.adaptive has no meaning"),
     ],
 )
-def test_bad_settings_say_what_is_wrong(settings, said):
+def test_bad_settings_are_named(settings, said):
     with pytest.raises(ConfigError, match=said):
         CosineConstraintConfig(**settings)
 
@@ -252,7 +252,7 @@ def cosines_after(steps=150, **options):
 
 
 @pytest.mark.slow
-def test_the_hinge_raises_the_cosines_of_positive_pairs_and_the_exponential_lowers_those_of_negatives():
+def test_hinge_raises_positive_exponential_lowers_negative_cosines():
     positive, negative = cosines_after(constraint_weight=0.0)
     for options in ({}, {"selection": "top_k"}, {"adaptive": True, "adaptive_lead": 0.1}):
         assert cosines_after(**options)[0] > positive

@@ -33,7 +33,7 @@ def batch():
 
 
 @pytest.mark.parametrize(("n_classes", "n_meta"), [(6, 3), (7, 3), (100, 12), (5, 5), (2, 2)])
-def test_every_column_is_balanced(n_classes, n_meta):
+def test_meta_class_columns_are_balanced(n_classes, n_meta):
     matrix = id_matrix(n_classes, n_meta, 9, seeded())
     assert matrix.shape == (n_classes, 9)
     for column in matrix.T.tolist():
@@ -42,7 +42,7 @@ def test_every_column_is_balanced(n_classes, n_meta):
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_a_seed_gives_the_same_maps_and_members_have_different_ones():
+def test_same_seed_gives_the_same_maps_members_differ():
     first, again, other = (id_matrix(50, 8, 6, seeded(seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -56,7 +56,7 @@ def test_all_balanced_maps_are_equally_likely():
     assert all(abs(n - 1000) < 5 * math.sqrt(1000) for n in counts.values())
 
 
-def test_the_losses_agree_with_a_slow_loop():
+def test_losses_agree_with_a_slow_loop():
     logits = torch.randn(5, 3, 4, generator=seeded(), dtype=torch.float64)
     labels, meta_of = torch.tensor([0, 6, 2, 2, 5]), id_matrix(7, 4, 3, seeded(1))
     for member, loss in enumerate(meta_class_losses(logits, labels, meta_of).tolist()):
@@ -67,14 +67,14 @@ def test_the_losses_agree_with_a_slow_loop():
         assert loss == pytest.approx(sum(terms) / len(terms), abs=1e-12)
 
 
-def test_the_gradients_agree_with_finite_differences():
+def test_gradients_agree_with_finite_differences():
     logits = torch.randn(4, 2, 3, generator=seeded(), dtype=torch.float64, requires_grad=True)
     labels, meta_of = torch.tensor([0, 3, 1, 1]), id_matrix(4, 3, 2, seeded(1))
     assert torch.autograd.gradcheck(lambda x: meta_class_losses(x, labels, meta_of), (logits,))
     assert torch.autograd.gradcheck(concatenate, (logits,))
 
 
-def test_one_member_that_maps_every_class_to_itself_is_a_softmax(tiny, batch):
+def test_one_member_with_identity_map_equals_softmax(tiny, batch):
     images, labels = batch
     method = make(tiny, n_classes=6, members=1, meta_classes=6)
     method.meta_of.copy_(torch.arange(6)[:, None])
@@ -103,13 +103,13 @@ def test_similarity_is_the_mean_of_the_members_cosines():
     assert float(torch.cdist(emb, emb).max()) ** 2 <= 4.0
 
 
-def test_the_order_of_the_members_changes_no_distance():
+def test_order_of_the_members_changes_no_distance():
     logits = torch.randn(6, 5, 3, generator=seeded(), dtype=torch.float64)
     first, turned = (concatenate(x) for x in (logits, logits[:, [3, 0, 4, 2, 1]]))
     torch.testing.assert_close(torch.cdist(first, first), torch.cdist(turned, turned))
 
 
-def test_members_start_apart_and_one_moves_no_other(tiny, batch):
+def test_members_start_different_and_train_independently(tiny, batch):
     method = make(tiny, members=3, meta_classes=4)
     assert not torch.equal(method.nets[0].project.weight, method.nets[1].project.weight)
     logits = method.train().logits(batch[0])
@@ -118,7 +118,7 @@ def test_members_start_apart_and_one_moves_no_other(tiny, batch):
     assert moved == [False, True, False]
 
 
-def test_the_total_is_the_sum_over_members(tiny, batch):
+def test_total_loss_is_the_sum_over_members(tiny, batch):
     method = make(tiny, members=3, meta_classes=4).eval()
     loss = method.loss(*batch)
     each = [F.cross_entropy(net(batch[0]), method.meta_of[batch[1], i]) for i, net in enumerate(method.nets)]
@@ -126,7 +126,7 @@ def test_the_total_is_the_sum_over_members(tiny, batch):
     assert loss.parts["meta"] == pytest.approx(float(loss.total.detach()) / 3)
 
 
-def test_shared_members_are_parts_of_one_network(tiny, batch):
+def test_shared_members_use_one_network(tiny, batch):
     method = make(tiny, members=3, meta_classes=4, shared=True).eval()
     assert len(method.nets) == 1
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_shared_members_are_parts_of_one_network(tiny, batch):
     assert method.meta_of.shape == (6, 3)
 
 
-def test_the_joined_state_is_that_of_the_whole(tiny, batch):
+def test_joined_state_equals_the_whole_ensemble(tiny, batch):
     members = [make(tiny, seed=i, members=3, meta_classes=4, member=i).eval() for i in range(3)]
     whole = make(tiny, seed=9, members=3, meta_classes=4).eval()
     whole.load_state_dict(joined([member.state_dict() for member in members]))
@@ -150,7 +150,7 @@ def test_the_joined_state_is_that_of_the_whole(tiny, batch):
 @pytest.mark.parametrize(
     ("options", "apart"), [({"members": 3}, 3), ({"members": 3, "member": 2}, 0), ({"shared": True}, 0)]
 )
-def test_only_a_whole_ensemble_of_networks_is_trained_apart(options, apart):
+def test_only_separate_networks_are_trained_as_jobs(options, apart):
     assert DremlConfig(**options).n_apart == apart
 
 

@@ -57,7 +57,7 @@ def terms_of(module, project, features):
 
 
 @pytest.mark.parametrize("slack", [0.0, 0.3, 1.0])
-def test_the_new_distance_is_between_those_of_the_positive_and_of_the_negative(slack):
+def test_synthetic_distance_lies_between_positive_and_negative(slack):
     anchors, positives, negatives = points(50), points(50, seed=1), points(50, seed=2)
     harder = harder_negatives(anchors, positives, negatives, slack)
     for a, p, n, h in zip(anchors, positives, negatives, harder, strict=True):
@@ -69,11 +69,11 @@ def test_the_new_distance_is_between_those_of_the_positive_and_of_the_negative(s
         np.testing.assert_allclose((h - a) / math.dist(a, h), (n - a) / far)  # on the same ray
 
 
-def test_a_slack_of_one_leaves_every_negative_as_it_is_to_the_bit():
+def test_slack_one_leaves_negatives_unchanged_to_the_bit():
     assert torch.equal(harder_negatives(points(9), points(9, seed=1), points(9, seed=2), 1.0), points(9, seed=2))
 
 
-def test_coinciding_points_give_no_nan():
+def test_equal_points_give_no_nan():
     a, far = torch.zeros(1, 3, requires_grad=True), torch.ones(1, 3)
     for positive, negative in ((a, a), (a, far), (far, a)):
         harder = harder_negatives(a, positive, negative, 0.0)
@@ -82,7 +82,7 @@ def test_coinciding_points_give_no_nan():
     assert torch.isfinite(a.grad).all()
 
 
-def test_the_gradient_reaches_both_ends_of_the_chord_and_not_the_positive():
+def test_gradient_reaches_anchor_and_negative_but_not_the_positive():
     a, p, n = (points(6, seed=seed).requires_grad_() for seed in range(3))
     pull = hdml.pulls(a, p, n, 0.2)
     ga, gp, gn = torch.autograd.grad(harder_negatives(a, p, n, 0.2).sum(), (a, p, n), allow_unused=True)
@@ -94,7 +94,7 @@ def test_the_gradient_reaches_both_ends_of_the_chord_and_not_the_positive():
 # --- the weights
 
 
-def test_the_running_means_are_those_of_the_last_full_window(base):
+def test_running_means_are_of_the_last_full_window(base):
     module, project = ready(j_avg=START, j_gen=START, window=3, **base), head()
     seen = []
     for step in range(7):
@@ -111,7 +111,7 @@ def test_the_running_means_are_those_of_the_last_full_window(base):
     assert int(module.steps) == 1  # evaluation is not remembered
 
 
-def test_the_weights_are_a_share_each_and_follow_the_means():
+def test_weights_are_shares_that_follow_the_means():
     slack, real, synthetic = ready(alpha=2.0, beta=3.0, j_avg=0.5, j_gen=6.0).weights()
     assert float(slack) == pytest.approx(math.exp(-4.0))
     assert float(real) == pytest.approx(math.exp(-0.5))
@@ -124,7 +124,7 @@ def test_the_weights_are_a_share_each_and_follow_the_means():
     assert (float(slack), float(real), float(synthetic)) == (1.0, 1.0, 0.0)
 
 
-def test_chance_is_the_loss_where_all_points_coincide(base):
+def test_chance_loss_is_that_of_equal_points(base):
     same = unit_rows(torch.ones(8, SIZE))
     batch = hdml.tuples(same, LABELS, HDMLConfig(**base), None)
     assert float(batch.real(same)) == pytest.approx(batch.chance(), rel=1e-5)
@@ -163,7 +163,7 @@ def slow_synthetic(module, project, features):
     return sum(terms) / (sum(term > 0 for term in terms) if config.miner == "all" else len(terms))
 
 
-def test_the_synthetic_loss_agrees_with_one_tuple_at_a_time(base):
+def test_synthetic_loss_agrees_with_one_tuple_at_a_time(base):
     module, project, features = ready(j_avg=0.7, **base), head(), points(8, N_FEATURES)
     with torch.no_grad():
         got = terms_of(module, project, features)
@@ -172,7 +172,7 @@ def test_the_synthetic_loss_agrees_with_one_tuple_at_a_time(base):
         assert float(got.metric) == pytest.approx(mixed, rel=1e-6)
 
 
-def test_the_generators_terms_agree_with_the_formulas():
+def test_generators_terms_agree_with_the_formulas():
     module, project, features = ready(), head(), points(8, N_FEATURES)
     with torch.no_grad():
         got = terms_of(module, project, features)
@@ -191,7 +191,7 @@ def test_the_generators_terms_agree_with_the_formulas():
         assert float(got.generator) == pytest.approx(0.5 * error / spread + 0.5 * soft / math.log(N_CLASSES), rel=1e-6)
 
 
-def test_with_a_perfect_generator_and_free_negatives_synthetic_is_real(base):
+def test_perfect_generator_and_free_negatives_synthetic_equals_real(base):
     module, project = ready(alpha=0.0, **base), head()
     module.generator = nn.Linear(SIZE, N_FEATURES, bias=False).double()
     with torch.no_grad():
@@ -201,7 +201,7 @@ def test_with_a_perfect_generator_and_free_negatives_synthetic_is_real(base):
     assert float(terms.metric) == pytest.approx(terms.parts[module.config.base], rel=1e-6)
 
 
-def test_the_metric_gradient_is_that_of_finite_differences(base, monkeypatch):
+def test_metric_gradient_agrees_with_finite_differences(base, monkeypatch):
     module, project, features = ready(j_avg=0.7, **base).eval(), head(), points(8, N_FEATURES)
     unit = unit_rows(project(features)).detach()
     a, p, n = hdml.tuples(unit, LABELS, module.config, None).triplets()
@@ -213,7 +213,7 @@ def test_the_metric_gradient_is_that_of_finite_differences(base, monkeypatch):
     )
 
 
-def test_each_objective_moves_its_own_parameters(base):
+def test_each_objective_trains_its_own_parameters(base):
     module, project = ready(**base), head()
     features = points(8, N_FEATURES).requires_grad_()
     terms = terms_of(module, project, features)
@@ -232,7 +232,7 @@ def test_each_objective_moves_its_own_parameters(base):
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 1], [0, 1, 2], [0, 0, 0, 0]], ids=["one pair", "no pair", "one identity"])
-def test_poor_batches_give_finite_terms(base, labels):
+def test_small_batches_give_finite_terms(base, labels):
     module, project, features = ready(**base), head(), points(len(labels), N_FEATURES).requires_grad_()
     terms = module(features, unit_rows(project(features)), project, torch.tensor(labels))
     total = terms.metric + terms.generator + terms.classifier
@@ -259,7 +259,7 @@ def images(seed=0):
 
 @pytest.mark.parametrize("id_weight", [0.0, 0.5], ids=["pure", "recipe"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_without_beta_training_is_that_of_the_base_loss_to_the_bit(base, id_weight, precision):
+def test_without_beta_training_equals_the_base_loss_to_the_bit(base, id_weight, precision):
     same = {"id_weight": id_weight, "miner": base.get("miner", "hard")}
     plain = method_of(Siamese, SiameseConfig(pair_loss=base["base"], **same))
     method = method_of(HDML, HDMLConfig(beta=0.0, base=base["base"], window=2, hidden=8, **same))
@@ -277,7 +277,7 @@ def test_without_beta_training_is_that_of_the_base_loss_to_the_bit(base, id_weig
     assert all(torch.equal(value, trained[name]) for name, value in plain.state_dict().items())
 
 
-def test_the_generator_learns_to_reconstruct_and_the_synthetic_loss_joins_in():
+def test_generator_learns_to_reconstruct_then_synthetic_loss_counts():
     method = method_of(HDML, HDMLConfig(window=10, hidden=32))
     optimiser = torch.optim.AdamW(method.parameters(), lr=0.003)
     history = []
@@ -299,7 +299,7 @@ def test_n_pair_of_logits_is_the_n_pair_loss():
     torch.testing.assert_close(losses.n_pair_of_logits(3.0 * anchors @ positives.T, labels), expected)
 
 
-def test_the_triplets_of_the_base_are_mined_among_real_embeddings():
+def test_base_triplets_are_mined_among_real_embeddings():
     unit = unit_rows(points(8))
     batch = hdml.tuples(unit, LABELS, HDMLConfig(base="triplet"), None)
     anchors, positives, negatives = batch.triplets()
@@ -322,6 +322,6 @@ def test_the_triplets_of_the_base_are_mined_among_real_embeddings():
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
     ],
 )
-def test_bad_settings_say_what_is_wrong(settings, said):
+def test_bad_settings_are_named(settings, said):
     with pytest.raises(ConfigError, match=said):
         HDMLConfig(**settings)

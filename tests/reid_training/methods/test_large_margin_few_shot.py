@@ -55,7 +55,7 @@ def batch():
 
 
 @pytest.mark.parametrize("active_only", [False, True])
-def test_the_margin_term_agrees_with_a_triple_loop(active_only):
+def test_margin_term_agrees_with_a_triple_loop(active_only):
     items, labels = drawn(12, 3), torch.arange(4).repeat(3)
     same, different = cross(labels, labels)
     same &= ~torch.eye(12, dtype=torch.bool)
@@ -68,7 +68,7 @@ def test_the_margin_term_agrees_with_a_triple_loop(active_only):
     assert float(value) == pytest.approx(sum(terms) / n_terms)
 
 
-def test_the_gradient_of_an_anchor_is_the_closed_form():
+def test_anchor_gradient_equals_the_closed_form():
     others, labels, anchor = drawn(6, 3), torch.tensor([0, 0, 0, 1, 1, 2]), drawn(1, 3, seed=1).requires_grad_()
     same, different = cross(torch.tensor([0]), labels)
 
@@ -86,7 +86,7 @@ def test_the_gradient_of_an_anchor_is_the_closed_form():
     torch.testing.assert_close(gradient(1.0)[0], 2 * (negatives - positives) * len(active) / 9)
 
 
-def test_the_gradient_agrees_with_finite_differences():
+def test_gradient_agrees_with_finite_differences():
     labels = torch.tensor([0, 0, 1, 1, 2])
     same, different = cross(labels, labels)
     same &= ~torch.eye(5, dtype=torch.bool)
@@ -97,7 +97,7 @@ def test_the_gradient_agrees_with_finite_differences():
     assert torch.autograd.gradcheck(value, drawn(5, 3).requires_grad_())
 
 
-def test_nothing_is_left_to_do_without_margin_or_where_all_is_apart():
+def test_term_is_zero_without_margin_or_for_separated_classes():
     items = (100.0 * torch.eye(3, dtype=torch.float64)).repeat_interleave(2, 0).requires_grad_()
     labels = torch.arange(3).repeat_interleave(2)
     same, different = cross(labels, labels)
@@ -108,14 +108,14 @@ def test_nothing_is_left_to_do_without_margin_or_where_all_is_apart():
         assert not torch.autograd.grad(value, items, retain_graph=True)[0].any()
 
 
-def test_without_a_triplet_the_term_is_0_with_a_gradient():
+def test_term_without_triplets_is_zero_and_differentiable():
     dist = drawn(2, 3).requires_grad_()
     value = large_margin_loss(dist, torch.ones(2, 3).bool(), torch.zeros(2, 3).bool(), 1.0)
     assert torch.equal(torch.autograd.grad(value, dist)[0], torch.zeros(2, 3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("where", ["prototypes", "items"])
-def test_the_method_takes_the_margin_where_it_is_told(where, batch):
+def test_margin_is_applied_to_the_chosen_points(where, batch):
     options = {"scale": 0.0, "margin_on": where, "margin": 3.0, "margin_weight": 0.7}
     method = make(**options)
     loss = method.loss(*batch)
@@ -133,7 +133,7 @@ def test_the_method_takes_the_margin_where_it_is_told(where, batch):
     assert float(loss.total.detach()) == pytest.approx(loss.parts["few_shot"] + 0.7 * loss.parts["margin"], rel=1e-5)
 
 
-def test_the_order_of_the_queries_means_nothing(batch):
+def test_order_of_queries_does_not_matter(batch):
     images, labels = batch
     first = [next(i for i in range(12) if labels[i] == pid) for pid in (5, 2, 9, 7)]
     others = [i for i in reversed(range(12)) if i not in first]
@@ -147,7 +147,7 @@ def test_the_order_of_the_queries_means_nothing(batch):
 
 
 @pytest.mark.parametrize("options", [{}, {"base": "graph", "way": 4, "hidden": 4}], ids=["prototypes", "graph"])
-def test_with_weight_0_it_is_the_base_bit_for_bit(options, batch):
+def test_weight_zero_equals_the_base_to_the_bit(options, batch):
     """The base, written here: classify the queries, cross-entropy, and nothing else; three steps of Adam."""
     images, labels = batch
     ours = make(margin_weight=0.0, scale=0.0, **options)
@@ -210,7 +210,7 @@ def trained_graph(way=3):
     return graph.eval()
 
 
-def test_the_graph_agrees_with_one_edge_at_a_time():
+def test_graph_agrees_with_one_edge_at_a_time():
     graph = trained_graph()
     support, classes, queries = drawn(2, 5, SIZE), torch.tensor([[0, 1, 0, 2, 2], [2, 1, 1, 0, 2]]), drawn(2, 3, SIZE)
     logits, nodes = graph(support, classes, queries)
@@ -219,7 +219,7 @@ def test_the_graph_agrees_with_one_edge_at_a_time():
         torch.testing.assert_close(logits[e, m], slow_graph(graph, support[e], classes[e], queries[e, m]))
 
 
-def test_edges_are_shares_of_the_other_nodes():
+def test_edge_weights_sum_to_one_over_the_other_nodes():
     graph = trained_graph()
     weights = graph.edges[0](drawn(2, 5, SIZE + 3))
     torch.testing.assert_close(weights.sum(2), torch.ones(2, 5, dtype=torch.float64))
@@ -227,7 +227,7 @@ def test_edges_are_shares_of_the_other_nodes():
     torch.testing.assert_close(graph.edges[0].of_first(drawn(2, 5, SIZE + 3)), weights[:, :1, 1:])
 
 
-def test_a_query_of_a_graph_knows_neither_its_class_nor_the_other_queries():
+def test_graph_query_sees_neither_its_class_nor_other_queries():
     graph = trained_graph()
     support, classes, queries = drawn(1, 3, SIZE), torch.arange(3)[None], drawn(1, 4, SIZE, seed=1)
     logits, nodes = graph(support, classes, queries)
@@ -238,7 +238,7 @@ def test_a_query_of_a_graph_knows_neither_its_class_nor_the_other_queries():
     torch.testing.assert_close(nodes[0, 1, 1:, :SIZE], support[0])
 
 
-def test_the_margin_of_nodes_is_that_of_the_query_and_what_is_known(batch):
+def test_node_margin_compares_the_query_with_the_support(batch):
     method = make(base="graph", way=4, hidden=4, margin_on="nodes", margin=2.0).eval()
     some = episodes_of(batch[1], 1, 4)[0]
     points = method.points(batch[0]).detach()
@@ -251,7 +251,7 @@ def test_the_margin_of_nodes_is_that_of_the_query_and_what_is_known(batch):
     assert method.loss(*batch).parts["margin"] == pytest.approx(sum(terms) / len(terms), rel=1e-4)
 
 
-def test_no_label_makes_the_margin_of_nodes_easy():
+def test_node_margin_is_not_solved_by_labels_alone():
     """Embeddings that say nothing, a query of each class: whatever the weights, triplets and their mirrors cancel."""
     labels = torch.arange(4).repeat_interleave(2)
     for seed in range(5):
@@ -260,14 +260,14 @@ def test_no_label_makes_the_margin_of_nodes_easy():
 
 
 @pytest.mark.parametrize("where", ["prototypes", "items"])
-def test_the_names_of_the_classes_mean_nothing(where, batch):
+def test_class_numbers_do_not_matter(where, batch):
     images, labels = batch
     method = make(margin_on=where)
     renamed = torch.tensor([0, 0, 8, 0, 0, 3, 0, 1, 0, 6])[labels]  # 2, 5, 7, 9 in another order
     torch.testing.assert_close(method.loss(images, renamed).total, method.loss(images, labels).total)
 
 
-def test_a_small_margin_problem_is_learned():
+def test_small_margin_problem_is_learned():
     """Two dimensions of noise among four: classes move apart, and queries are found."""
     labels = torch.arange(6).repeat_interleave(4)
     centres = drawn(6, 4, dtype=torch.float32) * torch.tensor([1.0, 1.0, 0.0, 0.0])
@@ -287,7 +287,7 @@ def test_a_small_margin_problem_is_learned():
 # The episodes of a batch
 
 
-def test_the_first_images_of_everyone_are_known_and_the_others_are_asked_for(batch):
+def test_episode_support_is_the_first_images_queries_the_rest(batch):
     (some,) = episodes_of(batch[1], 2)
     assert some.n_classes == 4
     assert some.support.tolist() == [[0, 1, 2, 3, 4, 5, 6, 7]]
@@ -296,7 +296,7 @@ def test_the_first_images_of_everyone_are_known_and_the_others_are_asked_for(bat
     assert some.support_classes.tolist() == [[2, 0, 1, 0, 3, 3, 2, 1]]
 
 
-def test_a_large_batch_is_divided_into_episodes():
+def test_large_batch_is_divided_into_episodes():
     labels = torch.arange(10).repeat_interleave(3)
     found = episodes_of(labels, 1, way=4)
     assert sorted((some.n_classes, len(some.support)) for some in found) == [(3, 2), (4, 1)]
@@ -310,20 +310,20 @@ def test_a_large_batch_is_divided_into_episodes():
 
 
 @pytest.mark.parametrize("way", [3, 4, 5, 7])
-def test_no_identity_is_alone_in_its_episode(way):
+def test_every_episode_has_two_identities_or_more(way):
     for n in range(2, 40):
         assert all(2 <= some.n_classes <= way for some in episodes_of(torch.arange(n).repeat(2), 1, way))
 
 
-def test_who_has_no_query_is_only_told_from_the_others():
+def test_identity_without_query_is_support_only():
     (some,) = episodes_of(torch.tensor([3, 3, 5, 8, 8, 8]), 2)
     assert some.n_classes == 3
     assert some.support.tolist() == [[0, 1, 2, 3, 4]]
     assert some.queries.tolist() == [[5]]
-    assert len(episodes_of(torch.tensor([0, 0, 1, 2, 3, 4]), 1, 3)) == 1  # the second episode asks for nobody
+    assert len(episodes_of(torch.tensor([0, 0, 1, 2, 3, 4]), 1, 3)) == 1  # the second episode has no query
 
 
-def test_episodes_side_by_side_are_the_mean_of_episodes_alone():
+def test_several_episodes_equal_the_mean_of_single_ones():
     labels, images = torch.arange(6).repeat_interleave(3), drawn(18, 4, dtype=torch.float32)
     method = make(way=3)
     alone = [method.loss(images[rows], labels[rows]).total for rows in (slice(9), slice(9, 18))]
@@ -348,12 +348,12 @@ def test_episodes_side_by_side_are_the_mean_of_episodes_alone():
         ({"hidden": 5}, "method.hidden must be even and >= 2, got 5"),
     ],
 )
-def test_a_setting_out_of_range_is_named(options, said):
+def test_setting_out_of_range_is_named(options, said):
     with pytest.raises(ConfigError, match=said):
         LargeMarginFewShotConfig(**options)
 
 
-def test_a_batch_without_a_query_is_refused(batch):
+def test_batch_without_a_query_is_refused(batch):
     with pytest.raises(DataError, match="needs an identity with at least 4 images, got 3"):
         make(shots=3).loss(*batch)
 
@@ -364,7 +364,7 @@ def test_more_classes_than_a_graph_has_outputs_are_refused():
         method.classify(*(torch.zeros(shape) for shape in ((1, 5, SIZE), (1, 5))), torch.zeros(1, 1, SIZE), 5)
 
 
-def test_a_seed_decides_every_step(batch):
+def test_same_seed_gives_the_same_steps(batch):
     first, second = (make(base="graph", way=4, hidden=4).loss(*batch, np.random.default_rng(0)) for _ in range(2))
     assert torch.equal(first.total, second.total)
     assert first.parts == second.parts

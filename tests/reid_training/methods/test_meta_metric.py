@@ -51,7 +51,7 @@ def batch_of(labels):
 
 
 @pytest.mark.parametrize("kind", ["dot", "cosine"])
-def test_the_matching_loss_agrees_with_one_query_at_a_time(task, kind):
+def test_matching_loss_agrees_with_one_query_at_a_time(task, kind):
     features, labels = task
     support, queries = torch.tensor([0, 1, 2, 3]), torch.tensor([4, 5, 6])
     sim = similarities(features[queries], features[support], kind, 0.7)
@@ -70,7 +70,7 @@ def test_the_matching_loss_agrees_with_one_query_at_a_time(task, kind):
 
 def test_probabilities_are_a_softmax_over_items_summed_per_class():
     sim = torch.randn(6, 5, dtype=torch.float64)
-    labels = torch.tensor([0, 2, 2, 0, 2])  # unbalanced, and nobody of class 1
+    labels = torch.tensor([0, 2, 2, 0, 2])  # unbalanced, and none of class 1
     found = class_probabilities(sim, labels, 3)
     torch.testing.assert_close(found.sum(1), torch.ones(6, dtype=torch.float64))
     assert (found[:, 1] == 0).all()
@@ -81,7 +81,7 @@ def test_probabilities_are_a_softmax_over_items_summed_per_class():
             assert float(found[row, label]) == pytest.approx(own / sum(weights), rel=1e-12)
 
 
-def test_the_order_of_the_support_changes_nothing(task):
+def test_order_of_the_support_changes_nothing(task):
     features, labels = task
     order = torch.tensor([4, 2, 0, 1, 3])
     sim = similarities(features[5:], features[:5])
@@ -91,7 +91,7 @@ def test_the_order_of_the_support_changes_nothing(task):
     torch.testing.assert_close(left_out_loss(features, labels), left_out_loss(features.flip(0), labels.flip(0)))
 
 
-def test_leaving_one_out_agrees_with_one_item_at_a_time(task):
+def test_leave_one_out_agrees_with_one_item_at_a_time(task):
     features, labels = task
     features, labels = torch.cat([features, features[:1] + 1]), torch.cat([labels, torch.tensor([99])])
     losses = []
@@ -104,7 +104,7 @@ def test_leaving_one_out_agrees_with_one_item_at_a_time(task):
 
 
 @pytest.mark.parametrize("kind", ["dot", "cosine"])
-def test_left_out_accuracy_agrees_with_one_item_at_a_time(kind):
+def test_leave_one_out_accuracy_agrees_with_one_item_at_a_time(kind):
     torch.manual_seed(1)
     labels = torch.tensor([7, 2, 7, 5, 2, 7, 5, 7, 2, 99])
     features = torch.randn(10, 5, dtype=torch.float64) + 0.8 * torch.randn(100, 5, dtype=torch.float64)[labels]
@@ -138,7 +138,7 @@ def test_probabilities_that_round_to_zero_keep_their_gradient():
 
 
 @pytest.mark.parametrize("steps", [1, 5])
-def test_forget_1_and_learn_eta_is_sgd_to_the_bit(steps):
+def test_forget_gate_one_equals_sgd_to_the_bit(steps):
     torch.manual_seed(0)
     features, labels = torch.randn(24, 67), torch.arange(6).repeat_interleave(4)
     theta = torch.randn(61, 67) / 8
@@ -164,12 +164,12 @@ def test_forget_1_and_learn_eta_is_sgd_to_the_bit(steps):
     assert torch.equal(fitted(theta, inner, FixedRule(eta), steps), expected)
 
 
-def test_no_steps_give_theta_0_itself(task):
+def test_zero_steps_give_theta_0(task):
     theta = torch.randn(3, 5)
     assert torch.equal(fitted(theta, lambda _: pytest.fail("asked for a gradient"), LearnedRule(4), 0), theta)
 
 
-def test_a_learned_step_agrees_with_one_coordinate_at_a_time():
+def test_learned_step_agrees_with_one_coordinate_at_a_time():
     torch.manual_seed(0)
     rule = LearnedRule(7).double()
     with torch.no_grad():
@@ -193,7 +193,7 @@ def test_a_learned_step_agrees_with_one_coordinate_at_a_time():
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, -1e-9, 3e-5, -4e-5, 4.6e-5, 0.3, -0.3, 1.0, -7000.0])
-def test_preprocessing_of_numbers_of_any_size(value):
+def test_gradient_preprocessing_accepts_any_magnitude(value):
     if abs(value) >= math.exp(-10):
         expected = [math.log(abs(value)) / 10, math.copysign(1.0, value)]
     else:
@@ -201,7 +201,7 @@ def test_preprocessing_of_numbers_of_any_size(value):
     torch.testing.assert_close(preprocessed(torch.tensor([value])), torch.tensor([expected]))
 
 
-def test_the_rule_starts_as_small_steps_of_gradient_descent():
+def test_initial_rule_is_gradient_descent_with_small_steps():
     torch.manual_seed(0)
     theta, gradient = torch.randn(50), torch.randn(50)
     rule = LearnedRule(20)
@@ -211,7 +211,7 @@ def test_the_rule_starts_as_small_steps_of_gradient_descent():
     torch.testing.assert_close(after, memory.forget * theta - memory.learn * gradient)
 
 
-def test_the_outer_gradient_is_that_of_first_order(task):
+def test_outer_gradient_is_first_order(task):
     """Finite differences of the whole, with the learner's gradients and losses held as they were."""
     features, labels = task
     torch.manual_seed(0)
@@ -251,7 +251,7 @@ def test_the_outer_gradient_is_that_of_first_order(task):
         assert gradient.abs().sum() > 0
 
 
-def test_a_learned_rule_gets_better_at_its_tasks():
+def test_learned_rule_improves_on_its_tasks():
     """Two features of eight tell the classes apart: what the rule can learn is which way to go, fast."""
     torch.manual_seed(0)
     rule, theta = LearnedRule(8), torch.nn.Parameter(0.5 * torch.eye(8))
@@ -282,7 +282,7 @@ def test_a_learned_rule_gets_better_at_its_tasks():
 # The method
 
 
-def test_no_steps_are_the_matching_network_with_theta_0():
+def test_zero_steps_equal_the_matching_network_with_theta_0():
     images, labels = batch_of(torch.arange(3).repeat_interleave(4))
     meta, plain = method_of(steps=5), method_of(steps=0)
     plain.net.load_state_dict(meta.net.state_dict())
@@ -297,7 +297,7 @@ def test_no_steps_are_the_matching_network_with_theta_0():
     assert torch.equal(meta.loss(images, labels, np.random.default_rng(0)).total, expected)
 
 
-def test_the_same_network_takes_tasks_of_any_classes_and_shots():
+def test_one_network_takes_any_number_of_classes_and_shots():
     method = method_of()
     names = {name: value.shape for name, value in method.state_dict().items()}
     for counts in ([4, 4], [3, 5, 2, 9], [2] * 7, [1, 1, 3]):
@@ -317,7 +317,7 @@ def test_halves(rng):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_an_adapted_network_is_another_one_and_better_at_its_task(training):
+def test_adapt_returns_a_new_network_that_is_better(training):
     images, labels = batch_of(torch.arange(4).repeat_interleave(4))
     method = method_of(rule="sgd", rate=0.05).eval()
     with torch.no_grad():
@@ -332,7 +332,7 @@ def test_an_adapted_network_is_another_one_and_better_at_its_task(training):
     assert torch.equal(other.net.project.weight, method.adapted(pooled, labels).net.project.weight)
 
 
-def test_an_auxiliary_set_of_other_classes_may_fit_a_task_of_one_image_each():
+def test_one_shot_task_may_use_an_auxiliary_set_of_other_classes():
     method = method_of(rule="sgd", rate=0.05).eval()
     images, labels = batch_of(torch.arange(4).repeat_interleave(4))
     with torch.no_grad():
@@ -345,7 +345,7 @@ def test_an_auxiliary_set_of_other_classes_may_fit_a_task_of_one_image_each():
     assert 0.0 <= accuracy <= 1.0
 
 
-def test_metrics_of_tasks_of_the_same_kind_suit_best():
+def test_metrics_of_similar_tasks_are_selected():
     """In a task of a kind two coordinates tell the classes apart, which the metrics of that kind look at."""
     generator = torch.Generator().manual_seed(0)
     method = method_of().eval()
@@ -367,7 +367,7 @@ def test_metrics_of_tasks_of_the_same_kind_suit_best():
         method.suited(metrics, *task(0, 1), 2)
 
 
-def test_equally_right_metrics_are_told_apart_by_their_loss():
+def test_equal_accuracy_metrics_are_ranked_by_loss():
     method = method_of().eval()
     rows = torch.eye(method.net.project.in_features)[:4].repeat_interleave(2, dim=0)
     labels = torch.arange(4).repeat_interleave(2)
@@ -375,7 +375,7 @@ def test_equally_right_metrics_are_told_apart_by_their_loss():
     assert method.suited([weak, strong, weak], rows, labels, 3) == [1, 0, 2]
 
 
-def test_the_accuracy_of_a_task_is_that_of_summed_attention():
+def test_task_accuracy_uses_summed_attention():
     method = method_of(steps=0).eval()
     support, labels = torch.randn(6, method.net.project.in_features), torch.tensor([9, 4, 4, 9, 4, 9])
     queries, query_labels = torch.randn(10, method.net.project.in_features), torch.tensor([4, 9] * 5)
@@ -388,13 +388,13 @@ def test_the_accuracy_of_a_task_is_that_of_summed_attention():
     assert method.judge(theta, support, labels, queries, query_labels)[1] == pytest.approx(right / 10)
 
 
-def test_nothing_to_adapt_to():
+def test_adapt_without_usable_support_is_an_error():
     method = method_of().eval()
     with pytest.raises(DataError, match="every class has one image"):
         method.adapted(torch.randn(3, method.net.project.in_features), torch.arange(3))
 
 
-def test_a_query_of_an_unknown_class_is_named():
+def test_query_of_an_unknown_class_is_named():
     with pytest.raises(DataError, match="the class of a query is not in the support"):
         matching_loss(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([0, 0]))
 
@@ -410,7 +410,7 @@ def test_a_query_of_an_unknown_class_is_named():
         ({"hidden": 0}, "hidden must be >= 1, got 0"),
     ],
 )
-def test_settings_out_of_range(setting, said):
+def test_settings_out_of_range_are_refused(setting, said):
     with pytest.raises(ConfigError) as told:
         MetaMetricConfig(**setting)
     assert str(told.value) == f"MetaMetricConfig.{said}"

@@ -68,7 +68,7 @@ def given_up_one_by_one(problem, metric):
 
 
 def best_of_all_assignments(problem):
-    """Diagonal M, k = 1: for every choice of who is given up and whom the others gather, a linear program."""
+    """Diagonal M, k = 1: a linear program for every choice of points given up and neighbours of the others."""
     n, p = problem.points.shape
     choices = []
     for i in range(n):
@@ -98,7 +98,7 @@ def best_of_all_assignments(problem):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("mu", [0.05, 0.6])
-def test_the_exact_part_agrees_with_all_assignments(seed, mu):
+def test_exact_part_agrees_with_all_assignments(seed, mu):
     problem = problem_of(*blobs(6, 3, seed), mu=mu)
     found = prove(problem, np.eye(3), ENOUGH_S)
     assert found.status == mip.OPTIMAL
@@ -108,7 +108,7 @@ def test_the_exact_part_agrees_with_all_assignments(seed, mu):
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("k", [1, 2, 9])
-def test_points_given_up_agree_with_loops(full, k):
+def test_rejected_points_agree_with_loops(full, k):
     rng = np.random.default_rng(k)
     problem = problem_of(*blobs(14, 3, 0), k=k)
     for _ in range(10):
@@ -142,7 +142,7 @@ def test_no_full_metric_of_a_grid_is_better():
 
 @pytest.mark.parametrize("reach", [0.3, 2.0, np.inf])
 @pytest.mark.parametrize("full", [False, True])
-def test_the_constants_that_switch_rows_off_are_large_enough(full, reach):
+def test_big_m_constants_are_large_enough(full, reach):
     rng = np.random.default_rng(0)
     unknowns = Unknowns(4, full)
     for _ in range(300):
@@ -155,7 +155,7 @@ def test_the_constants_that_switch_rows_off_are_large_enough(full, reach):
         assert unknowns.coefficients(near) @ unknowns.vector(metric) == pytest.approx(near @ metric @ near)
 
 
-def test_the_constant_of_a_diagonal_metric_is_the_smallest():
+def test_big_m_of_a_diagonal_metric_is_the_smallest():
     """Against a linear program over all metrics that may come up."""
     rng = np.random.default_rng(1)
     for reach in (0.4, 1.7, 3.0, 9.0):
@@ -170,7 +170,7 @@ def test_the_constant_of_a_diagonal_metric_is_the_smallest():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_tenfold_constants_give_the_same_optimum(form):
+def test_tenfold_big_m_gives_the_same_optimum(form):
     problem = problem_of(*blobs(7, 2, 2), mu=0.3, form=form)
     tight, loose = (prove(problem, np.eye(2), ENOUGH_S, slack) for slack in (1.0, 10.0))
     assert tight.status == loose.status == mip.OPTIMAL
@@ -182,7 +182,7 @@ def test_tenfold_constants_give_the_same_optimum(form):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("seed", range(3))
-def test_exact_is_at_most_the_heuristic_which_is_at_most_euclid(form, seed):
+def test_objective_exact_not_above_heuristic_not_above_euclidean(form, seed):
     problem = problem_of(*blobs(10, 3, seed), form=form)
     euclid = objective(problem, np.eye(3))
     quick = improve(problem, np.eye(3))
@@ -198,7 +198,7 @@ def test_exact_is_at_most_the_heuristic_which_is_at_most_euclid(form, seed):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mu", [np.inf, 1e6])
-def test_a_large_mu_is_euclid(form, mu):
+def test_large_mu_gives_euclidean(form, mu):
     points, labels = blobs(12, 3, 0)
     model = MIPMahalanobis(mu=mu, form=form, time_limit_s=2.0).fit(points, labels)
     np.testing.assert_array_equal(model.metric_, np.eye(3))
@@ -206,14 +206,14 @@ def test_a_large_mu_is_euclid(form, mu):
     assert model.given_up_.any(), "and not for want of anything to gain"
 
 
-def test_euclid_is_optimal_where_nobody_is_given_up():
+def test_euclidean_is_optimal_if_no_point_is_rejected():
     points, labels = blobs(12, 3, 0, apart=100.0)
     model = MIPMahalanobis().fit(points, labels)
     np.testing.assert_array_equal(model.metric_, np.eye(3))
     assert (model.value_, model.gap_, model.status_) == (0.0, 0.0, mip.OPTIMAL)
 
 
-def test_mu_zero_counts_errors_alone():
+def test_mu_zero_minimises_errors_only():
     problem = problem_of(*blobs(8, 3, 1), mu=0.0)
     found = prove(problem, np.eye(3), ENOUGH_S)
     assert found.status == mip.OPTIMAL
@@ -221,7 +221,7 @@ def test_mu_zero_counts_errors_alone():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_order_of_points_and_copies_of_them_change_nothing(form):
+def test_order_and_duplicates_of_points_do_not_matter(form):
     points, labels = blobs(14, 3, 3)
     model = MIPMahalanobis(form=form, time_limit_s=0).fit(points, labels)
     order = np.random.default_rng(0).permutation(np.r_[np.arange(14), 3, 3, 7])
@@ -230,7 +230,7 @@ def test_the_order_of_points_and_copies_of_them_change_nothing(form):
     np.testing.assert_array_equal(again.given_up_, model.given_up_[order])
 
 
-def test_the_unit_of_the_features_changes_nothing():
+def test_unit_of_features_does_not_matter():
     points, labels = blobs(14, 3, 3)
     models = [MIPMahalanobis(time_limit_s=0).fit(scale * points, labels) for scale in (1.0, 1000.0)]
     np.testing.assert_allclose(models[0].metric_, models[1].metric_, atol=1e-9)
@@ -238,7 +238,7 @@ def test_the_unit_of_the_features_changes_nothing():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_transform_then_euclid_is_the_metric(form):
+def test_transform_then_euclidean_equals_the_metric(form):
     points, labels = blobs(14, 3, 3)
     model = MIPMahalanobis(form=form, time_limit_s=0).fit(points, labels)
     dist = model.distances(points, points)
@@ -248,7 +248,7 @@ def test_transform_then_euclid_is_the_metric(form):
     assert (np.diag(dist) == 0).all()
 
 
-def test_a_radius_reaches_the_nearest_member():
+def test_radius_reaches_the_nearest_member():
     points, labels = blobs(14, 3, 3)
     model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
     for i in range(14):
@@ -256,7 +256,7 @@ def test_a_radius_reaches_the_nearest_member():
         assert model.radii_[i] == pytest.approx(model.distances(points[[i]], points[mates]).min())
 
 
-def test_the_time_limit_is_reported_as_one():
+def test_time_limit_is_reported_in_the_status():
     problem = problem_of(*blobs(40, 6, 0, apart=0.8))
     for seconds in (0.0, 0.3):
         found = prove(problem, np.eye(6), seconds)
@@ -264,7 +264,7 @@ def test_the_time_limit_is_reported_as_one():
         assert found.gap > 0
 
 
-def test_the_statuses_of_heuristic_and_subsamples():
+def test_heuristic_and_subsamples_report_their_status():
     points, labels = blobs(40, 3, 0)
     assert MIPMahalanobis(time_limit_s=0).fit(points, labels).status_ == mip.HEURISTIC
     model = MIPMahalanobis(time_limit_s=0, max_points=12).fit(points, labels)
@@ -276,7 +276,7 @@ def test_the_statuses_of_heuristic_and_subsamples():
     np.testing.assert_array_equal(model.metric_, again.metric_)
 
 
-def test_subsamples_hold_every_class_where_they_can():
+def test_subsamples_have_every_class_if_possible():
     labels = np.repeat(np.arange(5), [2, 50, 50, 50, 50])
     rng = np.random.default_rng(0)
     assert np.bincount(labels[mip.balanced_rows(labels, 50, 2, rng)]).tolist() == [2, 10, 10, 10, 10]
@@ -285,7 +285,7 @@ def test_subsamples_hold_every_class_where_they_can():
     assert sorted(np.bincount(many[rows])[np.unique(many[rows])]) == [2] * 10
 
 
-def test_it_finds_the_coordinate_that_counts():
+def test_fit_finds_the_informative_coordinate():
     """The toy of the specification: one coordinate separates, four are loud noise."""
     points, labels = blobs(40, 6, 0)
     unseen, truth = blobs(400, 6, 1)
@@ -301,7 +301,7 @@ def test_it_finds_the_coordinate_that_counts():
 # ---------------------------------------------------------------- what to label next
 
 
-def test_recommendations_are_near_the_boundary_or_far_from_everything():
+def test_suggestions_are_near_the_boundary_or_outliers():
     points = np.array([[0.0, 0.0], [0.0, 1.0], [10.0, 0.0], [10.0, 1.0]])
     model = MIPMahalanobis(mu=np.inf).fit(points, ["a", "a", "b", "b"])
     between = [[5.0, 0.5], [5.1, 0.5], [4.9, 0.5], [5.0, 0.6]]
@@ -313,7 +313,7 @@ def test_recommendations_are_near_the_boundary_or_far_from_everything():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_questions_agree_with_one_row_at_a_time(share):
+def test_suggestions_agree_with_one_row_at_a_time(share):
     points, labels = blobs(20, 3, 0)
     pool = 2.0 * np.random.default_rng(5).normal(size=(30, 3))
     model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
@@ -347,14 +347,14 @@ def test_questions_agree_with_one_row_at_a_time(share):
     assert model.recommend(pool, 6, outliers=share).tolist() == chosen
 
 
-def test_a_copy_of_a_labelled_point_says_nothing():
+def test_copy_of_a_labelled_point_is_not_suggested():
     points, labels = blobs(20, 3, 0)
     model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
     pool = np.concatenate([points, np.random.default_rng(5).normal(size=(5, 3))])
     assert sorted(model.recommend(pool, 5)) == list(range(20, 25))
 
 
-def test_a_large_pool_is_thinned(monkeypatch):
+def test_large_pool_is_subsampled(monkeypatch):
     monkeypatch.setattr(questions, "MOST_COMPARED", 10)
     model = MIPMahalanobis(time_limit_s=0).fit(*blobs(20, 3, 0))
     pool = np.random.default_rng(5).normal(size=(50, 3))
@@ -363,7 +363,7 @@ def test_a_large_pool_is_thinned(monkeypatch):
     assert len(set(model.recommend(pool, 40).tolist())) == 40
 
 
-def test_segments_join_points_that_are_each_others_nearest_of_another_class():
+def test_segments_join_mutual_nearest_points_of_other_classes():
     points, labels = blobs(16, 3, 1)
     model = MIPMahalanobis(time_limit_s=0).fit(points, labels)
     dist = model.distances(points, points)
@@ -414,7 +414,7 @@ def test_settings_are_checked(settings, said):
         MIPMahalanobis(**settings).fit(*blobs(8, 2, 0))
 
 
-def test_before_fit_and_other_features():
+def test_unfitted_model_or_other_features_is_an_error():
     model = MIPMahalanobis(time_limit_s=0)
     with pytest.raises(TrackletError, match="no metric yet; call fit first"):
         model.transform(np.ones((1, 2)))
@@ -430,7 +430,7 @@ def test_before_fit_and_other_features():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_points_that_cannot_be_told_apart(form):
+def test_equal_points_of_two_classes_give_a_finite_metric(form):
     """The same place under two names, singletons, and a feature that never changes: no metric helps, none is made."""
     points = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 2.0]])
     model = MIPMahalanobis(form=form, time_limit_s=1.0).fit(points, ["a", "b", "b", "c"])
@@ -451,7 +451,7 @@ def test_scikit_learn_is_not_imported():
 
 
 @pytest.mark.slow
-def test_scikit_learns_own_checks():
+def test_scikit_learn_estimator_checks_pass():
     checks = pytest.importorskip("sklearn.utils.estimator_checks", reason="scikit-learn is of the extra dev")
     differ = {
         "check_estimators_unfitted": "our own NotFittedError: scikit-learn is not imported",
@@ -463,7 +463,7 @@ def test_scikit_learns_own_checks():
     assert sum(one["status"] == "passed" for one in found) > 25
 
 
-def test_it_goes_into_a_pipeline():
+def test_estimator_works_in_a_pipeline():
     pytest.importorskip("sklearn", reason="scikit-learn is of the extra dev")
     from sklearn.base import clone
     from sklearn.neighbors import KNeighborsClassifier
@@ -476,11 +476,11 @@ def test_it_goes_into_a_pipeline():
     assert clone(pipeline[0]).get_params() == pipeline[0].get_params()
 
 
-def test_the_estimator_has_the_settings_of_the_config():
+def test_estimator_has_the_settings_of_the_config():
     assert MIPMahalanobisConfig(**MIPMahalanobis().get_params()) == MIPMahalanobisConfig()
 
 
-def test_rows_come_where_they_are_violated():
+def test_constraint_rows_are_added_where_violated():
     """The first program holds a few rows; the optimum is that of all of them."""
     problem = problem_of(*blobs(16, 2, 4), mu=0.3)
     n_all = int(Program(problem).possible.sum()) * 4
@@ -494,7 +494,7 @@ def test_rows_come_where_they_are_violated():
     assert found.value == pytest.approx(result.fun, abs=1e-4)
 
 
-def test_the_objective_is_that_of_the_head_of_the_file():
+def test_objective_equals_the_documented_formula():
     problem = Problem(
         np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 0, 1, 1]), 1, 0.5, 0.1, False
     )

@@ -81,7 +81,7 @@ def slow_stack(rows, labels, n_layers, gamma, step, function):
 # One layer
 
 
-def test_without_gamma_it_is_euclid_on_unit_rows(rng):
+def test_gamma_zero_is_euclidean_on_unit_rows(rng):
     rows, labels = stream_of(rng)
     model = ODML(gamma=0.0, n_scans=3).fit(rows, labels)
     np.testing.assert_array_equal(model.layers_[0].metric, np.eye(D))
@@ -92,7 +92,7 @@ def test_without_gamma_it_is_euclid_on_unit_rows(rng):
 
 
 @pytest.mark.parametrize("strategy", ["forward", "backward", "both"])
-def test_without_steps_a_stack_on_rows_that_are_not_negative_is_euclid(rng, strategy):
+def test_zero_steps_on_non_negative_rows_equal_euclidean(rng, strategy):
     rows, labels = stream_of(rng)
     rows = np.abs(rows)
     model = ODML(n_layers=3, gamma=0.0, backward_rate=0.0, strategy=strategy).fit(rows, labels)
@@ -101,7 +101,7 @@ def test_without_steps_a_stack_on_rows_that_are_not_negative_is_euclid(rng, stra
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize(("n_layers", "gamma"), [(1, 0.01), (1, 0.6), (2, 0.05), (3, 0.05)])
-def test_it_agrees_with_the_specification_by_the_letter(rng, n_layers, gamma, step):
+def test_fit_agrees_with_the_literal_specification(rng, n_layers, gamma, step):
     rows, labels = stream_of(rng)
     model = ODML(n_layers=n_layers, gamma=gamma, step=step).fit(rows, labels)
     slow = slow_stack(rows, labels, n_layers, gamma, step, lambda z: np.maximum(z, 0))
@@ -109,7 +109,7 @@ def test_it_agrees_with_the_specification_by_the_letter(rng, n_layers, gamma, st
         np.testing.assert_allclose(layer.metric, metric, atol=1e-7)
 
 
-def test_the_exact_step_is_the_minimum_of_the_objective(rng):
+def test_exact_step_is_the_minimum_of_the_objective(rng):
     for gamma in (0.01, 0.3):
         for _ in range(10):
             before, triplet = semi_definite(rng) + np.eye(D), unit(rng.normal(size=(3, D)))
@@ -121,7 +121,7 @@ def test_the_exact_step_is_the_minimum_of_the_objective(rng):
                     assert objective(after + size * (nudge + nudge.T), before, triplet, gamma) >= least - 1e-12
 
 
-def test_the_two_steps_agree_where_much_is_missing_and_exact_stops_where_nothing_is_left(rng):
+def test_paper_and_exact_steps_agree_for_large_violations(rng):
     seen = set()
     for _ in range(200):
         metric, triplet = semi_definite(rng) + np.eye(D), unit(rng.normal(size=(3, D)))
@@ -140,7 +140,7 @@ def test_the_two_steps_agree_where_much_is_missing_and_exact_stops_where_nothing
     assert {(True, True), (True, False), (False, False)} <= seen
 
 
-def test_a_satisfied_triplet_changes_nothing():
+def test_satisfied_triplet_changes_nothing():
     x = np.eye(D)[0]
     layer = MetricLayer(D)
     layer.update(np.stack([x, x, -x]), 0.5, "paper")  # 1 + 0 - 4
@@ -149,7 +149,7 @@ def test_a_satisfied_triplet_changes_nothing():
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_small_step_does_not_raise_the_loss_of_its_triplet(rng, step):
+def test_small_step_does_not_raise_the_loss_of_its_triplet(rng, step):
     for _ in range(50):
         layer, triplet = MetricLayer(D), unit(rng.normal(size=(3, D)))
         before = hinge(layer.metric, triplet)
@@ -157,7 +157,7 @@ def test_a_small_step_does_not_raise_the_loss_of_its_triplet(rng, step):
         assert hinge(layer.metric, triplet) <= before
 
 
-def test_a_metric_stays_symmetric_and_measures_no_negative_distance(rng):
+def test_metric_stays_symmetric_and_measures_no_negative_distance(rng):
     cut = 0
     for gamma in (0.05, 0.7):
         layer = MetricLayer(D)
@@ -176,7 +176,7 @@ def test_a_metric_stays_symmetric_and_measures_no_negative_distance(rng):
 # Stacks
 
 
-def test_a_layer_depends_on_those_before_it_alone(rng):
+def test_layer_depends_on_earlier_layers_only(rng):
     rows, labels = stream_of(rng)
     stacks = [ODML(n_layers=n, gamma=0.05).fit(rows, labels) for n in (1, 2, 3)]
     for low, high in itertools.pairwise(stacks):
@@ -185,7 +185,7 @@ def test_a_layer_depends_on_those_before_it_alone(rng):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_function_stands_between_layers_and_not_behind_the_last(rng, activation):
+def test_activation_is_between_layers_not_after_the_last(rng, activation):
     rows, labels = stream_of(rng)
     model = ODML(n_layers=2, gamma=0.1, activation=activation).fit(rows, labels)
     function = {"relu": lambda z: z * (z > 0), "sigmoid": lambda z: 1 / (1 + np.exp(-z)), "tanh": np.tanh}[activation]
@@ -237,13 +237,13 @@ def test_one_layer_learned_backward_is_gradient_descent_on_its_root(rng):
     np.testing.assert_allclose(model.layers_[0].metric, expected.T @ expected, atol=1e-12)
 
 
-def test_a_satisfied_triplet_moves_nothing_backward():
+def test_satisfied_triplet_has_no_backward_update():
     x = np.eye(D)[0]
     model = ODML(n_layers=1, strategy="backward", backward_rate=0.5).partial_fit_triplets(np.stack([x, x, -x])[None])
     np.testing.assert_array_equal(model.layers_[0].root, np.eye(D))
 
 
-def test_the_closed_form_after_a_gradient_step_keeps_the_way_the_root_is_turned(rng):
+def test_closed_form_after_gradient_step_keeps_the_root_rotation(rng):
     root = np.linalg.qr(rng.normal(size=(D, D)))[0] @ (np.eye(D) + 0.1 * semi_definite(rng))
     layer = MetricLayer(D)
     layer.set_root(root)
@@ -255,7 +255,7 @@ def test_the_closed_form_after_a_gradient_step_keeps_the_way_the_root_is_turned(
 
 
 @pytest.mark.parametrize("strategy", ["backward", "both"])
-def test_both_other_strategies_lower_the_loss_behind_the_stack(rng, strategy):
+def test_backward_strategies_lower_the_loss_of_the_stack(rng, strategy):
     rows, labels = stream_of(rng, n=120)
     rows = np.abs(rows)
     model = ODML(n_layers=2, strategy=strategy, gamma=0.01, backward_rate=0.02, n_scans=2).fit(rows, labels)
@@ -279,7 +279,7 @@ def test_both_other_strategies_lower_the_loss_behind_the_stack(rng, strategy):
 # The stream
 
 
-def test_a_stream_in_pieces_is_the_stream_in_one(rng):
+def test_stream_in_parts_equals_the_whole_stream(rng):
     rows, labels = stream_of(rng)
     whole = ODML(n_layers=2, gamma=0.05).fit(rows, labels)
     pieces, singly = ODML(n_layers=2, gamma=0.05), ODML(n_layers=2, gamma=0.05)
@@ -292,7 +292,7 @@ def test_a_stream_in_pieces_is_the_stream_in_one(rng):
         assert other.n_triplets_ == whole.n_triplets_ > 0
 
 
-def test_triplets_given_are_learned_as_those_of_the_stream(rng):
+def test_given_triplets_are_learned_like_streamed_ones(rng):
     triplets = rng.normal(size=(1, 3, D))
     by_stream = ODML(gamma=0.1).partial_fit(triplets[0, [2, 1, 0]], ["other", "same", "same"])
     given = ODML(gamma=0.1).partial_fit_triplets(triplets)
@@ -300,7 +300,7 @@ def test_triplets_given_are_learned_as_those_of_the_stream(rng):
     assert given.n_triplets_ == by_stream.n_triplets_ == 1
 
 
-def test_fit_begins_anew_and_a_seed_decides_the_later_scans(rng):
+def test_fit_restarts_and_seed_decides_later_passes(rng):
     rows, labels = stream_of(rng)
     model = ODML(gamma=0.05, n_scans=3)
     first = model.fit(rows, labels).transform(rows)
@@ -310,7 +310,7 @@ def test_fit_begins_anew_and_a_seed_decides_the_later_scans(rng):
     np.testing.assert_array_equal(*once)
 
 
-def test_labels_of_any_kind_give_the_same(rng):
+def test_labels_of_any_type_give_the_same_result(rng):
     rows, labels = stream_of(rng)
     fitted = [ODML(gamma=0.05).fit(rows, kind).transform(rows) for kind in (labels, labels.astype(str), labels * 0.5)]
     np.testing.assert_array_equal(fitted[0], fitted[1])
@@ -318,7 +318,7 @@ def test_labels_of_any_kind_give_the_same(rng):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_helps_where_two_directions_say_nothing(seed):
+def test_fit_helps_if_two_directions_are_noise(seed):
     rng = np.random.default_rng(seed)
     labels = rng.integers(3, size=300)
     rows = np.eye(D)[labels] + 0.35 * rng.normal(size=(300, D))
@@ -335,7 +335,7 @@ def test_it_helps_where_two_directions_say_nothing(seed):
     assert out_of_order(model.transform(rows[200:])) < out_of_order(unit(rows[200:])) - 0.02
 
 
-def test_a_fitted_one_survives_a_pickle(rng):
+def test_fitted_model_survives_a_pickle(rng):
     rows, labels = stream_of(rng)
     model = ODML(n_layers=2).fit(rows, labels)
     again = pickle.loads(pickle.dumps(model))
@@ -399,7 +399,7 @@ def test_bad_settings_give_one_clear_line(settings, said):
             learn(ROWS, LABELS)
 
 
-def test_the_rest_that_can_be_wrong(rng):
+def test_other_invalid_calls_are_refused(rng):
     with pytest.raises(NotFittedError, match="not fitted yet"):
         ODML().transform(ROWS)
     with pytest.raises(NotFittedError, match="not fitted yet"):
@@ -424,14 +424,14 @@ def test_bad_rows_in_the_middle_of_a_stream_change_nothing():
     np.testing.assert_array_equal(model.transform(ROWS), before)
 
 
-def test_a_stream_of_one_class_waits_for_another():
+def test_stream_of_one_class_learns_once_another_appears():
     model = ODML(gamma=0.1).partial_fit(ROWS[:2], LABELS[:2])
     assert model.n_triplets_ == 0
     assert model.partial_fit(ROWS[2:], LABELS[2:]).n_triplets_ == 1
 
 
 @pytest.mark.parametrize("strategy", ["forward", "backward", "both"])
-def test_rows_of_zeros_and_rows_all_alike_do_no_harm(strategy):
+def test_zero_and_equal_rows_stay_finite(strategy):
     rows = np.concatenate([np.zeros((4, 3)), np.ones((4, 3)), np.full((4, 3), 1e-300), np.full((4, 3), 1e300)])
     model = ODML(n_layers=2, gamma=0.5, strategy=strategy).fit(rows, [0, 1] * 8)
     assert np.isfinite(model.transform(rows)).all()
@@ -440,7 +440,7 @@ def test_rows_of_zeros_and_rows_all_alike_do_no_harm(strategy):
 # scikit-learn's contract
 
 
-def test_settings_go_in_and_out(rng):
+def test_get_params_and_set_params_round_trip(rng):
     model = ODML(n_layers=2, gamma=0.3)
     assert model.get_params() == {**ODML().get_params(), "n_layers": 2, "gamma": 0.3}
     assert ODML(**model.get_params()).get_params() == model.get_params()
@@ -466,7 +466,7 @@ SKIPPED = {"check_array_api_input": "scikit-learn runs it only with SCIPY_ARRAY_
 
 @pytest.mark.filterwarnings("ignore")  # its checks warn of what they do on purpose
 @pytest.mark.parametrize("settings", [{}, {"n_layers": 2, "strategy": "both"}], ids=["default", "a stack"])
-def test_scikit_learn_finds_nothing_wrong(settings):
+def test_scikit_learn_estimator_checks_pass(settings):
     checks = pytest.importorskip("sklearn.utils.estimator_checks")
     results = checks.check_estimator(ODML(**settings), on_fail=None)
     wrong = {r["check_name"]: r["exception"] for r in results if r["status"] not in ("passed", "skipped")}
@@ -475,7 +475,7 @@ def test_scikit_learn_finds_nothing_wrong(settings):
     assert len(results) > 30
 
 
-def test_it_works_in_a_pipeline_and_a_search(rng):
+def test_estimator_works_in_a_pipeline_and_a_search(rng):
     pytest.importorskip("sklearn")
     from sklearn.model_selection import GridSearchCV
     from sklearn.neighbors import KNeighborsClassifier

@@ -74,7 +74,7 @@ def slow_negative_elbo(logits, targets, means, log_variances):
     return total / len(means)
 
 
-def test_the_negative_elbo_agrees_with_one_pixel_at_a_time():
+def test_negative_elbo_agrees_with_one_pixel_at_a_time():
     means, log_variances = latents()
     logits = torch.randn(6, 3, 2, 4, dtype=torch.float64)
     targets = torch.rand(6, 3, 2, 4, dtype=torch.float64)
@@ -82,7 +82,7 @@ def test_the_negative_elbo_agrees_with_one_pixel_at_a_time():
     assert negative_elbo(logits, targets, means, log_variances).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_divergence_is_that_of_the_densities():
+def test_divergence_equals_that_of_the_densities():
     """Against the mean of log q - log p on a fine grid of one dimension."""
     mean, log_variance = 0.7, -0.9
     z = torch.linspace(-12, 12, 200001, dtype=torch.float64)
@@ -94,21 +94,21 @@ def test_the_divergence_is_that_of_the_densities():
     torch.testing.assert_close(got[0], expected, rtol=1e-5, atol=0)
 
 
-def test_the_divergence_is_never_negative_and_0_at_the_prior():
+def test_divergence_is_non_negative_and_zero_at_the_prior():
     torch.manual_seed(0)
     for scale in (1e-4, 1e-2, 1.0):
         assert (kl_divergence(scale * torch.randn(100, 20), scale * torch.randn(100, 20)) >= 0).all()
     assert torch.equal(kl_divergence(torch.zeros(3, 20), torch.zeros(3, 20)), torch.zeros(3))
 
 
-def test_the_reconstruction_error_of_a_sure_and_right_decoder_is_0():
+def test_perfect_decoder_has_zero_reconstruction_error():
     targets = (torch.arange(24).reshape(2, 12) % 2).double()
     assert float(reconstruction_error(80.0 * (2 * targets - 1), targets).max()) < 1e-30
     wrong = reconstruction_error(-80.0 * (2 * targets - 1), targets)
     torch.testing.assert_close(wrong, torch.full((2,), 12 * 80.0, dtype=torch.float64))
 
 
-def test_samples_have_the_mean_and_the_variance_that_they_were_given():
+def test_samples_have_the_given_mean_and_variance():
     means = torch.tensor([[0.5, -2.0]]).double().expand(20000, 2)
     log_variances = torch.tensor([[0.0, -1.0]]).double().expand(20000, 2)
     drawn = sample(means, log_variances, np.random.default_rng(0))
@@ -133,7 +133,7 @@ def test_gradients_agree_with_finite_differences(what):
     assert torch.autograd.gradcheck(value, (means, log_variances, logits))
 
 
-def test_the_triplet_is_one_of_plain_distances():
+def test_triplet_loss_uses_unsquared_distances():
     means, _ = latents()
     rows = ([0, 1, 2, 0], [3, 4, 5, 1], [5, 3, 4, 2])
     terms = []
@@ -144,14 +144,14 @@ def test_the_triplet_is_one_of_plain_distances():
     assert got.item() == pytest.approx(sum(terms) / 4, rel=1e-9)
 
 
-def test_a_positive_that_is_the_negative_costs_the_margin():
+def test_positive_equal_to_negative_costs_the_margin():
     means, _ = latents()
     twice = torch.cat([means, means[3:4]])
     triplets = (torch.tensor([0, 1]), torch.tensor([3, 3]), torch.tensor([6, 6]))
     assert triplet_on_means(twice, triplets, 0.2).item() == pytest.approx(0.2, abs=1e-12)
 
 
-def test_random_triplets_are_triplets_and_each_is_equally_likely():
+def test_random_triplets_are_valid_and_uniform():
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
     rng = np.random.default_rng(0)
     counts: dict[tuple[int, ...], int] = {}
@@ -169,7 +169,7 @@ def test_random_triplets_are_triplets_and_each_is_equally_likely():
 
 @pytest.mark.parametrize("miner", ["hard", "all"])
 @pytest.mark.parametrize("id_weight", [0.0, 1.0])
-def test_without_the_vae_it_is_the_triplet_network_to_the_bit(batch, miner, id_weight):
+def test_without_vae_equals_the_triplet_network_to_the_bit(batch, miner, id_weight):
     ours, _ = method_of(vae_weight=0.0, miner=miner, id_weight=id_weight)
     plain, _ = method_of("siamese", pair_loss="triplet", miner=miner, id_weight=id_weight)
     assert ours.state_dict().keys() == plain.state_dict().keys()
@@ -180,7 +180,7 @@ def test_without_the_vae_it_is_the_triplet_network_to_the_bit(batch, miner, id_w
     assert all(torch.equal(gradient, theirs[name]) for name, gradient in gradients(ours, batch).items())
 
 
-def test_without_the_triplet_it_is_the_vae_to_the_bit(batch):
+def test_without_triplet_equals_the_vae_to_the_bit(batch):
     images = batch[0]
     method, _ = method_of(vae_weight=1.0, triplet_weight=0.0)
     pooled = method.net.body(images).mean((2, 3))
@@ -192,7 +192,7 @@ def test_without_the_triplet_it_is_the_vae_to_the_bit(batch):
     assert torch.equal(loss_of(method, (images, torch.arange(16)), seed=7).total, loss_of(method, batch, seed=7).total)
 
 
-def test_the_triplet_moves_neither_the_log_variance_nor_the_decoder(batch):
+def test_triplet_trains_neither_log_variance_nor_decoder(batch):
     both, _ = method_of(vae_weight=1.0)
     vae, _ = method_of(vae_weight=1.0, triplet_weight=0.0)
     with_triplet, without = gradients(both, batch), gradients(vae, batch)
@@ -202,7 +202,7 @@ def test_the_triplet_moves_neither_the_log_variance_nor_the_decoder(batch):
         assert torch.equal(gradient, without[name]) != name.startswith("net."), name
 
 
-def test_the_triplet_sees_means_not_samples(batch):
+def test_triplet_uses_means_not_samples(batch):
     first, second = (loss_of(method_of(vae_weight=1.0)[0], batch, seed) for seed in (0, 1))
     assert first.parts["triplet"] == second.parts["triplet"]
     assert first.parts["kl"] == second.parts["kl"]
@@ -210,7 +210,7 @@ def test_the_triplet_sees_means_not_samples(batch):
 
 
 @pytest.mark.slow
-def test_it_learns_to_draw_and_to_tell_apart(batch):
+def test_training_improves_reconstruction_and_separation(batch):
     method, _ = method_of(vae_weight=0.001)
     optimiser = torch.optim.Adam(method.parameters(), lr=3e-3)
     history = []
@@ -224,7 +224,7 @@ def test_it_learns_to_draw_and_to_tell_apart(batch):
     assert history[-1]["triplet"] < 0.5 * history[0]["triplet"]
 
 
-def test_the_weight_of_the_divergence_is_inside_the_elbo(batch):
+def test_divergence_weight_is_inside_the_elbo(batch):
     whole, none = (
         loss_of(method_of(vae_weight=0.5, triplet_weight=0.0, kl_weight=weight)[0], batch) for weight in (1.0, 0.0)
     )
@@ -233,7 +233,7 @@ def test_the_weight_of_the_divergence_is_inside_the_elbo(batch):
 
 
 @pytest.mark.parametrize("size", [(32, 16), (32, 32), (16, 64)])
-def test_pictures_are_smaller_by_the_reduction(size):
+def test_decoded_images_are_smaller_by_the_reduction(size):
     method, _ = method_of(reduction=8)
     with torch.no_grad():
         pictures = method.eval().reconstruct(torch.zeros(2, 3, *size))
@@ -250,7 +250,7 @@ def test_targets_are_the_pixels_before_normalisation():
     torch.testing.assert_close(small.flatten(2).permute(2, 0, 1), by_hand)
 
 
-def test_the_digit_vae_has_the_layers_of_the_experiment():
+def test_digit_vae_has_the_layers_of_the_experiment():
     vae = DigitVAE()
     shapes = [tuple(p.shape) for p in vae.parameters() if p.ndim == 2]
     assert shapes == [(400, 784), (20, 400), (20, 400), (400, 20), (784, 400)]
@@ -259,7 +259,7 @@ def test_the_digit_vae_has_the_layers_of_the_experiment():
     assert vae.decode(means).shape == (3, 784)
 
 
-def test_the_exported_file_holds_the_path_of_the_means_alone(tmp_path):
+def test_exported_file_computes_means_only(tmp_path):
     onnx = pytest.importorskip("onnx")
     method, config = method_of()
     properties = {
@@ -283,7 +283,7 @@ def test_pictures_without_a_decoder_are_refused(batch):
         method_of(vae_weight=0.0)[0].reconstruct(batch[0])
 
 
-def test_a_vae_refuses_pixels_that_are_not_finite(batch):
+def test_vae_refuses_non_finite_pixels(batch):
     method, _ = method_of(triplet_weight=0.0)
     with pytest.raises(DataError, match="not finite"):
         loss_of(method, (batch[0] * float("inf"), batch[1]))

