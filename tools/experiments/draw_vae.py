@@ -75,7 +75,7 @@ def crops(run: Path, data: Path, n: int) -> Rows:
     """Unseen people: input of the network, target of the decoder, its output, and samples."""
     method, config, _ = load_method(run)
     if not isinstance(method, TripletVAE) or method.decoder is None:
-        raise ModelError(f"{run} is not a run of the method triplet_vae with a decoder")
+        raise ModelError(f"{run} is no run of the method triplet_vae with a decoder")
     query = read_data(data).query
     chosen = query.take(np.unique(np.linspace(0, len(query) - 1, n).astype(np.int64)))
     images = normalise(to_tensor(read_images(chosen, config.data.height, config.data.width)))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from reid_training.data.points import MetricDataError, NotFittedError, checked_labels, checked_points
+from reid_training.data.points import MetricDataError, NotFittedError, check_classes, checked_labels, checked_points
 from reid_training.methods.mip_mahalanobis.config import MIPMahalanobisConfig
 from reid_training.methods.mip_mahalanobis.metric import FloatArray, IntArray, root
 from reid_training.methods.mip_mahalanobis.problem import given_up, make_problem, reaches
@@ -86,7 +86,8 @@ class MIPMahalanobis:
         """X (n, p) finite numbers, y (n,) classes of any kind, at least two of them."""
         config = MIPMahalanobisConfig(**self.get_params())
         points = checked_points(X, "X")
-        self.classes_, labels = checked_labels(y, points)
+        self.classes_, labels = np.unique(checked_labels(y, len(points), "MIPMahalanobis"), return_inverse=True)
+        check_classes(len(self.classes_), len(points))
         self.n_features_in_ = points.shape[1]
         problem, place, scale = make_problem(points, labels, config)
         found = solve(problem, config)
@@ -152,10 +153,4 @@ class MIPMahalanobis:
 
     def _checked(self, X: Any) -> FloatArray:
         self._check_fitted()
-        points = checked_points(X, "X")
-        if points.shape[1] != self.n_features_in_:
-            raise MetricDataError(
-                f"X has {points.shape[1]} features, but MIPMahalanobis is expecting {self.n_features_in_} features "
-                "as input"
-            )
-        return points
+        return checked_points(X, "X", "MIPMahalanobis", self.n_features_in_)

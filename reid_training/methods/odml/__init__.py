@@ -23,17 +23,16 @@ The group's other layer (OPML, which updates L itself) is left out. The first Re
 zero-mean rows: more than one layer needs rows that are not negative, or tanh.
 
 A scikit-learn compatible estimator in NumPy alone; scikit-learn is imported only when it calls the estimator.
-Modules: `layers` one metric and a stack of them, `estimator` learns and transforms, `config` settings, `checks` input.
+Modules: `layers` one metric and a stack of them, `estimator` learns and transforms, `config` settings.
 """
 
 from __future__ import annotations
 
-from reid_training.methods.odml.checks import ArrayError, FloatArray, NotFittedError
 from reid_training.methods.odml.config import STEPS, STRATEGIES, OdmlConfig
 from reid_training.methods.odml.estimator import ODML
 from reid_training.methods.odml.layers import ACTIVATIONS, MetricLayer, hinge, step_length, through, triplet_gradients
 
 __all__ = [
-    "ACTIVATIONS", "ODML", "STEPS", "STRATEGIES", "ArrayError", "FloatArray", "MetricLayer", "NotFittedError",
-    "OdmlConfig", "hinge", "step_length", "through", "triplet_gradients",
+    "ACTIVATIONS", "ODML", "STEPS", "STRATEGIES", "MetricLayer", "OdmlConfig", "hinge", "step_length",
+    "through", "triplet_gradients",
 ]  # fmt: skip

@@ -12,17 +12,16 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from reid_training.methods.odml.checks import (
-    ArrayError,
-    FloatArray,
+from reid_training.data.points import (
+    MetricDataError,
     NotFittedError,
+    as_numbers,
+    check_classes,
     checked_labels,
-    numbers,
-    numeric_rows,
-    unit,
+    checked_points,
 )
 from reid_training.methods.odml.config import OdmlConfig
-from reid_training.methods.odml.layers import ACTIVATIONS, MetricLayer, through, triplet_gradients
+from reid_training.methods.odml.layers import ACTIVATIONS, FloatArray, MetricLayer, through, triplet_gradients, unit
 from tracker.settings import require
 
 
@@ -79,8 +78,7 @@ class ODML:
         """Learn from scratch: the first scan in the given order (shuffle sorted rows), the others in random orders."""
         config = self._config()
         rows, labels = self._checked(X, y, None)
-        if len(set(labels)) < 2:
-            raise ArrayError(f"odml: fit needs rows of at least 2 classes, got {len(rows)} of one class, {labels[0]!r}")
+        check_classes(len(set(labels)), len(rows))
         self._begin(rows.shape[1], config)
         rng = np.random.default_rng(config.random_state)
         self._learn(rows, labels, config)
@@ -147,7 +145,7 @@ class ODML:
         for layer, root, gradient in zip(self.layers_, roots, gradients, strict=True):
             moved = root - config.backward_rate * (0.5 * gradient + config.penalty * root)
             if not np.isfinite(moved).all():
-                raise ArrayError("odml: the metric is no longer finite; lower backward_rate")
+                raise MetricDataError("odml: the metric is no longer finite; lower backward_rate")
             layer.set_root(moved)
 
     # -------------------------------------------------------------------------------------------------- inference
@@ -155,7 +153,7 @@ class ODML:
     def transform(self, X: npt.ArrayLike) -> FloatArray:
         """Rows (N, d) to z_n (N, d), to be compared by Euclidean distance."""
         self._check_fitted()
-        return self._embedded(unit(numeric_rows(X, self.n_features_in_)))
+        return self._embedded(unit(checked_points(X, "X", "ODML", self.n_features_in_)))
 
     def fit_transform(self, X: npt.ArrayLike, y: npt.ArrayLike) -> FloatArray:
         return self.fit(X, y).transform(X)
@@ -203,13 +201,13 @@ class ODML:
     # ----------------------------------------------------------------------------------------------------- checks
 
     def _checked(self, X: npt.ArrayLike, y: npt.ArrayLike, size: int | None) -> tuple[FloatArray, list[Hashable]]:
-        rows = unit(numeric_rows(X, size))
-        return rows, checked_labels(y, len(rows))
+        rows = unit(checked_points(X, "X", "ODML", size))
+        return rows, checked_labels(y, len(rows), "ODML").tolist()
 
     def _tuples(self, values: npt.ArrayLike, n: int) -> FloatArray:
         """(N, n, d) with unit rows."""
-        array = numbers(values)
+        array = as_numbers(values, "X")
         if array.ndim != 3 or array.shape[1] != n:
-            raise ArrayError(f"odml: expected an array (N, {n}, d), got one of shape {array.shape}")
+            raise MetricDataError(f"odml: expected an array (N, {n}, d), got one of shape {array.shape}")
         size: int | None = getattr(self, "n_features_in_", None)
-        return unit(numeric_rows(array.reshape(-1, array.shape[2]), size)).reshape(array.shape)
+        return unit(checked_points(array.reshape(-1, array.shape[2]), "X", "ODML", size)).reshape(array.shape)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from reid_training.methods.odml.checks import FloatArray
+FloatArray = npt.NDArray[np.float64]
 
 
 def _relu(x: FloatArray) -> FloatArray:
@@ -26,6 +27,14 @@ ACTIVATIONS: dict[str, tuple[Callable[[FloatArray], FloatArray], Callable[[Float
     "sigmoid": (_sigmoid, lambda z: z * (1.0 - z)),
     "tanh": (np.tanh, lambda z: 1.0 - z * z),
 }
+
+
+def unit(rows: FloatArray) -> FloatArray:
+    """Rows of length 1 along the last axis, as in the paper; rows of zeros, which it does not mention, stay."""
+    # By the largest first: the square of a tiny number would be 0.
+    largest = np.abs(rows).max(axis=-1, keepdims=True)
+    scaled = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+    return np.asarray(scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), 1.0))
 
 
 def hinge(metric: FloatArray, triplet: FloatArray) -> float:

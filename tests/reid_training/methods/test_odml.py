@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from reid_training.data.points import NotFittedError
 from reid_training.errors import ConfigError, DataError
 from reid_training.methods.odml import (
     ACTIVATIONS,
     ODML,
     STEPS,
     MetricLayer,
-    NotFittedError,
     OdmlConfig,
     hinge,
     step_length,
@@ -353,18 +353,18 @@ ROWS, LABELS = np.arange(12.0).reshape(4, 3), [0, 0, 1, 1]
 @pytest.mark.parametrize(
     ("rows", "labels", "said"),
     [
-        (ROWS, [7, 7, 7, 7], "at least 2 classes, got 4 of one class, 7"),
-        (ROWS[:1], [7], "got 1 of one class, 7"),
+        (ROWS, [7, 7, 7, 7], "y has 1 class in 4 samples; a metric needs at least 2 classes"),
+        (ROWS[:1], [7], "y has 1 class in 1 sample"),
         (ROWS[:0], [], r"0 sample\(s\)"),
         (ROWS[:, :0], LABELS, r"0 feature\(s\)"),
-        (ROWS[0], LABELS, r"expected rows \(N, d\), got an array of shape \(3,\)"),
-        (np.where(ROWS == 7, np.nan, ROWS), LABELS, "row 2 holds NaN or inf"),
-        (np.where(ROWS == 0, np.inf, ROWS), LABELS, "row 0 holds NaN or inf"),
+        (ROWS[0], LABELS, r"X must have two axes, samples and features, got shape \(3,\)"),
+        (np.where(ROWS == 7, np.nan, ROWS), LABELS, "not finite .* row 2, column 1"),
+        (np.where(ROWS == 0, np.inf, ROWS), LABELS, "not finite .* row 0, column 0"),
         (ROWS * 1j, LABELS, "Complex data not supported"),
-        ([["a", "b"]] * 4, LABELS, "rows must be numbers"),
+        ([["a", "b"]] * 4, LABELS, "X must be numbers"),
         (ROWS, None, "y is None"),
-        (ROWS, [0, 1], r"one label for each of 4 rows, got an array of shape \(2,\)"),
-        (ROWS, [0, 1, np.nan, 1], "y holds NaN"),
+        (ROWS, [0, 1], r"y must be one class per sample, 4 of them, got shape \(2,\)"),
+        (ROWS, [0, 1, np.nan, 1], "y has a value that is not finite"),
     ],
 )
 def test_bad_rows_and_labels_give_one_clear_line(rows, labels, said):
