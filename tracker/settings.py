@@ -230,13 +230,16 @@ def read_value(text: Any, hint: Any) -> Any:
     if not isinstance(text, str):
         return text
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        table = tomllib.loads(f"value = {text}")
+        value = table["value"] if len(table) == 1 and "\n" not in text else text.strip()
     except tomllib.TOMLDecodeError:
         value = text.strip()
     except (ValueError, RecursionError):  # a number of 5000 digits, 1000 brackets
         return text
     if hint is float and isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?|\.\d)\d*(e[-+]?\d+)?", value.lower()):
         return float(value)  # such as .5 and 1., which are no TOML
+    if hint is int and isinstance(value, str) and re.fullmatch(r"[-+]?\d{1,18}", value):
+        return int(value)  # such as 007
     return value if hint is not str or isinstance(value, str) else text.strip()
 
 

@@ -468,3 +468,8 @@ def test_interrupt_leaves_a_complete_file(long_scene, tmp_path, number):
     while video.read()[0]:
         n += 1
     assert n >= table[-1, 0]
+
+
+def test_command_module_imports_no_numpy_before_signals_are_handled():
+    script = "import sys, tracker.commands.track; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

@@ -21,8 +21,6 @@ from tracker.types import Frame
 from reid_training.embedders import OnnxEmbedder
 from pathlib import Path
 
-pytestmark = pytest.mark.robustness
-
 image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
 for path in sys.argv[2:]:
     try:

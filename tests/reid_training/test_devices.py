@@ -53,14 +53,13 @@ def quick(tiny):
 
 DIES_AFTER_ONE_EPOCH = """
 import os, sys
-from reid_training import train
+from reid_training import runs
 from reid_training.cli import main
-from tracker.settings import to_toml
-write = train.save_checkpoint
+write = runs.save_checkpoint
 def write_and_die(*arguments):
     write(*arguments)
     os._exit(9)
-train.save_checkpoint = write_and_die
+runs.save_checkpoint = write_and_die
 sys.exit(main())
 """
 

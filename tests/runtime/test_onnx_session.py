@@ -74,8 +74,8 @@ def test_run_wrong_input_shape_is_one_line(doubling):
 _BROKEN = {
     "missing": (None, "no such model file"),
     "empty": (b"", "the file is empty"),
-    "garbage": (bytes(range(255, 0, -1)) * 9, "is no ONNX model"),
-    "text": (b"1,-1,10,20,30,40,0.9,-1,-1,-1\n", "is no ONNX model"),
+    "garbage": (bytes(range(255, 0, -1)) * 9, "is not an ONNX model"),
+    "text": (b"1,-1,10,20,30,40,0.9,-1,-1,-1\n", "is not an ONNX model"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
 }
 
@@ -88,7 +88,7 @@ def test_malformed_file_is_named_with_its_reason(kind, device, tmp_path, doublin
     if kind == "folder":
         path.mkdir()
     elif kind == "cut":
-        content, reason = doubling.read_bytes()[:-15], "is no ONNX model, or a damaged one"
+        content, reason = doubling.read_bytes()[:-15], "is not an ONNX model, or is truncated or corrupt"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ModelError) as caught:

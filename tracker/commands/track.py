@@ -10,13 +10,13 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from tracker.commands.track_options import TrackOptions, parse_options
 from tracker.errors import ConfigError
 from tracker.runtime.signals import INTERRUPTED, Interruption, command, leave
 
 if TYPE_CHECKING:
     from tracker.commands.outputs import Outputs
     from tracker.commands.resume import Checkpoints
+    from tracker.commands.track_options import TrackOptions
     from tracker.pipeline import Pipeline
     from tracker.sinks.progress import ProgressSink
     from tracker.types import Frame, Tracks
@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None, interruption: Interruption) -> int:
+    from tracker.commands.track_options import parse_options  # slow to import: signals are handled by now
+
     options = parse_options(argv)
     if options.print_config:
         sys.stdout.write(options.config.to_toml())

@@ -188,9 +188,10 @@ def _open(onnxruntime: Any, file: _ModelFile, threads: int | None, *providers: s
         # No second try by onnxruntime itself: it prints on stdout, among the results of `--out -`.
         return onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     except Exception as error:
-        raise ModelError(
-            f"{file.path}: cannot be loaded: is no ONNX model, or a damaged one ({_reason(error)})"
-        ) from error
+        reason = _reason(error)
+        if "Protobuf parsing failed" in reason:
+            reason = "is not an ONNX model, or is truncated or corrupt"
+        raise ModelError(f"{file.path}: cannot be loaded: {reason}") from error
 
 
 def _checked_content(model: PackagedModel) -> bytes:

@@ -284,10 +284,10 @@ def test_bad_experiment_file_gives_one_line(tmp_path, old, new, said):
         ({}, "method is missing"),
         ({"method": {"id_weight": 0.0}}, "method.name is missing"),
         ({"method": {"name": "unknown"}}, "experiment a, method: method.name must be one of siamese"),
-        ({"method": {"name": "siamese", "mragin": 1}}, "experiment a, method: method.mragin is unknown"),
+        ({"method": {"name": "siamese", "mragin": 1}}, "experiment a, method: unknown setting method.mragin"),
         ({"method": {"name": "siamese", "margin": -1.0}}, "experiment a, method: method.margin must be > 0"),
         ({**TRIPLETS, "data": {"n_ids": 1}}, "data.n_ids must be >= 2"),
-        ({**TRIPLETS, "data": {"nids": 1}}, "experiment a, method: data.nids is unknown"),
+        ({**TRIPLETS, "data": {"nids": 1}}, "experiment a, method: unknown setting data.nids"),
     ],
 )
 def test_bad_settings_give_one_line_before_any_run(asked_of, settings, said):
