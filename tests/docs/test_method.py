@@ -28,7 +28,7 @@ def settings_on_page() -> Iterator[tuple[str, str]]:
 
 
 def same(written: str, value: object) -> bool:
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool | str):
         return written == str(value).lower()
     return abs(Fraction(written) - Fraction(value)) < 1e-9
 

@@ -636,7 +636,7 @@ TARGETS = {
         b"a1.png\na10.png\n.b.png", b"a.mp4\na.avi\nb.mov\nb.mov.txt"],
         (".png", ".mp4", "_c", "-1", "\u0663", "\u00b2", "9" * 40, " ")),
     "archive": Target(_archive, _archive_seeds, ("../", "/etc/x", "PK\x01\x02", "PK\x03\x04", "PK\x05\x06", "C:")),
-    "film-end": Target(_video_end, lambda: [_video_seed(".avi"), _video_seed(".mp4")], ("RIFF", "moov"), 65536),
+    "video-end": Target(_video_end, lambda: [_video_seed(".avi"), _video_seed(".mp4")], ("RIFF", "moov"), 65536),
     "coco": Target(_coco, lambda: [json.dumps({
         "images": [{"id": 1, "file_name": "a.png", "width": 24, "height": 16}],
         "categories": [{"id": 1, "name": "person"}],
