@@ -57,7 +57,9 @@ def within_people(emb: FloatArray, pids: IntArray) -> DoubleArray:
     covariance: DoubleArray = apart.T @ apart / max(1, n_free)
     variance = float(np.trace(covariance)) / emb.shape[1]
     if n_free == 0 or not variance > 1e-12:
-        raise DataError("nobody is seen in two different crops: how a person's looks vary cannot be measured")
+        raise DataError(
+            "no person is in two different crops: how much one person's appearance varies cannot be measured"
+        )
     scaled: DoubleArray = covariance / variance
     return scaled
 

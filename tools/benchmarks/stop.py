@@ -1,10 +1,10 @@
 """How long after Ctrl-C (SIGINT) or SIGTERM a command and all its processes are gone, in every state. Linux.
 
-    python -m tools.benchmarks.stop [--tries 10] [--signal INT TERM] [--only WORD ...] [--film FILE]
+    python -m tools.benchmarks.stop [--tries 10] [--signal INT TERM] [--only WORD ...] [--video FILE]
 
 Each state is a real process, brought there and then sent the signal. Prints p50, p95 and the longest time in seconds
 until no process of it is left, and the exit statuses; `!` marks output that says how an interpreter broke down. Without
-a film a scene is drawn. For quiet numbers on a busy machine: `chrt -r 1 python -m tools.benchmarks.stop`.
+a video a scene is drawn. For quiet numbers on a busy machine: `chrt -r 1 python -m tools.benchmarks.stop`.
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ def _environments() -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True)
 class Inputs:
-    film: Path
+    video: Path
     short: Path  # a MOT sequence
-    people: list[str]  # where those in the film come from: options of `track`
+    people: list[str]  # where the boxes in the video come from: options of `track`
     detections: Path  # for cameras
     tracks: Path  # a large result file
 
@@ -173,24 +173,24 @@ def _track(*words: object, module: str = "tracker.commands.track") -> list[str]:
 
 
 def starting(run: Try, inputs: Inputs) -> None:
-    run.start(_track(inputs.film, *inputs.people, "--out", "t.txt"))
+    run.start(_track(inputs.video, *inputs.people, "--out", "t.txt"))
     time.sleep(0.4)
 
 
 def file(run: Try, inputs: Inputs) -> None:
-    run.start(_track(inputs.film, *inputs.people, "--out", "t.txt"))
+    run.start(_track(inputs.video, *inputs.people, "--out", "t.txt"))
     run.grown("t.txt", 2000)
 
 
 def file_all_results(run: Try, inputs: Inputs) -> None:
     results = ["--out", "t.txt", "--video", "t.mp4", "--crops", "crops", "--heatmap", "heat.png", "--line", "1,1,99,99"]
-    run.start(_track(inputs.film, *inputs.people, *results, "--counts", "counts.csv"))
+    run.start(_track(inputs.video, *inputs.people, *results, "--counts", "counts.csv"))
     run.grown("t.txt", 2000)
 
 
 def redrawing(run: Try, inputs: Inputs) -> None:
     """An annotated video that is rendered again by --resume."""
-    words = _track(inputs.film, *inputs.people, "--out", "t.txt", "--video", "t.mp4", "--resume")
+    words = _track(inputs.video, *inputs.people, "--out", "t.txt", "--video", "t.mp4", "--resume")
     run.start(words)
     run.grown("t.txt", 12000)
     run.stop(signal.SIGINT)
@@ -200,7 +200,7 @@ def redrawing(run: Try, inputs: Inputs) -> None:
 
 
 def two_passes(run: Try, inputs: Inputs) -> None:
-    run.start(_track(inputs.film, *inputs.people, "--out", "t.txt", "--smooth", "--video", "t.mp4"))
+    run.start(_track(inputs.video, *inputs.people, "--out", "t.txt", "--smooth", "--video", "t.mp4"))
     run.heard("frame ")
 
 
@@ -223,7 +223,7 @@ def camera_slow(run: Try, inputs: Inputs) -> None:
 
 
 def camera_mute(run: Try, inputs: Inputs) -> None:
-    """Somebody takes the call and says nothing."""
+    """The camera accepts the connection and sends nothing."""
     run.camera.mood = "mute"
     _live(run, inputs)
     time.sleep(2.0)
@@ -249,17 +249,17 @@ def reconnecting_mute(run: Try, inputs: Inputs) -> None:
 
 def many(run: Try, inputs: Inputs) -> None:
     for number in (1, 2, 3):
-        shutil.copy(inputs.film, run.folder / f"film{number}{inputs.film.suffix}")
-    words = [f"film{number}{inputs.film.suffix}" for number in (1, 2, 3)]
+        shutil.copy(inputs.video, run.folder / f"video{number}{inputs.video.suffix}")
+    words = [f"video{number}{inputs.video.suffix}" for number in (1, 2, 3)]
     run.start(_track(*words, "--out", "out", "--jobs", "2", "--", *inputs.people, module="tracker.commands.many.cli"))
     for number in (1, 2):
-        run.grown(f"out/.film{number}.part.txt", 500)
+        run.grown(f"out/.video{number}.part.txt", 500)
 
 
 def many_starting(run: Try, inputs: Inputs) -> None:
-    shutil.copy(inputs.film, run.folder / f"film{inputs.film.suffix}")
+    shutil.copy(inputs.video, run.folder / f"video{inputs.video.suffix}")
     run.start(
-        _track(f"film{inputs.film.suffix}", "--out", "out", "--", *inputs.people, module="tracker.commands.many.cli")
+        _track(f"video{inputs.video.suffix}", "--out", "out", "--", *inputs.people, module="tracker.commands.many.cli")
     )
     run.wait_for(lambda: any((run.folder / "out").glob(".*.log")) or len(run.processes()) > 1)
     time.sleep(0.2)
@@ -287,7 +287,7 @@ def smoothing(run: Try, inputs: Inputs) -> None:
 
 
 def report(run: Try, inputs: Inputs) -> None:
-    words = (inputs.tracks, "--video", inputs.film, "--out", "page.html")
+    words = (inputs.tracks, "--video", inputs.video, "--out", "page.html")
     run.start(_track(*words, module="tracker.commands.report.cli"))
     time.sleep(1.0)
 
@@ -299,7 +299,7 @@ def _script(run: Try, inputs: Inputs, text: str, source: str) -> None:
 
 
 def script_file(run: Try, inputs: Inputs) -> None:
-    _script(run, inputs, SCRIPT, str(inputs.film))
+    _script(run, inputs, SCRIPT, str(inputs.video))
 
 
 def script_camera(run: Try, inputs: Inputs) -> None:
@@ -345,10 +345,10 @@ def _closing(here: Camera) -> Iterator[Camera]:
         here.close()
 
 
-def prepare(folder: Path, film: Path | None) -> Inputs:
-    """Draw what is needed; the tracks are the film's boxes many times over."""
+def prepare(folder: Path, video: Path | None) -> Inputs:
+    """Draw what is needed; the tracks are the video's boxes many times over."""
     scene = make_scene(0, n_people=10, n_frames=600, width=640, height=480)
-    write_sequence(scene, folder / "scene", video=folder / "film.avi")
+    write_sequence(scene, folder / "scene", video=folder / "video.avi")
     detections = folder / "still.txt"
     detections.write_text("".join(f"{frame},-1,20,70,40,100,0.9,-1,-1,-1\n" for frame in range(1, 2001)))
     tracks = folder / "tracks.txt"
@@ -359,7 +359,7 @@ def prepare(folder: Path, film: Path | None) -> Inputs:
     tracks.write_text("\n".join(text) + "\n")
     read_tracks(tracks)
     drawn = ["--detections", str(folder / "scene" / "det" / "det.txt")]
-    return Inputs(film or folder / "film.avi", folder / "scene", [] if film else drawn, detections, tracks)
+    return Inputs(video or folder / "video.avi", folder / "scene", [] if video else drawn, detections, tracks)
 
 
 def main() -> int:
@@ -367,12 +367,12 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=10)
     parser.add_argument("--signal", nargs="+", choices=["INT", "TERM"], default=["INT", "TERM"])
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="states with one of these in their name")
-    parser.add_argument("--film", type=Path)
+    parser.add_argument("--video", type=Path, help="video to track, with the bundled detector (default: a drawn scene)")
     args = parser.parse_args()
     worst = 0.0
     print(f"{'state':<18} {'signal':<6} {'p50 s':>6} {'p95 s':>6} {'most s':>6}  exit status (times)")
     with tempfile.TemporaryDirectory() as folder:
-        inputs = prepare(Path(folder), args.film and args.film.resolve())
+        inputs = prepare(Path(folder), args.video and args.video.resolve())
         for state in STATES:
             if args.only and not any(word in state.__name__ for word in args.only):
                 continue
