@@ -1,8 +1,8 @@
 """Adapt an exported model to a site from a few labelled tracks; writes a new ONNX file.
 
-A third of the people is held back: they say whether anything was gained, and where the thresholds are. What is written
-is what was judged. A run: its last layer is fitted, by its own learned rule where it has one (`meta_metric`), else by
-a few steps of plain fine-tuning. An ONNX file: a linear metric (`site_metric`) is appended to a copy of the graph.
+A third of the people is held out, to measure the gain and the thresholds; exactly the measured network is written. Of a
+run the last layer is fitted, by its learned rule where it has one (`meta_metric`), else by a few steps of fine-tuning.
+For an ONNX file a linear metric (`site_metric`) is appended to a copy of the graph.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from reid_training.nets.layers import PooledNet
 from reid_training.runs import load_method, replace_file
 from reid_training.site_metric import DoubleArray, carried_over, choose_share, mapped, rank_at_place, whitening
 
-LEAST_TRACKS = 4  # two to fit to, two to judge
+LEAST_TRACKS = 4  # two to fit, two to evaluate
 HELD_BACK = 1.0 / 3.0  # of the people
-MOST_PER_TRACK = 16  # crops of a person by a camera, spread evenly: neighbouring frames say the same again
-# To measure thresholds: fewer people are a few looks, whatever the number of their crops.
+MOST_PER_TRACK = 16  # crops of a person by a camera, evenly spaced: neighbouring frames are redundant
+# To measure thresholds: fewer people are not representative, whatever the number of their crops.
 LEAST_PEOPLE = 5
 LEAST_PAIRS = 100  # of either kind: the thresholds are at 1 % of them
 # Of plain fine-tuning; ours, not tuned. Adam moves no weight by more than about STEPS * RATE = 0.006, a tenth of what
@@ -48,7 +48,7 @@ BATCH = (16, 4)  # people and crops of each
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """The labelled tracks of a place."""
+    """The labelled tracks of a site."""
 
     name: str
     licence: str
@@ -63,17 +63,17 @@ class Support:
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """What was changed, and how people held back are found before and after."""
+    """The change, and the retrieval scores of held-out people before and after."""
 
     change: str
     before: Ranking
     after: Ranking
     calibration: Calibration  # what the file carries
-    measured: bool  # on the people held back; else carried over from the thresholds before
+    measured: bool  # on the held-out people; else converted from the old thresholds
 
 
 def adapt(model: Path, dataset: Dataset, out: Path, *, force: bool = False, seed: int = 0) -> Adaptation:
-    """Writes `out`. Raises ModelError, and writes nothing, where people held back are found less well than before.
+    """Writes `out`. Raises ModelError, and writes nothing, if the retrieval of held-out people gets worse.
 
     model: a run, a checkpoint or an exported file; `dataset.train` are the tracks. `force` writes in any case.
     """
@@ -93,7 +93,7 @@ def split_support(dataset: Dataset, seed: int) -> Support:
     if len(tracks) < LEAST_TRACKS:
         raise DataError(
             f"{dataset.name}: {len(tracks)} people with 2 or more crops to adapt to; at least {LEAST_TRACKS} are "
-            f"needed, half of them to judge the result"
+            f"needed, half of them to evaluate the result"
         )
     n_held = max(2, round(HELD_BACK * len(tracks)))
     is_held = np.isin(samples.pids, np.random.default_rng(seed).permutation(tracks)[:n_held])
@@ -102,7 +102,7 @@ def split_support(dataset: Dataset, seed: int) -> Support:
 
 
 def thinned(samples: Samples, most: int = MOST_PER_TRACK) -> Samples:
-    """At most that many crops of a person by a camera, evenly from all of them in their order."""
+    """At most that many crops of a person by a camera, evenly spaced in their order."""
     kept: list[int] = []
     # Cameras that are not known are negative, one for each image: together they are one.
     cameras = np.maximum(samples.camids, -1)
@@ -116,17 +116,17 @@ def check_gain(before: Ranking, after: Ranking, *, force: bool) -> None:
     if force or (after.rank1, after.mean_ap) >= (before.rank1, before.mean_ap):
         return
     raise ModelError(
-        f"people held back would be found less well: rank-1 {100 * before.rank1:.1f} before, {100 * after.rank1:.1f} "
+        f"held-out people would be found less well: rank-1 {100 * before.rank1:.1f} before, {100 * after.rank1:.1f} "
         f"after, mAP {100 * before.mean_ap:.1f} and {100 * after.mean_ap:.1f}; nothing was written (--force writes it)"
     )
 
 
 def measured_thresholds(emb: FloatArray, held: Samples) -> Calibration | None:
-    """None where the people held back are too few for it."""
+    """None where there are too few held-out people."""
     found = calibrate(emb, held.pids, held.camids).get("pooled")
     if found is None or len(np.unique(held.pids)) < LEAST_PEOPLE or min(found.n_same, found.n_diff) < LEAST_PAIRS:
         return None
-    # Few people may be told apart without a mistake: then 99 % of the same lie below 1 % of the different.
+    # Few people may be separated perfectly: the quantiles are then in the opposite order.
     low, high = sorted((found.tau_same, found.tau_diff))
     return dataclasses.replace(found, tau_same=low, tau_diff=high, sigma_same=max(found.sigma_same, 1e-6))
 
@@ -189,7 +189,7 @@ def _thresholds_of(properties: Mapping[str, str], model: Path) -> Calibration:
 def write_with_metric(
     model: Path, matrix: DoubleArray, properties: Mapping[str, str], samples: Samples, expected: FloatArray, out: Path
 ) -> None:
-    """A copy of the file with the metric in its graph; checked on crops, whose embeddings (N, D) are expected."""
+    """Writes a copy of the file with the metric in its graph; checks it against expected embeddings (N, D) of crops."""
     import onnx
 
     with drafts() as folder:
@@ -201,7 +201,7 @@ def write_with_metric(
         onnx.save(changed, str(draft))
         difference = float(np.abs(embed_samples(OnnxEmbedder(draft), samples) - expected).max())
         if not difference <= (VARIANT_TOLERANCE if "precision" in properties else PARITY_TOLERANCE):
-            raise ModelError(f"the new graph differs from what was judged by {difference:.2g}; {out} was not written")
+            raise ModelError(f"the new graph differs from the evaluated one by {difference:.2g}; {out} was not written")
         content = draft.read_bytes()
     replace_file(out, lambda stream: stream.write(content))
 
@@ -281,16 +281,16 @@ def _properties(
 
 
 def pooled_features(net: PooledNet, images: Tensor, chunk: int = 64) -> Tensor:
-    """(N, 3, H, W) to what the projection maps, (N, F)."""
+    """Inputs of the projection: (N, 3, H, W) to (N, F)."""
     with torch.no_grad():
         starts = range(0, len(images), chunk)
         return torch.cat([net.pooled(images[start : start + chunk]).float() for start in starts])
 
 
 def fine_tuned(method: Method, images: Tensor, labels: Tensor, seed: int = 0) -> Method:
-    """A copy whose projections were fitted to images (N, 3, H, W) with labels (N,); all else stays, norms included.
+    """A copy with its projections fitted to images (N, 3, H, W) with labels (N,); all else stays, norms included.
 
-    The loss is the matching network's, by cosines. Raises ModelError where it becomes no number.
+    The loss is the matching network's, by cosines. Raises ModelError where it becomes NaN or infinite.
     """
     adapted = copy.deepcopy(method).eval().requires_grad_(False)
     projections = [net.project.weight for net in adapted.modules() if isinstance(net, PooledNet)]

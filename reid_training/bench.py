@@ -15,7 +15,7 @@ def time_crops(path: Path, batch: int, threads: int, seconds: float = 1.0) -> tu
     session = OnnxEmbedder(path, threads).session
     shape = (batch, *session.get_inputs()[0].shape[1:])
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    for _ in range(3):  # the first calls lay out memory
+    for _ in range(3):  # warm-up: the first calls allocate memory
         session.run(None, {"images": images})
     calls: list[float] = []
     until = time.perf_counter() + seconds

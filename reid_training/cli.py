@@ -25,8 +25,8 @@ DATA_HELP = "Market-1501 folder (bounding_box_train, query, bounding_box_test), 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # of a damaged picture the DataError says more
-    # Messages about progress go to stdout with the rest of what was asked for; mistakes go to stderr.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # the DataError says more about a damaged image
+    # Progress goes to stdout with the results; errors go to stderr.
     progress = Progress(sys.stdout)
     logger = logging.getLogger("reid_training")
     logger.setLevel(logging.INFO)
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"reid: {error.name} is not installed; in the source folder: pip install '.[train]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("reid: stopped; what was written is whole, `reid train --resume` goes on", file=sys.stderr)
+        print("reid: stopped; the files written are complete, `reid train --resume` continues", file=sys.stderr)
         return 130
     except OSError as error:
         if error.errno not in {errno.EPIPE, *FULL}:
@@ -150,7 +150,7 @@ def _add_adapt(commands: Commands) -> None:
     adapt.add_argument("--support", type=Path, required=True, help="folder of `reid crops`, or as --data")
     adapt.add_argument("--out", type=Path, required=True, help="new ONNX file")
     adapt.add_argument("--seed", type=int, default=0, help="draws the held-out people (default %(default)s)")
-    adapt.add_argument("--force", action="store_true", help="write it even if people held back are found less well")
+    adapt.add_argument("--force", action="store_true", help="write it even if retrieval of held-out people gets worse")
     adapt.set_defaults(run=run_adapt)
 
 
@@ -182,7 +182,7 @@ def _add_suggest(commands: Commands) -> None:
         help="suggest pairs near this cosine distance (default: tau_same of the model)",
     )
     suggest.add_argument("--out", type=Path, default=Path("pairs.csv"), metavar="FILE", help="default %(default)s")
-    suggest.add_argument("--sheet", type=Path, metavar="PNG", help="all pairs to look at (default: --out with .png)")
+    suggest.add_argument("--sheet", type=Path, metavar="PNG", help="picture of all pairs (default: --out with .png)")
     suggest.set_defaults(run=run_suggest_labels)
 
 
@@ -215,7 +215,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     config = override(config, pairs(arguments.set))
     data = read_data(arguments.data)
     history = train(config, data, arguments.out, resume=arguments.resume, n_jobs=arguments.jobs)
-    if int(os.environ.get("RANK", "0")) == 0:  # of several processes under torchrun one writes
+    if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
         draw(history, arguments.out / "curve.png")
         print(f"written to {arguments.out}")
 
@@ -294,7 +294,7 @@ def load_embedder(model: Path) -> Embedder:
 
 
 def report(found: dict[str, Ranking], about: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Prints one line per distance, and writes the files that were asked for."""
+    """Prints one line per distance, and writes the requested files."""
     from reid_training.evaluate import as_row
 
     print("distance      rank-1  rank-5  rank-10     mAP  TPR at FPR 1e-2    1e-3")
@@ -308,7 +308,7 @@ def report(found: dict[str, Ranking], about: dict[str, Any], arguments: argparse
 
 
 def write_scores(rows: list[dict[str, Any]], json_path: Path | None, csv_path: Path | None) -> None:
-    """One row per distance, the same columns in both files; what is not a number becomes null and an empty cell."""
+    """One row per distance, the same columns in both files; NaN becomes null in JSON and an empty cell in CSV."""
     import json
 
     from reid_training.runs import csv_line, replace_file
@@ -340,7 +340,7 @@ def run_export_variant(arguments: argparse.Namespace) -> None:
 
     variant = export_variant(arguments.model, read_data(arguments.data), arguments.precision, arguments.out)
     if variant.calibration is None:
-        print(f"thresholds as in {arguments.model}: it does not say who was held out; a run does")
+        print(f"thresholds as in {arguments.model}: the file does not list the held-out people; a run does")
         crops = "training crops that set no scale"
     else:
         print_calibration(variant.calibration)
@@ -391,7 +391,7 @@ def run_crops(arguments: argparse.Namespace) -> None:
     chosen = choose_sequences(find_sequences(arguments.folder), arguments.sequences, arguments.exclude)
     n_crops = cut_crops(chosen, arguments.out, rules)
     print(f"{arguments.out / TABLE}: {n_crops} crops")
-    print("train on none of these videos that is also scored, under any name:")
+    print("do not train on a video that you also score; names of these videos:")
     for sequence in chosen:
         print("  " + " = ".join([sequence.name, *other_names(sequence.name)]))
 
@@ -407,7 +407,7 @@ def run_suggest_labels(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--threshold must be in (0, 2), a cosine distance, got {arguments.threshold}")
     for path in (arguments.out, sheet):
         if path.exists():
-            raise ConfigError(f"{path} is there already; choose another name, it may hold labels")
+            raise ConfigError(f"{path} exists already and may hold labels; choose another name")
     embedder = load_embedder(arguments.model)
     threshold = threshold_of(embedder, arguments.model) if arguments.threshold is None else arguments.threshold
     crops = read_crops(arguments.crops)

@@ -27,21 +27,12 @@ from tracker.settings import (
 )
 
 Fraction = Annotated[float, Range("(0, 1]")]
-# Networks, and of the settings that have a meaning for some networks only, those of each.
-NETS = {
-    "osnet": ("channels", "last_channels", "blocks", "stage_blocks", "scales"),
-    "resnet18": ("last_stride",),
-    "resnet50": ("last_stride",),
-    "mobilenetv2": ("last_stride",),
-    "efficientnet_lite0": ("last_stride", "start", "frozen"),
-    "conv4": (),
-}
 LowHigh = tuple[Fraction, Fraction]
 
 
 @dataclass(frozen=True, slots=True)
 class DataConfig(Settings):
-    """What is held out, and how batches are drawn."""
+    """The held-out part, and how batches are drawn."""
 
     val_fraction: BelowOne = 0.1  # of the training *identities*; they choose nothing but the calibration
     height: int = 128  # 128x64 is the size of the Market-1501 crops and costs a quarter of 256x128
@@ -67,7 +58,7 @@ class AugmentConfig(Settings):
     saturation: BelowOne = 0.2
     erase: Share = 0.4  # probability; papers use 0.5, cross-domain reports ask for less
     erase_area: LowHigh = (0.02, 0.3)  # of the crop
-    # What a tracker meets and Market-1501 hardly shows. Off by default: a config asks for them by name.
+    # Effects that trackers meet and Market-1501 hardly contains. Off by default; a config enables them by name.
     hue: Annotated[float, Range("[0, 0.5]")] = 0.0  # turn of the colour circle, -h .. h; 0.5 would be all colours
     # Standard deviation of each of the box's four edges, of the crop's shorter side; boxes of.
     box_jitter: Annotated[float, Range("[0, 0.2]")] = 0.0
@@ -86,7 +77,28 @@ class AugmentConfig(Settings):
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """One network of the registry."""
+
+    function: str  # "module:function" in reid_training.nets; it takes a NetConfig and returns a PooledNet
+    settings: tuple[str, ...] = ()  # fields of NetConfig that this network reads and some others do not
+
+
+# The registry of networks. A new one is one file in nets/ and one line here.
+NETS = {
+    "osnet": Network("osnet:OSNet", ("channels", "last_channels", "blocks", "stage_blocks", "scales")),
+    "resnet18": Network("resnet:resnet", ("last_stride",)),
+    "resnet50": Network("resnet:resnet", ("last_stride",)),
+    "mobilenetv2": Network("mobilenet:mobilenetv2", ("last_stride",)),
+    "efficientnet_lite0": Network("efficientnet:efficientnet_lite0", ("last_stride", "start", "frozen")),
+    "conv4": Network("conv4:conv4"),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class NetConfig(Settings):
+    """The network and its size."""
+
     name: Annotated[str, OneOf(NETS)] = "osnet"
     width: Annotated[float, Range("(0, 4]")] = 0.25  # factor of all numbers of channels
     embedding_size: Count = 128
@@ -111,7 +123,7 @@ class NetConfig(Settings):
             len(self.stage_blocks) in (0, n_stages),
             f"net.stage_blocks must be empty or {n_stages} numbers, got {self.stage_blocks}",
         )
-        elsewhere = {name for names in NETS.values() for name in names} - set(NETS[self.name])
+        elsewhere = {name for net in NETS.values() for name in net.settings} - set(NETS[self.name].settings)
         for field_ in dataclasses.fields(self):  # a setting that would have no effect is refused
             unchanged = getattr(self, field_.name) == field_.default
             require(unchanged or field_.name not in elsewhere, f"net.{field_.name} has no meaning for {self.name}")
@@ -164,12 +176,12 @@ class ScheduleConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class DistilConfig(Settings):
-    """A teacher beside the labels; see `distil`."""
+    """A teacher in addition to the labels; see `distil`."""
 
     teacher: str = ""  # run folder or checkpoint; empty = none
     # Of the relation loss. A similarity that is off by 0.1 costs 0.4 then, beside an identity loss that ends at 1.2.
     weight: Positive = 40.0
-    every: Count = 1  # the teacher looks at each n-th image of a batch: it is the slower of the two
+    every: Count = 1  # the teacher embeds every n-th image of a batch: it is the slower of the two
 
 
 @dataclass(frozen=True, slots=True)

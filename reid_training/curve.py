@@ -27,6 +27,6 @@ def draw(history: list[Row], out: Path) -> None:
     right.set_ylim(0, 100)
     figure.legend(loc="outside upper center", ncols=3)
 
-    picture = io.BytesIO()  # Pillow says nothing of a full disk but "encoder error"
+    picture = io.BytesIO()  # Pillow reports a full disk only as "encoder error"
     figure.savefig(picture, format="png")
     replace_file(out, lambda stream: stream.write(picture.getbuffer()))

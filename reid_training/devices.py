@@ -34,15 +34,15 @@ class Worker:
 
     @property
     def leads(self) -> bool:
-        """The one that validates, logs and writes."""
+        """True on rank 0, which validates, logs and writes."""
         return self.rank == 0
 
     def share(self, batches: Sequence[T]) -> list[T]:
-        """Its part of an epoch; all parts are equally long, or the others would wait for the longest for ever."""
+        """Its part of an epoch. All parts have the same length: a process without a batch would block the others."""
         return list(batches[self.rank : len(batches) - len(batches) % self.n : self.n])
 
     def generator(self, alone: np.random.Generator, *seed: int) -> np.random.Generator:
-        """The first goes on with the generator of a run without others; the rest have generators of their own."""
+        """Rank 0 continues the generator of a single-process run; the other ranks get their own."""
         return alone if self.leads else np.random.default_rng([*seed, self.rank])
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
@@ -56,7 +56,7 @@ class Worker:
 
 @contextmanager
 def worker(device: str) -> Iterator[Worker]:
-    """`device`: cpu, cuda, or auto, which is cuda where there is one. Joins the others under torchrun."""
+    """`device`: cpu, cuda, or auto (cuda if there is one). Joins the process group under torchrun."""
     n, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     me = Worker(rank, n, find_device(device, int(os.environ.get("LOCAL_RANK", "0"))))
     if n == 1:
@@ -100,10 +100,10 @@ def loss_of(method: Method, me: Worker) -> Any:
 
 
 def keep_freed_memory() -> None:
-    """Of this process, until it ends; on Linux with glibc, elsewhere nothing.
+    """Keep freed memory in this process until it ends. Linux with glibc only, elsewhere without effect.
 
-    glibc gives each large tensor back to the kernel when it is freed, and takes it again, page by page, for the next
-    layer. On two cores an epoch of reid_accurate takes a fifth longer that way.
+    By default glibc returns each large freed tensor to the kernel and maps it again, page by page, for the next layer:
+    an epoch of reid_accurate on two cores then takes a fifth longer.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -39,7 +39,7 @@ def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Teacher:
-    """A trained network that is only asked, never changed and never saved with the student."""
+    """A trained network, used for inference only; neither changed nor saved with the student."""
 
     def __init__(self, distil: DistilConfig, device: torch.device) -> None:
         """`distil.teacher` is a run folder or checkpoint of `reid train`."""
@@ -58,10 +58,10 @@ class Teacher:
         return embeddings
 
     def add_to(self, loss: Loss, images: Tensor) -> Loss:
-        """The student's loss on `images` with the copying beside it."""
+        """The student's loss on `images` plus the relation loss."""
         seen = slice(None, None, self.every)  # a batch is grouped by person: people stay, with fewer images each
         targets = self.embed(images[seen])
-        with torch.autocast(images.device.type, enabled=False):  # of autocast the teacher may profit, not the loss
+        with torch.autocast(images.device.type, enabled=False):  # the teacher may use autocast, the loss may not
             copying = relation_loss(loss.embeddings[seen], targets)
         # Its gradient goes where that of the embeddings goes; the other objectives of the method stay as they are.
         return dataclasses.replace(

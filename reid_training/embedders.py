@@ -1,4 +1,4 @@
-"""Embed pixels with a network in torch or in an ONNX file, by the same call."""
+"""Embed images with a torch network or an ONNX file, behind one interface."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class TorchEmbedder:
 
 
 class OnnxEmbedder:
-    """Does with a crop exactly what the file's metadata says, and nothing that it does not say."""
+    """An ONNX network; preprocesses crops exactly as its metadata says."""
 
     def __init__(self, path: Path, threads: int = 2) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or onnxruntime would tell its maker that it runs
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reports usage otherwise
         import onnxruntime as ort
 
         if not path.is_file():
@@ -58,7 +58,7 @@ class OnnxEmbedder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         try:
-            # Without onnxruntime's own second try, which tells of itself on stdout.
+            # Without onnxruntime's own fallback, which prints to stdout.
             cpu = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
             self.session = ort.InferenceSession(str(path), options, **cpu)
             self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
@@ -78,7 +78,7 @@ class OnnxEmbedder:
 
 
 def read_preparation(metadata: Mapping[str, str], path: Path) -> tuple[int, int, np.float32, FloatArray, FloatArray]:
-    """What is done with a crop: height and width in pixels; value = (pixel * scale - mean (3,)) / std (3,)."""
+    """Preprocessing: height and width in pixels; value = (pixel * scale - mean (3,)) / std (3,)."""
     try:
         height, width = int(metadata["input_height"]), int(metadata["input_width"])
         scale = float(metadata["pixel_scale"])
@@ -102,7 +102,7 @@ def embed_images(embedder: Embedder, images: ByteArray, batch: int = 64) -> Floa
 
 
 def embed_samples(embedder: Embedder, samples: Samples, chunk: int = 2048) -> FloatArray:
-    """Decodes and embeds piece by piece, so that no data set has to fit into memory. Returns (N, D)."""
+    """Decodes and embeds in chunks: a data set need not fit into memory. Returns (N, D)."""
     parts = []
     for start in range(0, len(samples), chunk):
         piece = samples.take(np.arange(start, min(start + chunk, len(samples))))

@@ -1,4 +1,4 @@
-"""What the user can get wrong, or meet: the tracker's errors, and one for data. The command prints them as one line."""
+"""Errors that users see: the tracker's, and DataError. The command prints them as one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tracker.errors import ConfigError, ModelError, OutputError, TrackletError, 
 
 __all__ = ["FULL", "ConfigError", "DataError", "ModelError", "TrackletError", "WriteError", "not_written"]
 
-# The system takes no more, or its disk fails: not a mistake of the user, as a folder of that name would be.
+# The disk is full or fails. That is not a user mistake, unlike a folder in place of the file.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 

@@ -74,7 +74,7 @@ def rank_in_videos(
         return same_video & is_same & is_far, same_video & ~is_same
 
     n_diff = 2 * (_equal_pairs(camids) - _equal_pairs(pids, camids))
-    nothing = f"nobody is seen twice in one video at least {min_gap} frames apart"
+    nothing = f"no person is seen twice in one video at least {min_gap} frames apart"
     return _score(cosine_rows(embeddings, embeddings), answers, len(embeddings), n_diff, chunk, nothing)
 
 
@@ -106,7 +106,7 @@ def rank_by(
     For each query the gallery is sorted by distance after taking out (1) images of the same person by the same camera
     and (2) junk (pid -1). Distractors (pid 0) stay and are wrong. Average precision is the mean of the precision at
     each right image; a query without a right image is left out of ranks and mAP. Equal distances: gallery order.
-    The pairs that remain are also judged one by one (verification).
+    The pairs that remain are also scored one by one (verification).
     """
     is_junk = gallery_pids == JUNK
 
@@ -182,7 +182,7 @@ class _Lowest:
     def __init__(self, count: int) -> None:
         self.count = count
         self.kept: FloatArray = np.empty(0, np.float32)
-        self.bound = np.inf  # what is above need not be added
+        self.bound = np.inf  # larger values need not be added
 
     def add(self, values: FloatArray) -> None:
         self.kept = np.concatenate([self.kept, values])
@@ -196,7 +196,7 @@ class _Lowest:
 
 
 def rank_held_out(embeddings: FloatArray, samples: Samples) -> Ranking:
-    """The same protocol inside one set: the first image of each person and camera asks, all images are the gallery."""
+    """The same protocol inside one set: the first image of each person and camera is a query, all are the gallery."""
     camids = ranking_cameras(samples)
     _, first = np.unique(np.stack([samples.pids, camids], axis=1), axis=0, return_index=True)
     return rank(embeddings[first], samples.pids[first], camids[first], embeddings, samples.pids, camids)
@@ -266,7 +266,7 @@ def _thresholds(same: FloatArray, diff: _Lowest, n_diff: int) -> Calibration:
 
 
 def as_row(scores: Ranking | Calibration) -> dict[str, float]:
-    """The fields by name, as a line of a table."""
+    """The fields by name, as a row of a table."""
     return asdict(scores)
 
 

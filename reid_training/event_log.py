@@ -1,6 +1,6 @@
 """TensorBoard curves of a run. Import it only where the package tensorboard is installed.
 
-The file is written here: the thread of torch's SummaryWriter prints a traceback where the disk is full.
+We write the file ourselves: the thread of torch's SummaryWriter prints a traceback on a full disk.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class EventLog:
 
     def _begin(self, history: Sequence[Mapping[str, float]]) -> None:
         now = time.time()
-        # A TensorBoard that is already looking forgets what it read from the old file.
+        # A running TensorBoard then drops what it read from the old file.
         forget = Event(wall_time=now, step=1, session_log=SessionLog(status=SessionLog.START))
         rows = [point for row in history for point in _points(row)]
         self._append([Event(wall_time=now, file_version="brain.Event:2"), forget, *rows])
@@ -69,7 +69,7 @@ def _points(row: Mapping[str, float]) -> list[Any]:
 
 
 def append_whole(path: Path, data: memoryview) -> None:
-    """All of `data` or none of it; a file that was begun for it does not stay empty. Raises OSError."""
+    """Appends all of `data` or nothing; removes the file if it was created here and stays empty. Raises OSError."""
     with path.open("ab", buffering=0) as file:
         size, done = os.fstat(file.fileno()).st_size, 0
         try:

@@ -27,7 +27,7 @@ PARITY_TOLERANCE = 1e-4  # per coordinate of a unit vector; measured 1e-6
 
 
 def export(checkpoint: Path, dataset: Dataset, out: Path) -> dict[str, Calibration]:
-    """Writes `out` when the graph agrees with torch, and leaves an earlier `out` alone when it does not.
+    """Writes `out` when the graph agrees with torch, and keeps an earlier `out` when it does not.
 
     The thresholds come from the people that training held out, so the data set must be the one trained on.
     """
@@ -46,9 +46,9 @@ def export(checkpoint: Path, dataset: Dataset, out: Path) -> dict[str, Calibrati
 
 
 def split_as_trained(checkpoint: Path, config: RunConfig, n_classes: int, dataset: Dataset) -> tuple[Samples, Samples]:
-    """The people that training saw, and those it held out; raises ModelError where the data cannot be the same."""
+    """The people of the training, and those held out; raises ModelError where the data cannot be the same."""
     if config.data.val_fraction == 0:
-        raise ModelError(f"{checkpoint} was trained with data.val_fraction 0: there is nobody left to calibrate on")
+        raise ModelError(f"{checkpoint} was trained with data.val_fraction 0: no held-out people to calibrate on")
     train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
     n_people = len(np.unique(train_set.pids))
     if n_people != n_classes:
@@ -60,7 +60,7 @@ def split_as_trained(checkpoint: Path, config: RunConfig, n_classes: int, datase
 def metadata(
     config: RunConfig, size: int, calibration: Calibration, name: str, trained_on: str, licence: str
 ) -> Mapping[str, str]:
-    """What the tracker must know to use the network; all values are strings."""
+    """The ONNX metadata that the tracker reads; all values are strings."""
 
     def joined(values: tuple[float, ...]) -> str:
         return ",".join(f"{value:g}" for value in values)
@@ -126,12 +126,12 @@ def write_onnx(method: Method, config: RunConfig, properties: Mapping[str, str],
 
 @contextlib.contextmanager
 def drafts() -> Iterator[Path]:
-    """A folder for what is not finished; gone afterwards."""
+    """A temporary folder for unfinished files; removed afterwards."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
     except OSError as error:
-        # Asked for its name, tempfile would look for a folder with room again, and fail again.
+        # tempfile.gettempdir() would search for a writable folder and fail again.
         raise not_written(f"drafts in {tempfile.tempdir or 'the folder for temporary files'}", error) from None
 
 

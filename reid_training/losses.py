@@ -72,7 +72,7 @@ def triplet_loss(dist: Tensor, triplets: mining.Triplets, margin: float, *, acti
 
 
 def soft_margin_triplet_loss(dist: Tensor, triplets: mining.Triplets) -> Tensor:
-    """Mean over triplets of log(1 + exp(d(a, p) - d(a, n))): it never quite stops to pull, and has no margin to set.
+    """Mean over triplets of log(1 + exp(d(a, p) - d(a, n))): its gradient never vanishes, and it has no margin.
 
     dist (B, B); triplets of any miner, 3 x (M,).
 
@@ -124,7 +124,7 @@ def binomial_deviance_loss(
 
     sim (B, B) cosines, labels (B,). alpha is the slope, beta the similarity between same and different,
     c = `negative_cost`; the defaults are those that the boosted ensembles (BIER) use, too. `weights` (B, B) multiply
-    the pairs' losses, and not their number.
+    the losses of the pairs; the means are over their number.
 
     References: Deep Metric Learning for Practical Person Re-Identification. Yi, Lei, Li. 2014,
         https://arxiv.org/abs/1407.4979, the binomial deviance with its weights 1/n1 and 1/n2.
@@ -156,7 +156,7 @@ def centre_loss(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
     """Half the mean squared distance of every image to the centre of its class: 1/(2B) sum |x_i - c_y(i)|^2.
 
     features (B, D), centres (C, D), labels (B,) in 0 .. C - 1. The paper's sum is a mean here, so that its weight
-    does not depend on the batch.
+    does not depend on the batch size.
 
     References: A Discriminative Feature Learning Approach for Deep Face Recognition. Wen, Zhang, Li, Qiao. ECCV 2016,
         equation 2.

@@ -49,7 +49,7 @@ Task = tuple[RunConfig, Dataset, Path, bool]
 
 
 def n_apart(options: Mapping[str, Any]) -> int:
-    """How many members the method of these options wants to have trained apart; 0: it is trained as a whole."""
+    """Number of members to train as separate runs; 0: the method is trained as a whole."""
     settings = settings_of(options)
     return settings.n_apart if isinstance(settings, DremlConfig) else 0
 
@@ -62,7 +62,7 @@ def train_apart(
         raise ConfigError("members are trained apart: give --jobs instead of torchrun")
     if not resume and any(out.rglob(CHECKPOINT)):
         raise ConfigError(f"{out} holds a run already; give --resume or another --out")
-    # All members hold out the same people although their seeds differ: each trains on the rest and holds out none.
+    # All members hold out the same people although their seeds differ: each trains on the rest.
     train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
     rest = dataclasses.replace(dataset, train=train_set)
     configs = [member_config(config, index) for index in range(n_apart(config.method))]
@@ -95,7 +95,7 @@ def is_finished(folder: Path, config: RunConfig, n_classes: int) -> bool:
 
 
 def join(config: RunConfig, folders: Sequence[Path], held_set: Samples, out: Path) -> list[Row]:
-    """Writes the ensemble to `out` as one run, whose epochs are those of the members, one after another."""
+    """Writes the ensemble to `out` as one run; its epochs are those of the members, one after another."""
     states = [load_checkpoint(folder) for folder in folders]
     scores = held_out_scores(config, folders, held_set)
     history: list[Row] = []
@@ -147,8 +147,8 @@ def train_all(train_one: Train, tasks: Sequence[Task], n_jobs: int) -> None:
                 if isinstance(error, TrackletError):
                     failures.append(error)
                 elif isinstance(error, BrokenProcessPool):
-                    raise ModelError("the process of a member died; what is written is whole, `reid train --resume` "
-                                     "goes on")  # fmt: skip
+                    raise ModelError("the process of a member died; the files written are complete, "
+                                     "`reid train --resume` continues")  # fmt: skip
                 elif error is not None:
                     raise error
         except BaseException:
@@ -161,14 +161,14 @@ def train_all(train_one: Train, tasks: Sequence[Task], n_jobs: int) -> None:
 
 
 def _start() -> None:
-    """The first act of a process of `train_all`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the others
+    """Initialises a worker process of `train_all`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops the workers
     Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
 
 
 def _end_with_parent() -> None:
-    """If the parent is killed its user resumes it: no other process may then write to the same folders."""
+    """Ends this process with its parent: a resumed run must not find another process that writes to its folders."""
     parent = parent_process()
     assert parent is not None
     parent.join()

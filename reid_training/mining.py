@@ -1,7 +1,7 @@
 """Miners: choose pairs and triplets of a batch from distances and labels, as indices.
 
 A triplet miner returns anchors, positives and negatives, each (M,) int64; M is 0 where the batch holds no triplet.
-Give it distances without a gradient: the choice is no part of the loss.
+Pass distances without a gradient: the choice is not part of the loss.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MINERS = ("all", "semi_hard", "hard", "distance_weighted")
 def mine(
     miner: str, dist: Tensor, labels: Tensor, margin: float, size: int, rng: np.random.Generator | None
 ) -> Triplets:
-    """The triplets that `miner`, one of MINERS, finds; what it has no use for of `margin`, `size`, `rng` is ignored.
+    """The triplets that `miner`, one of MINERS, finds; unused arguments are ignored.
 
     dist (B, B), Euclidean between unit vectors of `size` dimensions; labels (B,).
     """
@@ -40,7 +40,7 @@ def mine(
 
 
 def same_identity(labels: Tensor) -> Tensor:
-    """labels (B,). Returns (B, B) booleans, False on the diagonal: a sample is no positive of its own."""
+    """labels (B,). Returns (B, B) booleans, False on the diagonal: a sample is not its own positive."""
     same = labels[:, None] == labels[None]
     return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
 
@@ -133,7 +133,7 @@ def log_inverse_density(dist: Tensor, size: int, nearest: float = NEAREST, farth
 
 
 def n_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The images of every identity, two by two in the order of the batch; one that is left over stays out.
+    """The images of every identity paired in the order of the batch; an odd one is left out.
 
     labels (B,). Returns anchors, positives (M,); ordered by anchor. With two images of each identity these are the
     N pairs of Sohn's batch.

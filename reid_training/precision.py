@@ -19,11 +19,11 @@ from reid_training.runs import load_method, replace_file
 
 PRECISIONS = ("fp32", "fp16", "int8")
 SCALING_CROPS = 256
-LEAST_SCALING_CROPS = 32  # fewer say too little about the range of a value
+LEAST_SCALING_CROPS = 32  # fewer do not cover the range of a value
 MEASURED_CROPS = 1024  # of a file, which does not list its held-out people
 FEED = 16  # crops per call while the scales are set: bounds the memory
 MOST_DRAFTS = 8  # of the size of the fp32 file; measured 4, more of a network of a few layers
-# Mean to fp32. Below it the file is no variant but another network, and the thresholds of fp32 are not its own.
+# Mean to fp32. Below it the file is another network, and the thresholds of fp32 do not apply.
 LEAST_COSINE = 0.9
 # By how much a coordinate of a unit vector may change with the batch. Kernels differ in the last bit of fp32, which
 # takes a value on the edge of two steps to the other one.
@@ -32,7 +32,7 @@ BATCH_TOLERANCE = {"fp16": 2e-3, "int8": 2e-2}
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Who plays which part in making a variant; no crop plays both."""
+    """Disjoint crops for calibration and for checking."""
 
     scaling: Samples  # training crops that set the scales of int8
     measured: Samples  # on which the variant is compared with fp32
@@ -41,7 +41,7 @@ class Crops:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """How the file that was written compares with fp32."""
+    """The written file compared with fp32."""
 
     n_crops: int
     mean_cosine: float
@@ -95,7 +95,7 @@ def _enough(scaling: Samples, name: str) -> Samples:
 
 
 def write_variant(source: Path, crops: Crops, precision: str, out: Path, name: str) -> Variant:
-    """Raises ModelError where what was written to `out` strays from `source`, or from itself in another batch."""
+    """Raises ModelError where `out` differs from `source`, or from itself in another batch, by too much."""
     reference = OnnxEmbedder(source)
     if "precision" in reference.metadata:
         raise ModelError(f"{source} is {reference.metadata['precision']} already; variants come from fp32 files")
@@ -171,7 +171,7 @@ def quantised(
     kinds: Sequence[str] | None = None,
     leave: Callable[[Any], Iterable[str]] = lambda graph: (),
 ) -> Any:
-    """A model whose activations have the ranges that `feeds` show. kinds: of layers, None for all that can be.
+    """The model with activations quantised to the ranges seen in `feeds`. kinds: layer types; None for all possible.
 
     leave: names of the nodes that stay, from the graph as it is quantised. Drafts go to `folder`.
     """
@@ -192,21 +192,21 @@ def quantised(
         per_channel=True,
         activation_type=QuantType.QUInt8,  # with signed ones onnxruntime takes twice the time on x86
         weight_type=QuantType.QInt8,
-        # 7 bits: x86 without VNNI adds two products in 16 bits, and 8 bits saturate there without a word.
+        # 7 bits: x86 without VNNI adds two products in 16 bits, and 8 bits saturate there silently.
         reduce_range=True,
     )
     return onnx.load(str(done))
 
 
 def check_room(folder: Path, n_bytes: int) -> None:
-    """Raises OSError where they do not fit; onnxruntime prints a traceback then, and goes on without a step."""
+    """Raises OSError where they do not fit; onnxruntime would print a traceback and skip a step."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(bytes(n_bytes))
         file.flush()
 
 
 class _Feed:
-    """As onnxruntime asks: one feed after the other, then None."""
+    """onnxruntime's interface: one feed after another, then None."""
 
     def __init__(self, feeds: Iterator[dict[str, FloatArray]]) -> None:
         self._feeds = feeds
@@ -216,8 +216,8 @@ class _Feed:
 
 
 def batch_difference(embedder: OnnxEmbedder, samples: Samples) -> float:
-    """The most that a coordinate of a crop's embedding differs between alone and in a batch."""
-    rows = np.resize(np.arange(len(samples)), max(PARITY_BATCHES))  # few samples come again
+    """Largest difference of a coordinate between a crop embedded alone and in a batch."""
+    rows = np.resize(np.arange(len(samples)), max(PARITY_BATCHES))  # few samples repeat
     crops = read_images(samples.take(rows), embedder.height, embedder.width)
     alone = np.concatenate([embedder(crop[None]) for crop in crops])
     return max(float(np.abs(embedder(crops[:batch]) - alone[:batch]).max()) for batch in PARITY_BATCHES)

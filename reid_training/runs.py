@@ -83,7 +83,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path, form: str, writer: str, parts: Iterable[str]) -> dict[str, Any]:
-    """What torch wrote into a file of the format `form`, with all of these parts.
+    """Read and check a checkpoint of the format `form` with all of these parts.
 
     writer: the command that writes such files, for messages. Raises ModelError for a file that is no checkpoint, is
     damaged, or lacks a part.
@@ -93,7 +93,7 @@ def read_checkpoint(path: Path, form: str, writer: str, parts: Iterable[str]) ->
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        # torch writes a CRC-32 of every part and does not look at it: a flipped bit would be another weight.
+        # torch writes a CRC-32 of every part but does not check it: a flipped bit would change a weight.
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile
@@ -131,7 +131,7 @@ def load_method(path: Path) -> tuple[Method, RunConfig, dict[str, Any]]:
     config = from_dict(state["config"], str(path))
     try:
         method = new_method(config, state["n_classes"])
-    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # sizes that no machine has
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # impossible sizes
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ModelError(f"{path} holds a network that cannot be made: {reason}") from None
     fill(method, state["ema"], path)
@@ -147,7 +147,7 @@ class RunFolder:
         self._write_config()
         with contextlib.suppress(OSError):
             draft_of(out / CHECKPOINT).unlink()  # of a run that was killed
-        if history:  # if the run was killed before these rows were written and no epoch is left, they would be missing
+        if history:  # a run that was killed after its last checkpoint may lack these rows
             write_log(out, history)
         self._events = event_log(out, history)
 
@@ -169,7 +169,7 @@ class RunFolder:
             raise
 
     def _save(self, state: dict[str, Any]) -> None:
-        """Writes the checkpoint; a folder that was removed meanwhile is created again, with its config.toml."""
+        """Writes the checkpoint; a folder removed meanwhile is created again, with its config.toml."""
         if not (self.out / CONFIG).exists():
             logger.warning("%s was removed meanwhile; it is written again", self.out / CONFIG)
             self._write_config()
@@ -189,7 +189,7 @@ def event_log(folder: Path, history: list[Row]) -> EventLog | None:
 
 
 def write_log(folder: Path, history: list[Row]) -> None:
-    """Writes metrics.csv anew every time, so that a resumed run leaves no rows of epochs that it repeats."""
+    """Rewrites metrics.csv completely, so that a resumed run leaves no rows of repeated epochs."""
     columns = list(dict.fromkeys(key for row in history for key in row))
 
     def write(stream: IO[bytes]) -> None:

@@ -26,7 +26,7 @@ APART = TRACK // 3  # ours, not tuned
 
 
 def rank_at_place(emb: FloatArray, samples: Samples) -> Ranking:
-    """How people of one place are found: across its cameras, or, where nobody is seen by two, across time.
+    """Retrieval scores of one site: across its cameras, or across time if no person is seen by two cameras.
 
     A crop's neighbours on its track are almost the same picture, which every metric finds: in one camera the right
     answers are a third of the track away. emb (N, D), unit rows; the rows of a person are in their order in time.
@@ -57,9 +57,7 @@ def within_people(emb: FloatArray, pids: IntArray) -> DoubleArray:
     covariance: DoubleArray = apart.T @ apart / max(1, n_free)
     variance = float(np.trace(covariance)) / emb.shape[1]
     if n_free == 0 or not variance > 1e-12:
-        raise DataError(
-            "no person is in two different crops: how much one person's appearance varies cannot be measured"
-        )
+        raise DataError("no person has two different crops; the variation of a person's embeddings cannot be measured")
     scaled: DoubleArray = covariance / variance
     return scaled
 
@@ -75,7 +73,7 @@ def whitening(emb: FloatArray, pids: IntArray, share: float) -> DoubleArray:
 
 
 def choose_share(emb: FloatArray, samples: Samples, seed: int) -> float:
-    """The share of the identity with the best mAP on people left out, fold by fold; the largest of equals."""
+    """The share of the identity matrix with the best mAP in cross-validation over people; the largest of equals."""
     people, counts = np.unique(samples.pids, return_counts=True)
     tracks = np.random.default_rng([seed, 1]).permutation(people[counts >= 2])
     n_folds = min(N_FOLDS, len(tracks) // 2)
@@ -84,17 +82,17 @@ def choose_share(emb: FloatArray, samples: Samples, seed: int) -> float:
     scores = dict.fromkeys(SHARES, 0.0)
     for fold in range(n_folds):
         left_out = np.isin(samples.pids, tracks[fold::n_folds])
-        asked = samples.take(np.flatnonzero(left_out))
+        held = samples.take(np.flatnonzero(left_out))
         for share in SHARES:
             matrix = whitening(emb[~left_out], samples.pids[~left_out], share)
-            scores[share] += rank_at_place(mapped(emb[left_out], matrix), asked).mean_ap
+            scores[share] += rank_at_place(mapped(emb[left_out], matrix), held).mean_ap
     return max(SHARES, key=lambda share: scores[share])  # the first of equals
 
 
 def carried_over(old: Calibration, before: FloatArray, after: FloatArray, pids: IntArray) -> Calibration:
-    """Thresholds of another metric that let the same share of all pairs of crops pass: before and after (N, D).
+    """Thresholds of the new metric that accept the same share of pairs as the old: before and after (N, D).
 
-    For a place with too few people to measure them; sigma_same grows as the distances between crops of a person do.
+    For a site with too few people to measure them. sigma_same scales with the distances between crops of a person.
     """
     pairs = np.triu_indices(len(pids), k=1)
     old_dist, new_dist = ((1.0 - emb @ emb.T)[pairs].astype(np.float64) for emb in (before, after))

@@ -1,8 +1,8 @@
 """Active labelling: pairs of crops that the metric cannot decide, and crops far from all others.
 
 Active Metric Learning for Supervised Classification. Kumaran et al. 2018, arXiv 1803.10647: boundary and outlier points
-as the metric defines them (`methods.mip_mahalanobis`). Here a point is a pair: its boundary is the calibrated distance
-below which the tracker takes two looks for the same person.
+as the metric defines them (`methods.mip_mahalanobis`). Here a point is a pair, and the boundary is the calibrated
+distance below which the tracker takes two crops for the same person.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reid_training.runs import replace_file
 
 BOUNDARY, OUTLIER = "boundary", "outlier"
 OUTLIER_SHARE = 0.25  # a guess, as in MIPMahalanobis.recommend
-CANDIDATES = 60  # pairs looked at for each one that is asked for: enough to pass over those that are alike
+CANDIDATES = 60  # pairs considered for each one requested: enough to skip similar ones
 DOUBTFUL_PER_CROP = 3
 COLUMNS = ("image_a", "image_b", "distance", "threshold", "reason", "table_says", "same")
 CROP_PX, GAP_PX, CAPTION_PX, SHEET_COLUMNS = (128, 64), 8, 18, 5
@@ -35,7 +35,7 @@ CROP_PX, GAP_PX, CAPTION_PX, SHEET_COLUMNS = (128, 64), 8, 18, 5
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """What is known beside the pixels."""
+    """Crops and what the table says about them."""
 
     samples: Samples
     people: tuple[str, ...]  # (N,) "" = unknown
@@ -51,7 +51,7 @@ class Pair:
 
 
 def read_crops(path: Path) -> Crops:
-    """A table, the folder of `reid crops` with its table, or any folder of images, of which nothing is known."""
+    """A table, the folder of `reid crops` with its table, or any folder of images, without labels."""
     table = path / TABLE if path.is_dir() else path
     if table.is_file():
         rows = list({row.image: row for row in read_rows(table)}.values())
@@ -71,7 +71,7 @@ def read_crops(path: Path) -> Crops:
 
 
 def threshold_of(embedder: Embedder, model: Path) -> float:
-    """The distance that `reid export` has calibrated; other models do not know it."""
+    """The threshold calibrated by `reid export`; other models have none."""
     if not isinstance(embedder, OnnxEmbedder):
         raise ModelError(f"{model} has no calibrated threshold; export it (`reid export`), or give --threshold")
     try:
@@ -93,7 +93,7 @@ def suggest_pairs(embeddings: FloatArray, crops: Crops, n: int, threshold: float
     order = {pair: place for place, pair in enumerate(dict.fromkeys([*pairs, *strange]))}
     if not order:
         raise DataError(
-            "there is nothing to ask: every pair is of one moment of one camera, or its distance differs from "
+            "no pair to ask about: every pair is from one frame of one camera, or its distance differs from "
             f"{threshold:g} by more than half of it"
         )
     found = np.array(list(order))  # (M, 2)
@@ -108,11 +108,10 @@ def suggest_pairs(embeddings: FloatArray, crops: Crops, n: int, threshold: float
 def _candidates(
     embeddings: FloatArray, moments: IntArray, n: int, threshold: float, chunk: int = 256
 ) -> tuple[list[tuple[int, int]], dict[tuple[int, int], float]]:
-    """Each crop with the nearest ones of which the metric is not sure, and each crop's pair with its nearest other.
+    """Pairs of a crop with its nearest uncertain ones, and each crop's pair with its nearest other.
 
-    The first are the n pairs nearest to the threshold, nearest first. Sure is what is half of it away. Of all pairs
-    nearly all are two people of low similarity; the nearest pairs are informative. Memory:
-    chunk * N. Crops of one moment are never a pair.
+    The first are the n pairs nearest to the threshold, nearest first. A pair is uncertain if its distance
+    differs from the threshold by at most half of it. Crops of one frame are never a pair. Memory: chunk * N.
     """
     doubtful: dict[tuple[int, int], float] = {}
     nearest: dict[tuple[int, int], float] = {}
@@ -137,7 +136,7 @@ def _smallest(dist: npt.NDArray[np.float64], rows: IntArray, n: int) -> dict[tup
 
 
 def _outliers(nearest: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
-    """Pairs of a crop that is farther from all others than most are, with the nearest of them; the farthest first."""
+    """Outlying crops, each paired with its nearest crop; the farthest first."""
     if not nearest:
         return []
     usual = np.quantile(list(nearest.values()), OUTLIER_QUANTILE)
@@ -145,7 +144,7 @@ def _outliers(nearest: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
 
 
 def _between(embeddings: FloatArray, pairs: IntArray) -> npt.NDArray[np.float64]:
-    """How unlike pairs are, (M, M): of their crops, put together as they fit best, those that differ most.
+    """Distance between pairs, (M, M): match their crops in the better order; the larger of the two distances counts.
 
     0 where they share a crop.
     """
@@ -157,7 +156,7 @@ def _between(embeddings: FloatArray, pairs: IntArray) -> npt.NDArray[np.float64]
 
 
 def _interleaved(usual: IntArray, rare: IntArray, share: float) -> IntArray:
-    """Every row of both once: `share` of every stretch from `rare`, as long as it lasts, then the rest of `usual`."""
+    """Each row of both once: any prefix has about a `share` of `rare`, while it lasts, then the rest of `usual`."""
     order: list[int] = []
     taken: set[int] = set()
     queues = [list(usual[::-1]), list(rare[::-1])]
@@ -173,7 +172,7 @@ def _interleaved(usual: IntArray, rare: IntArray, share: float) -> IntArray:
 
 
 def _spread_out(order: Iterable[int], dist: npt.NDArray[np.float64], near: npt.NDArray[np.float64], n: int) -> IntArray:
-    """The first n rows of `order` that lie no nearer than `near` (m,) to one chosen before; then those passed over.
+    """The first n rows of `order` at a distance of at least `near` (m,) from those chosen before; then skipped rows.
 
     dist (m, m).
     """
@@ -188,7 +187,7 @@ def _spread_out(order: Iterable[int], dist: npt.NDArray[np.float64], near: npt.N
 
 
 def write_table(pairs: Sequence[Pair], crops: Crops, threshold: float, path: Path) -> None:
-    """One line for each pair; the column `same` is the person's."""
+    """One line for each pair; the column `same` is for the answer."""
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(COLUMNS)
@@ -199,7 +198,7 @@ def write_table(pairs: Sequence[Pair], crops: Crops, threshold: float, path: Pat
 
 
 def said(crops: Crops, pair: Pair) -> str:
-    """What the table of the crops says about them."""
+    """Whether the table of the crops gives both the same identity; empty if unknown."""
     one, other = crops.people[pair.a], crops.people[pair.b]
     if not (one and other):
         return ""

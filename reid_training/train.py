@@ -41,13 +41,13 @@ def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = Fals
     """Train on the people of `dataset.train` that are not held out, and write the run to the folder `out`.
 
     Under torchrun every process takes its share of the batches; a step is then as many batches as there are processes.
-    `n_jobs`: of an ensemble whose members are trained apart, as many at a time.
+    n_jobs: members of an ensemble to train at the same time, for methods with separately trained members.
     """
     if n_apart(config.method) > 0:
         return train_apart(config, dataset, out, train_run, resume=resume, n_jobs=n_jobs)
     if n_jobs != 1:
         raise ConfigError(
-            f"{n_jobs} jobs are for methods whose members are trained apart; {config.method['name']} is one run"
+            f"{n_jobs} jobs need a method with separately trained members; {config.method['name']} is one run"
         )
     return train_run(config, dataset, out, resume)
 
@@ -80,7 +80,7 @@ class Run:
         self.teacher = Teacher(config.distil, me.device) if config.distil.teacher else None
         groups = parameter_groups(self.method, config.schedule.weight_decay)
         self.optimiser = torch.optim.AdamW(groups, lr=config.schedule.learning_rate)
-        # Scales the loss for float16, whose small gradients underflow; disabled, it changes nothing.
+        # Scales the loss for float16, where small gradients underflow; without effect if disabled.
         self.scaler = torch.amp.GradScaler(me.device.type, enabled=config.schedule.precision == "fp16")
         self.history: list[Row] = []
         if resume:
@@ -124,7 +124,7 @@ class Run:
         started, sums, n_images = time.perf_counter(), dict[str, float](), 0
         self.method.train()
         title = f"epoch {epoch + 1}/{config.schedule.epochs}"
-        # Only where stderr is a terminal; gone before the epoch's line, and before a message about an error.
+        # Shown only if stderr is a terminal; cleared before the epoch's line or an error message.
         shown = None if me.leads else True
         with tqdm(batches, desc=title, unit=" batches", leave=False, dynamic_ncols=True, disable=shown) as bar:
             for index, rows in enumerate(bar):
@@ -147,7 +147,7 @@ class Run:
         """One batch, one step of the optimiser. Returns the parts of the loss."""
         config = self.config
         batch = augment(self.images[torch.from_numpy(rows).to(self.me.device)], rng, config.augment)  # (P * K, 3, H, W)
-        # Its own generator: no miner changes the augmentation.
+        # A separate generator, so that a miner does not change the augmentation.
         draws = self.me.generator(np.random.default_rng([config.seed, 3, step]), config.seed, 5, step)
         dtype = AUTOCAST.get(config.schedule.precision)
         with torch.autocast(self.me.device.type, dtype, enabled=dtype is not None):
@@ -155,7 +155,7 @@ class Run:
             if self.teacher is not None:
                 loss = self.teacher.add_to(loss, batch)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * group.get("rate", 1.0)  # not in checkpoints from before groups had one
+            group["lr"] = rate * group.get("rate", 1.0)  # older checkpoints have none
         self.optimiser.zero_grad()
         self.scaler.scale(loss.total).backward()
         self.scaler.step(self.optimiser)
@@ -192,7 +192,7 @@ class Run:
         fill(self.method, state["method"], path)
         fill(self.average, state["ema"], path)
         self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state.get("scaler", {}))  # checkpoints from before fp16 existed have none
+        self.scaler.load_state_dict(state.get("scaler", {}))  # older checkpoints have none
         self.history = list(state["history"])
 
 

@@ -1,4 +1,4 @@
-"""`Tracker().update` and `track_video` as a user meets them."""
+"""`Tracker().update` and `track_video` as a user calls them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_score_and_class_columns():
     assert tracks.class_id.tolist() == [3]
 
 
-# what goes in, what the message says
+# input, message
 BAD_DETS = [
     (BOX, r"\(1, 4\)"),  # one box without the outer brackets
     (np.zeros((2, 3)), r"\(2, 3\)"),
@@ -178,15 +178,15 @@ def test_embeddings_of_any_length_count_by_direction():
 @pytest.mark.parametrize("empty", [[], np.zeros((0, 4)), np.zeros((0, 0)), None])
 def test_frames_without_detections_may_bring_empty_embeddings(empty):
     tracker = Tracker(reid=None)
-    look = np.array([[1.0, 0, 0, 0]])
-    feed(tracker, [BOX], 5, embeddings=look)
+    emb = np.array([[1.0, 0, 0, 0]])
+    feed(tracker, [BOX], 5, embeddings=emb)
     for dets in ([], None, np.zeros((0, 4))):
         assert len(tracker.update(dets, embeddings=empty)) == 0
-    assert tracker.update([BOX], embeddings=look).id.tolist() == [1]
+    assert tracker.update([BOX], embeddings=emb).id.tolist() == [1]
 
 
 def test_network_never_runs_with_given_embeddings():
-    """Not even in a frame without detections, where a known person would be looked for."""
+    """Not even in a frame without detections, where use C would search for a track."""
     asked = []
 
     def embed(image, boxes):
@@ -361,7 +361,7 @@ def test_track_video_can_be_left_in_the_middle(folder):
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"source": "/nowhere/film.mp4"}, SourceError),
+        ({"source": "/nowhere/video.mp4"}, SourceError),
         ({"detections": "/nowhere/det.txt"}, DetectionError),
         ({"detections": "public", "detector": "x.onnx"}, ConfigError),
         ({"detector": "/nowhere/x.onnx"}, ModelError),

@@ -1,4 +1,4 @@
-"""Parts are opened as they were asked for."""
+"""`build`: names become the right source, detector, encoder and engine."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ WRONG = [
     (ProposalConfig, "max_s", -1.0),
     (ProposalConfig, "max_crops_per_frame", -1),
     (ProposalConfig, "accept_scale", 1.1),
-    (ProposalConfig, "verifier", "looks"),
+    (ProposalConfig, "verifier", "colour"),
     (ProposalConfig, "verifier", ""),
     (ProposalConfig, "window_score", 1.1),
     (ProposalConfig, "window_score", -0.1),
@@ -115,7 +115,7 @@ def test_booleans_as_text(text, value):
     assert TrackerConfig().override({"association.veto": text}).association.veto is value
 
 
-# setting, value, what the message must hold
+# setting, value, part of the message
 BAD_OVERRIDES = [
     ("lifecycle.lost", 1, "lifecycle.lost_s"),  # lists the names there are
     ("life.lost_s", 1, "lifecycle"),
@@ -133,7 +133,7 @@ BAD_OVERRIDES = [
     ("lifecycle.confirm_hits", float("nan"), "confirm_hits"),
     ("association.veto", "maybe", "veto"),
     ("detection.strong_score", "7", "strong_score"),
-    ("proposals.verifier", "looks", "auto, appearance"),  # says what it may be
+    ("proposals.verifier", "colour", "auto, appearance"),  # lists the allowed values
     ("occlusion.enabled", "perhaps", "occlusion.enabled"),
     ("occlusion.covered", 1, "occlusion.min_cover"),
 ]

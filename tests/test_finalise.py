@@ -1,4 +1,4 @@
-"""Frames are held until nothing can be added to them."""
+"""Backfilling: frames are held until no track can be added to them."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Trap:
 
 @pytest.fixture
 def trap(tmp_path):
-    """Checked to be one; afterwards it must not have snapped."""
+    """A checked trap; after the test it must not have been executed."""
     tried = tmp_path / "tried"
     pickle.loads(pickle.dumps(Trap(tried)))
     assert tried.is_dir()

@@ -1,4 +1,4 @@
-"""From a source to final tracks: order, back-fill, and what happens when something breaks in the middle."""
+"""From a source to final tracks: order, backfilling, and failures in the middle."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_failing_detector_yields_frames_before_it():
 
 @pytest.mark.parametrize("stop_at", [0, 4, 19])
 def test_stop_ends_as_if_the_source_ended_there(stop_at):
-    """Each frame shows at once, for every person is known; the rest never comes."""
+    """Each frame is output at once, because every track is confirmed; later frames are not read."""
     times = [t / 25 for t in range(20)]
     engine = Engine(config_of({"lifecycle.confirm_hits": 1}))
     pipeline = Pipeline(Reel(times), Replay([one([0, 0, 10, 20])] * 20), engine)
@@ -127,7 +127,7 @@ def test_stop_flushes_the_frames_that_are_held():
 
 
 def test_live_frames_are_not_held():
-    """A window must not lag; tentative frames of live sources stay unknown."""
+    """A window must not lag; frames of live sources are not backfilled."""
     times = [t / 25 for t in range(6)]
     pipeline = Pipeline(Reel(times, live=True), Replay([one([0, 0, 10, 20])] * 6), Engine(config_of()))
     assert [tracks.id.tolist() for _, tracks in pipeline] == [[], [], [1], [1], [1], [1]]

@@ -115,7 +115,7 @@ def test_override_several_at_once_checks_them_together():
     assert override(Part(), {"ends": "[0.3, 0.4]", "n": 5}).ends == (0.3, 0.4)
 
 
-# name, value, what the message says
+# name, value, message
 MISTAKES = [
     ("part.n", 0, "part.n must be >= 1, got 0"),
     ("part.n", 2.5, "part.n must be a whole number, got 2.5"),

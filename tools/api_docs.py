@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE, PAGE = ROOT / "build" / "docs" / "reference", ROOT / "docs" / "api.md"
-# What may be relied on; all else is how it is done.
+# The public modules; everything else is internal.
 TRACKER = ("tracker", "tracker.config", "tracker.detector.base", "tracker.sinks.base")
 METHODS = tuple(
     f"reid_training.methods.{name}"
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def build_site(out: Path, *, sources: bool = True) -> list[str]:
-    """Write the pages below `out`, with the source of everything or without; returns what pdoc warned of."""
+    """Write the pages below `out`, with or without source code; returns the warnings of pdoc."""
     from pdoc import doc, render
 
     render.configure(docformat="markdown", footer_text="Tracklet", show_source=sources)
@@ -163,14 +163,14 @@ def _section(module: ModuleType) -> str:
 
 
 def _methods() -> str:
-    """Of each module what trains, or is fitted; its functions are in the pages."""
+    """The class of each module that trains or is fitted; its functions are on the HTML pages."""
     offered = [(name, cls) for cls, name in _trainers()]
     title = "One module for each method: a class, its settings (`...Config`) and its steps as functions"
     return _table("reid_training.methods", title, offered)
 
 
 def _trainers() -> Iterator[tuple[ModuleType, str]]:
-    """(what describes it, its name): the classes that `reid train --method` takes, and the two estimators."""
+    """(object with the docstring, name) of the classes for `reid train --method` and of the two estimators."""
     from reid_training.methods import METHODS as BY_NAME
 
     for method, _ in BY_NAME.values():

@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def obtain(folder: Path, sample: str | None) -> Path:
-    """The video in `folder`; prints where it came from. Raises NotThereError if `sample` is given and no good."""
+    """The video in `folder`; prints where it came from. Raises NotThereError if the given `sample` is unusable."""
     target = folder / "vtest.avi"
     if sample:
         _keep(_read(Path(sample)), target, f"your copy {sample}")
@@ -116,7 +116,7 @@ def download() -> bytes:
 
 
 def from_debian() -> bytes:
-    """Out of the package file, without root and without installing it."""
+    """Extract it from the package file, without root and without installing it."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise NotThereError("this machine has no apt-get and dpkg-deb")
     with tempfile.TemporaryDirectory() as folder:
@@ -156,12 +156,12 @@ def member_of_tar(archive: io.BytesIO) -> bytes:
                         return inner.read(MAX_BYTES)
                 return file.read()
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise NotThereError(f"the archive is broken: {error}") from error
+        raise NotThereError(f"the archive is corrupt: {error}") from error
     raise NotThereError("the package has no vtest.avi")
 
 
 def generate(folder: Path) -> Path:
-    """A drawn scene in place of the video."""
+    """A generated scene in place of the video."""
     from tests.synthetic.mot import make_scene, write_sequence
 
     video = folder / "generated.avi"

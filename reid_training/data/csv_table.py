@@ -141,7 +141,7 @@ def _parse_row(path: Path, line: int, columns: list[str], fields: list[str]) -> 
 
 
 def _check_parts(path: Path, rows: list[Row]) -> None:
-    """Refuses an image of two people, and people in both the training and the test part."""
+    """Rejects an image of two people, and people in both the training and the test part."""
     shown: dict[Path, Row] = {}
     trained: dict[str, bool] = {}
     for row in rows:
@@ -153,5 +153,5 @@ def _check_parts(path: Path, rows: list[Row]) -> None:
         if trained.setdefault(row.person, row.split == "train") != (row.split == "train"):
             raise DataError(
                 f"{path}, line {row.line}: {row.person!r} is in train and in query or gallery; "
-                f"nobody may be both trained on and scored"
+                f"no person may be both trained on and scored"
             )

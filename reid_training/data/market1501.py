@@ -30,7 +30,7 @@ def parse_name(path: Path) -> tuple[int, int]:
 
 
 def read_folder(folder: Path) -> Samples:
-    """Every image of the folder, sorted by name; other files (Thumbs.db) are passed over."""
+    """Every image of the folder, sorted by name; other files (Thumbs.db) are ignored."""
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; Market-1501 has bounding_box_train, query and bounding_box_test")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

@@ -62,14 +62,14 @@ class CropRules:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Ground truth of a sequence, sorted by frame. What is not a person to be found is here too: it can cover one."""
+    """Ground truth of a sequence, sorted by frame. Other classes are included, because they can occlude a person."""
 
     frames: IntArray  # (N,) from 1
     pids: IntArray  # (N,)
     boxes: FloatArray  # (N, 4) xyxy, 0-based pixels, x right, y down; may reach beyond the picture
     counts: npt.NDArray[np.bool_]  # (N,) a pedestrian that counts
     solid: npt.NDArray[np.bool_]  # (N,) can be an occluder
-    visibility: FloatArray  # (N,) share of the box that is seen; nan = the file does not say
+    visibility: FloatArray  # (N,) share of the box that is seen; nan = not in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def video_of(name: str) -> str:
 
 
 def other_names(name: str) -> list[str]:
-    """What the video of this name is called elsewhere."""
+    """Other names of the same video."""
     video = video_of(name)
     names = [f"MOT16-{video}", f"MOT17-{video}"] if video.isdecimal() else []
     names += [old for old, number in OTHER_NAMES.items() if number == video]
@@ -216,7 +216,7 @@ def _parse_line(text: str, where: str) -> tuple[float, ...]:
 def visible_share(box: FloatArray, others: FloatArray, width: int, height: int) -> float:
     """Share of a box (4,) that is inside the picture and that no other box (N, 4) in front of it covers.
 
-    The person whose box ends lower is in front: on flat ground the feet are nearer to the camera.
+    The box with the lower bottom edge is in front: on flat ground those feet are nearer to the camera.
     """
     left, top, right, bottom = np.clip(box, 0, (width, height, width, height))
     if right <= left or bottom <= top:
@@ -294,7 +294,7 @@ def cut_crops(sequences: Sequence[MotFolder], out: Path, rules: CropRules) -> in
 def _begin_folder(out: Path) -> None:
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} is there already and not empty; nothing was written")
+            raise DataError(f"{out} exists and is not empty; nothing was written")
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_written(error.filename or out, error) from None
@@ -344,6 +344,6 @@ def _cut_sequence(sequence: MotFolder, truth: Truth, out: Path, rules: CropRules
 
 
 def progress(frames: list[int], name: str) -> Iterable[int]:
-    """A bar on a terminal, nothing in a file."""
+    """A progress bar, on a terminal only."""
     bar: Iterable[int] = tqdm(frames, desc=name, unit=" frames", disable=None)
     return bar

@@ -30,7 +30,7 @@ def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generat
     for _ in range(n_batches):
         if len(waiting) < n_ids:
             fresh = [int(pid) for pid in rng.permutation(people)]
-            # People that were left over come first; none twice in one batch.
+            # People left over from the last round come first; none is twice in one batch.
             waiting += [pid for pid in fresh if pid not in waiting] + [pid for pid in fresh if pid in waiting]
         chosen, waiting = waiting[:n_ids], waiting[n_ids:]
         rows: list[int] = []
@@ -44,7 +44,7 @@ def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generat
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """Rows of one few-shot task: its N classes, each with K images that are known and Q that are asked for."""
+    """Rows of one few-shot task: N classes, each with K support images and Q queries."""
 
     support: IntArray  # (N, K); -1 fills the rows of classes with fewer shots, where they may have fewer
     queries: IntArray  # (N, Q); row i is of the same class as row i of `support`, and no image is in both
@@ -60,10 +60,10 @@ def episodes(
     *,
     unbalanced: bool = False,
 ) -> Iterator[Episode]:
-    """`n` tasks of `way` different classes with `shots` + `queries` different images each, all drawn anew every time.
+    """`n` tasks of `way` different classes with `shots` + `queries` different images each, drawn afresh for each task.
 
     labels (B,). A range (lowest, highest) is drawn from for each task, both ends included; of shots with `unbalanced`
-    for each class. Classes with too few images for the most that may be asked are left out.
+    for each class. Classes with too few images for the largest task are left out.
 
     References: Matching Networks for One Shot Learning. Vinyals et al. NIPS 2016, https://arxiv.org/abs/1606.04080,
         section 2.2. Ranges: Triantafillou et al., Meta-Dataset, ICLR 2020, https://arxiv.org/abs/1903.03096.

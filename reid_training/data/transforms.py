@@ -52,7 +52,7 @@ def augment(images: ByteArray | Tensor, rng: np.random.Generator, config: Augmen
 
 
 def move_window(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
-    """Flip, enlarge-and-crop, shift and box jitter as one bilinear look-up; beyond the edge its colour goes on."""
+    """Flip, enlarge-and-crop, shift and box jitter as one bilinear look-up; the edge is repeated beyond it."""
     n = len(images)
     sides = np.where(rng.random(n) < config.flip, -1.0, 1.0)
     zoom = rng.uniform(1.0 - config.zoom, 1.0 + config.zoom / 2, (n, 2))

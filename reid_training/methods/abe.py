@@ -1,18 +1,23 @@
-"""Attention-based ensemble: M learners share a network and differ by their attention masks.
+"""Attention-based ensemble: M learners share one network and differ in their attention masks.
 
 Attention-based Ensemble for Deep Metric Learning. Wonsik Kim, Bhavya Goyal, Kunal Chawla, Jungmin Lee, Keunjoo Kwon.
-ECCV 2018, https://arxiv.org/abs/1804.00382
+ECCV 2018, https://arxiv.org/abs/1804.00382.
 
-What we take: (1) learner m is B_m(x) = G(S(x) * A_m(S(x))): S the first layers, A_m a mask over channels and places,
-G the remaining layers with their projection, shared by all learners, (2) sigmoid masks, (3) a contrastive loss of each
-learner with its hinge on the squared distance of unit vectors, (4) the divergence loss, which drives the learners of
-the *same image* apart and never two images, (5) the unit vectors of all learners one behind the other.
-Where we differ: the networks are ours, split in the middle by default. The attention is one 3x3 convolution for all
-learners and a 1x1 convolution for each, where the paper's module is five inception blocks and a 1x1 convolution: the
-masks must cost little on a CPU. Public code shares all but the last 1x1 convolution as well. All terms are means: over
-the learners, over the positives and the negatives apart (the paper's batch has as many of each), over the images and
-the pairs of learners; lambda_div then means the same for any number of learners and images. G's batch norm takes its
-statistics over all learners. Where identities are classified, that is behind a BN-neck over all learners.
+What we take:
+(1) Learner m is B_m(x) = G(S(x) * A_m(S(x))). S: the first layers; A_m: a mask over channels and positions; G: the
+    remaining layers with their projection, shared by all learners.
+(2) Sigmoid masks.
+(3) A contrastive loss for each learner, with its hinge on the squared distance of unit vectors.
+(4) The divergence loss, which separates the learners of the *same* image and never compares two images.
+(5) The embedding is the concatenation of the learners' unit vectors.
+Where we differ:
+(1) The networks are ours, split in the middle by default. The batch norm of G takes its statistics over all learners.
+(2) The attention is one 3x3 convolution for all learners and a 1x1 convolution for each. The paper's module is five
+    inception blocks and a 1x1 convolution; the masks must cost little on a CPU. Public code also shares all but the
+    last 1x1 convolution.
+(3, 4) All terms are means: over the learners, over positives and negatives separately (the paper's batch has as many
+    of each), over the images and the pairs of learners. So lambda_div means the same for any number of either.
+Optional, for re-identification: identity classification behind a BN-neck over all learners.
 """
 
 from __future__ import annotations
@@ -26,8 +31,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import distances, losses
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, unit_blocks
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_blocks
 from reid_training.nets.layers import PooledNet, conv_bn
 from tracker.settings import BelowOne, Count, NotNegative, Range, Settings, Whole, require
 
@@ -39,8 +44,8 @@ class ABEConfig(Settings):
     learners: Count = 4  # M; net.embedding_size must be a multiple. The paper goes up to 8, for 512 dimensions
     split: Whole = 0  # layers of the network that see no mask; 0 = half of them, see `split_of`
     margin: Annotated[float, Range("(0, 4]")] = 1.0  # m_c: squared distance of unit vectors; the paper's
-    # Not known of the paper. With means, 0.05 did nothing in our first trials; 0.2 and 1 are alike on Omniglot
-    # (validation characters; tools/experiments/experiments).
+    # The paper's value is not known to us. With means, 0.05 had no effect in our first trials; 0.2 and 1 are equal on
+    # Omniglot (validation characters; tools/experiments/experiments).
     lambda_div: NotNegative = 1.0
     # M_div, as m_c: learners are driven to a cosine of 1 - m_div / 2; the paper's.
     margin_div: Annotated[float, Range("(0, 4]")] = 1.0
@@ -51,7 +56,7 @@ class ABEConfig(Settings):
 def divergence_loss(learners: Tensor, margin: float = 1.0) -> Tensor:
     """Mean over images and pairs p < q of learners of max(0, margin - |B_p(x) - B_q(x)|^2).
 
-    learners (B, M, D): what M learners make of B images, rows of unit length. Never looks at two images. 0 for M = 1;
+    learners (B, M, D): what M learners make of B images, rows of unit length. Never compares two images. 0 for M = 1;
     its gradient is 0 where all learners are at least sqrt(margin) apart.
 
     References: Kim et al. 2018, L_div; a sum there.
@@ -98,18 +103,18 @@ def split_of(net: PooledNet, split: int = 0) -> int:
     return split or n_layers // 2
 
 
-class ABE(Method):
-    """Embedding: M unit vectors of size D / M, times 1 / sqrt(M), one behind the other."""
+class ABE(IdentityMethod):
+    """Embedding: M unit vectors of size D / M, times 1 / sqrt(M), concatenated."""
+
+    net: PooledNet
 
     def __init__(self, net: PooledNet, size: int, config: ABEConfig) -> None:
-        super().__init__()
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
+        self.config = config
         require(
             size % config.learners == 0,
             f"net.embedding_size must be a multiple of method.learners, got {size} and {config.learners}",
         )
-        self.net = net
-        self.config = config
-        self.size = size
         self.split = split_of(net, config.split)
         self.sizes = (size // config.learners,) * config.learners
         # One projection for all learners: the first rows of the one that the network came with.
@@ -117,16 +122,9 @@ class ABE(Method):
         shared.weight.data.copy_(net.project.weight.data[: self.sizes[0]])
         net.project = shared
         self.attention = Attention(channels_after(net, self.split), config.learners)
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None
-
-    def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001)
 
     def features(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W). Returns (B, D): the M learners one behind the other, not normalised."""
+        """images (B, 3, H, W). Returns (B, D): the M learners concatenated, not normalised."""
         seen = self.net.body[: self.split](images)  # (B, C, h, w)
         masked = seen[:, None] * self.attention(seen)  # (B, M, C, h, w)
         maps = self.net.body[self.split :](masked.flatten(0, 1))  # (B * M, C', h', w')
@@ -154,10 +152,7 @@ class ABE(Method):
             parts["divergence"] = float(divergence.detach())
             parts["learner_cosine"] = float(learner_cosine(learners.detach()))
         necked = self.neck(features)
-        if self.classifier is not None:
-            value = losses.identity_loss(self.classifier(necked), labels, config.label_smoothing)
-            total = total + config.id_weight * value
-            parts["id"] = float(value.detach())
+        total = total + self.identity_loss(necked, labels, parts)
         return Loss(total, parts, unit_blocks(necked, self.sizes))
 
     def _contrastive(self, unit: Tensor, labels: Tensor) -> Tensor:
@@ -166,7 +161,7 @@ class ABE(Method):
 
 @torch.no_grad()
 def channels_after(net: PooledNet, n_layers: int) -> int:
-    """Channels of the map behind the first layers, by a look at one; the network stays as it is."""
+    """Channels of the map after the first layers, measured on a blank image; the network is not changed."""
     training = net.training
     net.eval()
     n_channels: int = net.body[:n_layers](torch.zeros(1, 3, 32, 32)).shape[1]

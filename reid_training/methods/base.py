@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reid_training import losses
 from reid_training.errors import DataError
+from reid_training.nets.heads import BNNeck, class_logits, unit_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,9 @@ class Loss:
 
 
 class Method(nn.Module, ABC):
-    """A network with the losses that train it. Knows nothing about files, optimisers or epochs.
+    """A network with the losses that train it. It has no access to files, optimisers or epochs.
 
-    What a method remembers between batches (running means, margins) is in its buffers: checkpoints hold them.
+    State between batches (running means, margins) is in buffers, which checkpoints include.
     """
 
     size: int  # D, the length of an embedding
@@ -46,7 +48,7 @@ class Method(nn.Module, ABC):
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         """images (B, 3, H, W), normalised; labels (B,) in 0 .. n_classes - 1.
 
-        Whatever the loss draws at random comes from `rng`, so that a resumed run draws it again. Raises DataError
+        All random numbers of the loss come from `rng`, so that a resumed run draws the same ones. Raises DataError
         for a batch that cannot be learned from (see `check_batch`).
         """
 
@@ -62,8 +64,52 @@ class Method(nn.Module, ABC):
         return {"net": list(self.parameters())}
 
     def rates(self) -> dict[str, float]:
-        """Factors of the learning rate for groups that want another one than 1."""
+        """Factors of the learning rate, for groups with a factor other than 1."""
         return {}
+
+
+class IdentityMethod(Method):
+    """A method with one network and, where `id_weight` > 0, label-smoothed identity classification behind a BN-neck.
+
+    The rest of the method's loss works on the features before the neck; the embedding is behind it, because the
+    classifier shapes what it sees. With `id_weight` 0 there is neither a neck nor a classifier.
+
+    References: Bag of Tricks and a Strong Baseline for Deep Person Re-Identification. Luo et al. CVPRW 2019,
+        https://arxiv.org/abs/1903.07071.
+    """
+
+    classifier_std: float = 0.001  # of the classifier's first weights
+
+    def __init__(self, net: nn.Module, size: int, id_weight: float, label_smoothing: float) -> None:
+        super().__init__()
+        self.net = net
+        self.size = size
+        self.id_weight, self.label_smoothing = id_weight, label_smoothing
+        self.neck = BNNeck(size) if id_weight > 0 else nn.Identity()
+        self.classifier: nn.Linear | None = None
+
+    def prepare(self, n_classes: int) -> None:
+        if self.id_weight > 0:
+            self.classifier = nn.Linear(self.size, n_classes, bias=False)
+            nn.init.normal_(self.classifier.weight, std=self.classifier_std)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_rows(self.neck(self.net(images).float()))
+
+    def identity_loss(
+        self, necked: Tensor, labels: Tensor, parts: dict[str, float], logit_scale: float = 0.0
+    ) -> Tensor:
+        """`id_weight` times the classification loss, a scalar; 0 without a classifier. Adds its values to `parts`.
+
+        necked (B, D), labels (B,). logit_scale > 0: a cosine classifier with this scale.
+        """
+        if self.classifier is None:
+            return necked.new_zeros(())
+        logits = class_logits(necked, self.classifier.weight, logit_scale)
+        value = losses.identity_loss(logits, labels, self.label_smoothing)
+        parts["id"] = float(value.detach())
+        parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        return self.id_weight * value
 
 
 def check_batch(method: str, images: Tensor, labels: Tensor, *, n_ids: int = 2, n_per_id: int = 2) -> None:

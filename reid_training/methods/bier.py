@@ -1,18 +1,23 @@
-"""Boosted independent embeddings: an embedding split into learners, each weighted by the errors of those before it.
+"""Boosted independent embeddings: the embedding is split into learners, each weighted by the errors of those before it.
 
 BIER: Boosting Independent Embeddings Robustly. Michael Opitz, Georg Waltner, Horst Possegger, Horst Bischof. ICCV 2017.
-Deep Metric Learning with BIER: Boosting Independent Embeddings Robustly. The same. TPAMI 2020 (2018),
-https://arxiv.org/abs/1801.04815, the extended version, with its two losses for diversity.
+Deep Metric Learning with BIER: Boosting Independent Embeddings Robustly. Same authors. TPAMI 2020 (2018),
+https://arxiv.org/abs/1801.04815: the extended version, with two diversity losses.
 
-What we take: (1) learner k is a block of rows W_k of the last linear map, the smallest learner first; (2) the binomial
-deviance of each, whose pairs weigh what the gradient of the boosted loss of the learners before says; (3) the
-activation loss, and the adversarial one with regressors behind a gradient reversal, of W_k times *fixed* features: they
-move the embedding matrices (and the regressors), and nothing below; (4) both also as a start for the W_k before
-training, as in the ICCV version; (5) at test time each learner at unit length, times its share of the dimensions.
-Where we differ: no bias, as our networks project without one. One learning rate: the release's tenfold rate of the
-embedding belongs to a network that starts from ImageNet. The penalty on the length of the weights takes the vector of
-one output everywhere; the release takes another axis in one of its losses. Where identities are classified, that is
-behind a BN-neck over all learners.
+What we take:
+(1) Learner k is a block of rows W_k of the last linear map, the smallest learner first.
+(2) Each learner has a binomial deviance. The weight of a pair is the gradient of the boosted loss of the learners
+    before it.
+(3) Two diversity losses of W_k times *fixed* features: the activation loss, and the adversarial loss with regressors
+    behind a gradient reversal. They move the embedding matrices and the regressors, and nothing below.
+(4) Either of them also as an initialisation of the W_k before training, as in the ICCV version.
+(5) In the embedding each learner has unit length times its share of the dimensions.
+Where we differ:
+(1) No bias, because our networks project without one.
+(3) The penalty on the length of the weights takes the weight vector of one output everywhere; the authors' code takes
+    another axis in one of its losses.
+All groups have one learning rate: the authors' tenfold rate of the embedding is for a network that starts from
+ImageNet. Optional, for re-identification: identity classification behind a BN-neck over all learners.
 """
 
 from __future__ import annotations
@@ -29,8 +34,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import losses
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, unit_blocks, unit_rows
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_blocks, unit_rows
 from reid_training.nets.layers import PooledNet
 from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Range, Settings, Whole, require
 
@@ -47,7 +52,7 @@ class BIERConfig(Settings):
 
     sizes: tuple[Count, ...] = ()  # of the learners, ascending, summing to net.embedding_size; empty = 3 : 5 : 8 of it
     boosting: Annotated[str, OneOf(BOOSTING)] = "shrinkage"  # or "online": steps of 2 / (k + 1) from 0, the paper's
-    eta: NotNegative = 0.06  # step of shrinkage; 0 = learners that do not know of each other
+    eta: NotNegative = 0.06  # step of shrinkage; 0 = independent learners
     alpha: Positive = 2.0  # binomial deviance: slope, threshold and cost of a negative
     beta: Annotated[float, Range("(-1, 1)")] = 0.5
     negative_cost: Positive = 25.0
@@ -80,7 +85,7 @@ def boosting_weights(
     *,
     online: bool = False,
 ) -> Tensor:
-    """Weights of all pairs for each learner: 1 for the first, then how wrong the learners before still are.
+    """Weights of all pairs for each learner: 1 for the first, then the remaining error of the learners before.
 
     sims (K, B, B): cosines of the learners in their order, labels (B,). Returns (K, B, B) without a gradient: after
     learner k the score of a pair is s += eta * alpha (D_k - beta) m, m = 1 for positives and -`negative_cost` for
@@ -129,7 +134,7 @@ def boosted_deviance_loss(
 def activation_loss(learners: Sequence[Tensor]) -> Tensor:
     """Sum over pairs i < j of learners of the mean, over images and pairs of activations, of (f_i f_j)^2.
 
-    `learners`: (B, d_k) each, not normalised. Two learners that answer to the same image cost the most. 0 for one.
+    `learners`: (B, d_k) each, not normalised. Joint large activations on one image cost most. 0 for one.
 
     References: Opitz et al. 2018, the activation loss.
     """
@@ -152,7 +157,7 @@ def reverse_gradient(x: Tensor) -> Tensor:
 
 
 class AdversarialLoss(nn.Module):
-    """Regressors R_ji try to say what learner i answers from what the larger learner j answers; the learners resist.
+    """Regressors R_ji predict learner i from the larger learner j; the learners are trained against them.
 
     The loss is -sum over i < j of mean (f_i * R_ji(f_j))^2, element by element. Its gradient makes the regressors find
     agreement; on its way to the learners it is reversed, so that they lose it.
@@ -176,7 +181,7 @@ class AdversarialLoss(nn.Module):
         return total
 
     def penalty(self) -> Tensor:
-        """Keeps the regressors bounded, or agreement could be had for the asking."""
+        """Keeps the regressors bounded; otherwise large weights alone would raise the agreement."""
         layers = [module for module in self.regressors.modules() if isinstance(module, nn.Linear)]
         lengths = [row_norm_penalty(layer.weight) + (layer.bias.pow(2).sum() - 1.0).clamp_min(0.0) for layer in layers]
         return torch.stack(lengths).sum() if lengths else torch.zeros(())
@@ -204,32 +209,25 @@ def sizes_of(size: int, sizes: Sequence[int] = ()) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-class BIER(Method):
+class BIER(IdentityMethod):
     """Embedding: the learners, each at unit length times its share of the dimensions; the whole at unit length."""
 
+    net: PooledNet
+
     def __init__(self, net: PooledNet, size: int, config: BIERConfig) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
-        self.size = size
         self.sizes = sizes_of(size, config.sizes)
         self.adversary = AdversarialLoss(self.sizes, config.hidden) if config.diversity == "adversarial" else None
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None
         self.started: Tensor
         self.register_buffer("started", torch.tensor(config.init_steps == 0))  # whether `init_steps` are done
-
-    def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001)
 
     def embed(self, images: Tensor) -> Tensor:
         return unit_blocks(self.neck(self.net(images).float()), self.sizes)
 
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         check_batch("bier", images, labels)
-        pooled = self.net.body(images).mean((2, 3))  # (B, F)
+        pooled = self.net.pooled(images)  # (B, F)
         fixed = pooled.detach().float()
         if self.training and not self.started:
             self.start(fixed)
@@ -251,10 +249,7 @@ class BIER(Method):
         if len(self.sizes) > 1:
             parts["learner_correlation"] = float(learner_correlation(features, self.sizes))
         necked = self.neck(features)
-        if self.classifier is not None:
-            value = losses.identity_loss(self.classifier(necked), labels, config.label_smoothing)
-            total = total + config.id_weight * value
-            parts["id"] = float(value.detach())
+        total = total + self.identity_loss(necked, labels, parts)
         return Loss(total, parts, unit_blocks(necked, self.sizes))
 
     def diversity(self, fixed: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,7 +265,7 @@ class BIER(Method):
         return self.adversary(learners), penalty + self.adversary.penalty()
 
     def start(self, fixed: Tensor) -> None:
-        """The first steps: the diversity loss alone, on the features of one batch; the network below stays."""
+        """Initialisation (4): steps of the diversity loss alone, on one batch of features; the body is fixed."""
         trained = [self.net.project.weight, *(self.adversary.parameters() if self.adversary else ())]
         optimiser = torch.optim.Adam(trained, lr=self.config.init_rate)
         with torch.enable_grad(), torch.autocast(fixed.device.type, enabled=False):
@@ -282,7 +277,7 @@ class BIER(Method):
                 optimiser.step()
         optimiser.zero_grad()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for parameter in trained:  # every process began from a batch of its own
+            for parameter in trained:  # each process used its own batch
                 torch.distributed.broadcast(parameter.data, 0)
         self.started.fill_(True)
 

@@ -2,17 +2,23 @@
 
 Scalable Angular Discriminative Deep Metric Learning for Face Recognition. Bowen Wu, Huaming Wu, Monica M. Y. Zhang.
 2018, https://arxiv.org/abs/1804.10899.
-NormFace: L2 Hypersphere Embedding for Face Verification. Wang, Xiang, Cheng, Yuille. ACM MM 2017,
-https://arxiv.org/abs/1704.06369: the softmax of cosines that the normalised version starts from.
+NormFace: L2 Hypersphere Embedding for Face Verification. Feng Wang, Xiang Xiang, Jian Cheng, Alan L. Yuille.
+ACM MM 2017, https://arxiv.org/abs/1704.06369: the softmax of cosines, on which the normalised variant builds.
 
-Only the paper's abstract was available to us: what it states is taken, how it is done is our reconstruction.
-What we take: (1) a hinge on the cosine of a feature and its own class's weights, added to the softmax loss (not put
-into its logits, as the large-margin softmax losses do), (2) hard samples alone, (3) a margin that adapts itself,
-(4) normalised features and weights, (5) a constraint in the space of exponentials against the mean cosine to the
-other classes; its cost grows with images times classes, there are no pairs to mine.
-Where we differ: all constants are ours. The classifier starts with weights of about unit length: the gradient of a
-cosine grows as they shrink. Optional, for re-identification: the BN-neck before the classifier and the batch-hard
-triplet loss before the neck, as in the Siamese method.
+Only the abstract of the first paper was available to us. We take what it states; how it is done is our reconstruction.
+What we take:
+(1) A hinge on the cosine between a feature and the weights of its own class, added to the softmax loss. Large-margin
+    softmax losses change the logits instead.
+(2) The hinge may be restricted to hard samples.
+(3) An adaptive margin.
+(4) Normalised features and weights.
+(5) A constraint in the space of exponentials, against the mean over the other classes. Its cost grows as images times
+    classes; no pairs are mined.
+Where we differ:
+(1) All constants are ours. The weights of the classifier start at about unit length: the gradient of a cosine grows as
+    they shrink.
+Optional, for re-identification: a BN-neck before the classifier, and a batch-hard triplet loss before the neck, as in
+`siamese`.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
-"""Randomised ensemble: each member classifies random meta-classes of people; their logits together are the embedding.
+"""Randomised ensemble: each member classifies random meta-classes of people; all logits together are the embedding.
 
 Deep Randomized Ensembles for Metric Learning. Hong Xuan, Richard Souvenir, Robert Pless. ECCV 2018, pp. 723-734,
-https://arxiv.org/abs/1808.04469. The authors' code: https://github.com/littleredxh/DREML.
+https://arxiv.org/abs/1808.04469. Authors' code: https://github.com/littleredxh/DREML.
 
-What we take, as that code has it: (1) the ID matrix: for every member a random balanced map from the people to a few
-meta-classes, drawn once; (2) a member is a small network whose meta-class logits *are* its embedding, and whose loss is
-softmax cross-entropy; (3) members share neither weights nor optimisers nor batches: `members` trains each as a run of
-its own; (4) rows of unit length member by member, then concatenated: a cosine is the mean of the members' cosines.
-Where we differ: our networks, crops, PK batches, AdamW, schedule and averaged weights, as for all methods here, for
-ResNet-18 and Inception from ImageNet weights, plain shuffling, SGD, and the epoch of the best training accuracy; the
-linear layer before the logits has no bias.
-
-For run time, where a network for every member is too slow:
-`shared` (ours, not the paper's: its members share nothing) puts the members' logits on one network, in one pass;
-`reid train --teacher RUN`, with RUN a run of this method, teaches one network of any method what the ensemble finds
-alike (see `distil`): the student takes the place of the ensemble.
+What we take, as in the authors' code:
+(1) The ID matrix: for each member a random balanced map from the people to a few meta-classes, drawn once.
+(2) A member is a small network whose meta-class logits *are* its embedding, trained by softmax cross-entropy.
+(3) Members share no weights, optimisers or batches; `member` selects one of them, to be trained alone.
+(4) The logits of each member are scaled to unit length and concatenated: a cosine is the mean of the members' cosines.
+Where we differ:
+(2) The networks are ours, where the paper has ResNet-18 and Inception from ImageNet weights. The linear layer before
+    the logits has no bias.
+(3) PK batches, AdamW and averaged weights, as for all methods here, where the paper has plain shuffling, SGD, and the
+    epoch of the best training accuracy. `shared` (ours) computes the logits of all members by one network in one pass,
+    for run time. Distillation into one network (`distil`) is the other way to a fast one.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class DremlConfig(Settings):
     # L. Ours: recall rises with L, and so does the time for a crop. On drawn glyphs (one seed) 8 members passed a
     # softmax over all classes, 4 did not; on Omniglot see tools/experiments/configs/dreml_8.toml.
     members: Count = 8
-    # M, at most as many as there are people. Ours: on the same glyphs 4 were too coarse.
+    # M, at most the number of people. Ours: on the same glyphs 4 were too coarse.
     meta_classes: Annotated[int, Range("[2, inf)")] = 12
     member: int = -1  # one member alone, 0 .. L - 1; -1 = the whole ensemble
     shared: bool = False  # one network with the logits of all members; not the paper's
@@ -87,7 +86,7 @@ def meta_class_losses(logits: Tensor, labels: Tensor, meta_of: Tensor) -> Tensor
 
 
 def concatenate(logits: Tensor) -> Tensor:
-    """logits (B, L, M) to unit rows (B, L * M), each member's share a unit row times 1 / sqrt(L)."""
+    """logits (B, L, M) to unit rows (B, L * M), each member's part a unit row times 1 / sqrt(L)."""
     unit: Tensor = F.normalize(logits, dim=2, eps=1e-12)
     return (unit / math.sqrt(logits.shape[1])).flatten(1)
 

@@ -1,30 +1,33 @@
-"""Hardness-aware deep metric learning: synthetic negatives as hard as the network can take, mapped to feature space.
+"""Hardness-aware deep metric learning: adds synthetic negatives, as hard as the network can use at that time.
 
 Hardness-Aware Deep Metric Learning. Wenzhao Zheng, Zhaodong Chen, Jiwen Lu, Jie Zhou. CVPR 2019,
-https://arxiv.org/abs/1903.05503. Official code, TensorFlow: wzzheng/HDML.
+https://arxiv.org/abs/1903.05503. Authors' code, TensorFlow: https://github.com/wzzheng/HDML.
 
-y are the pooled features, z = g(y) the embedding, i the generator back from z to y.
-What we take: (1) every negative of a tuple is moved towards its anchor, the further the smaller the metric loss has
-been; (2) the generator maps it to a feature, and the head g that the real features use, not a copy, maps that to an
-embedding; anchors and positives go the same way; (3) the loss is e^(-beta / J_gen) of the real tuples' and the rest of
-the synthetic tuples'; (4) the generator learns to reconstruct y and to keep the label, in the eyes of a classifier of y
-that learns from real features alone; (5) three objectives, each of which moves its own parameters.
+Notation: y are the pooled features, z = g(y) the embedding, i the generator from z back to y.
+What we take:
+(1) Each negative of a tuple moves towards its anchor, the further the smaller the metric loss has been.
+(2) The generator maps it to a feature, and the head g of the real features, not a copy, maps that to an embedding.
+    Anchors and positives go the same way.
+(3) The weight of the loss of the real tuples is e^(-beta / J_gen); the synthetic tuples get the rest.
+(4) The generator learns to reconstruct y and to keep the label, according to a classifier of y that learns from real
+    features alone.
+(5) Three objectives; each moves its own parameters.
 Where we differ:
-- Embeddings are of unit length where losses and interpolation see them, as in our other methods; a synthetic negative
-  lies on the chord, inside the ball, and is of unit length again behind g. N-pair so needs no penalty on lengths.
-- All losses are divided by what they cost at chance level: J_avg by log(1 + negatives) or the triplet margin, the
-  reconstruction by the variance of the batch's y, the cross-entropy by log(classes). So alpha and beta mean the same
-  in every batch, size of feature and base loss; the code's 10^4 on the cross-entropy becomes 1. Its beta = 10^4
-  corresponds to about 0.4 here: J_gen of 98 classes at chance is 0.5 * 10^4 * log 98 there and 1 here.
-- The classifier sees y less its mean, in units of its spread, both of the batch's real features, and learns at ten
-  times the network's rate: on y itself, at the same rate, its loss was still 4.7 of log 150 = 5.0 after 370 steps from
-  scratch (Omniglot); with both changes 1.8 to 2.0.
-- J_avg is the mean of the plain metric loss, as in the paper; the code feeds back the loss with its weight
-  e^(-beta / J_gen) and with weight decay in it. Windows of 64 steps and the start at 10^6 are the code's.
-- The place on the chord is a constant for the gradient, which flows through both of the chord's ends: a network could
-  otherwise make its negatives easier by moving its positives away.
-- g has no batch normalisation, and the generator's keeps no running statistics: it works in training only.
-- Optional, for re-identification: identity classification behind a BN-neck, as in the Siamese method.
+(1) Embeddings have unit length where losses and interpolation see them, as in our other methods. A synthetic negative
+    lies on the chord, inside the ball, and has unit length again after g; so N-pair needs no penalty on lengths.
+    The position on the chord is a constant for the gradient, which flows through both ends of the chord: otherwise the
+    network could make its negatives easier by moving its positives away.
+(2) g has no batch normalisation. That of the generator keeps no running statistics: it is used in training only.
+(3) All losses are divided by their value at chance level: J_avg by log(1 + negatives) or the triplet margin, the
+    reconstruction by the variance of y in the batch, the cross-entropy by log(classes). So alpha and beta mean the same
+    for every batch, feature size and base loss, and the code's 10^4 on the cross-entropy becomes 1. Its beta = 10^4
+    corresponds to about 0.4 here: J_gen of 98 classes at chance is 0.5 * 10^4 * log 98 there and 1 here.
+    J_avg is the mean of the plain metric loss, as in the paper; the code uses the loss with its weight e^(-beta /
+    J_gen) and with weight decay. Windows of 64 steps and the start at 10^6 are the code's.
+(4) The classifier sees y minus its mean, divided by its spread (both of the batch's real features), and learns at ten
+    times the network's rate. On y itself at the same rate its loss was still 4.7 of log 150 = 5.0 after 370 steps from
+    scratch (Omniglot); with both changes it was 1.8 to 2.0.
+Optional, for re-identification: identity classification behind a BN-neck.
 """
 
 from __future__ import annotations
@@ -40,8 +43,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, class_logits, unit_rows
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_rows
 from reid_training.nets.layers import PooledNet
 from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Settings, Share
 
@@ -75,7 +78,7 @@ class HDMLConfig(Settings):
 
 
 def pulls(anchors: Tensor, positives: Tensor, negatives: Tensor, slack: Tensor | float) -> Tensor:
-    """How far each negative goes towards its anchor, in [0, 1), as a part of their distance; no gradient.
+    """How far each negative moves towards its anchor, in [0, 1), as a share of their distance; no gradient.
 
     anchors, positives, negatives (..., D); slack in [0, 1], the paper's lambda. Returns (..., 1):
     (1 - slack) (1 - d+ / d-) where d- > d+, else 0, so that the new distance is slack d- + (1 - slack) d+.
@@ -166,7 +169,7 @@ def tuples(unit: Tensor, labels: Tensor, config: HDMLConfig, rng: np.random.Gene
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Where the features of a batch lie, and how far apart; both are constants for the gradient."""
+    """Mean and spread of the features of a batch; both are constants for the gradient."""
 
     mean: Tensor  # (F,)
     spread: Tensor  # (): root of the mean variance of a feature
@@ -227,7 +230,7 @@ class HardnessAware(nn.Module):
         anchors, positives, negatives = batch.triplets()
         slack, real_weight, synthetic_weight = self.weights()
         harder = harder_negatives(unit[anchors], unit[positives], unit[negatives], slack)  # (K, D)
-        # In one batch: anchors and negatives must see the same normalisation.
+        # In one batch: anchors and negatives must have the same normalisation.
         rows = torch.cat([unit, harder])
 
         real = batch.real(unit)
@@ -262,7 +265,7 @@ class HardnessAware(nn.Module):
         return torch.exp(-self.config.alpha / j_avg), real_weight, 1.0 - real_weight
 
     def generation(self, rows: Tensor, features: Tensor, scale: Scale, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The two terms of J_gen, each about 1 for a generator that knows nothing.
+        """The two terms of J_gen, each about 1 for an untrained generator.
 
         rows (B + K, D): the embeddings of the batch, then the negatives; features (B, F); labels (K,) of the negatives.
         """
@@ -286,26 +289,19 @@ class HardnessAware(nn.Module):
             self.steps.zero_()
 
 
-class HDML(Method):
+class HDML(IdentityMethod):
     """Embedding: that of the Siamese method; the generator and the classifier of y are for training alone."""
 
+    net: PooledNet
+
     def __init__(self, net: PooledNet, size: int, config: HDMLConfig) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
-        self.size = size
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None  # of identities, behind the neck
         self.synthesis: HardnessAware | None = None
 
     def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001)
+        super().prepare(n_classes)
         self.synthesis = HardnessAware(self.net.project.in_features, self.size, n_classes, self.config)
-
-    def embed(self, images: Tensor) -> Tensor:
-        return unit_rows(self.neck(self.net(images).float()))
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         assert self.synthesis is not None
@@ -330,11 +326,6 @@ class HDML(Method):
         terms = self.synthesis(pooled, unit_rows(features), self.net.project, labels, rng)
         metric, parts = self.config.pair_weight * terms.metric, terms.parts
         necked = self.neck(features)
-        if self.classifier is not None:
-            logits = class_logits(necked, self.classifier.weight)
-            value = losses.identity_loss(logits, labels, self.config.label_smoothing)
-            metric = metric + self.config.id_weight * value
-            parts["id"] = float(value.detach())
-            parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        metric = metric + self.identity_loss(necked, labels, parts)
         objectives = {"metric": metric, "generator": terms.generator, "classifier": terms.classifier}
         return Loss(metric + terms.generator + terms.classifier, parts, unit_rows(necked), objectives)

@@ -1,24 +1,28 @@
-"""Large margin few-shot learning: a margin between classes beside the softmax loss of a few-shot classifier.
+"""Large margin few-shot learning: a margin between classes added to the softmax loss of a few-shot classifier.
 
 Large Margin Few-Shot Learning. Yong Wang, Xiao-Ming Wu, Qimai Li, Jiatao Gu, Wangmeng Xiang, Lei Zhang, Victor O.K.
-Li. 2018, https://arxiv.org/abs/1807.02872; in short: Large Margin Meta-Learning for Few-Shot Classification. NeurIPS
-2018 workshop on meta-learning. Its two bases:
-Prototypical Networks for Few-shot Learning. Snell, Swersky, Zemel. NIPS 2017, https://arxiv.org/abs/1703.05175.
-Few-Shot Learning with Graph Neural Networks. Garcia, Bruna. ICLR 2018, https://arxiv.org/abs/1711.04043.
+Li. 2018, https://arxiv.org/abs/1807.02872; short version: Large Margin Meta-Learning for Few-Shot Classification.
+NeurIPS 2018 workshop on meta-learning.
+Prototypical Networks for Few-shot Learning. Jake Snell, Kevin Swersky, Richard Zemel. NIPS 2017,
+https://arxiv.org/abs/1703.05175: the base `prototypes`.
+Few-Shot Learning with Graph Neural Networks. Victor Garcia, Joan Bruna. ICLR 2018, https://arxiv.org/abs/1711.04043:
+the base `graph`.
 
-What we take: (1) total = softmax loss of the base + `margin_weight` * large-margin distance loss, and no parameter for
-the latter (abstract); (2) the base `prototypes`: softmax over minus the squared distances of a query to the means of
-the classes; (3) the base `graph`: a graph of the known images and one query, nodes embedding and one-hot label (zeros
-for the query), two layers of learned edges that append to the nodes, and a last one that classifies the query.
-Where we differ: the form of the distance loss was not available to us. Ours is a **reconstruction**: the triplet loss
-over all triplets of an episode, on squared distances. So are the places where it may act (`margin_on`), its margin and
-its weight. The graph leaves out each node's edge to itself, which has no weight in the original either, and in its last
-layer all edges but the query's, which are not read: its batch norms see the other edges alone.
+What we take:
+(1) total = softmax loss of the base + `margin_weight` * large-margin distance loss; the latter has no parameters.
+(2) Base `prototypes`: a softmax over the negative squared distances of a query to the class means.
+(3) Base `graph`: the nodes are the support images and one query, each an embedding and a one-hot label (zeros for the
+    query). Two layers with learned edges append to the nodes; a last layer classifies the query.
+Where we differ:
+(1) The formula of the distance loss was not available to us. Ours is a **reconstruction**: the triplet loss over all
+    triplets of an episode, on squared distances. Where it acts (`margin_on`), its margin and weight are ours too.
+(2) The rows have unit length, times a scale that acts as a temperature, because a tracker compares by cosine. Scale 0
+    leaves them free, as both bases do.
+(3) A node has no edge to itself; it has no weight in the original either. The last layer computes only the query's
+    edges, since no other is read there, so its batch norms see fewer edges.
 
-A batch of P identities with K images is one episode (or several, see `way`): the first `shots` images of everyone are
-known, the others are asked for. One pass embeds them all, as the public code of prototypical networks does; a trained
-network embeds every image for itself. For a tracker the rows have unit length, times a scale as a temperature; scale 0
-leaves them free, as both bases have them.
+A batch of P identities with K images is one episode, or several (`way`). The first `shots` images of each identity are
+the support, the others are queries. One pass embeds them all, as in the public code of prototypical networks.
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ class LargeMarginFewShotConfig(Settings):
     """Settings of `LargeMarginFewShot`."""
 
     base: Annotated[str, OneOf(BASES)] = "prototypes"
-    shots: Count = 1  # known images of an identity, K of "K-shot"; the rest of them in the batch are queries
+    shots: Count = 1  # support images of an identity, K of "K-shot"; its other images in the batch are queries
     # Identities of an episode, N of "N-way": a batch is divided into episodes of at most that many. 0 = all of the
     # batch, for prototypes alone: a graph has an output for each.
     way: int = 0
@@ -87,9 +91,9 @@ class Episodes:
 def episodes_of(labels: Tensor, shots: int, way: int = 0) -> list[Episodes]:
     """The episodes of a batch, those of one shape together.
 
-    labels (B,), of at least two identities. The first `shots` images of everyone are known, the later ones are
-    queries; who has no later one is only told from the others. Identities are divided in the order of their labels, as
-    evenly as can be; an episode without a query is left out.
+    labels (B,), of at least two identities. The first `shots` images of an identity are its support, later ones are
+    queries; an identity without a later one serves as a negative only. Identities are divided in the order of their
+    labels, as evenly as possible; an episode without a query is left out.
     """
     people, classes = torch.unique(labels, return_inverse=True)
     same = classes[:, None] == classes[None]
@@ -169,7 +173,7 @@ class Edges(nn.Module):
 
 
 class GraphClassifier(nn.Module):
-    """One graph for each query, so that no query sees another. Garcia and Bruna's, two layers and the last."""
+    """Garcia and Bruna's network, two layers and the last; one graph for each query, so that no query sees another."""
 
     def __init__(self, size: int, way: int, hidden: int) -> None:
         super().__init__()
@@ -187,28 +191,28 @@ class GraphClassifier(nn.Module):
         """support (E, S, D), classes (E, S), queries (E, M, D).
 
         Returns logits (E, M, way), and what the last layer sees: (E, M, 1 + S, F), the query's node first. Its labels
-        are left out there: the images of a class would be alike for having the same one.
+        are left out there: they would make images of one class similar.
         """
         nodes = self._start(support, classes, queries)
         for edges, update in zip(self.edges, self.updates, strict=False):
-            both = torch.cat([nodes, edges(nodes) @ nodes], dim=2)  # a node, and what its neighbours say
+            both = torch.cat([nodes, edges(nodes) @ nodes], dim=2)  # a node and the weighted mean of its neighbours
             new = update(both.flatten(0, 1)).view(*nodes.shape[:2], -1)
             nodes = torch.cat([nodes, new], dim=2)
-        heard = self.edges[-1].of_first(nodes) @ nodes[:, 1:]  # type: ignore[operator]
-        logits = self.last(torch.cat([nodes[:, :1], heard], dim=2)).view(*queries.shape[:2], self.way)
+        message = self.edges[-1].of_first(nodes) @ nodes[:, 1:]  # type: ignore[operator]
+        logits = self.last(torch.cat([nodes[:, :1], message], dim=2)).view(*queries.shape[:2], self.way)
         unlabelled = torch.cat([nodes[..., : self.size], nodes[..., self.size + self.way :]], dim=2)
         return logits, unlabelled.view(*queries.shape[:2], *unlabelled.shape[1:])
 
     def _start(self, support: Tensor, classes: Tensor, queries: Tensor) -> Tensor:
         """(E * M, 1 + S, D + way)."""
         labelled = torch.cat([support, F.one_hot(classes, self.way).to(support.dtype)], dim=2)
-        asked = F.pad(queries, (0, self.way))[:, :, None]  # (E, M, 1, D + way)
+        unlabelled = F.pad(queries, (0, self.way))[:, :, None]  # (E, M, 1, D + way)
         known = labelled[:, None].expand(-1, queries.shape[1], -1, -1)
-        return torch.cat([asked, known], dim=2).flatten(0, 1)
+        return torch.cat([unlabelled, known], dim=2).flatten(0, 1)
 
 
 class LargeMarginFewShot(Method):
-    """Embedding: the features at unit length. The classifier of the episodes is of use where there are known images."""
+    """Embedding: the features at unit length. The few-shot classifier needs support images."""
 
     def __init__(self, net: nn.Module, size: int, config: LargeMarginFewShotConfig) -> None:
         super().__init__()

@@ -1,25 +1,33 @@
 """Meta metric learner: a matching network whose last layer is fitted to each task by a learned update rule.
 
 Few-shot Learning with Meta Metric Learners. Yu Cheng, Mo Yu, Xiaoxiao Guo, Bowen Zhou. NIPS 2017 Meta-Learning
-workshop, https://arxiv.org/abs/1901.09890. Only its abstract and introduction were available to us: the equations are
-from digests of the full text. Optimization as a Model for Few-Shot Learning. Sachin Ravi, Hugo Larochelle. ICLR 2017:
-the learned rule. Matching Networks for One Shot Learning. Vinyals et al. NIPS 2016, arXiv 1606.04080: the learner.
+workshop, https://arxiv.org/abs/1901.09890. Only its abstract and introduction were available to us; the equations,
+with their numbers, are from summaries of the full text.
+Optimization as a Model for Few-Shot Learning. Sachin Ravi, Hugo Larochelle. ICLR 2017,
+https://openreview.net/forum?id=rJY0-Kcll: the learned rule.
+Matching Networks for One Shot Learning. Oriol Vinyals, Charles Blundell, Timothy Lillicrap, Koray Kavukcuoglu, Daan
+Wierstra. NIPS 2016, https://arxiv.org/abs/1606.04080: the learner.
 
-What we take: (1) the matching network, P(y|x) = sum over support items of softmax_i(f(x) . f(x_i)) [y_i = y], which no
-number of classes touches: tasks may differ in classes, and classes in shots; (2) its loss, -log P(y|x), on images of
-the task that no step has seen; (3, 4) gradient descent read as an LSTM cell, theta_t = f_t theta_(t-1) - i_t grad,
-with one small network giving f and i for every coordinate, from its own gradient and the loss; (5) theta_0, the first
-weights, is learned too; (6) first order: the gradients of the learner are constants where theta_0 is learned and the
-rule; (7) in training, half of a class's images update and half judge; (8) where the task itself gives no gradient (one
-image for each class), an auxiliary set of other tasks does: those whose own metric is right most often on the labelled
-images of the task, in two stages, `fit` for each of them and `suited` for the task.
-Where we differ: theta is the projection of our networks, and the body before it is shared by all tasks: the rule's
-memory is 20 numbers for each coordinate, and the body's batch norms keep one set of statistics. The inner loss leaves
-one item out at a time, the paper draws a support and a batch: nothing is random, no item is its own neighbour, and all
-of a small set is used. The body learns with the rule, in one optimiser, that of the run. The plain variant alone, not
-the one with LSTMs over the support. The own metric of an auxiliary task is a last layer, the paper trains a network.
-
-`embed` uses theta_0. For a place, `adapted` gives a network with the theta of that place: `reid adapt` does so.
+What we take:
+(1) The matching network: P(y|x) = sum over support items i of softmax_i(f(x) . f(x_i)) [y_i = y]. It does not depend
+    on the number of classes, so tasks may differ in classes, and classes in shots.
+(2) Its loss, -log P(y|x), on images of the task that no update has used.
+(3, 4) Gradient descent as an LSTM cell, theta_t = f_t theta_(t-1) - i_t grad. One small network computes f and i of
+    every coordinate from its gradient and the loss.
+(5) theta_0, the initial weights, is learned too.
+(6) First order: the gradients of the learner are constants when theta_0 and the rule are learned.
+(7) In training, half of the images of a class update and the other half are queries.
+(8) A task with one image in each class gives no gradient. Auxiliary tasks do: those whose own metric is most often
+    right on the task's labelled images. Two stages: `fit` for each of them, `suited` for the task.
+Where we differ:
+(1) The plain variant alone, not the one with LSTMs over the support.
+(2) The inner loss leaves one item out at a time, where the paper draws a support and a batch: nothing is random, no
+    item is its own neighbour, and all of a small set is used.
+(3, 4) theta is the projection of our networks; all tasks share the body before it. So the rule keeps 20 numbers for
+    each coordinate of theta only, and the batch norms of the body keep one set of statistics.
+(5) The body learns together with the rule, by the same optimiser.
+(8) The own metric of an auxiliary task is a last layer; the paper trains a network.
+`embed` uses theta_0; `adapted` returns a network with the theta of one site.
 """
 
 from __future__ import annotations
@@ -86,7 +94,7 @@ def matching_loss(sim: Tensor, query_labels: Tensor, support_labels: Tensor) -> 
     """
     same = query_labels[:, None] == support_labels
     if not bool(same.any(1).all()):
-        raise DataError("meta_metric: a query shows a class that the support lacks")
+        raise DataError("meta_metric: the class of a query is not in the support")
     # Through logarithms: a probability that rounds to 0 would have no gradient.
     return (sim.logsumexp(1) - sim.masked_fill(~same, -math.inf).logsumexp(1)).mean()
 
@@ -94,16 +102,16 @@ def matching_loss(sim: Tensor, query_labels: Tensor, support_labels: Tensor) -> 
 def left_out(emb: Tensor, labels: Tensor, kind: str = "dot", scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Every item against all others: emb (N, D), labels (N,).
 
-    Returns similarities (A, N), -inf to oneself, and which of the items are of the same class (A, N). Who is alone in
-    his class is in the others' support, and no query. Raises DataError where all are.
+    Returns similarities (A, N), -inf to the item itself, and a mask of the items of its class (A, N). A single item
+    of a class is support, never a query. Raises DataError where every class has one item.
     """
     alike = mining.same_identity(labels)  # (N, N), without the diagonal
-    asked = alike.any(1)
-    if not bool(asked.any()):
-        raise DataError("meta_metric: every class has one image: there is nothing to fit to; an auxiliary set may help")
+    is_query = alike.any(1)
+    if not bool(is_query.any()):
+        raise DataError("meta_metric: every class has one image: no pairs to fit to; an auxiliary set may help")
     sim = similarities(emb, emb, kind, scale)
     sim = sim.masked_fill(torch.eye(len(emb), dtype=torch.bool, device=emb.device), -math.inf)
-    return sim[asked], alike[asked]
+    return sim[is_query], alike[is_query]
 
 
 def left_out_loss(emb: Tensor, labels: Tensor, kind: str = "dot", scale: float = 1.0) -> Tensor:
@@ -113,7 +121,7 @@ def left_out_loss(emb: Tensor, labels: Tensor, kind: str = "dot", scale: float =
 
 
 def left_out_accuracy(emb: Tensor, labels: Tensor, kind: str = "dot", scale: float = 1.0) -> float:
-    """The share of `left_out` whose class is the most probable one."""
+    """The share of queries of `left_out` whose own class is the most probable one."""
     sim, alike = left_out(emb, labels, kind, scale)
     classes, places = torch.unique(labels, return_inverse=True)
     guesses = class_probabilities(sim, places, len(classes)).argmax(1)
@@ -140,7 +148,7 @@ def gated_step(theta: Tensor, gradient: Tensor, forget: Tensor, learn: Tensor) -
 
 
 def preprocessed(values: Tensor) -> Tensor:
-    """Numbers of any size as two of moderate size: (P,) to (P, 2).
+    """Numbers of any size as two of moderate size, the input of the rule: (P,) to (P, 2).
 
     (log|x| / p, sign x) where |x| >= e^-p, else (-1, e^p x), with p = 10.
 
@@ -179,7 +187,7 @@ class Memory:
 
 
 class LearnedRule(nn.Module):
-    """The meta-learner: an LSTM, the same for all coordinates, and two gates over its state, theta and the last gate.
+    """Equations 3 and 4 with learned gates: an LSTM, shared by all coordinates, and two gates over its state and theta.
 
     First weights as in a public port of Ravi and Larochelle's: within 0.01 of zero, the gates' biases in 4 .. 6 and
     -5 .. -4. It starts as gradient descent with a rate of about 0.01.
@@ -238,17 +246,17 @@ def _value_and_gradient(theta: Tensor, inner_loss: Callable[[Tensor], Tensor]) -
 
 
 def halves(labels: Tensor, rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Rows of (N,) that update and rows that judge, drawn by `rng`; without one in their order.
+    """Rows of (N,) for the updates and rows of queries, drawn by `rng`; without one in their order.
 
-    Half of every class judges, the odd one updates. Who is alone updates: nobody is asked whom the task has not shown.
+    Half of each class, rounded down, are queries. A single item is for the updates: the support has all classes.
     """
     order = torch.arange(len(labels)) if rng is None else torch.from_numpy(rng.permutation(len(labels)))
     order = order.to(labels.device)
     mine = labels[order]
     earlier = torch.tril(mine[:, None] == mine, diagonal=-1).sum(1)  # how many of the class come before, (N,)
     count = (mine[:, None] == mine).sum(1)
-    judges = earlier < count // 2
-    return order[~judges].sort().values, order[judges].sort().values
+    is_query = earlier < count // 2
+    return order[~is_query].sort().values, order[is_query].sort().values
 
 
 class MetaMetric(Method):
@@ -269,8 +277,8 @@ class MetaMetric(Method):
         check_batch("meta_metric", images, labels)
         pooled = self.net.pooled(images).float()  # (B, F)
         with torch.autocast(pooled.device.type, enabled=False):
-            updates, judges = halves(labels, rng)
-            support, queries = (pooled[updates], labels[updates]), (pooled[judges], labels[judges])
+            updates, queried = halves(labels, rng)
+            support, queries = (pooled[updates], labels[updates]), (pooled[queried], labels[queried])
             # People with two images leave one to learn from: such a batch trains the matching network alone.
             fits = len(torch.unique(support[1])) < len(support[1])
             theta = self.fit(*support) if fits else self.net.project.weight
@@ -300,9 +308,9 @@ class MetaMetric(Method):
         return value, float((guesses == query_labels).float().mean())
 
     def suited(self, metrics: Sequence[Tensor], pooled: Tensor, labels: Tensor, n: int) -> list[int]:
-        """Places of the `n` metrics (D, F) that suit a task best, best first.
+        """Indices of the `n` metrics (D, F) that suit a task best, best first.
 
-        Each was fitted (`fit`) to an auxiliary task, which may stand in for this one. It is judged on labelled items of
+        Each was fitted (`fit`) to an auxiliary task, which may stand in for this one. It is scored on labelled items of
         the task, pooled features (N, F) and labels (N,), each among all others: by accuracy, then by the loss. Where
         every class has one image, a changed copy of each makes two.
         """
@@ -316,7 +324,7 @@ class MetaMetric(Method):
             return sorted(range(len(metrics)), key=rank)[:n]
 
     def adapted(self, pooled: Tensor, labels: Tensor) -> MetaMetric:
-        """A copy whose projection is fitted to a task: pooled features (N, F) as `net.pooled` gives them, labels (N,).
+        """A copy with its projection fitted to a task: pooled features (N, F) as `net.pooled` gives them, labels (N,).
 
         Raises DataError where every class has one image.
         """

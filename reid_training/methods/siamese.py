@@ -1,15 +1,24 @@
-"""Siamese network: a loss over pairs, triplets or tuples of a batch, with identity classification beside it.
+"""Siamese network: a pair, triplet or tuple loss within a batch, with optional identity classification.
 
-Dimensionality Reduction by Learning an Invariant Mapping. Hadsell, Chopra, LeCun. CVPR 2006: equation 4 (contrastive).
-In Defense of the Triplet Loss for Person Re-Identification. Hermans, Beyer, Leibe. 2017, arXiv 1703.07737: equation 5.
-Bag of Tricks and a Strong Baseline for Deep Person Re-Identification. Luo et al. CVPRW 2019, arXiv 1903.07071.
-The papers of the other losses and miners stand beside them in `losses` and `mining`.
+Dimensionality Reduction by Learning an Invariant Mapping. Raia Hadsell, Sumit Chopra, Yann LeCun. CVPR 2006,
+https://doi.org/10.1109/CVPR.2006.100.
+In Defense of the Triplet Loss for Person Re-Identification. Alexander Hermans, Lucas Beyer, Bastian Leibe. 2017,
+https://arxiv.org/abs/1703.07737.
+Bag of Tricks and a Strong Baseline for Deep Person Re-Identification. Hao Luo et al. CVPRW 2019,
+https://arxiv.org/abs/1903.07071.
+The papers of the other losses and miners are cited in `losses` and `mining`.
 
-What we take: (1) one network for both images of a pair, (2) the pair losses and miners, (3) label-smoothed
-classification of the training identities behind a BN-neck, (4) the centre loss before it, as Luo et al. have it.
-Where we differ: the pair and centre losses work on features of unit length (so that a margin means the same at every
-scale, and because that is what is compared later); the contrastive loss averages positives and negatives apart (a PK
-batch has far more negatives); each loss is an option.
+What we take:
+(1) One network for both images of a pair.
+(2) The pair losses (Hadsell equation 4, Hermans equation 5 and others) and the miners.
+(3) Label-smoothed classification of the training identities behind a BN-neck (Luo et al.).
+(4) The centre loss on the features before the neck (Luo et al.).
+Where we differ:
+(2) The pair losses work on features of unit length: a margin then has the same meaning at every scale, and unit
+    features are what the tracker compares. The contrastive loss averages positives and negatives separately, because
+    a PK batch has far more negatives.
+(4) The centre loss works on features of unit length too.
+Each loss is an option.
 """
 
 from __future__ import annotations
@@ -22,8 +31,8 @@ import torch
 from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, class_logits, unit_rows
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_rows
 from tracker.settings import BelowOne, NotNegative, OneOf, Positive, Range, Settings, require
 
 PAIR_LOSSES = ("contrastive", "triplet", "n_pair", "binomial_deviance", "squared_contrastive")
@@ -53,29 +62,20 @@ class SiameseConfig(Settings):
         require(self.pair_weight + self.id_weight > 0, "method.pair_weight and method.id_weight must not both be 0")
 
 
-class Siamese(Method):
+class Siamese(IdentityMethod):
     """Embedding: the features behind the BN-neck, where there is one, scaled to unit length."""
 
     def __init__(self, net: nn.Module, size: int, config: SiameseConfig) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
-        self.size = size
-        # The neck learns from the classifier alone; a pure Siamese network goes without.
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None
+        self.classifier_std = 0.001 if config.logit_scale == 0 else 0.1
         self.centres: nn.Parameter | None = None  # (n_classes, D)
 
     def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001 if self.config.logit_scale == 0 else 0.1)
+        super().prepare(n_classes)
         if self.config.centre_weight > 0:
             # At 0 a centre pulls along the feature's own length, which is then divided out: no class is sent anywhere.
             self.centres = nn.Parameter(torch.zeros(n_classes, self.size))
-
-    def embed(self, images: Tensor) -> Tensor:
-        return unit_rows(self.neck(self.net(images).float()))
 
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         if self.config.pair_weight > 0:
@@ -100,12 +100,7 @@ class Siamese(Method):
             total = total + config.centre_weight * value + losses.centre_pull(unit, self.centres, labels)
             parts["centre"] = float(value.detach())
         necked = self.neck(features)
-        if self.classifier is not None:
-            logits = self._logits(necked)
-            value = losses.identity_loss(logits, labels, config.label_smoothing)
-            total = total + config.id_weight * value
-            parts["id"] = float(value.detach())
-            parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        total = total + self.identity_loss(necked, labels, parts, config.logit_scale)
         return Loss(total, parts, unit_rows(necked))
 
     def _pair_loss(self, unit: Tensor, labels: Tensor, rng: np.random.Generator | None) -> Tensor:
@@ -129,7 +124,3 @@ class Siamese(Method):
             return losses.n_pair_loss(unit[anchors], unit[positives], labels[anchors], config.n_pair_scale)
         constants = (config.deviance_alpha, config.deviance_beta, config.deviance_negative_cost)
         return losses.binomial_deviance_loss(unit @ unit.T, labels, *constants)
-
-    def _logits(self, necked: Tensor) -> Tensor:
-        assert self.classifier is not None
-        return class_logits(necked, self.classifier.weight, self.config.logit_scale)

@@ -1,24 +1,26 @@
 """Triplet VAE: a variational autoencoder with a triplet loss on its mean vectors.
 
 TVAE: Triplet-Based Variational Autoencoder using Metric Learning. Haque Ishfaq, Assaf Hoogi, Daniel Rubin. ICLR 2018
-workshop, https://arxiv.org/abs/1802.04403. Auto-Encoding Variational Bayes. Kingma, Welling. ICLR 2014,
-https://arxiv.org/abs/1312.6114: the bound itself, its noise, and the KL of two Gaussians (appendix B).
+workshop, https://arxiv.org/abs/1802.04403.
+Auto-Encoding Variational Bayes. Diederik P. Kingma, Max Welling. ICLR 2014, https://arxiv.org/abs/1312.6114: the
+bound, its noise, and the KL divergence of two Gaussians (appendix B).
 
-What we take: (1) the sum of the negative ELBO and of a triplet loss, (2) the triplet on the *means* of the encoder,
-never on samples, with distances that are not squared, (3) the means as the embedding, (4) the paper's measure, the
-share of triplets of unseen images in their right order; tools/experiments/__main__.py repeats its MNIST experiment.
-Where we differ: (5) the abstract weighs both parts alike, which leaves the triplet a whisper beside hundreds of nats of
-pixels; the weights are options. (6) For crops the encoder is the run's network, the log-variance a second linear map of
-the same pooled features, and the decoder draws a picture a few times smaller, from pixels in [0, 1]: the identity of a
-person is not in single pixels. It draws what augmentation made of the crop, erased rectangles included. So small a
-picture, of greys that a Bernoulli decoder hardly tells apart, pays for few latents: `kl_weight` below 1 makes them
-cheaper (beta-VAE: Higgins et al. ICLR 2017, there with weights above 1). (7) Triplets may be mined in the batch. (8) By
-default the triplet sees the means at unit length: the tracker compares embeddings by cosine, so `embed` divides the
-length of a mean out, and an order that Euclidean distances keep by length alone is lost there. (9) Classification
-behind a BN-neck may stand beside it, as in the Siamese network; the neck then sees the means.
-
-The triplet's gradient reaches the encoder's trunk and the map to the means; the log-variance and the decoder learn from
-the ELBO alone.
+What we take:
+(1) The loss is the negative ELBO plus a triplet loss.
+(2) The triplet loss sees the *means* of the encoder, never samples, by distances that are not squared.
+(3) The mean is the embedding.
+(4) The measure of quality: the share of triplets of unseen images in the right order (see tools/experiments).
+Where we differ:
+(1) The abstract weighs both parts equally; the triplet loss is then tiny beside hundreds of nats of pixels. The weights
+    are options. A `kl_weight` below 1 makes latents cheaper (beta-VAE: Higgins et al. ICLR 2017, there with weights
+    above 1): a small picture, whose greys a Bernoulli decoder can hardly tell apart, justifies few latents.
+(2) Triplets may be mined in the batch. By default the loss sees the means at unit length, because the tracker compares
+    embeddings by cosine: an order that Euclidean distances keep only by the length of a mean would be lost in `embed`.
+(3) For crops the encoder is the configured network, the log-variance a second linear map of the same pooled features.
+    The decoder draws a picture a few times smaller, with pixels in [0, 1]: identity is not in single pixels. Its target
+    is the augmented crop, erased rectangles included.
+The gradient of the triplet loss reaches the encoder's trunk and the map to the means; log-variance and decoder learn
+from the ELBO alone. Optional: identity classification behind a BN-neck, on the means.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from torch import Tensor, nn
 
 from reid_training import distances, losses, mining
 from reid_training.data.transforms import MEAN, STD
-from reid_training.methods.base import Loss, Method, check_batch
-from reid_training.nets.heads import BNNeck, unit_rows
+from reid_training.methods.base import IdentityMethod, Loss, check_batch
+from reid_training.nets.heads import unit_rows
 from reid_training.nets.layers import PooledNet, conv_bn
 from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Settings, require
 
@@ -42,9 +44,29 @@ MINERS = ("random", "hard", "all")
 # Height and width that the decoder starts from: a quarter of those of a 128x64 crop's picture, 32x16. For crops of
 # another shape the grid is stretched.
 GRID = (8, 4)
-# Ours: sigma starts at 0.14, below the spread of the first means. Among 64 latents of sigma 1 the decoder hears noise
-# alone, and training first switches off what it would have to learn from.
+# Ours: sigma starts at 0.14, below the spread of the first means. With 64 latents of sigma 1 the decoder sees
+# only noise, and training first switches the latents off.
 START_LOG_VARIANCE = -4.0
+
+
+@dataclass(frozen=True, slots=True)
+class TripletVAEConfig(Settings):
+    """Settings of `TripletVAE`."""
+
+    vae_weight: NotNegative = 0.001  # of the negative ELBO in nats; 0 = a plain triplet network, without a decoder
+    triplet_weight: NotNegative = 1.0  # 0 = a plain VAE
+    kl_weight: NotNegative = 1.0  # inside the ELBO, 1 = the bound itself; less draws more of each crop
+    unit_means: bool = True  # the triplet sees means of length 1; False is the paper's
+    miner: Annotated[str, OneOf(MINERS)] = "hard"  # the paper draws at random
+    margin: Positive = 0.3  # Siamese's, for unit means; public MNIST code has 0.2 for free ones
+    reduction: Annotated[int, OneOf((1, 2, 4, 8))] = 4  # the decoder's picture is smaller by this much on each side
+    decoder_channels: Count = 32
+    id_weight: NotNegative = 0.0  # 0 = no classification; 1 with label smoothing is the Siamese network's recipe
+    label_smoothing: BelowOne = 0.1  # Luo et al. 2019, section 3.4, as in the Siamese network
+
+    def check_together(self) -> None:
+        total = self.vae_weight + self.triplet_weight + self.id_weight
+        require(total > 0, "method.vae_weight, method.triplet_weight and method.id_weight must not all be 0")
 
 
 def reconstruction_error(logits: Tensor, targets: Tensor) -> Tensor:
@@ -68,7 +90,7 @@ def kl_divergence(means: Tensor, log_variances: Tensor) -> Tensor:
 def negative_elbo(logits: Tensor, targets: Tensor, means: Tensor, log_variances: Tensor) -> Tensor:
     """Mean over images of reconstruction error + KL: a bound on -log p(x) from above. In nats.
 
-    logits, targets (B, ...), the decoder's answer to one sample per image; means, log_variances (B, D).
+    logits, targets (B, ...), the decoder's output for one sample per image; means, log_variances (B, D).
     """
     return reconstruction_error(logits, targets).mean() + kl_divergence(means, log_variances).mean()
 
@@ -101,27 +123,6 @@ def random_triplets(labels: Tensor, rng: np.random.Generator) -> mining.Triplets
     return anchors, positives[anchors], negatives[anchors]
 
 
-class DigitVAE(nn.Module):
-    """The fully connected autoencoder of the MNIST experiment: 784-400-(20, 20)-400-784, ReLU between."""
-
-    def __init__(self, n_pixels: int = 784, hidden: int = 400, size: int = 20) -> None:
-        super().__init__()
-        self.trunk = nn.Linear(n_pixels, hidden)
-        self.mean = nn.Linear(hidden, size)
-        self.log_variance = nn.Linear(hidden, size)
-        self.decoder = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, n_pixels))
-
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """pixels (B, n_pixels) in [0, 1]. Returns means and log-variances, each (B, size)."""
-        features = torch.relu(self.trunk(pixels))
-        return self.mean(features), self.log_variance(features)
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """latent (B, size). Returns logits of the pixels (B, n_pixels)."""
-        logits: Tensor = self.decoder(latent)
-        return logits
-
-
 class CropDecoder(nn.Module):
     """Latent vectors (B, D) to logits of pictures (B, 3, h, w) of any size: a small grid, enlarged twice."""
 
@@ -138,34 +139,14 @@ class CropDecoder(nn.Module):
         return logits
 
 
-@dataclass(frozen=True, slots=True)
-class TripletVAEConfig(Settings):
-    """Settings of `TripletVAE`."""
-
-    vae_weight: NotNegative = 0.001  # of the negative ELBO in nats; 0 = a plain triplet network, without a decoder
-    triplet_weight: NotNegative = 1.0  # 0 = a plain VAE
-    kl_weight: NotNegative = 1.0  # inside the ELBO, 1 = the bound itself; less draws more of each crop
-    unit_means: bool = True  # the triplet sees means of length 1; False is the paper's
-    miner: Annotated[str, OneOf(MINERS)] = "hard"  # the paper draws at random
-    margin: Positive = 0.3  # Siamese's, for unit means; public MNIST code has 0.2 for free ones
-    reduction: Annotated[int, OneOf((1, 2, 4, 8))] = 4  # the decoder's picture is smaller by this much on each side
-    decoder_channels: Count = 32
-    id_weight: NotNegative = 0.0  # 0 = no classification; 1 with label smoothing is the Siamese network's recipe
-    label_smoothing: BelowOne = 0.1  # Luo et al. 2019, section 3.4, as in the Siamese network
-
-    def check_together(self) -> None:
-        total = self.vae_weight + self.triplet_weight + self.id_weight
-        require(total > 0, "method.vae_weight, method.triplet_weight and method.id_weight must not all be 0")
-
-
-class TripletVAE(Method):
+class TripletVAE(IdentityMethod):
     """Embedding: the means at unit length, behind the BN-neck where there is one."""
 
+    net: PooledNet
+
     def __init__(self, net: PooledNet, size: int, config: TripletVAEConfig) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
-        self.size = size
         self.log_variance: nn.Linear | None = None
         self.decoder: CropDecoder | None = None
         if config.vae_weight > 0:
@@ -173,16 +154,6 @@ class TripletVAE(Method):
             nn.init.normal_(self.log_variance.weight, std=0.01)
             nn.init.constant_(self.log_variance.bias, START_LOG_VARIANCE)
             self.decoder = CropDecoder(size, config.decoder_channels)
-        self.neck = BNNeck(size) if config.id_weight > 0 else nn.Identity()
-        self.classifier: nn.Linear | None = None
-
-    def prepare(self, n_classes: int) -> None:
-        if self.config.id_weight > 0:
-            self.classifier = nn.Linear(self.size, n_classes, bias=False)
-            nn.init.normal_(self.classifier.weight, std=0.001)
-
-    def embed(self, images: Tensor) -> Tensor:
-        return unit_rows(self.neck(self.net(images).float()))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -200,7 +171,7 @@ class TripletVAE(Method):
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         needed = 2 if self.config.triplet_weight > 0 else 1  # the ELBO and the classifier learn from any image
         check_batch("triplet_vae", images, labels, n_ids=needed, n_per_id=needed)
-        pooled = self.net.body(images).mean((2, 3))
+        pooled = self.net.pooled(images)
         means = self.net.project(pooled).float()  # (B, D)
         with torch.autocast(means.device.type, enabled=False):
             return self._loss(images, pooled.float(), means, labels, rng)
@@ -220,12 +191,7 @@ class TripletVAE(Method):
             total = total + config.triplet_weight * value
             parts["triplet"] = float(value.detach())
         necked = self.neck(means)
-        if self.classifier is not None:
-            logits = self.classifier(necked)
-            value = losses.identity_loss(logits, labels, config.label_smoothing)
-            total = total + config.id_weight * value
-            parts["id"] = float(value.detach())
-            parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
+        total = total + self.identity_loss(necked, labels, parts)
         return Loss(total, parts, unit_rows(necked))
 
     def _elbo_terms(
@@ -258,7 +224,7 @@ class TripletVAE(Method):
 
 
 def small_pixels(images: Tensor, reduction: int) -> Tensor:
-    """What the decoder has to draw: normalised images (B, 3, H, W) as pixels in [0, 1], averaged over squares.
+    """Targets of the decoder: normalised images (B, 3, H, W) as pixels in [0, 1], averaged over squares.
 
     Returns (B, 3, H / reduction, W / reduction).
     """

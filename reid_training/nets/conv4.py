@@ -1,4 +1,4 @@
-"""Four convolutions: the network that few-shot learning compares its methods with, for small pictures.
+"""Four convolutions: the standard network of few-shot learning, for small pictures.
 
 Matching Networks for One Shot Learning. Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra. NIPS 2016,
 https://arxiv.org/abs/1606.04080, section 4.1: four blocks of a 3x3 convolution with 64 filters, BN, ReLU, 2x2 pooling.

@@ -29,7 +29,7 @@ LAST = 1280  # not narrowed below width 1 in the paper; here it is scaled with t
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a pointwise convolution, look around by a depthwise one, narrow again without an activation."""
+    """Widen by a pointwise convolution, filter by a depthwise one, narrow by a linear pointwise one."""
 
     def __init__(self, n_in: int, n_out: int, stride: int, expansion: int, kernel: int = 3) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from reid_training.nets.layers import PooledNet, conv_bn, round_channels
 
 
 class LightConv(nn.Module):
-    """A 3x3 convolution at a ninth of the price: pointwise (no activation), then depthwise, BN, ReLU."""
+    """A 3x3 convolution at a ninth of the cost: pointwise (no activation), then depthwise, BN, ReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Gate(nn.Module):
 
 
 class OmniScaleBlock(nn.Module):
-    """Residual block whose branch is the gated sum of `n_scales` receptive fields: 3, 5, 7, 9 pixels for four."""
+    """Residual block; its branch is the gated sum of `n_scales` receptive fields: 3, 5, 7, 9 pixels for four."""
 
     def __init__(self, n_in: int, n_out: int, n_scales: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class OmniScaleBlock(nn.Module):
 
 
 class OSNet(PooledNet):
-    """Widths at 1.0 are the paper's: 64, 256, 384, 512."""
+    """The network. Its widths at 1.0 are the paper's: 64, 256, 384, 512."""
 
     def __init__(self, config: NetConfig) -> None:
         stem, *stages = [round_channels(c * config.width) for c in config.channels]

@@ -5,8 +5,8 @@ https://arxiv.org/abs/1512.03385: table 1 (stages), figure 5 (the two kinds of b
 Bag of Tricks and a Strong Baseline for Deep Person Re-Identification. Luo et al. CVPR Workshops 2019,
 https://arxiv.org/abs/1903.07071: section 3.5 (stride 1 in the last stage).
 
-Where we differ: the bottleneck strides in its 3x3 convolution instead of its first 1x1, which would never look at three
-of four pixels; every width can be scaled; a linear map to the embedding takes the place of the classifier.
+Where we differ: the bottleneck strides in its 3x3 convolution instead of its first 1x1, which would ignore three of
+four pixels; every width can be scaled; a linear map to the embedding takes the place of the classifier.
 """
 
 from __future__ import annotations

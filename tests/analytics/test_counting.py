@@ -16,7 +16,7 @@ from tracker.analytics.counting import FORGET_S, LineCounter, ZoneCounter, feet
 from tracker.errors import ConfigError, DetectionError
 from tracker.types import Source, Tracks
 
-HEIGHT = 20.0  # of every box, where nothing else is said: a margin of 2 pixels
+HEIGHT = 20.0  # default height of a box: a margin of 2 pixels
 
 
 def tracks_at(places, ids=None, height=HEIGHT, sources=None) -> Tracks:
@@ -46,7 +46,7 @@ def counts(line: LineCounter) -> tuple[int, int]:
 
 
 def split(path, parts: int):
-    """The same way in more steps."""
+    """The same path in more steps."""
     out = [path[0]]
     for (ax, ay), (bx, by) in pairwise(path):
         out += [(ax + (bx - ax) * k / parts, ay + (by - ay) * k / parts) for k in range(1, parts + 1)]
@@ -189,7 +189,7 @@ def test_line_counts_each_identity_and_across_gaps():
 
 @dataclass
 class Boxes:
-    """What supervision.Detections offers."""
+    """The attributes of supervision.Detections."""
 
     xyxy: np.ndarray
     tracker_id: np.ndarray | None
@@ -312,7 +312,7 @@ def test_zone_counts_do_not_depend_on_number_of_steps(path, corners, parts):
 # path, a second between its places; what is counted of SQUARE; seconds inside
 VISITS = [
     ([(0, 40), (40, 40), (80, 40)], ["entered", "left"], 1.0),
-    ([(0, 40), (80, 40)], ["entered", "left"], 0.5),  # seen on neither side of a pillar alone
+    ([(0, 40), (80, 40)], ["entered", "left"], 0.5),  # crossed between two sightings
     ([(40, 40), (40, 40), (80, 40)], ["appeared", "left"], 1.55),
     ([(0, 40), (40, 40), (40, 45), (40, 40)], ["entered"], 2.45),
     ([(0, 40), (19, 40), (21, 40), (19, 40), (21, 40)], [], 0.0),  # trembling on the edge

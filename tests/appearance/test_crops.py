@@ -1,4 +1,4 @@
-"""Crops against a plain loop, and what happens at and beyond the edge of the picture."""
+"""Crops against a plain loop, also at and beyond the edge of the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoder on a tiny model whose answer is known, the checks of a model's card, the packaged network."""
+"""The encoder on a tiny model with a known output, the checks of a model's metadata, and the packaged networks."""
 
 from __future__ import annotations
 

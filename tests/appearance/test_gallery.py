@@ -1,4 +1,4 @@
-"""The gallery against a dictionary of lists, under random life of tracks."""
+"""The gallery against a dictionary of lists, with tracks created and deleted at random."""
 
 from __future__ import annotations
 
@@ -104,18 +104,18 @@ def test_released_slot_is_empty(rng):
     again = gallery.allocate(1)
     assert gallery.counts(again).tolist() == [0]
     assert not gallery.means(again).any()
-    look = unit(rng, 1, 8)
-    gallery.write(again, look)
-    assert np.array_equal(gallery.entries(int(again[0])), look)
-    np.testing.assert_allclose(gallery.means(again), look, atol=1e-6)
+    emb = unit(rng, 1, 8)
+    gallery.write(again, emb)
+    assert np.array_equal(gallery.entries(int(again[0])), emb)
+    np.testing.assert_allclose(gallery.means(again), emb, atol=1e-6)
 
 
 def test_mean_embedding_does_not_drift_over_long_tracks(rng):
     gallery = Gallery(SIZE)
     slot = gallery.allocate(1)
     embeddings = unit(rng, 20000, 4)
-    for look in embeddings:
-        gallery.write(slot, look[None])
+    for emb in embeddings:
+        gallery.write(slot, emb[None])
     total = embeddings[-SIZE:].astype(float).sum(0)
     np.testing.assert_allclose(gallery.means(slot)[0], total / np.linalg.norm(total), atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Costs and the decisions A and B take from them, against tables that one can check by hand."""
+"""Costs, and the decisions of uses A and B, against tables that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ INF = np.inf
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_fuse_is_the_weighted_mean(rng, weight):
-    iou, look = rng.uniform(0, 1, 5), rng.uniform(0, 2, 5)
-    found = costs.fuse(iou, look, weight)
+    iou, appearance = rng.uniform(0, 1, 5), rng.uniform(0, 2, 5)
+    found = costs.fuse(iou, appearance, weight)
     for k in range(5):
-        assert found[k] == pytest.approx((1 - weight) * (1 - iou[k]) + weight * look[k] / 2)
+        assert found[k] == pytest.approx((1 - weight) * (1 - iou[k]) + weight * appearance[k] / 2)
 
 
 # pair 0 = track 0 with detection 0, and so on; the distances are of appearance
@@ -26,7 +26,7 @@ SWAPS = [
     (CROSSED, [True, True], [1, 0], [False, False]),  # two people crossed: exchanged
     (CROSSED, [True, False], [1, 0], [False, False]),  # one veto is enough
     (CROSSED, [False, False], [0, 1], [False, False]),  # nothing was vetoed: nothing moves
-    (RIGHT, [True, False], [0, 1], [True, False]),  # exchange would look worse: cancelled
+    (RIGHT, [True, False], [0, 1], [True, False]),  # the swap has a higher appearance cost: cancelled
     (np.array([[0.9, 0.85], [0.9, 0.9]]), [True, True], [0, 1], [True, True]),  # gain of 0.05 < 0.1
 ]
 
@@ -56,7 +56,7 @@ def test_best_swap_is_first_and_each_pair_swaps_once(rng):
         pair = np.arange(n)
         columns, still = pair.copy(), vetoed.copy()
         free = set(range(n))
-        while True:  # the slow way: look for the best exchange again and again
+        while True:  # slow: repeatedly search the best swap
             options = [
                 (dist[a, a] + dist[b, b] - dist[a, b] - dist[b, a], a, b)
                 for a in free
@@ -89,8 +89,8 @@ def test_least_of_others_against_a_loop(rng, shape):
 # dist, rival, gated, accepted?
 RELINKS = [
     (0.1, 0.5, True, True),
-    (0.1, 0.5, False, False),  # motion says no
-    (0.5, 2.0, True, False),  # does not look like it
+    (0.1, 0.5, False, False),  # outside the motion gate
+    (0.5, 2.0, True, False),  # appearance too different
     (0.3, 0.32, True, False),  # another track is nearly as close
     (0.3, 0.34, True, True),
     (0.0, 0.0, True, False),  # 0/0 is a tie

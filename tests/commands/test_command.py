@@ -1,4 +1,4 @@
-"""What all commands do alike: the status and the one line of a mistake, of a failure, of Ctrl-C and SIGTERM."""
+"""Common behaviour of all commands: exit status and one line for user errors, failures, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`track` with lines, zones, a heat map, smoothing and filled gaps; `track-smooth` on a finished file."""
+"""`track` with lines, zones, a heatmap, smoothing and filled gaps; `track-smooth` on a finished file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`track` on cameras: a real stream on loopback, a real process, and what it says and writes."""
+"""`track` on cameras: a real stream on loopback, a real process, its messages and its files."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ from tracker import track_video
 class Late:
     sleep = time.sleep
     def __del__(self):
-        Late.sleep(1.5)  # the interpreter is being taken down, and takes its time
+        Late.sleep(1.5)  # interpreter shutdown takes a while
 late = Late()
 for frame, tracks in track_video(sys.argv[1], detections=sys.argv[2], reid=None):
     if frame.index == 3:
@@ -155,7 +155,7 @@ sys.exit(7)
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [True, False])
 def test_hanging_camera_script_keeps_its_exit_status(detections, tmp_path, closed):
-    """A picture that comes while the interpreter is taken down must not abort it."""
+    """A frame that arrives during interpreter shutdown must not abort it."""
     script = (
         SCRIPT if closed else SCRIPT.replace("in track_video", "in (held := track_video").replace("None):", "None)):")
     )
@@ -204,7 +204,7 @@ def test_contradictory_options_are_one_line(capsys, words, said):
 
 
 def test_video_at_an_address_is_not_live(capsys, detections, tmp_path):
-    """It opens no window by itself, so that nothing would come of it."""
+    """It opens no window by itself, so the run would have no output."""
     writer = cv2.VideoWriter(str(tmp_path / "video.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for _ in range(20):
         writer.write(np.zeros((48, 64, 3), np.uint8))
@@ -226,7 +226,7 @@ def test_page_lists_every_key():
 
 
 def goes_down_after(camera: MjpegCamera, out: Path, n_rows: int) -> None:
-    """Once a person was tracked so often."""
+    """After a person was tracked in that many frames."""
     until_s = time.monotonic() + 120
     while not (out.exists() and out.read_text().count("\n") >= n_rows) and time.monotonic() < until_s:
         time.sleep(0.02)

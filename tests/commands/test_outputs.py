@@ -1,4 +1,4 @@
-"""What `track` writes, and docs/outputs.md: every snippet of the page runs on real results, and reads what is there.
+"""The files that `track` writes; every snippet of docs/outputs.md runs on them and reads what they hold.
 
 The oracle is `tracks.txt`, read line by line; that it holds what `track_video` gives is tested beside the command.
 """
@@ -61,14 +61,14 @@ def truth(results) -> np.ndarray:
 
 
 def snippet(words: str) -> str:
-    """The one of the page that holds these words."""
+    """The snippet of the page that contains these words."""
     (found,) = [text for text in SNIPPETS if words in text]
     return found
 
 
 @pytest.fixture
 def read(results, tmp_path, monkeypatch):
-    """Run a snippet of the page in the folder of the results; gives what it leaves behind, by name."""
+    """Run a snippet of the page in the folder of the results; returns its variables by name."""
 
     def run(words: str) -> dict:
         monkeypatch.chdir(results)
@@ -268,7 +268,7 @@ def test_sinks_work_in_a_user_loop(scene, results, tmp_path, monkeypatch):
 
 
 def test_no_snippet_of_the_page_is_left_out():
-    """What each of them reads is compared above; that the page's commands run is tested in docs/."""
+    """Their results are compared above; tests/docs runs the page's commands."""
     words = (
         "np.loadtxt", "stay_s", "as_detections", "crowd", "pycocotools", "results.json", "cvat.zip", "mmap_mode",
         "people.csv", "open_sink",

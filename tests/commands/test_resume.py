@@ -1,4 +1,4 @@
-"""`track --resume`: interrupted anywhere, in any way, a run ends with the same bytes as an uninterrupted one."""
+"""`track --resume`: a run interrupted anywhere, in any way, gives the bytes of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def uninterrupted(scene, tmp_path_factory) -> dict[str, bytes]:
     words = [scene / "video.avi", *motion_only(scene), "--quiet"]
     assert main([*map(str, words), *outs(folder)]) == 0
     found = contents(folder)
-    assert {name.split("/")[0] for name in found} == set(RESULTS)  # neither a checkpoint nor what goes with it stays
+    assert {name.split("/")[0] for name in found} == set(RESULTS)  # no checkpoint or record of tracks is left
     assert found["counts.csv"].count(b",gate,") > 0
     assert found["counts.csv"].count(b",left part,") > 0
     assert sum(name.endswith(".jpg") for name in found) > 4
@@ -91,14 +91,14 @@ def uninterrupted(scene, tmp_path_factory) -> dict[str, bytes]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("every", [0, 1000])
 def test_interrupted_run_resumes_to_the_same_bytes(track, interrupt, uninterrupted, tmp_path, number, every):
-    """Whether checkpoints came with every frame, or only at the very interruption."""
+    """With a checkpoint at every frame, or only at the interruption."""
     interrupt(23, number)
     status, err = track(*outs(tmp_path), every=every)
     assert status == 130
     assert "interrupted after frame" in err
     assert "--resume continues" in err
     written = (tmp_path / "tracks.txt").read_text().splitlines()
-    assert {int(line.split(",")[0]) for line in written} >= {22, 23}  # what is known is there before it is resumed
+    assert {int(line.split(",")[0]) for line in written} >= {22, 23}  # known rows are written before the run resumes
     assert (tmp_path / "tracks.txt.resume").is_file()
     status, err = track("--resume", *outs(tmp_path))
     assert status == 0, err
@@ -119,7 +119,7 @@ def test_repeatedly_interrupted_run_resumes(track, interrupt, uninterrupted, tmp
 
 @pytest.mark.slow
 def test_copy_of_files_at_any_frame_resumes(track, uninterrupted, tmp_path, monkeypatch):
-    """What a kill or a power cut leaves: the files as they are between two writes, with what was last noted."""
+    """The files as a kill or a power cut leaves them between two writes, with the last checkpoint."""
     plain, copies = MotTextSink.write, []
 
     def write(sink, frame, tracks):
@@ -293,7 +293,7 @@ def test_damaged_checkpoint_is_refused(track, cut):
 
 
 def test_checkpoint_made_by_hand_is_refused(track, cut, tmp_path):
-    """Whole by its checksum, but a part of it is missing: one line, and nothing is lost."""
+    """A valid checksum with a missing part: one line, and nothing is lost."""
     noted = Path(f"{cut}.resume")
     state, before = checkpoint.load(noted), contents(tmp_path)
     for part in ("pipeline", "record"):
@@ -365,7 +365,7 @@ raise SystemExit(main(sys.argv[2:]))
 
 
 def killed(at: int, *words) -> int:
-    """Run the command in a process of its own that is killed at this frame, with no time to say good-bye."""
+    """Run the command in a process of its own that is killed (SIGKILL) at this frame."""
     command = [sys.executable, "-c", KILLED, str(at), *map(str, words)]
     return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, check=False).returncode
 

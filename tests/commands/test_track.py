@@ -1,4 +1,4 @@
-"""The command `track`: what it writes, what it says, and how it ends."""
+"""The command `track`: its files, messages and exit status."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_truncated_video_keeps_tracks_so_far(track, scene, tmp_path):
     assert len(check_mot_file(tmp_path / "t.txt")) > 5
 
 
-# text of det.txt, what is said
+# text of det.txt, message
 BAD_DETECTIONS = [
     ("", "empty"),
     ("\n\n", "empty"),
@@ -310,7 +310,7 @@ def test_detector_size_reaches_the_detector(track, tmp_path, monkeypatch, words)
 
 
 def test_detector_runs_at_every_nth_frame(track, tmp_path):
-    """As the setting of the same name does; the description and the summary say so."""
+    """Like the setting of the same name; the description and the summary report it."""
     status, _, err = track("--out", tmp_path / "a.txt", "--detect-every", 4)
     assert status == 0
     assert "det.txt of one frame in 4, " in err

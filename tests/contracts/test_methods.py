@@ -1,4 +1,4 @@
-"""One contract for all methods: what `methods/base.py` promises, on a tiny network."""
+"""One contract for all training methods, as `methods/base.py` states it, on a tiny network."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_exported_file_gives_the_embeddings_of_torch(config, drawn, whole, tmp_p
     np.testing.assert_allclose(embed_images(network, images), expected, atol=1e-4)
     with torch.no_grad():
         np.testing.assert_allclose(method.embed(normalise(to_tensor(images))), expected, atol=1e-5)
-    # And the tracker takes it: the same vector for the same crop, here a whole picture.
+    # The tracker reads it: the same vector for the same crop, here a whole image.
     picture = decode(drawn.query.paths[0])
     box = np.array([[0.0, 0.0, picture.shape[1], picture.shape[0]]])
     encoder = OnnxEncoder(tmp_path / "net.onnx", device="cpu")

@@ -1,4 +1,4 @@
-"""Whatever a user holds becomes the same rows in the same order, or an error that names the row."""
+"""Detections in any accepted form become the same rows in the same order, or an error that names the row."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_as_detections_copies_its_input():
 
 
 class Tensor:
-    """As much of a torch tensor on a GPU as matters: no array until .cpu().numpy()."""
+    """The relevant part of a torch tensor on a GPU: no array until .cpu().numpy()."""
 
     def __init__(self, values, where="cuda"):
         self.values, self.where = values, where

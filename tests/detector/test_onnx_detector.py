@@ -1,4 +1,4 @@
-"""The ONNX detector against hand-made models that answer with known tensors, and slow loops that decode them."""
+"""The ONNX detector against hand-made models with known outputs, and slow loops that decode them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POINTS = [(s, x, y) for s in (8, 16, 32) for y in range(H // s) for x in range(W
 @pytest.fixture
 def model(tmp_path):
     def save(output, names=None, input_shape=(1, 3, H, W), dtype=TensorProto.FLOAT, path="model.onnx", **more):
-        """Answers `output` whatever it sees; a sum over the input times 0 keeps the input in use."""
+        """A model with the constant answer `output`; a sum over the input times 0 keeps the input in use."""
         output = np.asarray(output, np.float32)
         nodes = [
             helper.make_node("ReduceSum", ["images"], ["sum"], keepdims=0),

@@ -69,7 +69,7 @@ def test_bundled_model_is_the_default(person, tmp_path, monkeypatch):
 
 
 def test_bundled_model_is_the_only_one_loaded(tmp_path, monkeypatch):
-    """Of a run without a detector and without appearance; use C asks the same network again."""
+    """In a run without `--detector` and without appearance; use C runs the same network again."""
     opened = []
     original = onnxruntime.InferenceSession
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""docs/counting.md and docs/offline.md: what their snippets find is true. That all run is tested in docs/."""
+"""docs/counting.md and docs/offline.md: the results of their snippets are right; test_pages.py runs all pages."""
 
 from __future__ import annotations
 

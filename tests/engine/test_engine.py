@@ -1,4 +1,4 @@
-"""Births, lives and ends of tracks through whole streams, and what the engine asks of its encoder."""
+"""Creation, confirmation and deletion of tracks over whole streams, and when the engine runs its encoder."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_high_score_below_birth_score_extends_but_creates_no_track():
     settings = {"detection.strong_score": 0.5, "lifecycle.birth_score": 0.7}
     assert ids_of(run(with_scores(lone_walker(20), [0.69] * 20), settings)) == [[]] * 20
     assert ids_of(run(with_scores(lone_walker(20), [0.7] * 20), settings))[2:] == [[1]] * 18
-    # One sure detection begins a track; the others confirm it and keep it, as strong ones do.
+    # One high-score detection creates a track; lower ones confirm and keep it.
     outputs = run(with_scores(lone_walker(20), [0.7] + [0.55] * 19), settings)
     assert ids_of(outputs) == [[]] * 2 + [[1]] * 18
     # With as small an overlap as a weak detection may not have.
@@ -163,7 +163,7 @@ def test_score_and_class_are_those_of_the_detection():
 
 
 def test_reassociated_tentative_track_gives_its_frames_to_the_lost_track():
-    """Back after the coasting time with a spoilt first look: a new track at first, then known again."""
+    """A return after the coasting time with a bad first embedding: a new track at first, then re-associated."""
     stream = lone_walker(80, hidden=range(30, 60), speed=(10.0, 0.0))
     embeddings = np.eye(2, dtype=np.float32)
     spoilt = [d.with_features(embeddings[[int(t == 60)] * len(d)]) for t, d in enumerate(stream.detections)]
@@ -183,7 +183,7 @@ def test_reassociated_tentative_track_gives_its_frames_to_the_lost_track():
 
 
 def test_tentative_track_does_not_compete_with_its_lost_track():
-    """Back too small at first (bent down, say), so that it becomes a new track of the same appearance."""
+    """A return with a box too small at first, so that it becomes a new track of the same appearance."""
     stream = with_identity_embeddings(lone_walker(70, hidden=range(30, 60), speed=(5.0, 0.0)))
     box = stream.detections[60].boxes
     centre, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]) / 2 * 0.65
@@ -373,7 +373,7 @@ def test_occlusion_disabled_outputs_no_occluded_track():
 
 
 def test_occluded_track_is_output_for_limited_seconds():
-    """Both stop when one is behind the other."""
+    """Both people stop while one occludes the other."""
     stream = crossing()
     meet = next(t for t in range(60) if hidden_share(*stream.truth[t]) > 0.9)
     frames = [*range(meet + 1), *[meet] * 40]
@@ -415,7 +415,7 @@ def shaken_way(rng, n_frames) -> list[np.ndarray]:
 
 
 def test_standing_person_is_found_after_a_gap_while_camera_pans(rng):
-    """Hidden for 15 frames, in which the camera goes on by four times the width of the person."""
+    """Not detected for 15 frames, in which the camera moves by four times the width of the person."""
     standing = lone_walker(40, hidden=range(12, 27), speed=(0.0, 0.0), height=90.0)
     way = [np.column_stack([np.eye(2), (min(max(t - 10, 0), 18) * 8.0, 0.0)]) for t in range(40)]
     stream, images = recorded(rng, standing, way)
@@ -432,7 +432,7 @@ def test_shaken_video_compensated_gives_the_identities_of_a_still_one(rng):
 
 
 def test_zooming_camera_keeps_tracks_far_from_the_centre(rng):
-    """In steps of 6 % a box at the edge leaves itself behind; the gap hides the person while it happens."""
+    """Zoom steps of 6 % move a box at the edge by more than its size, during a gap in the detections."""
     standing = lone_walker(30, hidden=range(10, 20), speed=(0.0, 0.0), start=(150.0, 150.0), height=60.0)
     zooms = [1.06 ** min(max(t - 10, 0), 8) for t in range(30)]
     way = [similarity(zoom, 0.0, (0.0, 0.0), (640, 480)) for zoom in zooms]
@@ -467,7 +467,7 @@ def test_still_camera_compensation_changes_no_bit(rng, chaos):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_still_camera_without_images_changes_no_bit(seed):
-    """Walkers who bounce, cross and vanish are not taken for camera motion."""
+    """People that turn back, cross and vanish are not taken for camera motion."""
     stream = wild_stream(np.random.default_rng(seed), n_people=9, n_frames=120)
     assert same(run(stream), run(stream, {"motion.camera": False}))
 

@@ -1,4 +1,4 @@
-"""Embeddings in the tracks: those of the right people, and nothing else changes."""
+"""Embeddings kept in the tracks belong to the right people, and nothing else changes."""
 
 from __future__ import annotations
 

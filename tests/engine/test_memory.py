@@ -1,4 +1,4 @@
-"""What the tracker keeps does not grow while people come and go; tools/benchmarks/long.py measures it over hours."""
+"""The tracker's memory does not grow while people come and go; tools/benchmarks/long.py measures it over hours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The properties that make the tracker what it claims to be, on random streams, with slow obvious references.
+"""The numbered properties of the tracker on random streams, against slow, obvious references.
 
 1 plain, 2 constant embedding, 3 true identities, 4 order of detections, 5 gallery, 6 proposals, 9 online. The filter
 (7) and the assignment (8) have theirs in motion/ and association/, the measures (10) in eval/.
@@ -167,7 +167,7 @@ def test_2_constant_encoder_proposals_fail_the_background_control(seed):
     settings = {}
     encoder = Constant(constant_vector(rng))
     outputs = run(stream, engine=Engine(config_of(settings), encoder), images=[blank] * len(stream))
-    assert encoder.n > sum(len(d) for d in stream.detections)  # it did look
+    assert encoder.n > sum(len(d) for d in stream.detections)  # it did search
     assert not any(tracks.proposed.any() for tracks in outputs)
     assert same(outputs, run(stream, PLAIN))
 
@@ -492,7 +492,7 @@ def test_6_tentative_track_gets_no_proposal():
         engine = Engine(config_of({"association.min_gallery": 1}), painter)
         outputs = run(stream, engine=engine, images=painter.images())
         assert not any(len(tracks) for tracks in outputs)
-        assert engine.appearance.n_crops == missed  # the detections alone
+        assert engine.appearance.n_crops == missed  # detections only
 
 
 def painted_streams(seed: int):

@@ -15,7 +15,7 @@ from tracker.pipeline import Pipeline
 from tracker.sources.base import FrameSource
 from tracker.types import Frame, Source
 
-STILL = {"motion.camera": False}  # so that the filter alone says where a track is expected
+STILL = {"motion.camera": False}  # so that the prediction comes from the filter only
 
 
 def streams():
@@ -80,17 +80,17 @@ def test_trace_has_the_costs_of_matched_pairs(kind, weight):
     stream = streams()[kind]
     for t, tracks, trace, *_ in traced(stream, {"association.appearance_weight": weight}):
         boxes = stream.detections[t].boxes.tolist()
-        for identity, box, (total, look, motion) in zip(trace.pair_id, trace.pair_boxes, trace.pair_cost, strict=True):
+        for identity, box, (total, dist, motion) in zip(trace.pair_id, trace.pair_boxes, trace.pair_cost, strict=True):
             assert box.tolist() in boxes
             rows = np.flatnonzero(trace.id == identity)
             overlaps = [iou_of(trace.predicted[row], box) for row in rows]
             assert min(abs(1 - motion - overlap) for overlap in overlaps) < 1e-9
-            if np.isnan(look):
+            if np.isnan(dist):
                 assert total >= (1 - weight) * motion - 1e-9
             else:
                 with_appearance += 1
-                assert 0 <= look <= 1
-                assert total == pytest.approx(weight * look + (1 - weight) * motion)
+                assert 0 <= dist <= 1
+                assert total == pytest.approx(weight * dist + (1 - weight) * motion)
         # Confirmed tracks with a detection of the two associations are among the pairs.
         known = set(trace.id[trace.id > 0].tolist())
         matched = {row.id for row in tracks if row.source == Source.DETECTED and row.id in known}

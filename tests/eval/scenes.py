@@ -1,4 +1,4 @@
-"""Small tables of boxes for the tests of the measures, and the plainest way to look at them."""
+"""Small tables of boxes for the tests of the measures, and a plain loop over them."""
 
 from __future__ import annotations
 

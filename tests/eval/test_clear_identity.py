@@ -103,7 +103,7 @@ def test_pair_is_kept_to_next_frame_but_not_over_gap():
     without_gap = scores_of(truth, [(1, 1, BOX), (2, 1, NEAR), (2, 2, BOX)])
     with_gap = scores_of(truth, [(1, 1, BOX), (2, 9, FAR), (3, 1, NEAR), (3, 2, BOX)])
     assert without_gap.switches == 0  # motmetrics and MOTChallenge agree
-    assert with_gap.switches == 1  # motmetrics alone would keep identity 1
+    assert with_gap.switches == 1  # motmetrics by itself would keep identity 1
 
 
 def test_frame_without_results_or_people_is_not_a_gap():

@@ -171,7 +171,7 @@ def test_detector_replaces_public_detections(folder, capsys):
     assert run("--detector", "detector.onnx", "--video", "one=absent.avi") == 2
     err = capsys.readouterr().err
     assert "absent.avi" in err
-    assert "two: has no images to find people in" in err  # it is the detector that would look
+    assert "two: has no images to find people in" in err  # the detector would search
 
 
 def test_builtin_detector_is_opened_by_name(folder, capsys, monkeypatch):

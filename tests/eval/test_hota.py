@@ -1,4 +1,4 @@
-"""HOTA against explicit loops over its definition, cases worked by hand, and what must always hold."""
+"""HOTA against explicit loops over its definition, cases worked by hand, and invariants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MOT text: the conventions of each benchmark, and a fault is named with its line."""
+"""MOT text: the conventions of each benchmark, and errors that name the line."""
 
 from __future__ import annotations
 

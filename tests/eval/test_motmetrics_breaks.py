@@ -1,4 +1,4 @@
-"""The list of what motmetrics cannot do with current NumPy and pandas, kept true: see eval/clear_identity.py."""
+"""The failures of motmetrics with current NumPy and pandas that eval/clear_identity.py lists still exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One table in four forms: the same columns, and no number that is not there."""
+"""One table in four formats: the same columns, and empty cells for missing numbers."""
 
 from __future__ import annotations
 

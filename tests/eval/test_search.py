@@ -72,7 +72,7 @@ def test_descend_keeps_default_if_gain_is_small():
         "detection.strong_score": 0.7,  # gains 2
         "proposals.enabled": False,  # gains 3; the weak score would gain 1.5, confirm_hits 1
     }
-    assert len(search(lambda _: 1.0)) == 1  # nothing gains: the start alone
+    assert len(search(lambda _: 1.0)) == 1  # nothing gains: only the start
 
 
 def test_descend_same_seed_same_steps():

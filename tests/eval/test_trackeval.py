@@ -55,7 +55,7 @@ def assert_equal(benchmark: str, folder: Path, results: Path, table: Path) -> No
 
 
 def link(sequence: Path, target: Path) -> None:
-    """The sequence without its pictures: motion alone needs none, and reading them takes time."""
+    """The sequence without its images: motion-only tracking needs none, and reading them takes time."""
     target.mkdir(parents=True)
     for name in ("seqinfo.ini", "gt", "det"):
         (target / name).symlink_to(sequence / name)

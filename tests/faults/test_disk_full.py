@@ -1,4 +1,4 @@
-"""A disk that is full at any byte: one line, status 1, what was written before is whole, and no scraps lie about.
+"""A disk that is full at any byte: one line, status 1, complete earlier output, and no temporary files.
 
 The limit on the size of files (RLIMIT_FSIZE) stands for the disk, for libraries too: no write gets past it.
 """
@@ -41,7 +41,7 @@ def scene(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(scene, tmp_path_factory) -> Path:
-    """A folder with every result, of a disk with room."""
+    """A folder with every result, written with enough disk space."""
     folder = tmp_path_factory.mktemp("whole")
     for name in OPTIONS:
         assert main(words(scene, folder, name)) == 0
@@ -62,7 +62,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def check_left(name: str, left: Path, whole: Path) -> None:
-    """What is there of a result is a whole beginning of it."""
+    """The written part of a result is a valid prefix of it."""
     if name == "tracks.jsonl":
         assert [json.loads(line)["frame"] for line in lines_of(left)] == list(range(1, len(lines_of(left)) + 1))
     if name.endswith((".txt", ".csv", ".jsonl")):
@@ -72,7 +72,7 @@ def check_left(name: str, left: Path, whole: Path) -> None:
         assert coco["annotations"] == all_of_it["annotations"][: len(coco["annotations"])]
         assert coco["images"] == all_of_it["images"][: len(coco["images"])]
     elif name == "heat.png":
-        assert not left.exists()  # a picture has no beginning
+        assert not left.exists()  # an image has no valid prefix
     elif name == "crops":
         rows = list(csv.DictReader(lines_of(left / "people.csv")))
         named = {row["image"] for row in rows}
@@ -101,7 +101,7 @@ def test_full_disk_each_result_is_one_line(scene, whole, tmp_path, capsys, name,
 
 @pytest.mark.parametrize("n_bytes", [0, 3000])
 def test_full_disk_checkpoint_is_one_line(scene, whole, tmp_path, capsys, n_bytes):
-    """With more room the same command goes on, to the same bytes."""
+    """With more space the same command resumes, to the same bytes."""
     given = words(scene, tmp_path, "tracks.txt")
     given[given.index("--checkpoint-every") + 1] = "1e-9"
     with room_for(n_bytes):
@@ -141,13 +141,13 @@ def test_embeddings(tmp_path, n_bytes):
         for index in range(100):
             sink.write(Frame(index, index / 25, None, 160, 120), tracks)
             n_written += 1
-    if path.exists():  # its header had room
+    if path.exists():  # there was space for its header
         assert np.load(path).shape == (n_written,)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_full_disk_report_and_smooth_are_one_line(scene, whole, tmp_path, capsys, share):
-    """A page or a smoothed text is there whole, or a whole beginning of it."""
+    """A page or a smoothed text is complete, or a valid prefix."""
     made = tmp_path / "made.txt"
     assert smooth([str(whole / "tracks.txt"), "--fps", "25", "--out", str(made)]) == 0
     assert report([str(whole / "tracks.csv"), "--out", str(tmp_path / "made.html")]) == 0
@@ -163,7 +163,7 @@ def test_full_disk_report_and_smooth_are_one_line(scene, whole, tmp_path, capsys
 
 
 def test_full_disk_record_of_many_videos_is_one_line(tmp_path):
-    """The old one stays until the new one is whole."""
+    """The old file stays until the new one is complete."""
     video = Video(tmp_path / "a.avi", tmp_path / "a.txt")
     Record(tmp_path, []).put(video, Entry(DONE, "x"))
     before = (tmp_path / "track-many.json").read_bytes()

@@ -37,8 +37,8 @@ DEEP = b"[" * 100_000
 
 FINDINGS = {
     "frames that fill the memory": ("results", b"1000000000000,1,1,1,9,9,1\n"),
-    "a place whose end is infinite": ("results", b"1,1,1e308,1,1e308,9,1\n"),
-    "detections whose end is infinite": ("detections", b"1,-1,1e308,1,1e308,9,1\n"),
+    "a box with an infinite edge": ("results", b"1,1,1e308,1,1e308,9,1\n"),
+    "detections with an infinite edge": ("detections", b"1,-1,1e308,1,1e308,9,1\n"),
     "a person's number above all numbers": ("reid-truth", b"1,1e300,1,1,9,9,1,1,1\n"),
     "an identity above all numbers": ("table-csv", CSV + b"1,0,1e300,1,2,3,4,0.9,0,detected\n"),
     "half a frame": ("table-csv", CSV + b"1.5,0,1,1,2,3,4,0.9,0,detected\n"),
@@ -77,7 +77,7 @@ def test_box_outside_every_picture_is_accepted():
 
 
 def test_malformed_class_names_are_ignored():
-    """A set as a key, and numbers of other scripts: the network has no names then."""
+    """A set as a key, and digits of other scripts: the network then has no class names."""
     metadata = TARGETS["metadata"]
     card = metadata.seeds()[0].split(b"\nnames ")[0]
     for names in (b"{[]: 1}", b"{'\xc2\xb2': 'a'}", b"{'" + b"9" * 5000 + b"': 'a'}", b"((((((("):

@@ -1,4 +1,4 @@
-"""`track --resume` after a kill at any moment, those included at which nothing is noted yet."""
+"""`track --resume` after a kill at any moment, also before the first checkpoint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def track(scene, capsys):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_resumes(scene, tmp_path):
-    """The small version of tools.benchmarks.torture_resume: at the start, anywhere, in a checkpoint, at the end."""
+    """The reduced form of tools.benchmarks.torture_resume: at the start, anywhere, in a checkpoint, at the end."""
     torture = Torture(scene / "video.avi", motion_only(scene), tmp_path, seed=1, every_s=0.01)
     while torture.kills.total() < 5:
         torture.kill_once()
@@ -51,7 +51,7 @@ def test_killed_at_random_moments_resumes(scene, tmp_path):
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_while_results_are_opened_resumes(track, tmp_path, monkeypatch, moment):
-    """No frame is tracked yet: the files on disk are as a kill leaves them before or after the results are opened."""
+    """No frame is tracked yet: the files are as a kill leaves them before or after the results are opened."""
     opened = tracker.commands.resume.open_outputs
     run, copy = tmp_path / "run", tmp_path / "copy"
     run.mkdir()
@@ -90,7 +90,7 @@ def test_failed_opening_leaves_no_checkpoint(track, tmp_path, monkeypatch):
 
 
 def test_interrupted_before_the_first_new_frame_resumes(track, tmp_path, monkeypatch):
-    """Ctrl-C while the frames come again that an earlier run held: its checkpoint must not go."""
+    """Ctrl-C while frames held by an earlier run are replayed: its checkpoint must stay."""
     whole = tmp_path / "whole"
     whole.mkdir()
     assert track(whole) == (0, "")

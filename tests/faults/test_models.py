@@ -1,4 +1,4 @@
-"""Damaged model files: the process lives, and says in one line what is wrong, or the network still runs."""
+"""Damaged model files: one line that names the error, or the network still runs; never a crash."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ for path in sys.argv[2:]:
 
 
 def outcomes(kind: str, paths: list[Path]) -> list[str]:
-    """What is said about each, "" where it runs; in a process of its own, which a crash would end."""
+    """The error of each model, "" if it runs; in a process of its own, which a crash would end."""
     command = [sys.executable, "-c", OPEN, kind, *map(str, paths)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, (
@@ -57,7 +57,7 @@ CASES = [("detector", "person.onnx"), ("encoder", "reid_fast.onnx"), ("embedder"
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "model"), CASES)
 def test_damaged_model_is_one_line_or_still_runs(tmp_path, kind, model):
-    """In its structure, at both ends, a bit is noticed; in its weights it may only change what the network finds."""
+    """A flipped bit in the structure is detected; in the weights it may only change the detections."""
     whole, rng = (ROOT / "weights" / model).read_bytes(), random.Random(3)
     damaged = {f"cut{n}": whole[:n] for n in (1, 17, 100, len(whole) // 2, len(whole) - 2000, len(whole) - 1)}
     places = [rng.randrange(400) for _ in range(4)] + [len(whole) - 1 - rng.randrange(900) for _ in range(4)]

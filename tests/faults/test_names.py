@@ -53,7 +53,7 @@ def test_seqinfo_image_folder_outside_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("name", [*OUTSIDE, "file:///b.ts", "http://b/c.ts", "b:c.ts"])
 def test_playlist_naming_files_outside_is_refused(tmp_path, name):
-    """As FFmpeg takes it, whatever it is called; also where a list names the list."""
+    """As FFmpeg reads it, whatever the file name; also if a list names another list."""
     (tmp_path / "b").mkdir()
     video = tmp_path / "video.mp4"
     lists = (
@@ -71,7 +71,7 @@ def test_playlist_naming_files_outside_is_refused(tmp_path, name):
 
 
 def test_playlists_naming_each_other_are_read_once(tmp_path):
-    """By ever new names, and by one that is too long."""
+    """Under ever new names, and under a name that is too long."""
     (tmp_path / "a").mkdir()
     video = tmp_path / "video.m3u8"
     video.write_text("#EXTM3U\na/../video.m3u8\na/b.m3u8\n" + "c" * 5000)

@@ -24,7 +24,7 @@ def scene(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def track(scene, capsys, monkeypatch):
-    """Run the command with a text beside the result at hand; `meanwhile` is called at the 12th frame."""
+    """Run the command with a text result beside the tested one; `meanwhile` is called at the 12th frame."""
 
     def run(place, name, meanwhile, every=0):
         plain = SummarySink.write
@@ -70,7 +70,7 @@ def test_removed_result_is_one_line(track, scene, tmp_path, name):
 
 
 def test_removed_heatmap_is_written_at_the_end(track, tmp_path):
-    """It loses nothing by being removed."""
+    """Removal loses nothing."""
     assert track(tmp_path, "heat.png", lambda: remove(tmp_path / "heat.png")) == (0, "")
     assert (tmp_path / "heat.png").stat().st_size > 1000
 

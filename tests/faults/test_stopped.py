@@ -19,7 +19,7 @@ N_PLACES = 8  # thousands were tried when this was written
 
 
 class Lines:
-    """Counts the lines that the main thread executes while a command listens; at one of them comes the signal."""
+    """Counts the lines that the main thread executes during a command, and sends the signal at one of them."""
 
     def __init__(self, at: int = 0, number: int = signal.SIGINT) -> None:
         self.at, self.number = at, number
@@ -52,7 +52,7 @@ def test_track_interrupted_at_any_line_can_be_resumed(scene, tmp_path, capsys):
     words += ["--checkpoint-every", "1e-9", "--resume", "--out", str(tmp_path / "t.txt")]
     words += ["--video", str(tmp_path / "t.avi")]
     lines = Lines()
-    assert lines.of(words) == 0  # imports what is imported once
+    assert lines.of(words) == 0  # does the imports before the measured runs
     shutil.copytree(tmp_path, whole := tmp_path / "whole")
     for place in range(N_PLACES):
         number = (signal.SIGINT, signal.SIGTERM)[place % 2]

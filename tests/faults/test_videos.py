@@ -33,7 +33,7 @@ def avi(tmp_path_factory) -> bytes:
 
 
 def read(source) -> tuple[list, str]:
-    """The frames that came, and what was said then."""
+    """The frames that were read, and the error message after them."""
     frames = []
     with source:
         try:
@@ -70,7 +70,7 @@ def test_avi_with_a_wrong_header_gives_every_frame(avi, tmp_path, field, value):
 
 
 def test_mjpeg_of_two_sizes_gives_one_size_or_an_error(tmp_path):
-    """JPEG files one behind the other, as some cameras record: the decoder brings them to one size, or it is said."""
+    """Concatenated JPEG files, as some cameras record: the decoder scales them to one size, or it is an error."""
     path = tmp_path / "video.mjpeg"
     sizes = [(64, 48)] * 5 + [(32, 24)] * 5
     path.write_bytes(b"".join(cv2.imencode(".jpg", picture(n, *size))[1].tobytes() for n, size in enumerate(sizes)))
@@ -82,7 +82,7 @@ def test_mjpeg_of_two_sizes_gives_one_size_or_an_error(tmp_path):
 
 
 def test_frame_of_another_size_is_an_error(avi, tmp_path, monkeypatch):
-    """Where the decoder does not bring them to one size."""
+    """If the decoder does not scale them to one size."""
     (tmp_path / "video.avi").write_bytes(avi)
     video = VideoFile(tmp_path / "video.avi")
     plain = VideoFile._picture

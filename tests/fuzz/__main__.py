@@ -1,4 +1,4 @@
-"""Every reader of what others wrote, under fuzzing: whatever comes in, it answers, or refuses in one line.
+"""Fuzzing of every reader of foreign files: it reads the input, or refuses it in one line.
 
     python -m tests.fuzz                                  # the targets
     python -m tests.fuzz seqinfo --runs 200000            # one of them, guided by coverage (extra: fuzz)
@@ -32,7 +32,7 @@ INSTRUMENTED = ["tracker", "reid_training", "tools", "csv", "configparser", "tom
 
 
 def check(target: Target, data: bytes) -> bool:
-    """Run one case; True if the input was taken, False if it was refused. Raises what must not come out."""
+    """Run one case; True if the input was accepted, False if refused. Raises errors that are not allowed."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a warning on stderr is a line too many
         return refusal(lambda: target.run(data)) is None

@@ -35,7 +35,7 @@ class Target:
 
 
 def refusal(run: Callable[[], object]) -> Exception | None:
-    """Why it refuses; None if it does not. Raises what must not come out."""
+    """The reason for a refusal; None if the input is accepted. Raises errors that are not allowed."""
     try:
         run()
     except ALLOWED as error:
@@ -239,7 +239,7 @@ def _options(data: bytes) -> None:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             options = parse_options(words, _parser())
-    except SystemExit:  # argparse has said what is wrong
+    except SystemExit:  # argparse has printed the error
         return
     open_counters(options.lines, options.zones, 640, 480, 1.0)
     assert options.span.count(1000, 25.0) >= 0
@@ -258,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     from tracker.commands.track_options import build_parser
 
     parser = build_parser()
-    parser.usage = "track"  # to write down the real one with every mistake takes longer than all the rest
+    parser.usage = "track"  # formatting the real usage for every error takes longest
     return parser
 
 

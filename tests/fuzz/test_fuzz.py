@@ -1,4 +1,4 @@
-"""Every reader of foreign files, with damaged files: it reads them, or refuses in one line.
+"""Every reader of foreign files with damaged files: it reads them, or refuses them in one line.
 
 `python -m tests.fuzz` runs the same targets longer and guided by coverage. Here each gets the same CASES inputs every
 time.

@@ -1,4 +1,4 @@
-"""Estimated camera motion against views of a world made by known motions, and all that must count as no motion."""
+"""Estimated camera motion against views with known motion, and cases that must count as no motion."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_same_images_give_the_same_motion_to_the_bit(rng):
     images = two_views(rng, similarity(1.01, 1.0, (7, 3), SIZE))
     found = []
     for seed in (1, 2):
-        cv2.setRNGSeed(seed)  # RANSAC must not look at the state that others leave behind
+        cv2.setRNGSeed(seed)  # RANSAC must not depend on OpenCV's global random state
         found.append(motion_of(images))
     assert np.array_equal(*found)
     assert not np.array_equal(found[0], STILL)

@@ -81,7 +81,7 @@ def test_moving_camera_equals_filterpy_with_dense_matrices(seed):
             for kf, row in zip(textbook, z, strict=True):
                 textbook_update(kf, row, CONFIG)
         np.testing.assert_allclose(mean, [kf.x[:, 0] for kf in textbook], rtol=1e-9, atol=1e-7)
-        # The dense matrices couple cx and cy by rounding alone.
+        # The dense matrices couple cx and cy only by rounding.
         scale = cov[:, [0, 0, 2, 2], :].reshape(5, -1).max()
         np.testing.assert_allclose(kalman.dense(cov), [kf.P for kf in textbook], rtol=1e-8, atol=1e-13 * scale)
 

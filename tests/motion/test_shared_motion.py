@@ -1,4 +1,4 @@
-"""The step that all people share, without images: against cameras that stand, shake and pan in a known way."""
+"""Camera motion from the common shift of people, without images, against known still, shaking and panning cameras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smoothing and filling after the end, against the least-squares problem that a smoother solves, solved at once."""
+"""Smoothing and gap filling against the same least-squares problem solved as one system."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_short_and_empty_tracks():
     assert [f.xyxy.tolist() for f in refine_tracks(once, [0, 0.1, 0.2])] == [[], [[1, 2, 3, 9]], []]
     before = [row([0, 0, 10, 20]), Tracks(), row([4, 0, 14, 20])]
     refine_tracks(before, [0, 0.1, 0.2], fill_gaps_s=1)
-    assert before[0].xyxy.tolist() == [[0, 0, 10, 20]]  # what came in is left alone
+    assert before[0].xyxy.tolist() == [[0, 0, 10, 20]]  # the input is not modified
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Reading a file again with refined tracks, and an interrupt meanwhile."""
+"""Reading a file a second time with refined tracks, also when interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages' commands need, small: a street with people that the bundled detector finds, and its ground truth."""
+"""Small files for the commands of the pages: a street with people that the bundled detector finds, and its truth."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _write_sequences(folder: Path, frames: list[np.ndarray], scene: Scene) -> No
             write_images(folder / name / "img1", frames)
     for name in ("MOT16/train/MOT16-02", "MOT16/test/MOT16-01"):
         write_sequence(small, folder / name)
-    # Of which a page takes the first 177 frames to fit a metric, and the others to score it.
+    # A page fits a metric to the first 177 frames and scores it on the others.
     write_sequence(make_scene(4, n_people=4, n_frames=200, width=320, height=240), folder / "ETH-Sunnyday")
     shutil.rmtree(folder / "MOT16/test/MOT16-01/gt")
     write_sequence(scene, folder / "MOT17/train/MOT17-09", images=False)

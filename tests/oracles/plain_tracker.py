@@ -45,7 +45,7 @@ def iou_of(a, b) -> float:
 
 
 def hidden_share(box, front) -> float:
-    """Share of a box that another hides: none unless the other's feet are lower, for then it is farther away."""
+    """Share of a box that another covers: 0 unless the other's feet are lower, that is, it is nearer."""
     width = min(box[2], front[2]) - max(box[0], front[0])
     height = min(box[3], front[3]) - max(box[1], front[1])
     if front[3] <= box[3] or width <= 0 or height <= 0:
@@ -93,7 +93,7 @@ def spread_of(values, memory: float = HEIGHT_MEMORY) -> tuple[float, float]:
 
 
 def nms_rows(boxes, scores, max_iou: float) -> list[int]:
-    """Greedy: the best box stays, whatever overlaps it by more than max_iou goes, and so on."""
+    """Greedy NMS: keep the best box, remove boxes that overlap it by more than max_iou, and repeat."""
     left = sorted(range(len(boxes)), key=lambda row: (-scores[row], *boxes[row]))
     kept = []
     while left:
@@ -145,7 +145,7 @@ def textbook_update(kf: KalmanFilter, z, config: MotionConfig, noise_factor: flo
 
 
 def textbook_noise(score: float, config: MotionConfig) -> float:
-    """What the variance of a detection's measurement is multiplied with."""
+    """The factor of the measurement variance of a detection."""
     if config.score_noise == 0:
         return 1.0
     factor = config.score_noise * (1 - score)

@@ -1,4 +1,4 @@
-"""Running an engine over a stream, and reading what came out."""
+"""Run an engine over a stream and read its output."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def config_of(settings=(), **more) -> TrackerConfig:
 
 
 def run(stream: Stream, settings=(), *, engine: Engine | None = None, images=None) -> list[Tracks]:
-    """What each step gives at once."""
+    """The tracks that each step returns."""
     engine = engine or Engine(config_of(settings))
     images = images or [None] * len(stream)
     return [engine.step(stream.frame(t, images[t]), stream.detections[t]) for t in range(len(stream))]
 
 
 def run_settled(stream: Stream, settings=(), *, engine: Engine | None = None, images=None) -> list[Tracks]:
-    """What is final for each frame, with the tentative frames of confirmed tracks."""
+    """The final tracks of each frame, with the backfilled frames of confirmed tracks."""
     engine = engine or Engine(config_of(settings))
     images = images or [None] * len(stream)
     settler = FrameBuffer()

@@ -29,7 +29,7 @@ class Stream:
         return Frame(t, self.times[t], image, *self.size)
 
     def only(self, frames) -> Stream:
-        """Those frames alone."""
+        """Only those frames."""
         pick = list(frames)
         lists = ([column[t] for t in pick] for column in (self.times, self.detections, self.people, self.truth))
         return Stream(*lists, self.size)

@@ -6,7 +6,7 @@ import signal
 
 
 class Swallower:
-    """Python prints an exception in a destructor and continues: `Swallower()` alone on a line loses the signal."""
+    """Python prints an exception in a destructor and continues: a line `Swallower()` loses the signal."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         self.number = number

@@ -1,4 +1,4 @@
-"""What use C accepts, against loops and hand-made tables."""
+"""The verification of use C against loops and hand-made tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of a frame tiled into one picture, what the detector finds there, and what the engine makes of it."""
+"""Windows of a frame tiled into one image, the detections in it, and the proposals that the engine makes of them."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ VERIFIER_CASES = [
     ("appearance", RedDetector, None, False),
     ("appearance", RedDetector, ByColour, True),
     ("auto", RedDetector, ByColour, True),
-    ("auto", None, ByColour, True),  # appearance alone
+    ("auto", None, ByColour, True),  # appearance only
     ("auto", RedDetector, None, False),  # no embeddings, no proposals
 ]
 

@@ -13,13 +13,13 @@ from tracker.settings import to_toml
 
 @pytest.fixture(scope="session")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve drawn people to train on, eight to find again."""
+    """Twelve drawn people to train on, eight as queries and gallery."""
     return write_market_folder(tmp_path_factory.mktemp("market") / "drawn")
 
 
 @pytest.fixture(scope="session")
 def tiny() -> RunConfig:
-    """A network and a schedule of a second."""
+    """A network and a schedule that train in a second."""
     return from_dict(
         {
             "data": {"val_fraction": 0.25, "height": 64, "width": 32, "n_ids": 4, "n_per_id": 4},

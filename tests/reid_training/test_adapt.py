@@ -1,4 +1,4 @@
-"""`reid adapt`: what is learned of a place, what is written, and when nothing is."""
+"""`reid adapt`: the metric of a place, the file it writes, and when it writes none."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_metric_without_possible_gain_hardly_changes():
 
 
 def test_equal_crops_are_an_error():
-    with pytest.raises(DataError, match="no person is in two different crops"):
+    with pytest.raises(DataError, match="no person has two different crops"):
         within_people(np.ones((6, 4), np.float32), np.array([1, 1, 2, 2, 3, 3]))
 
 
@@ -251,7 +251,7 @@ def test_adapt_writes_a_model_for_a_place(kind, change, request, table, support,
     assert "before " in printed
     assert "held back" in printed
     assert source.read_bytes() == before, "never in place"
-    card = read_card(OnnxEmbedder(out).metadata, out)  # what the tracker makes of it
+    card = read_card(OnnxEmbedder(out).metadata, out)  # the embeddings that the tracker reads from it
     assert card.name == "new"
     assert card.embedding_size == 16
     assert "adapted to 108 crops of 12 people of people.csv" in card.trained_on

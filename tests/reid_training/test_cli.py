@@ -1,4 +1,4 @@
-"""The commands: what they print, and one clear line for each mistake."""
+"""The commands of `reid`: their output, and one clear line for each user error."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_export_without_held_out_people(capsys, market, run, tmp_path):
     state["config"]["data"]["val_fraction"] = 0.0
     save_checkpoint(tmp_path / "last.pt", state)
     line = mistake(capsys, "export", tmp_path, "--out", tmp_path / "net.onnx", "--data", market)
-    assert "nobody left to calibrate on" in line
+    assert "no held-out people to calibrate on" in line
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A user's own table of crops: what it may hold, and one clear line for each mistake."""
+"""A user's own table of crops: accepted content, and one clear line for each error."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_paths_are_relative_to_the_table(table, tmp_path):
 
 @pytest.mark.parametrize("outside", ["{here}/a.png", "../{name}/a.png", "sub/../../{name}/a.png", "..\\\\a.png"])
 def test_paths_outside_the_folder_are_refused(table, tmp_path, outside):
-    """Also where the file is there, and the way leads back: a list from elsewhere does not look around."""
+    """Also if the file exists, and if the path leads back inside."""
     name = outside.format(here=tmp_path, name=tmp_path.name)
     with pytest.raises(DataError, match=r"people.csv, line 3: .* leads out of the folder of the table") as caught:
         csv_table.read(table(f"image,id\na.png,1\n{name},1\n"))
@@ -243,7 +243,7 @@ def test_unusable_training_tables_are_refused(capsys, table, config, tmp_path, t
 
 
 def test_held_out_people_with_one_image_each_are_not_validated(market, config, tmp_path):
-    """The run goes on without their score instead of failing when it is first due."""
+    """The run continues without their score instead of failing at the first validation."""
     (tmp_path / "images").symlink_to(market)
     samples = market1501.read(tmp_path / "images").train
     held = split_identities(samples, 0.25, 0)[1]

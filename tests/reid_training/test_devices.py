@@ -1,4 +1,4 @@
-"""Several processes under torchrun against one process that does their sums by hand; half precision; freed memory."""
+"""Several torchrun processes against one process that averages by hand; half precision; freed memory."""
 
 from __future__ import annotations
 

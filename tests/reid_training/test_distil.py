@@ -65,13 +65,13 @@ def test_one_image_has_no_relations():
 
 
 def longer(config):
-    """Until a tiny network knows its people."""
+    """A schedule long enough for a tiny network to learn its people."""
     return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, epochs=16))
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory, market, tiny):
-    """Of another size, input and embedding than the student."""
+    """A teacher with another size, input and embedding than the student."""
     config = dataclasses.replace(
         longer(tiny),
         seed=5,

@@ -1,4 +1,4 @@
-"""fp16 and int8 variants: what is in the file, how near they stay to fp32, and one clear line for each mistake."""
+"""fp16 and int8 variants: file content, closeness to fp32, and one clear line for each user error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Full disks, what is removed meanwhile, damage and kills: one line says it, and no weights are lost."""
+"""Full disks, removed files, damage and kills during training: one line, and no weights are lost."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ COMMANDS = {
     "suggest-labels": "suggest-labels {0}/net.onnx --crops {0}/market/query --threshold 0.3 --out {1}/pairs.csv",
     "crops": "crops {0}/mot --out {1}/crops",
 }
-# What may be there already when the rest has no room.
+# Files that may exist already when the disk is full.
 FIRST = {"suggest-labels": {"pairs.csv"}}
 
 
@@ -360,7 +360,7 @@ def one_thread() -> dict[str, str]:
 
 
 def test_log_missing_after_a_kill_is_written_by_the_next_run(place, tmp_path):
-    """Also where no epoch is left to do."""
+    """Also if no epoch is left."""
     run = shutil.copytree(place / "whole", tmp_path / "run")
     log = (run / "metrics.csv").read_text()
     (run / "metrics.csv").write_text("".join(log.splitlines(keepends=True)[:-1]))

@@ -95,7 +95,7 @@ def test_rank_in_videos_example_cases(name):
 
 def test_no_pair_with_enough_gap_is_an_error():
     ones = np.ones(3, np.int64)
-    with pytest.raises(DataError, match="nobody is seen twice in one video at least 30 frames apart"):
+    with pytest.raises(DataError, match="no person is seen twice in one video at least 30 frames apart"):
         rank_in_videos(np.eye(3, dtype=np.float32), ones, ones, np.array([1, 10, 20]), 30)
 
 
@@ -169,7 +169,7 @@ def test_command_scores_crops_of_mot_truth(model, crops, tmp_path, capsys):
         (f"image,id,camera,frame\na.png,1,x,{'9' * 30}\n", "people.csv, line 2: frame must be a whole number"),
         ("image,id,camera,frame,split\na.png,1,x,4,train\n", "people.csv: all images are for training"),
         ("image,id,camera,frame\n", "people.csv: no images"),
-        ("image,id,camera,frame\na.png,1,x,4\n", "nobody is seen twice in one video"),
+        ("image,id,camera,frame\na.png,1,x,4\n", "no person is seen twice in one video"),
     ],
 )
 def test_tables_without_frame_are_refused(capsys, model, tmp_path, text, reason):

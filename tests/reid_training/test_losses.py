@@ -1,4 +1,4 @@
-"""Losses against slow loops that look like the formula, against finite differences, and at their limits."""
+"""Losses against slow loops written like the formula, against finite differences, and in limiting cases."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def test_mean_over_active_triplets_is_mean_over_all_by_their_share(seed):
 
 
 def test_n_pair_of_two_images_each_is_the_paper_s_loss():
-    """Sohn's loss knows no labels: pair i against every other pair."""
+    """Sohn's loss uses no labels: pair i against every other pair."""
     anchors, positives = embeddings([0] * 6), embeddings([0] * 6, seed=1)
     terms = []
     for i in range(6):
@@ -447,7 +447,7 @@ def test_random_miner_changes_neither_batches_nor_augmentation(tmp_path, market,
 
 
 def test_defaults_are_batch_hard_with_a_hinge_and_no_centres(tiny, people):
-    """Configs and checkpoints from before the choice existed name neither the miner nor a centre."""
+    """Earlier configs and checkpoints name neither the miner nor a centre."""
     plain = method_of(tiny, {"pair_loss": "triplet", "margin": 0.3})
     named = method_of(tiny, {"miner": "hard", "soft_margin": False, "centre_weight": 0.0})
     with torch.no_grad():
@@ -513,7 +513,7 @@ def test_bad_options_are_named(options, message):
 
 
 def test_unset_options_are_not_written(tmp_path, market, tiny):
-    """So a checkpoint of today reads like one from before the newer options."""
+    """So a checkpoint is read like one written before the newer options existed."""
     config = dataclasses.replace(tiny, schedule=dataclasses.replace(tiny.schedule, epochs=1))
     train(config, market1501.read(market), tmp_path)
     assert load_checkpoint(tmp_path)["config"]["method"] == {"name": "siamese"}

@@ -1,4 +1,4 @@
-"""An ensemble trained member by member: cut, resumed and several at a time it is the same to the bit."""
+"""An ensemble trained member by member: interrupted, resumed or in parallel it is the same to the bit."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_killed_parallel_ensemble_resumes_to_the_same_bits(tmp_path, market, con
         assert process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate()  # its members hold the pipe too: it closes when they, left alone, have ended
+    process.communicate()  # members hold the pipe too: it closes when all have ended
     assert not (run / "last.pt").exists()
     assert main([*arguments, "--jobs", "2", "--resume"]) == 0
     assert same_runs(run, tmp_path / "whole")
@@ -147,7 +147,7 @@ def test_existing_ensemble_or_other_settings_are_refused(config, data, whole):
 
 
 def test_jobs_need_members_and_no_torchrun(tmp_path, tiny, config, data, monkeypatch):
-    with pytest.raises(ConfigError, match="2 jobs are for methods whose members are trained apart; siamese is one run"):
+    with pytest.raises(ConfigError, match="2 jobs need a method with separately trained members; siamese is one run"):
         train(tiny, data, tmp_path, n_jobs=2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="--jobs instead of torchrun"):

@@ -370,7 +370,7 @@ def test_mot16_09_as_published(data_root, tmp_path):
 
 @pytest.mark.data
 def test_occlusion_from_boxes_agrees_with_the_published_visibility(data_root):
-    """MOT16's own column, by other people's program."""
+    """Against the visibility column of MOT16."""
     path = data_root / "mot16" / "train" / "MOT16-09" / "gt" / "gt.txt"
     if not path.is_file():
         pytest.skip(f"no {path}")

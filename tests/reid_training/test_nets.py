@@ -1,4 +1,4 @@
-"""One contract for all networks: shapes, gradients, sizes known from the papers, and the way to ONNX."""
+"""One contract for all networks: shapes, gradients, sizes from the papers, and export to ONNX."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from reid_training.config import NetConfig, RunConfig, from_dict
+from reid_training.config import NETS, NetConfig, RunConfig, from_dict
 from reid_training.data.transforms import MEAN, normalise
 from reid_training.embedders import OnnxEmbedder
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import Calibration
 from reid_training.export import PARITY_TOLERANCE, metadata, parity, write_onnx
-from reid_training.nets import NETS, build
+from reid_training.nets import build
 from reid_training.nets.conv4 import conv4_flat
 from reid_training.nets.efficientnet import start_from_imagenet
 from reid_training.runs import new_method

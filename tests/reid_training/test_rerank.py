@@ -57,7 +57,7 @@ def slow_rerank(query, gallery, k1, k2, lambda_):
     [
         (5, 30, 6, 3, 0.3),
         (8, 40, 20, 6, 0.3),  # the paper's numbers
-        (3, 25, 7, 1, 0.0),  # an odd k1; no expansion; Jaccard alone
+        (3, 25, 7, 1, 0.0),  # an odd k1; no expansion; Jaccard distance only
         (4, 6, 20, 6, 0.3),  # fewer images than neighbours
         (1, 1, 1, 1, 0.5),
         (6, 20, 2, 9, 0.3),  # k2 larger than k1
@@ -88,7 +88,7 @@ def test_image_is_its_own_first_neighbour_among_copies():
 
 
 def test_reranking_moves_up_images_with_common_neighbours():
-    """A chain of views of one person, each like the next, beside a stranger who is nearer to the first view."""
+    """A chain of views of one person, each like the next, and another person nearer to the first view."""
     angles = np.deg2rad([0, 10, 20, 30, 40, 50, -35, -95, -100, -105, -110, -115])
     pids = np.array([1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2])
     emb = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)

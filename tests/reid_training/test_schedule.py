@@ -1,4 +1,4 @@
-"""The learning rate of every step; the bar and the curves that one watches meanwhile, which change no number."""
+"""The learning rate of every step; the progress bar and curves, which change no number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reid suggest-labels`: the pairs it asks about, against all pairs one by one; its files; its mistakes."""
+"""`reid suggest-labels`: its pairs against all pairs one by one, its files, its errors."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_crops_of_one_frame_are_never_paired():
     moments = np.repeat([0, 1, 2], 4)
     for pair in suggest_pairs(embeddings, crops_of(12, moments), 50, 0.7):
         assert moments[pair.a] != moments[pair.b]
-    with pytest.raises(DataError, match="nothing to ask: every pair is of one moment of one camera"):
+    with pytest.raises(DataError, match="every pair is from one frame of one camera"):
         suggest_pairs(embeddings, crops_of(12, np.zeros(12, int)), 5, 0.7)
 
 
@@ -173,7 +173,7 @@ def test_mistakes_give_one_line(tmp_path, capsys):
     assert "--n must be >= 1, got 0" in mistake(capsys, *ask, folder, "--n", 0, *out)
     assert "--threshold must be in (0, 2)" in mistake(capsys, *ask, folder, "--threshold", 3, *out)
     (tmp_path / "pairs.csv").write_text("labelled by hand")
-    assert "is there already" in mistake(capsys, *ask, folder, *out)
+    assert "exists already" in mistake(capsys, *ask, folder, *out)
     assert (tmp_path / "pairs.csv").read_text() == "labelled by hand"
 
 

@@ -1,4 +1,4 @@
-"""What training does to pixels: every change against one picture and one pixel at a time."""
+"""Augmentation: every transform against one image and one pixel at a time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def rng_of(seed: int) -> np.random.Generator:
 
 @pytest.mark.parametrize("config", [AugmentConfig(), OFF])
 def test_earlier_configs_give_the_same_batches_to_the_bit(crops, config):
-    """Flip, zoom, shift, three of colour and erasing are all that such a config does, and all that it draws."""
+    """Such a config draws and applies only flip, zoom, shift, three colour changes and erasing."""
     assert all(getattr(config, name) == 0 for name in NEW)
     mine, theirs = rng_of(7), rng_of(7)
     for _ in range(3):
@@ -120,7 +120,7 @@ def test_probability_is_the_share_of_changed_images(name):
 
 
 def bilinear(image: np.ndarray, y: float, x: float) -> np.ndarray:
-    """One look-up; pixel centres are at 0.5, 1.5, ...; beyond the edge the edge goes on."""
+    """One look-up; pixel centres are at 0.5, 1.5, ...; the edge is repeated outside."""
     height, width = image.shape[:2]
     y, x = min(max(y - 0.5, 0.0), height - 1.0), min(max(x - 0.5, 0.0), width - 1.0)
     top, left = int(y), int(x)

@@ -1,4 +1,4 @@
-"""A run taken apart: what its pipeline is made of goes through the checkpoint file and goes on to the last bit."""
+"""Checkpoints: the state of a pipeline passes through the file, and the resumed run is equal to the bit."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def without_pictures(settings=(), embeddings=False, seed=0):
 RUNS = {
     "appearance, proposals, occlusion": with_pictures(),
     "a camera that moves": with_pictures(camera="shaken"),
-    "the detector looks at one frame in three": with_pictures({"detection.every": 3}),
+    "the detector runs at one frame in three": with_pictures({"detection.every": 3}),
     "late confirmation": with_pictures({"lifecycle.confirm_hits": 6, "detection.every": 2}),
-    "boxes alone": without_pictures(),
+    "boxes only": without_pictures(),
     "embeddings of the caller": without_pictures(embeddings=True, seed=1),
 }
 
@@ -138,7 +138,7 @@ def test_pipeline_resumed_is_bit_equal(name, tmp_path):
 def test_runs_cover_all_box_sources():
     sources = np.concatenate([tracks.source for _, tracks in RUNS["appearance, proposals, occlusion"]()])
     assert {Source.DETECTED, Source.PROPOSED, Source.OCCLUDED} <= set(sources.tolist())
-    sources = np.concatenate([t.source for _, t in RUNS["the detector looks at one frame in three"]()])
+    sources = np.concatenate([t.source for _, t in RUNS["the detector runs at one frame in three"]()])
     assert Source.PREDICTED in sources.tolist()
     moving = RUNS["a camera that moves"]()
     assert len(list(moving)) == N_FRAMES

@@ -103,7 +103,7 @@ def test_pool_crashing_worker_is_replaced():
 
 
 def wait_long(item, advanced):
-    """Reports that it has started; its file shows whether it could clean up."""
+    """Reports its start; its file shows whether it could clean up."""
     path = Path(item)
     try:
         path.touch()

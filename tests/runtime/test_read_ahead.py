@@ -22,7 +22,7 @@ def running() -> list[threading.Thread]:
 
 
 def shaky(item: int) -> int:
-    """Takes a time that has nothing to do with the order."""
+    """Takes a time that does not depend on the order."""
     time.sleep(0.003 * np.random.default_rng(item).uniform() ** 4)
     return item * item
 

@@ -1,4 +1,4 @@
-"""Counts as a table, over the pictures and in the summary."""
+"""Counts as a table, in the annotated video and in the summary."""
 
 from __future__ import annotations
 

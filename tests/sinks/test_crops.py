@@ -109,7 +109,7 @@ def test_crop_of_box_with_neighbour_scores_lower(tmp_path, rng):
 
 
 def test_crop_selection_keeps_best_of_every_span(rng):
-    """Against all crops at once: those that no better one of the same span, at the final length, beats."""
+    """Against all crops at once: the best one of each span of the final length."""
     album, everything, replaced = CropSelection(8), [], []
     for frame in range(400):
         new = pick(frame / 10, float(rng.random()))

@@ -1,4 +1,4 @@
-"""Every format holds the rows it was given, whole frames alone, whatever ends the run."""
+"""Every format holds the written rows, and only whole frames, however the run ends."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def assert_whole(path: Path, run: list[Tracks], n_frames: int) -> None:
 @pytest.mark.parametrize("room", [2500, 4000, 9000])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_full_disk_leaves_whole_frames(tmp_path, rng, ending, room):
-    """The limit of the process on the size of files stands for the disk's end."""
+    """The process limit on file sizes stands for a full disk."""
     resource = pytest.importorskip("resource", reason="no limits on files here")
     run = random_run(rng, 200)
     path = tmp_path / f"t{ending}"
@@ -303,7 +303,7 @@ def test_coco_lists_refer_to_each_other(tmp_path, rng):
 
 
 def test_coco_file_has_no_padding(tmp_path, rng):
-    """The room that was taken for the end is given back."""
+    """The space reserved for the end is truncated."""
     text = written(tmp_path / "t.json", random_run(rng)).read_text()
     assert text.endswith("]}\n")
     assert "  " not in text

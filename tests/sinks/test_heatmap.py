@@ -1,4 +1,4 @@
-"""The heat map: seconds where people stood, over a still without them."""
+"""The heatmap: seconds of presence, over a background image without people."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_heatmap_is_hot_where_people_were(tmp_path):
     picture = cv2.imread(str(path)).astype(int)
     assert picture.shape == (*SIZE, 3)
     assert picture[110, 40].sum() > 2 * picture[60, 40].sum()
-    assert abs(picture[40:80, 5:90] - 60).max() <= 3  # a darker still; the person who walked by is gone from it
+    assert abs(picture[40:80, 5:90] - 60).max() <= 3  # a darker background image without the person
 
 
 def test_without_images_and_without_people(tmp_path):

@@ -1,4 +1,4 @@
-"""Sinks: what was written can be read back, and what cannot be written is one clear line."""
+"""Sinks: written results read back, and impossible ones are one clear line."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def shown_at(times: list[float], fps: float) -> list[int]:
 @pytest.mark.parametrize("fps", [10.0, 25.0, 30.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_live_video_plays_at_real_speed(fps, seed):
-    """A camera slower or faster than the video, or now this, now that."""
+    """A camera slower or faster than the video, or both in turn."""
     steps = np.random.default_rng(seed).choice([0.01, 1 / fps, 0.07, 0.4], 60)
     times = np.concatenate([[0.0], np.cumsum(steps)]).tolist()
     pace = Pace(fps)
@@ -110,7 +110,7 @@ def test_live_video_plays_at_real_speed(fps, seed):
 
 
 def test_live_video_shortens_long_gaps():
-    """The camera was away for an hour, and later for just as long as a gap may be."""
+    """The camera was disconnected for an hour, and later for exactly the longest gap."""
     pace = Pace(10.0)
     assert [pace.due(t) for t in (1.0, 3601.0, 3602.0, 3602.0 + LONGEST_STILL_S)] == [10, 10 * LONGEST_STILL_S, 10, 50]
 

@@ -1,4 +1,4 @@
-"""The record of tracks: what was written is read back, and sinks fed from it end as in an uninterrupted run."""
+"""The record of tracks reads back as written, and sinks fed from it equal those of an uninterrupted run."""
 
 from __future__ import annotations
 

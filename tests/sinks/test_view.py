@@ -1,4 +1,4 @@
-"""The live window without a display: keys and clicks change a state, and the state is drawn."""
+"""The state of the live window without a display: keys and clicks change it, and it is drawn."""
 
 from __future__ import annotations
 

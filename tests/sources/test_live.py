@@ -1,4 +1,4 @@
-"""Cameras and streams: newest frame, real time, and coming back after a loss, over real connections on loopback."""
+"""Cameras and streams: newest frame, real time, and reconnection, over real connections on loopback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CAMERAS = [MjpegCamera, RtspCamera]
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    """Waits that a test can sit out."""
+    """Shorten the reconnection waits for a test."""
     monkeypatch.setattr(webcam, "FIRST_WAIT_S", 0.05)
     monkeypatch.setattr(webcam, "LONGEST_WAIT_S", 0.4)
 
@@ -68,7 +68,7 @@ def reopening(*attempts, after=lambda: True):
 
 
 def wait_until(met, limit_s: float = 120.0) -> None:
-    """However long the machine takes."""
+    """Wait for the condition, however slow the machine is."""
     until_s = time.monotonic() + limit_s
     while not met():
         assert time.monotonic() < until_s
@@ -76,7 +76,7 @@ def wait_until(met, limit_s: float = 120.0) -> None:
 
 
 def ends_when(source: LiveSource, met) -> None:
-    """The source ends where no frame comes and that is so, as by a key in its window."""
+    """End the source once the condition holds and no frame comes, as a key in its window does."""
     source.on_idle(lambda: not met())
 
 
@@ -136,7 +136,7 @@ def test_reconnect_s_zero_ends_at_the_first_loss(caplog):
 
 
 def test_retries_at_the_longest_wait_are_not_logged(caplog):
-    """A camera that is away all night fills no log."""
+    """A camera that is disconnected all night does not fill the log."""
     tried = []
 
     def reopen():
@@ -312,7 +312,7 @@ def runner(time_s: float) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
 def test_identity_survives_a_lost_connection(kind):
-    """While the camera is away the person runs more than a body's width: only true time predicts where to."""
+    """While the camera is disconnected the person runs more than a body's width: only true time predicts the place."""
     config = TrackerConfig().override({"lifecycle.coast_s": 20, "motion.camera": False})
     seen, place, gap_px, after = set(), 0.0, 0.0, 0
     with kind(runner) as camera:

@@ -1,4 +1,4 @@
-"""Sources: every frame once, in order, in time; every bad input one clear line."""
+"""Sources: every frame once, in order, with its time; one clear line for every bad input."""
 
 from __future__ import annotations
 
@@ -421,7 +421,7 @@ def test_slow_reader_of_a_camera_gets_the_newest_frame():
                 break
     # Five times there are six more; one of them is given out, and one may be under way when the reader asks.
     assert source.dropped >= 5 * (6 - 2)
-    # What is given out next was not in the past when the reader asked.
+    # The next frame is not older than the read call.
     assert all(value >= before - 1 for value, before in zip(values[1:], lag[:-1], strict=True))
     # The clock is that of the camera, which takes its time for every frame, those that are dropped included.
     assert (np.diff(times) >= 0.003 * np.diff(values)).all()

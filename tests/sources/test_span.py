@@ -1,4 +1,4 @@
-"""Parts of a source: the frames of the whole, with their numbers and times, and no others."""
+"""Spans of a source: their frames with the numbers and times of the whole, and no others."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def sources(tmp_path_factory):
     """The same scene in every form that a file can have, and mp4v with its key frames far apart."""
     folder = tmp_path_factory.mktemp("span")
     scene = make_scene(3, n_people=3, n_frames=N_FRAMES, width=128, height=96, fps=FPS)
-    write_sequence(scene, folder / "SYN", video=folder / "film.avi")
-    writer = cv2.VideoWriter(str(folder / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (128, 96))
+    write_sequence(scene, folder / "SYN", video=folder / "video.avi")
+    writer = cv2.VideoWriter(str(folder / "video.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (128, 96))
     for path in sorted((folder / "SYN" / "img1").iterdir()):
         writer.write(cv2.imread(str(path)))
     writer.release()
     return {
-        "avi": folder / "film.avi",
-        "mp4": folder / "film.mp4",
+        "avi": folder / "video.avi",
+        "mp4": folder / "video.mp4",
         "mot": folder / "SYN",
         "images": folder / "SYN/img1",
     }

@@ -23,14 +23,14 @@ class PlaceEncoder:
     name = "place"
 
     def __init__(self):
-        self.people: list[tuple[np.ndarray, np.ndarray]] = []  # box, look
+        self.people: list[tuple[np.ndarray, np.ndarray]] = []  # box, emb
         self.n_crops: list[int] = []  # frame by frame
 
     def embed(self, image, boxes):
         self.n_crops[-1] += len(boxes)
         rows = [np.zeros((0, 3), np.float32)]
         for box in boxes:
-            there = [look for place, look in self.people if np.abs(place - box).max() < 15]
+            there = [emb for place, emb in self.people if np.abs(place - box).max() < 15]
             rows.append(np.array([there[0] if there else BACKGROUND]))
         return np.concatenate(rows)
 
@@ -41,12 +41,12 @@ def walk(t: float, start: float, speed: float) -> np.ndarray:
 
 
 def tracked(n_frames: int, people, settings=(), detected=lambda t, person: True, **more):
-    """Tracks of each frame, crops of each frame, and the engine; people: (start, speed, look)."""
+    """Tracks of each frame, crops of each frame, and the engine; people: (start, speed, emb)."""
     encoder = PlaceEncoder()
     engine = Engine(config_of(settings), encoder, **more)
     tracks = []
     for t in range(n_frames):
-        encoder.people = [(walk(t, start, speed), look) for start, speed, look in people]
+        encoder.people = [(walk(t, start, speed), emb) for start, speed, emb in people]
         encoder.n_crops.append(0)
         seen = [box for person, (box, _) in enumerate(encoder.people) if detected(t, person)]
         found = one(np.array(seen)) if seen else Detections.empty()
@@ -61,9 +61,9 @@ def gallery_of(engine: Engine) -> tuple[Gallery, np.ndarray]:
 @pytest.mark.parametrize(("refresh_s", "step"), [(0.0, 1), (0.05, 1), (0.2, 4), (1.0, 20)])
 def test_lone_track_is_embedded_every_refresh_s(refresh_s, step):
     tracks, n_crops, engine = tracked(80, [(50, 3, ALICE)], {"appearance.refresh_s": refresh_s})
-    looked = np.flatnonzero(n_crops)
-    assert looked[:3].tolist() == [0, 1, 2]  # until it is known
-    assert set(np.diff(looked[2:]).tolist()) == {step}
+    embedded = np.flatnonzero(n_crops)
+    assert embedded[:3].tolist() == [0, 1, 2]  # until it is known
+    assert set(np.diff(embedded[2:]).tolist()) == {step}
     assert [tracks[t].id.tolist() for t in (5, 40, 79)] == [[1]] * 3
     plain_tracks, _, plain_engine = tracked(80, [(50, 3, ALICE)], {"appearance.refresh_s": 0})
     assert same(tracks, plain_tracks)

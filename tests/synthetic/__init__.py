@@ -1,1 +1,1 @@
-"""Generated scenes, whose truth is known."""
+"""Generated scenes with known ground truth."""

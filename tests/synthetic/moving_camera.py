@@ -83,7 +83,7 @@ def footage(
     for index in range(frames):
         motion = np.eye(2, 3)
         if scene == "moving" and index:
-            sway = 2 * np.pi * index / 100  # comes back: the world has an end
+            sway = 2 * np.pi * index / 100  # turns back at the end of the world image
             shift = (0.008 * size[0] * np.cos(sway) + rng.normal(0, 1), rng.normal(0, 1))
             motion = similarity(1 + 0.003 * np.sin(sway), 0.1 * np.sin(sway), shift, size)
         place = after(motion, place)

@@ -14,7 +14,7 @@ from tracker.types import Detections
 WIDTH, HEIGHT = 1920, 1080
 DIM = 128
 N_UNIFORMS = 6
-OWN = 0.35  # length of the individual part of an embedding, beside a uniform of length 1
+OWN = 0.35  # length of a person's own part of an embedding; the uniform's part has length 1
 NOISE = 0.3  # length of the noise of one frame
 OCCLUDED = 0.6  # a person whose box is covered by a nearer one to this share is not detected
 

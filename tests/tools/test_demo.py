@@ -1,4 +1,4 @@
-"""Where the sample video comes from: each place is checked, and a wrong file is never used."""
+"""Places of the sample video: each is checked, and a wrong file is never used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VIDEO = b"not really a video" * 100
 
 @pytest.fixture
 def only(monkeypatch, tmp_path):
-    """No place has the video; a test opens those it is about. No network, no package manager."""
+    """No place has the video unless a test provides it. No network, no package manager."""
     monkeypatch.setattr(demo, "SHA256", hashlib.sha256(VIDEO).hexdigest())
     monkeypatch.setattr(demo, "BESIDE", tmp_path / "beside" / "vtest.avi")
 

@@ -1,4 +1,4 @@
-"""The documentation site: every page is on it, and mkdocs finds no link or anchor that leads nowhere."""
+"""The documentation site has every page and no dead link or anchor."""
 
 from __future__ import annotations
 

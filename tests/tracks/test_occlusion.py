@@ -131,7 +131,7 @@ def test_trust_needs_many_detections_a_steady_height_and_a_known_place(hits, jit
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40])
 def test_running_height_is_the_weighted_mean_and_variance(rng, n):
-    """Three people at once against the sum over all their boxes."""
+    """Three people in one batch against the sum over all their boxes."""
     heights = rng.uniform(1.5, 400, (n, 3))
     boxes = np.stack([np.zeros_like(heights), np.full_like(heights, 7), np.ones_like(heights), 7 + heights], axis=2)
     running = occlusion.first_log_height(boxes[0])
@@ -169,7 +169,7 @@ def strip_taken(x1: float, x2: float, box, front, width: int) -> float:
 
 
 def widened_one(box, predicted, front, width: int, config: OcclusionConfig) -> list[float]:
-    """What the docstring of `widened` says, for one box."""
+    """`widened` by its docstring, for one box."""
     x1, y1, x2, y2 = box
     usual_aspect = (predicted[2] - predicted[0]) / (predicted[3] - predicted[1])
     usual = min(predicted[2] - predicted[0], usual_aspect * (y2 - y1))
@@ -264,7 +264,7 @@ def test_image_edge_occludes_only_if_its_size_is_known(width, completes):
 
 
 def test_zooming_out_shrinks_predicted_boxes():
-    """Half as tall as predicted, half as wide: nothing is missing."""
+    """Half as tall and half as wide as predicted: no width is missing."""
     seen = np.array([[120.0, 100, 140, 150]])
     front = np.array(ON_THE_LEFT)
     assert np.array_equal(occlusion.widened(seen, PERSON, front, 640, OcclusionConfig(complete=1.0)), seen)

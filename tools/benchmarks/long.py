@@ -1,4 +1,4 @@
-"""Time per frame and memory of the tracker core over hours of people who come and go, without networks.
+"""Time per frame and memory of the tracker core over hours of changing people, without networks.
 
     python -m tools.benchmarks.long [--frames 200000] [--people 16] [--trackers Tracklet ...]
                                [--peer-frames 20000] [--jobs 1] [--csv FILE] [--picture FILE]

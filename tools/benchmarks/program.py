@@ -4,9 +4,9 @@
     python -m tools.benchmarks.program vtest.avi --peer "theirs=their-tracker --source vtest.avi"
 
 Each argument is what follows `track` on a command line; `--out` is added. Every run is a process of its own; of
-`--repeat` runs the fastest counts, for other programs on the machine can only make one slower. Prints
+`--repeat` runs the fastest counts, because other programs on the machine only make a run slower. Prints
 
-- start: seconds until `track --help` is there, and until the first frame is tracked, from the start of the process;
+- start: seconds of `track --help`, and from the start of the process to the first tracked frame;
 - fps: frames over all of the time, start included; p50 and p95 of the milliseconds from one tracked frame to the next;
 - cores: processor seconds over seconds;
 - the stages of the thread that tracks, with their shares of the time, and what runs beside it in threads of its own.
@@ -52,13 +52,13 @@ class Run:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The least value that this share of all values does not exceed."""
+    """The smallest value that this share of all values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def measured(words: str) -> Run:
-    """`track WORDS` in a process of its own. Raises SystemExit with what it said if it failed."""
+    """`track WORDS` in a process of its own. Raises SystemExit with its output if it failed."""
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "notes.json"
         track = [*shlex.split(words), "--out", str(Path(folder) / "tracks.txt"), "--quiet"]
@@ -83,7 +83,7 @@ def measured(words: str) -> Run:
 
 
 def run_and_note(notes: str, words: list[str]) -> int:
-    """The process that is measured: the command itself, with the time of every step noted."""
+    """The measured process: the command itself, with the time of every step recorded."""
     from tracker.commands import track as cli
     from tracker.engine import Engine
     from tracker.pipeline import Pipeline
@@ -120,7 +120,7 @@ def help_s(repeat: int) -> float:
 
 
 def peer_s(command: str) -> float:
-    """Seconds of another program. Raises SystemExit with what it said if it failed."""
+    """Seconds of another program. Raises SystemExit with its output if it failed."""
     start = time.perf_counter()
     done = subprocess.run(shlex.split(command), capture_output=True, text=True)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""Appearance networks side by side: scored by the same code on the same crops, and timed in one run.
+"""Compare appearance networks: same scoring code, same crops, timed in one run.
 
     python -m tools.benchmarks.reid weights/reid_fast.onnx histogram --market MARKET --videos CROPS
         [--min-gap 30] [--batches 8 32] [--repeats 30] [--markdown] [--json FILE]
@@ -14,7 +14,7 @@ Market-1501: single query, same-camera rule, cosine distance, no re-ranking. Vid
 `reid crops` writes; within each video, the same person at least --min-gap frames away, TPR where 1 % of the pairs of
 different people pass. Milliseconds: from a uint8 batch of the right size to embeddings, one thread, CPU time of this
 process (other work on the machine disturbs it less than wall time), median over the repeats; the embedders alternate.
-A foreign network whose file fixes batch 1 gets its crops one by one, as its users would run it.
+A foreign network with a fixed batch of 1 gets its crops one by one, as its users would run it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Each state is a real process, brought there and then sent the signal. Prints p50, p95 and the longest time in seconds
 until no process of it is left, and the exit statuses; `!` marks output that says how an interpreter broke down. Without
-a video a scene is drawn. For quiet numbers on a busy machine: `chrt -r 1 python -m tools.benchmarks.stop`.
+a video a scene is generated. For quiet numbers on a busy machine: `chrt -r 1 python -m tools.benchmarks.stop`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Try:
     camera: Camera
     process: subprocess.Popen[str] | None = None
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def start(self, words: Sequence[str]) -> None:
         env = os.environ | {
@@ -112,24 +112,24 @@ class Try:
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self.said.append(line)
+            self.lines.append(line)
 
     def wait_for(self, met: Callable[[], bool]) -> None:
         assert self.process is not None
         until_s = time.monotonic() + LIMIT_S
         while not met():
             if self.process.poll() is not None or time.monotonic() > until_s:
-                raise RuntimeError(f"never came into its state: {''.join(self.said)[-500:]}")
+                raise RuntimeError(f"did not reach its state: {''.join(self.lines)[-500:]}")
             time.sleep(0.005)
 
-    def heard(self, text: str) -> None:
-        self.wait_for(lambda: any(text in line for line in self.said))
+    def wait_for_line(self, text: str) -> None:
+        self.wait_for(lambda: any(text in line for line in self.lines))
 
-    def grown(self, name: str, size: int = 1) -> None:
+    def wait_for_size(self, name: str, size: int = 1) -> None:
         self.wait_for(lambda: (self.folder / name).is_file() and (self.folder / name).stat().st_size >= size)
 
     def processes(self) -> list[int]:
-        """Numbers of the processes that carry the mark and still run."""
+        """IDs of the running processes with the mark."""
         return [pid for pid, environ in _environments() if f"{MARK}={self.mark}".encode() in environ]
 
     def stop(self, number: int) -> float:
@@ -160,7 +160,7 @@ def _environments() -> Iterator[tuple[int, bytes]]:
 class Inputs:
     video: Path
     short: Path  # a MOT sequence
-    people: list[str]  # where the boxes in the video come from: options of `track`
+    people: list[str]  # options of `track` that select the detections
     detections: Path  # for cameras
     tracks: Path  # a large result file
 
@@ -179,29 +179,29 @@ def starting(run: Try, inputs: Inputs) -> None:
 
 def file(run: Try, inputs: Inputs) -> None:
     run.start(_track(inputs.video, *inputs.people, "--out", "t.txt"))
-    run.grown("t.txt", 2000)
+    run.wait_for_size("t.txt", 2000)
 
 
 def file_all_results(run: Try, inputs: Inputs) -> None:
     results = ["--out", "t.txt", "--video", "t.mp4", "--crops", "crops", "--heatmap", "heat.png", "--line", "1,1,99,99"]
     run.start(_track(inputs.video, *inputs.people, *results, "--counts", "counts.csv"))
-    run.grown("t.txt", 2000)
+    run.wait_for_size("t.txt", 2000)
 
 
 def redrawing(run: Try, inputs: Inputs) -> None:
     """An annotated video that is rendered again by --resume."""
     words = _track(inputs.video, *inputs.people, "--out", "t.txt", "--video", "t.mp4", "--resume")
     run.start(words)
-    run.grown("t.txt", 12000)
+    run.wait_for_size("t.txt", 12000)
     run.stop(signal.SIGINT)
-    run.said.clear()
+    run.lines.clear()
     run.start(words)
-    run.heard("resuming after")
+    run.wait_for_line("resuming after")
 
 
 def two_passes(run: Try, inputs: Inputs) -> None:
     run.start(_track(inputs.video, *inputs.people, "--out", "t.txt", "--smooth", "--video", "t.mp4"))
-    run.heard("frame ")
+    run.wait_for_line("frame ")
 
 
 def _live(run: Try, inputs: Inputs, *words: object) -> None:
@@ -211,19 +211,19 @@ def _live(run: Try, inputs: Inputs, *words: object) -> None:
 
 def camera(run: Try, inputs: Inputs) -> None:
     _live(run, inputs, "--video", "t.avi")
-    run.grown("t.txt")
+    run.wait_for_size("t.txt")
 
 
 def camera_slow(run: Try, inputs: Inputs) -> None:
-    """Blocked inside the driver, between two pictures."""
+    """Blocked inside the driver, between two frames."""
     _live(run, inputs)
-    run.grown("t.txt")
+    run.wait_for_size("t.txt")
     run.camera.mood = "slow"
     time.sleep(0.3 + np.random.default_rng().uniform(0, 3.0))
 
 
 def camera_mute(run: Try, inputs: Inputs) -> None:
-    """The camera accepts the connection and sends nothing."""
+    """The server accepts the connection and sends nothing."""
     run.camera.mood = "mute"
     _live(run, inputs)
     time.sleep(2.0)
@@ -232,17 +232,17 @@ def camera_mute(run: Try, inputs: Inputs) -> None:
 def reconnecting(run: Try, inputs: Inputs) -> None:
     """Between two attempts to reconnect."""
     _live(run, inputs)
-    run.grown("t.txt")
+    run.wait_for_size("t.txt")
     run.camera.mood = "down"
-    run.heard("trying again in")
+    run.wait_for_line("trying again in")
 
 
 def reconnecting_mute(run: Try, inputs: Inputs) -> None:
     """An attempt hangs."""
     _live(run, inputs)
-    run.grown("t.txt")
+    run.wait_for_size("t.txt")
     run.camera.mood = "down"
-    run.heard("connection lost")
+    run.wait_for_line("connection lost")
     run.camera.mood = "mute"
     time.sleep(1.5)
 
@@ -253,7 +253,7 @@ def many(run: Try, inputs: Inputs) -> None:
     words = [f"video{number}{inputs.video.suffix}" for number in (1, 2, 3)]
     run.start(_track(*words, "--out", "out", "--jobs", "2", "--", *inputs.people, module="tracker.commands.many.cli"))
     for number in (1, 2):
-        run.grown(f"out/.video{number}.part.txt", 500)
+        run.wait_for_size(f"out/.video{number}.part.txt", 500)
 
 
 def many_starting(run: Try, inputs: Inputs) -> None:
@@ -295,7 +295,7 @@ def report(run: Try, inputs: Inputs) -> None:
 def _script(run: Try, inputs: Inputs, text: str, source: str) -> None:
     (run.folder / "mine.py").write_text(text)
     run.start([sys.executable, "mine.py", source, str(inputs.detections)])
-    run.heard("5\n")
+    run.wait_for_line("5\n")
 
 
 def script_file(run: Try, inputs: Inputs) -> None:
@@ -309,7 +309,7 @@ def script_camera(run: Try, inputs: Inputs) -> None:
 
 
 def script_patient(run: Try, inputs: Inputs) -> None:
-    """It handles Ctrl-C itself and ends with a status of its own."""
+    """A script that handles Ctrl-C itself and exits with its own status."""
     _script(run, inputs, PATIENT, run.camera.address)
     run.camera.mood = "slow"
     time.sleep(0.3 + np.random.default_rng().uniform(0, 3.0))
@@ -323,7 +323,7 @@ STATES: tuple[State, ...] = (
 
 
 def measure(state: State, inputs: Inputs, number: int) -> tuple[float, int, str]:
-    """Seconds, exit status, and what was said."""
+    """Seconds, exit status, and the output."""
     with tempfile.TemporaryDirectory() as folder, _closing(Camera()) as here:
         run = Try(Path(folder), here)
         try:
@@ -334,7 +334,7 @@ def measure(state: State, inputs: Inputs, number: int) -> tuple[float, int, str]
                 run.process.kill()
                 run.process.wait()
         time.sleep(0.05)
-        return took_s, run.process.returncode if run.process else 0, "".join(run.said)
+        return took_s, run.process.returncode if run.process else 0, "".join(run.lines)
 
 
 @contextmanager
@@ -346,9 +346,9 @@ def _closing(here: Camera) -> Iterator[Camera]:
 
 
 def prepare(folder: Path, video: Path | None) -> Inputs:
-    """Draw what is needed; the tracks are the video's boxes many times over."""
+    """Write the inputs; the tracks are the video's boxes many times over."""
     scene = make_scene(0, n_people=10, n_frames=600, width=640, height=480)
-    write_sequence(scene, folder / "scene", video=folder / "video.avi")
+    write_sequence(scene, folder / "scene", video=folder / "scene.avi")
     detections = folder / "still.txt"
     detections.write_text("".join(f"{frame},-1,20,70,40,100,0.9,-1,-1,-1\n" for frame in range(1, 2001)))
     tracks = folder / "tracks.txt"
@@ -359,7 +359,7 @@ def prepare(folder: Path, video: Path | None) -> Inputs:
     tracks.write_text("\n".join(text) + "\n")
     read_tracks(tracks)
     drawn = ["--detections", str(folder / "scene" / "det" / "det.txt")]
-    return Inputs(video or folder / "video.avi", folder / "scene", [] if video else drawn, detections, tracks)
+    return Inputs(video or folder / "scene.avi", folder / "scene", [] if video else drawn, detections, tracks)
 
 
 def main() -> int:
@@ -367,7 +367,7 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=10)
     parser.add_argument("--signal", nargs="+", choices=["INT", "TERM"], default=["INT", "TERM"])
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="states with one of these in their name")
-    parser.add_argument("--video", type=Path, help="video to track, with the bundled detector (default: a drawn scene)")
+    parser.add_argument("--video", type=Path)
     args = parser.parse_args()
     worst = 0.0
     print(f"{'state':<18} {'signal':<6} {'p50 s':>6} {'p95 s':>6} {'most s':>6}  exit status (times)")
@@ -381,7 +381,7 @@ def main() -> int:
                 times_s = [took_s for took_s, _, _ in tries]
                 half, most = np.percentile(times_s, [50, 95])
                 statuses = Counter(status for _, status, _ in tries)
-                broken = sorted({word for _, _, said in tries for word in BROKEN if word in said})
+                broken = sorted({word for _, _, output in tries for word in BROKEN if word in output})
                 shown = ", ".join(f"{status} ({times})" for status, times in statuses.most_common())
                 shown += "".join(f" ! {word}" for word in broken)
                 print(

@@ -6,10 +6,10 @@
 
 People walk at constant speed through a large image and are detected with jitter; one in ten is missed, embeddings are
 identity vectors with noise. Prints p50 and p95 of the whole step in milliseconds per frame, and of every stage. All
-runs see the same frames; the least time of each over a few runs counts, so that other work on the machine hardly does.
+runs see the same frames; the shortest time of each over a few runs counts, to exclude other work on the machine.
 
---peers: the same frames also go through the other trackers that are installed, with their default settings, what they
-take made of the detections before the clock starts:
+--peers: also times the other installed trackers on the same frames, with their default settings. Their input is
+converted before the clock starts:
     pip install trackers norfair deep-sort-realtime trackforge pyxtrackers
 --growth: p50 at 10 to 500 people, as a table and a picture.
 """

@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="experiments", description=(__doc__ or "").splitlines()[0])
     which = top.add_mutually_exclusive_group(required=True)
     which.add_argument("--method", nargs="+", metavar="NAME", help="experiments by name")
-    which.add_argument("--all", action="store_true", help="every experiment that there is")
+    which.add_argument("--all", action="store_true", help="all experiments")
     top.add_argument("--on", choices=("omniglot", "market"), default="omniglot", help="data (default: omniglot)")
     top.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that omniglot/ lies in")
     top.add_argument("--market", type=Path, metavar="FOLDER", help="Market-1501 (default: --data)")
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--split", choices=("test", "validation"), default="test", help="constants: choose on validation")
     top.add_argument("--jobs", type=positive, default=2, metavar="N", help="runs at a time, one thread each (2)")
     top.add_argument("--table", type=Path, metavar="FILE", help="write the table, .md or .csv by its name")
-    top.add_argument("--redo", action="store_true", help="run again what is finished")
+    top.add_argument("--redo", action="store_true", help="repeat finished runs")
     top.add_argument("--reduced", action="store_true", help="drawn people, a tiny network, few steps, 2 seeds")
     return top
 
@@ -111,13 +111,13 @@ def compare(options: Options) -> int:
 
 
 def trained(options: Options, read: list[Experiment], seeds: Sequence[int]) -> tuple[list[Comparison], list[str]]:
-    """Rows of the experiments that train for retrieval, and what failed."""
+    """Rows of the experiments that train for retrieval, and the failures."""
     from tools.experiments.compare import carry_out, comparisons, forget, outdated, plan
     from tools.experiments.protocols import PROTOCOLS, Drawn
 
     protocol: Protocol = Drawn() if options.reduced else PROTOCOLS[options.on]
     data, out = options.market if options.on == "market" else options.data, options.out
-    # Checked before anything is read or written: a mistake in an experiment costs no time.
+    # Checked before anything is read or written: a mistake in an experiment is found at once.
     plan(read, protocol, options.split, seeds, data, out)
     root = protocol.prepare(data, out / "data" / f"{protocol.name}-{protocol.key()}")
     asked = plan(read, protocol, options.split, seeds, root, out)

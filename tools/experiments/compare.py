@@ -91,7 +91,7 @@ def carry_out(asked: Sequence[Asked], n_jobs: int) -> tuple[dict[Path, Result], 
 
 
 def outdated(asked: Iterable[Asked], results: Mapping[Path, Result]) -> list[str]:
-    """Methods whose file was changed after some of these results."""
+    """Methods with a file that changed after some of these results."""
     methods = {
         str(one.job.config.method["name"])
         for one in asked
@@ -126,7 +126,7 @@ def _rows(ours: Sequence[Asked], results: Mapping[Path, Result]) -> list[Compari
 
 
 def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[Asked, Result | TrackletError]]:
-    """As they come; the bar names what is running."""
+    """In order of completion; the bar names the running tasks."""
     if n_jobs == 1:
         for one in todo:
             bar.set_description(one.title)
@@ -136,7 +136,7 @@ def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[A
     running: dict[Future[Result | TrackletError], Asked] = {}
     with _pool(n_jobs) as pool:
         while waiting or running:
-            # One at a time for each process: what is not begun need not be stopped.
+            # One task at a time per process: tasks not yet submitted need not be cancelled.
             while waiting and len(running) < n_jobs:
                 one = waiting.pop()
                 running[pool.submit(_run, one.job)] = one
@@ -155,7 +155,7 @@ def _run(job: Job) -> Result | TrackletError:
 
 @contextlib.contextmanager
 def _pool(n: int) -> Iterator[ProcessPoolExecutor]:
-    """Pool whose processes end at once if the block raises: the runs resume from their checkpoints."""
+    """Pool that stops its processes at once if the block raises: the runs resume from their checkpoints."""
     # Not fork: torch has threads already.
     with ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"), initializer=_start) as pool:
         try:
@@ -178,7 +178,7 @@ def _end_with_parent() -> None:
 
 def _start() -> None:
     """In each process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process stops the workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     with contextlib.suppress(ImportError):  # takes seconds, which would count as those of the first run

@@ -1,4 +1,4 @@
-"""Draws what a triplet VAE makes of pictures: rows of inputs, of their reconstructions and of samples.
+"""Draw inputs, reconstructions and samples of a triplet VAE, in rows of pictures.
 
     python -m tools.experiments.draw_vae digits.png --data ../shared/data  # trains on MNIST first: a minute
     python -m tools.experiments.draw_vae people.jpg --run RUN --data DATA/Market-1501 # RUN: of `reid train`
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def digits(data: Path, n: int, setting: mnist.Setting | None = None) -> Rows:
-    """Unseen digits, what their means decode to, and samples from the prior."""
+    """Unseen digits, their reconstructions from the means, and samples from the prior."""
     setting = setting or mnist.SETTINGS["method"]
     assert setting is not None
     known, unseen = mnist.read(data / "mnist" / "mnist.npz", "test")
@@ -72,7 +72,7 @@ def digits(data: Path, n: int, setting: mnist.Setting | None = None) -> Rows:
 
 
 def crops(run: Path, data: Path, n: int) -> Rows:
-    """Unseen people as the network sees them, as the decoder should draw them, as it does, and samples."""
+    """Unseen people: input of the network, target of the decoder, its output, and samples."""
     method, config, _ = load_method(run)
     if not isinstance(method, TripletVAE) or method.decoder is None:
         raise ModelError(f"{run} is no run of the method triplet_vae with a decoder")

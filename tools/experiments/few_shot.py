@@ -1,4 +1,4 @@
-"""The large margin's own experiment: few-shot accuracy on unseen characters, with and without it, for two bases.
+"""Experiment of the large margin: few-shot accuracy on unseen characters, with and without it, for two bases.
 
 Large Margin Few-Shot Learning. Wang et al. 2018, https://arxiv.org/abs/1807.02872: its numbers were not available to
 us. Matching Networks for One Shot Learning. Vinyals et al. NIPS 2016, https://arxiv.org/abs/1606.04080: Omniglot at
@@ -11,8 +11,8 @@ authors train for the shots of the test. A graph is trained and tested with the 
 do; one prototypical network serves both ways, as Snell et al.'s. An image is embedded once: with running statistics its
 embedding is the same in all episodes.
 
-Beside accuracy stands the class-distance ratio of the unseen classes (see `evaluate`), 100 where the nearest other
-class is as far as a class is wide: what a margin is for.
+Also reported: the class-distance ratio of the unseen classes (see `evaluate`), which a margin should raise; it is 100
+where the nearest other class is as far as a class is wide.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ class Setting:
 # and 0.5, weight 0.2 with share 0.5: 40 to 43 on the embeddings, 29 to 30 on the nodes. Rate 5e-3, kept: 80.2 for
 # weight 0; with share 0.2 on the embeddings 84.7 for weight 0.1, 82.9 for 0.3, 88.6 for 1, kept; 54 for weight 0.2 on
 # the nodes. With batch norm behind the embedding: 72 for weight 0, 63 for weight 1.
-# Graph, 20-way: nothing but chance in 60 steps at rate 1e-3. 300 steps of 4 episodes at 5e-3, share 0.2: 58.9 for
-# weight 0, 43.3 for 0.02, 72.7 for 0.1, kept; weight 1 stays near chance. When a graph leaves chance is a matter of
-# luck, and this was one seed.
+# Graph, 20-way: chance level after 60 steps at rate 1e-3. 300 steps of 4 episodes at 5e-3, share 0.2: 58.9 for
+# weight 0, 43.3 for 0.02, 72.7 for 0.1, kept; weight 1 stays near chance. When a graph rises above chance varies
+# strongly, and this was one seed.
 # Steps and episodes: 10 to 30 s of one core, far fewer than the authors'. No curve was flat.
 SETTINGS = (
     # Trained 20-way, for want of time; Snell et al. train 60-way, with 5 queries of each class as here.
@@ -133,12 +133,12 @@ class Task:
 
 
 def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, split: str = "test") -> list[Comparison]:
-    """Rows of the table; one file for each network, role and seed in `out`, and what has one is not done again."""
+    """Rows of the table; one file for each network, role and seed in `out`, and existing ones are not repeated."""
     return _run_all(SETTINGS, data / "omniglot", out, seeds, jobs, split)
 
 
 def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
-    """Made-up characters, tiny networks, few steps: shows that everything works, and nothing about the method."""
+    """Made-up characters, tiny networks, few steps: shows that the code works, not how good the method is."""
     small = [
         dataclasses.replace(setting, n_steps=2, n_episodes=1, n_queries=5, n_test_queries=5, n_test_episodes=10)
         for setting in SETTINGS
@@ -152,7 +152,7 @@ def _run_all(
     asked = [(of_role(setting, role), seed) for seed in seeds for setting in settings for role in ROLES]
     todo = [(one, seed) for one, seed in asked if not _file(out, one, seed, split).is_file()]
     if todo:
-        _read_once(source, split)  # an error of the data comes before any process starts
+        _read_once(source, split)  # bad data is an error before any process starts
         results.run_all(_run, [(source, _file(out, one, seed, split), one, seed, split) for one, seed in todo], jobs)
     rows: list[Comparison] = []
     for setting in settings:
@@ -187,7 +187,7 @@ def name_of(way: int, shots: int) -> str:
 
 
 def _file(out: Path, setting: Setting, seed: int, split: str) -> Path:
-    """Named after everything that decides its content, except the code."""
+    """Named by everything that decides its content, except the code."""
     facts = results.digest(dataclasses.asdict(setting), split)
     return out / f"{setting.key.replace(' ', '_')}-{facts}-{seed}.json"
 
@@ -264,7 +264,7 @@ def train(known: Characters, setting: Setting, seed: int) -> LargeMarginFewShot:
 def tasks(
     labels: IntArray, n: int, way: int, shots: int | Range, n_queries: int, rng: np.random.Generator
 ) -> Iterator[Task]:
-    """`n` tasks with `n_queries` queries over all classes, as even as can be drawn."""
+    """`n` tasks with `n_queries` queries, spread over the classes as evenly as possible."""
     for episode in episodes(labels, n, way, shots, -(-n_queries // way), rng):
         n_classes, n_shots = episode.support.shape
         classes = np.arange(n_classes)

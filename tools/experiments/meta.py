@@ -2,15 +2,16 @@
 
 Few-shot Learning with Meta Metric Learners. Cheng, Yu, Guo, Zhou. NIPS 2017 Meta-Learning workshop, arXiv 1901.09890.
 An alphabet is a domain; a task is some of its characters, each with a few images to learn from and five to judge. The
-paper's other data are texts: where the user has CLINC150 (see `texts`), its domains and intents are done likewise.
+paper's other data are texts: if CLINC150 is there (see `texts`), its domains and intents are used in the same way.
 
-Two networks see the same tasks and start from the same weights: a matching network, and the meta metric learner, whose
-last layer is fitted to each task by the rule it learns. The matching network is also fine-tuned to each task, as many
-steps, with the rate that is best on the validation domains for tasks of that kind, 0 among them.
+Two networks see the same tasks and start from the same weights: a matching network and the meta metric learner. The
+latter fits its last layer to each task by its learned rule. The matching network is also fine-tuned to each task with
+the same number of steps, at the rate (0 included) that is best on the validation domains for tasks of that kind.
 
-One item of each class gives no gradient: these tasks are fitted to auxiliary ones from three of the training domains.
-In training they are drawn. In the test they are the ones whose own metric does best on the task's items and copies of
-them, images turned a little, texts without a word; once more they are drawn, to see what the choice is worth.
+Tasks with one item per class give no gradient: they are fitted to auxiliary tasks from three of the training domains.
+In training these are drawn at random. In the test their own metrics are compared on the task's items and on copies of
+them (images rotated a little, texts without a word) and the best are chosen; a second test with random ones shows the
+value of that choice.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ TURN_DEGREES = 12.0
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Ours, but for what is said to be of a recipe for 5 classes with 5 images, in a public port of its rule."""
+    """ "The recipe" is that of a public port of the rule, for 5 classes with 5 images. All other values are ours."""
 
     n_tasks: int = 600  # trained on: what a minute of one core allows for both networks; the recipe has 50,000
     one_shot_every: int = 4  # of these tasks; the others have 1 to 5 items of each class
@@ -162,7 +163,7 @@ class Result:
 
 
 def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, split: str = "test") -> list[Comparison]:
-    """Rows of the table; one file for each role and seed in `out`, and what has one is not done again."""
+    """Rows of the table; one file for each role and seed in `out`, and existing ones are not repeated."""
     file, folder = data / "omniglot" / "omniglot_105.npz", data / "clinc"
     constants = (N_VALIDATION, TURN_DEGREES)
     sources = [Source(f"omniglot alphabets ({split})", partial(read, file, SETTING.side_px), SETTING, constants)]
@@ -176,7 +177,7 @@ def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, split: str = "te
 
 
 def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
-    """Made-up domains, tiny networks, few tasks: shows that everything works, and nothing about the method."""
+    """Made-up domains, tiny networks, few tasks: shows that the code works, not how good the method is."""
     alphabets = Source("omniglot alphabets (drawn)", partial(generated, REDUCED.side_px), REDUCED, (TURN_DEGREES,))
     return _run_all(
         [alphabets, Source("CLINC150 domains (drawn)", texts.generated, REDUCED, texts.constants())], out, seeds, jobs
@@ -192,7 +193,7 @@ def _run_all(
     runs = []
     for source, of_source in zip(sources, files, strict=True):
         todo = [key for key, file in of_source.items() if not file.is_file()]
-        parts = source.parts() if todo else {}  # an error of the data comes before anything is run
+        parts = source.parts() if todo else {}  # bad data is an error before anything runs
         runs += [(parts, of_source[key], *key, split, source.setting) for key in todo]
     results.run_all(_run, runs, jobs)
     rows = []
@@ -218,7 +219,7 @@ def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
 
 
 def _file(out: Path, role: str, seed: int, split: str, source: Source) -> Path:
-    """Named after everything that decides its content, except the code."""
+    """Named by everything that decides its content, except the code."""
     facts = results.digest(dataclasses.asdict(source.setting), RATES, *source.constants, split)
     return out / f"{role}-{facts}-{seed}.json"
 
@@ -255,7 +256,7 @@ def new_method(domains: Domains, role: str, seed: int, setting: Setting) -> Meta
 
 
 def with_rate(method: MetaMetric, rate: float, setting: Setting) -> MetaMetric:
-    """The same network with plain fine-tuning; rate 0 is none."""
+    """The same network with plain fine-tuning; rate 0: no fine-tuning."""
     config = MetaMetricConfig(steps=setting.steps, rule="sgd", rate=rate) if rate > 0 else MetaMetricConfig(steps=0)
     return MetaMetric(method.net, method.size, config).eval()
 
@@ -342,7 +343,7 @@ def pooled(method: MetaMetric, inputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def pooled_features(method: MetaMetric, domains: Domains, rows: IntArray | None = None, chunk: int = 500) -> Tensor:
-    """Once for all tasks: the updates leave the body as it is. Returns (N, F), of all rows unless some are named."""
+    """Computed once for all tasks, since updates do not change the body. Returns (N, F), of all rows by default."""
     rows = np.arange(len(domains.classes)) if rows is None else rows
     starts = range(0, len(rows), chunk)
     return torch.cat([pooled(method, domains.inputs(rows[start : start + chunk])) for start in starts])

@@ -1,16 +1,15 @@
-"""The mixed-integer metric's own experiment: nearest neighbours against Euclid, and what asking well saves.
+"""Experiment of the mixed-integer metric: nearest neighbours against Euclid, and labels saved by active learning.
 
 Active Metric Learning for Supervised Classification. Kumaran et al. 2018, arXiv 1803.10647. The sets are those of the
-UCI repository that scikit-learn ships (extra dev), and two moons among loud noise, drawn here.
+UCI repository that scikit-learn ships (extra dev), and two moons with strong noise, generated here.
 
-Metric: few labelled points, the others are asked for; both sides have the same points, standardised, the first 32
-principal components where there are more features. What the solver says of its solution stands beside the data.
+Metric: few labelled points, tested on the others; both sides have the same points, standardised, the first 32 principal
+components where there are more features. The solver's status is given beside the name of the data.
 Active: the same metric learner on both sides; one picks the points that `recommend` names, the other picks at random.
-The share of right answers over the number of labels is drawn into OUT/curves.png, and its mean over the whole curve is
-a row of the table.
-People: Market-1501's queries, one image for each person and camera, as weights/reid_fast.onnx sees them, which was
-trained on none of them. The metric is fitted to half of the people; of the other half every image asks for its person
-among all others.
+Accuracy over the number of labels is plotted in OUT/curves.png, and its mean over the curve is a row of the table.
+People: Market-1501's queries, one image for each person and camera, embedded by
+weights/reid_fast.onnx, which was trained on none of them. The metric is fitted to half of the people; every image of
+the other half is a query among all others.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ class Result:
 
 
 def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, setting: Setting = FULL) -> list[Comparison]:
-    """Rows of the table; one file for each set and seed in `out`, and what has one is not done again."""
+    """Rows of the table; one file for each set and seed in `out`, and existing ones are not repeated."""
     asked = [("metric", name) for name, _ in setting.n_labelled] + [("active", name) for name in setting.active]
     people = embedded_people(data, out) if setting.people else None
     if people is not None:
@@ -119,7 +118,7 @@ def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, setting: Setting
 
 
 def run_reduced(out: Path, seeds: Sequence[int], jobs: int = 1) -> list[Comparison]:
-    """Seconds, and nothing but what is drawn here."""
+    """Takes seconds, on generated data only."""
     return run(Path(), out, seeds, jobs, REDUCED)
 
 
@@ -154,14 +153,14 @@ def _mean(shares: Sequence[float]) -> tuple[float]:
 
 
 def proven(found: Sequence[Result]) -> str:
-    """How the fits ended, and how far their bounds are from what was found; a mean over the seeds."""
+    """Status of the fits, and the mean gap between value and bound over the seeds."""
     ends = ", ".join(f"{n} {status}" for status, n in Counter(result.status for result in found).most_common())
     value, gap = (statistics.fmean(getattr(result, name) for result in found) for name in ("value", "gap"))
     return f"{ends}, gap {gap:.1f} of {value:.1f}"
 
 
 def _file(out: Path, kind: str, name: str, seed: int, setting: Setting) -> Path:
-    """Named after everything that decides its content, except the code."""
+    """Named by everything that decides its content, except the code."""
     facts: list[object] = [kind, name, setting.n_neighbours]
     if kind == "metric":
         facts += [dict(setting.n_labelled)[name], setting.time_limit_s, setting.k]
@@ -186,7 +185,7 @@ def run_one(kind: str, name: str, seed: int, setting: Setting, file: Path, peopl
 
 
 def compare_metrics(points: Points, n_labelled: int, seed: int, setting: Setting) -> Result:
-    """`n_labelled` points are known; all others are asked for."""
+    """`n_labelled` points are known; all others are tested."""
     known, unseen = split(points, n_labelled, np.random.default_rng([seed, 1]))
     known, unseen = prepared(known, known), prepared(unseen, known)
     started = time.process_time()
@@ -235,7 +234,7 @@ def accuracy(known: Points, asked: Points, k: int) -> float:
 
 
 def compare_questions(points: Points, seed: int, setting: Setting) -> Result:
-    """Half of the points may be asked about, from the same first ones; the other half is scored."""
+    """Half of the points form the pool, with the same initial labels; the other half is scored."""
     rng = np.random.default_rng([seed, 2])
     pool, unseen = split(points, len(points.labels) // 2, rng)
     pool, unseen = prepared(pool, pool), prepared(unseen, pool)
@@ -250,7 +249,7 @@ def compare_questions(points: Points, seed: int, setting: Setting) -> Result:
 def curve(
     pool: Points, unseen: Points, first: IntArray, seed: int, setting: Setting, *, active: bool
 ) -> tuple[tuple[float, ...], float]:
-    """Shares of right answers after 0 .. n_rounds rounds of questions, and processor seconds."""
+    """Accuracies after 0 .. n_rounds rounds of questions, and processor seconds."""
     started = time.process_time()
     rng = np.random.default_rng([seed, 3])
     labelled, shares = first, []
@@ -280,7 +279,7 @@ def labels_for(share: float, labels: Sequence[int], shares: Sequence[float]) -> 
 
 
 def saved(found: Sequence[Result]) -> str:
-    """Labels until both are first as right as random choice is at the end, means over the seeds."""
+    """Labels until both first reach the final accuracy of random choice, means over the seeds."""
     labels = found[0].labels
     random, active = (np.mean([getattr(result, role) for result in found], axis=0) for role in ("baseline", "method"))
     usual, needed = (labels_for(random[-1], labels, shares) for shares in (random, active))
@@ -290,7 +289,7 @@ def saved(found: Sequence[Result]) -> str:
 
 
 def draw(curves: dict[str, list[Result]], path: Path) -> None:
-    """Right answers over labels, means over the seeds with their deviation; titles say what is saved."""
+    """Accuracy over labels, mean and deviation over the seeds; the titles state the saving."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
 
@@ -318,7 +317,7 @@ def draw(curves: dict[str, list[Result]], path: Path) -> None:
 
 
 def compare_people(points: Points, seed: int, setting: Setting) -> Result:
-    """One half of the people is known, each image of the other half asks for its person."""
+    """Fitted to one half of the people; each image of the other half is a query."""
     rng = np.random.default_rng([seed, 5])
     people = rng.permutation(np.unique(points.labels))
     is_known = np.isin(points.labels, people[: len(people) // 2])
@@ -341,7 +340,7 @@ def compare_people(points: Points, seed: int, setting: Setting) -> Result:
 
 
 def rank_1(points: Points) -> float:
-    """Rank-1: share of points, of classes with two or more, whose nearest other point has the same class."""
+    """Rank-1: share of points with the same class as their nearest other point; classes with one point are left out."""
     dist = cdist(points.values, points.values)
     np.fill_diagonal(dist, np.inf)
     right = points.labels[dist.argmin(1)] == points.labels
@@ -354,7 +353,7 @@ def model_digest() -> str:
 
 
 def embedded_people(data: Path, out: Path) -> Points | None:
-    """Unit rows of Market-1501's queries, kept in `out`. None, and a line that says so, where the data is absent."""
+    """Unit rows of Market-1501's queries, kept in `out`. None, with a message, where the data is absent."""
     file = out / f"people-{model_digest()}.npz"
     if not file.is_file():
         archive = data / "market1501_query.zip"
@@ -385,7 +384,7 @@ def read(name: str, seed: int) -> Points:
 
 
 def moons(n: int, rng: np.random.Generator) -> Points:
-    """Two half circles that reach into each other, and four coordinates of noise as loud as they are long."""
+    """Two interleaved half circles, and four coordinates of noise with the same spread."""
     labels = np.arange(n) % 2
     angle = np.pi * rng.uniform(size=n)
     x = np.where(labels == 0, np.cos(angle), 1.0 - np.cos(angle))

@@ -1,11 +1,11 @@
-"""The triplet VAE's own experiment: how often triplets of unseen digits are in their right order, with and without.
+"""Experiment of the triplet VAE on MNIST: share of triplets of unseen digits in the right order, with and without it.
 
 TVAE: Triplet-Based Variational Autoencoder using Metric Learning. Ishfaq, Hoogi, Rubin. ICLR 2018 workshop,
 https://arxiv.org/abs/1802.04403: 95.60 % against the VAE's 75.08 % (abstract). Gradient-Based Learning Applied to
 Document Recognition. LeCun, Bottou, Bengio, Haffner. 1998: MNIST, 60,000 digits to train and 10,000 to test.
 
-Both models see the same triplets, start from the same weights and take the same steps; the baseline's triplet loss has
-weight 0. Distances are Euclidean, between means. Raw pixels are the floor: an embedding below it has lost something.
+Both models see the same triplets, start from the same weights, take the same steps; the baseline's triplet loss has
+weight 0. Distances are Euclidean, between means. Raw pixels are the lower bound: a worse embedding lost information.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reid_training.data.base import ByteArray, IntArray
 from reid_training.errors import DataError
 from reid_training.methods.triplet_vae import (
-    DigitVAE,
     kl_divergence,
     negative_elbo,
     reconstruction_error,
@@ -45,13 +44,13 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Of the training; what is not said to be ours is as in a public script of the same experiment."""
+    """Training settings; those not marked as ours are from a public script of the same experiment."""
 
     vae_weight: float
     triplet_weight: float
     margin: float = 0.2
     n_epochs: int = 10
-    n_triplets: int = 50_000  # drawn anew for each epoch
+    n_triplets: int = 50_000  # drawn afresh for each epoch
     batch: int = 128  # triplets
     learning_rate: float = 1e-3  # Adam
 
@@ -81,11 +80,11 @@ class Result:
 
 
 def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, split: str = "test") -> list[Comparison]:
-    """Rows of the table; one file for each role and seed in `out`, and what has one is not done again."""
+    """Rows of the table; one file for each role and seed in `out`, and existing ones are not repeated."""
     source = data / "mnist" / "mnist.npz"
     todo = [(role, seed) for seed in seeds for role in SETTINGS if not _file(out, role, seed, split).is_file()]
     if todo:
-        read(source, split)  # an error of the data comes before any process starts
+        read(source, split)  # bad data is an error before any process starts
         tasks = [(source, _file(out, role, seed, split), SETTINGS[role], seed, split) for role, seed in todo]
         results.run_all(_run, tasks, jobs)
     found = {role: [results.read(Result, _file(out, role, seed, split)) for seed in seeds] for role in SETTINGS}
@@ -107,7 +106,7 @@ def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
 
 
 def _file(out: Path, role: str, seed: int, split: str) -> Path:
-    """Named after everything that decides its content, except the code."""
+    """Named by everything that decides its content, except the code."""
     setting = SETTINGS[role]
     facts = results.digest(dataclasses.asdict(setting) if setting else None, split)
     return out / f"{role.replace(' ', '_')}-{facts}-{seed}.json"
@@ -134,6 +133,27 @@ def run_one(known: Digits, unseen: Digits, setting: Setting | None, seed: int) -
         kl = float(kl_divergence(means, log_variances).mean())
     points = means.numpy()
     return Result(triplet_accuracy(points, triplets), rank1(points, unseen.labels), error, kl, seconds)
+
+
+class DigitVAE(nn.Module):
+    """The fully connected autoencoder of the MNIST experiment: 784-400-(20, 20)-400-784, ReLU between."""
+
+    def __init__(self, n_pixels: int = 784, hidden: int = 400, size: int = 20) -> None:
+        super().__init__()
+        self.trunk = nn.Linear(n_pixels, hidden)
+        self.mean = nn.Linear(hidden, size)
+        self.log_variance = nn.Linear(hidden, size)
+        self.decoder = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, n_pixels))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """pixels (B, n_pixels) in [0, 1]. Returns means and log-variances, each (B, size)."""
+        features = torch.relu(self.trunk(pixels))
+        return self.mean(features), self.log_variance(features)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """latent (B, size). Returns logits of the pixels (B, n_pixels)."""
+        logits: Tensor = self.decoder(latent)
+        return logits
 
 
 def train(digits: Digits, setting: Setting, seed: int) -> DigitVAE:
@@ -177,7 +197,7 @@ def draw_triplets(labels: IntArray, n: int, rng: np.random.Generator) -> IntArra
     anchor_class = rng.integers(len(classes), size=n)
     other_class = (anchor_class + rng.integers(1, len(classes), size=n)) % len(classes)
     place = rng.integers(counts[anchor_class])
-    other_place = (place + rng.integers(1, counts[anchor_class])) % counts[anchor_class]  # anyone but the anchor
+    other_place = (place + rng.integers(1, counts[anchor_class])) % counts[anchor_class]  # not the anchor itself
     anchors = by_class[first[anchor_class] + place]
     positives = by_class[first[anchor_class] + other_place]
     negatives = by_class[first[other_class] + rng.integers(counts[other_class])]
@@ -192,7 +212,7 @@ def triplet_accuracy(points: FloatArray, triplets: IntArray) -> float:
 
 
 def rank1(points: FloatArray, labels: IntArray, chunk: int = 500) -> float:
-    """Share of points (N, D) whose nearest other point, Euclidean, has the same label (N,)."""
+    """Rank-1: share of points (N, D) with the same label (N,) as their nearest other point, Euclidean."""
     squares = np.square(points).sum(1)
     right = 0
     for start in range(0, len(points), chunk):

@@ -1,14 +1,14 @@
-"""The online layers' own experiment: k-NN on small UCI sets, one to three layers against Euclid; and re-ID features.
+"""Experiment of the online metric layers: k-NN on small UCI sets, one to three layers against Euclid; re-ID features.
 
 Online Deep Metric Learning. Wenbin Li, Jing Huo, Yinghuan Shi, Yang Gao, Lei Wang, Jiebo Luo. 2018,
-https://arxiv.org/abs/1805.05510; its third version: half of the rows to learn from, half to ask, 5-NN, 20 scans.
+https://arxiv.org/abs/1805.05510; its third version: half of the rows for training, half for testing, 5-NN, 20 scans.
 
-A seed is a split. Euclid measures between the same rows, scaled to unit length as the layers see them; beside it rows
-of any length, since that scaling itself can lose something. gamma is chosen for each split and depth on the half that
-is learned from. Columns of one unit stay as they are; others are scaled by what that half says: to [0, 1], as a stack
-with ReLU wants them, or to mean 0 and deviation 1, where the first ReLU deletes half. The sets are those that
-scikit-learn brings along (extra `dev`). Where there is Market-1501, `odml_market` adds one layer behind the network in
-the box.
+A seed is a split. The baseline is the Euclidean distance between the same unit rows that the layers see; the distance
+between rows of any length is reported too, because scaling to unit length can lose information. gamma is chosen for
+each split and depth on the training half. Columns with a common unit are not scaled; others are scaled by the training
+half: to [0, 1], which suits a stack with ReLU, or to mean 0 and deviation 1, where the first ReLU deletes half. The
+sets are those shipped with scikit-learn (extra `dev`). If Market-1501 is there, `odml_market` adds one layer behind
+the bundled network.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ REDUCED = (Task(DRAWN, "unit interval", n_scans=1, gammas=(0.01, 0.05)),)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Shares of right answers on the half that was not learned from."""
+    """Accuracies on the test half."""
 
     euclid: float  # between unit rows
     any_length: float  # Euclid between the scaled rows themselves
@@ -76,18 +76,18 @@ class Result:
 
 
 def run(data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
-    """Rows of the table; without Market-1501 in `data` those of the UCI sets alone, and one line that says so."""
+    """Rows of the table; without Market-1501 in `data` those of the UCI sets alone, and one message."""
     rows = compared(out, seeds, jobs, TASKS)
     found = odml_market.compared(data, out, seeds, jobs)
     return rows + (_market_rows(found) if found else [])
 
 
 def compared(out: Path, seeds: Sequence[int], jobs: int, tasks: Sequence[Task]) -> list[Comparison]:
-    """Rows of the UCI sets; one file for each task and seed in `out`, and what has one is not done again."""
+    """Rows of the UCI sets; one file for each task and seed in `out`, and existing ones are not repeated."""
     todo = [(task, seed, _file(out, task, seed)) for task in tasks for seed in seeds]
     todo = [one for one in todo if not one[2].is_file()]
     for name in {task.data for task, _, _ in todo}:
-        load(name)  # an error of the data comes before any process starts
+        load(name)  # bad data is an error before any process starts
     results.run_all(_run, todo, jobs)
     found = {task: [results.read(Result, _file(out, task, seed)) for seed in seeds] for task in tasks}
     return [row for task in tasks for row in _rows(task, found[task])]
@@ -103,7 +103,7 @@ def _run(task: Task, seed: int, file: Path) -> None:
 
 
 def _file(out: Path, task: Task, seed: int) -> Path:
-    """Named after everything that decides its content, except the code."""
+    """Named by everything that decides its content, except the code."""
     return out / f"{task.data}-{results.digest(dataclasses.asdict(task))}-{seed}.json"
 
 
@@ -134,7 +134,7 @@ def _market_rows(found: Sequence[odml_market.Result]) -> list[Comparison]:
 
 
 def run_one(rows: Rows, task: Task, seed: int) -> Result:
-    """One split: choose gamma, learn, ask."""
+    """One split: choose gamma, train, test."""
     rng = np.random.default_rng(seed)
     known, unseen = halves(rows, rng)
     inner, held_out = halves(known, rng)
@@ -152,7 +152,7 @@ def run_one(rows: Rows, task: Task, seed: int) -> Result:
 
 
 def _accuracies(known: Rows, unseen: Rows, task: Task, gamma: float, seed: int) -> tuple[float, ...]:
-    """Of DEPTHS. A layer never hears of those behind it: the deepest stack holds all others."""
+    """For each of DEPTHS. A layer does not depend on later ones: the deepest stack contains all others."""
     learned, asked = scaled(known[0], unseen[0], task.scaling)
     stack = ODML(n_layers=max(DEPTHS), gamma=gamma, n_scans=task.n_scans, random_state=seed).fit(learned, known[1])
     found = []
@@ -176,7 +176,7 @@ def halves(rows: Rows, rng: np.random.Generator) -> tuple[Rows, Rows]:
 
 
 def scaled(known: FloatArray, unseen: FloatArray, scaling: str) -> tuple[FloatArray, FloatArray]:
-    """Both (N, d), column by column, by what `known` says; a column that does not change there becomes 0."""
+    """Both (N, d), scaled column by column with statistics of `known`; a constant column becomes 0."""
     if scaling == "as they are":
         return known, unseen
     if scaling == "unit interval":
@@ -190,7 +190,7 @@ def scaled(known: FloatArray, unseen: FloatArray, scaling: str) -> tuple[FloatAr
 def knn_accuracy(
     known: FloatArray, labels: IntArray, unseen: FloatArray, answers: IntArray, k: int = N_NEIGHBOURS
 ) -> float:
-    """Share of `unseen` (M, d) whose class most of the k nearest of `known` (N, d) have; of a tie the least number."""
+    """k-NN accuracy on `unseen` (M, d) with the neighbours from `known` (N, d); ties go to the smallest label."""
     squared = (unseen**2).sum(axis=1)[:, None] + (known**2).sum(axis=1)[None] - 2.0 * unseen @ known.T
     nearest = labels[np.argsort(squared, axis=1, kind="stable")[:, :k]]  # (M, k)
     classes = np.unique(labels)
@@ -212,7 +212,7 @@ def load(name: str) -> Rows:
 
 
 def _drawn() -> Rows:
-    """Three classes that three of five numbers tell apart; the other two say nothing."""
+    """Three classes that differ in three of five columns; the other two are noise."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 30)
     points = 0.4 * rng.normal(size=(90, 5))

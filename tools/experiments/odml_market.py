@@ -1,10 +1,10 @@
 """One online metric layer after the bundled re-ID network: one pass over some people, retrieval of others.
 
-Scalable Person Re-identification: A Benchmark. Liang Zheng et al. ICCV 2015: Market-1501, whose people of query and
-gallery the network has never seen. A seed is a split of these people: all images of one half are the stream, in random
-order, and the other half is scored by the data set's own protocol, with all its distractors. gamma is chosen for each
-split inside the stream: half of its people are learned from, the others ask. The rows are the network's unit
-embeddings, as they are: one layer needs no rows that are not negative. The baseline is the same rows unchanged.
+Scalable Person Re-identification: A Benchmark. Liang Zheng et al. ICCV 2015: Market-1501. The network was not
+trained on its people of query and gallery. A seed is a split of these people: all images of one half are the stream, in
+random order; the other half is scored by the data set's own protocol, with all its distractors. gamma is chosen for
+each split inside the stream: half of its people are for training, the others for validation. The rows are the network's
+unit embeddings, unscaled: a single layer may have negative inputs. The baseline is the same rows unchanged.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    # On the 75 people whom the network's training held out (six splits, 37 learned from, the others ask) 0.0005 and
+    # On the 75 people held out of the network's training (six splits, 37 for training, the others queries) 0.0005 and
     # 0.002 changed nothing; 0.01, 0.03, 0.05, 0.1 and 0.2 changed mAP by +0.1, +0.1, 0.0, -0.4 and -1.2 points.
     gammas: tuple[float, ...] = (0.003, 0.01, 0.03)
     # There, three layers with tanh were no better (+0.1 at 0.01, -0.2 at 0.03), and with ReLU lost 7 and 8 points: the
-    # embedding's numbers are as often negative as not.
+    # embedding's numbers are negative as often as positive.
     step: str = "paper"  # there "exact" was the same up to 0.05
 
 
@@ -76,7 +76,7 @@ class Result:
 
 
 def compared(data: Path, out: Path, seeds: Sequence[int], jobs: int, setting: Setting = SETTING) -> list[Result]:
-    """One for each seed; none, and one line that says why, where `data` holds no Market-1501."""
+    """One for each seed; none, with a message, where `data` holds no Market-1501."""
     if _unpacked(data) is None and not all((data / name).is_file() for name in ARCHIVES):
         print(
             f"experiments: odml: no Market-1501 in {data} ({' and '.join(FOLDERS)}, or {' and '.join(ARCHIVES)}); "
@@ -92,7 +92,7 @@ def compared(data: Path, out: Path, seeds: Sequence[int], jobs: int, setting: Se
 
 
 def _file(out: Path, table: Path, setting: Setting, seed: int) -> Path:
-    """Named after everything that decides its content, except the code; the table is named after the network."""
+    """Named by everything that decides its content, except the code; the table is named after the network."""
     return out / f"market-{results.digest(table.stem, dataclasses.asdict(setting))}-{seed}.json"
 
 
@@ -144,11 +144,11 @@ def ranking(table: Features, metric: ODML | None) -> Ranking:
 
 
 def features(data: Path, out: Path) -> Path:
-    """A file with the embeddings of query and gallery, made where it is not there yet."""
+    """The file with the embeddings of query and gallery; created if missing."""
     digest = hashlib.sha256(NETWORK.read_bytes()).hexdigest()[:12]
     file = out / f"market-features-{digest}.npz"
     if not file.is_file():
-        with tempfile.TemporaryDirectory() as folder:  # what is unpacked does not stay
+        with tempfile.TemporaryDirectory() as folder:  # unpacked files are deleted
             table = _embedded(*_images(data, Path(folder)))
         replace_file(
             file,
@@ -188,4 +188,4 @@ def _load(file: Path) -> Features:
         with np.load(file, allow_pickle=False) as arrays:
             return Features(**{field.name: arrays[field.name] for field in dataclasses.fields(Features)})
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{file} is damaged; delete it to make it again: {error}") from None
+        raise ModelError(f"{file} is damaged; delete it to create it again: {error}") from None

@@ -74,7 +74,7 @@ class Omniglot(Protocol):
     name: ClassVar[str] = "omniglot"
     settings: ClassVar[Settings] = {
         "data": {"val_fraction": 0.0, "height": 32, "width": 32, "n_ids": 16, "n_per_id": 4},
-        # Colour, mirror images and hidden parts mean nothing to characters.
+        # Colour, mirroring and occlusion do not apply to characters.
         "augment": {
             **{"flip": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "erase": 0.0},
             **{"zoom": 0.1, "shift": 0.06},

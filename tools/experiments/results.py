@@ -1,4 +1,4 @@
-"""Results of single runs as JSON files; a run whose file exists is not repeated."""
+"""Results of single runs as JSON files; a run with a file is not repeated."""
 
 from __future__ import annotations
 

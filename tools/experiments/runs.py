@@ -1,4 +1,4 @@
-"""One training run and its scores, in a folder named after everything that decides them.
+"""One training run and its scores, in a folder named by a hash of everything that decides them.
 
 Experiments with equal baseline settings use the same folder: it is trained once. The folder holds what every run of
 `reid train` does, the log (log.txt) and result_SPLIT.json for each split that was scored. An interrupted run

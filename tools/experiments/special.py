@@ -1,4 +1,4 @@
-"""Experiments that are not trained for retrieval: name -> module, whose `run` returns rows of the same table.
+"""Experiments other than retrieval training: name -> module; its `run` returns rows of the same table.
 
     def run(data: Path, out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]
 

@@ -1,4 +1,4 @@
-"""Scores of the same seeds side by side: means, spread, and whether the difference is more than chance."""
+"""Scores of the same seeds, paired: means, spread, and whether the difference is more than chance."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def differences(row: Comparison) -> list[float]:
-    """method - baseline, seed by seed: what a seed does to both of them drops out."""
+    """method - baseline, seed by seed: effects of a seed on both cancel."""
     return [b - a for a, b in zip(row.baseline, row.method, strict=True)]
 
 
 def verdict(row: Comparison) -> str:
-    """One seed shows nothing: its standard error is not known."""
+    """One seed proves nothing: it has no standard error."""
     difference = summary(differences(row))
     limit = STANDARD_ERRORS * difference.standard_error
     if difference.mean > limit:

@@ -1,28 +1,32 @@
-"""Optimal Mahalanobis metric: a mixed-integer program gives up as few points as possible, and bends space little.
+"""Optimal Mahalanobis metric: a mixed-integer program that sacrifices few points and distorts space little.
 
-Active Metric Learning for Supervised Classification. Kumaran, Papageorgiou, Chang, Li, Takáč. 2018, arXiv 1803.10647.
+Active Metric Learning for Supervised Classification. Krishnan Kumaran, Dimitri Papageorgiou, Yutong Chang, Minhan Li,
+Martin Takáč. 2018, https://arxiv.org/abs/1803.10647. Only its abstract was available to us.
 
-What we take, all from the abstract, which is what we could read: (1) no neighbours, triplets or pairs are designated
-before; the program chooses, (2) space is distorted as little as possible while points of a class gather in local
-clusters, (3) small sets are solved exactly, larger ones approximately, (4) the metric says which points to label next:
-those on a boundary, and outliers.
-Where we differ: the formulation is our reconstruction. With d(x, y) = (x - y)' M (x - y), M >= 0, trace M = p,
+What we take:
+(1) No neighbours, triplets or pairs are fixed beforehand; the program chooses them.
+(2) Space is distorted as little as possible while the points of a class form local clusters.
+(3) Small sets are solved exactly, larger ones approximately.
+(4) The metric selects the points to label next: those on a class boundary, and outliers.
+Where we differ:
+(1, 2) The formulation is our reconstruction. With d(x, y) = (x - y)' M (x - y), M >= 0, trace M = p,
 
-    min  sum_i u_i + mu |M - I|_1
-    s.t. d(i, l) >= d(i, j) + delta     where z_ij = 1, for every l of another class      u_i, z_ij in {0, 1}
-         sum_j z_ij >= k (1 - u_i)      over the others j of the class of i
+        min  sum_i u_i + mu |M - I|_1
+        s.t. d(i, l) >= d(i, j) + delta     where z_ij = 1, for every l of another class      u_i, z_ij in {0, 1}
+             sum_j z_ij >= k (1 - u_i)      over the others j of the class of i
 
-z_ij: i gathers round itself j; u_i: i is given up. The paper's metric has terms of further orders; here is the second
-order alone, so that "transform, then Euclid" is the metric. The trace holds the scale: without it the margin is met by
-inflating M. Rows and the cuts that keep M >= 0 are added where a solution violates them; every bound of such a program
-holds for the whole one, and what counts as found is counted again from distances, never read off the solver's
-variables. With a limit of time the bound may stay below the value; then the status says so. Of boundary points and
-outliers those come first that stand for many unlabelled ones (`most_telling`): by their margin alone they are no better
-to ask about than random points.
+    z_ij: j is a neighbour of i; u_i: i is given up. The paper's metric has terms of higher order; ours has the second
+    order alone, so that the metric is a linear map and then the Euclidean distance. The trace fixes the scale: without
+    it, inflating M would satisfy the margin.
+(3) Rows, and the cuts that keep M >= 0, are added where a solution violates them; every bound of such a relaxation is
+    valid for the whole program. Results are counted again from distances, never read from the solver's variables. With
+    a time limit the bound may stay below the value; the status says so.
+(4) Of boundary points and outliers, those that represent many unlabelled points come first (`most_telling`): the points
+    of the smallest margin alone were no better than random ones.
 
-File by file: `metric` is M, `problem` what it costs on points, `rows` what both programs share, `heuristic` the
-approximate part, `program` the mixed-integer one, `solver` which of them and for how long, `questions` what to label
-next, `estimator` all of it for scikit-learn, `config` its settings.
+Modules: `metric` M; `problem` its cost on points; `rows` constraints of both programs; `heuristic` the approximate
+solution; `program` the mixed-integer program; `solver` chooses between them within the time limit; `questions` selects
+points to label; `estimator` the scikit-learn interface; `config` settings.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A scikit-learn compatible estimator of the metric; scikit-learn itself is not needed.
 
-Of the paper: fit a metric to few labelled points, then ask about more. The bounds and the status are ours.
+From the paper: fit a metric to few labelled points, then choose more points to label. Bounds and status are ours.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from reid_training.data.points import MetricDataError, NotFittedError, checked_labels, checked_points
+from reid_training.data.points import MetricDataError, NotFittedError, check_classes, checked_labels, checked_points
 from reid_training.methods.mip_mahalanobis.config import MIPMahalanobisConfig
 from reid_training.methods.mip_mahalanobis.metric import FloatArray, IntArray, root
 from reid_training.methods.mip_mahalanobis.problem import given_up, make_problem, reaches
@@ -33,7 +33,7 @@ class MIPMahalanobis:
     After `fit`: metric_ (p, p), M of trace p; components_, its root: `transform` is X @ components_, and Euclid behind
     it the metric; status_, one of "optimal", "time limit", "limit of the solver's tolerance", "heuristic" and
     "subsamples"; value_ and bound_ of the objective, gap_ between them; given_up_ (n,) and radii_ (n,) of the points
-    fitted on: how far the members lie that each gathers.
+    fitted on: the distance to the last neighbour that each needs.
     """
 
     _names: ClassVar[tuple[str, ...]] = tuple(field.name for field in fields(MIPMahalanobisConfig))
@@ -86,7 +86,8 @@ class MIPMahalanobis:
         """X (n, p) finite numbers, y (n,) classes of any kind, at least two of them."""
         config = MIPMahalanobisConfig(**self.get_params())
         points = checked_points(X, "X")
-        self.classes_, labels = checked_labels(y, points)
+        self.classes_, labels = np.unique(checked_labels(y, len(points), "MIPMahalanobis"), return_inverse=True)
+        check_classes(len(self.classes_), len(points))
         self.n_features_in_ = points.shape[1]
         problem, place, scale = make_problem(points, labels, config)
         found = solve(problem, config)
@@ -152,10 +153,4 @@ class MIPMahalanobis:
 
     def _checked(self, X: Any) -> FloatArray:
         self._check_fitted()
-        points = checked_points(X, "X")
-        if points.shape[1] != self.n_features_in_:
-            raise MetricDataError(
-                f"X has {points.shape[1]} features, but MIPMahalanobis is expecting {self.n_features_in_} features "
-                "as input"
-            )
-        return points
+        return checked_points(X, "X", "MIPMahalanobis", self.n_features_in_)

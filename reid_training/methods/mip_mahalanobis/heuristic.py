@@ -1,7 +1,7 @@
 """Heuristic: alternate between a linear program with fixed neighbours and new neighbours; the cost never rises.
 
-The abstract says of larger sets that they are solved approximately, not how. This way is ours; so is that the exact
-part starts from its metric, since the solver alone may find none better than Euclid in its time.
+The abstract says that larger sets are solved approximately, not how: this heuristic is ours. The exact part starts
+from its metric, because the solver alone may find nothing better than Euclid within its time limit.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def fixed_neighbours(problem: Problem, metric: FloatArray) -> FloatArray:
 
 
 def near_triples(problem: Problem, metric: FloatArray, n_impostors: int) -> tuple[IntArray, IntArray, IntArray]:
-    """For each point the members it gathers at present, each with the nearest points of other classes."""
+    """For each point its present neighbours, each with the nearest points of other classes."""
     dist = squared_distances(problem.points, problem.points, metric)
     same = problem.labels[:, None] == problem.labels
     impostors = np.argsort(np.where(same, np.inf, dist), axis=1, kind="stable")

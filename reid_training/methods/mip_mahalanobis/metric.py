@@ -1,6 +1,6 @@
 """M as a matrix, as the solver's vector of unknowns, and its distance from the Euclidean metric.
 
-M >= 0 and trace M = p, as the head of the package has it; the paper's terms of further orders are left out.
+M >= 0 and trace M = p, as in the package docstring; the paper's terms of higher order are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NEGATIVE = -1e-6  # an eigenvalue below it is cut off; above, `repaired` makes i
 
 
 def root(metric: FloatArray) -> FloatArray:
-    """The symmetric matrix whose square is `metric` (p, p); exact for a diagonal one."""
+    """The symmetric square root of `metric` (p, p); exact for a diagonal one."""
     if np.count_nonzero(metric - np.diag(np.diag(metric))) == 0:
         return np.diag(np.sqrt(np.maximum(np.diag(metric), 0.0)))
     values, vectors = np.linalg.eigh(metric)
@@ -71,7 +71,7 @@ class Unknowns:
         return np.triu_indices(self.p) if self.full else (diagonal, diagonal)
 
     def times(self) -> FloatArray:
-        """How often each stands in M, (q,)."""
+        """Number of entries of M for each unknown, (q,)."""
         rows, columns = self.places()
         return np.where(rows == columns, 1.0, 2.0)
 

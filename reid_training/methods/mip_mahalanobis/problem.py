@@ -1,7 +1,7 @@
 """The points, and the cost of a metric on them: sum_i u_i + mu |M - I|_1, from distances alone.
 
-Everything that is reported of a metric is counted here, whatever solver or heuristic made it. Copies of a point are
-merged, and the margin delta has the unit of the data: ours both, the paper's abstract says nothing of either.
+All reported results of a metric are computed here, whatever solver or heuristic found it. Ours: copies of a point are
+merged, and the margin delta is in units of the data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 from reid_training.methods.mip_mahalanobis.config import MIPMahalanobisConfig
 from reid_training.methods.mip_mahalanobis.metric import BoolArray, FloatArray, IntArray, distortion, root
 
-# A margin that the solver meets to its own tolerance (1e-6) counts as met. Of distances whose typical size is 1.
+# A margin met within the solver's own tolerance (1e-6) counts as met; typical squared distances are 1.
 TOLERANCE = 1e-5
 
 
@@ -35,7 +35,7 @@ class Problem:
         return int(self.points.shape[1])
 
     def needs(self) -> IntArray:
-        """How many members of its class each point must gather, (n,): k, or all others; 0 for one that is alone."""
+        """Number of neighbours of its class that each point needs, (n,): k, or all others; 0 for a single point."""
         _, place, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
         return np.minimum(self.k, counts[place] - 1)
 
@@ -44,9 +44,9 @@ class Problem:
 
 
 def reaches(problem: Problem, metric: FloatArray, chunk: int = 512) -> tuple[FloatArray, FloatArray]:
-    """Squared distance of every point to the last member that it must gather, and to the nearest of another class.
+    """Squared distance of every point to its k-th neighbour of its class, and to the nearest point of another class.
 
-    0 to gather nothing. Memory: chunk * n.
+    The first is 0 where no neighbour is needed. Memory: chunk * n.
     """
     needs = problem.needs()
     most = max(int(needs.max()), 1)
@@ -57,14 +57,14 @@ def reaches(problem: Problem, metric: FloatArray, chunk: int = 512) -> tuple[Flo
         dist = cdist(bent[rows], bent, "sqeuclidean")
         same = labels[rows, None] == labels
         impostor[rows] = np.where(same, np.inf, dist).min(1)
-        same[np.arange(len(rows)), rows] = False  # no point gathers itself
+        same[np.arange(len(rows)), rows] = False  # no point is its own neighbour
         members = np.sort(np.partition(np.where(same, dist, np.inf), most - 1, axis=1)[:, :most], axis=1)
         own[rows] = members[np.arange(len(rows)), np.maximum(needs[rows] - 1, 0)]
     return np.where(needs > 0, own, 0.0), impostor
 
 
 def given_up(problem: Problem, metric: FloatArray) -> BoolArray:
-    """Which points lie too near to another class, (n,). One that is alone in its class has nothing to gather."""
+    """Points too near to another class, (n,). The only point of a class needs no neighbours."""
     own, impostor = reaches(problem, metric)
     return (problem.needs() > 0) & (impostor - own < problem.delta - TOLERANCE)
 
@@ -80,9 +80,9 @@ def best_of(problem: Problem, metrics: Sequence[FloatArray]) -> FloatArray:
 
 
 def make_problem(points: FloatArray, labels: IntArray, config: MIPMahalanobisConfig) -> tuple[Problem, IntArray, float]:
-    """The problem of the points that differ, in an order of their own, the place of each given one there, its unit.
+    """The problem of the distinct points in sorted order, the place of each given point there, and the unit of length.
 
-    A copy would be gathered by its original at no distance; it says nothing, and is left out.
+    A copy would be a neighbour of its original at distance 0; it adds no information and is left out.
     """
     table, place = np.unique(np.column_stack([labels, points]), axis=0, return_inverse=True)
     kinds, different = table[:, 0].astype(np.int64), table[:, 1:]

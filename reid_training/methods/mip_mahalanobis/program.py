@@ -1,4 +1,4 @@
-"""The mixed-integer program of the head of the package, with the rows that it has so far.
+"""The mixed-integer program of the package docstring, with the rows added so far.
 
 A margin d(i, l) >= d(i, j) + delta holds where z_ij = 1; a constant B, the smallest that any metric needs, switches it
 off elsewhere. Margins and the cuts v' M v >= 0 are added where a solution violates them.
@@ -27,7 +27,7 @@ from reid_training.methods.mip_mahalanobis.rows import bending_rows, psd_rows, t
 class Program:
     """The mixed-integer program over (theta, t, z, u), with the rows it has so far.
 
-    `reach`: metrics of a larger distortion are of no interest. `slack` multiplies the constants that switch a row off:
+    `reach`: an upper bound on the distortion of interest. `slack` multiplies the constants that switch a row off:
     any value >= 1 gives the same optimum.
     """
 
@@ -47,7 +47,7 @@ class Program:
         self.cuts = self.unknowns.first_cuts()
 
     def _possible(self) -> BoolArray:
-        """Pairs that some metric brings together before every other class, (m,). The others need no variable."""
+        """Pairs that some metric makes nearer than every other class, (m,). The others need no variable."""
         points, labels = self.problem.points, self.problem.labels
         possible = np.ones(len(self.pairs), dtype=bool)
         for row, (i, j) in enumerate(self.pairs):
@@ -105,7 +105,7 @@ class Program:
         )
 
     def polished(self, solution: FloatArray) -> FloatArray:
-        """M for the solver's choice, its whole numbers made whole: 0.999999 B would be a margin that is not met."""
+        """M for the solver's choice, its integers rounded: 0.999999 B would violate a margin."""
         constraint, cost = self._rows(np.inf)
         free = self.unknowns.bounds()
         whole = np.rint(solution[2 * self.q :])
@@ -129,7 +129,7 @@ class Program:
         return LinearConstraint(vstack(blocks).tocsr(), lower, upper), cost
 
     def _margin_rows(self) -> tuple[csr_array, FloatArray]:
-        """d(i, l) - d(i, j) - B z_ij >= delta - B, with the smallest B that says nothing for z_ij = 0."""
+        """d(i, l) - d(i, j) - B z_ij >= delta - B, with the smallest B that disables the row for z_ij = 0."""
         chosen = np.array(sorted(self.triples), dtype=np.int64).reshape(-1, 2)
         (i, j), far = self.pairs[chosen[:, 0]].T, chosen[:, 1]
         points = self.problem.points

@@ -1,7 +1,7 @@
 """Active labelling: points on a class boundary and outliers, as the metric defines them.
 
-Both are the abstract's. Where we differ: of them those come first that stand for many unlabelled ones (`most_telling`),
-since the points of the smallest margin alone were no better to ask about than random ones.
+Both are from the abstract, (4) of the package docstring. Ours: points that represent many unlabelled ones come first
+(`most_telling`), because the points of the smallest margin alone were no better than random ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def thinned(n_rows: int, n: int) -> IntArray:
 
 
 def doubt_of(to_labelled: FloatArray, labels: IntArray) -> FloatArray:
-    """How nearly the nearest class and the next one are equally far, (m,): 1 on the boundary, towards 0 inside.
+    """Ratio of the distances to the nearest and the next class, (m,): 1 on the boundary, towards 0 inside a class.
 
     to_labelled (m, n): distances; labels (n,), classes 0, 1 and so on, at least two.
     """
@@ -42,7 +42,7 @@ def doubt_of(to_labelled: FloatArray, labels: IntArray) -> FloatArray:
 
 
 def is_outlying(to_labelled: FloatArray, spacing: FloatArray, given_up: BoolArray) -> BoolArray:
-    """Rows beyond what is usual between labelled points, or beside one given up, (m,).
+    """Rows farther than usual from labelled points, or nearest to one given up, (m,).
 
     to_labelled (m, n): distances; spacing (n,): how far each labelled point is from the others; given_up (n,).
     """
@@ -61,12 +61,12 @@ def mutual_nearest(dist: FloatArray) -> IntArray:
 def most_telling(
     among: FloatArray, near: FloatArray, doubt: FloatArray, outlying: BoolArray, n: int, share: float
 ) -> IntArray:
-    """n rows, one after another: each is the row that says most about all of them, beside those before.
+    """n rows, chosen greedily: each is the row that adds most information about all rows to those chosen before.
 
-    among (m, m); near (m,) to the nearest labelled point; doubt (m,). What a row says about another is the share of the
-    other's way to a labelled point that it saves, times the other's doubt: a question stands for the unlabelled points
-    around it, and is not asked twice. A `share` of the questions goes to `outlying` rows (m,) as long as there are any;
-    these look for what is unknown, whatever its doubt.
+    among (m, m); near (m,) to the nearest labelled point; doubt (m,). The information of a row about another is the
+    relative reduction of the other's distance to a labelled point, times the other's doubt: a question covers the
+    unlabelled points around it. A `share` of the questions goes to `outlying` rows (m,) as long as there are any,
+    whatever their doubt.
     """
     per_way = np.divide(1.0, near, out=np.zeros_like(near), where=near > 0)  # 0: it lies on a labelled point
     left, free = near.copy(), np.ones(len(near), dtype=bool)

@@ -1,6 +1,6 @@
 """Constraint rows shared by the linear and the mixed-integer program, over (theta, t, others).
 
-theta: the q unknowns of M; t >= |theta - identity|, whose sum is the distortion. Others: what else the program has.
+theta: the q unknowns of M; t >= |theta - identity|, their sum is the distortion; others: further variables.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FIRST_IMPOSTORS = 5  # rows of the first program, per point: further ones come w
 
 
 def bending_rows(unknowns: Unknowns, n_others: int) -> tuple[csr_array, FloatArray]:
-    """t >= |theta - identity| as rows over (theta, t, n_others), with their least values."""
+    """t >= |theta - identity| as rows over (theta, t, n_others), with their lower bounds."""
     q = len(unknowns.times())
     eye, rest = csr_array(np.eye(q)), csr_array((q, n_others))
     identity = unknowns.vector(np.eye(unknowns.p))

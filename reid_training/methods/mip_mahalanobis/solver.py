@@ -1,7 +1,7 @@
 """Solve a problem: exactly if the time suffices, else the best metric found; the result says which.
 
-Small sets are solved exactly and larger ones approximately, as the abstract says. Ours: the larger ones by subsamples
-with as many points of each class, and a bound beside every value.
+Small sets are solved exactly and larger ones approximately, (3) of the package docstring. Ours: larger ones use
+class-balanced subsamples, and every value comes with a lower bound.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def solve(problem: Problem, config: MIPMahalanobisConfig) -> Solution:
     """The better of heuristic, exact part and Euclid; sets above `max_points` by subsamples."""
     euclid = np.eye(problem.p)
     if np.isinf(problem.mu) or problem.p == 1 or not given_up(problem, euclid).any():
-        # The objective cannot be below that: no metric is less bent, or there is nothing left to gain.
+        # The objective cannot be smaller: no metric is less distorted, or no point is given up.
         value = objective(problem, euclid)
         return Solution(euclid, value, value, OPTIMAL)
     if len(problem.points) > config.max_points:
@@ -78,7 +78,7 @@ def prove(problem: Problem, start: FloatArray, seconds: float, slack: float = 1.
     """The best metric, if the time suffices; else the best of those seen, with the bound that was reached."""
     ends = time.monotonic() + seconds
     best, value = start, objective(problem, start)
-    # A metric that is better bends space by less than that: it tightens every row.
+    # A better metric distorts space less than that; the bound tightens every row.
     program = Program(problem, value / problem.mu if problem.mu > 0 else np.inf, slack)
     for metric in (np.eye(problem.p), start):
         program.add_impostors(metric, FIRST_IMPOSTORS)
@@ -107,6 +107,6 @@ def prove(problem: Problem, start: FloatArray, seconds: float, slack: float = 1.
 
 
 def hopeless(problem: Problem, program: Program) -> float:
-    """Points that every metric gives up: fewer possible pairs than they must gather. A bound without any solving."""
+    """Number of points with too few possible neighbours, which every metric gives up: a bound without solving."""
     n_possible = np.bincount(program.pairs[program.possible, 0], minlength=len(problem.points))
     return float((n_possible < problem.needs()).sum())

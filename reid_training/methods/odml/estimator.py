@@ -1,7 +1,6 @@
 """A scikit-learn compatible estimator of online metric layers, learning from a stream of triplets.
 
-One-pass triplets, forward and backward learning are (1) and (4) of the head of the package; "both" differs as said
-there. numpy alone: nothing of scikit-learn is imported unless it calls itself.
+One-pass triplets (1), forward and backward learning (4) of the package docstring.
 """
 
 from __future__ import annotations
@@ -13,22 +12,21 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from reid_training.methods.odml.checks import (
-    ArrayError,
-    FloatArray,
+from reid_training.data.points import (
+    MetricDataError,
     NotFittedError,
+    as_numbers,
+    check_classes,
     checked_labels,
-    numbers,
-    numeric_rows,
-    unit,
+    checked_points,
 )
 from reid_training.methods.odml.config import OdmlConfig
-from reid_training.methods.odml.layers import ACTIVATIONS, MetricLayer, through, triplet_gradients
+from reid_training.methods.odml.layers import ACTIVATIONS, FloatArray, MetricLayer, through, triplet_gradients, unit
 from tracker.settings import require
 
 
 class _Stream:
-    """The latest row of each class, in the order of their coming. Rows as they came in: layers change, those do not."""
+    """The latest row of each class, in order of arrival. Input rows are kept, because the layers change."""
 
     def __init__(self) -> None:
         self._latest: dict[Hashable, FloatArray] = {}
@@ -43,7 +41,7 @@ class _Stream:
 
 
 class ODML:
-    """A stack of online metric layers, as a transformer of rows (N, d) to rows (N, d) that Euclid compares.
+    """A stack of online metric layers, as a transformer of rows (N, d) to (N, d), to be compared by Euclidean distance.
 
     The settings are those of `OdmlConfig`. After learning: `layers_`, the first one first; `n_features_in_` = d;
     `n_triplets_`, those that were formed so far.
@@ -77,11 +75,10 @@ class ODML:
     # ---------------------------------------------------------------------------------------------------- learning
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> ODML:
-        """Learn anew: the first scan in the order given (shuffle rows that are sorted), others in random orders."""
+        """Learn from scratch: the first scan in the given order (shuffle sorted rows), the others in random orders."""
         config = self._config()
         rows, labels = self._checked(X, y, None)
-        if len(set(labels)) < 2:
-            raise ArrayError(f"odml: fit needs rows of at least 2 classes, got {len(rows)} of one class, {labels[0]!r}")
+        check_classes(len(set(labels)), len(rows))
         self._begin(rows.shape[1], config)
         rng = np.random.default_rng(config.random_state)
         self._learn(rows, labels, config)
@@ -91,7 +88,7 @@ class ODML:
         return self
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> ODML:
-        """Go on with these rows (N, d) and labels (N,), in one scan; rows of a class of its own wait for others."""
+        """Continue with these rows (N, d) and labels (N,), in one scan. A class with one row waits for others."""
         config = self._config()
         rows, labels = self._checked(X, y, getattr(self, "n_features_in_", None))
         if not hasattr(self, "layers_"):
@@ -100,7 +97,7 @@ class ODML:
         return self
 
     def partial_fit_triplets(self, triplets: npt.ArrayLike) -> ODML:
-        """Go on with triplets (N, 3, d) that are known without labels: rows x, p like x, q unlike x."""
+        """Continue with given triplets (N, 3, d): rows x, p of the class of x, q of another."""
         config = self._config()
         rows = self._tuples(triplets, 3)
         if not hasattr(self, "layers_"):
@@ -132,7 +129,7 @@ class ODML:
             self._backward(triplet, config)
 
     def _forward(self, triplet: FloatArray, config: OdmlConfig) -> None:
-        """Each layer learns from what the one before, already updated, makes of the triplet."""
+        """Each layer learns from the output of the layer before, which is already updated."""
         function, _ = ACTIVATIONS[config.activation]
         for number, layer in enumerate(self.layers_, start=1):
             layer.update(triplet, config.gamma, config.step)
@@ -148,15 +145,15 @@ class ODML:
         for layer, root, gradient in zip(self.layers_, roots, gradients, strict=True):
             moved = root - config.backward_rate * (0.5 * gradient + config.penalty * root)
             if not np.isfinite(moved).all():
-                raise ArrayError("odml: the metric is no longer finite; lower backward_rate")
+                raise MetricDataError("odml: the metric is no longer finite; lower backward_rate")
             layer.set_root(moved)
 
-    # ----------------------------------------------------------------------------------------------------- asking
+    # -------------------------------------------------------------------------------------------------- inference
 
     def transform(self, X: npt.ArrayLike) -> FloatArray:
-        """Rows (N, d) to z_n (N, d), which Euclid compares."""
+        """Rows (N, d) to z_n (N, d), to be compared by Euclidean distance."""
         self._check_fitted()
-        return self._embedded(unit(numeric_rows(X, self.n_features_in_)))
+        return self._embedded(unit(checked_points(X, "X", "ODML", self.n_features_in_)))
 
     def fit_transform(self, X: npt.ArrayLike, y: npt.ArrayLike) -> FloatArray:
         return self.fit(X, y).transform(X)
@@ -178,7 +175,7 @@ class ODML:
     # -------------------------------------------------------------------------------------------------- estimator
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name. deep: there is nothing deeper."""
+        """The settings by name. deep: no effect, there are no nested estimators."""
         return {name: getattr(self, name) for name in inspect.signature(ODML).parameters}
 
     def set_params(self, **params: Any) -> ODML:
@@ -204,13 +201,13 @@ class ODML:
     # ----------------------------------------------------------------------------------------------------- checks
 
     def _checked(self, X: npt.ArrayLike, y: npt.ArrayLike, size: int | None) -> tuple[FloatArray, list[Hashable]]:
-        rows = unit(numeric_rows(X, size))
-        return rows, checked_labels(y, len(rows))
+        rows = unit(checked_points(X, "X", "ODML", size))
+        return rows, checked_labels(y, len(rows), "ODML").tolist()
 
     def _tuples(self, values: npt.ArrayLike, n: int) -> FloatArray:
         """(N, n, d) with unit rows."""
-        array = numbers(values)
+        array = as_numbers(values, "X")
         if array.ndim != 3 or array.shape[1] != n:
-            raise ArrayError(f"odml: expected an array (N, {n}, d), got one of shape {array.shape}")
+            raise MetricDataError(f"odml: expected an array (N, {n}, d), got one of shape {array.shape}")
         size: int | None = getattr(self, "n_features_in_", None)
-        return unit(numeric_rows(array.reshape(-1, array.shape[2]), size)).reshape(array.shape)
+        return unit(checked_points(array.reshape(-1, array.shape[2]), "X", "ODML", size)).reshape(array.shape)

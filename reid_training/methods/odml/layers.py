@@ -1,6 +1,6 @@
 """A metric layer, equation (2) of the package docstring; a stack of them: output (3) and gradient (4).
 
-Where we differ, as said there: the exact step, the cut that keeps M positive semi-definite, and the symmetric root L.
+Ours, as explained there: the exact step, the cut that keeps M positive semi-definite, and the symmetric root L.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from reid_training.methods.odml.checks import FloatArray
+FloatArray = npt.NDArray[np.float64]
 
 
 def _relu(x: FloatArray) -> FloatArray:
@@ -26,6 +27,14 @@ ACTIVATIONS: dict[str, tuple[Callable[[FloatArray], FloatArray], Callable[[Float
     "sigmoid": (_sigmoid, lambda z: z * (1.0 - z)),
     "tanh": (np.tanh, lambda z: 1.0 - z * z),
 }
+
+
+def unit(rows: FloatArray) -> FloatArray:
+    """Rows of length 1 along the last axis, as in the paper; rows of zeros, which it does not mention, stay."""
+    # By the largest first: the square of a tiny number would be 0.
+    largest = np.abs(rows).max(axis=-1, keepdims=True)
+    scaled = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+    return np.asarray(scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), 1.0))
 
 
 def hinge(metric: FloatArray, triplet: FloatArray) -> float:
@@ -45,7 +54,7 @@ def step_length(metric: FloatArray, triplet: FloatArray, gamma: float, step: str
 
 
 class MetricLayer:
-    """One metric M (d, d), and the L with L'L = M that carries rows to where Euclid measures it."""
+    """One metric M (d, d), and L with L'L = M: the Euclidean distance after L is the distance under M."""
 
     def __init__(self, size: int) -> None:
         self.metric: FloatArray = np.eye(size)
@@ -91,7 +100,7 @@ class MetricLayer:
 
 
 def through(rows: FloatArray, roots: Sequence[FloatArray], activation: str) -> list[FloatArray]:
-    """What goes into each layer and out of the last, n + 1 arrays (N, d): rows, z_1, ..., z_n."""
+    """The input of each layer and the output of the last, n + 1 arrays (N, d): rows, z_1, ..., z_n."""
     function, _ = ACTIVATIONS[activation]
     seen = [rows]
     for number, root in enumerate(roots, start=1):
@@ -105,7 +114,7 @@ def triplet_gradients(
 ) -> tuple[float, list[FloatArray]]:
     """The triplet loss [1 + |z_x - z_p|^2 - |z_x - z_q|^2]_+ behind all layers, and its gradient in each L.
 
-    triplet (3, d): rows x, p, q as they came in.
+    triplet (3, d): input rows x, p, q.
     """
     seen = through(triplet, roots, activation)
     x, p, q = seen[-1]

@@ -37,7 +37,7 @@ def results(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.txt"))
 
 
-# What there is to do
+# Finding and planning videos
 
 
 def test_find_videos_lists_folders_and_named_files(tmp_path):

@@ -187,7 +187,7 @@ def test_page_of_empty_result(tmp_path):
 
 
 def test_people_over_time_short_video_has_one_bin_per_frame(tmp_path):
-    """A bin without a frame would look as if no person were in view."""
+    """A bin without a frame would count as no person in view."""
     rows = [(f, round((f - 1) / 30, 3), i, "detected") for f in range(1, 51) for i in range(1, 2 + f % 3)]
     edges, most = facts.people_over_time(read_table(write_csv(tmp_path / "t.csv", rows)))
     assert len(edges) == 51

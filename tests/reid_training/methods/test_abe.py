@@ -164,7 +164,7 @@ def test_every_network_can_be_split(name, batch):
         seen = method.net.body[: method.split](torch.randn(1, 3, 64, 32))
         emb = method.embed(batch[0])
     assert seen.shape[1] == method.attention.look[0].in_channels
-    assert min(seen.shape[2:]) > 1  # there are places to look at
+    assert min(seen.shape[2:]) > 1  # a mask has several positions
     torch.testing.assert_close(emb.norm(dim=1), torch.ones(8))
 
 

@@ -1,4 +1,4 @@
-"""Boosted independent embeddings: one learner is binomial deviance; diversity moves the last layer alone."""
+"""Boosted independent embeddings: one learner is binomial deviance; diversity trains the last layer only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Softmax with a constraint on cosines: against slow loops, finite differences and the softmax it grew from."""
+"""Softmax with a constraint on cosines, against slow loops, finite differences and plain softmax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HDML: the geometry of its negatives, its objectives, and the base loss that it is without synthetic tuples."""
+"""HDML: the geometry of its negatives, its objectives, and its base loss without synthetic tuples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large margin few-shot: the margin term, both classifiers and the episodes of a batch against slow loops; weight 0."""
+"""Large margin few-shot: margin term, both classifiers and episodes against slow loops; weight 0 is the base."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_graph_query_sees_neither_its_class_nor_other_queries():
     logits, nodes = graph(support, classes, queries)
     alone, _ = graph(support, classes, queries[:, 2:3])
     torch.testing.assert_close(logits[:, 2:3], alone)
-    # What the margin sees begins with the embeddings: no label between them and what the layers add.
+    # The margin's points begin with the embeddings; no label comes before the layers' output.
     torch.testing.assert_close(nodes[0, :, 0, :SIZE], queries[0])
     torch.testing.assert_close(nodes[0, 1, 1:, :SIZE], support[0])
 
@@ -252,7 +252,7 @@ def test_node_margin_compares_the_query_with_the_support(batch):
 
 
 def test_node_margin_is_not_solved_by_labels_alone():
-    """Embeddings that say nothing, a query of each class: whatever the weights, triplets and their mirrors cancel."""
+    """Embeddings without information, a query of each class: for any weights, triplets and their mirrors cancel."""
     labels = torch.arange(4).repeat_interleave(2)
     for seed in range(5):
         method = make(seed, base="graph", way=4, hidden=4, margin_on="nodes", margin=2.0)

@@ -252,7 +252,7 @@ def test_outer_gradient_is_first_order(task):
 
 
 def test_learned_rule_improves_on_its_tasks():
-    """Two features of eight tell the classes apart: what the rule can learn is which way to go, fast."""
+    """Two features of eight separate the classes: the rule can learn a fast direction."""
     torch.manual_seed(0)
     rule, theta = LearnedRule(8), torch.nn.Parameter(0.5 * torch.eye(8))
     optimiser = torch.optim.Adam([*rule.parameters(), theta], lr=0.02)
@@ -395,7 +395,7 @@ def test_adapt_without_usable_support_is_an_error():
 
 
 def test_query_of_an_unknown_class_is_named():
-    with pytest.raises(DataError, match="a class that the support lacks"):
+    with pytest.raises(DataError, match="the class of a query is not in the support"):
         matching_loss(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([0, 0]))
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from reid_training.data.points import NotFittedError
 from reid_training.errors import ConfigError, DataError
 from reid_training.methods.odml import (
     ACTIVATIONS,
     ODML,
     STEPS,
     MetricLayer,
-    NotFittedError,
     OdmlConfig,
     hinge,
     step_length,
@@ -37,7 +37,7 @@ def rng():
 
 
 def stream_of(rng, n=40, n_classes=4, spread=0.6):
-    """Rows (N, D) around the centres of their classes, in no order."""
+    """Rows (N, D) around the centres of their classes, shuffled."""
     labels = rng.integers(n_classes, size=n)
     return rng.normal(size=(n_classes, D))[labels] + spread * rng.normal(size=(n, D)), labels
 
@@ -59,7 +59,7 @@ def semi_definite(rng, size=D):
 
 
 def slow_stack(rows, labels, n_layers, gamma, step, function):
-    """The specification by the letter: whole history, every root anew, every metric cut at every step."""
+    """The literal specification: the whole history, every root recomputed, every metric projected at every step."""
     rows = unit(np.asarray(rows, float))
     metrics = [np.eye(rows.shape[1]) for _ in range(n_layers)]
     for t in range(len(rows)):
@@ -345,7 +345,7 @@ def test_fitted_model_survives_a_pickle(rng):
     np.testing.assert_array_equal(again.transform(rows), model.transform(rows))
 
 
-# Bad input: one line that says what is wrong
+# Bad input gives one line
 
 ROWS, LABELS = np.arange(12.0).reshape(4, 3), [0, 0, 1, 1]
 
@@ -353,18 +353,18 @@ ROWS, LABELS = np.arange(12.0).reshape(4, 3), [0, 0, 1, 1]
 @pytest.mark.parametrize(
     ("rows", "labels", "said"),
     [
-        (ROWS, [7, 7, 7, 7], "at least 2 classes, got 4 of one class, 7"),
-        (ROWS[:1], [7], "got 1 of one class, 7"),
+        (ROWS, [7, 7, 7, 7], "y has 1 class in 4 samples; a metric needs at least 2 classes"),
+        (ROWS[:1], [7], "y has 1 class in 1 sample"),
         (ROWS[:0], [], r"0 sample\(s\)"),
         (ROWS[:, :0], LABELS, r"0 feature\(s\)"),
-        (ROWS[0], LABELS, r"expected rows \(N, d\), got an array of shape \(3,\)"),
-        (np.where(ROWS == 7, np.nan, ROWS), LABELS, "row 2 holds NaN or inf"),
-        (np.where(ROWS == 0, np.inf, ROWS), LABELS, "row 0 holds NaN or inf"),
+        (ROWS[0], LABELS, r"X must have two axes, samples and features, got shape \(3,\)"),
+        (np.where(ROWS == 7, np.nan, ROWS), LABELS, "not finite .* row 2, column 1"),
+        (np.where(ROWS == 0, np.inf, ROWS), LABELS, "not finite .* row 0, column 0"),
         (ROWS * 1j, LABELS, "Complex data not supported"),
-        ([["a", "b"]] * 4, LABELS, "rows must be numbers"),
+        ([["a", "b"]] * 4, LABELS, "X must be numbers"),
         (ROWS, None, "y is None"),
-        (ROWS, [0, 1], r"one label for each of 4 rows, got an array of shape \(2,\)"),
-        (ROWS, [0, 1, np.nan, 1], "y holds NaN"),
+        (ROWS, [0, 1], r"y must be one class per sample, 4 of them, got shape \(2,\)"),
+        (ROWS, [0, 1, np.nan, 1], "y has a value that is not finite"),
     ],
 )
 def test_bad_rows_and_labels_give_one_clear_line(rows, labels, said):
@@ -464,7 +464,7 @@ def test_scikit_learn_is_not_imported():
 SKIPPED = {"check_array_api_input": "scikit-learn runs it only with SCIPY_ARRAY_API set; rows are numpy arrays here"}
 
 
-@pytest.mark.filterwarnings("ignore")  # its checks warn of what they do on purpose
+@pytest.mark.filterwarnings("ignore")  # its checks cause warnings on purpose
 @pytest.mark.parametrize("settings", [{}, {"n_layers": 2, "strategy": "both"}], ids=["default", "a stack"])
 def test_scikit_learn_estimator_checks_pass(settings):
     checks = pytest.importorskip("sklearn.utils.estimator_checks")

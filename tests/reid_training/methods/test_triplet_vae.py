@@ -1,4 +1,4 @@
-"""The triplet VAE at its two limits, its losses against slow loops and finite differences, and where gradients go."""
+"""The triplet VAE: its two limiting cases, losses against slow loops and finite differences, gradient flow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from reid_training.data.transforms import normalise
 from reid_training.errors import ConfigError, DataError
 from reid_training.export import write_onnx
 from reid_training.methods.triplet_vae import (
-    DigitVAE,
     TripletVAEConfig,
     kl_divergence,
     negative_elbo,
@@ -24,6 +23,7 @@ from reid_training.methods.triplet_vae import (
     triplet_on_means,
 )
 from reid_training.runs import new_method
+from tools.experiments.mnist import DigitVAE
 
 N_CLASSES, PER_CLASS = 4, 4
 
@@ -157,7 +157,7 @@ def test_random_triplets_are_valid_and_uniform():
     counts: dict[tuple[int, ...], int] = {}
     for _ in range(3000):
         anchors, positives, negatives = random_triplets(labels, rng)
-        assert anchors.tolist() == [0, 1, 2, 3, 4]  # the last is alone of its kind
+        assert anchors.tolist() == [0, 1, 2, 3, 4]  # the last class has one sample
         assert (labels[anchors] == labels[positives]).all()
         assert (anchors != positives).all()
         assert (labels[anchors] != labels[negatives]).all()
@@ -198,7 +198,7 @@ def test_triplet_trains_neither_log_variance_nor_decoder(batch):
     with_triplet, without = gradients(both, batch), gradients(vae, batch)
     assert with_triplet.keys() == without.keys()
     for name, gradient in with_triplet.items():
-        # That of the trunk and of the means comes from both.
+        # The gradient of the trunk and of the means comes from both.
         assert torch.equal(gradient, without[name]) != name.startswith("net."), name
 
 

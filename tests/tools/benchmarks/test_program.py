@@ -1,4 +1,4 @@
-"""The benchmark of the whole program runs what a user would run, and adds up."""
+"""The benchmark of the whole program runs the user's command, and its numbers add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of the tracker core: its table, the peers that are missing, and the picture of growth."""
+"""The benchmark of the tracker core: its table, missing peers, and the plot of growth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of methods: what it runs, what it does not run again, and what it calls a gain."""
+"""The comparison of methods: its runs, finished runs that are not repeated, and its verdicts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def trained(monkeypatch):
     return folders
 
 
-# Every experiment that there is, the whole way
+# Every experiment from start to end
 
 
 def test_reduced_comparison_runs_every_experiment(tmp_path, capsys):
@@ -96,7 +96,7 @@ def test_every_experiment_fits_the_real_protocols(name, protocol, tmp_path):
     assert all(one.job.config.schedule.threads == 1 for one in asked)
 
 
-# What is run, and what is not run again
+# Runs, and finished runs that are not repeated
 
 
 def test_finished_run_is_not_repeated(asked_of, trained):

@@ -1,4 +1,4 @@
-"""The mixed-integer metric's own experiment, small: its files, its rows, its picture, and what it compares."""
+"""The experiment of the mixed-integer metric, reduced: files, rows, plot and comparisons."""
 
 from __future__ import annotations
 

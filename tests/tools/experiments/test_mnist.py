@@ -19,7 +19,7 @@ SHORT = {
 
 
 def generated(n_per_class, rng):
-    """Every class is bright somewhere else, beside a brightness of the whole picture that says nothing.
+    """Each class is bright in its own place; the overall brightness is random.
 
     Returns pictures (N, 28, 28) and labels (N,), in no order.
     """
