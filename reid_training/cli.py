@@ -59,6 +59,16 @@ class Progress(logging.StreamHandler[TextIO]):
         pass
 
 
+class PrintVersion(argparse.Action):
+    """Prints the version of the installed package and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"tracklet {version('tracklet')}")
+        parser.exit()
+
+
 def stdout_broken(error: OSError) -> int:
     """The exit status of a command whose output cannot be written: the pipe is closed, the disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still waiting goes there at the end
@@ -69,15 +79,25 @@ def stdout_broken(error: OSError) -> int:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="reid", description="Train, score and export the appearance metric.")
+    top.add_argument("--version", action=PrintVersion, nargs=0, help="show the version and exit")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_train, _add_methods, _add_evaluate, _add_export, _add_adapt, _add_crops, _add_suggest, _add_bench):
         add(commands)
     return top
 
 
+def _command(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+    """The parser of a subcommand; the text stands in the list of commands and above the command's own help."""
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+
 def _add_train(commands: Commands) -> None:
-    train = commands.add_parser("train", help="train a network, into a run folder")
-    train.add_argument("--config", default="reid_fast", help="TOML file or packaged name (default %(default)s)")
+    train = _command(commands, "train", "train a network, into a run folder")
+    train.add_argument(
+        "--config",
+        default="reid_fast",
+        help="TOML file, or a bundled one: reid_fast, reid_accurate (default %(default)s)",
+    )
     train.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     train.add_argument("--out", type=Path, required=True, help="run folder")
     train.add_argument("--method", metavar="NAME", help="instead of the config's; `reid methods` lists them")
@@ -87,38 +107,45 @@ def _add_train(commands: Commands) -> None:
     train.add_argument("--teacher", metavar="RUN", help="run of a larger network to learn from as well")
     train.add_argument("--seed", type=int, help="instead of the config's")
     train.add_argument("--jobs", type=int, default=1, metavar="N", help="members of an ensemble trained at a time")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    train.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
     train.set_defaults(run=run_train)
 
 
 def _add_methods(commands: Commands) -> None:
-    methods = commands.add_parser("methods", help="the methods of `reid train --method`, with their settings")
+    methods = _command(commands, "methods", "the methods of `reid train --method`, with their settings")
     methods.set_defaults(run=run_methods)
 
 
 def _add_evaluate(commands: Commands) -> None:
-    evaluate = commands.add_parser("evaluate", help="rank-1/5/10, mAP and verification on query and gallery")
+    evaluate = _command(commands, "evaluate", "rank-1/5/10, mAP and verification on query and gallery")
     evaluate.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
     evaluate.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     evaluate.add_argument("--rerank", action="store_true", help="also by k-reciprocal re-ranking (k1 20, k2 6, 0.3)")
-    evaluate.add_argument("--min-gap", type=int, metavar="N", help="inside each video: the same person N frames away")
+    evaluate.add_argument(
+        "--min-gap",
+        type=int,
+        metavar="N",
+        help="for the table of `reid crops`: find the same person in the same video, at least N frames away",
+    )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
     evaluate.add_argument("--csv", type=Path, metavar="FILE", help="the same as a table")
     evaluate.set_defaults(run=run_evaluate)
 
 
 def _add_export(commands: Commands) -> None:
-    export = commands.add_parser("export", help="write the ONNX file that the tracker reads")
+    export = _command(commands, "export", "write the ONNX file that the tracker reads")
     run_help = "run folder or checkpoint; for a variant also the fp32 ONNX file"
     export.add_argument("model", type=Path, metavar="RUN", help=run_help)
     export.add_argument("--out", type=Path, required=True, help="ONNX file")
     export.add_argument("--data", type=Path, required=True, help=f"{DATA_HELP}, the one trained on: for the thresholds")
-    export.add_argument("--precision", default="fp32", help="or a variant: fp16, int8 (default %(default)s)")
+    export.add_argument(
+        "--precision", default="fp32", help="fp32, or a smaller variant: fp16, int8 (default %(default)s)"
+    )
     export.set_defaults(run=run_export)
 
 
 def _add_adapt(commands: Commands) -> None:
-    adapt = commands.add_parser("adapt", help="fit a model to a place from a few labelled tracks, as a new ONNX file")
+    adapt = _command(commands, "adapt", "fit a model to a place from a few labelled tracks, as a new ONNX file")
     adapt.add_argument("model", type=Path, metavar="MODEL_OR_RUN", help="ONNX file, checkpoint or run folder")
     adapt.add_argument("--support", type=Path, required=True, help="folder of `reid crops`, or as --data")
     adapt.add_argument("--out", type=Path, required=True, help="new ONNX file")
@@ -128,32 +155,39 @@ def _add_adapt(commands: Commands) -> None:
 
 
 def _add_crops(commands: Commands) -> None:
-    crops = commands.add_parser("crops", help="cut people out of MOT ground truth, for --data")
+    crops = _command(commands, "crops", "cut people out of MOT ground truth, for --data")
     crops.add_argument("folder", type=Path, metavar="MOT_FOLDER", help="a sequence, or any folder above sequences")
     crops.add_argument("--out", type=Path, required=True, help="new folder for the crops and people.csv")
     crops.add_argument("--sequences", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
     crops.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="videos that are scored, by any name")
     crops.add_argument("--min-visibility", type=float, default=0.5, help="share of the box (default %(default)s)")
     crops.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th frame (default %(default)s)")
-    crops.add_argument("--min-height", type=int, default=32, metavar="PX", help="default %(default)s")
+    crops.add_argument(
+        "--min-height", type=int, default=32, metavar="PX", help="least height of a crop, pixels (default %(default)s)"
+    )
     crops.add_argument("--margin", type=float, default=0.0, help="around the box, of its side (default %(default)s)")
     crops.set_defaults(run=run_crops)
 
 
 def _add_suggest(commands: Commands) -> None:
-    suggest = commands.add_parser("suggest-labels", help="pairs of crops that a person should label next")
+    suggest = _command(commands, "suggest-labels", "pairs of crops that a person should label next")
     suggest.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
     crops_help = "table image,id[,camera][,frame], the folder of `reid crops`, or any folder of images"
     suggest.add_argument("--crops", type=Path, required=True, help=crops_help)
     suggest.add_argument("--n", type=int, default=20, metavar="N", help="pairs (default %(default)s)")
-    suggest.add_argument("--threshold", type=float, metavar="D", help="cosine distance (default: the file's tau_same)")
+    suggest.add_argument(
+        "--threshold",
+        type=float,
+        metavar="D",
+        help="suggest pairs near this cosine distance (default: tau_same of the model)",
+    )
     suggest.add_argument("--out", type=Path, default=Path("pairs.csv"), metavar="FILE", help="default %(default)s")
     suggest.add_argument("--sheet", type=Path, metavar="PNG", help="picture of all pairs (default: --out with .png)")
     suggest.set_defaults(run=run_suggest_labels)
 
 
 def _add_bench(commands: Commands) -> None:
-    bench = commands.add_parser("bench", help="milliseconds per crop on the CPU")
+    bench = _command(commands, "bench", "milliseconds per crop on the CPU")
     bench.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="ONNX file; several: side by side")
     bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 and 2")
     bench.set_defaults(run=run_bench)

@@ -1,6 +1,6 @@
 """Settings of every stage: one frozen dataclass each, checked when made, with units in the names.
 
-Each default has its origin beside it; docs/method.md says more, section by section. "calibrated": the number is read
+The origin of a default stands beside it, or in docs/method.md, section by section. "calibrated": the number is read
 from the metadata of the re-ID model. "tuned": a run of `track-eval tune` chose or kept it, and scored it on sequences
 left out (docs/tuning).
 """
@@ -86,7 +86,7 @@ class AppearanceConfig(Settings):
     min_height_px: Annotated[float, Range("[0, 1e5]")] = 24.0  # smaller crops are not stored
     tau_same: Distance | None = None  # cosine distance; None: calibrated
     tau_diff: Distance | None = None  # cosine distance; None: calibrated
-    sigma_same: Annotated[float, Range("[1e-6, 2]")] | None = None  # spread of same-person distances; None: calibrated
+    sigma_same: Annotated[float, Range("[1e-6, 2]")] | None = None  # root mean square; None: calibrated
     # Reuse (appearance/reuse.py): a detection takes over the last embedding of its track where motion alone is
     # unambiguous and that embedding is recent. These are the mildest values tried: on eleven runs IDF1 falls by 0.2 at
     # most. With 0.2 s it falls by 2 on one of them, with 0.15 s and near_iou = 0.02 on another: docs/results.md.
@@ -98,7 +98,7 @@ class AppearanceConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class ProposalConfig(Settings):
-    """Use C: where the detector failed, the tracklet's prior says where to run it again."""
+    """Use C: where the detector failed, the track's prediction says where to look again."""
 
     enabled: bool = True
     # What confirms a proposal. "auto": the detector sees a person in a window around the prediction, and appearance

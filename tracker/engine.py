@@ -1,9 +1,9 @@
 """The tracking loop: detections of one frame in, tracks with identities out. Start reading at `Engine.step`.
 
-Each stage is a function in `stages/` that takes what it needs and returns a frozen record; T tracks, N detections. The
-method is that of Thoreau & Kottege, "Improving Online Multiple Object tracking with Deep Metric Learning", 2018,
-https://arxiv.org/abs/1806.07592, which names three uses of a learned appearance metric: (A) to prevent identity
-switches, (B) to associate tracklets through occlusion, (C) to propose detections where the detector failed.
+Each stage in `stages/` takes what it needs and returns what it found: a frozen record, an array, or both. T tracks, N
+detections. The method is that of Thoreau & Kottege, "Improving Online Multiple Object tracking with Deep Metric
+Learning", 2018, https://arxiv.org/abs/1806.07592, which names three uses of a learned appearance metric: (A) to prevent
+identity switches, (B) to associate tracklets through occlusion, (C) to propose detections where the detector failed.
 docs/method.md has our reconstruction of the details.
 """
 
@@ -74,6 +74,7 @@ class Engine:
         clock = self.clock = self.clock.tick(frame, detections is not None)
         given = Detections.empty() if detections is None else detections
         dets = select(given, config.detection, config.appearance.max_cover)  # score filter, NMS -> N rows
+        lap("select")
         tracks = predict(self.bank, clock, config.motion, config.lifecycle)  # Kalman filter
         overlaps = self._overlaps(tracks, dets)
         lap("predict")
@@ -84,7 +85,7 @@ class Engine:
                 overlaps = self._overlaps(tracks, dets)
         lap("camera")
         image = self.appearance.image_for(frame, detections)  # None: the re-ID network does not run
-        dets = self.appearance.embed_detections(image, dets, tracks)  # (N, D), reused where motion is unambiguous
+        dets = self.appearance.embed_detections(image, dets, tracks)  # dets with features (N, D)
         lap("embed")
         # First and second association: high scores, then low scores (ByteTrack); use A: veto.
         matches = associate(
@@ -97,15 +98,25 @@ class Engine:
         # Use C: look again where the detector missed a track.
         proposals = self.proposer.propose(frame, image, tracks, dets, matches, clock, self.appearance)
         lap("propose")
-        # (T,) tracks without any of these whose predicted box is output.
+        # (T,) tracks that are neither matched nor proposed, but output with their predicted box.
         if clock.detector_ran:
-            held = find_occluded(tracks, dets, matches, proposals, overlaps, config.occlusion)
+            shown_as_predicted = find_occluded(tracks, dets, matches, proposals, overlaps, config.occlusion)
         else:
-            held = find_continued(tracks, proposals, clock, frame)
+            shown_as_predicted = find_continued(tracks, proposals, clock, frame)
         lap("occlude")
         # Kalman correction, deletion, creation, galleries, confirmation.
         self.bank, output, self.backfilled = update(
-            frame, image, tracks, dets, matches, proposals, held, clock, self.appearance, self.identities, config
+            frame,
+            image,
+            tracks,
+            dets,
+            matches,
+            proposals,
+            shown_as_predicted,
+            clock,
+            self.appearance,
+            self.identities,
+            config,
         )
         lap("update")
         self.trace = trace_of(tracks, dets, matches, proposals, config) if self._tracing else None

@@ -62,17 +62,17 @@ class Pipeline:
     def __iter__(self) -> Iterator[tuple[Frame, Tracks]]:
         return self.frames()
 
-    def frames(self, at_rest: Callable[[bool], None] = lambda last: None) -> Iterator[tuple[Frame, Tracks]]:
+    def frames(self, between_frames: Callable[[bool], None] = lambda last: None) -> Iterator[tuple[Frame, Tracks]]:
         """What iterating gives.
 
-        at_rest: called whenever `state()` is consistent, which is between two frames, when all that came out was
+        between_frames: called whenever `state()` is consistent, which is between two frames, when all that came out was
         taken; with True if this was the last time: the run was interrupted, and held frames come out undecided.
         """
-        for frame, tracks in self._tracked(at_rest):
+        for frame, tracks in self._tracked(between_frames):
             self.trace = self._traces.pop(frame.index, None)
             yield frame, tracks
 
-    def _tracked(self, at_rest: Callable[[bool], None]) -> Iterator[tuple[Frame, Tracks]]:
+    def _tracked(self, between_frames: Callable[[bool], None]) -> Iterator[tuple[Frame, Tracks]]:
         buffer = self._buffer
         engine = self._engine
         frames = self._detected()
@@ -92,13 +92,13 @@ class Pipeline:
                 yield from final
                 self._given_index = final[-1][0].index if final else self._given_index
                 self._consistent = True
-                at_rest(False)
+                between_frames(False)
         except (TrackletError, KeyboardInterrupt):
-            self._interrupted(at_rest)
+            self._interrupted(between_frames)
             yield from buffer.flush()
             raise
         if self._stopping:
-            self._interrupted(at_rest)
+            self._interrupted(between_frames)
         yield from buffer.flush()
 
     def stop(self) -> None:
@@ -239,9 +239,9 @@ class Pipeline:
             self._buffer.hold(frame, tracks)
         self._held = []
 
-    def _interrupted(self, at_rest: Callable[[bool], None]) -> None:
+    def _interrupted(self, between_frames: Callable[[bool], None]) -> None:
         if self._consistent and not self._held:
-            at_rest(True)
+            between_frames(True)
 
     def _detected(self) -> Iterator[_Seen]:
         """Frames with their detections, until the source ends or `stop`."""

@@ -176,6 +176,11 @@ def test_named_options_win_over_set_and_set_over_the_file(track, tmp_path):
     assert "appearance_weight = 0.3" in track(*words, "--print-config")[1]
 
 
+def test_conf_keeps_the_weak_score_that_is_set(track):
+    out = track("--conf", "0.4", "--set", "detection.weak_score=0.2", "--print-config")[1]
+    assert "strong_score = 0.4\nweak_score = 0.2\n" in out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

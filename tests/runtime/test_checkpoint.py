@@ -114,12 +114,12 @@ def test_pipeline_resumed_is_bit_equal(name, tmp_path):
     whole, saved, given = [], {}, {}
     pipeline = RUNS[name]()
 
-    def at_rest(last):
+    def between_frames(last):
         if pipeline.n_frames in CUTS:
             saved[pipeline.n_frames] = went_through(tmp_path / "x.resume", pipeline.state())
             given[pipeline.n_frames] = len(whole)
 
-    for frame, tracks in pipeline.frames(at_rest):
+    for frame, tracks in pipeline.frames(between_frames):
         whole.append((frame, tracks))
     assert saved.keys() == set(CUTS)
     assert any(len(saved[cut]["held"]) for cut in CUTS)
@@ -148,13 +148,13 @@ def test_interrupted_pipeline_rests_before_held_frames():
     pipeline = RUNS["late confirmation"]()
     seen, states = [], []
 
-    def at_rest(last):
+    def between_frames(last):
         state = pipeline.state()
         states.append((last, len(seen), state["given_index"]))
         if len(seen) > 10 and state["held"]:
             pipeline.stop()
 
-    for frame, _ in pipeline.frames(at_rest):
+    for frame, _ in pipeline.frames(between_frames):
         seen.append(frame.index)
     last, n_seen, given = states[-1]
     assert last

@@ -27,7 +27,7 @@ def test_keep_append_and_with_act_on_every_column(rng):
     assert len(TrackBank.empty()) == 0
 
 
-# age in seconds, confirmed, matched, remembered -> active, lost, alive
+# age in seconds, confirmed, matched, remembered -> active, reassociable, alive
 LIVES = [
     (0.0, False, True, False, True, False, True),  # tentative and matched
     (0.04, False, False, False, True, False, False),  # tentative and missed: ends at once
@@ -40,13 +40,13 @@ LIVES = [
 ]
 
 
-@pytest.mark.parametrize(("age_s", "confirmed", "matched", "remembered", "active", "lost", "alive"), LIVES)
+@pytest.mark.parametrize(("age_s", "confirmed", "matched", "remembered", "active", "reassociable", "alive"), LIVES)
 @pytest.mark.parametrize("now_s", [5.0, 86400.0])
-def test_lifecycle_rules(age_s, confirmed, matched, remembered, active, lost, alive, now_s):
+def test_lifecycle_rules(age_s, confirmed, matched, remembered, active, reassociable, alive, now_s):
     bank = bank_of(1, id=[int(confirmed)], seen_s=[now_s - age_s])
     matched, remembered = np.array([matched]), np.array([remembered])
     assert lifecycle.active(bank, now_s, LIFE).tolist() == [active]
-    assert lifecycle.lost(bank, matched, now_s, LIFE).tolist() == [lost]
+    assert lifecycle.reassociable(bank, matched, now_s, LIFE).tolist() == [reassociable]
     assert lifecycle.alive(bank, matched, remembered, now_s, LIFE).tolist() == [alive]
 
 

@@ -1,1 +1,1 @@
-"""Training of the person detector in the box: data, network, loss, loop, export, evaluation. See __main__.py."""
+"""Training of the bundled person detector: data, network, loss, loop, export, evaluation. See __main__.py."""

@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--data", type=Path, help="as for train: scores become probabilities, on pictures held out")
     one.add_argument(
         "--size", type=int, default=SIZE_PX, metavar="PX",
-        help="longer side of the input where nobody asks for another one (default: %(default)s)",
+        help="longer side of the input, unless another is asked for (default: %(default)s)",
     )  # fmt: skip
     one.set_defaults(run=run_export)
 
@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("evaluate", help="score detectors side by side")
     one.add_argument("detectors", nargs="+", metavar="FILE.onnx[@SIZE]", help="ours, or YOLOX- and YOLO-style ones")
     one.add_argument("--test", action="append", default=[], metavar="SEQUENCE[=VIDEO][@FIRST-LAST][:EVERY]")
-    one.add_argument("--without-people", type=Path, metavar="FOLDER", help="pictures in which nobody is to be found")
+    one.add_argument("--without-people", type=Path, metavar="FOLDER", help="pictures without people")
     one.add_argument("--csv", type=Path, metavar="FILE")
     one.set_defaults(run=run_evaluate)
 

@@ -2,7 +2,7 @@
 
 The PASCAL VOC Challenge (Everingham et al., 2010), section 4.2: detections in descending order of their score each take
 the free person they overlap most; precision made monotone, its area over recall. All points count, not eleven.
-Detections on ignored regions neither count nor cost: those that took nobody and lie in one for the most part.
+Detections on ignored regions neither count nor cost: those that match no person and lie in one for the most part.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ LEAST_BOXES = 50  # right ones, and wrong ones
 
 
 def calibrate(net: PersonNet, config: RunConfig, data: Path) -> tuple[float, float]:
-    """Slope and shift of the logit, on the held-out pictures of sources in which everybody is labelled."""
+    """Slope and shift of the logit, on the held-out pictures of sources with all people labelled."""
     detector = TorchDetector(net, config.schedule.calibrate_side)
     scores, right = [], []
     for name, (_, held) in read_sources(config.sources, data).items():

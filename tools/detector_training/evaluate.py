@@ -139,7 +139,7 @@ class Result:
 
     detector: str
     curves: dict[str, Curve] = field(default_factory=dict)  # by test
-    false_scores: FloatArray = field(default_factory=lambda: np.zeros(0))  # of all detections where nobody is
+    false_scores: FloatArray = field(default_factory=lambda: np.zeros(0))  # of all detections where no person is
     n_without: int = 0  # pictures without people
     cpu_ms: float = float("nan")  # median, from picture to boxes
 

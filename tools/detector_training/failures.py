@@ -1,7 +1,7 @@
 """What a detector gets wrong, as pictures: those held out where it misses most, for small people, crowds and the dark.
 
-Green: found. Red: missed. Blue: nobody there, or a second box on somebody. Pictures of incompletely labelled sources
-are left out: a box on somebody without a label would look like a mistake.
+Green: found. Red: missed. Blue: no person there, or a second box on one. Pictures of incompletely labelled sources
+are left out: a box on an unlabelled person would look like a mistake.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Case:
     image: ByteArray
     found: FloatArray  # (A, 4) people, found
     missed: FloatArray  # (B, 4) people, not found
-    false: FloatArray  # (C, 4) boxes on nobody
+    false: FloatArray  # (C, 4) boxes on no person
 
     @property
     def wrong(self) -> float:

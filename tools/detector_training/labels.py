@@ -30,7 +30,7 @@ PERSON_NAMES = ("person", "pedestrian", "people")  # of the person's class, in C
 # MOT16 classes: 1 pedestrian; 2 person on vehicle, 7 static person, 8 distractor, 12 reflection are people of a kind
 # that neither count nor cost; the others are no people.
 MOT_PEDESTRIAN, MOT_IGNORED = 1, (2, 7, 8, 12)
-MOT_MIN_VISIBLE = 0.25  # people hidden further are ignored: nobody could tell that they are there
+MOT_MIN_VISIBLE = 0.25  # people that are occluded more are ignored: they cannot be recognised
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def read_coco(images: Path, labels: Path) -> list[Picture]:
         if width <= 0 or height <= 0:
             continue  # COCO has a few boxes without area
         polygons: Any = row.get("segmentation")
-        single = isinstance(polygons, list) and len(polygons) == 1  # in several parts: somebody stands before them
+        single = isinstance(polygons, list) and len(polygons) == 1  # in several parts: occluded
         outline = _outline(polygons[0], where) if polygons and single else None
         box = [left, top, left + width, top + height]
         found[row["image_id"]].append((box, outline, bool(row.get("iscrowd", 0))))

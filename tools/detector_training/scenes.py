@@ -42,7 +42,7 @@ GRIDS = ((1, 1), (1, 2), (2, 2), (3, 3))  # rows, columns
 # People to paste: large enough to be sharp, upright, and whole as far as the labels tell.
 CUT_MIN_PX, CUT_MIN_ASPECT, CUT_MIN_FILLED, CUT_MAX_OVERLAP = 90, 1.6, 0.3, 0.02
 FILLED = 0.9  # side, of a picture that would fill its place exactly; smaller ones leave too much grey
-MAX_COVERED = 0.75  # a person of whom more is hidden is ignored
+MAX_COVERED = 0.75  # a person occluded by more than this is ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def is_held_out(picture: Picture, source: SourceConfig) -> bool:
 
 
 def cut_people(pictures: Sequence[Picture], side: int) -> list[Cut]:
-    """The people of whom the labels have a silhouette and who stand free, no taller than `side`."""
+    """The people with a silhouette in the labels that stand free, no taller than `side`."""
     cuts = []
     for picture in pictures:
         drawn = picture.mask is not None or any(outline is not None for outline in picture.outlines)

@@ -30,7 +30,7 @@ class Calibration:
 
     tau_same: float  # below it: the same person
     tau_diff: float  # above it: different people; >= tau_same
-    sigma_same: float  # spread of the distances between crops of one person
+    sigma_same: float  # root mean square distance between crops of one person
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ TIE = 1e-5  # cosine distance; equal float32 embeddings differ by rounding, and 
 
 
 def fuse(iou: FloatArray, dist: FloatArray, weight: float) -> FloatArray:
-    """One cost of overlap and appearance: lambda (1 - IoU) + (1 - lambda) d / 2 (docs/method.md, 2).
+    """One cost of overlap and appearance: (1 - w) (1 - IoU) + w d / 2 (docs/method.md, 2).
 
-    iou (P,), dist (P,) cosine distance d in [0, 2], weight = 1 - lambda in [0, 1]. A weight of 0 is the cost of
+    iou (P,), dist (P,) cosine distance d in [0, 2], weight = w in [0, 1]. A weight of 0 is the cost of
     SORT (Bewley et al., 2016).
     """
     return (1.0 - weight) * (1.0 - iou) + weight * dist / 2.0

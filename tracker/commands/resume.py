@@ -146,7 +146,7 @@ class Checkpoints:
         self._start_s = clock() - run_s
         self._saved_s: float | None = None
 
-    def at_rest(self, last: bool) -> None:
+    def between_frames(self, last: bool) -> None:
         """Save if it is time; for `Pipeline.frames`. Raises WriteError."""
         now_s = self._clock()
         if not last and self._saved_s is not None and now_s - self._saved_s < self._every_s:

@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     times.add_argument("--source", help="the video, folder of images or MOT sequence: for the times of its frames")
     times.add_argument("--fps", type=float, help="frames per second, where they come evenly")
     parser.add_argument(
-        "--fill-gaps", type=float, metavar="SECONDS", help="interpolate where a track is missing for so long at most"
+        "--fill-gaps", type=float, metavar="SECONDS", help="fill gaps of at most SECONDS in a track, by interpolation"
     )
     parser.add_argument("--no-smooth", action="store_true", help="fill gaps alone, with straight lines")
     parser.add_argument("--overwrite", action="store_true", help="replace a result file that exists")

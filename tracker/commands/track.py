@@ -125,7 +125,7 @@ def _frames(
 ) -> Iterator[tuple[Frame, Tracks]]:
     """Frames with final tracks, refined in a second pass if that was asked for; progress is that of the tracking."""
     if not options.two_passes:
-        frames = iter(pipeline) if checkpoints is None else pipeline.frames(checkpoints.at_rest)
+        frames = iter(pipeline) if checkpoints is None else pipeline.frames(checkpoints.between_frames)
         for frame, tracks in frames:
             yield frame, tracks
             if progress is not None:

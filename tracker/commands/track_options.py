@@ -178,7 +178,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_afterwards(parser)
     _add_people(parser)
     _add_appearance(parser)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where networks run; auto: cuda if it loads, else cpu",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use at most (default: all)")
     parser.add_argument("--config", metavar="TOML", help="settings file")
     parser.add_argument(
@@ -192,11 +197,11 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("results")
     add_sink_options(out, "results")
     out.add_argument(
-        "--show", action="store_true", help="live window, h for its keys; cameras and streams open it anyway"
+        "--show", action="store_true", help="live window, h for its keys; cameras and streams open it by default"
     )
     out.add_argument("--headless", action="store_true", help="no window, even where there is a display")
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
-    out.add_argument("--resume", action="store_true", help="continue an interrupted run with these results")
+    out.add_argument("--resume", action="store_true", help="continue an interrupted run: give the same command again")
     out.add_argument(
         "--checkpoint-every", type=float, default=10.0, metavar="SECONDS",
         help="how often to save a checkpoint, FILE.resume beside the first result (default: 10; 0: never)",
@@ -213,7 +218,9 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
         "--detector", "--model", metavar="ONNX",
         help="network to run: person, the bundled one (default), or a file, YOLOX- or YOLO-style",
     )  # fmt: skip
-    people.add_argument("--classes", default="person", help="classes to keep, names or numbers (default: person)")
+    people.add_argument(
+        "--classes", default="person", help="classes to keep, names or numbers, comma-separated (default: person)"
+    )
     people.add_argument(
         "--detector-size", type=int, metavar="PX",
         help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
@@ -222,13 +229,21 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
         "--detect-every", type=int, metavar="N",
         help="run the detector at every Nth frame; between them tracks live on proposals and predictions (default: 1)",
     )  # fmt: skip
-    people.add_argument("--conf", type=float, metavar="SCORE", help="score from which a detection starts a track")
+    people.add_argument(
+        "--conf",
+        type=float,
+        metavar="SCORE",
+        help="score from which a detection counts as strong: it is matched first, and may create a track",
+    )
 
 
 def _add_appearance(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("appearance, and its three uses")
     group.add_argument(
-        "--reid", metavar="ONNX", default="default", help="re-ID network: fast, accurate, a file; none: motion alone"
+        "--reid",
+        metavar="ONNX",
+        default="default",
+        help="re-ID network: fast (default), accurate, a file; none: motion alone",
     )
     group.add_argument("--appearance-weight", type=float, metavar="W", help="share of appearance in the cost, 0 to 1")
     group.add_argument("--no-veto", action="store_true", help="A off: appearance does not cancel identity switches")
@@ -258,7 +273,7 @@ def _add_afterwards(parser: argparse.ArgumentParser) -> None:
         "--fill-gaps",
         type=float,
         metavar="SECONDS",
-        help="interpolate where a track is missing for so long at most",
+        help="fill gaps of at most SECONDS in a track, by interpolation",
     )
 
 
@@ -278,7 +293,7 @@ def _classes_of(text: str) -> tuple[str | int, ...]:
 
 
 def _config_of(args: argparse.Namespace) -> TrackerConfig:
-    """File, then --set, then the named options."""
+    """File, then --set, then the named options. What --conf implies for low scores gives way to --set."""
     config = TrackerConfig() if args.config is None else TrackerConfig.load(args.config)
     settings: dict[str, Any] = {}
     for text in args.set:
@@ -288,7 +303,7 @@ def _config_of(args: argparse.Namespace) -> TrackerConfig:
         settings[name.strip()] = value.strip()
     if args.conf is not None:
         settings["detection.strong_score"] = args.conf
-        settings["detection.weak_score"] = min(args.conf, config.detection.weak_score)
+        settings.setdefault("detection.weak_score", min(args.conf, config.detection.weak_score))
     if args.detect_every is not None:
         settings["detection.every"] = args.detect_every
     if args.appearance_weight is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tracker import __version__
 from tracker.errors import ConfigError, OutputError
 from tracker.eval import ablation, report, tune
 from tracker.eval.mot_files import MotFileError
@@ -110,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"tracklet {__version__}")
     add_paths(parser)
     parser.add_argument("--results", metavar="DIR", type=Path, help="score DIR/<sequence>.txt; nothing is tracked")
     parser.add_argument(
@@ -125,7 +127,12 @@ def build_parser() -> argparse.ArgumentParser:
     run = parser.add_argument_group("tracking")
     run.add_argument("--out", metavar="DIR", type=Path, help="write results as DIR/<sequence>.txt (default: results)")
     people = run.add_mutually_exclusive_group()
-    people.add_argument("--det", metavar="FILE", default="det/det.txt", help="detections, inside each sequence folder")
+    people.add_argument(
+        "--det",
+        metavar="FILE",
+        default="det/det.txt",
+        help="detections, inside each sequence folder (default: det/det.txt)",
+    )
     people.add_argument(
         "--detector",
         metavar="ONNX",
@@ -137,7 +144,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PX",
         help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
     )
-    run.add_argument("--classes", default="person", help="classes to keep, names or numbers (default: person)")
+    run.add_argument(
+        "--classes", default="person", help="classes to keep, names or numbers, comma-separated (default: person)"
+    )
     add_tracking(run)
 
     files = parser.add_argument_group("files")

@@ -55,9 +55,17 @@ def add_tracking(group: argparse._ArgumentGroup) -> None:
         "--video", action="append", default=[], metavar="SEQUENCE=FILE", help="video of a sequence without images"
     )
     group.add_argument(
-        "--reid", metavar="ONNX", default="default", help="re-ID network: fast, accurate, a file; none: motion only"
+        "--reid",
+        metavar="ONNX",
+        default="default",
+        help="re-ID network: fast (default), accurate, a file; none: motion only",
     )
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run")
+    group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where networks run; auto: cuda if it loads, else cpu",
+    )
     group.add_argument("--config", metavar="TOML", help="settings file")
     group.add_argument("--detect-every", type=int, metavar="N", help="use only the detections of every Nth frame")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting of the tracker")

@@ -162,7 +162,7 @@ class FoldRow:
 class Tuning:
     """The search on all videos, then without each of them. What is found so far stays available if it stops.
 
-    videos: name -> indices of its runs. say: receives one line for every step.
+    videos: name -> indices of its runs. log: receives one line for every step.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Tuning:
         scorer: Scorer,
         base: TrackerConfig,
         objective: Sequence[str],
-        say: Callable[[str], Any],
+        log: Callable[[str], Any],
     ) -> None:
         self.videos = videos
         self.found: dict[str, Found] = {}  # ALL_VIDEOS, or the held-out video -> the best so far
@@ -180,7 +180,7 @@ class Tuning:
         self.finished = False
         self._base = base
         self._scorer = scorer
-        self._say = say
+        self._log = log
         self._objective = objective
 
     def run(self, space: Space, min_gain: float, seed: int) -> None:
@@ -218,5 +218,5 @@ class Tuning:
                 self.start = point.score
             self.found[held_out] = point
             step = f"{point.change} = {flattened(point.config)[point.change]}" if point.change else "start"
-            self._say(f"{title}: {point.score:.2f} {step} ({self._scorer.n_trials} trials)")
+            self._log(f"{title}: {point.score:.2f} {step} ({self._scorer.n_trials} trials)")
         return self.found[held_out].config

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker import __version__
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, TrackletError
 from tracker.eval import report
@@ -119,6 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"tracklet {__version__}")
     add_paths(parser)
     parser.add_argument("--out", metavar="TOML", type=Path, required=True, help="the preset")
     parser.add_argument("--overwrite", action="store_true", help="replace a preset that exists")
@@ -173,13 +175,13 @@ def group_videos(sequences: Sequence[Path], same: Mapping[str, str]) -> dict[str
     for name in (*same, *same.values()):
         if name not in names:
             raise ConfigError(f"--same-video names {name}; the sequences are: {', '.join(names)}")
-    group = {name: re.sub(r"^MOT(16|17|20)-", "", name) for name in names}
+    video_of = {name: re.sub(r"^MOT(16|17|20)-", "", name) for name in names}
     for a, b in same.items():
-        old, new = group[a], group[b]
-        group = {name: new if of == old else of for name, of in group.items()}
+        old, new = video_of[a], video_of[b]
+        video_of = {name: new if video == old else video for name, video in video_of.items()}
     together: dict[str, list[str]] = {}
-    for name, of in group.items():
-        together.setdefault(of, []).append(name)
+    for name, video in video_of.items():
+        together.setdefault(video, []).append(name)
     return {"+".join(members): members for members in together.values()}
 
 
@@ -226,8 +228,8 @@ def _run(options: TuneOptions) -> int:
         WorkerPool(run_trial, min(options.run.n_jobs, len(runs))) as pool,
     ):
         scorer = Scorer(runs, pool, options.max_trials, bar.update)
-        say = lambda text: bar.write(text, file=sys.stderr)  # noqa: E731
-        tuning = Tuning(videos, scorer, options.run.config, options.objective, say)
+        log = lambda text: bar.write(text, file=sys.stderr)  # noqa: E731
+        tuning = Tuning(videos, scorer, options.run.config, options.objective, log)
         try:
             tuning.run(options.space, options.min_gain, options.seed)
         except TrialsSpentError:

@@ -16,8 +16,8 @@ from tracker.types import BoolArray, FloatArray, IntArray
 
 _SCALES = (0.95, 1.05)  # factors of the predicted height that are tried too
 N_CONTROLS = 4  # crops of the background control for each box
-MAX_WEAK_PER_TRACK = 2  # low-score detections near the prediction that join the candidates
-MIN_WEAK_IOU = 0.3  # of such a detection with the predicted box
+MAX_LOW_PER_TRACK = 2  # low-score detections near the prediction that join the candidates
+MIN_LOW_IOU = 0.3  # of such a detection with the predicted box
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Candidates:
 
 
 def candidates(
-    tracks: IntArray, mean: FloatArray, variance: FloatArray, weak: FloatArray, config: ProposalConfig
+    tracks: IntArray, mean: FloatArray, variance: FloatArray, low: FloatArray, config: ProposalConfig
 ) -> Candidates:
     """All candidates of the given tracks.
 
     tracks (T,) rows; mean (T, >= 4) predicted [cx, cy, a, h] and variance (T, 4), the diagonal of S, of these tracks;
-    weak (W, 4) boxes of unmatched low-score detections. The grid is {-1, 0, 1} x {-1, 0, 1} standard deviations
+    low (W, 4) boxes of unmatched low-score detections. The grid is {-1, 0, 1} x {-1, 0, 1} standard deviations
     of the centre times `grid_sigma`, at the predicted size, and two more sizes at the predicted place.
     """
     step = np.array([(x, y) for y in (0, -1, 1) for x in (0, -1, 1)], np.float64) * config.grid_sigma  # (9, 2)
@@ -55,13 +55,13 @@ def candidates(
     state[:, len(step) :, 3] *= np.array(_SCALES)
     log_prior = -0.5 * ((state - mean[:, None, :4]) ** 2 / variance[:, None]).sum(axis=2)
 
-    overlap = bx.iou(bx.cxcyah_to_xyxy(mean[:, :4]), weak)  # (T, W)
-    near_track, near_weak = _best_overlaps(overlap)
-    near_state = bx.xyxy_to_cxcyah(weak[near_weak])
+    overlap = bx.iou(bx.cxcyah_to_xyxy(mean[:, :4]), low)  # (T, W)
+    near_track, near_low = _best_overlaps(overlap)
+    near_state = bx.xyxy_to_cxcyah(low[near_low])
     near_prior = -0.5 * ((near_state - mean[near_track, :4]) ** 2 / variance[near_track]).sum(axis=1)
     return Candidates(
         np.concatenate([np.repeat(tracks, state.shape[1]), tracks[near_track]]),
-        np.concatenate([bx.cxcyah_to_xyxy(state.reshape(-1, 4)), weak[near_weak]]),
+        np.concatenate([bx.cxcyah_to_xyxy(state.reshape(-1, 4)), low[near_low]]),
         np.concatenate([log_prior.ravel(), near_prior]),
     )
 
@@ -93,7 +93,7 @@ def background(boxes: FloatArray, width: int, height: int) -> tuple[FloatArray, 
 
 
 def _best_overlaps(overlap: FloatArray) -> tuple[IntArray, IntArray]:
-    """(track, weak) indices of the low-score detections that overlap each prediction most, with IoU > MIN_WEAK_IOU."""
+    """(track, low) indices of the low-score detections that overlap each prediction most, with IoU > MIN_LOW_IOU."""
     rank = np.argsort(np.argsort(-overlap, axis=1, kind="stable"), axis=1)
-    track, weak = np.nonzero((overlap > MIN_WEAK_IOU) & (rank < MAX_WEAK_PER_TRACK))
-    return track.astype(np.int64), weak.astype(np.int64)
+    track, low = np.nonzero((overlap > MIN_LOW_IOU) & (rank < MAX_LOW_PER_TRACK))
+    return track.astype(np.int64), low.astype(np.int64)

@@ -23,8 +23,9 @@ def within_budget(cost: IntArray, age_s: FloatArray, budget: int) -> BoolArray:
 def best_candidates(track: IntArray, log_prior: FloatArray, dist: FloatArray, sigma: float) -> IntArray:
     """For each track the candidate with the largest log p = log prior - d^2 / (2 sigma^2), docs/method.md, 4.
 
-    track, log_prior, dist (C,); dist = cosine distance to the track's mean embedding, sigma its spread for the same
-    person. Returns indices into the candidates, one for each distinct track, by ascending track; of equals the first.
+    track, log_prior, dist (C,); dist = cosine distance to the track's mean embedding, sigma = its root mean square for
+    the same person. Returns indices into the candidates, one for each distinct track, by ascending track; of equals the
+    first.
     """
     log_posterior = log_prior - dist**2 / (2 * sigma**2)
     order = np.lexsort((np.arange(len(track)), -log_posterior, track))

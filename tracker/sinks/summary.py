@@ -104,7 +104,8 @@ def summary_text(
     in a thread of its own. Shares are of the wall time. live: what `live_text` says of a live source.
     """
     fps = n_frames / wall_s if wall_s > 0 else 0.0
-    origins = f"{n_detected} detected, {n_proposed} proposed" + (f", {n_occluded} occluded" if n_occluded else "")
+    origins = f"{n_detected} detected" + (f", {n_proposed} proposed" if n_proposed else "")
+    origins += f", {n_occluded} occluded" if n_occluded else ""
     origins += f", {n_predicted} predicted between detections" if n_predicted else ""
     origins += f", {n_interpolated} interpolated" if n_interpolated else ""
     facts = [

@@ -34,7 +34,7 @@ class Thresholds:
 
     same: float  # below: the same person (1 % of the pairs of different people are nearer)
     diff: float  # above: different people (1 % of the pairs of one person are farther)
-    sigma: float  # standard deviation of the distances of one person
+    sigma: float  # root mean square distance of the same person
 
 
 # For embeddings of the caller, where neither settings nor the metadata of a model have thresholds. Cosine distances;

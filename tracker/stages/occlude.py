@@ -1,4 +1,4 @@
-"""Tracks without a detection whose predicted box is output: occluded ones, and all at frames the detector skips."""
+"""Tracks output with their predicted box: occluded ones, and all at frames that the detector skips."""
 
 from __future__ import annotations
 

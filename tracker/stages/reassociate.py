@@ -36,7 +36,7 @@ def reassociate(
     link, bank = config.association, tracks.bank
     if not link.reassociate or dets.features is None:
         return matches
-    lost = lifecycle.lost(bank, matches.matched, tracks.time_s, config.lifecycle)
+    lost = lifecycle.reassociable(bank, matches.matched, tracks.time_s, config.lifecycle)
     lost_rows = (lost & appearance.known(bank.slot)).nonzero()[0]
     if len(lost_rows) == 0:
         return matches
@@ -96,9 +96,9 @@ def _given(matches: Matches, lost: IntArray, detections: IntArray, holders: IntA
     """The matches after detections (k,) went to lost tracks (k,) from the tentative tracks `holders` (k,), -1: none."""
     detection, reassociated = matches.detection.copy(), matches.reassociated.copy()
     handed_over = matches.handed_over.copy()
-    held = holders >= 0
-    handed_over[holders[held]] = detections[held]
-    detection[holders[held]] = -1
+    has_holder = holders >= 0
+    handed_over[holders[has_holder]] = detections[has_holder]
+    detection[holders[has_holder]] = -1
     detection[lost] = detections
     reassociated[lost] = True
     return dataclasses.replace(matches, detection=detection, reassociated=reassociated, handed_over=handed_over)

@@ -37,7 +37,7 @@ def update(
     dets: FrameDetections,
     matches: Matches,
     proposals: Proposals,
-    held: BoolArray,
+    shown_as_predicted: BoolArray,
     clock: Clock,
     appearance: Appearance,
     identities: Identities,
@@ -45,15 +45,16 @@ def update(
 ) -> tuple[TrackBank, Tracks, list[FrameTracks]]:
     """The bank after this frame, its output, and rows of earlier frames that became known.
 
-    held (T,): tracks whose predicted box is output. The output has the confirmed tracks that were detected, proposed or
-    held, by identity; the earlier rows are those of tentative tracks that were confirmed or absorbed in this frame.
+    shown_as_predicted (T,): tracks output with their predicted box. The output has these and the confirmed tracks that
+    were detected or proposed, by identity; the earlier rows are those of tentative tracks that this frame confirmed or
+    absorbed.
     """
     known, absorbed = tracks.bank, matches.absorbed.nonzero()[0]
     heir = matches.track_of(len(dets))[matches.handed_over[absorbed]]
     backfilled = identities.resolve(known.key[absorbed], known.id[heir], known.shown_index[heir])
 
     source = np.full(len(known), Source.DETECTED, np.uint8)
-    source[held] = Source.OCCLUDED if clock.detector_ran else Source.PREDICTED
+    source[shown_as_predicted] = Source.OCCLUDED if clock.detector_ran else Source.PREDICTED
     source[proposals.track] = Source.PROPOSED
     boxes = measured_boxes(tracks, dets, matches, proposals, frame.width, config.occlusion)
     bank = correct(tracks, dets, matches, proposals, boxes, config.motion)

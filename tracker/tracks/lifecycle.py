@@ -1,4 +1,10 @@
-"""Lifecycle: tentative -> confirmed -> lost -> deleted. Ages are times since the last detection, in seconds."""
+"""Lifecycle of a track: tentative, confirmed, coasting, lost, deleted (docs/method.md, 7).
+
+tentative: from the detection that creates it; deleted at the first frame without one. confirmed: from its
+`confirm_hits`th detection. coasting: from the first frame without a detection; motion may still match it, or use B.
+lost: from `coast_s` after the last detection, if use B is on and the gallery large enough, else it is deleted; use B
+alone may find it. deleted: from `lost_s` after the last detection. Ages are times since the last detection, in seconds.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +20,8 @@ def active(bank: TrackBank, now_s: float, config: LifecycleConfig) -> BoolArray:
     return ~bank.confirmed | _within(bank, now_s, config.coast_s)
 
 
-def lost(bank: TrackBank, matched: BoolArray, now_s: float, config: LifecycleConfig) -> BoolArray:
-    """(T,) confirmed tracks without a detection in this frame that use B may find again."""
+def reassociable(bank: TrackBank, matched: BoolArray, now_s: float, config: LifecycleConfig) -> BoolArray:
+    """(T,) confirmed tracks without a detection in this frame, coasting or lost, that use B may find again."""
     return bank.confirmed & ~matched & _within(bank, now_s, config.lost_s)
 
 

@@ -149,7 +149,7 @@ def test_track_many_failed_video_is_retried_and_named(sequences, tmp_path, capsy
     command = [str(broken), str(sequences / "first"), "--out", str(out), "--jobs", "1", "--retries", "1", *TRACK]
     assert cli.main(command) == 1
     said = capsys.readouterr().err
-    assert said.count("once more") == 1
+    assert said.count("trying again") == 1
     assert "track-many: 1 tracked, 0 finished before, 1 failed" in said
     assert f"failed: {broken.resolve()}: " in said
     entries = json.loads((out / "track-many.json").read_text())
@@ -173,10 +173,10 @@ def test_track_many_video_that_works_when_retried_is_tracked(tmp_path, monkeypat
         video.out.write_text("")
         return run.Outcome(0, 1.0, "")
 
-    monkeypatch.setattr(run.Processes, "run", flaky)
+    monkeypatch.setattr(run.TrackProcesses, "run", flaky)
     assert cli.main([str(source), "--out", str(tmp_path / "out"), "--threads", "3"]) == 0
     assert tried == [["--threads", "3"]] * 2
-    assert "ended by signal 9; once more" in capsys.readouterr().err
+    assert "ended by signal 9; trying again" in capsys.readouterr().err
 
 
 def test_track_many_foreign_result_is_not_replaced(sequences, tmp_path, capsys):
@@ -238,7 +238,7 @@ def test_track_many_ctrl_c_ends_children_and_rerun_continues(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 130
-    assert "the same command goes on from here" in said
+    assert "the same command continues from here" in said
     assert results(tmp_path / "out") in (["a.txt"], [".b.part.txt", "a.txt"])
     again = subprocess.run([*command, *TRACK], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
     assert again.returncode == 0
@@ -274,12 +274,12 @@ def test_track_many_ray_gives_the_same_results(sequences, tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_track_many_lost_interruption_ends_the_wait(tmp_path, monkeypatch):
     stopped = threading.Event()
-    monkeypatch.setattr(run.Processes, "run", lambda self, *_: stopped.wait(60))
-    monkeypatch.setattr(run.Processes, "stop", lambda self: stopped.set())
+    monkeypatch.setattr(run.TrackProcesses, "run", lambda self, *_: stopped.wait(60))
+    monkeypatch.setattr(run.TrackProcesses, "stop", lambda self: stopped.set())
     ended = []
 
     def work(interruption):
-        with run.Local(1) as workers:
+        with run.LocalWorkers(1) as workers:
             workers.submit(Video(tmp_path / "a.avi", tmp_path / "a.txt"), [])
             Swallower()
             ended.extend(workers.finished())

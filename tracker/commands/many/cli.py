@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from tracker import __version__
 from tracker.commands.many.plan import DONE, FAILED, Entry, Record, Video, find_videos, plan
-from tracker.commands.many.run import Local, Ray, Workers
+from tracker.commands.many.run import LocalWorkers, RayWorkers, Workers
 from tracker.errors import ConfigError, OutputError
 from tracker.runtime.signals import check, command, leave
 
@@ -22,7 +23,7 @@ EPILOG = """examples:
 What follows -- goes to `track` for every video; `track --help` lists it.
 """
 # Options of `track` that belong to a single video.
-OURS = ("--out", "-o", "--output", "--video", "--show", "--overwrite", "--source", "--print-config")
+RESERVED = ("--out", "-o", "--output", "--video", "--show", "--overwrite", "--source", "--print-config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class ManyOptions:
             if value is not None and value < least:
                 raise ConfigError(f"--{name} must be at least {least}, got {value}")
         for option in self.track:
-            if option.split("=")[0] in OURS:
+            if option.split("=")[0] in RESERVED:
                 raise ConfigError(f"{option} cannot be given for every video; track-many names the results itself")
 
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--" in arguments:
         at = arguments.index("--")
         arguments, options = arguments[:at], arguments[at + 1 :]
-    words = "interrupted; the same command goes on from here"
+    words = "interrupted; the same command continues from here"
     status = command("track-many", lambda _: _run(_parse(arguments, options)), words)
     if argv is None:
         leave(status)
@@ -72,17 +73,20 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"tracklet {__version__}")
     parser.add_argument("videos", nargs="+", help="video files, MOT sequence folders, or folders that hold some")
     parser.add_argument("-o", "--out", required=True, metavar="FOLDER", help="folder of the results")
     parser.add_argument("--format", default="txt", help="ending of the results, which is their format (default: txt)")
     parser.add_argument("--no-recursive", action="store_true", help="leave out folders inside of folders")
     parser.add_argument("--jobs", type=int, metavar="N", help="videos at a time (default: one for two cores)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores for each video (default: its share)")
-    parser.add_argument("--retries", type=int, default=1, metavar="N", help="new attempts at a failed video (1)")
+    parser.add_argument(
+        "--retries", type=int, default=1, metavar="N", help="new attempts at a failed video (default: 1)"
+    )
     parser.add_argument("--redo", action="store_true", help="track finished videos again, too")
     parser.add_argument(
         "--ray", metavar="ADDRESS", nargs="?", const="auto",
-        help="run on a Ray cluster: its address, auto for the one around, local to start one here (extra: ray)",
+        help="run on a Ray cluster: its address, auto for the one around, local to start one here (pip install ray)",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="list what would be done, and end")
     return parser
@@ -117,7 +121,7 @@ def _run(options: ManyOptions) -> int:
     failed: list[tuple[Video, str]] = []
     if todo:
         jobs, threads = _shares(options, len(todo))
-        with Ray(options.ray, threads) if options.ray else Local(jobs) as workers:
+        with RayWorkers(options.ray, threads) if options.ray else LocalWorkers(jobs) as workers:
             failed = _track_all(workers, todo, record, ["--threads", str(threads), *options.track], options.retries)
     n_done = len(todo) - len(failed)
     print(
@@ -142,7 +146,7 @@ def _track_all(
     for video, outcome in workers.finished():
         check()
         if not outcome.good and attempts[video] <= retries:
-            print(f"track-many: {video.source}: {outcome.error}; once more", file=sys.stderr)
+            print(f"track-many: {video.source}: {outcome.error}; trying again", file=sys.stderr)
             attempts[video] += 1
             workers.submit(video, options)
             continue

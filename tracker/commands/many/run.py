@@ -18,8 +18,8 @@ from tracker.commands.many.plan import Video
 from tracker.errors import ConfigError
 from tracker.runtime.signals import SLICE_S, check
 
-END_S = 5.0  # time for a process to write its results after SIGTERM
-LAST_LINES = 2000  # characters of the log that are searched for the reason of a failure
+SHUTDOWN_S = 5.0  # time for a process to write its results after SIGTERM
+LOG_TAIL = 2000  # characters of the log that are searched for the reason of a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Workers(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-class Processes:
+class TrackProcesses:
     """Runs `track` on one video each, in child processes; one that crashes does not stop the others."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Processes:
             process.terminate()
         for process in running:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(END_S)
+                process.wait(SHUTDOWN_S)
             process.kill()
 
     def _track(self, video: Video, options: Sequence[str]) -> int:
@@ -101,11 +101,11 @@ class Processes:
                     self._running.discard(process)
 
 
-class Local:
+class LocalWorkers:
     """`n_jobs` videos at a time on this machine."""
 
     def __init__(self, n_jobs: int) -> None:
-        self._processes = Processes()
+        self._processes = TrackProcesses()
         self._pool = ThreadPoolExecutor(n_jobs, thread_name_prefix="track-many")
         self._waiting: dict[Future[Outcome], Video] = {}
 
@@ -128,7 +128,7 @@ class Local:
                 yield self._waiting.pop(future), future.result()
 
 
-class Ray:
+class RayWorkers:
     """Videos on the nodes of a Ray cluster. Videos and results must lie where every node finds them by the same path.
 
     address: of the cluster; "local" starts one here. threads: processor cores that a video takes.
@@ -178,7 +178,7 @@ class Ray:
 
 def _run_on_node(video: Video, options: list[str]) -> Outcome:
     """Track one video, on a node of the cluster."""
-    processes = Processes()
+    processes = TrackProcesses()
     try:
         return processes.run(video, options)
     except BaseException:  # a cancelled task ends its child
@@ -187,10 +187,10 @@ def _run_on_node(video: Video, options: list[str]) -> Outcome:
 
 
 def _reason(log: Path, status: int) -> str:
-    """The last line in which `track` says what is wrong, or how it ended."""
+    """The last error message of `track`, or how it ended."""
     with suppress(OSError):
-        text = log.read_bytes()[-LAST_LINES:].decode("utf-8", "replace")
-        said = [line for line in text.splitlines() if line.startswith("track: ") and "warning" not in line]
-        if status > 0 and said:
-            return said[-1].removeprefix("track: ")
+        text = log.read_bytes()[-LOG_TAIL:].decode("utf-8", "replace")
+        messages = [line for line in text.splitlines() if line.startswith("track: ") and "warning" not in line]
+        if status > 0 and messages:
+            return messages[-1].removeprefix("track: ")
     return f"ended by signal {-status}" if status < 0 else f"ended with status {status}; see {log}"

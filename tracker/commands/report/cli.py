@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tracker import __version__
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, WriteError
 from tracker.runtime.signals import command, leave
@@ -37,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"tracklet {__version__}")
     parser.add_argument("tracks", help="result of track: .csv or .jsonl, with the source of each box, or MOT text")
     parser.add_argument("--video", metavar="SOURCE", help="the tracked video; without it the page has no pictures")
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (default: the tracks' name with .html)")

@@ -14,7 +14,7 @@ from tracker.commands.report.pictures import Pictures
 from tracker.sinks.drawing import identity_colour
 from tracker.types import FloatArray, IntArray, Source
 
-MAX_CARDS = 1000  # people with a card and a row of the timeline; a browser shows more, but nobody reads them
+MAX_CARDS = 1000  # people with a card and a row of the timeline; a browser shows more, but too many to read
 KINDS = [source.name.lower() for source in Source]
 
 
