@@ -170,7 +170,7 @@ def test_command_reports_what_it_wrote(tmp_path, capsys, market, run, fp32):
     assert lines[-2].startswith(f"{out}: {out.stat().st_size} bytes; cosine to fp32 on 18 crops of held-out people")
     assert "batch 1, 2, 7 and 32" in lines[-1]
     assert main(["export", str(fp32), *command]) == 0
-    assert "does not say who was held out" in capsys.readouterr().out
+    assert "does not list the held-out people" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,11 @@ def command(name: str, run: Callable[[Interruption], int], words: str = "interru
 def leave(status: int) -> NoReturn:
     """End the process of a command.
 
-    All that the command started has ended, but for daemon threads that wait inside a driver or a decoder. At a normal
-    exit Python (up to 3.13) would kill such a thread in the middle of C++ code, which aborts the process.
+    All that the command started has ended, but perhaps a daemon thread that waits inside a driver or a decoder. At a
+    normal exit Python (up to 3.13) would kill such a thread in the middle of C++ code, which aborts the process.
     """
+    if not any(thread.daemon and type(thread).__module__ != "tqdm._monitor" for thread in threading.enumerate()):
+        sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
