@@ -25,12 +25,13 @@ OLDEST_TESTS := $(addprefix tests/,appearance association detector engine motion
 demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.demo $(if $(SAMPLE),--sample "$(SAMPLE)")
 
-# Two processes with one thread each: the networks of the tests are too small for more threads to help.
+# Processes with one thread each: the networks of the tests are too small for more threads to help. Some tests wait, so
+# the quick ones use three processes on two cores.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 fast: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)"
 
 # Without torch: the parts that need it are tested with one version of it alone, that of $(CONSTRAINTS).
 oldest: $(OLDEST)/.installed

@@ -113,8 +113,8 @@ class Pipeline:
         """True while each step leaves a `trace` of its decisions; it costs little, and nothing while off."""
         return self._engine.tracing
 
-    @tracing.setter
-    def tracing(self, on: bool) -> None:
+    def trace_steps(self, on: bool) -> None:
+        """Whether each frame from now on leaves its trace."""
         self._engine.trace_steps(on)
 
     @property

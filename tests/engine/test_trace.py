@@ -157,7 +157,7 @@ def test_pipeline_gives_each_frame_its_own_trace(live):
     wanted = [trace.predicted for _, _, trace, *_ in traced(stream)]
     pipeline = Pipeline(Reel(), Replay(), Engine(config_of(STILL)))
     assert not pipeline.tracing
-    pipeline.tracing = True
+    pipeline.trace_steps(True)
     for frame, _ in pipeline:
         assert np.array_equal(pipeline.trace.predicted, wanted[frame.index])
     assert pipeline._traces == {}

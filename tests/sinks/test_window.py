@@ -61,6 +61,9 @@ def screen(monkeypatch):
 class Run:
     trace, tracing, stopped = None, False, False
 
+    def trace_steps(self, on):
+        self.tracing = on
+
 
 class Feed:
     dropped, losses, lost = 7, 0, False

@@ -31,7 +31,10 @@ class ShownRun(Protocol):
     """What the window asks of the run whose frames it shows; `Pipeline` has it."""
 
     trace: StepTrace | None  # of the current frame
-    tracing: bool  # switched on while the debug overlay is
+
+    def trace_steps(self, on: bool) -> None:
+        """Whether frames leave a trace: on while the debug overlay is shown."""
+        ...
 
     @property
     def stopped(self) -> bool:
@@ -133,7 +136,7 @@ class WindowSink(ClosedByWith):
             self._last = None
         self.view = view
         if self._run is not None:
-            self._run.tracing = view.debug
+            self._run.trace_steps(view.debug)
         if not view.quit:
             self._draw()
 
