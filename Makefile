@@ -26,9 +26,9 @@ demo: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.demo $(if $(SAMPLE),--sample "$(SAMPLE)")
 
 # Processes with one thread each: the networks of the tests are too small for more threads to help. Some tests wait, so
-# the quick ones use three processes on two cores.
+# three processes keep two cores busy.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 fast: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)"
