@@ -136,6 +136,7 @@ class _Worker:
         context = get_context("spawn")
         self._reports, self._reporter = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(1, context, _prepare, (threads, self._reporter))
+        self._shutdown = Thread(target=self._pool.shutdown, kwargs={"wait": True, "cancel_futures": True})
         self._process: Any = None
 
     def submit(self, work: Work[Item, Result], item: Item) -> Future[Any]:
@@ -160,8 +161,10 @@ class _Worker:
 
     def terminate(self) -> None:
         """Ask the process to end; its work may clean up."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
         if self._process is not None:
+            # In a thread, for only a shutdown that waits also joins the pool's own threads; one that still ran at the
+            # end of the command would be cut off while it releases semaphores.
+            self._shutdown.start()
             self._process.terminate()
 
     def join(self) -> int | None:
@@ -170,7 +173,9 @@ class _Worker:
             return None
         self._process.join(END_S)
         self._process.kill()
-        self._pool.shutdown(wait=True)
+        if self._shutdown.ident is None:
+            self._shutdown.start()
+        self._shutdown.join()
         self._reports.close()
         status: int | None = self._process.exitcode
         return status
@@ -217,12 +222,13 @@ def _prepare(threads: int | None, reporter: Connection) -> None:
     global _reporter
     _reporter = reporter
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop)
     Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(threads)
 
 
 def _attempt_here(work: Work[Item, Result], item: Item) -> Done[Result] | Failure:
+    # Only now: before, there is nothing to clean up, and the pool would print the traceback of its initializer.
+    signal.signal(signal.SIGTERM, _stop)
     return _attempt(work, item, _reporter.send)
 
 

@@ -90,10 +90,11 @@ def leave(status: int) -> NoReturn:
     """End the process of a command.
 
     All that the command started has ended, but perhaps a daemon thread that waits inside a driver or a decoder. At a
-    normal exit Python (up to 3.13) would kill such a thread in the middle of C++ code, which aborts the process.
+    normal exit Python (up to 3.13) would kill such a thread in the middle of C++ code, which aborts the process. It
+    would also end by SIGINT, whatever the status, if KeyboardInterrupt once rose in code that `exec` ran.
     """
-    if not any(thread.daemon and type(thread).__module__ != "tqdm._monitor" for thread in threading.enumerate()):
-        sys.exit(status)
+    if "multiprocessing.util" in sys.modules:  # releases semaphores, as a normal exit does
+        sys.modules["multiprocessing.util"]._exit_function()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
