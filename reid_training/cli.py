@@ -216,7 +216,8 @@ def run_train(arguments: argparse.Namespace) -> None:
     data = read_data(arguments.data)
     history = train(config, data, arguments.out, resume=arguments.resume, n_jobs=arguments.jobs)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
-        draw(history, arguments.out / "curve.png")
+        scores = {"held_out_rank1": "rank-1", "held_out_map": "mAP"}
+        draw(history, arguments.out / "curve.png", scores, "held-out people, %", 100.0)
         print(f"written to {arguments.out}")
 
 

@@ -22,7 +22,8 @@ TRAINING_LEVEL = {"distances": 1, "mining": 1, "losses": 1, "data": 1, "nets": 1
 TRAINING_SHARED = {"errors", "config", "configs"}
 VAGUE = {"utils.py", "common.py", "misc.py", "helpers.py"}
 FOREIGN = {"tracker": {"torch", "torchvision", "onnx", "reid_training"}, "reid_training": {"tracker"}}
-LEAVES = {"tracker.settings", "tracker.errors"}  # both packages' settings and errors: they know nothing of a tracker
+# Shared by both packages; they know nothing of a tracker.
+LEAVES = {"tracker.settings", "tracker.errors", "tracker.runtime.safe_paths"}
 # Modules of eval/ that run the tracker; the others only score.
 EVAL_RUNS = {
     "tracker.eval.cli", "tracker.eval.track_and_score", "tracker.eval.tune", "tracker.eval.sequence_run",

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_training.errors import DataError
+from tracker.runtime.safe_paths import leaves_folder
 
 IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]
@@ -101,19 +102,6 @@ def ranking_cameras(samples: Samples) -> IntArray:
     if len(pairs) > len(np.unique(samples.pids)):
         return samples.camids
     return np.arange(len(samples), dtype=np.int64)
-
-
-def leaves_folder(name: str) -> bool:
-    """Whether a name in a list or an archive leads out of its folder, on any system. Links are the user's own."""
-    parts = name.replace("\\", "/").split("/")
-    if (parts[0] == "" and len(parts) > 1) or (len(parts[0]) == 2 and parts[0][1] == ":"):
-        return True
-    depth = 0
-    for part in parts:
-        depth += -1 if part == ".." else part not in ("", ".")
-        if depth < 0:
-            return True
-    return False
 
 
 # What zipfile raises: RuntimeError where a password is needed, ValueError and IndexError for numbers out of range.

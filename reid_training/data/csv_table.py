@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_training.data.base import Dataset, IntArray, Samples, leaves_folder
+from reid_training.data.base import Dataset, IntArray, Samples
 from reid_training.errors import DataError
+from tracker.runtime.safe_paths import leaves_folder
 
 REQUIRED = ("image", "id")
 SPLITS = ("train", "query", "gallery")

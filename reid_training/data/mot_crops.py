@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from reid_training.data.base import ByteArray, IntArray, decode, leaves_folder
+from reid_training.data.base import ByteArray, IntArray, decode
 from reid_training.errors import ConfigError, DataError, not_written
+from tracker.runtime.safe_paths import leaves_folder
 
 logger = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ def test_cached_embeddings_equal_the_encoders(rng, max_rows):
     for _ in range(4):
         for index in rng.permutation(3):  # the same box in another frame is another crop
             asked = boxes[rng.permutation(6)[: rng.integers(0, 7)]]
-            cached.frame_index = int(index)
+            cached.begin_frame(int(index))
             found = cached.embed(images[index], asked)
             np.testing.assert_array_equal(found, plain.embed(images[index], asked))
             assert found.dtype == np.float32

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from reid_training.data.base import leaves_folder
 from reid_training.errors import DataError
+from tracker.runtime.safe_paths import leaves_folder
 
 FloatArray = NDArray[np.float64]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -238,7 +238,7 @@ def _read_mot_sequence(sequence: Path) -> list[Picture]:
     ]
 
 
-def read_nobody(images: Path, labels: Path) -> list[Picture]:
+def read_no_people(images: Path, labels: Path) -> list[Picture]:
     """Pictures without people."""
     return [Picture(path, np.zeros((0, 4))) for path in _images(images)]
 
@@ -249,8 +249,8 @@ READERS: dict[str, Callable[[Path, Path], list[Picture]]] = {
     "voc": read_voc,
     "penn_fudan": read_penn_fudan,
     "mot": read_mot,
-    "nobody": read_nobody,
-    "unlabelled": read_nobody,  # with `complete = false`; a teacher says what they show
+    "no_people": read_no_people,
+    "unlabelled": read_no_people,  # with `complete = false`; a teacher says what they show
 }
 
 
@@ -260,7 +260,7 @@ def read(kind: str, images: Path, labels: Path) -> list[Picture]:
         raise DataError(f"unknown label format {kind!r}; there are: {', '.join(READERS)}")
     if not images.is_dir():
         raise DataError(f"no folder {images}")
-    if kind not in ("mot", "nobody", "unlabelled") and not labels.exists():
+    if kind not in ("mot", "no_people", "unlabelled") and not labels.exists():
         raise DataError(f"no labels {labels}")
     pictures = READERS[kind](images, labels)
     if not pictures:

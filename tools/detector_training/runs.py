@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
+from reid_training import curve
 from reid_training.errors import ModelError
 from reid_training.runs import Row, read_checkpoint, replace_file
 from tools.detector_training.config import RunConfig, from_dict
@@ -63,27 +64,6 @@ def load_net(path: Path) -> tuple[PersonNet, RunConfig, dict[str, Any]]:
 
 
 def draw(history: list[Row], out: Path) -> None:
-    """The picture of a run: loss, and average precision on the pictures held out, over epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure  # without pyplot: no global state, no window
-
-    figure = Figure(figsize=(6.4, 3.2), dpi=80, layout="constrained")
-    FigureCanvasAgg(figure)
-    left = figure.add_subplot()
-    left.plot([row["epoch"] for row in history], [row["loss"] for row in history], color="tab:grey", label="loss")
-    left.set_xlabel("epoch")
-    left.set_ylabel("training loss")
-    right = left.twinx()
-    scored = [row for row in history if "val_ap" in row]
-    for key in [key for key in (scored[-1] if scored else {}) if key.startswith("val_ap")]:
-        values = [row.get(key, float("nan")) for row in scored]
-        width = 2.0 if key == "val_ap" else 0.8
-        right.plot([row["epoch"] for row in scored], values, marker=".", linewidth=width, label=key.replace("_", " "))
-    right.set_ylabel("average precision, held out")
-    right.set_ylim(0, 1)
-    figure.legend(loc="outside upper center", ncols=3, fontsize="small")
-
-    def write(stream: IO[bytes]) -> None:
-        figure.savefig(stream, format="png")
-
-    replace_file(out, write)
+    """The plot of a run: loss, and average precision on the held-out pictures, over epochs."""
+    keys = dict.fromkeys(key for row in history for key in row if key.startswith("val_ap"))
+    curve.draw(history, out, {key: key.replace("_", " ") for key in keys}, "average precision, held out")

@@ -68,7 +68,7 @@ def label(teacher: Teacher, sources: Mapping[str, SourceConfig], data: Path, out
 
     Sources without people are left out: there every box of the teacher is a mistake.
     """
-    asked = {name: source for name, source in sources.items() if source.format != "nobody"}
+    asked = {name: source for name, source in sources.items() if source.format != "no_people"}
     paths = sorted({picture.path for sides in read_sources(asked, data).values() for side in sides for picture in side})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -60,10 +60,12 @@ def open_outputs(
     stack: ExitStack,
     overwrite: bool = False,
     saved: Mapping[str, State] | None = None,
+    record: TrackRecord | None = None,
+    write_s: float = 0.0,
 ) -> Outputs:
     """Open what was asked for; `stack` closes it. Raises ConfigError or OutputError.
 
-    saved: `Outputs.states` of an interrupted run; None: begin.
+    saved, write_s: `Outputs.states` and `write_s` of an interrupted run; None, 0: begin. record: see `Outputs`.
     """
     source, saved = pipeline.source, saved or {}
     feed = source if isinstance(source, LiveSource) else None
@@ -81,7 +83,7 @@ def open_outputs(
         zones=zones,
         overwrite=overwrite,
     )
-    outputs = Outputs(SummarySink(feed))
+    outputs = Outputs(SummarySink(feed), record=record, write_s=write_s)
     # Those that may refuse to be resumed come before those that are made again: then nothing is lost.
     for result in sorted(options.results, key=lambda each: (str(each) not in saved, not each.option.first)):
         sink = result.option.open(result.value, replace(run, resume=saved.get(str(result))))

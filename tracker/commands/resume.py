@@ -178,8 +178,7 @@ def open_run(
         check_same(path, saved["asked"], asked)
         with _complete(path):
             pipeline.restore(saved["pipeline"])
-            outputs = _open(options, pipeline, stack, path, saved["outputs"], saved["record"])
-            outputs.write_s = saved["write_s"]
+            outputs = _open(options, pipeline, stack, path, saved)
         return outputs, Checkpoints(
             path, options.checkpoint_every_s, asked, pipeline, outputs, run_s=saved["run_s"]
         )  # fmt: skip
@@ -236,14 +235,15 @@ def _open(
     stack: ExitStack,
     path: Path,
     saved: State | None = None,
-    record: State | None = None,
 ) -> Outputs:
-    """The outputs with their record of tracks. saved, record: how far they are in the checkpoint; None: begin."""
-    tracks = stack.enter_context(TrackRecord(_record_path(path), record or None))
-    overwrite = options.overwrite or saved is not None
-    outputs = open_outputs(options, pipeline, stack, overwrite, saved)
-    outputs.record = tracks
-    return outputs
+    """The outputs with their record of tracks. saved: the checkpoint of the run to resume; None: begin."""
+    if saved is None:
+        record = stack.enter_context(TrackRecord(_record_path(path)))
+        return open_outputs(options, pipeline, stack, options.overwrite, record=record)
+    record = stack.enter_context(TrackRecord(_record_path(path), saved["record"] or None))
+    return open_outputs(
+        options, pipeline, stack, overwrite=True, saved=saved["outputs"], record=record, write_s=saved["write_s"]
+    )
 
 
 def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:

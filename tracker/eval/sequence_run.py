@@ -93,7 +93,7 @@ class OpenRun:
     def detect(self, frame: Frame) -> Detections:
         """Boxes of the detection file; the next embeddings are of this frame."""
         if self._cached_encoder is not None:
-            self._cached_encoder.frame_index = frame.index
+            self._cached_encoder.begin_frame(frame.index)
         return self._detector.detect(frame)
 
     @contextmanager
@@ -136,7 +136,7 @@ class _Encoder(Protocol):
 
 
 class CachedEncoder:
-    """An encoder that embeds each box of a frame once. Set `frame_index` before every frame.
+    """An encoder that embeds each box of a frame once. Call `begin_frame` before every frame.
 
     Embeddings equal those of the encoder except for the last bits, which depend on the batch. At most `max_rows` are
     cached, the first ones: detections are the same in every run, proposals are not.
@@ -144,14 +144,18 @@ class CachedEncoder:
 
     def __init__(self, encoder: _Encoder, max_rows: int) -> None:
         self.name = encoder.name
-        self.frame_index = -1
+        self._frame_index = -1
         self._encoder = encoder
         self._max_rows = max_rows
         self._rows: dict[tuple[int, bytes], FeatureArray] = {}
 
+    def begin_frame(self, index: int) -> None:
+        """The next boxes are of this frame."""
+        self._frame_index = index
+
     def embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
         """(N, D) features of the boxes (N, 4)."""
-        keys = [(self.frame_index, box.tobytes()) for box in boxes]
+        keys = [(self._frame_index, box.tobytes()) for box in boxes]
         missing = [row for row, key in enumerate(keys) if key not in self._rows]
         if len(missing) == len(boxes):
             features = self._encoder.embed(image, boxes)

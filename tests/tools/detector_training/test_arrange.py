@@ -104,7 +104,7 @@ def test_copies_without_people_are_on_one_side(tmp_path):
 def test_clutter_is_taken_once(tmp_path):
     files = {"images/a.jpg": jpg(1), "images/b.jpg": jpg(1), "images/c.jpg": jpg(2), "README.md": "x"}
     assert arrange.arrange(tmp_path / "out", {"clutter": repository(tmp_path / "repo", files)}) == {"clutter": 2}
-    assert len(read("nobody", tmp_path / "out/clutter", tmp_path)) == 2
+    assert len(read("no_people", tmp_path / "out/clutter", tmp_path)) == 2
 
 
 def test_no_repository_is_named(tmp_path):
@@ -120,7 +120,7 @@ def test_parts_of_human_v2(tmp_path):
         "train_all_data--11-_jpg.rf.a": box,
         "train_all_data--11-_jpg.rf.b": box,
         "train_all_data--11-_jpg.rf.c": box,  # of these, two
-        "train_all_data--12-_jpg.rf.a": "1 .5 .5 .1 .2\n",  # a second class, which nobody explains
+        "train_all_data--12-_jpg.rf.a": "1 .5 .5 .1 .2\n",  # a second class, without a use explains
         "000c383dd39fb933_jpg.rf.a": box * 2 + outline,
         "000c383dd39fb934_jpg.rf.a": box * 2,  # too few people
         "000c383dd39fb935_jpg.rf.a": box * 2 + "0 .5 .5 .6 .6\n",  # a portrait

@@ -177,15 +177,15 @@ def test_mot_mistakes(tmp_path, line):
         read("mot", mot(tmp_path, line), tmp_path)
 
 
-def test_nobody(images, tmp_path):
-    assert [len(one.boxes) for one in read("nobody", images, tmp_path)] == [0, 0]
+def test_pictures_without_people_have_no_boxes(images, tmp_path):
+    assert [len(one.boxes) for one in read("no_people", images, tmp_path)] == [0, 0]
 
 
 def test_what_is_not_there_is_named(images, tmp_path):
     with pytest.raises(DataError, match=f"unknown label format 'x'; there are: {', '.join(READERS)}"):
         read("x", images, tmp_path)
     with pytest.raises(DataError, match="no folder"):
-        read("nobody", tmp_path / "absent", tmp_path)
+        read("no_people", tmp_path / "absent", tmp_path)
     with pytest.raises(DataError, match="no labels"):
         read("yolo", images, tmp_path / "absent")
     (images / "c.jpg").write_bytes(b"no picture")

@@ -85,7 +85,7 @@ def test_boxes_are_written_in_pixels_of_the_picture_and_read_again(tmp_path):
         cv2.imwrite(str(tmp_path / name / "x.png"), np.zeros((100, 200, 3), np.uint8))
     sources = {
         "people": SourceConfig(format="unlabelled", images="people", complete=False),
-        "none": SourceConfig(format="nobody", images="none"),
+        "none": SourceConfig(format="no_people", images="none"),
     }
     teacher = Teacher(fake_teacher(tmp_path / "t.onnx"), [100])
     out = tmp_path / "teacher.csv"

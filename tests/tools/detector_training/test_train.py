@@ -213,8 +213,8 @@ def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
     assert command.main(["train", "--config", str(config), "--data", str(data), "--out", str(run)]) == 0
     assert command.main(["export", str(run), "--out", str(onnx), "--size", "64"]) == 0
     assert OnnxDetector(onnx, device="cpu")._input_size(*SIZE) == (64, 64)
-    nobody = data / "drawn" / "images"
-    words = [f"{onnx}@96", "--test", f"{sequence}@1-3:2", "--without-people", str(nobody), "--csv", str(table)]
+    empty = data / "drawn" / "images"
+    words = [f"{onnx}@96", "--test", f"{sequence}@1-3:2", "--without-people", str(empty), "--csv", str(table)]
     assert command.main(["evaluate", *words]) == 0
     assert "| person 96 |" in capsys.readouterr().out
     with table.open() as stream:
