@@ -56,10 +56,10 @@ def test_killed_while_results_are_opened_resumes(track, tmp_path, monkeypatch, m
     run, copy = tmp_path / "run", tmp_path / "copy"
     run.mkdir()
 
-    def open_outputs(*arguments):
+    def open_outputs(*arguments, **record):
         if moment == "before":
             shutil.copytree(run, copy)
-        outputs = opened(*arguments)
+        outputs = opened(*arguments, **record)
         if moment == "after":
             shutil.copytree(run, copy)
         return outputs
