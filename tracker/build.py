@@ -30,7 +30,7 @@ MOST_AT_ONCE = 4  # frames of a file in the detector at a time: more would only 
 
 
 def open_pipeline(
-    source: str | int | Path,
+    source: str | int | Path | FrameSource,
     *,
     detections: str | Path | None = None,
     detector: str | Path | Detector | None = None,
@@ -48,7 +48,8 @@ def open_pipeline(
     """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
 
     threads: cores to use, to run several pipelines side by side; None: all. Results do not depend on it.
-    span: the frames of the source to track.
+    span: the frames of the source to track. An open source comes with its frame rate and span; it is closed here if
+    something else cannot be opened, else by `Pipeline.close`.
     """
     from tracker.sources.open import open_source
     from tracker.sources.webcam import RECONNECT_S
@@ -57,7 +58,10 @@ def open_pipeline(
         raise ConfigError("give either detections to replay or a detector to run, not both")
     config = config or TrackerConfig()
     patience_s = RECONNECT_S if reconnect_s is None else reconnect_s
-    opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
+    if isinstance(source, FrameSource):
+        opened = source
+    else:
+        opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
     try:
         part = _open_detector(opened, detections, detector, device, classes, detector_size, threads)
         encoder, thresholds = load_encoder(reid if opened.has_images else None, device, threads)

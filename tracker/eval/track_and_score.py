@@ -15,12 +15,14 @@ from tracker.config import TrackerConfig
 from tracker.eval import clear_identity, hota
 from tracker.eval.mot_files import MotFileError, check_frames, read_ground_truth, read_results
 from tracker.eval.preprocess import prepare
+from tracker.eval.replicas import Replica, ReplicaDetector, ReplicaSource
 from tracker.eval.report import Row
 from tracker.eval.sequences import INFO, TRUTH, info_of, length_of
 from tracker.runtime.processes import Advanced, Done, Failure, run_all, share_of_cores
 
 if TYPE_CHECKING:
     from tracker.detector.base import Detector, DetectorBase
+    from tracker.sources.base import FrameSource
     from tracker.types import Detections, Frame
 
 Result = TypeVar("Result")
@@ -65,6 +67,7 @@ class Job:
     tracking: Tracking | None
     video: str | None  # frames of a sequence without images
     needs_truth: bool  # False: a sequence without ground truth (a test sequence of MOTChallenge) is not scored
+    replica: Replica | None = None  # track this replica of the sequence; results are in coordinates of the sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,8 @@ def evaluate_sequence(job: Job, advanced: Advanced) -> Outcome:
         return Outcome(Row(job.sequence.name, fps=tracked.fps), tracked)
     truth = read_ground_truth(truth_path)
     check_frames(truth_path, truth.table, length)
+    if job.replica is not None:
+        truth = job.replica.truth(truth)
     pair = prepare(truth, results)
     row = Row(job.sequence.name, clear_identity.evaluate(*pair), hota.evaluate(*pair), tracked.fps)
     return Outcome(row, tracked)
@@ -159,14 +164,13 @@ def evaluate_sequence(job: Job, advanced: Advanced) -> Outcome:
 
 def detect_sequence(job: Job, advanced: Advanced) -> CachedDetections:
     """Detections of every frame by the job's detector."""
-    from tracker.sources.open import open_source
     from tracker.sources.prefetch import Prefetch
 
     tracking = job.tracking
     assert tracking is not None
     assert isinstance(tracking.detector, str)
     _check_info(job)
-    with open_source(job.video or job.sequence, fps=_fps(job)) as source:
+    with closing(_open_source(job)) as source:
         if not source.has_images:
             raise MotFileError("no images to find people in; give detections with --det FILE")
         detector = _open_detector(tracking.detector, tracking)
@@ -210,16 +214,22 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
 
     _check_info(job)
     unfinished = job.results.with_name(job.results.name + ".part")
-    detector = tracking.detector
+    detector: str | Detector | DetectorBase | None = tracking.detector
     if isinstance(detector, CachedDetections) and tracking.second_look is not None:
         network = _open_detector(tracking.second_look, tracking)
         detector = replace(detector, second_look=network.second_look)
+    detections = job.sequence / tracking.detections if tracking.detector is None else None
+    source: str | Path | FrameSource = job.video or job.sequence
+    if job.replica is not None:
+        source = _open_source(job)
+        detector = _of_replica(job.replica, tracking, detector, detections)
+        detections = None
     n_proposed, start = 0, perf_counter()
     try:
         with MotTextSink(unfinished, overwrite=True) as sink, closing(
             open_pipeline(
-                job.video or job.sequence,
-                detections=job.sequence / tracking.detections if tracking.detector is None else None,
+                source,
+                detections=detections,
                 detector=detector,
                 classes=tracking.classes,
                 detector_size=tracking.detector_size if isinstance(detector, str) else None,
@@ -228,7 +238,7 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
             )
         ) as pipeline:  # fmt: skip
             for frame, tracks in pipeline:
-                sink.write(frame, tracks)
+                sink.write(frame, tracks if job.replica is None else job.replica.results(tracks, frame.width))
                 n_proposed += int(tracks.proposed.sum())
                 advanced(1)
         seconds = perf_counter() - start
@@ -245,6 +255,25 @@ def _open_detector(name: str, tracking: Tracking) -> DetectorBase:
         model=name, classes=tracking.classes, size=tracking.detector_size, device=tracking.device,
         threads=tracking.threads,
     )  # fmt: skip
+
+
+def _of_replica(
+    replica: Replica, tracking: Tracking, detector: str | Detector | DetectorBase | None, detections: Path | None
+) -> ReplicaDetector:
+    from tracker.detector.open import open_detector
+
+    if detections is not None:
+        return ReplicaDetector(open_detector(detections=detections), replica, of_video=True)
+    assert detector is not None
+    opened = _open_detector(detector, tracking) if isinstance(detector, str) else detector
+    return ReplicaDetector(opened, replica, of_video=False)
+
+
+def _open_source(job: Job) -> FrameSource:
+    from tracker.sources.open import open_source
+
+    source = open_source(job.video or job.sequence, fps=_fps(job))
+    return source if job.replica is None else ReplicaSource(source, job.replica)
 
 
 def _check_info(job: Job) -> None:
