@@ -227,9 +227,13 @@ def _prepare(threads: int | None, reporter: Connection) -> None:
 
 
 def _attempt_here(work: Work[Item, Result], item: Item) -> Done[Result] | Failure:
-    # Only now: before, there is nothing to clean up, and the pool would print the traceback of its initializer.
+    # Only meanwhile: before and after there is nothing to clean up, and the pool, or Python at its end, would print a
+    # traceback of the exception.
     signal.signal(signal.SIGTERM, _stop)
-    return _attempt(work, item, _reporter.send)
+    try:
+        return _attempt(work, item, _reporter.send)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _stop(*_: object) -> NoReturn:
