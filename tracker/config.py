@@ -75,6 +75,8 @@ class AssociationConfig(Settings):
     second_best_ratio: Annotated[float, Range("[1, 1e4]")] = 1.1
     min_height_ratio: Share = 0.7  # B: height of the detection over that of the lost track
     max_height_ratio: Annotated[float, Range("[1, inf]")] = 1.4
+    return_s: Positive = 0.5
+    sure: Share = 0.5
 
 
 @dataclass(frozen=True, slots=True)

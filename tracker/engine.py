@@ -93,7 +93,7 @@ class Engine:
         )
         lap("associate")
         # Use B: lost tracks by appearance.
-        matches = reassociate(tracks, dets, matches, image, self.appearance, config)
+        matches = reassociate(tracks, dets, matches, clock.dt_s, self.appearance, config)
         lap("re-associate")
         # Use C: look again where the detector missed a track.
         proposals = self.proposer.propose(frame, image, tracks, dets, matches, clock, self.appearance)

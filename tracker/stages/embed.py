@@ -10,6 +10,7 @@ import numpy as np
 from tracker import boxes as bx
 from tracker.appearance.gallery import Gallery
 from tracker.appearance.reuse import reusable
+from tracker.association.scene import MEMORY, Scene
 from tracker.config import AppearanceConfig, TrackerConfig
 from tracker.stages.predict import PredictedTracks
 from tracker.stages.select import FrameDetections
@@ -63,6 +64,7 @@ class Appearance:
         """Use this network from now on, with its thresholds where the settings leave them open."""
         self.encoder = encoder
         self.thresholds = _resolved(self._config, thresholds or FALLBACK)
+        self.scene = Scene(self.thresholds.same, self.thresholds.diff, self.thresholds.sigma)
 
     def detach(self) -> None:
         """Embed nothing from now on; thresholds and galleries stay."""
@@ -129,9 +131,24 @@ class Appearance:
         rows = ((detection >= 0) & np.append(self._clean(frame, dets), False)[detection]).nonzero()[0]
         rows = rows[dets.features[detection[rows]].any(axis=1)]  # zeros: the crop was empty
         slots, features = bank.slot[rows], dets.features[detection[rows]]
+        self._observe(dets, bank, detection, rows)
         outlier = self.known(slots) & (self.gallery.dist_pairs(slots, features) >= self.thresholds.diff)
         self.gallery.write(slots[~outlier], features[~outlier])
         self.gallery.mark_embedded(slots[~outlier & ~dets.reused[detection[rows]]], frame.time_s)
+
+    def _observe(self, dets: FrameDetections, bank: TrackBank, detection: IntArray, rows: IntArray) -> None:
+        """The scene learns from the embeddings computed in this frame, before they are stored."""
+        assert dets.features is not None
+        fresh = rows[~dets.reused[detection[rows]] & bank.confirmed[rows]]
+        known = ((detection >= 0) & bank.confirmed & self.known(bank.slot)).nonzero()[0]
+        if len(fresh) == 0 or len(known) == 0:
+            return
+        dist = self.gallery.dist_mean(bank.slot[known], dets.features[detection[fresh]])  # (known, fresh)
+        own = known[:, None] == fresh[None]
+        overlap = bx.iou(dets.boxes[detection[known]], dets.boxes[detection[fresh]])
+        alone = ((overlap > 0) & ~own).sum(axis=0) == 0
+        self.scene.same.add(dist[own & alone[None]][:, None], MEMORY)
+        self.scene.diff.add(dist[~own & (overlap == 0)][:, None], MEMORY)
 
     def _clean(self, frame: Frame, dets: FrameDetections) -> BoolArray:
         """(N,) detections whose embedding may enter a gallery."""

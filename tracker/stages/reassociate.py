@@ -8,6 +8,7 @@ import numpy as np
 
 from tracker.association import costs
 from tracker.association.assignment import assign
+from tracker.association.scene import motion
 from tracker.config import AssociationConfig, MotionConfig, TrackerConfig
 from tracker.motion import kalman
 from tracker.proposals import prior, verify
@@ -24,7 +25,7 @@ def reassociate(
     tracks: PredictedTracks,
     dets: FrameDetections,
     matches: Matches,
-    image: ImageArray | None,
+    dt_s: float,
     appearance: Appearance,
     config: TrackerConfig,
 ) -> Matches:
@@ -36,29 +37,34 @@ def reassociate(
     link, bank = config.association, tracks.bank
     if not link.reassociate or dets.features is None:
         return matches
+    track_of = matches.track_of(len(dets))
+    appearance.scene.observe_boxes(dets.boxes[dets.high], int((dets.high & (track_of < 0)).sum()))
     lost = lifecycle.reassociable(bank, matches.matched, tracks.time_s, config.lifecycle)
     lost_rows = (lost & appearance.known(bank.slot)).nonzero()[0]
     if len(lost_rows) == 0:
         return matches
-    track_of = matches.track_of(len(dets))
     found = (dets.high & ((track_of < 0) | ~np.append(bank.confirmed, True)[track_of])).nonzero()[0]
     if len(found) == 0:
         return matches
-    gated = _gate(bank.keep(lost_rows), dets.boxes[found], link, config.motion)
-    if not np.count_nonzero(gated):
-        return matches
-    tau = appearance.thresholds.same
-    dist = appearance.gallery.dist_min(bank.slot[lost_rows], dets.features[found])  # (lost, found)
-    similar = (gated & (dist < tau)).any(axis=0)
-    if not np.count_nonzero(similar):
-        return matches
-    found, gated, dist = found[similar], gated[:, similar], dist[:, similar]
-    second_best = _second_best(bank, lost_rows, dets.features[found], dist, appearance)
-    alone = (gated & (dist < tau) & np.isinf(second_best)).any(axis=0)
-    if image is not None and alone.any():
-        control = _background_distance(image, bank.slot[lost_rows], dets.boxes[found[alone]], appearance)
-        second_best[:, alone] = np.minimum(second_best[:, alone], control)
-    i, j = assign(costs.reassociation_cost(dist, second_best, gated, tau, link.second_best_ratio))
+    dist = appearance.gallery.dist_mean(bank.slot[lost_rows], dets.features[found])  # (lost, found)
+    variance = kalman.innovation_variance(bank.mean[lost_rows], bank.cov[lost_rows], config.motion)
+    scene = appearance.scene
+    boxes = dets.boxes[found]
+    odds = (
+        scene.appearance(dist)
+        + motion(bank.mean[lost_rows], variance, boxes)
+        - scene.newcomers(boxes)[None]
+        + np.log(dets.scores[found])[None]
+        + np.log(dt_s / (tracks.time_s - bank.seen_s[lost_rows] + link.return_s))[:, None]
+    )
+    # Against a newcomer and against every other lost track.
+    rest = np.logaddexp.reduce(np.concatenate([odds, np.zeros((1, len(found)))]), axis=0)
+    posterior = np.exp(odds - rest)
+    i, j = assign(np.where(posterior > link.sure, -odds, np.inf))
+    import os
+    if "DBG" in os.environ:
+        for a, b in zip(i, j):
+            print(f"DBG t {tracks.time_s:.2f} id {bank.id[lost_rows[a]]} age {tracks.time_s-bank.seen_s[lost_rows[a]]:.2f} dist {dist[a,b]:.2f} llr {scene.appearance(dist)[a,b]:.1f} mot {motion(bank.mean[lost_rows],variance,boxes)[a,b]:.1f} new {scene.newcomers(boxes)[b]:.1f} odds {odds[a,b]:.1f} post {posterior[a,b]:.2f} same {scene.same.mean[0]:.2f} {scene.same.cov[0,0]**.5:.2f} diff {scene.diff.mean[0]:.2f} {scene.diff.cov[0,0]**.5:.2f} arr {scene.arrivals:.2f}")
     return _given(matches, lost_rows[i], found[j], track_of[found[j]])
 
 
