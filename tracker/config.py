@@ -76,7 +76,10 @@ class AssociationConfig(Settings):
     min_height_ratio: Share = 0.7  # B: height of the detection over that of the lost track
     max_height_ratio: Annotated[float, Range("[1, inf]")] = 1.4
     return_s: Positive = 0.5
-    sure: Share = 0.5
+    sure: Share = 0.8
+    odds: Annotated[float, Range("[0, 10]")] = 1.0
+    inflate: Annotated[float, Range("[0, 100]")] = 1.0
+    least_odds: Annotated[float, Range("[-100, 100]")] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

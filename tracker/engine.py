@@ -89,7 +89,7 @@ class Engine:
         lap("embed")
         # First and second association: high scores, then low scores (ByteTrack); use A: veto.
         matches = associate(
-            tracks, dets, overlaps, self.appearance, config.association, config.occlusion, with_costs=self._tracing
+            tracks, dets, overlaps, self.appearance, config.association, config.occlusion, config.motion, with_costs=self._tracing
         )
         lap("associate")
         # Use B: lost tracks by appearance.

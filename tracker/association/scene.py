@@ -12,6 +12,11 @@ import numpy as np
 
 from tracker.types import FloatArray, State
 
+import math
+import os
+NU = float(os.environ.get("NU", 0))
+NUB = float(os.environ.get("NUB", 0))
+T_CONST = math.lgamma((NU + 3) / 2) - math.lgamma(NU / 2) - 1.5 * math.log(NU * math.pi) if NU else 0.0
 MEMORY = 20_000.0  # pairs that a distribution of distances remembers
 PRIOR_PAIRS = 100.0  # weight of the network's calibration, in pairs
 PLACES = 2_000.0  # boxes that the distribution of places remembers
@@ -66,6 +71,9 @@ class Scene:
         self.frames = 10.0
         self.extent = np.ones(2)
 
+    def frozen(self) -> bool:
+        return "FROZEN" in os.environ
+
     def observe_boxes(self, boxes: FloatArray, n_unmatched: int) -> None:
         if len(boxes):
             self.extent = np.maximum(self.extent, boxes[:, 2:].max(axis=0))
@@ -84,13 +92,24 @@ class Scene:
         assert self.places is not None
         anywhere = -np.log(self.extent.prod() * LOG_HEIGHTS)
         density = np.logaddexp(self.places.log_density(places_of(boxes)), anywhere) - np.log(2.0)
-        return density + np.log(max(self.arrivals, 1e-3))
+        if "UNI" in os.environ:
+            density = np.full(len(boxes), anywhere)
+        return density + np.log(max(self.arrivals if "NOARR" not in os.environ else 0.4, 1e-3))
 
     def appearance(self, dist: FloatArray) -> FloatArray:
         """log likelihood ratio of a distance: same person against different people."""
         same = np.logaddexp(_log(dist, *_one(self.same)), _log(dist, *self.other_view)) - np.log(2.0)
         diff = np.logaddexp(np.log1p(-LOOKALIKES) + _log(dist, *_one(self.diff)), np.log(LOOKALIKES / 2.0))
         return np.asarray(np.logaddexp(np.log1p(-SPOILED) + same, np.log(SPOILED) + diff) - diff)
+
+
+    def appearance_now(self, dist: FloatArray, visible: FloatArray) -> FloatArray:
+        share = np.where(visible, float(os.environ.get("VIEW", 0.5)), float(os.environ.get("VIEWG", 0.5)))
+        same = np.logaddexp(np.log1p(-share) + _log(dist, *_one(self.same)), np.log(share) + _log(dist, *self.other_view))
+        look = float(os.environ.get("LOOK", LOOKALIKES))
+        diff = np.logaddexp(np.log1p(-look) + _log(dist, *_one(self.diff)), np.log(look / 2.0))
+        spoiled = float(os.environ.get("SPOIL", SPOILED))
+        return np.asarray(np.logaddexp(np.log1p(-spoiled) + same, np.log(spoiled) + diff) - diff)
 
 
 def _one(normal: Normal) -> tuple[float, float]:
@@ -116,6 +135,18 @@ def places_of(boxes: FloatArray) -> FloatArray:
     return np.stack([(boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2, np.log(h)], axis=1)
 
 
+def paired_motion(mean: FloatArray, variance: FloatArray, boxes: FloatArray) -> FloatArray:
+    """(P,) as `motion`, pair by pair."""
+    z = places_of(boxes)
+    height = np.maximum(mean[:, 3], 1.0)
+    var = np.stack([variance[:, 0], variance[:, 1], variance[:, 3] / height**2], axis=1)
+    centre = np.stack([mean[:, 0], mean[:, 1], np.log(height)], axis=1)
+    total = ((z - centre) ** 2 / var).sum(axis=1)
+    if NU > 0:
+        return np.asarray(T_CONST - 0.5 * (NU + 3) * np.log1p(total / NU) - 0.5 * np.log(var).sum(axis=1))
+    return np.asarray(-0.5 * total - 0.5 * np.log(var).sum(axis=1) - 1.5 * np.log(2 * np.pi))
+
+
 def motion(mean: FloatArray, variance: FloatArray, boxes: FloatArray) -> FloatArray:
     """(T, N) log density of boxes given the prediction, per pixel^2 and unit of log height."""
     z = places_of(boxes)
@@ -123,4 +154,7 @@ def motion(mean: FloatArray, variance: FloatArray, boxes: FloatArray) -> FloatAr
     var = np.stack([variance[:, 0], variance[:, 1], variance[:, 3] / height**2], axis=1)
     centre = np.stack([mean[:, 0], mean[:, 1], np.log(height)], axis=1)
     total = ((z[None] - centre[:, None]) ** 2 / var[:, None]).sum(axis=2)
+    if NUB > 0:
+        c = math.lgamma((NUB + 3) / 2) - math.lgamma(NUB / 2) - 1.5 * math.log(NUB * math.pi)
+        return np.asarray(c - 0.5 * (NUB + 3) * np.log1p(total / NUB) - 0.5 * np.log(var).sum(axis=1)[:, None])
     return np.asarray(-0.5 * total - 0.5 * np.log(var).sum(axis=1)[:, None] - 1.5 * np.log(2 * np.pi))

@@ -9,7 +9,9 @@ import numpy as np
 from tracker.association import costs
 from tracker.association.assignment import assign_pairs
 from tracker.association.pairs import Overlaps, Pairs
-from tracker.config import AssociationConfig, OcclusionConfig
+from tracker.association.scene import paired_motion
+from tracker.config import AssociationConfig, MotionConfig, OcclusionConfig
+from tracker.motion import kalman
 from tracker.stages.embed import Appearance
 from tracker.stages.predict import PredictedTracks
 from tracker.stages.select import FrameDetections
@@ -60,6 +62,7 @@ def associate(
     appearance: Appearance,
     config: AssociationConfig,
     occlusion_config: OcclusionConfig,
+    motion_config: MotionConfig,
     with_costs: bool = False,
 ) -> Matches:
     """Match tracks and detections in two rounds, as ByteTrack does (Zhang et al. 2022, algorithm 1).
@@ -81,7 +84,15 @@ def associate(
             continue
         pairs = _without_stolen(pairs, tracks, dets, overlaps, group, occlusion_config)
         dist = None if dets.features is None else _distances(pairs, tracks, dets, appearance)
-        cost = _fused_cost(pairs, tracks, dets, group, dist, appearance, config)
+        if config.odds > 0 and appearance.scene.places is not None:
+            cost = -_odds(pairs, tracks, dets, dist, appearance, config, motion_config)
+            allowed = cost < -config.least_odds
+            if not allowed.any():
+                continue
+            pairs, cost = pairs.keep(allowed), cost[allowed]
+            dist = None if dist is None else dist[allowed]
+        else:
+            cost = _fused_cost(pairs, tracks, dets, group, dist, appearance, config)
         chosen = assign_pairs(pairs.track, pairs.detection, cost)
         if dist is not None and config.veto:
             chosen = _veto(pairs, chosen, dist, tracks, dets, appearance, config)  # use A
@@ -130,6 +141,26 @@ def _distances(pairs: Pairs, tracks: PredictedTracks, dets: FrameDetections, app
     """(P,) cosine distance of each detection to the mean embedding of the track."""
     assert dets.features is not None
     return appearance.gallery.dist_pairs(tracks.bank.slot[pairs.track], dets.features[pairs.detection])
+
+
+def _odds(
+    pairs: Pairs,
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    dist: FloatArray | None,
+    appearance: Appearance,
+    config: AssociationConfig,
+    motion_config: MotionConfig,
+) -> FloatArray:
+    """(P,) log odds that the detection is the track's person."""
+    bank, boxes, scene = tracks.bank, dets.boxes[pairs.detection], appearance.scene
+    mean, cov = bank.mean[pairs.track], bank.cov[pairs.track]
+    variance = kalman.innovation_variance(mean, cov, motion_config)
+    odds = config.odds * (paired_motion(mean, variance * config.inflate, boxes) - scene.newcomers(boxes))
+    if dist is not None and config.appearance_weight > 0:
+        known = appearance.gallery.counts(bank.slot[pairs.track]) > 0
+        odds += np.where(known, scene.appearance_now(dist, tracks.visible[pairs.track]), 0.0)
+    return odds
 
 
 def _fused_cost(

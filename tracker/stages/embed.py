@@ -141,7 +141,7 @@ class Appearance:
         assert dets.features is not None
         fresh = rows[~dets.reused[detection[rows]] & bank.confirmed[rows]]
         known = ((detection >= 0) & bank.confirmed & self.known(bank.slot)).nonzero()[0]
-        if len(fresh) == 0 or len(known) == 0:
+        if len(fresh) == 0 or len(known) == 0 or self.scene.frozen():
             return
         dist = self.gallery.dist_mean(bank.slot[known], dets.features[detection[fresh]])  # (known, fresh)
         own = known[:, None] == fresh[None]

@@ -20,6 +20,8 @@ from tracker.tracks import lifecycle
 from tracker.tracks.bank import TrackBank
 from tracker.types import BoolArray, FeatureArray, FloatArray, ImageArray, IntArray
 
+import os
+WB = float(os.environ.get("WB", 1))
 
 def reassociate(
     tracks: PredictedTracks,
@@ -52,16 +54,14 @@ def reassociate(
     boxes = dets.boxes[found]
     odds = (
         scene.appearance(dist)
-        + motion(bank.mean[lost_rows], variance, boxes)
-        - scene.newcomers(boxes)[None]
-        + np.log(dets.scores[found])[None]
-        + np.log(dt_s / (tracks.time_s - bank.seen_s[lost_rows] + link.return_s))[:, None]
+        + WB * (motion(bank.mean[lost_rows], variance, boxes) - scene.newcomers(boxes)[None])
+        + (0 if "NOSC" in os.environ else np.log(dets.scores[found])[None])
+        + np.log((float(os.environ['RATE']) if 'RATE' in os.environ else dt_s) / (tracks.time_s - bank.seen_s[lost_rows] + link.return_s))[:, None]
     )
     # Against a newcomer and against every other lost track.
     rest = np.logaddexp.reduce(np.concatenate([odds, np.zeros((1, len(found)))]), axis=0)
     posterior = np.exp(odds - rest)
     i, j = assign(np.where(posterior > link.sure, -odds, np.inf))
-    import os
     if "DBG" in os.environ:
         for a, b in zip(i, j):
             print(f"DBG t {tracks.time_s:.2f} id {bank.id[lost_rows[a]]} age {tracks.time_s-bank.seen_s[lost_rows[a]]:.2f} dist {dist[a,b]:.2f} llr {scene.appearance(dist)[a,b]:.1f} mot {motion(bank.mean[lost_rows],variance,boxes)[a,b]:.1f} new {scene.newcomers(boxes)[b]:.1f} odds {odds[a,b]:.1f} post {posterior[a,b]:.2f} same {scene.same.mean[0]:.2f} {scene.same.cov[0,0]**.5:.2f} diff {scene.diff.mean[0]:.2f} {scene.diff.cov[0,0]**.5:.2f} arr {scene.arrivals:.2f}")
