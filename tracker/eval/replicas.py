@@ -109,7 +109,7 @@ class ReplicaDetector(DetectorBase):
     def __init__(self, detector: Detector | DetectorBase, replica: Replica, of_video: bool) -> None:
         complete = with_defaults(detector)
         self.name, self.second_look, self.n_at_once = complete.name, complete.second_look, complete.n_at_once
-        self.class_names = complete.class_names
+        self.class_names, self.last_frame = complete.class_names, complete.last_frame
         self._detector, self._replica, self._of_video = complete, replica, of_video
 
     def detect(self, frame: Frame) -> Detections:

@@ -39,7 +39,9 @@ class Estimate:
         )
 
     def __str__(self) -> str:
-        return "-" if math.isnan(self.mean) else f"{self.mean:.1f} ± {self.se:.1f}"
+        if math.isnan(self.mean):
+            return "-"
+        return f"{self.mean:.1f}" + ("" if math.isnan(self.se) else f" ± {self.se:.1f}")
 
 
 class Difference(Estimate):
@@ -50,7 +52,8 @@ class Difference(Estimate):
     def __str__(self) -> str:
         if math.isnan(self.mean):
             return "-"
-        return f"{self.mean:+.2f} ± {self.se:.2f}{' *' if abs(self.mean) > 2 * self.se else ''}"
+        error = "" if math.isnan(self.se) else f" ± {self.se:.2f}"
+        return f"{self.mean:+.2f}{error}{' *' if abs(self.mean) > 2 * self.se else ''}"
 
 
 class TableRow(Protocol):
