@@ -142,8 +142,7 @@ class Study:
             )
             if PLAIN in settings:
                 self.note += f'; rows "{PLAIN} + ..." are compared with "{PLAIN}"'
-        tracking = jobs[0].tracking
-        if tracking is not None and tracking.detector is not None:
+        elif jobs[0].tracking is not None and jobs[0].tracking.detector is not None:
             self.note += "; frames per second are without the detector, which ran once on every frame for all rows"
 
     @property
