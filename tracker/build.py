@@ -136,7 +136,7 @@ def _open_detector(
             if detections is None:
                 raise SourceError(f"{source.name}: brings no public detections (det/det.txt); name a file instead")
         return open_detector(detections=detections, size=size)
-    if not source.has_images:
+    if not source.has_images and getattr(detector, "last_frame", None) is None:  # not a replay
         raise SourceError(f"{source.name}: has no images to find people in; give detections with --detections FILE")
     if detector is None or isinstance(detector, (str, Path)):
         n_at_once, threads = _searches(source.live, threads)

@@ -17,8 +17,11 @@ from tests.synthetic.mot import make_scene, write_sequence
 from tracker.config import TrackerConfig
 from tracker.detector.base import DetectorBase
 from tracker.detector.public import PublicDetections
-from tracker.eval import ablation, ablation_plot, track_and_score
+from tracker.eval import ablation, ablation_plot, hota, track_and_score
 from tracker.eval.cli import main
+from tracker.eval.mot_files import read_ground_truth, read_results
+from tracker.eval.preprocess import prepare
+from tracker.eval.replicas import Replica
 from tracker.types import Detections
 
 N_FRAMES = 25
@@ -66,7 +69,10 @@ def test_uses_rows_are_the_papers_study_and_one_part_off():
     a, b, c = (frozenset([use]) for use in uses)
     named = {"off": a - a, "A": a, "B": b, "C": c, "A+B": a | b, "A+C": a | c, "B+C": b | c, "all": a | b | c}
     assert {name: on[name] for name in named} == named
+    motion = {name.removeprefix("Kalman + IoU"): on[name] for name in ablation.USES if name.startswith("Kalman")}
+    assert motion == {"": a - a, " + A": a, " + B": b, " + C": c, " + all": a | b | c}
     for name, settings in ablation.USES.items():
+        assert (settings.get("association.appearance_weight") == 0) == name.startswith("Kalman"), name
         assert TrackerConfig().override(settings), name
         if name.startswith("all - "):
             assert on[name] == a | b | c
@@ -104,6 +110,40 @@ def test_row_equals_run_with_its_settings(folder, capsys, few_rows):
     markdown = (folder / "study" / "ablation.md").read_text().splitlines()
     assert len(markdown) == 2 + 3 * len(few_rows) + 2
     assert markdown[-1] == printed[0]
+
+
+def test_replicas_are_compared_with_their_baseline(folder, capsys, monkeypatch):
+    """Rows of motion alone differ in when a track is confirmed; the pairs are scored again from the result files."""
+    settings = {"Kalman + IoU": 2, "Kalman + IoU + A": 1, "off": 6}
+    monkeypatch.setattr(ablation, "USES", {name: {"lifecycle.confirm_hits": n} for name, n in settings.items()})
+    for name in ("one", "two"):
+        shutil.rmtree(folder / "mot" / name / "img1")
+    command = ["mot", "--ablation", "study", "--replicas", "2", "--reid", "none", "--jobs", "1"]
+    assert main(command) == 0
+    study = study_of(folder)
+    assert list(study) == [(where, uses) for where in ("one", "two", "combined") for uses in settings]
+    truth = {name: read_ground_truth(folder / "mot" / name / "gt" / "gt.txt") for name in ("one", "two")}
+
+    def hotas(uses):
+        """(2 replicas, one, two and combined)"""
+        found = []
+        for replica in map(Replica.of, range(2)):
+            at = folder / "study" / uses.replace(" ", "") / str(replica.seed)
+            pairs = [prepare(replica.truth(of), read_results(at / f"{name}.txt")) for name, of in truth.items()]
+            each = [hota.evaluate(*pair) for pair in pairs]
+            found.append([100 * one.hota for one in (*each, hota.combine(each))])
+        return np.array(found)
+
+    for uses, baseline in {"Kalman + IoU": "off", "Kalman + IoU + A": "Kalman + IoU", "off": "off"}.items():
+        step = hotas(uses) - hotas(baseline)
+        for at, where in enumerate(("one", "two", "combined")):
+            row = study[where, uses]
+            assert float(row["HOTA"]) == pytest.approx(hotas(uses)[:, at].mean())
+            assert float(row["HOTA_diff"]) == pytest.approx(step[:, at].mean(), abs=1e-9)
+            assert float(row["HOTA_diff_se"]) == pytest.approx(step[:, at].std(ddof=1) / np.sqrt(2), abs=1e-9)
+    note = (folder / "study" / "ablation.md").read_text().splitlines()[-1]
+    assert 'rows "Kalman + IoU + ..." are compared with "Kalman + IoU"' in note
+    assert capsys.readouterr().out.startswith(note)
 
 
 @pytest.mark.slow

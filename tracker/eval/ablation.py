@@ -1,7 +1,8 @@
 """Ablation study: the same sequences tracked with parts of the tracker off, and scored.
 
-The first rows of USES are the study of Thoreau & Kottege, "Improving Online Multiple Object tracking with Deep Metric
-Learning", 2018, https://arxiv.org/abs/1806.07592: the three uses of the metric, off, each alone, in pairs, and all.
+USES begins with the study of Thoreau & Kottege, "Improving Online Multiple Object tracking with Deep Metric
+Learning", 2018, https://arxiv.org/abs/1806.07592: the three uses of the metric, each alone and together, on top of
+Kalman filter and IoU; then on top of our association, which knows appearance by itself: off, each alone, in pairs, all.
 The others switch off one more part each, with all uses on. A row is `track-eval --set ...` with the row's settings.
 """
 
@@ -14,17 +15,33 @@ from pathlib import Path
 from typing import Any
 
 from tracker.eval import ablation_plot, report
-from tracker.eval.report import RATES, Row, Value
-from tracker.eval.track_and_score import Job, Outcome, combined, detect_all, run_jobs, threads_of, with_detections
+from tracker.eval.replica_table import Labels, paired_rows
+from tracker.eval.report import RATES, Row, TableRow, Value
+from tracker.eval.track_and_score import (
+    Job,
+    Outcome,
+    by_replica,
+    combined,
+    detect_all,
+    run_jobs,
+    threads_of,
+    with_detections,
+)
 from tracker.runtime.processes import Failure
 
 USES_OFF = {"association.veto": False, "association.reassociate": False, "proposals.enabled": False}
 A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.enabled": True}
 ALL = A | B | C
+PLAIN = "Kalman + IoU"  # the tracker that the paper adds its uses to
+MOTION = USES_OFF | {"association.appearance_weight": 0.0}
 
 # Row -> the settings that it changes. One more part to switch off is one more line.
 USES: dict[str, dict[str, Any]] = {
-    "Kalman + IoU": USES_OFF | {"association.appearance_weight": 0.0},
+    PLAIN: MOTION,
+    f"{PLAIN} + A": MOTION | A,
+    f"{PLAIN} + B": MOTION | B,
+    f"{PLAIN} + C": MOTION | C,
+    f"{PLAIN} + all": MOTION | ALL,
     "off": USES_OFF,
     "A": USES_OFF | A,
     "B": USES_OFF | B,
@@ -33,7 +50,6 @@ USES: dict[str, dict[str, Any]] = {
     "A+C": USES_OFF | A | C,
     "B+C": USES_OFF | B | C,
     "all": ALL,
-    "all - appearance cost": ALL | {"association.appearance_weight": 0.0},
     "all - overlap cost": ALL | {"association.appearance_weight": 1.0},  # overlap still gates
     "all - low-score round": ALL | {"association.min_iou_weak": 1.0},  # no pair overlaps so much; C may use them
     "all - occluded tracks": ALL | {"occlusion.enabled": False},
@@ -78,6 +94,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 LEGEND = 'uses of the metric: A prevents switches (veto), B re-associates, C proposes; all = A+B+C; "-" = without'
+MEASURES = ("HOTA", "MOTA", "IDF1", "IDs", "FP", "FN")  # that replicas are compared in
 _NUMBERS = (*RATES, "IDs", "Frag", "FP", "FN")
 
 
@@ -99,10 +116,11 @@ class StudyRow:
 
 
 class Study:
-    """Track and score all sequences with all rows; the table and the picture in `folder` are updated after every run.
+    """Track and score all sequences with all rows; the table in `folder` is updated after every run.
 
-    So an interrupted study keeps the results of all finished runs.
-    jobs: one for each sequence, as for a plain run. settings: row -> settings that it changes; USES or RULES.
+    So an interrupted study keeps the results of all finished runs. The picture is drawn at its end.
+    jobs: one for each sequence or replica, as for a plain run; of replicas, the table has means and paired differences
+    to the baseline row. settings: row -> settings that it changes; USES or RULES.
     Raises ConfigError for settings that a row cannot have.
     """
 
@@ -115,10 +133,16 @@ class Study:
             (uses, at, _changed(job, uses, of, folder)) for uses, of in settings.items() for at, job in enumerate(jobs)
         ]
         self._csv, self._markdown, self._picture = (folder / f"ablation.{end}" for end in ("csv", "md", "png"))
-        self.rows: list[StudyRow] = []
+        self.rows: Sequence[TableRow] = []
         self.note = LEGEND
-        tracking = jobs[0].tracking
-        if tracking is not None and tracking.detector is not None:
+        if jobs[0].replica is not None:
+            self.note += (
+                f'; mean of replicas, and "_diff": paired difference to "{self._baseline}" with its standard error, '
+                "* beyond two"
+            )
+            if PLAIN in settings:
+                self.note += f'; rows "{PLAIN} + ..." are compared with "{PLAIN}"'
+        elif jobs[0].tracking is not None and jobs[0].tracking.detector is not None:
             self.note += "; frames per second are without the detector, which ran once on every frame for all rows"
 
     @property
@@ -134,28 +158,41 @@ class Study:
 
         def finished(outcomes: Mapping[int, Outcome]) -> None:
             self.rows = self._rows({runs[index][:2]: outcome for index, outcome in outcomes.items()})
-            self._save()
+            report.write_text(self._csv, report.as_csv(self.rows))
+            report.write_text(self._markdown, f"{report.as_markdown(self.rows)}\n{self.note}\n")
 
-        _, failed = run_jobs(jobs, n_jobs, finished)
-        named = [(f"{jobs[index].sequence.name}, {runs[index][0]}", failure) for index, failure in failed.items()]
-        return [(self._jobs[at].sequence.name, failure) for at, failure in failures.items()] + named
+        try:
+            _, failed = run_jobs(jobs, n_jobs, finished)
+        finally:
+            if self.rows:
+                self._draw()
+        named = [(f"{jobs[index].name}, {runs[index][0]}", failure) for index, failure in failed.items()]
+        return [(self._jobs[at].name, failure) for at, failure in failures.items()] + named
 
-    def _rows(self, outcomes: Mapping[tuple[str, int], Outcome]) -> list[StudyRow]:
-        """Sequence by sequence, then all of them combined."""
-        n = len(self._jobs)
-        rows = [_row(uses, [outcomes[uses, at]]) for at in range(n) for uses in self._names if (uses, at) in outcomes]
+    def _rows(self, outcomes: Mapping[tuple[str, int], Outcome]) -> Sequence[TableRow]:
+        tables = [self._table(outcomes, indices) for indices in by_replica(self._jobs)]
+        return tables[0] if self._jobs[0].replica is None else paired_rows(tables, MEASURES, self._compared_with)
+
+    def _table(self, outcomes: Mapping[tuple[str, int], Outcome], indices: Sequence[int]) -> list[StudyRow]:
+        """Of the jobs with these indices: sequence by sequence, then all of them combined."""
+        n = len(indices)
+        rows = [_row(uses, [outcomes[uses, at]]) for at in indices for uses in self._names if (uses, at) in outcomes]
         for uses in self._names if n > 1 else ():
-            of_row = [outcomes[uses, at] for at in range(n) if (uses, at) in outcomes]
+            of_row = [outcomes[uses, at] for at in indices if (uses, at) in outcomes]
             rows += [_row(uses, of_row, combined(of_row, n))] if of_row else []
         return rows
 
-    def _save(self) -> None:
-        report.write_text(self._csv, report.as_csv(self.rows))
-        report.write_text(self._markdown, f"{report.as_markdown(self.rows)}\n{self.note}\n")
+    def _compared_with(self, labels: Labels) -> Labels:
+        sequence, uses = labels
+        return sequence, PLAIN if uses.startswith(f"{PLAIN} + ") else self._baseline
+
+    def _draw(self) -> None:
         panels: dict[str, dict[str, Mapping[str, Any]]] = {}
-        for row in sorted(self.rows, key=lambda row: row.row.name != "combined"):  # combined scores first
-            if not row.row.name.startswith("combined ("):  # of some sequences only: not comparable
-                panels.setdefault(row.row.name, {})[row.uses] = row.row.values()
+        lines = [row.values() for row in self.rows]
+        for line in sorted(lines, key=lambda line: line["sequence"] != "combined"):  # combined scores first
+            sequence, uses = str(line["sequence"]), str(line["uses"])
+            if not sequence.startswith("combined ("):  # of some sequences only: not comparable
+                panels.setdefault(sequence, {})[uses] = line
         title = "What each part of the tracker is worth"
         report.write_bytes(self._picture, ablation_plot.plot(panels, self._names, self._baseline, title, self.note))
 
@@ -164,7 +201,7 @@ def _changed(job: Job, uses: str, settings: Mapping[str, Any], folder: Path) -> 
     """The job with the settings of a row, and a result file of its own."""
     assert job.tracking is not None
     tracking = replace(job.tracking, config=job.tracking.config.override(dict(settings)))
-    results = folder / re.sub(r"[^\w+-]", "", uses) / f"{job.sequence.name}.txt"
+    results = folder / re.sub(r"[^\w+-]", "", uses) / f"{job.name}.txt"
     return replace(job, results=results, tracking=tracking)
 
 

@@ -69,6 +69,11 @@ class Job:
     needs_truth: bool  # False: a sequence without ground truth (a test sequence of MOTChallenge) is not scored
     replica: Replica | None = None  # track this replica of the sequence; results are in coordinates of the sequence
 
+    @property
+    def name(self) -> str:
+        """For messages; of a replica, the name of its result file."""
+        return self.sequence.name if self.replica is None else f"{self.replica.seed}/{self.sequence.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
@@ -179,6 +184,14 @@ def detect_sequence(job: Job, advanced: Advanced) -> CachedDetections:
             found[frame.index] = detector.detect(frame)
             advanced(1)
     return CachedDetections(detector.name, found)
+
+
+def by_replica(jobs: Sequence[Job]) -> list[list[int]]:
+    """Indices of the jobs of each replica; one list if there are no replicas."""
+    groups: dict[Replica | None, list[int]] = {}
+    for index, job in enumerate(jobs):
+        groups.setdefault(job.replica, []).append(index)
+    return list(groups.values())
 
 
 def combined(outcomes: Sequence[Outcome], n_jobs: int) -> Row:
