@@ -61,31 +61,25 @@ class MotionConfig(Settings):
 class AssociationConfig(Settings):
     """Costs and gates of the two association rounds, and the uses A and B of the metric."""
 
-    appearance_weight: Share = 0.75  # tuned; share of appearance in the cost; 0: Kalman filter and IoU alone
+    veto: bool = True  # use A: appearance weighs every pair, and vetoes a pair against the odds; off: SORT's IoU
+    reassociate: bool = True  # use B: finds lost tracks again
     min_iou: Share = 0.3  # SORT; first association, high scores
     min_iou_weak: Share = 0.5  # ByteTrack; second association, low scores
-    relink_chi2: Annotated[float, Range("(0, inf]")] = 9.4877  # B: 95 %, as in Deep SORT
-    veto: bool = True  # use A: appearance cancels a pair that would switch identities
-    reassociate: bool = True  # use B: appearance finds lost tracks again
-    min_gallery: Count = 3  # embeddings a track needs before A, B or C use it
-    veto_quantile: Share = 0.25  # of the distances to the gallery; low, so that one bad entry vetoes nothing
-    # A exchanges two pairs only if the summed distance falls by this (cosine distance).
-    swap_gain: Annotated[float, Range("[0, 4]")] = 0.1
-    # B: the second-best candidate must be this much farther.
-    second_best_ratio: Annotated[float, Range("[1, 1e4]")] = 1.1
-    min_height_ratio: Share = 0.7  # B: height of the detection over that of the lost track
-    max_height_ratio: Annotated[float, Range("[1, inf]")] = 1.4
-    return_s: Positive = 0.5
-    sure: Share = 0.8
-    odds: Annotated[float, Range("[0, 10]")] = 1.0
-    inflate: Annotated[float, Range("[0, 100]")] = 1.0
-    least_odds: Annotated[float, Range("[-100, 100]")] = 0.0
+    # A and B: weight of motion in the log odds, where appearance has 1. Between 0.1 and 0.5 scores hardly change.
+    motion_weight: Annotated[float, Range("[0, 10]")] = 0.3
+    # B: a lost track of age t returns within a frame of dt seconds with probability dt / (t + return_s).
+    return_s: Annotated[float, Range("(0, 1e6]")] = 0.5
+    least_posterior: Share = (
+        0.65  # B: probability that a detection is the lost track and neither a newcomer nor another
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class AppearanceConfig(Settings):
     """The gallery of each track, and distance thresholds where the model does not bring calibrated ones."""
 
+    # The stream calibrates the distances of the network (association/scene.py); off: the network's own calibration.
+    scene: bool = True
     gallery_size: Count = 30  # embeddings kept for each track, the oldest leaves first
     max_cover: Share = 0.3  # a box covered by another by more than this is not stored (docs/method.md, 5)
     min_height_px: Annotated[float, Range("[0, 1e5]")] = 24.0  # smaller crops are not stored

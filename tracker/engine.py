@@ -87,13 +87,13 @@ class Engine:
         image = self.appearance.image_for(frame, detections)  # None: the re-ID network does not run
         dets = self.appearance.embed_detections(image, dets, tracks)  # dets with features (N, D)
         lap("embed")
-        # First and second association: high scores, then low scores (ByteTrack); use A: veto.
+        # First and second association: high scores, then low scores (ByteTrack); use A: by the odds of each pair.
         matches = associate(
-            tracks, dets, overlaps, self.appearance, config.association, config.occlusion, config.motion, with_costs=self._tracing
+            tracks, dets, overlaps, self.appearance, config.association, config.occlusion, config.motion, self._tracing
         )
         lap("associate")
-        # Use B: lost tracks by appearance.
-        matches = reassociate(tracks, dets, matches, clock.dt_s, self.appearance, config)
+        # Use B: lost tracks, by the same odds.
+        matches = reassociate(tracks, dets, matches, clock.detector_gap_s, self.appearance, config)
         lap("re-associate")
         # Use C: look again where the detector missed a track.
         proposals = self.proposer.propose(frame, image, tracks, dets, matches, clock, self.appearance)

@@ -1,160 +1,162 @@
-"""What the stream itself says about appearance and about newcomers: running estimates of bounded memory.
+"""What a stream itself says about the appearance metric and about newcomers: running estimates of bounded memory.
 
-People visible at the same time are different people, and a track with nobody near it is one person: both come free in
-every stream, and calibrate the metric to this scene and to this network.
+People visible at the same time are different people, and a track with nobody near it is one person. Both come free in
+every stream, and calibrate the metric to its light, its clothes, and to any network.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from tracker.types import FloatArray, State
 
-import math
-import os
-NU = float(os.environ.get("NU", 0))
-NUB = float(os.environ.get("NUB", 0))
-T_CONST = math.lgamma((NU + 3) / 2) - math.lgamma(NU / 2) - 1.5 * math.log(NU * math.pi) if NU else 0.0
-MEMORY = 20_000.0  # pairs that a distribution of distances remembers
+QUANTILE = 2.326  # standard deviations from the mean to the 1 % quantile of a normal distribution
+LEAST_STD = 0.02  # cosine distance
+MEMORY_PAIRS = 20_000.0  # distances that a distribution remembers
 PRIOR_PAIRS = 100.0  # weight of the network's calibration, in pairs
-PLACES = 2_000.0  # boxes that the distribution of places remembers
-LOOKALIKES = 0.01  # share of different people who are as near as one person, at any distance
-SPOILED = 0.01  # share of crops of the person that show something else
-LOG_HEIGHTS = 3.0  # range of the logarithm of heights, where newcomers are possible anywhere
-FRAMES = 300.0  # frames that the rate of newcomers remembers
+# An embedding network is calibrated on its own data. In a scene that it has never seen, more pairs of different people
+# are within `tau_same` than the 1 % of the calibration: the first estimate takes 10 %.
+STD_ABOVE_TAU_SAME = 1.282
+MEMORY_BOXES = 2_000.0
+PRIOR_BOXES = 5.0
+MEMORY_FRAMES, PRIOR_FRAMES = 300.0, 10.0
+PRIOR_NEWCOMERS = 0.5  # per frame, before anything is known
+LEAST_NEWCOMERS = 1e-3
+OTHER_VIEW = 0.5  # share of a person's crops that differ as in another view, instead of as from frame to frame
+LOOKALIKES = 0.01  # share of different people at any distance at all, so that no distance proves anything
+SPOILED = 0.01  # share of crops of a person that show someone else in front
+ANYWHERE = 0.5  # share of newcomers whose place and height say nothing
+LOG_HEIGHTS = 3.0  # range of the logarithm of the height of such newcomers
 
 
 @dataclass(slots=True)
 class Normal:
-    """A normal distribution whose mean and covariance follow the data: weight n, mean (k,), covariance (k, k)."""
+    """A normal distribution of k-dimensional data that follows them, older ones fading."""
 
-    n: float
-    mean: FloatArray
-    cov: FloatArray
+    n: float  # weight, in data
+    mean: FloatArray  # (k,)
+    cov: FloatArray  # (k, k)
 
     def add(self, values: FloatArray, memory: float) -> None:
-        """values (m, k) join; the older ones fade when the weight exceeds `memory`."""
-        if len(values) == 0:
-            return
+        """values (m, k) join; `n` never exceeds `memory`."""
         m = len(values)
-        total = self.n + m
-        step = values.mean(axis=0) - self.mean
-        spread = (values - values.mean(axis=0)).T @ (values - values.mean(axis=0))
-        self.cov = (self.n * self.cov + spread + np.outer(step, step) * self.n * m / total) / total
-        self.mean = self.mean + step * m / total
+        if m == 0:
+            return
+        mean = values.mean(axis=0)
+        step, centred, total = mean - self.mean, values - mean, self.n + m
+        between = np.outer(step, step) * (self.n * m / total)
+        self.cov = (self.n * self.cov + centred.T @ centred + between) / total
+        self.mean = self.mean + step * (m / total)
         self.n = min(total, memory)
 
     def log_density(self, values: FloatArray) -> FloatArray:
-        """(...,) for values (..., k)."""
-        k = len(self.mean)
+        """(m,) of values (m, k)."""
         centred = values - self.mean
-        inverse = np.linalg.inv(self.cov)
-        return np.asarray(
-            -0.5 * np.einsum("...i,ij,...j->...", centred, inverse, centred)
-            - 0.5 * np.linalg.slogdet(2 * np.pi * self.cov)[1]
-        ) + 0.0 * k
+        square = (centred @ np.linalg.inv(self.cov) * centred).sum(axis=1)
+        return np.asarray(-0.5 * (square + np.linalg.slogdet(2 * np.pi * self.cov)[1]))
+
+    def state(self) -> State:
+        return {"n": self.n, "mean": self.mean, "cov": self.cov}
 
 
 class Scene:
-    def __init__(self, tau_same: float, tau_diff: float, sigma: float) -> None:
-        spread = max((tau_diff - _mean(tau_diff, sigma)) / 2.326, 0.02)
-        self.other_view = (_mean(tau_diff, sigma), spread)
-        sd_d = max((1.0 - tau_same) / 2.326, 0.02)
-        mu_d = tau_same + 1.282 * sd_d
-        self.same = Normal(0.0, np.array([self.other_view[0]]), np.array([[spread**2]]))
-        self.diff = Normal(PRIOR_PAIRS, np.array([mu_d]), np.array([[sd_d**2]]))
-        self.same.n = PRIOR_PAIRS
-        self.places: Normal | None = None
-        self.arrivals = 0.5
-        self.frames = 10.0
-        self.extent = np.ones(2)
+    """Distances between embeddings of one person and of different people, and where newcomers appear.
 
-    def frozen(self) -> bool:
-        return "FROZEN" in os.environ
+    Without `observe_distances` the calibration of the network stays as it is.
+    """
 
-    def observe_boxes(self, boxes: FloatArray, n_unmatched: int) -> None:
-        if len(boxes):
-            self.extent = np.maximum(self.extent, boxes[:, 2:].max(axis=0))
-        self.arrivals += (n_unmatched - self.arrivals) / (self.frames + 1)
-        self.frames = min(self.frames + 1, FRAMES)
-        if len(boxes) == 0:
+    def __init__(self, tau_same: float, tau_diff: float, sigma_same: float) -> None:
+        """Cosine distances, see `stages.embed.Thresholds`."""
+        mean, std = _same_person(tau_diff, sigma_same)
+        self._other_view = (mean, std)
+        self._same = Normal(PRIOR_PAIRS, np.array([mean]), np.array([[std**2]]))
+        std = max((1.0 - tau_same) / QUANTILE, LEAST_STD)  # embeddings of unrelated people are orthogonal on average
+        self._different = Normal(PRIOR_PAIRS, np.array([tau_same + STD_ABOVE_TAU_SAME * std]), np.array([[std**2]]))
+        self._places: Normal | None = None
+        self._extent = np.ones(2)
+        self._newcomers, self._n_frames = PRIOR_NEWCOMERS, PRIOR_FRAMES
+
+    def observe_distances(self, same: FloatArray, different: FloatArray) -> None:
+        """Cosine distances (m,) of embeddings to the gallery of their own track, and (n,) to those of other people."""
+        self._same.add(same[:, None], MEMORY_PAIRS)
+        self._different.add(different[:, None], MEMORY_PAIRS)
+
+    def observe_boxes(self, places: FloatArray, corners: FloatArray, n_new: int) -> None:
+        """High-score detections of a frame: `places_of` (N, 3), lower right corners (N, 2), how many no track had."""
+        self._newcomers += (n_new - self._newcomers) / (self._n_frames + 1.0)
+        self._n_frames = min(self._n_frames + 1.0, MEMORY_FRAMES)
+        if len(places) == 0:
             return
-        z = places_of(boxes)
-        if self.places is None:
-            h = float(np.exp(z[:, 2].mean()))
-            self.places = Normal(5.0, z.mean(axis=0), np.diag([(4 * h) ** 2, (2 * h) ** 2, 0.5**2]))
-        self.places.add(z, PLACES)
+        self._extent = np.maximum(self._extent, corners.max(axis=0))
+        if self._places is None:
+            height = math.exp(float(places[:, 2].mean()))
+            self._places = Normal(PRIOR_BOXES, places.mean(axis=0), np.diag([16.0 * height**2, 4.0 * height**2, 0.25]))
+        self._places.add(places, MEMORY_BOXES)
 
-    def newcomers(self, boxes: FloatArray) -> FloatArray:
-        """(N,) log of the expected number of newcomers of this frame, per pixel^2 and unit of log height."""
-        assert self.places is not None
-        anywhere = -np.log(self.extent.prod() * LOG_HEIGHTS)
-        density = np.logaddexp(self.places.log_density(places_of(boxes)), anywhere) - np.log(2.0)
-        if "UNI" in os.environ:
-            density = np.full(len(boxes), anywhere)
-        return density + np.log(max(self.arrivals if "NOARR" not in os.environ else 0.4, 1e-3))
+    def log_ratio(self, dist: FloatArray) -> FloatArray:
+        """Log likelihood ratio of cosine distances, the same person against different people; the same shape.
 
-    def appearance(self, dist: FloatArray) -> FloatArray:
-        """log likelihood ratio of a distance: same person against different people."""
-        same = np.logaddexp(_log(dist, *_one(self.same)), _log(dist, *self.other_view)) - np.log(2.0)
-        diff = np.logaddexp(np.log1p(-LOOKALIKES) + _log(dist, *_one(self.diff)), np.log(LOOKALIKES / 2.0))
-        return np.asarray(np.logaddexp(np.log1p(-SPOILED) + same, np.log(SPOILED) + diff) - diff)
+        One person differs as from frame to frame in this scene, or as in another view, for which the network's own
+        calibration stands. Two small shares (`LOOKALIKES`, `SPOILED`) bound it on both sides.
+        """
+        same = _log_sum(1.0 - OTHER_VIEW, _log_normal(dist, *_one(self._same)), _log_normal(dist, *self._other_view))
+        different = _log_sum(
+            1.0 - LOOKALIKES, _log_normal(dist, *_one(self._different)), np.full_like(dist, -math.log(2.0))
+        )
+        return _log_sum(1.0 - SPOILED, same, different) - different
 
+    def log_newcomers(self, places: FloatArray) -> FloatArray:
+        """(N,) log of the newcomers expected in a frame at places (N, 3), per square pixel and unit of log height."""
+        anywhere = np.full(len(places), -math.log(float(self._extent.prod()) * LOG_HEIGHTS))
+        density = anywhere
+        if self._places is not None:
+            density = _log_sum(1.0 - ANYWHERE, self._places.log_density(places), anywhere)
+        return density + math.log(max(self._newcomers, LEAST_NEWCOMERS))
 
-    def appearance_now(self, dist: FloatArray, visible: FloatArray) -> FloatArray:
-        share = np.where(visible, float(os.environ.get("VIEW", 0.5)), float(os.environ.get("VIEWG", 0.5)))
-        same = np.logaddexp(np.log1p(-share) + _log(dist, *_one(self.same)), np.log(share) + _log(dist, *self.other_view))
-        look = float(os.environ.get("LOOK", LOOKALIKES))
-        diff = np.logaddexp(np.log1p(-look) + _log(dist, *_one(self.diff)), np.log(look / 2.0))
-        spoiled = float(os.environ.get("SPOIL", SPOILED))
-        return np.asarray(np.logaddexp(np.log1p(-spoiled) + same, np.log(spoiled) + diff) - diff)
+    def state(self) -> State:
+        return {
+            "same": self._same.state(), "different": self._different.state(), "extent": self._extent,
+            "places": None if self._places is None else self._places.state(),
+            "newcomers": self._newcomers, "n_frames": self._n_frames,
+        }  # fmt: skip
 
-
-def _one(normal: Normal) -> tuple[float, float]:
-    return float(normal.mean[0]), float(np.sqrt(normal.cov[0, 0]))
-
-
-def _log(x: FloatArray, mean: float, std: float) -> FloatArray:
-    return np.asarray(-0.5 * ((x - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi))
-
-
-def _mean(tau_diff: float, sigma: float) -> float:
-    """Mean m of a normal with m + 2.326 s = tau_diff and m^2 + s^2 = sigma^2."""
-    z = 2.326
-    a, b, c = 1 + 1 / z**2, -2 * tau_diff / z**2, tau_diff**2 / z**2 - sigma**2
-    disc = max(b * b - 4 * a * c, 0.0)
-    roots = [(-b - disc**0.5) / (2 * a), (-b + disc**0.5) / (2 * a)]
-    good = [r for r in roots if 0 <= r <= tau_diff]
-    return good[0] if good else sigma
+    def restore(self, state: State) -> None:
+        self._same, self._different = Normal(**state["same"]), Normal(**state["different"])
+        self._places = None if state["places"] is None else Normal(**state["places"])
+        self._extent, self._newcomers, self._n_frames = state["extent"], state["newcomers"], state["n_frames"]
 
 
 def places_of(boxes: FloatArray) -> FloatArray:
-    h = np.maximum(boxes[:, 3] - boxes[:, 1], 1.0)
-    return np.stack([(boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2, np.log(h)], axis=1)
+    """(N, 3) centre x, centre y and log height of boxes (N, 4) xyxy."""
+    height = np.maximum(boxes[:, 3] - boxes[:, 1], 1.0)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return np.concatenate([centre, np.log(height)[:, None]], axis=1)
 
 
-def paired_motion(mean: FloatArray, variance: FloatArray, boxes: FloatArray) -> FloatArray:
-    """(P,) as `motion`, pair by pair."""
-    z = places_of(boxes)
-    height = np.maximum(mean[:, 3], 1.0)
-    var = np.stack([variance[:, 0], variance[:, 1], variance[:, 3] / height**2], axis=1)
-    centre = np.stack([mean[:, 0], mean[:, 1], np.log(height)], axis=1)
-    total = ((z - centre) ** 2 / var).sum(axis=1)
-    if NU > 0:
-        return np.asarray(T_CONST - 0.5 * (NU + 3) * np.log1p(total / NU) - 0.5 * np.log(var).sum(axis=1))
-    return np.asarray(-0.5 * total - 0.5 * np.log(var).sum(axis=1) - 1.5 * np.log(2 * np.pi))
+def _same_person(tau_diff: float, sigma: float) -> tuple[float, float]:
+    """Mean m and standard deviation s of the normal distribution with m + 2.326 s = tau_diff and m^2 + s^2 = sigma^2.
+
+    Where there is none (sigma too small or too large for tau_diff), s is the least or the mean 0.
+    """
+    # s from (tau_diff - q s)^2 + s^2 = sigma^2, the smaller solution: the larger one has a negative mean or is wider.
+    a, b, c = QUANTILE**2 + 1.0, -2.0 * QUANTILE * tau_diff, tau_diff**2 - sigma**2
+    root = math.sqrt(max(b * b - 4.0 * a * c, 0.0))
+    std = min(max((-b - root) / (2.0 * a), LEAST_STD), tau_diff / QUANTILE)
+    return max(tau_diff - QUANTILE * std, 0.0), max(std, LEAST_STD)
 
 
-def motion(mean: FloatArray, variance: FloatArray, boxes: FloatArray) -> FloatArray:
-    """(T, N) log density of boxes given the prediction, per pixel^2 and unit of log height."""
-    z = places_of(boxes)
-    height = np.maximum(mean[:, 3], 1.0)
-    var = np.stack([variance[:, 0], variance[:, 1], variance[:, 3] / height**2], axis=1)
-    centre = np.stack([mean[:, 0], mean[:, 1], np.log(height)], axis=1)
-    total = ((z[None] - centre[:, None]) ** 2 / var[:, None]).sum(axis=2)
-    if NUB > 0:
-        c = math.lgamma((NUB + 3) / 2) - math.lgamma(NUB / 2) - 1.5 * math.log(NUB * math.pi)
-        return np.asarray(c - 0.5 * (NUB + 3) * np.log1p(total / NUB) - 0.5 * np.log(var).sum(axis=1)[:, None])
-    return np.asarray(-0.5 * total - 0.5 * np.log(var).sum(axis=1)[:, None] - 1.5 * np.log(2 * np.pi))
+def _one(normal: Normal) -> tuple[float, float]:
+    """Mean and standard deviation of a one-dimensional distribution."""
+    return float(normal.mean[0]), max(math.sqrt(float(normal.cov[0, 0])), LEAST_STD)
+
+
+def _log_normal(x: FloatArray, mean: float, std: float) -> FloatArray:
+    return np.asarray(-0.5 * ((x - mean) / std) ** 2 - math.log(std * math.sqrt(2.0 * math.pi)))
+
+
+def _log_sum(share: float, a: FloatArray, b: FloatArray) -> FloatArray:
+    """log(share e^a + (1 - share) e^b)."""
+    return np.asarray(np.logaddexp(math.log(share) + a, math.log1p(-share) + b))

@@ -245,8 +245,7 @@ def _add_appearance(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="re-ID network: fast (default), accurate, a file; none: motion alone",
     )
-    group.add_argument("--appearance-weight", type=float, metavar="W", help="share of appearance in the cost, 0 to 1")
-    group.add_argument("--no-veto", action="store_true", help="A off: appearance does not cancel identity switches")
+    group.add_argument("--no-veto", action="store_true", help="A off: motion alone associates, as in SORT")
     group.add_argument("--no-reassociate", action="store_true", help="B off: no re-identification after occlusion")
     group.add_argument("--no-proposals", action="store_true", help="C off: no proposals where detection failed")
 
@@ -306,8 +305,6 @@ def _config_of(args: argparse.Namespace) -> TrackerConfig:
         settings.setdefault("detection.weak_score", min(args.conf, config.detection.weak_score))
     if args.detect_every is not None:
         settings["detection.every"] = args.detect_every
-    if args.appearance_weight is not None:
-        settings["association.appearance_weight"] = args.appearance_weight
     if args.no_veto:
         settings["association.veto"] = False
     if args.no_reassociate:

@@ -32,17 +32,10 @@ from tracker.runtime.processes import Failure
 USES_OFF = {"association.veto": False, "association.reassociate": False, "proposals.enabled": False}
 A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.enabled": True}
 ALL = A | B | C
-PLAIN = "Kalman + IoU"  # the tracker that the paper adds its uses to
-MOTION = USES_OFF | {"association.appearance_weight": 0.0}
 
 # Row -> the settings that it changes. One more part to switch off is one more line.
 USES: dict[str, dict[str, Any]] = {
-    PLAIN: MOTION,
-    f"{PLAIN} + A": MOTION | A,
-    f"{PLAIN} + B": MOTION | B,
-    f"{PLAIN} + C": MOTION | C,
-    f"{PLAIN} + all": MOTION | ALL,
-    "off": USES_OFF,
+    "off": USES_OFF,  # Kalman filter and IoU: the tracker that the paper adds its uses to
     "A": USES_OFF | A,
     "B": USES_OFF | B,
     "C": USES_OFF | C,
@@ -50,7 +43,7 @@ USES: dict[str, dict[str, Any]] = {
     "A+C": USES_OFF | A | C,
     "B+C": USES_OFF | B | C,
     "all": ALL,
-    "all - overlap cost": ALL | {"association.appearance_weight": 1.0},  # overlap still gates
+    "all - calibration by the scene": ALL | {"appearance.scene": False},
     "all - low-score round": ALL | {"association.min_iou_weak": 1.0},  # no pair overlaps so much; C may use them
     "all - occluded tracks": ALL | {"occlusion.enabled": False},
     "all - camera motion": ALL | {"motion.camera": False},
@@ -59,20 +52,17 @@ USES: dict[str, dict[str, Any]] = {
 # Leave one out: each row switches off one rule, or sets its limit so wide that it never acts.
 RULES: dict[str, dict[str, Any]] = {
     "all": {},
-    "all - veto (A)": {"association.veto": False},
-    "all - exchange of two pairs (A)": {"association.swap_gain": 4.0},
+    "all - appearance in the association (A)": {"association.veto": False},
+    "all - calibration by the scene": {"appearance.scene": False},
+    "all - motion (A, B)": {"association.motion_weight": 0.0},
     "all - re-association (B)": {"association.reassociate": False},
-    "all - second-best ratio (B)": {"association.second_best_ratio": 1.0},
-    "all - motion gate (B)": {"association.relink_chi2": 1e9},
-    "all - height ratio (B)": {"association.min_height_ratio": 0.0, "association.max_height_ratio": 1e9},
+    "all - least probability (B)": {"association.least_posterior": 0.0},
     "all - proposals (C)": {"proposals.enabled": False},
     "all - detector's second look (C)": {"proposals.verifier": "appearance"},
     "all - first look (C)": {"proposals.first_look": 1e9},
     "all - background control (C)": {"proposals.background_margin": 0.0},
     "all - stricter threshold (C)": {"proposals.accept_scale": 1.0},
     "all - overlap limit (C)": {"proposals.max_overlap": 1.0},
-    "all - least gallery": {"association.min_gallery": 1},
-    "all - appearance cost": {"association.appearance_weight": 0.0},
     "all - least crop height": {"appearance.min_height_px": 0.0},
     "all - clean gallery": {"appearance.max_cover": 1.0},
     "all - reuse of embeddings": {"appearance.refresh_s": 0.0},
@@ -93,7 +83,7 @@ RULES: dict[str, dict[str, Any]] = {
     "all - NMS": {"detection.nms_iou": 1.0},
 }
 
-LEGEND = 'uses of the metric: A prevents switches (veto), B re-associates, C proposes; all = A+B+C; "-" = without'
+LEGEND = 'off: Kalman filter and IoU; uses of the metric: A prevents switches, B re-associates, C proposes; all = A+B+C; "-" = without'
 MEASURES = ("HOTA", "MOTA", "IDF1", "IDs", "FP", "FN")  # that replicas are compared in
 _NUMBERS = (*RATES, "IDs", "Frag", "FP", "FN")
 
@@ -140,8 +130,6 @@ class Study:
                 f'; mean of replicas, and "_diff": paired difference to "{self._baseline}" with its standard error, '
                 "* beyond two"
             )
-            if PLAIN in settings:
-                self.note += f'; rows "{PLAIN} + ..." are compared with "{PLAIN}"'
         elif jobs[0].tracking is not None and jobs[0].tracking.detector is not None:
             self.note += "; frames per second are without the detector, which ran once on every frame for all rows"
 
@@ -171,7 +159,11 @@ class Study:
 
     def _rows(self, outcomes: Mapping[tuple[str, int], Outcome]) -> Sequence[TableRow]:
         tables = [self._table(outcomes, indices) for indices in by_replica(self._jobs)]
-        return tables[0] if self._jobs[0].replica is None else paired_rows(tables, MEASURES, self._compared_with)
+        return (
+            tables[0]
+            if self._jobs[0].replica is None
+            else paired_rows(tables, MEASURES, lambda labels: (labels[0], self._baseline))
+        )
 
     def _table(self, outcomes: Mapping[tuple[str, int], Outcome], indices: Sequence[int]) -> list[StudyRow]:
         """Of the jobs with these indices: sequence by sequence, then all of them combined."""
@@ -181,10 +173,6 @@ class Study:
             of_row = [outcomes[uses, at] for at in indices if (uses, at) in outcomes]
             rows += [_row(uses, of_row, combined(of_row, n))] if of_row else []
         return rows
-
-    def _compared_with(self, labels: Labels) -> Labels:
-        sequence, uses = labels
-        return sequence, PLAIN if uses.startswith(f"{PLAIN} + ") else self._baseline
 
     def _draw(self) -> None:
         panels: dict[str, dict[str, Mapping[str, Any]]] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from tracker import boxes as bx
 from tracker.appearance.gallery import Gallery
 from tracker.appearance.reuse import reusable
-from tracker.association.scene import MEMORY, Scene
+from tracker.association.scene import Scene, places_of
 from tracker.config import AppearanceConfig, TrackerConfig
 from tracker.stages.predict import PredictedTracks
 from tracker.stages.select import FrameDetections
@@ -51,10 +51,10 @@ class Appearance:
     ) -> None:
         """keep_features: `output_features` gives the embeddings of the output tracks."""
         link = config.association
-        used = link.appearance_weight > 0 or link.veto or link.reassociate or config.proposals.enabled
+        used = link.veto or link.reassociate or config.proposals.enabled
         self.gallery = Gallery(config.appearance.gallery_size)
         self.n_crops = 0  # embedded so far
-        self._config, self._min_gallery = config.appearance, link.min_gallery
+        self._config = config.appearance
         self._wanted = used or keep_features
         self._keep_features = keep_features
         self._dim: int | None = None  # of the output features
@@ -63,8 +63,8 @@ class Appearance:
     def attach(self, encoder: Encoder | None, thresholds: Thresholds | None) -> None:
         """Use this network from now on, with its thresholds where the settings leave them open."""
         self.encoder = encoder
-        self.thresholds = _resolved(self._config, thresholds or FALLBACK)
-        self.scene = Scene(self.thresholds.same, self.thresholds.diff, self.thresholds.sigma)
+        self.thresholds = found = _resolved(self._config, thresholds or FALLBACK)
+        self.scene = Scene(found.same, found.diff, found.sigma)
 
     def detach(self) -> None:
         """Embed nothing from now on; thresholds and galleries stay."""
@@ -82,8 +82,8 @@ class Appearance:
         return self.encoder.embed(image, boxes)
 
     def known(self, slots: IntArray) -> BoolArray:
-        """(n,) slots with enough embeddings (`association.min_gallery`) to decide by."""
-        return self.gallery.counts(slots) >= self._min_gallery
+        """(n,) slots with an embedding."""
+        return self.gallery.counts(slots) > 0
 
     def embed_detections(
         self, image: ImageArray | None, dets: FrameDetections, tracks: PredictedTracks
@@ -128,27 +128,37 @@ class Appearance:
         """
         if dets.features is None:
             return
+        self._observe_boxes(dets, detection, bank)
         rows = ((detection >= 0) & np.append(self._clean(frame, dets), False)[detection]).nonzero()[0]
         rows = rows[dets.features[detection[rows]].any(axis=1)]  # zeros: the crop was empty
         slots, features = bank.slot[rows], dets.features[detection[rows]]
-        self._observe(dets, bank, detection, rows)
+        if self._config.scene:
+            self._observe_distances(dets, bank, detection, rows)
         outlier = self.known(slots) & (self.gallery.dist_pairs(slots, features) >= self.thresholds.diff)
         self.gallery.write(slots[~outlier], features[~outlier])
         self.gallery.mark_embedded(slots[~outlier & ~dets.reused[detection[rows]]], frame.time_s)
 
-    def _observe(self, dets: FrameDetections, bank: TrackBank, detection: IntArray, rows: IntArray) -> None:
-        """The scene learns from the embeddings computed in this frame, before they are stored."""
+    def _observe_boxes(self, dets: FrameDetections, detection: IntArray, bank: TrackBank) -> None:
+        boxes = dets.boxes[dets.high]
+        n_new = np.count_nonzero((bank.hits == 1) & (detection >= 0))
+        self.scene.observe_boxes(places_of(boxes), boxes[:, 2:], n_new)
+
+    def _observe_distances(self, dets: FrameDetections, bank: TrackBank, detection: IntArray, rows: IntArray) -> None:
+        """The scene learns from the embeddings of this frame that are about to be stored, for the tracks `rows` (n,).
+
+        A detection that overlaps no other one certainly is the person of its track, and none of those that are detected
+        elsewhere. Only computed embeddings count: a reused one is that of the frame before.
+        """
         assert dets.features is not None
-        fresh = rows[~dets.reused[detection[rows]] & bank.confirmed[rows]]
-        known = ((detection >= 0) & bank.confirmed & self.known(bank.slot)).nonzero()[0]
-        if len(fresh) == 0 or len(known) == 0 or self.scene.frozen():
+        others = ((detection >= 0) & bank.confirmed & self.known(bank.slot)).nonzero()[0]
+        fresh = rows[bank.confirmed[rows] & ~dets.reused[detection[rows]]]
+        if len(fresh) == 0 or len(others) == 0:
             return
-        dist = self.gallery.dist_mean(bank.slot[known], dets.features[detection[fresh]])  # (known, fresh)
-        own = known[:, None] == fresh[None]
-        overlap = bx.iou(dets.boxes[detection[known]], dets.boxes[detection[fresh]])
-        alone = ((overlap > 0) & ~own).sum(axis=0) == 0
-        self.scene.same.add(dist[own & alone[None]][:, None], MEMORY)
-        self.scene.diff.add(dist[~own & (overlap == 0)][:, None], MEMORY)
+        dist = self.gallery.dist_mean(bank.slot[others], dets.features[detection[fresh]])  # (others, fresh)
+        own = others[:, None] == fresh[None]
+        near = bx.iou(dets.boxes[detection[others]], dets.boxes[detection[fresh]]) > 0
+        alone = ~(near & ~own).any(axis=0)
+        self.scene.observe_distances(dist[own & alone], dist[~own & ~near])
 
     def _clean(self, frame: Frame, dets: FrameDetections) -> BoolArray:
         """(N,) detections whose embedding may enter a gallery."""
@@ -185,10 +195,11 @@ class Appearance:
 
     def state(self) -> State:
         """All that later embeddings and distances depend on, besides settings and the network."""
-        return {"gallery": self.gallery.state(), "n_crops": self.n_crops, "dim": self._dim}
+        return {"gallery": self.gallery.state(), "scene": self.scene.state(), "n_crops": self.n_crops, "dim": self._dim}
 
     def restore(self, state: State) -> None:
         self.gallery.restore(state["gallery"])
+        self.scene.restore(state["scene"])
         self.n_crops, self._dim = state["n_crops"], state["dim"]
 
 
