@@ -69,9 +69,8 @@ class AssociationConfig(Settings):
     motion_weight: Annotated[float, Range("[0, 10]")] = 0.3
     # B: a lost track of age t returns within a frame of dt seconds with probability dt / (t + return_s).
     return_s: Annotated[float, Range("(0, 1e6]")] = 0.5
-    least_posterior: Share = (
-        0.65  # B: probability that a detection is the lost track and neither a newcomer nor another
-    )
+    # B: least probability that a detection is the lost track, and neither a newcomer nor another lost track.
+    least_posterior: Share = 0.7
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker.types import BoolArray, FeatureArray, FloatArray, IntArray, State
+from tracker.types import FeatureArray, FloatArray, IntArray, State
 
 NO_LENGTH = 1e-12  # unitless; a sum of embeddings no longer than this has no direction
 

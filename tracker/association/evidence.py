@@ -22,22 +22,21 @@ _LOG_2PI = math.log(2.0 * math.pi)
 def log_motion(mean: FloatArray, variance: FloatArray, places: FloatArray) -> FloatArray:
     """Log density of detections given predictions, per square pixel and unit of log height.
 
-    mean (..., >= 4) predicted [cx, cy, a, h] and variance (..., 4), the diagonal of S; places (..., 3) from `places_of`.
+    mean (..., >= 4) predicted [cx, cy, a, h], variance (..., 4) the diagonal of S, places (..., 3) from `places_of`.
     The leading dimensions are broadcast: (T, 1) and (1, N) give (T, N).
     """
     height = np.maximum(mean[..., 3], 1.0)
-    square = (
-        np.log(variance[..., 3] / height**2) + (places[..., 2] - np.log(height)) ** 2 * height**2 / variance[..., 3]
-    )
+    of_log_height = variance[..., 3] / height**2
+    square = np.log(of_log_height) + (places[..., 2] - np.log(height)) ** 2 / of_log_height
     for k in range(2):
         square = square + np.log(variance[..., k]) + (places[..., k] - mean[..., k]) ** 2 / variance[..., k]
     return np.asarray(-0.5 * (square + 3.0 * _LOG_2PI))
 
 
 def log_odds(
-    dist: FloatArray, known: BoolArray, motion: FloatArray, newcomers: FloatArray, scene: Scene, motion_weight: float
+    scene: Scene, dist: FloatArray, known: BoolArray, motion: FloatArray, newcomers: FloatArray, motion_weight: float
 ) -> FloatArray:
-    """Log odds of each pair, all arguments of one shape or broadcast to it.
+    """Log odds of each pair, from arrays of one shape, or broadcast to it.
 
     dist: cosine distance of the detection to the mean embedding of the track; known: the track has one, else appearance
     says nothing; motion from `log_motion`, newcomers from `Scene.log_newcomers`.

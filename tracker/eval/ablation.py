@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tracker.eval import ablation_plot, report
-from tracker.eval.replica_table import Labels, paired_rows
+from tracker.eval.replica_table import paired_rows
 from tracker.eval.report import RATES, Row, TableRow, Value
 from tracker.eval.track_and_score import (
     Job,
@@ -83,7 +83,10 @@ RULES: dict[str, dict[str, Any]] = {
     "all - NMS": {"detection.nms_iou": 1.0},
 }
 
-LEGEND = 'off: Kalman filter and IoU; uses of the metric: A prevents switches, B re-associates, C proposes; all = A+B+C; "-" = without'
+LEGEND = (
+    "off: Kalman filter and IoU; uses of the metric: A prevents switches, B re-associates, C proposes; "
+    'all = A+B+C; "-" = without'
+)
 MEASURES = ("HOTA", "MOTA", "IDF1", "IDs", "FP", "FN")  # that replicas are compared in
 _NUMBERS = (*RATES, "IDs", "Frag", "FP", "FN")
 

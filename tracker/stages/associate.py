@@ -147,11 +147,11 @@ def _log_odds(
     bank, places = tracks.bank, places_of(dets.boxes)
     mean, cov = bank.mean[pairs.track], bank.cov[pairs.track]
     return evidence.log_odds(
+        appearance.scene,
         dist,
         appearance.known(bank.slot[pairs.track]),
         evidence.log_motion(mean, kalman.innovation_variance(mean, cov, motion), places[pairs.detection]),
         appearance.scene.log_newcomers(places)[pairs.detection],
-        appearance.scene,
         config.motion_weight,
     )
 

@@ -140,7 +140,7 @@ class Appearance:
 
     def _observe_boxes(self, dets: FrameDetections, detection: IntArray, bank: TrackBank) -> None:
         boxes = dets.boxes[dets.high]
-        n_new = np.count_nonzero((bank.hits == 1) & (detection >= 0))
+        n_new = int(np.count_nonzero((bank.hits == 1) & (detection >= 0)))
         self.scene.observe_boxes(places_of(boxes), boxes[:, 2:], n_new)
 
     def _observe_distances(self, dets: FrameDetections, bank: TrackBank, detection: IntArray, rows: IntArray) -> None:

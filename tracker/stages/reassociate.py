@@ -65,11 +65,11 @@ def _log_odds(
     places = places_of(dets.boxes[found])
     variance = kalman.innovation_variance(lost.mean, lost.cov, motion)
     return evidence.log_odds(
+        appearance.scene,
         appearance.gallery.dist_mean(lost.slot, dets.features[found]),
         np.ones((len(lost), 1), bool),
         evidence.log_motion(lost.mean[:, None], variance[:, None], places[None]),
         appearance.scene.log_newcomers(places),
-        appearance.scene,
         link.motion_weight,
     )
 
