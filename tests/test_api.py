@@ -299,7 +299,7 @@ def test_settings_by_keyword_and_by_config():
     config = TrackerConfig().override({"lifecycle.confirm_hits": 1})
     assert Tracker(config, reid=None).update([BOX]).id.tolist() == [1]
     assert Tracker(reid=None, lifecycle__confirm_hits=1).update([BOX]).id.tolist() == [1]
-    assert Tracker(config, reid=None, proposals__enabled=False).config.proposals.enabled is False
+    assert Tracker(config, reid=None, proposals__max_s=0.25).config.proposals.max_s == 0.25
     for wrong in ({"lifecycle__hits": 1}, {"lifecycle": 1}, {"verbose": True}, {"fps": 0}, {"fps": "fast"}):
         with pytest.raises(ConfigError):
             Tracker(reid=None, **wrong)

@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 
 from tracker.appearance.encoder import OnnxEncoder
 from tracker.detector.base import Detector, with_defaults
+from tracker.detector.verified import VerifiedDetections
 from tracker.engine import Engine
 from tracker.errors import ResumeError, TrackletError
 from tracker.finalise import FrameBuffer
@@ -166,7 +167,26 @@ class Pipeline:
         where = f" on {encoder.provider}" if isinstance(encoder, OnnxEncoder) else ""
         every = self._engine.config.detection.every
         often = "" if every == 1 else f" of one frame in {every}"
-        return f"{self.source.name} ({size}), people from {self._detector.name}{often}, identity from {identity}{where}"
+        people = f"people from {self._detector.name}{often}, {self.verified}"
+        return f"{self.source.name} ({size}), {people}, identity from {identity}{where}"
+
+    @property
+    def verify(self) -> str:
+        """What verifies boxes: the setting `proposals.verify`, as far as there are images and networks for it."""
+        asked, can_propose = self._engine.config.proposals.verify, self._engine.appearance.encoder is not None
+        if isinstance(self._detector, VerifiedDetections):
+            return "detector"
+        if asked == "detector" and can_propose and self._detector.second_look is not None:
+            return "detector"
+        return "off" if asked == "off" or not can_propose else "appearance"
+
+    @property
+    def verified(self) -> str:
+        """`verify` in words, with the name of the detector."""
+        detector = self._detector.second_look
+        if self.verify == "detector" and detector is not None:
+            return f"verified by {detector.name} and appearance"
+        return "verified by appearance" if self.verify == "appearance" else "not verified"
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -175,10 +195,12 @@ class Pipeline:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Files of the detector and the network, by part."""
+        """Files of the detectors and the network, by part."""
         encoder = self._engine.appearance.encoder
+        verifier = self._detector.verifier if isinstance(self._detector, VerifiedDetections) else None
         paths = {
             "the detector": self._detector.path,
+            "the verifying detector": verifier.path if verifier is not None else None,
             "the re-ID network": encoder.path if isinstance(encoder, OnnxEncoder) else None,
         }
         return {part: path for part, path in paths.items() if path is not None}
