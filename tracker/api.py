@@ -26,7 +26,7 @@ class Tracker:
     reid: "default", the bundled network; a path to another re-ID ONNX; a function (image, xyxy (N, 4)) -> (N, D); or
     None: motion alone. verify: what confirms people, "off", "appearance", or "detector", with which the bundled
     detector looks at each frame, too, and adds its evidence to the boxes (`detector.verified`): their scores and places
-    change, and boxes that it alone sees have a `det_index` of N or more. None: the setting `proposals.verify`. fps is
+    change, and boxes that it alone sees have a `det_index` of N or more; None: the setting, else "appearance". fps is
     the frame rate where `update` gets no time stamps. keep_features puts embeddings into the tracks, see
     `Tracks.features`. Other keyword arguments replace single settings, with two underscores for the dot:
     `Tracker(proposals__max_s=1.0)`.
@@ -118,7 +118,7 @@ class Tracker:
 
     def _attach(self) -> None:
         encoder, thresholds = load_encoder(self._reid, self._device)
-        if self.config.proposals.verify == "detector":
+        if self.config.proposals.verify == "detector" and self._reid is not None:
             self._detector = open_detector(device=self._device)
         self._engine.attach(encoder, thresholds, self._detector)
         self._attached = True

@@ -51,19 +51,14 @@ def open_pipeline(
 
     threads: cores to use, to run several pipelines side by side; None: all. Results do not depend on it.
     span: the frames of the source to track. An open source comes with its frame rate and span; it is closed here if
-    something else cannot be opened, else by `Pipeline.close`. With detections and images, and if the setting
-    `proposals.verify` is "detector", the detector (None: the bundled one) verifies the detections.
+    something else cannot be opened, else by `Pipeline.close`. With detections and images, the detector (None:
+    the bundled one) verifies the detections, unless the setting `proposals.verify` or `reid` (None: motion alone) says
+    otherwise.
     """
     from tracker.sources.open import open_source
     from tracker.sources.webcam import RECONNECT_S
 
     config = config or TrackerConfig()
-    verified = detections is not None and config.proposals.verify == "detector"
-    if detections is not None and detector is not None and not verified:
-        raise ConfigError(
-            "give either detections to replay or a detector to run; both only where the detector verifies the "
-            'detections (verify "detector")'
-        )
     patience_s = RECONNECT_S if reconnect_s is None else reconnect_s
     if isinstance(source, FrameSource):
         opened = source
@@ -73,11 +68,15 @@ def open_pipeline(
         network = partial(_open_network, opened, detector, device, classes, detector_size, threads)
         if detections is None:
             part = network()
+        elif config.proposals.by_detector and reid is not None and opened.has_images:
+            part = VerifiedDetections(_open_replay(opened, detections, None), network())
+        elif detector is None:
+            part = _open_replay(opened, detections, detector_size)
         else:
-            verified = verified and opened.has_images
-            part = _open_replay(opened, detections, None if verified else detector_size)
-            if verified:
-                part = VerifiedDetections(part, network())
+            raise ConfigError(
+                "give either detections to replay or a detector to run; both only where the detector verifies the "
+                'detections: with images, an appearance network, and verify "detector"'
+            )
         encoder, thresholds = load_encoder(reid if opened.has_images else None, device, threads)
         if keep_features and encoder is None:
             why = "with --reid none" if reid is None else f"{opened.name} has no images"

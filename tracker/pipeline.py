@@ -167,26 +167,18 @@ class Pipeline:
         where = f" on {encoder.provider}" if isinstance(encoder, OnnxEncoder) else ""
         every = self._engine.config.detection.every
         often = "" if every == 1 else f" of one frame in {every}"
-        people = f"people from {self._detector.name}{often}, {self.verified}"
+        second_look = self._detector.second_look
+        by = f" ({second_look.name})" if self.verify == "detector" and second_look is not None else ""
+        people = f"people from {self._detector.name}{often}, verify {self.verify}{by}"
         return f"{self.source.name} ({size}), {people}, identity from {identity}{where}"
 
     @property
     def verify(self) -> str:
-        """What verifies boxes: the setting `proposals.verify`, as far as there are images and networks for it."""
-        asked, can_propose = self._engine.config.proposals.verify, self._engine.appearance.encoder is not None
-        if isinstance(self._detector, VerifiedDetections):
-            return "detector"
-        if asked == "detector" and can_propose and self._detector.second_look is not None:
-            return "detector"
-        return "off" if asked == "off" or not can_propose else "appearance"
-
-    @property
-    def verified(self) -> str:
-        """`verify` in words, with the name of the detector."""
-        detector = self._detector.second_look
-        if self.verify == "detector" and detector is not None:
-            return f"verified by {detector.name} and appearance"
-        return "verified by appearance" if self.verify == "appearance" else "not verified"
+        """What confirms people: the setting `proposals.verify`, as far as there are images and networks for it."""
+        config, proposes = self._engine.config.proposals, self._engine.appearance.encoder is not None
+        if not proposes or config.verify == "off":
+            return "off"
+        return "detector" if config.by_detector and self._detector.second_look is not None else "appearance"
 
     @property
     def class_names(self) -> dict[int, str]:

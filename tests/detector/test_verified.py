@@ -56,6 +56,13 @@ def test_scores_of_zero_and_one_stay_finite_and_ordered():
     assert 0.99 < both < 1.0
 
 
+def test_impossible_boxes_of_a_users_detector_are_left_out():
+    wrong = dets(([np.nan, 0, 10, 20], 0.9), ([50, 50, 50, 80], 0.9), (HERE, np.nan), (THERE, 0.8))
+    found = pool(dets((HERE, 0.6)), wrong)
+    np.testing.assert_array_equal(found.boxes, [HERE, THERE])
+    assert np.isfinite(found.scores).all()
+
+
 def slow_pool(given, seen):
     """The same by trying all pairings; scores and boxes."""
 

@@ -251,8 +251,8 @@ def _add_appearance(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--verify",
         choices=VERIFY,
-        help="what confirms people where detection failed: appearance (C), or detector and appearance, and then the "
-        "detector verifies boxes of a file, too; off: nothing is proposed",
+        help="what confirms people: detector (default), which verifies boxes of a file and, with appearance, proposes "
+        "people where detection failed (C); appearance alone; off: nothing is verified or proposed",
     )
 
 

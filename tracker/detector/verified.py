@@ -41,8 +41,10 @@ def pool(given: Detections, seen: Detections) -> Detections:
     Scores are taken for probabilities, and the evidence of the detectors for independent, so that log odds add up:
     logit p = logit p_given + logit p_seen, with MISSED for what a detector does not report. The place of a box that
     both report is their mean, weighted by score. Boxes are paired one to one for the largest sum of IoU. given, seen:
-    (N,) and (M,) people of one frame, without embeddings; row i of the result is row i of `given`.
+    (N,) and (M,) people of one frame, without embeddings; row i of the result is row i of `given`. Impossible boxes
+    among those seen are left out.
     """
+    seen = seen.take(bx.valid(seen.boxes) & np.isfinite(seen.scores))
     iou = bx.iou(given.boxes, seen.boxes)
     i, j = linear_sum_assignment(-np.where(iou >= MIN_IOU, iou, 0.0))
     paired = iou[i, j] >= MIN_IOU

@@ -19,7 +19,7 @@ from tracker.eval.track_and_score import Job, Outcome, combined, detect_all, run
 from tracker.runtime.processes import Failure
 
 USES_OFF = {"association.veto": False, "association.reassociate": False, "proposals.verify": "off"}
-A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.verify": "appearance"}
+A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.verify": "detector"}
 ALL = A | B | C
 
 # Row -> the settings that it changes. One more part to switch off is one more line.
@@ -50,7 +50,7 @@ RULES: dict[str, dict[str, Any]] = {
     "all - motion gate (B)": {"association.relink_chi2": 1e9},
     "all - height ratio (B)": {"association.min_height_ratio": 0.0, "association.max_height_ratio": 1e9},
     "all - proposals (C)": {"proposals.verify": "off"},
-    "all - detector's second look (C)": {"proposals.verify": "appearance"},
+    "all - detector (C)": {"proposals.verify": "appearance"},
     "all - first look (C)": {"proposals.first_look": 1e9},
     "all - background control (C)": {"proposals.background_margin": 0.0},
     "all - stricter threshold (C)": {"proposals.accept_scale": 1.0},

@@ -272,7 +272,7 @@ def _of_replica(
 
     if detections is not None:
         replayed = ReplicaDetector(open_detector(detections=detections), replica, of_video=True)
-        if tracking.config.proposals.verify != "detector" or not has_images:
+        if not (tracking.config.proposals.by_detector and has_images and tracking.reid is not None):
             return replayed
         return VerifiedDetections(replayed, _open_detector(PERSON, tracking))
     assert detector is not None

@@ -78,7 +78,7 @@ class Proposer:
         explained = dets.high.copy()  # by this frame's detections: a proposal must lie elsewhere
         explained[matches.detection[matches.matched]] = True
         taken = dets.boxes[explained]
-        if self.detector is not None and self._config.verify == "detector" and clock.detector_ran:
+        if self.detector is not None and self._config.by_detector and clock.detector_ran:
             found = self._by_detector(self.detector, frame, image, tracks, rows, age_s, taken, appearance)
         else:
             found = self._by_appearance(image, tracks, rows, age_s, taken, dets.boxes[~explained], appearance)
