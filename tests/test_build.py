@@ -97,11 +97,9 @@ VERIFIED = [
 
 @pytest.mark.parametrize(("words", "verify", "used", "whole"), VERIFIED)
 def test_detector_verifies_boxes_of_a_file_where_it_may(tmp_path, monkeypatch, words, verify, used, whole):
-    folder, network = tmp_path / "one", Mine()
+    folder = tmp_path / "one"
     write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), folder)
-    monkeypatch.setattr(
-        "tracker.build.open_detector", lambda **asked: with_defaults(network if "model" in asked else Mine())
-    )
+    monkeypatch.setattr("tracker.build.open_detector", lambda **_: with_defaults(Mine()))
     config = TrackerConfig() if verify is None else TrackerConfig().override({"proposals.verify": verify})
     with closing(open_pipeline(folder, detections="public", device="cpu", config=config, **words)) as pipeline:
         assert pipeline.verify == used

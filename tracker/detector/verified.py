@@ -15,7 +15,7 @@ from tracker.detector.base import Detector, DetectorBase, with_defaults
 from tracker.types import Detections, FloatArray, Frame
 
 MIN_IOU = 0.5  # of two boxes around the same person, as in the scores of MOTChallenge
-MISSED = 0.2  # probability of a person that one of the detectors gives to a box that it does not report
+MISSED = 0.25  # probability of a person that one of the detectors gives to a box that it does not report
 _SURE = 0.02  # scores count as at least this far from 0 and 1: no detector is surer
 
 

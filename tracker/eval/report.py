@@ -18,7 +18,7 @@ from tracker.eval.hota import HotaScores
 Value: TypeAlias = str | int | float | None
 
 RATES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")  # per cent
-COLUMNS = ("sequence", *RATES, "IDs", "Frag", "MT", "ML", "FP", "FN", "fps", "verify")
+COLUMNS = ("sequence", *RATES, "IDs", "Frag", "MT", "ML", "FP", "FN", "verify", "fps")
 
 
 class TableRow(Protocol):
@@ -47,7 +47,7 @@ class Row:
             s = self.clear
             found |= {"MOTA": _percent(s.mota), "IDF1": _percent(s.idf1), "IDs": s.switches, "Frag": s.fragmentations}
             found |= {"MT": s.mostly_tracked, "ML": s.mostly_lost, "FP": s.false_positives, "FN": s.misses}
-        found |= {"fps": self.fps, "verify": self.verify}
+        found |= {"verify": self.verify, "fps": self.fps}
         return found
 
 
