@@ -98,7 +98,7 @@ class AppearanceConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class ProposalConfig(Settings):
-    """Use C: where the detector failed, the track's prediction says where to look again; and what verifies boxes."""
+    """What verifies boxes; use C: where the detector failed, the track's prediction says where to look again."""
 
     # "off": nothing is verified, so that use C is off. "appearance": the place looks like the track, and the background
     # beside it does not. "detector": the detector sees a person in a window around the prediction, and appearance
