@@ -50,8 +50,8 @@ WRONG = [
     (ProposalConfig, "max_s", -1.0),
     (ProposalConfig, "max_crops_per_frame", -1),
     (ProposalConfig, "accept_scale", 1.1),
-    (ProposalConfig, "verifier", "colour"),
-    (ProposalConfig, "verifier", ""),
+    (ProposalConfig, "verify", "colour"),
+    (ProposalConfig, "verify", ""),
     (ProposalConfig, "window_score", 1.1),
     (ProposalConfig, "window_score", -0.1),
     (ProposalConfig, "max_overlap", 1.1),
@@ -96,14 +96,14 @@ def test_override_leaves_the_original_and_reads_text():
             "association.veto": "off",
             "appearance.tau_same": "0.3",
             "default_fps": 12,
-            "proposals.verifier": "appearance",
+            "proposals.verify": "appearance",
             "occlusion.enabled": "no",
         }
     )
     assert (changed.lifecycle.lost_s, changed.lifecycle.confirm_hits, changed.default_fps) == (5.0, 2, 12.0)
     assert changed.association.veto is False
     assert changed.occlusion.enabled is False
-    assert changed.proposals.verifier == "appearance"
+    assert changed.proposals.verify == "appearance"
     assert changed.appearance.tau_same == 0.3
     assert default == TrackerConfig()
     assert changed.override({"appearance.tau_same": "none"}).appearance.tau_same is None
@@ -133,7 +133,7 @@ BAD_OVERRIDES = [
     ("lifecycle.confirm_hits", float("nan"), "confirm_hits"),
     ("association.veto", "maybe", "veto"),
     ("detection.strong_score", "7", "strong_score"),
-    ("proposals.verifier", "colour", "auto, appearance"),  # lists the allowed values
+    ("proposals.verify", "colour", "off, appearance, detector"),  # lists the allowed values
     ("occlusion.enabled", "perhaps", "occlusion.enabled"),
     ("occlusion.covered", 1, "occlusion.min_cover"),
 ]
@@ -151,7 +151,7 @@ def test_toml_there_and_back(tmp_path):
         TrackerConfig().override(
             {"appearance.tau_same": 0.31, "association.veto": False, "default_fps": 7.5, "lifecycle.confirm_hits": 1}
         ),
-        TrackerConfig().override({"proposals.verifier": "appearance", "occlusion.enabled": False}),
+        TrackerConfig().override({"proposals.verify": "appearance", "occlusion.enabled": False}),
         TrackerConfig().override({"association.relink_chi2": float("inf"), "motion.position_std": 1e-7}),
     ):
         path = tmp_path / "settings.toml"

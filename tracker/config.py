@@ -16,7 +16,7 @@ from tracker.settings import Count, OneOf, Positive, Range, Settings, Share, Who
 
 Seconds = Annotated[float, Range("[0, 1e6]")]
 Distance = Annotated[float, Range("[0, 2]")]  # cosine distance
-VERIFIERS = ("auto", "appearance")
+VERIFY = ("off", "appearance", "detector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,14 @@ class AppearanceConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class ProposalConfig(Settings):
-    """Use C: where the detector failed, the track's prediction says where to look again."""
+    """What verifies boxes; use C: where the detector failed, the track's prediction says where to look again."""
 
-    enabled: bool = True
-    # What confirms a proposal. "auto": the detector sees a person in a window around the prediction, and appearance
-    # agrees that it is the track's; where no detector can be asked (replayed detections, `Tracker.update`), appearance
-    # alone. "appearance": the place looks like the track, and the background beside it does not. See docs/method.md,
-    # section 4.
-    verifier: Annotated[str, OneOf(VERIFIERS)] = "auto"
+    # "off": nothing is verified, so that use C is off. "appearance": the place looks like the track, and the background
+    # beside it does not. "detector": the detector sees a person in a window around the prediction, and appearance
+    # agrees that it is the track's; and the detector verifies boxes of a file when they come in. Where there is no
+    # detector, "detector" means "appearance". None: "detector" where a source is tracked, "appearance" in
+    # `Tracker.update`, whose boxes are of the caller. See docs/method.md, section 4.
+    verify: Annotated[str, OneOf(VERIFY)] | None = None
     window_score: Share = 0.2  # least score in a window; between 0.1 and 0.3 it hardly matters
     # Time after the last detection in which proposals may continue a track.
     max_s: Seconds = 0.5
@@ -123,6 +123,11 @@ class ProposalConfig(Settings):
     max_outside: Share = 0.3  # share of a candidate that may lie outside the image
     # IoU with a detection, or with a better proposal: more is probably that person, or the occluder.
     max_overlap: Share = 0.3
+
+    @property
+    def by_detector(self) -> bool:
+        """Whether a detector that is at hand is asked."""
+        return self.verify in (None, "detector")
 
 
 @dataclass(frozen=True, slots=True)

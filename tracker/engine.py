@@ -128,9 +128,15 @@ class Engine:
 
     # ---------------------------------------------------------------------------------------------- around the loop
 
-    def attach(self, encoder: Encoder | None, thresholds: Thresholds | None = None) -> None:
-        """Embed with this encoder from the next step on; settings win over the thresholds it brings."""
+    def attach(
+        self,
+        encoder: Encoder | None,
+        thresholds: Thresholds | None = None,
+        detector: WindowDetector | None = None,
+    ) -> None:
+        """Use these networks from the next step on; settings win over the thresholds that the encoder brings."""
         self.appearance.attach(encoder, thresholds)
+        self.proposer = Proposer(self.config.proposals, self.config.motion, detector)
 
     def detach(self) -> None:
         """Embed nothing from the next step on: the embeddings come with the detections. Thresholds stay."""

@@ -139,14 +139,14 @@ def test_each_use_has_its_own_switch(track, tmp_path, monkeypatch):
     monkeypatch.setattr(
         tracker.build, "open_pipeline", lambda *a, **k: (seen.append(k["config"]), original(*a, **k))[1]
     )
-    switches = [[], ["--no-veto"], ["--no-reassociate"], ["--no-proposals"], ["--appearance-weight", "0"]]
+    switches = [[], ["--no-veto"], ["--no-reassociate"], ["--verify", "off"], ["--appearance-weight", "0"]]
     for number, words in enumerate(switches):
         assert track("--out", tmp_path / f"{number}.txt", *words)[0] == 0
     default = TrackerConfig()
     assert seen[0] == default
     assert seen[1] == default.override({"association.veto": False})
     assert seen[2] == default.override({"association.reassociate": False})
-    assert seen[3] == default.override({"proposals.enabled": False})
+    assert seen[3] == default.override({"proposals.verify": "off"})
     assert seen[4] == default.override({"association.appearance_weight": 0})
 
 

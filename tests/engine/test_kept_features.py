@@ -78,7 +78,7 @@ def test_no_use_enabled_embeds_only_for_kept_features():
     stream = wild_stream(np.random.default_rng(1), n_frames=10)
     images = [np.zeros((480, 640, 3), np.uint8)] * len(stream)
     off = {
-        "association.veto": False, "association.reassociate": False, "proposals.enabled": False,
+        "association.veto": False, "association.reassociate": False, "proposals.verify": "off",
         "association.appearance_weight": 0.0,
     }  # fmt: skip
     encoders = BoxPrints(), BoxPrints()

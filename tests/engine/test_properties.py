@@ -34,7 +34,7 @@ from tracker.types import Detections, Source
 
 def plain_outputs(stream, config):
     """(at once, settled) of the slow tracker."""
-    tracker = PlainTracker(config, stream.frame(0).width)
+    tracker = PlainTracker(config, stream.frame(0).width, stream.frame(0).height)
     at_once, settled = [], []
     for t in range(len(stream)):
         seen = stream.detections[t]
@@ -449,7 +449,7 @@ def test_6_missed_person_is_proposed_at_the_true_place():
         assert 0 <= outputs[t].score[0] <= 1
         assert iou_of(outputs[t].xyxy[0], stream.truth[t][0]) > 0.5
     assert all(tracks.source.tolist() == [Source.DETECTED] for tracks in outputs[2:30] + outputs[40:])
-    assert not any(len(t) for t in run(stream, {"proposals.enabled": False})[30:40])
+    assert not any(len(t) for t in run(stream, {"proposals.verify": "off"})[30:40])
 
 
 @pytest.mark.parametrize("max_s", [0.0, 0.2, 0.5])
@@ -544,7 +544,7 @@ def test_6_zero_budget_proposes_nothing():
     stream, painter = painted_streams(0)
     settings = {"proposals.max_crops_per_frame": 0}
     outputs = run(stream, engine=Engine(config_of(settings), painter), images=painter.images())
-    without = run(stream, engine=Engine(config_of({"proposals.enabled": False}), painter), images=painter.images())
+    without = run(stream, engine=Engine(config_of({"proposals.verify": "off"}), painter), images=painter.images())
     assert same(outputs, without)
 
 
@@ -554,7 +554,7 @@ def test_6_perfect_detector_c_changes_nothing(seed):
     stream = wild_stream(rng, n_people=5, n_frames=40, irregular=False, chaos=0.0)
     painter = Painter(stream)
     # The random people may hide each other from NMS; without it every person is detected in every frame.
-    on, off = {"detection.nms_iou": 1.0}, {"detection.nms_iou": 1.0, "proposals.enabled": False}
+    on, off = {"detection.nms_iou": 1.0}, {"detection.nms_iou": 1.0, "proposals.verify": "off"}
     images = painter.images()
     with_c = run(stream, engine=Engine(config_of(on), painter), images=images)
     assert text(with_c) == text(run(stream, engine=Engine(config_of(off), painter), images=images))

@@ -64,8 +64,8 @@ def settings_of(name: str) -> list[str]:
 
 def test_uses_rows_are_the_papers_study_and_one_part_off():
     """Off, each use alone, pairs, all: the power set of A, B and C."""
-    uses = ("association.veto", "association.reassociate", "proposals.enabled")
-    on = {name: frozenset(use for use in uses if row[use]) for name, row in ablation.USES.items()}
+    uses = ("association.veto", "association.reassociate", "proposals.verify")
+    on = {name: frozenset(use for use in uses if row[use] not in (False, "off")) for name, row in ablation.USES.items()}
     a, b, c = (frozenset([use]) for use in uses)
     named = {"off": a - a, "A": a, "B": b, "C": c, "A+B": a | b, "A+C": a | c, "B+C": b | c, "all": a | b | c}
     assert {name: on[name] for name in named} == named
@@ -81,7 +81,7 @@ def test_uses_rows_are_the_papers_study_and_one_part_off():
 
 def test_rules_rows_each_change_one_section_of_the_settings():
     assert ablation.RULES["all"] == {}
-    sets = [tuple(sorted(settings)) for settings in ablation.RULES.values()]
+    sets = [tuple(sorted(settings.items())) for settings in ablation.RULES.values()]
     assert len(set(sets)) == len(sets)
     for name, settings in ablation.RULES.items():
         changed = TrackerConfig().override(settings)

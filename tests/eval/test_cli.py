@@ -61,7 +61,7 @@ def test_perfect_results_score_100(folder, capsys):
     out, err = capsys.readouterr()
     rows = table(out)
     assert list(rows) == ["sequence", "one", "two", "combined"]
-    assert rows["combined"] == [*["100.0"] * 5, "0", "0", "8", "0", "0", "0", "-"]
+    assert rows["combined"] == [*["100.0"] * 5, "0", "0", "8", "0", "0", "0", "-", "-"]
     assert err == ""
 
 
@@ -180,7 +180,7 @@ def test_sequence_without_ground_truth_is_submitted(folder, capsys):
     shutil.rmtree(folder / "mot" / "two" / "gt")
     assert run("--submit", "s.zip") == 0
     out, err = capsys.readouterr()
-    assert table(out)["two"][:-1] == ["-"] * 11
+    assert table(out)["two"][:-1] == [*["-"] * 11, "off"]
     assert table(out)["combined"][:4] == ["(1", "of", "2)", table(out)["one"][0]]
     assert err == "track-eval: no ground truth, so not scored: two\n"
     assert zipfile.ZipFile(folder / "s.zip").namelist() == ["one.txt", "two.txt"]

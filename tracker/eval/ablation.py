@@ -29,8 +29,8 @@ from tracker.eval.track_and_score import (
 )
 from tracker.runtime.processes import Failure
 
-USES_OFF = {"association.veto": False, "association.reassociate": False, "proposals.enabled": False}
-A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.enabled": True}
+USES_OFF = {"association.veto": False, "association.reassociate": False, "proposals.verify": "off"}
+A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.verify": "appearance"}
 ALL = A | B | C
 
 # Row -> the settings that it changes. One more part to switch off is one more line.
@@ -43,6 +43,7 @@ USES: dict[str, dict[str, Any]] = {
     "A+C": USES_OFF | A | C,
     "B+C": USES_OFF | B | C,
     "all": ALL,
+    "all, verified by the detector": ALL | {"proposals.verify": "detector"},
     "all - calibration by the scene": ALL | {"appearance.scene": False},
     "all - low-score round": ALL | {"association.min_iou_weak": 1.0},  # no pair overlaps so much; C may use them
     "all - occluded tracks": ALL | {"occlusion.enabled": False},
@@ -57,8 +58,8 @@ RULES: dict[str, dict[str, Any]] = {
     "all - motion (A, B)": {"association.motion_weight": 0.0},
     "all - re-association (B)": {"association.reassociate": False},
     "all - least probability (B)": {"association.least_posterior": 0.0},
-    "all - proposals (C)": {"proposals.enabled": False},
-    "all - detector's second look (C)": {"proposals.verifier": "appearance"},
+    "all - proposals (C)": {"proposals.verify": "off"},
+    "all - detector (C)": {"proposals.verify": "appearance"},
     "all - first look (C)": {"proposals.first_look": 1e9},
     "all - background control (C)": {"proposals.background_margin": 0.0},
     "all - stricter threshold (C)": {"proposals.accept_scale": 1.0},

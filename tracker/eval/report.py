@@ -19,7 +19,7 @@ from tracker.eval.hota import HotaScores
 Value: TypeAlias = str | int | float | None
 
 RATES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")  # per cent
-COLUMNS = ("sequence", *RATES, "IDs", "Frag", "MT", "ML", "FP", "FN", "fps")
+COLUMNS = ("sequence", *RATES, "IDs", "Frag", "MT", "ML", "FP", "FN", "verify", "fps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Row:
     clear: Scores | None = None  # None: there was no ground truth
     hota: HotaScores | None = None
     fps: float | None = None  # frames per second; None: nothing was tracked
+    verify: str | None = None  # what verified boxes: "off", "appearance" or "detector"; None: unknown, or several
 
     def values(self) -> dict[str, Value]:
         """Column -> number, not rounded, rates in per cent; None where there is none."""
@@ -81,7 +82,7 @@ class Row:
             s = self.clear
             found |= {"MOTA": _percent(s.mota), "IDF1": _percent(s.idf1), "IDs": s.switches, "Frag": s.fragmentations}
             found |= {"MT": s.mostly_tracked, "ML": s.mostly_lost, "FP": s.false_positives, "FN": s.misses}
-        found["fps"] = self.fps
+        found |= {"verify": self.verify, "fps": self.fps}
         return found
 
 

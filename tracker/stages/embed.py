@@ -51,7 +51,7 @@ class Appearance:
     ) -> None:
         """keep_features: `output_features` gives the embeddings of the output tracks."""
         link = config.association
-        used = link.veto or link.reassociate or config.proposals.enabled
+        used = link.veto or link.reassociate or config.proposals.verify != "off"
         self.gallery = Gallery(config.appearance.gallery_size)
         self.n_crops = 0  # embedded so far
         self._config = config.appearance
