@@ -17,6 +17,8 @@ from tracker.tracks.bank import TrackBank
 from tracker.types import BoolArray, FloatArray, Frame
 
 LEFT_SHARE = 0.5  # of a predicted box outside the image: the visit has ended, and who enters there is another person
+# IoU with the box of a track above which a detection creates no track: most are a second box around the same person.
+NEW_TRACK_IOU = 0.3
 TIME_SLACK_S = 5e-7  # time stamps are sums of rounded steps: half a microsecond must not delete a track
 
 
