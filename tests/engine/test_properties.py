@@ -34,7 +34,7 @@ from tracker.types import Detections, Source
 
 def plain_outputs(stream, config):
     """(at once, settled) of the slow tracker."""
-    tracker = PlainTracker(config, stream.frame(0).width, stream.frame(0).height)
+    tracker = PlainTracker(config, stream.frame(0).width)
     at_once, settled = [], []
     for t in range(len(stream)):
         seen = stream.detections[t]

@@ -174,9 +174,9 @@ class PlainTracker:
     """One object a track. `step` gives what is known at once; `late` holds (frame index, id, box, score) rows of
     earlier frames that the last step made known, `hidden` the identities that it output as predicted."""
 
-    def __init__(self, config: TrackerConfig, image_width: int, image_height: int):
+    def __init__(self, config: TrackerConfig, image_width: int):
         self.config = config
-        self.image_width, self.image_height = image_width, image_height
+        self.image_width = image_width
         self.tracks: list[_Track] = []
         self.now_s: float | None = None
         self.n_ids = 0
@@ -223,8 +223,7 @@ class PlainTracker:
         self.tracks = [
             t
             for t in self.tracks
-            if any(t is s for s in seen)
-            or (t.id > 0 and time_s - t.seen_s <= life.coast_s + SLACK_S and not self._has_left(t.box))
+            if any(t is s for s in seen) or (t.id > 0 and time_s - t.seen_s <= life.coast_s + SLACK_S)
         ]
         taken = {row for _, row in matched}
         births = [row for row in strong if scores[row] >= life.birth_score]
@@ -242,12 +241,6 @@ class PlainTracker:
             elif track.id == 0:
                 track.waiting.append((index, track.box, track.score))
         return tracks_of([(t.id, t.box, t.score) for t in shown if t.id > 0])
-
-    def _has_left(self, box) -> bool:
-        """More than half of the box lies outside the image."""
-        width = max(0.0, min(box[2], self.image_width) - max(box[0], 0.0))
-        height = max(0.0, min(box[3], self.image_height) - max(box[1], 0.0))
-        return width * height < 0.5 * (box[2] - box[0]) * (box[3] - box[1])
 
     def _stolen(self, known, rows, boxes) -> set[tuple[int, int]]:
         """(number of the track in `known`, row of the detection) pairs that may not be."""

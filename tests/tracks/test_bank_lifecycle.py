@@ -11,7 +11,6 @@ from tests.oracles.banks import bank_of
 from tracker.config import LifecycleConfig
 from tracker.tracks import lifecycle
 from tracker.tracks.bank import TrackBank
-from tracker.types import Frame
 
 LIFE = LifecycleConfig(confirm_hits=3, coast_s=1.0, lost_s=3.0)
 
@@ -48,17 +47,7 @@ def test_lifecycle_rules(age_s, confirmed, matched, remembered, active, reassoci
     matched, remembered = np.array([matched]), np.array([remembered])
     assert lifecycle.active(bank, now_s, LIFE).tolist() == [active]
     assert lifecycle.reassociable(bank, matched, now_s, LIFE).tolist() == [reassociable]
-    inside, left = np.array([False]), np.array([True])
-    assert lifecycle.alive(bank, matched, remembered, inside, now_s, LIFE).tolist() == [alive]
-    assert lifecycle.alive(bank, matched, remembered, left, now_s, LIFE).tolist() == [bool(matched[0])]
-
-
-def test_has_left_more_than_half_outside():
-    boxes = np.array(
-        [[-19, 10, 21, 90], [-21, 10, 19, 90], [300, 10, 340, 90], [100, 190, 120, 212], [-90, -90, -10, -10.0]]
-    )
-    assert lifecycle.has_left(boxes, Frame(0, 0.0, None, 320, 200)).tolist() == [False, True, False, True, True]
-    assert not lifecycle.has_left(boxes, Frame(0, 0.0, None, 0, 0)).any()  # the size is unknown
+    assert lifecycle.alive(bank, matched, remembered, now_s, LIFE).tolist() == [alive]
 
 
 def test_newly_confirmed_tentative_tracks_with_enough_hits():

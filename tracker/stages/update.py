@@ -61,9 +61,7 @@ def update(
     current = _Current(bank, matches.detection, source)
     if clock.detector_ran:
         remembered = appearance.known(bank.slot) & config.association.reassociate
-        left = lifecycle.has_left(bx.cxcyah_to_xyxy(bank.mean[:, :4]), frame)
-        stays = lifecycle.alive(bank, matches.matched, remembered, left, frame.time_s, config.lifecycle)
-        stays &= ~matches.absorbed
+        stays = lifecycle.alive(bank, matches.matched, remembered, frame.time_s, config.lifecycle) & ~matches.absorbed
         current = _delete(current, stays, appearance)
     create_score = max(config.detection.strong_score, config.lifecycle.birth_score)
     unmatched = ((matches.track_of(len(dets)) < 0) & (dets.scores >= create_score)).nonzero()[0]

@@ -3,20 +3,15 @@
 tentative: from the detection that creates it; deleted at the first frame without one. confirmed: from its
 `confirm_hits`th detection. coasting: from the first frame without a detection; motion may still match it, or use B.
 lost: from `coast_s` after the last detection, if use B is on and the gallery large enough, else it is deleted; use B
-alone may find it. deleted: from `lost_s` after the last detection, or once the predicted box has left the image. Ages
-are times since the last detection, in seconds.
+alone may find it. deleted: from `lost_s` after the last detection. Ages are times since the last detection, in seconds.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from tracker import boxes as bx
 from tracker.config import LifecycleConfig
 from tracker.tracks.bank import TrackBank
-from tracker.types import BoolArray, FloatArray, Frame
+from tracker.types import BoolArray
 
-LEFT_SHARE = 0.5  # of a predicted box outside the image: the visit has ended, and who enters there is another person
 # IoU with the box of a track above which a detection creates no track: most are a second box around the same person.
 NEW_TRACK_IOU = 0.3
 TIME_SLACK_S = 5e-7  # time stamps are sums of rounded steps: half a microsecond must not delete a track
@@ -32,30 +27,17 @@ def reassociable(bank: TrackBank, matched: BoolArray, now_s: float, config: Life
     return bank.confirmed & ~matched & _within(bank, now_s, config.lost_s)
 
 
-def has_left(boxes: FloatArray, frame: Frame) -> BoolArray:
-    """(T,) boxes (T, 4) of which more than LEFT_SHARE lies outside the image; none where its size is unknown."""
-    if not (frame.width and frame.height):
-        return np.zeros(len(boxes), bool)
-    return np.asarray(bx.area(bx.clip(boxes, frame.width, frame.height)) < (1 - LEFT_SHARE) * bx.area(boxes))
-
-
 def alive(
-    bank: TrackBank,
-    matched: BoolArray,
-    remembered: BoolArray,
-    left: BoolArray,
-    now_s: float,
-    config: LifecycleConfig,
+    bank: TrackBank, matched: BoolArray, remembered: BoolArray, now_s: float, config: LifecycleConfig
 ) -> BoolArray:
     """(T,) tracks that are kept after this frame.
 
     matched (T,): detected in this frame. remembered (T,): appearance could find the track again later, so that it is
     kept for lost_s; the others are deleted after coast_s, and a tentative track after one frame without a detection.
-    left (T,): see `has_left`; such a track is deleted in the first frame without a detection.
     """
     coasting = _within(bank, now_s, config.coast_s)
     waiting = remembered & _within(bank, now_s, config.lost_s)
-    return matched | (bank.confirmed & ~left & (coasting | waiting))
+    return matched | (bank.confirmed & (coasting | waiting))
 
 
 def newly_confirmed(bank: TrackBank, config: LifecycleConfig) -> BoolArray:
