@@ -18,6 +18,8 @@ from tracker.tracks.bank import TrackBank
 from tracker.tracks.lifecycle import TIME_SLACK_S
 from tracker.types import BoolArray, Detections, FeatureArray, FloatArray, Frame, ImageArray, IntArray, State
 
+_MOST_OBSERVED = 16  # embeddings of a frame that the scene learns from
+
 
 class Encoder(Protocol):
     """Turns boxes of an image into unit-length embeddings; `appearance/encoder.py` runs the re-ID network."""
@@ -133,7 +135,7 @@ class Appearance:
         rows = rows[dets.features[detection[rows]].any(axis=1)]  # zeros: the crop was empty
         slots, features = bank.slot[rows], dets.features[detection[rows]]
         if self._config.scene:
-            self._observe_distances(dets, bank, detection, rows)
+            self._observe_distances(frame.index, dets, bank, detection, rows)
         outlier = self.known(slots) & (self.gallery.dist_pairs(slots, features) >= self.thresholds.diff)
         self.gallery.write(slots[~outlier], features[~outlier])
         self.gallery.mark_embedded(slots[~outlier & ~dets.reused[detection[rows]]], frame.time_s)
@@ -143,15 +145,20 @@ class Appearance:
         n_new = int(np.count_nonzero((bank.hits == 1) & (detection >= 0)))
         self.scene.observe_boxes(places_of(boxes), boxes[:, 2:], n_new)
 
-    def _observe_distances(self, dets: FrameDetections, bank: TrackBank, detection: IntArray, rows: IntArray) -> None:
+    def _observe_distances(
+        self, index: int, dets: FrameDetections, bank: TrackBank, detection: IntArray, rows: IntArray
+    ) -> None:
         """The scene learns from the embeddings of this frame that are about to be stored, for the tracks `rows` (n,).
 
         A detection that overlaps no other one certainly is the person of its track, and none of those that are detected
-        elsewhere. Only computed embeddings count: a reused one is that of the frame before.
+        elsewhere. Only computed embeddings count: a reused one is that of the frame before. In crowds some of them do,
+        others in the next frame; index: number of the frame.
         """
         assert dets.features is not None
         others = ((detection >= 0) & bank.confirmed & self.known(bank.slot)).nonzero()[0]
         fresh = rows[bank.confirmed[rows] & ~dets.reused[detection[rows]]]
+        step = -(-len(fresh) // _MOST_OBSERVED) or 1
+        fresh = fresh[index % step :: step]
         if len(fresh) == 0 or len(others) == 0:
             return
         dist = self.gallery.dist_mean(bank.slot[others], dets.features[detection[fresh]])  # (others, fresh)
