@@ -80,8 +80,6 @@ class AppearanceConfig(Settings):
     # The stream calibrates the distances of the network (association/scene.py); off: the network's own calibration.
     scene: bool = True
     gallery_size: Count = 30  # embeddings kept for each track, the oldest leaves first
-    max_cover: Share = 0.3  # a box covered by another by more than this is not stored (docs/method.md, 5)
-    min_height_px: Annotated[float, Range("[0, 1e5]")] = 24.0  # smaller crops are not stored
     tau_same: Distance | None = None  # cosine distance; None: calibrated
     tau_diff: Distance | None = None  # cosine distance; None: calibrated
     sigma_same: Annotated[float, Range("[1e-6, 2]")] | None = None  # root mean square; None: calibrated
@@ -130,10 +128,7 @@ class OcclusionConfig(Settings):
 
     enabled: bool = True
     min_cover: Share = 0.3  # share of the predicted box behind one nearer person
-    max_overlap: Share = 0.4  # IoU with a box of this frame: more is the same person, found as another track
     max_s: Seconds = 0.4  # time after the last detection for which the prediction is output
-    # Standard deviation of the predicted centre, as a share of the height.
-    max_std: Annotated[float, Range("(0, inf]")] = 0.35
     max_jitter: Annotated[float, Range("[0, 10]")] = 0.06  # standard deviation of the logarithm of the height
     min_hits: Count = 10  # detections a track needs before its prediction is trusted
     # Share of the missing width given back to a box that an occluder or the edge of the image cuts; 0: as detected.

@@ -73,7 +73,7 @@ class Engine:
         config, lap = self.config, _StageTimer(self.stage_s)
         clock = self.clock = self.clock.tick(frame, detections is not None)
         given = Detections.empty() if detections is None else detections
-        dets = select(given, config.detection, config.appearance.max_cover)  # score filter, NMS -> N rows
+        dets = select(given, config.detection)  # score filter, NMS -> N rows
         lap("select")
         tracks = predict(self.bank, clock, config.motion, config.lifecycle)  # Kalman filter
         overlaps = self._overlaps(tracks, dets)

@@ -45,7 +45,6 @@ SPACE: dict[str, list[Any]] = {
     "proposals.background_margin": [0.1, 0.2, 0.3, 0.45, 0.6],
     "occlusion.max_s": [0.2, 0.4, 0.7],
     "occlusion.complete": [0.0, 0.5, 1.0],
-    "appearance.max_cover": [0.1, 0.2, 0.3, 0.5],
 }
 OBJECTIVE = "HOTA+MOTA+IDF1"
 MEMORY_GB = 4.0

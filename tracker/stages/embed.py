@@ -125,8 +125,7 @@ class Appearance:
     def store(self, frame: Frame, dets: FrameDetections, bank: TrackBank, detection: IntArray) -> None:
         """Add this frame's embeddings to the galleries; detection (T,) row of each track of `bank`, -1: none.
 
-        Only of high-score detections that are whole, not covered, tall enough, and not too far from the gallery
-        (docs/method.md, 5).
+        Only of high-score detections inside the image that are not too far from the gallery (docs/method.md, 5).
         """
         if dets.features is None:
             return
@@ -170,11 +169,10 @@ class Appearance:
     def _clean(self, frame: Frame, dets: FrameDetections) -> BoolArray:
         """(N,) detections whose embedding may enter a gallery."""
         boxes = dets.boxes
-        clean = dets.high & ~dets.covered & (boxes[:, 3] - boxes[:, 1] >= self._config.min_height_px)
-        if frame.width and frame.height:
-            clean &= (boxes[:, 0] >= 0) & (boxes[:, 1] >= 0)
-            clean &= (boxes[:, 2] <= frame.width) & (boxes[:, 3] <= frame.height)
-        return clean
+        if not (frame.width and frame.height):
+            return dets.high
+        inside = (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2:] <= [frame.width, frame.height]).all(axis=1)
+        return np.asarray(dets.high & inside)
 
     def output_features(
         self, image: ImageArray | None, dets: FrameDetections, bank: TrackBank, detection: IntArray, proposed: BoolArray
