@@ -35,14 +35,12 @@ WRONG = [
     (MotionConfig, "score_noise", float("nan")),
     (MotionConfig, "least_noise", 0.0),  # a detection would be believed for ever
     (MotionConfig, "least_noise", 1.1),
-    (AssociationConfig, "appearance_weight", 1.01),
     (AssociationConfig, "min_iou", -0.1),
-    (AssociationConfig, "relink_chi2", float("nan")),
-    (AssociationConfig, "min_gallery", 0),
-    (AssociationConfig, "veto_quantile", 2.0),
-    (AssociationConfig, "second_best_ratio", 0.9),
-    (AssociationConfig, "second_best_ratio", float("inf")),
-    (AssociationConfig, "max_height_ratio", 0.9),
+    (AssociationConfig, "motion_weight", -0.1),
+    (AssociationConfig, "motion_weight", float("nan")),
+    (AssociationConfig, "return_s", 0.0),  # the chance of a return is divided by it
+    (AssociationConfig, "return_s", float("inf")),
+    (AssociationConfig, "least_posterior", 1.1),
     (AppearanceConfig, "gallery_size", 0),
     (AppearanceConfig, "max_cover", 1.1),
     (AppearanceConfig, "tau_same", 2.1),
@@ -55,7 +53,7 @@ WRONG = [
     (ProposalConfig, "window_score", 1.1),
     (ProposalConfig, "window_score", -0.1),
     (ProposalConfig, "max_overlap", 1.1),
-    (ProposalConfig, "max_outside", -0.1),
+    (ProposalConfig, "max_overlap", -0.1),
     (OcclusionConfig, "min_cover", 1.1),
     (OcclusionConfig, "max_overlap", -0.1),
     (OcclusionConfig, "max_s", -0.1),
@@ -152,7 +150,7 @@ def test_toml_there_and_back(tmp_path):
             {"appearance.tau_same": 0.31, "association.veto": False, "default_fps": 7.5, "lifecycle.confirm_hits": 1}
         ),
         TrackerConfig().override({"proposals.verify": "appearance", "occlusion.enabled": False}),
-        TrackerConfig().override({"association.relink_chi2": float("inf"), "motion.position_std": 1e-7}),
+        TrackerConfig().override({"proposals.least_log_ratio": -1.5, "motion.position_std": 1e-7}),
     ):
         path = tmp_path / "settings.toml"
         path.write_text(config.to_toml())

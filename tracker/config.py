@@ -67,8 +67,6 @@ class AssociationConfig(Settings):
     min_iou_weak: Share = 0.5  # ByteTrack; second association, low scores
     # A and B: weight of motion in the log odds, where appearance has 1. Between 0.1 and 0.5 scores hardly change.
     motion_weight: Annotated[float, Range("[0, 10]")] = 0.3
-    # B: a lost track of age t returns within a frame of dt seconds with probability dt / (t + return_s).
-    return_s: Annotated[float, Range("(0, 1e6]")] = 0.5
     # B: least probability that a detection is the lost track, and neither a newcomer nor another lost track.
     least_posterior: Share = 0.7
 
@@ -83,13 +81,10 @@ class AppearanceConfig(Settings):
     tau_same: Distance | None = None  # cosine distance; None: calibrated
     tau_diff: Distance | None = None  # cosine distance; None: calibrated
     sigma_same: Annotated[float, Range("[1e-6, 2]")] | None = None  # root mean square; None: calibrated
-    # Reuse (appearance/reuse.py): a detection takes over the last embedding of its track where motion alone is
-    # unambiguous and that embedding is recent. These are the mildest values tried: on eleven runs IDF1 falls by 0.2 at
-    # most. With 0.2 s it falls by 2 on one of them, with 0.15 s and near_iou = 0.02 on another: docs/results.md.
-    refresh_s: Seconds = 0.1  # age at which an embedding is computed anew all the same; 0: every detection is embedded
-    plain_iou: Share = 0.6  # least IoU of the detection with the prediction
-    # IoU with another prediction, or of the prediction with another detection, that is too near.
-    near_iou: Annotated[float, Range("[1e-6, 1]")] = 0.1
+    # A detection takes over the last embedding of its track where motion alone is unambiguous (appearance/reuse.py) and
+    # that embedding is younger than this; 0: every detection is embedded. On eleven runs IDF1 falls by 0.2 at most;
+    # with 0.2 s it falls by 2 on one of them: docs/results.md.
+    refresh_s: Seconds = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +102,6 @@ class ProposalConfig(Settings):
     # By appearance: a place is a proposal from this log likelihood ratio on (association/scene.py), for most missed
     # tracks are not visible. Chosen on replicas; with 2, false boxes outweigh the people found on ETH-Bahnhof.
     least_log_ratio: Annotated[float, Range("[-100, 100]")] = 3.0
-    max_outside: Share = 0.3  # share of a candidate that may lie outside the image
     # IoU with a detection, or with a better proposal: more is probably that person, or the occluder.
     max_overlap: Share = 0.3
 

@@ -249,7 +249,7 @@ def _options(data: bytes) -> None:
 
 OPTIONS = (
     "set", "line", "zone", "start", "end", "stride", "classes", "fill-gaps", "conf", "fps", "reconnect", "threads",
-    "detector-size", "detect-every", "appearance-weight", "checkpoint-every",
+    "detector-size", "detect-every", "checkpoint-every",
 )  # fmt: skip
 
 
@@ -615,9 +615,9 @@ TARGETS = {
     "reid-seqinfo": Target(_reid_seqinfo, lambda: [_SEQINFO], ("[DEFAULT]", "%(a)s", "../", "/etc", " ", ":", ";")),
     "config": Target(_config, lambda: [
         b"default_fps = 25.0\n[lifecycle]\nlost_s = 5\n[proposals]\nverify = 'off'\n"
-        b"[association]\nrelink_chi2 = 9.5\nveto = true\n", b"default_fps=" + _HEX], (*NUMBERS, *TOML)),
+        b"[association]\nmotion_weight = 0.5\nveto = true\n", b"default_fps=" + _HEX], (*NUMBERS, *TOML)),
     "space": Target(_space, lambda: [
-        b'"lifecycle.lost_s" = [1.0, 3.0]\n[association]\nrelink_chi2 = [9.5]\nveto = [true, false]\n'],
+        b'"lifecycle.lost_s" = [1.0, 3.0]\n[association]\nmotion_weight = [0.5]\nveto = [true, false]\n'],
         (*NUMBERS, *TOML)),
     "reid-config": Target(_reid_config, lambda: [
         b"seed = 3\n[data]\nheight = 128\n[augment]\nerase_area = [0.02, 0.3]\n[net]\nname = 'osnet'\n"

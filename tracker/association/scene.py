@@ -30,6 +30,8 @@ LOOKALIKES = 0.01  # share of different people at any distance at all, so that n
 SPOILED = 0.01  # share of crops of a person that show someone else in front
 ANYWHERE = 0.5  # share of newcomers whose place and height say nothing
 LOG_HEIGHTS = 3.0  # range of the logarithm of the height of such newcomers
+_DIST = np.linspace(0.0, 2.0, 401)  # cosine distances at which the ratio is computed, and interpolated between
+BLUR = 0.01  # share of the height by which any box is uncertain: people who stand still leave no zero variance
 
 
 @dataclass(slots=True)
@@ -52,11 +54,11 @@ class Normal:
         self.mean = self.mean + step * (m / total)
         self.n = min(total, memory)
 
-    def log_density(self, values: FloatArray) -> FloatArray:
-        """(m,) of values (m, k)."""
-        centred = values - self.mean
-        square = (centred @ np.linalg.inv(self.cov) * centred).sum(axis=1)
-        return np.asarray(-0.5 * (square + np.linalg.slogdet(2 * np.pi * self.cov)[1]))
+    def log_density(self, values: FloatArray, blur: FloatArray) -> FloatArray:
+        """(m,) of values (m, k), each known up to the standard deviations `blur` (k,)."""
+        centred, cov = values - self.mean, self.cov + np.diag(blur**2)
+        square = (centred @ np.linalg.inv(cov) * centred).sum(axis=1)
+        return np.asarray(-0.5 * (square + np.linalg.slogdet(2 * np.pi * cov)[1]))
 
     def state(self) -> State:
         return {"n": self.n, "mean": self.mean, "cov": self.cov}
@@ -100,20 +102,25 @@ class Scene:
         """Log likelihood ratio of cosine distances, the same person against different people; the same shape.
 
         One person differs as from frame to frame in this scene, or as in another view, for which the network's own
-        calibration stands. Two small shares (`LOOKALIKES`, `SPOILED`) bound it on both sides.
+        calibration stands. Two small shares (`LOOKALIKES`, `SPOILED`) bound it on both sides. It never rises with the
+        distance, as a ratio of normal densities would where the other view is wider than different people are here.
         """
-        same = _log_sum(1.0 - OTHER_VIEW, _log_normal(dist, *_one(self._same)), _log_normal(dist, *self._other_view))
+        at = np.maximum(_DIST, self._same.mean)  # nearer than one person usually is says no more
+        same = _log_sum(1.0 - OTHER_VIEW, _log_normal(at, *_one(self._same)), _log_normal(at, *self._other_view))
         different = _log_sum(
-            1.0 - LOOKALIKES, _log_normal(dist, *_one(self._different)), np.full_like(dist, -math.log(2.0))
+            1.0 - LOOKALIKES, _log_normal(at, *_one(self._different)), np.full_like(_DIST, -math.log(2.0))
         )
-        return _log_sum(1.0 - SPOILED, same, different) - different
+        ratio = _log_sum(1.0 - SPOILED, same, different) - different
+        return np.interp(dist, _DIST, np.minimum.accumulate(ratio))
 
     def log_newcomers(self, places: FloatArray) -> FloatArray:
         """(N,) log of the newcomers expected in a frame at places (N, 3), per square pixel and unit of log height."""
         anywhere = np.full(len(places), -math.log(float(self._extent.prod()) * LOG_HEIGHTS))
         density = anywhere
         if self._places is not None:
-            density = _log_sum(1.0 - ANYWHERE, self._places.log_density(places), anywhere)
+            height = math.exp(self._places.mean[2])
+            blur = BLUR * np.array([height, height, 1.0])
+            density = _log_sum(1.0 - ANYWHERE, self._places.log_density(places, blur), anywhere)
         return density + math.log(max(self._newcomers, LEAST_NEWCOMERS))
 
     def state(self) -> State:

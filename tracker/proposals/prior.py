@@ -10,6 +10,8 @@ from tracker import boxes as bx
 from tracker.config import ProposalConfig
 from tracker.types import BoolArray, FloatArray, IntArray
 
+MAX_OUTSIDE = 0.3  # share of a place that may lie outside the image
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
@@ -35,6 +37,6 @@ def plausible(places: Candidates, taken: FloatArray, width: int, height: int, co
 
     taken (M, 4): boxes of the detections used in this frame; a person at such a place is probably occluded.
     """
-    inside = bx.area(bx.clip(places.boxes, width, height)) >= (1 - config.max_outside) * bx.area(places.boxes)
+    inside = bx.area(bx.clip(places.boxes, width, height)) >= (1 - MAX_OUTSIDE) * bx.area(places.boxes)
     free = (bx.iou(places.boxes, taken) <= config.max_overlap).all(axis=1)
     return bx.valid(places.boxes) & inside & free

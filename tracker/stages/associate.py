@@ -144,12 +144,14 @@ def _log_odds(
     motion: MotionConfig,
 ) -> FloatArray:
     """(P,) log odds that the detection is the person of the track; dist (P,) to its mean embedding."""
+    assert dets.features is not None
     bank, places = tracks.bank, places_of(dets.boxes)
+    has_embedding: BoolArray = np.asarray(dets.features.any(axis=1))  # zeros: the crop was empty
     mean, cov = bank.mean[pairs.track], bank.cov[pairs.track]
     return evidence.log_odds(
         appearance.scene,
         dist,
-        appearance.known(bank.slot[pairs.track]),
+        appearance.known(bank.slot[pairs.track]) & has_embedding[pairs.detection],
         evidence.log_motion(mean, kalman.innovation_variance(mean, cov, motion), places[pairs.detection]),
         appearance.scene.log_newcomers(places)[pairs.detection],
         config.motion_weight,

@@ -119,7 +119,7 @@ class Appearance:
         due = tracks.time_s - self.gallery.embedded_s(bank.slot) >= self._config.refresh_s - TIME_SLACK_S
         settled = bank.confirmed & tracks.visible & self.known(bank.slot) & ~due
         active = tracks.active.nonzero()[0]
-        row = reusable(tracks.boxes[active], dets.boxes, settled[active], self._config)
+        row = reusable(tracks.boxes[active], dets.boxes, settled[active])
         return np.where(row >= 0, np.append(active, -1)[row], -1)
 
     def store(self, frame: Frame, dets: FrameDetections, bank: TrackBank, detection: IntArray) -> None:

@@ -20,6 +20,9 @@ from tracker.tracks.bank import TrackBank
 from tracker.types import FloatArray, IntArray
 
 _LEAST = 1e-9  # probability, so that the logarithm is finite
+# A track lost for t seconds returns within a frame of dt seconds with probability dt / (t + _RETURN_S): many return
+# soon, some late.
+_RETURN_S = 0.5
 
 
 def reassociate(
@@ -45,7 +48,7 @@ def reassociate(
     if len(lost_rows) == 0 or len(found) == 0:
         return matches
     odds = _log_odds(bank.keep(lost_rows), dets, found, appearance, link, config.motion)
-    returns = dt_s / (tracks.time_s - bank.seen_s[lost_rows] + link.return_s)
+    returns = dt_s / (tracks.time_s - bank.seen_s[lost_rows] + _RETURN_S)
     odds += np.log(np.maximum(returns, _LEAST))[:, None] + np.log(np.maximum(dets.scores[found], _LEAST))
     likely = evidence.posterior(odds) >= link.least_posterior
     i, j = assign(np.where(likely, -odds, np.inf))

@@ -2,7 +2,7 @@
 
 tentative: from the detection that creates it; deleted at the first frame without one. confirmed: from its
 `confirm_hits`th detection. coasting: from the first frame without a detection; motion may still match it, or use B.
-lost: from `coast_s` after the last detection, if use B is on and the gallery large enough, else it is deleted; use B
+lost: from `coast_s` after the last detection, if use B is on and it has an embedding, else it is deleted; use B
 alone may find it. deleted: from `lost_s` after the last detection. Ages are times since the last detection, in seconds.
 """
 
