@@ -107,7 +107,7 @@ class ProposalConfig(Settings):
     # Time after the last detection in which proposals may continue a track.
     max_s: Seconds = 0.5
     # By appearance: a place is a proposal from this log likelihood ratio on (association/scene.py), for most missed
-    # tracks are not visible. Chosen on replicas: with 2 more people are found, and as many more false boxes (ETH-Bahnhof).
+    # tracks are not visible. Chosen on replicas: 2 finds more people, and on ETH-Bahnhof as many more false boxes.
     least_log_ratio: Annotated[float, Range("[-100, 100]")] = 3.0
     max_outside: Share = 0.3  # share of a candidate that may lie outside the image
     # IoU with a detection, or with a better proposal: more is probably that person, or the occluder.
