@@ -101,9 +101,7 @@ class Proposer:
         places = places.take(prior.plausible(places, taken, image.shape[1], image.shape[0], self._config))
         if len(places) == 0:
             return _Found(places, np.zeros(0), places.boxes)
-        embedded = appearance.embed(image, places.boxes)
-        dist = appearance.gallery.dist_pairs(tracks.bank.slot[places.track], embedded)
-        odds = np.where(embedded.any(axis=1), appearance.scene.log_ratio(dist) - self._config.least_log_ratio, -np.inf)
+        odds = _log_ratio(image, tracks.bank, places, appearance) - self._config.least_log_ratio
         likely = odds > 0
         return _Found(places.take(likely), 1.0 / (1.0 + np.exp(-odds[likely])), places.boxes)
 
@@ -139,9 +137,8 @@ class Proposer:
         best = window.best(places, scores)
         found, belief = places.take(best), scores[best]
         if len(found):
-            slots = bank.slot[found.track]
-            dist = appearance.gallery.dist_pairs(slots, appearance.embed(image, found.boxes))
-            same = appearance.scene.log_ratio(dist) + np.log(belief) - np.log1p(-np.minimum(belief, 0.999)) > 0
+            p = np.clip(belief, 1e-9, 0.999)  # certainty counts as 0.999
+            same = _log_ratio(image, bank, found, appearance) + np.log(p) - np.log1p(-p) > 0
             found, belief = found.take(same), belief[same]
         return _Found(found, belief, places.boxes)
 
@@ -156,3 +153,10 @@ class Proposer:
         for row in range(1, len(boxes)):
             keep[row] = keep[row] and not (overlap[row, :row] & keep[:row]).any()
         return keep
+
+
+def _log_ratio(image: ImageArray, bank: TrackBank, places: prior.Candidates, appearance: Appearance) -> FloatArray:
+    """(C,) log likelihood ratio of the appearance of each place and its track's; -inf where the crop is empty."""
+    embedded = appearance.embed(image, places.boxes)
+    dist = appearance.gallery.dist_pairs(bank.slot[places.track], embedded)
+    return np.where(embedded.any(axis=1), appearance.scene.log_ratio(dist), -np.inf)
