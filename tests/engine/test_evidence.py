@@ -179,7 +179,7 @@ def mapped(stream: Stream, of_boxes, size) -> Stream:
     return replace(stream, detections=detections, truth=[of_boxes(b) for b in stream.truth], size=size)
 
 
-STILL = {"motion.camera": False, "appearance.min_height_px": 0.0}
+STILL = {"motion.camera": False}
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -81,7 +81,6 @@ def test_1_with_occluded_tracks_equals_the_slow_tracker(seed):
         "occlusion.min_cover": float(rng.choice([0.05, 0.3])),
         "occlusion.max_overlap": float(rng.choice([0.3, 0.7])),
         "occlusion.max_s": float(rng.choice([0.3, 2.0])),
-        "occlusion.max_std": float(rng.choice([0.35, 10.0])),
         "occlusion.max_jitter": float(rng.choice([0.2, 10.0])),
         "occlusion.min_hits": int(rng.integers(1, 5)),
         "lifecycle.coast_s": float(rng.choice([0.4, 1.0])),
@@ -184,16 +183,17 @@ class Constant:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_2_constant_encoder_proposals_fail_the_background_control(seed):
+def test_2_constant_encoder_soon_proposes_nothing(seed):
+    """From some frames on: the scene learns that different people are as near as the same person."""
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=7)
     images = [np.zeros((480, 640, 3), np.uint8)] * len(stream)
     encoder = Constant(constant_vector(rng))
     outputs = run(stream, engine=Engine(config_of(), encoder), images=images)
-    assert encoder.n > sum(len(d) for d in stream.detections)  # it did search
-    assert not any(tracks.proposed.any() for tracks in outputs)
-    without = Engine(config_of({"proposals.enabled": False}), Constant(encoder.vector))
-    assert same(outputs, run(stream, engine=without, images=images))
+    assert not any(tracks.proposed.any() for tracks in outputs[10:])
+    without = Constant(encoder.vector)
+    run(stream, engine=Engine(config_of({"proposals.verify": "off"}), without), images=images)
+    assert encoder.n > without.n  # it did search
 
 
 # ------------------------------------------------------------------------------- 3: embeddings of the true identity
@@ -336,13 +336,11 @@ def spy_on_writes(engine: Engine) -> list:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_5_gallery_stores_only_high_score_whole_uncovered_detections(seed):
+def test_5_gallery_stores_only_high_score_detections_inside_the_image(seed):
     """Each detection's embedding names it, so that what is written tells which detection it was."""
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=8, n_frames=60)
-    engine = Engine(
-        config_of({"appearance.gallery_size": 5, "appearance.min_height_px": 70, "lifecycle.birth_score": 0.5, **OFF})
-    )
+    engine = Engine(config_of({"appearance.gallery_size": 5, "lifecycle.birth_score": 0.5, **OFF}))
     written = spy_on_writes(engine)
     n_written = n_left = 0
     for t in range(len(stream)):
@@ -352,19 +350,14 @@ def test_5_gallery_stores_only_high_score_whole_uncovered_detections(seed):
         before = len(written)
         tracks = engine.step(stream.frame(t), seen.with_features(embeddings))
         rows = {int(np.abs(embeddings - each).sum(axis=1).argmin()) for call in written[before:] for each in call}
-        kept = select(seen, engine.config.detection, 1.0).row
+        kept = select(seen, engine.config.detection).row
         for row in range(len(seen)):
             box = seen.boxes[row]
-            clean = row in kept and seen.scores[row] >= 0.5 and box[3] - box[1] >= 70
+            clean = row in kept and seen.scores[row] >= 0.5
             clean = clean and box[0] >= 0 and box[1] >= 0 and box[2] <= 640 and box[3] <= 480
-            for other in kept:
-                if other != row:
-                    o = seen.boxes[other]
-                    common = max(min(box[2], o[2]) - max(box[0], o[0]), 0) * max(
-                        min(box[3], o[3]) - max(box[1], o[1]), 0
-                    )
-                    clean = clean and common <= 0.3 * (box[2] - box[0]) * (box[3] - box[1])
-            assert (row in rows) == clean, (t, row)
+            # A detection on top of another one may have no track that could keep its embedding.
+            if row in rows or all(iou_of(box, seen.boxes[other]) <= 0.3 for other in kept if other != row):
+                assert (row in rows) == clean, (t, row)
             n_written += clean
             n_left += not clean
         assert (engine.appearance.gallery.counts(engine.bank.slot) <= 5).all()
@@ -509,9 +502,9 @@ def painted_streams(seed: int):
 @pytest.mark.parametrize("seed", range(4))
 def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
     stream, painter = painted_streams(seed)
-    budget, max_s = 40, 0.5
+    max_s = 0.5
     settings = {
-        "proposals.max_crops_per_frame": budget, "proposals.max_overlap": max_overlap, "proposals.max_s": max_s,
+        "proposals.max_overlap": max_overlap, "proposals.max_s": max_s,
         "occlusion.enabled": False, "detection.strong_score": 0.5,
     }  # fmt: skip
     engine = Engine(config_of(settings, association__reassociate=False), painter)
@@ -520,16 +513,16 @@ def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
     for t in range(len(stream)):
         seen = stream.detections[t]
         painter.calls.clear()
-        before = engine.appearance.n_crops
+        before, n_known = engine.appearance.n_crops, int(engine.bank.confirmed.sum())
         tracks = engine.step(stream.frame(t, painter.image(t)), seen)
-        n_strong = int((seen.scores >= 0.5).sum())
-        assert engine.appearance.n_crops - before == sum(len(call) for call in painter.calls) <= budget + n_strong
+        n_strong = int((seen.scores >= 0.5).sum())  # one crop for each of them, and for each track
+        assert engine.appearance.n_crops - before == sum(len(call) for call in painter.calls) <= n_known + n_strong
         assert len(set(tracks.id)) == len(tracks)
         assert (tracks.det_index[tracks.proposed] == -1).all()
         assert (tracks.det_index[~tracks.proposed] >= 0).all()
         kept = [
             row
-            for row in select(seen, engine.config.detection, 1.0).row
+            for row in select(seen, engine.config.detection).row
             if seen.scores[row] >= 0.5 or row in tracks.det_index
         ]
         for row in tracks[tracks.proposed]:
@@ -543,21 +536,14 @@ def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
     assert n_proposed > 10
 
 
-def test_6_zero_budget_proposes_nothing():
-    stream, painter = painted_streams(0)
-    settings = {"proposals.max_crops_per_frame": 0}
-    outputs = run(stream, engine=Engine(config_of(settings), painter), images=painter.images())
-    without = run(stream, engine=Engine(config_of({"proposals.verify": "off"}), painter), images=painter.images())
-    assert same(outputs, without)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_6_perfect_detector_c_changes_nothing(seed):
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=5, n_frames=40, irregular=False, chaos=0.0)
     painter = Painter(stream)
-    # The random people may hide each other from NMS; without it every person is detected in every frame.
-    on, off = {"detection.nms_iou": 1.0}, {"detection.nms_iou": 1.0, "proposals.verify": "off"}
+    # The random people may hide each other from NMS and use A: without both every track is always detected.
+    on = {"detection.nms_iou": 1.0, "association.veto": False}
+    off = {**on, "proposals.verify": "off"}
     images = painter.images()
     with_c = run(stream, engine=Engine(config_of(on), painter), images=images)
     assert text(with_c) == text(run(stream, engine=Engine(config_of(off), painter), images=images))

@@ -93,7 +93,7 @@ def propose(
     tracks = PredictedTracks(NOW_S, bank, boxes, np.zeros(n, bool), np.ones(n, bool))
     found = np.asarray(dets, float).reshape(-1, 4)
     given = Detections(found, np.broadcast_to(np.asarray(scores, float), len(found)), np.zeros(len(found), np.int64))
-    chosen = select(given, config.detection, 1.0)
+    chosen = select(given, config.detection)
     of_row = np.append(np.argsort(chosen.row), -1) if len(found) else np.array([-1])  # given row -> chosen row
     detection = np.full(n, -1) if matched is None else of_row[np.asarray(matched)]
     matches = Matches(detection, np.zeros(n, bool), np.full(n, -1))
