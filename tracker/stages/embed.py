@@ -127,9 +127,10 @@ class Appearance:
 
         Only of high-score detections inside the image that are not too far from the gallery (docs/method.md, 5).
         """
+        if dets.features is not None or self.gallery.dim > 0:  # in a stream with embeddings
+            self._observe_boxes(dets, detection, bank)
         if dets.features is None:
             return
-        self._observe_boxes(dets, detection, bank)
         rows = ((detection >= 0) & np.append(self._clean(frame, dets), False)[detection]).nonzero()[0]
         rows = rows[dets.features[detection[rows]].any(axis=1)]  # zeros: the crop was empty
         slots, features = bank.slot[rows], dets.features[detection[rows]]
