@@ -68,7 +68,7 @@ class AssociationConfig(Settings):
     # A and B: weight of motion in the log odds, where appearance has 1. Between 0.1 and 0.5 scores hardly change.
     motion_weight: Annotated[float, Range("[0, 10]")] = 0.3
     # B: least probability that a detection is the lost track, and neither a newcomer nor another lost track.
-    least_posterior: Share = 0.7
+    least_posterior: Share = 0.85
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,12 @@ class Scene:
             height = math.exp(self._places.mean[2])
             blur = BLUR * np.array([height, height, 1.0])
             density = _log_sum(1.0 - ANYWHERE, self._places.log_density(places, blur), anywhere)
-        return density + math.log(max(self._newcomers, LEAST_NEWCOMERS))
+        return density + self.log_rate
+
+    @property
+    def log_rate(self) -> float:
+        """Log of the newcomers expected in a frame."""
+        return math.log(max(self._newcomers, LEAST_NEWCOMERS))
 
     def state(self) -> State:
         return {

@@ -35,7 +35,7 @@ SPACE: dict[str, list[Any]] = {
     "association.motion_weight": [0.1, 0.2, 0.3, 0.5, 1.0],
     "association.min_iou": [0.1, 0.2, 0.3, 0.4],
     "association.min_iou_weak": [0.3, 0.4, 0.5, 0.6],
-    "association.least_posterior": [0.5, 0.6, 0.7, 0.8],
+    "association.least_posterior": [0.6, 0.7, 0.8, 0.85, 0.9],
     "lifecycle.birth_score": [0.3, 0.5, 0.6, 0.7, 0.8],
     "lifecycle.confirm_hits": [1, 2, 3, 4, 5],
     "lifecycle.coast_s": [0.5, 1.0, 2.0, 3.0],

@@ -49,6 +49,8 @@ def reassociate(
         return matches
     odds = _log_odds(bank.keep(lost_rows), dets, found, appearance, link, config.motion)
     returns = dt_s / (tracks.time_s - bank.seen_s[lost_rows] + _RETURN_S)
+    # How many newcomers come is no error of the detector: the rate counts in full.
+    odds -= (1.0 - link.motion_weight) * appearance.scene.log_rate
     odds += np.log(np.maximum(returns, _LEAST))[:, None] + np.log(np.maximum(dets.scores[found], _LEAST))
     likely = evidence.posterior(odds) >= link.least_posterior
     i, j = assign(np.where(likely, -odds, np.inf))
