@@ -299,10 +299,31 @@ def test_settings_by_keyword_and_by_config():
     config = TrackerConfig().override({"lifecycle.confirm_hits": 1})
     assert Tracker(config, reid=None).update([BOX]).id.tolist() == [1]
     assert Tracker(reid=None, lifecycle__confirm_hits=1).update([BOX]).id.tolist() == [1]
-    assert Tracker(config, reid=None, proposals__enabled=False).config.proposals.enabled is False
+    assert Tracker(config, reid=None, proposals__max_s=0.25).config.proposals.max_s == 0.25
     for wrong in ({"lifecycle__hits": 1}, {"lifecycle": 1}, {"verbose": True}, {"fps": 0}, {"fps": "fast"}):
         with pytest.raises(ConfigError):
             Tracker(reid=None, **wrong)
+
+
+class Beside:
+    """A detector that sees BOX, and a person beside it."""
+
+    def detect(self, frame):
+        boxes = np.array([BOX[:4], BOX[:4]], float) + np.array([[0.0], [150.0]])
+        return Detections(boxes, np.array([0.9, 0.95]), np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize(("verify", "n"), [(None, 1), ("off", 1), ("appearance", 1), ("detector", 2)])
+def test_verify_detector_adds_what_it_sees(monkeypatch, verify, n):
+    monkeypatch.setattr("tracker.api.open_detector", lambda device: Beside())
+    tracker = Tracker(reid=lambda image, boxes: np.ones((len(boxes), 2)), verify=verify)
+    for _ in range(3):
+        tracks = tracker.update([BOX], np.zeros((480, 640, 3), np.uint8))
+    assert tracks.det_index.tolist() == list(range(n))
+    given = Tracker(reid=None, verify=verify)  # the caller's embeddings: no network runs
+    for _ in range(3):
+        tracks = given.update([BOX], np.zeros((480, 640, 3), np.uint8), embeddings=[[1.0, 0.0]])
+    assert tracks.det_index.tolist() == [0]
 
 
 def test_missing_network_fails_at_once(tmp_path):

@@ -27,6 +27,7 @@ LEAVES = {"tracker.settings", "tracker.errors", "tracker.runtime.safe_paths"}
 # Modules of eval/ that run the tracker; the others only score.
 EVAL_RUNS = {
     "tracker.eval.cli", "tracker.eval.track_and_score", "tracker.eval.tune", "tracker.eval.sequence_run",
+    "tracker.eval.replicas",
 }  # fmt: skip
 
 

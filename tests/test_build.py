@@ -9,8 +9,10 @@ import pytest
 from tests.oracles.runs import same
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.build import open_pipeline
-from tracker.detector.base import DetectorBase
+from tracker.config import TrackerConfig
+from tracker.detector.base import DetectorBase, with_defaults
 from tracker.detector.onnx import OnnxDetector
+from tracker.detector.verified import VerifiedDetections
 from tracker.errors import ConfigError
 from tracker.runtime import onnx_session
 from tracker.sources.span import Span
@@ -74,12 +76,46 @@ def test_second_look_comes_from_the_detector(tmp_path, monkeypatch):
     assert asked(detector=Mine()) is None
     with pytest.raises(ConfigError, match="size of 416 is for a network; an object chooses its own"):
         asked(detector=Mine(), detector_size=416)
-    assert asked(detections="public") is None
+    assert asked(detections="public", reid=None) is None
     monkeypatch.setattr(
         "tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: setattr(self, "second_look", self)
     )
     for words in ({}, {"detector": "person"}, {"detector": "some.onnx"}):
         assert isinstance(asked(**words), OnnxDetector)
+
+
+# Words of `open_pipeline` besides detections="public"; what verifies, and whether the detector sees whole frames.
+VERIFIED = [
+    ({}, None, "detector", True),
+    ({}, "detector", "detector", True),
+    ({}, "appearance", "appearance", False),
+    ({}, "off", "off", False),
+    ({"reid": None}, None, "off", False),
+    ({"reid": None}, "detector", "off", False),
+]
+
+
+@pytest.mark.parametrize(("words", "verify", "used", "whole"), VERIFIED)
+def test_detector_verifies_boxes_of_a_file_where_it_may(tmp_path, monkeypatch, words, verify, used, whole):
+    folder = tmp_path / "one"
+    write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), folder)
+    monkeypatch.setattr("tracker.build.open_detector", lambda **_: with_defaults(Mine()))
+    config = TrackerConfig() if verify is None else TrackerConfig().override({"proposals.verify": verify})
+    with closing(open_pipeline(folder, detections="public", device="cpu", config=config, **words)) as pipeline:
+        assert pipeline.verify == used
+        assert isinstance(pipeline._detector, VerifiedDetections) == whole
+        assert f"verify {used}" in pipeline.description
+
+
+def test_file_and_detector_together_only_where_the_detector_verifies(tmp_path):
+    folder, mine = tmp_path / "one", Mine()
+    write_sequence(make_scene(0, n_people=1, n_frames=2, width=64, height=48), folder)
+    with closing(open_pipeline(folder, detections="public", detector=mine, device="cpu")) as pipeline:
+        assert pipeline._engine.proposer.detector.name == "mine"
+    appearance = TrackerConfig().override({"proposals.verify": "appearance"})
+    for words in ({"config": appearance}, {"reid": None}):
+        with pytest.raises(ConfigError, match="either detections to replay or a detector"):
+            open_pipeline(folder, detections="public", detector=mine, device="cpu", **words)
 
 
 @pytest.mark.slow

@@ -10,8 +10,10 @@ import numpy as np
 
 from tracker.build import Reid, as_features, load_encoder, open_pipeline
 from tracker.config import TrackerConfig
-from tracker.detector.base import Detector
+from tracker.detector.base import Detector, DetectorBase
 from tracker.detector.inputs import as_detections
+from tracker.detector.open import open_detector
+from tracker.detector.verified import pool
 from tracker.engine import Engine
 from tracker.errors import DetectionError
 from tracker.sources.span import Span
@@ -22,9 +24,12 @@ class Tracker:
     """Tracks people through the frames of one stream, given their boxes.
 
     reid: "default", the bundled network; a path to another re-ID ONNX; a function (image, xyxy (N, 4)) -> (N, D); or
-    None: motion alone. fps is the frame rate where `update` gets no time stamps. keep_features puts
-    embeddings into the tracks, see `Tracks.features`. Other keyword arguments replace single settings, with two
-    underscores for the dot: `Tracker(proposals__enabled=False)`.
+    None: motion alone. verify: what confirms people, "off", "appearance", or "detector", with which the bundled
+    detector looks at each frame, too, and adds its evidence to the boxes (`detector.verified`): their scores and places
+    change, and boxes that it alone sees have a `det_index` of N or more; None: the setting, else "appearance". fps is
+    the frame rate where `update` gets no time stamps. keep_features puts embeddings into the tracks, see
+    `Tracks.features`. Other keyword arguments replace single settings, with two underscores for the dot:
+    `Tracker(proposals__max_s=1.0)`.
 
     >>> tracks = Tracker().update([[10, 20, 50, 120, 0.9]])
     >>> len(tracks)  # a track is output after three detections
@@ -37,11 +42,13 @@ class Tracker:
         *,
         reid: Reid = "default",
         device: str = "auto",
+        verify: str | None = None,
         fps: float | None = None,
         keep_features: bool = False,
         **settings: Any,
     ) -> None:
         config = (config or TrackerConfig()).override({k.replace("__", "."): v for k, v in settings.items()})
+        config = _verified_by(config, verify)
         self.config = config if fps is None else config.override({"default_fps": fps})
         self._reid = reid
         self._device = device
@@ -54,6 +61,7 @@ class Tracker:
         """Delete all tracks, for the next video. Identities start at 1 again."""
         self._engine = Engine(self.config, keep_features=self._keep_features)
         self._attached = False
+        self._detector: DetectorBase | None = None  # that verifies the boxes
         self._given: bool | None = None
         self._index = 0
         self._time_s: float | None = None
@@ -88,10 +96,13 @@ class Tracker:
             self._attach()
 
         height, width = (0, 0) if image is None else image.shape[:2]
+        seen = Frame(self._index, time_s, image, width, height)
         if self._given:
-            # With embeddings of the caller the network never runs, also in a frame without detections.
+            # With embeddings of the caller the networks never run, also in a frame without detections.
             self._engine.detach()
-        tracks = self._engine.step(Frame(self._index, time_s, image, width, height), detections)
+        elif image is not None and self._detector is not None:
+            detections = pool(detections, self._detector.detect(seen))
+        tracks = self._engine.step(seen, detections)
         self._index += 1
         self._time_s = time_s
         return tracks
@@ -107,7 +118,9 @@ class Tracker:
 
     def _attach(self) -> None:
         encoder, thresholds = load_encoder(self._reid, self._device)
-        self._engine.attach(encoder, thresholds)
+        if self.config.proposals.verify == "detector" and self._reid is not None:
+            self._detector = open_detector(device=self._device)
+        self._engine.attach(encoder, thresholds, self._detector)
         self._attached = True
 
     def _next_time(self, timestamp: float | None) -> float:
@@ -141,6 +154,7 @@ def track_video(
     detections: str | Path | None = None,
     detector: str | Path | Detector | None = None,
     reid: Reid = "default",
+    verify: str | None = None,
     config: TrackerConfig | None = None,
     device: str = "auto",
     fps: float | None = None,
@@ -158,6 +172,8 @@ def track_video(
     detections: a MOT detection file to replay ("public": the det/det.txt of a MOT sequence); detector: an ONNX file,
     an object with `detect(frame)`, or "person", the bundled network, also the default without both. An object
     with an attribute `second_look` (see `detector.base.Detector`) runs again on windows around people it missed.
+    verify: what confirms people, "off", "appearance" or "detector"; None: the setting `proposals.verify`. With
+    "detector" the detector verifies detections of a file, too (`detector.verified`).
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
     see `detector.onnx.default_long_side`. start, end, stride: the part of a file to track: frame numbers from 1, the
     end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay
@@ -166,7 +182,8 @@ def track_video(
     TrackletError, in one line.
     """
     pipeline = open_pipeline(
-        source, detections=detections, detector=detector, reid=reid, config=config, device=device, fps=fps,
+        source, detections=detections, detector=detector, reid=reid,
+        config=_verified_by(config or TrackerConfig(), verify), device=device, fps=fps,
         classes=classes, detector_size=detector_size, reconnect_s=reconnect_s, span=Span.parse(start, end, stride),
         keep_features=keep_features,
     )  # fmt: skip
@@ -174,6 +191,10 @@ def track_video(
         yield from pipeline
     finally:
         pipeline.close()
+
+
+def _verified_by(config: TrackerConfig, verify: str | None) -> TrackerConfig:
+    return config if verify is None else config.override({"proposals.verify": verify})
 
 
 def _as_image(frame: Any) -> ImageArray | None:

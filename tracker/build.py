@@ -6,6 +6,7 @@ The command, `track_video` and the evaluation all build here, so that the same n
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 from tracker.config import TrackerConfig
 from tracker.detector.base import Detector, DetectorBase, with_defaults
 from tracker.detector.open import open_detector
+from tracker.detector.verified import VerifiedDetections
 from tracker.engine import Engine
 from tracker.errors import ConfigError, DetectionError, SourceError
 from tracker.pipeline import Pipeline
@@ -49,13 +51,13 @@ def open_pipeline(
 
     threads: cores to use, to run several pipelines side by side; None: all. Results do not depend on it.
     span: the frames of the source to track. An open source comes with its frame rate and span; it is closed here if
-    something else cannot be opened, else by `Pipeline.close`.
+    something else cannot be opened, else by `Pipeline.close`. With detections and images, the detector (None:
+    the bundled one) verifies the detections, unless the setting `proposals.verify` or `reid` (None: motion alone) says
+    otherwise.
     """
     from tracker.sources.open import open_source
     from tracker.sources.webcam import RECONNECT_S
 
-    if detections is not None and detector is not None:
-        raise ConfigError("give either detections to replay or a detector to run, not both")
     config = config or TrackerConfig()
     patience_s = RECONNECT_S if reconnect_s is None else reconnect_s
     if isinstance(source, FrameSource):
@@ -63,7 +65,18 @@ def open_pipeline(
     else:
         opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
     try:
-        part = _open_detector(opened, detections, detector, device, classes, detector_size, threads)
+        network = partial(_open_network, opened, detector, device, classes, detector_size, threads)
+        if detections is None:
+            part = network()
+        elif config.proposals.by_detector and reid is not None and opened.has_images:
+            part = VerifiedDetections(_open_replay(opened, detections, None), network())
+        elif detector is None:
+            part = _open_replay(opened, detections, detector_size)
+        else:
+            raise ConfigError(
+                "give either detections to replay or a detector to run; both only where the detector verifies the "
+                'detections: with images, an appearance network, and verify "detector"'
+            )
         encoder, thresholds = load_encoder(reid if opened.has_images else None, device, threads)
         if keep_features and encoder is None:
             why = "with --reid none" if reid is None else f"{opened.name} has no images"
@@ -121,22 +134,23 @@ def as_features(embeddings: Any, n: int) -> FeatureArray:
     return np.asarray(np.divide(features, norm, out=np.zeros_like(features), where=norm > 0))
 
 
-def _open_detector(
+def _open_replay(source: FrameSource, detections: str | Path, size: int | None) -> DetectorBase:
+    if str(detections) == "public":
+        if source.detections_path is None:
+            raise SourceError(f"{source.name}: brings no public detections (det/det.txt); name a file instead")
+        detections = source.detections_path
+    return open_detector(detections=detections, size=size)
+
+
+def _open_network(
     source: FrameSource,
-    detections: str | Path | None,
     detector: str | Path | Detector | None,
     device: str,
     classes: tuple[str | int, ...],
     size: int | None,
     threads: int | None,
 ) -> DetectorBase:
-    if detections is not None:
-        if str(detections) == "public":
-            detections = source.detections_path
-            if detections is None:
-                raise SourceError(f"{source.name}: brings no public detections (det/det.txt); name a file instead")
-        return open_detector(detections=detections, size=size)
-    if not source.has_images:
+    if not source.has_images and getattr(detector, "last_frame", None) is None:  # not a replay
         raise SourceError(f"{source.name}: has no images to find people in; give detections with --detections FILE")
     if detector is None or isinstance(detector, (str, Path)):
         n_at_once, threads = _searches(source.live, threads)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tracker import settings
-from tracker.settings import Count, OneOf, Positive, Range, Settings, Share, Whole, require
+from tracker.settings import Count, OneOf, Positive, Range, Settings, Share, require
 
 Seconds = Annotated[float, Range("[0, 1e6]")]
 Distance = Annotated[float, Range("[0, 2]")]  # cosine distance
-VERIFIERS = ("auto", "appearance")
+VERIFY = ("off", "appearance", "detector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,70 +61,54 @@ class MotionConfig(Settings):
 class AssociationConfig(Settings):
     """Costs and gates of the two association rounds, and the uses A and B of the metric."""
 
-    appearance_weight: Share = 0.75  # tuned; share of appearance in the cost; 0: Kalman filter and IoU alone
+    veto: bool = True  # use A: appearance weighs every pair, and vetoes a pair against the odds; off: SORT's IoU
+    reassociate: bool = True  # use B: finds lost tracks again
     min_iou: Share = 0.3  # SORT; first association, high scores
     min_iou_weak: Share = 0.5  # ByteTrack; second association, low scores
-    relink_chi2: Annotated[float, Range("(0, inf]")] = 9.4877  # B: 95 %, as in Deep SORT
-    veto: bool = True  # use A: appearance cancels a pair that would switch identities
-    reassociate: bool = True  # use B: appearance finds lost tracks again
-    min_gallery: Count = 3  # embeddings a track needs before A, B or C use it
-    veto_quantile: Share = 0.25  # of the distances to the gallery; low, so that one bad entry vetoes nothing
-    # A exchanges two pairs only if the summed distance falls by this (cosine distance).
-    swap_gain: Annotated[float, Range("[0, 4]")] = 0.1
-    # B: the second-best candidate must be this much farther.
-    second_best_ratio: Annotated[float, Range("[1, 1e4]")] = 1.1
-    min_height_ratio: Share = 0.7  # B: height of the detection over that of the lost track
-    max_height_ratio: Annotated[float, Range("[1, inf]")] = 1.4
+    # A and B: weight of motion in the log odds, where appearance has 1. Between 0.1 and 0.5 scores hardly change.
+    motion_weight: Annotated[float, Range("[0, 10]")] = 0.3
+    # B: least probability that a detection is the lost track, and neither a newcomer nor another lost track.
+    least_posterior: Share = 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class AppearanceConfig(Settings):
     """The gallery of each track, and distance thresholds where the model does not bring calibrated ones."""
 
+    # The stream calibrates the distances of the network (association/scene.py); off: the network's own calibration.
+    scene: bool = True
     gallery_size: Count = 30  # embeddings kept for each track, the oldest leaves first
-    max_cover: Share = 0.3  # a box covered by another by more than this is not stored (docs/method.md, 5)
-    min_height_px: Annotated[float, Range("[0, 1e5]")] = 24.0  # smaller crops are not stored
     tau_same: Distance | None = None  # cosine distance; None: calibrated
     tau_diff: Distance | None = None  # cosine distance; None: calibrated
     sigma_same: Annotated[float, Range("[1e-6, 2]")] | None = None  # root mean square; None: calibrated
-    # Reuse (appearance/reuse.py): a detection takes over the last embedding of its track where motion alone is
-    # unambiguous and that embedding is recent. These are the mildest values tried: on eleven runs IDF1 falls by 0.2 at
-    # most. With 0.2 s it falls by 2 on one of them, with 0.15 s and near_iou = 0.02 on another: docs/results.md.
-    refresh_s: Seconds = 0.1  # age at which an embedding is computed anew all the same; 0: every detection is embedded
-    plain_iou: Share = 0.6  # least IoU of the detection with the prediction
-    # IoU with another prediction, or of the prediction with another detection, that is too near.
-    near_iou: Annotated[float, Range("[1e-6, 1]")] = 0.1
+    # A detection takes over the last embedding of its track where motion alone is unambiguous (appearance/reuse.py) and
+    # that embedding is younger than this; 0: every detection is embedded. On eleven runs IDF1 falls by 0.2 at most;
+    # with 0.2 s it falls by 2 on one of them: docs/results.md.
+    refresh_s: Seconds = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class ProposalConfig(Settings):
-    """Use C: where the detector failed, the track's prediction says where to look again."""
+    """What verifies boxes; use C: where the detector failed, the track's prediction says where to look again."""
 
-    enabled: bool = True
-    # What confirms a proposal. "auto": the detector sees a person in a window around the prediction, and appearance
-    # agrees that it is the track's; where no detector can be asked (replayed detections, `Tracker.update`), appearance
-    # alone. "appearance": the place looks like the track, and the background beside it does not. See docs/method.md,
-    # section 4.
-    verifier: Annotated[str, OneOf(VERIFIERS)] = "auto"
-    window_score: Share = 0.2  # least score in a window; between 0.1 and 0.3 it hardly matters
+    # "off": nothing is verified, so that use C is off. "appearance": the place looks like the track, and the background
+    # beside it does not. "detector": the detector sees a person in a window around the prediction, and appearance
+    # agrees that it is the track's; and the detector verifies boxes of a file when they come in. Where there is no
+    # detector, "detector" means "appearance". None: "detector" where a source is tracked, "appearance" in
+    # `Tracker.update`, whose boxes are of the caller. See docs/method.md, section 4.
+    verify: Annotated[str, OneOf(VERIFY)] | None = None
     # Time after the last detection in which proposals may continue a track.
     max_s: Seconds = 0.5
-    # Real-time guarantee; tracks seen most recently come first.
-    max_crops_per_frame: Whole = 48
-    # Candidates reach this many standard deviations of the predicted centre.
-    grid_sigma: Annotated[float, Range("[0, 10]")] = 1.0
-    # A track's first candidate must lie within this share of tau_same, or the others are not embedded. Most missed
-    # tracks are occluded, and one crop at the predicted place shows that.
-    first_look: Annotated[float, Range("[0, inf]")] = 0.7
-    # Threshold as a share of tau_same (tau_prop <= tau_same), and cosine distance by which the person must beat the
-    # background control. Chosen on PETS09-S2L1, TUD-Campus and MOT16-09: with 1 and 0.1 proposals cost more than they
-    # found, for in a scene the network has never seen, 10 % of the pairs of different people lie within tau_same. With
-    # 0.3 as margin they find more, but on PETS09-S2L1, and on MOT16-09 with YOLOX-nano's boxes, no more than they cost.
-    accept_scale: Share = 0.5
-    background_margin: Distance = 0.45
-    max_outside: Share = 0.3  # share of a candidate that may lie outside the image
+    # By appearance: a place is a proposal from this log likelihood ratio on (association/scene.py), for most missed
+    # tracks are not visible. Chosen on replicas; with 2, false boxes outweigh the people found on ETH-Bahnhof.
+    least_log_ratio: Annotated[float, Range("[-100, 100]")] = 3.0
     # IoU with a detection, or with a better proposal: more is probably that person, or the occluder.
     max_overlap: Share = 0.3
+
+    @property
+    def by_detector(self) -> bool:
+        """Whether a detector that is at hand is asked."""
+        return self.verify in (None, "detector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +122,7 @@ class OcclusionConfig(Settings):
 
     enabled: bool = True
     min_cover: Share = 0.3  # share of the predicted box behind one nearer person
-    max_overlap: Share = 0.4  # IoU with a box of this frame: more is the same person, found as another track
     max_s: Seconds = 0.4  # time after the last detection for which the prediction is output
-    # Standard deviation of the predicted centre, as a share of the height.
-    max_std: Annotated[float, Range("(0, inf]")] = 0.35
     max_jitter: Annotated[float, Range("[0, 10]")] = 0.06  # standard deviation of the logarithm of the height
     min_hits: Count = 10  # detections a track needs before its prediction is trusted
     # Share of the missing width given back to a box that an occluder or the edge of the image cuts; 0: as detected.

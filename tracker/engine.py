@@ -73,7 +73,7 @@ class Engine:
         config, lap = self.config, _StageTimer(self.stage_s)
         clock = self.clock = self.clock.tick(frame, detections is not None)
         given = Detections.empty() if detections is None else detections
-        dets = select(given, config.detection, config.appearance.max_cover)  # score filter, NMS -> N rows
+        dets = select(given, config.detection)  # score filter, NMS -> N rows
         lap("select")
         tracks = predict(self.bank, clock, config.motion, config.lifecycle)  # Kalman filter
         overlaps = self._overlaps(tracks, dets)
@@ -87,13 +87,13 @@ class Engine:
         image = self.appearance.image_for(frame, detections)  # None: the re-ID network does not run
         dets = self.appearance.embed_detections(image, dets, tracks)  # dets with features (N, D)
         lap("embed")
-        # First and second association: high scores, then low scores (ByteTrack); use A: veto.
+        # First and second association: high scores, then low scores (ByteTrack); use A: by the odds of each pair.
         matches = associate(
-            tracks, dets, overlaps, self.appearance, config.association, config.occlusion, with_costs=self._tracing
+            tracks, dets, overlaps, self.appearance, config.association, config.occlusion, config.motion, self._tracing
         )
         lap("associate")
-        # Use B: lost tracks by appearance.
-        matches = reassociate(tracks, dets, matches, image, self.appearance, config)
+        # Use B: lost tracks, by the same odds.
+        matches = reassociate(tracks, dets, matches, clock.detector_gap_s, self.appearance, config)
         lap("re-associate")
         # Use C: look again where the detector missed a track.
         proposals = self.proposer.propose(frame, image, tracks, dets, matches, clock, self.appearance)
@@ -128,9 +128,15 @@ class Engine:
 
     # ---------------------------------------------------------------------------------------------- around the loop
 
-    def attach(self, encoder: Encoder | None, thresholds: Thresholds | None = None) -> None:
-        """Embed with this encoder from the next step on; settings win over the thresholds it brings."""
+    def attach(
+        self,
+        encoder: Encoder | None,
+        thresholds: Thresholds | None = None,
+        detector: WindowDetector | None = None,
+    ) -> None:
+        """Use these networks from the next step on; settings win over the thresholds that the encoder brings."""
         self.appearance.attach(encoder, thresholds)
+        self.proposer = Proposer(self.config.proposals, self.config.motion, detector)
 
     def detach(self) -> None:
         """Embed nothing from the next step on: the embeddings come with the detections. Thresholds stay."""

@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 
 from tracker.appearance.encoder import OnnxEncoder
 from tracker.detector.base import Detector, with_defaults
+from tracker.detector.verified import VerifiedDetections
 from tracker.engine import Engine
 from tracker.errors import ResumeError, TrackletError
 from tracker.finalise import FrameBuffer
@@ -166,7 +167,18 @@ class Pipeline:
         where = f" on {encoder.provider}" if isinstance(encoder, OnnxEncoder) else ""
         every = self._engine.config.detection.every
         often = "" if every == 1 else f" of one frame in {every}"
-        return f"{self.source.name} ({size}), people from {self._detector.name}{often}, identity from {identity}{where}"
+        second_look = self._detector.second_look
+        by = f" ({second_look.name})" if self.verify == "detector" and second_look is not None else ""
+        people = f"people from {self._detector.name}{often}, verify {self.verify}{by}"
+        return f"{self.source.name} ({size}), {people}, identity from {identity}{where}"
+
+    @property
+    def verify(self) -> str:
+        """What confirms people: the setting `proposals.verify`, as far as there are images and networks for it."""
+        config, proposes = self._engine.config.proposals, self._engine.appearance.encoder is not None
+        if not proposes or config.verify == "off":
+            return "off"
+        return "detector" if config.by_detector and self._detector.second_look is not None else "appearance"
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -175,10 +187,12 @@ class Pipeline:
 
     @property
     def files(self) -> dict[str, Path]:
-        """Files of the detector and the network, by part."""
+        """Files of the detectors and the network, by part."""
         encoder = self._engine.appearance.encoder
+        verifier = self._detector.verifier if isinstance(self._detector, VerifiedDetections) else None
         paths = {
             "the detector": self._detector.path,
+            "the verifying detector": verifier.path if verifier is not None else None,
             "the re-ID network": encoder.path if isinstance(encoder, OnnxEncoder) else None,
         }
         return {part: path for part, path in paths.items() if path is not None}

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tracker.appearance.reuse import reusable
-from tracker.config import AppearanceConfig
-
-CONFIG = AppearanceConfig(plain_iou=0.6, near_iou=0.1)
+from tracker.appearance.reuse import NEAR_IOU, PLAIN_IOU, reusable
 
 
 def overlap(a, b) -> float:
@@ -21,11 +18,11 @@ def overlap(a, b) -> float:
 def slow_reusable(predicted, boxes, settled) -> list[int]:
     owners = []
     for box in boxes:
-        near = [t for t, place in enumerate(predicted) if overlap(place, box) >= CONFIG.near_iou]
+        near = [t for t, place in enumerate(predicted) if overlap(place, box) >= NEAR_IOU]
         owner = near[0] if len(near) == 1 else -1
         if owner >= 0:
-            others = sum(overlap(predicted[owner], other) >= CONFIG.near_iou for other in boxes)
-            if others > 1 or not settled[owner] or overlap(predicted[owner], box) < CONFIG.plain_iou:
+            others = sum(overlap(predicted[owner], other) >= NEAR_IOU for other in boxes)
+            if others > 1 or not settled[owner] or overlap(predicted[owner], box) < PLAIN_IOU:
                 owner = -1
         owners.append(owner)
     return owners
@@ -40,7 +37,7 @@ def test_against_a_loop(rng, n_tracks, n_boxes):
         near = predicted[rng.integers(n_tracks, size=n_boxes)] if n_tracks else np.tile([0.0, 0, 50, 50], (n_boxes, 1))
         boxes = near + rng.normal(0, 4, (n_boxes, 4))
         settled = rng.uniform(size=n_tracks) < 0.8
-        found = reusable(predicted, boxes, settled, CONFIG)
+        found = reusable(predicted, boxes, settled)
         assert found.tolist() == slow_reusable(predicted, boxes, settled)
         n_reused += np.count_nonzero(found >= 0)
     assert n_reused > 0 or min(n_tracks, n_boxes) == 0
@@ -62,4 +59,4 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_cases(case):
     predicted, boxes, settled, wanted = CASES[case]
-    assert reusable(np.array(predicted), np.array(boxes), np.array(settled), CONFIG).tolist() == wanted
+    assert reusable(np.array(predicted), np.array(boxes), np.array(settled)).tolist() == wanted

@@ -139,15 +139,14 @@ def test_each_use_has_its_own_switch(track, tmp_path, monkeypatch):
     monkeypatch.setattr(
         tracker.build, "open_pipeline", lambda *a, **k: (seen.append(k["config"]), original(*a, **k))[1]
     )
-    switches = [[], ["--no-veto"], ["--no-reassociate"], ["--no-proposals"], ["--appearance-weight", "0"]]
+    switches = [[], ["--no-veto"], ["--no-reassociate"], ["--verify", "off"]]
     for number, words in enumerate(switches):
         assert track("--out", tmp_path / f"{number}.txt", *words)[0] == 0
     default = TrackerConfig()
     assert seen[0] == default
     assert seen[1] == default.override({"association.veto": False})
     assert seen[2] == default.override({"association.reassociate": False})
-    assert seen[3] == default.override({"proposals.enabled": False})
-    assert seen[4] == default.override({"association.appearance_weight": 0})
+    assert seen[3] == default.override({"proposals.verify": "off"})
 
 
 # ------------------------------------------------------------------------------------------------- settings
@@ -168,12 +167,12 @@ def test_print_config_reads_back(track, tmp_path):
 
 def test_named_options_win_over_set_and_set_over_the_file(track, tmp_path):
     path = tmp_path / "settings.toml"
-    path.write_text("[association]\nappearance_weight = 0.1\nmin_iou = 0.2\n")
-    out = track("--config", path, "--set", "association.appearance_weight=0.2", "--print-config")[1]
-    assert "appearance_weight = 0.2" in out
-    assert "min_iou = 0.2" in out
-    words = ["--config", path, "--set", "association.appearance_weight=0.2", "--appearance-weight", "0.3"]
-    assert "appearance_weight = 0.3" in track(*words, "--print-config")[1]
+    path.write_text("[detection]\nevery = 2\nnms_iou = 0.6\n")
+    words = ["--config", path, "--set", "detection.every=3"]
+    out = track(*words, "--print-config")[1]
+    assert "every = 3" in out
+    assert "nms_iou = 0.6" in out
+    assert "every = 4" in track(*words, "--detect-every", "4", "--print-config")[1]
 
 
 def test_conf_keeps_the_weak_score_that_is_set(track):
@@ -189,7 +188,7 @@ def test_conf_keeps_the_weak_score_that_is_set(track):
         (["--set", "lifecycle.lost_s=soon"], "lost_s"),
         (["--set", "lifecycle.lost_s=-1"], "lost_s"),
         (["--conf", "7"], "strong_score"),
-        (["--appearance-weight", "2"], "appearance_weight"),
+        (["--set", "association.motion_weight=-1"], "motion_weight"),
         (["--config", "/nowhere.toml"], "/nowhere.toml"),
         (["--source", "other.avi"], "two sources"),
     ],

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.oracles.runs import config_of, same
+from tests.oracles.runs import OFF, config_of, same
 from tests.oracles.streams import wild_stream, with_identity_embeddings
 from tracker import Source, Tracker, Tracks
 from tracker.engine import Engine
@@ -77,13 +77,9 @@ def test_kept_features_embed_low_score_detections_too():
 def test_no_use_enabled_embeds_only_for_kept_features():
     stream = wild_stream(np.random.default_rng(1), n_frames=10)
     images = [np.zeros((480, 640, 3), np.uint8)] * len(stream)
-    off = {
-        "association.veto": False, "association.reassociate": False, "proposals.enabled": False,
-        "association.appearance_weight": 0.0,
-    }  # fmt: skip
     encoders = BoxPrints(), BoxPrints()
     for encoder, keep in zip(encoders, (False, True), strict=True):
-        settled(stream, Engine(config_of(off), encoder, keep_features=keep), images)
+        settled(stream, Engine(config_of(OFF), encoder, keep_features=keep), images)
     assert encoders[0].n_looks == 0
     assert encoders[1].n_looks > 0
 

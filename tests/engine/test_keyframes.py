@@ -18,7 +18,7 @@ from tracker.pipeline import Pipeline
 from tracker.types import Detections, Frame, Source
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
-BLIND = {"proposals.enabled": False}
+BLIND = {"proposals.verify": "off"}
 
 
 def every(stream: Stream, n: int) -> Stream:

@@ -14,7 +14,9 @@ import pytest
 from tests.oracles.plain_tracker import PlainTracker, iou_of, tracks_of
 from tests.oracles.runs import OFF, PLAIN, SHORT, config_of, run, run_settled, same, text
 from tests.oracles.streams import (
+    Stream,
     lone_walker,
+    one,
     scene_stream,
     shuffled,
     wild_stream,
@@ -77,9 +79,7 @@ def test_1_with_occluded_tracks_equals_the_slow_tracker(seed):
         "occlusion.enabled": True,
         "occlusion.complete": float(rng.choice([0.0, 0.5, 1.0])),
         "occlusion.min_cover": float(rng.choice([0.05, 0.3])),
-        "occlusion.max_overlap": float(rng.choice([0.3, 0.7])),
         "occlusion.max_s": float(rng.choice([0.3, 2.0])),
-        "occlusion.max_std": float(rng.choice([0.35, 10.0])),
         "occlusion.max_jitter": float(rng.choice([0.2, 10.0])),
         "occlusion.min_hits": int(rng.integers(1, 5)),
         "lifecycle.coast_s": float(rng.choice([0.4, 1.0])),
@@ -125,24 +125,46 @@ def constant_vector(rng, dim: int = 128) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_2_constant_embedding_vetoes_and_reassociates_nothing(seed):
-    rng = np.random.default_rng(seed)
-    stream = with_constant_embeddings(wild_stream(rng, n_people=7, chaos=1.5), constant_vector(rng))
-    assert same(run(stream), run(stream, OFF))
+CALIBRATED = 200  # frames after which the scene knows that distances say nothing
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_2_constant_embedding_changes_no_identity(seed):
-    """Whatever the weight: the cost keeps its order, and A and B stay silent."""
+def three_people(n_frames: int, hidden=()) -> Stream:
+    """Person 0 walks and is not detected in the frames `hidden`; 1 and 2 stand far away."""
+    stream = lone_walker(n_frames, hidden=hidden, speed=(8.0, 0.0))
+    standing = np.array([[500.0, 60, 540, 160], [560.0, 250, 610, 390]])
+    detections, people = [], []
+    for seen in stream.detections:
+        detections.append(one(np.concatenate([seen.boxes, standing])))
+        people.append(np.array([0] * len(seen) + [1, 2]))
+    truth = [np.concatenate([boxes, standing]) for boxes in stream.truth]
+    return replace(stream, detections=detections, people=people, truth=truth)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_2_constant_embedding_vetoes_and_exchanges_nothing(seed):
+    """As if there were no embedding: zeros, of which nothing is known."""
     rng = np.random.default_rng(seed)
-    stream = wild_stream(rng, n_people=7)
+    calm, wild = three_people(CALIBRATED), wild_stream(rng, n_people=7, irregular=False)
+    wild = replace(wild, times=[time_s + calm.times[-1] + 5 for time_s in wild.times])
+    stream = Stream(*(getattr(calm, name) + getattr(wild, name) for name in ("times", "detections", "people", "truth")))
+    settings = {"association.reassociate": False}
+    alike = run(with_constant_embeddings(stream, constant_vector(rng)), settings)
+    without = run(with_constant_embeddings(stream, np.zeros(4)), settings)
+    assert same(alike, without)
+
+
+def test_2_constant_embedding_reassociates_no_person_far_from_the_prediction(rng):
+    """Appearance does not help; a return close to the prediction may be believed by motion alone."""
+    last = CALIBRATED + 12
+    stream = three_people(last + 4, hidden=range(CALIBRATED, last))
+    aside = np.array([100.0, 0, 100, 0])
+    for t in range(last, last + 4):
+        boxes = stream.detections[t].boxes.copy()
+        boxes[0] += aside
+        stream.detections[t] = replace(stream.detections[t], boxes=boxes)
     constant = with_constant_embeddings(stream, constant_vector(rng))
-    for only in ({}, {"association.veto": False}, {"association.reassociate": False}):
-        for weight in (0.0, 0.5, 0.9):
-            settings = {"association.appearance_weight": weight, **only}
-            assert same(run(constant, settings), run(stream, PLAIN))
+    assert run(constant)[-1].id.max() == 4
+    assert run(with_identity_embeddings(stream))[-1].id.max() == 3
 
 
 class Constant:
@@ -160,25 +182,17 @@ class Constant:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_2_constant_encoder_proposals_fail_the_background_control(seed):
+def test_2_constant_encoder_soon_proposes_nothing(seed):
+    """From some frames on: the scene learns that different people are as near as the same person."""
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=7)
-    blank = np.zeros((480, 640, 3), np.uint8)
-    settings = {}
+    images = [np.zeros((480, 640, 3), np.uint8)] * len(stream)
     encoder = Constant(constant_vector(rng))
-    outputs = run(stream, engine=Engine(config_of(settings), encoder), images=[blank] * len(stream))
-    assert encoder.n > sum(len(d) for d in stream.detections)  # it did search
-    assert not any(tracks.proposed.any() for tracks in outputs)
-    assert same(outputs, run(stream, PLAIN))
-
-
-def test_2_constant_encoder_reassociates_no_lone_person(rng):
-    """No second-best track: the background is compared instead (the single-candidate rule)."""
-    stream = lone_walker(80, hidden=range(30, 65), speed=(5.0, 0.0), start=(300, 240))
-    engine = Engine(config_of(SHORT), Constant(constant_vector(rng)))
-    outputs = run(stream, engine=engine, images=[np.zeros((480, 640, 3), np.uint8)] * 80)
-    assert outputs[29].id.tolist() == [1]
-    assert outputs[79].id.tolist() == [2]
+    outputs = run(stream, engine=Engine(config_of(), encoder), images=images)
+    assert not any(tracks.proposed.any() for tracks in outputs[10:])
+    without = Constant(encoder.vector)
+    run(stream, engine=Engine(config_of({"proposals.verify": "off"}), without), images=images)
+    assert encoder.n > without.n  # it did search
 
 
 # ------------------------------------------------------------------------------- 3: embeddings of the true identity
@@ -208,15 +222,17 @@ def test_3_true_embeddings_add_no_identity_switch(seed):
 @pytest.mark.parametrize("hidden_s", [0.2, 1.0, 1.6, 2.9])
 @pytest.mark.parametrize("company", [False, True])
 def test_3_b_keeps_the_identity_after_a_gap(hidden_s, company):
-    """Straight on, and also aside, as long as the motion gate permits; with others in view and alone."""
-    n_hidden = round(hidden_s * 25)
+    """Straight on, and also aside; with others in view and alone, once ten seconds have shown who appears there."""
+    n_before, n_hidden = 250, round(hidden_s * 25)
     for aside in (0.0, 25.0):
-        stream = lone_walker(40 + n_hidden + 20, hidden=range(40, 40 + n_hidden), speed=(40.0, 0.0))
-        truth = [boxes + (np.array([0, aside, 0, aside]) if t >= 40 else 0) for t, boxes in enumerate(stream.truth)]
+        stream = lone_walker(n_before + n_hidden + 20, hidden=range(n_before, n_before + n_hidden), speed=(10.0, 0.0))
+        truth = [
+            boxes + (np.array([0, aside, 0, aside]) if t >= n_before else 0) for t, boxes in enumerate(stream.truth)
+        ]
         other = np.array([[500.0, 100, 540, 200]])
         detections = []
         for t, boxes in enumerate(truth):
-            seen = boxes if t < 40 or t >= 40 + n_hidden else boxes[:0]
+            seen = boxes if t < n_before or t >= n_before + n_hidden else boxes[:0]
             people = np.concatenate([seen, other]) if company else seen
             embeddings = np.eye(2, dtype=np.float32)[[0] * len(seen) + [1] * company]
             n = len(people)
@@ -257,29 +273,17 @@ def test_3_a_prevents_the_swap_of_two_people_turning_back():
         detections.append(Detections(boxes[:n], np.full(n, 0.9), np.zeros(n, np.int64), embeddings))
     stream = replace(lone_walker(80), detections=detections, truth=truth, people=people)
     assert id_switches(truth, run(stream, {**PLAIN})) == 2
-    for settings in ({}, {"association.reassociate": False, "association.appearance_weight": 0.0}):
+    for settings in ({}, {"association.reassociate": False}):
         outputs = run(stream, settings)
         assert id_switches(truth, outputs) == 0
         assert {int(i) for tracks in outputs for i in tracks.id} == {1, 2}
-
-
-@pytest.mark.parametrize(("ratio", "kept"), [(0.65, False), (0.75, True), (1.0, True), (1.35, True), (1.45, False)])
-def test_3_b_refuses_different_box_size(ratio, kept):
-    stream = lone_walker(90, hidden=range(30, 65), speed=(5.0, 0.0))
-    detections = []
-    for t, seen in enumerate(stream.detections):
-        centre, half = (seen.boxes[:, :2] + seen.boxes[:, 2:]) / 2, (seen.boxes[:, 2:] - seen.boxes[:, :2]) / 2
-        half = half * (1 if t < 65 else ratio)
-        detections.append(replace(seen, boxes=np.concatenate([centre - half, centre + half], axis=1)))
-    outputs = run(with_identity_embeddings(replace(stream, detections=detections)), SHORT)
-    assert outputs[-1].id.tolist() == [1 if kept else 2]
 
 
 def test_3_b_restarts_the_filter_with_the_mean_velocity():
     stream = with_identity_embeddings(lone_walker(66, hidden=range(30, 65), speed=(20.0, 0.0)))
     aside = np.array([0.0, 36, 0, 36])
     shifted = [d if t < 65 else replace(d, boxes=d.boxes + aside) for t, d in enumerate(stream.detections)]
-    engine = Engine(config_of(SHORT))
+    engine = Engine(config_of({**SHORT, "association.least_posterior": 0.5}))
     outputs = run(replace(stream, detections=shifted), engine=engine)
     assert outputs[-1].id.tolist() == [1]
     np.testing.assert_allclose(engine.bank.mean[0, 4:6], [20, 25], atol=1e-6)  # 36 px down in 36 frames of 0.04 s
@@ -333,13 +337,11 @@ def spy_on_writes(engine: Engine) -> list:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_5_gallery_stores_only_high_score_whole_uncovered_detections(seed):
+def test_5_gallery_stores_only_high_score_detections_inside_the_image(seed):
     """Each detection's embedding names it, so that what is written tells which detection it was."""
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=8, n_frames=60)
-    engine = Engine(
-        config_of({"appearance.gallery_size": 5, "appearance.min_height_px": 70, "lifecycle.birth_score": 0.5, **OFF})
-    )
+    engine = Engine(config_of({"appearance.gallery_size": 5, "lifecycle.birth_score": 0.5, **OFF}))
     written = spy_on_writes(engine)
     n_written = n_left = 0
     for t in range(len(stream)):
@@ -349,19 +351,14 @@ def test_5_gallery_stores_only_high_score_whole_uncovered_detections(seed):
         before = len(written)
         tracks = engine.step(stream.frame(t), seen.with_features(embeddings))
         rows = {int(np.abs(embeddings - each).sum(axis=1).argmin()) for call in written[before:] for each in call}
-        kept = select(seen, engine.config.detection, 1.0).row
+        kept = select(seen, engine.config.detection).row
         for row in range(len(seen)):
             box = seen.boxes[row]
-            clean = row in kept and seen.scores[row] >= 0.5 and box[3] - box[1] >= 70
+            clean = row in kept and seen.scores[row] >= 0.5
             clean = clean and box[0] >= 0 and box[1] >= 0 and box[2] <= 640 and box[3] <= 480
-            for other in kept:
-                if other != row:
-                    o = seen.boxes[other]
-                    common = max(min(box[2], o[2]) - max(box[0], o[0]), 0) * max(
-                        min(box[3], o[3]) - max(box[1], o[1]), 0
-                    )
-                    clean = clean and common <= 0.3 * (box[2] - box[0]) * (box[3] - box[1])
-            assert (row in rows) == clean, (t, row)
+            # A detection on top of another one may have no track that could keep its embedding.
+            if row in rows or all(iou_of(box, seen.boxes[other]) <= 0.3 for other in kept if other != row):
+                assert (row in rows) == clean, (t, row)
             n_written += clean
             n_left += not clean
         assert (engine.appearance.gallery.counts(engine.bank.slot) <= 5).all()
@@ -449,7 +446,7 @@ def test_6_missed_person_is_proposed_at_the_true_place():
         assert 0 <= outputs[t].score[0] <= 1
         assert iou_of(outputs[t].xyxy[0], stream.truth[t][0]) > 0.5
     assert all(tracks.source.tolist() == [Source.DETECTED] for tracks in outputs[2:30] + outputs[40:])
-    assert not any(len(t) for t in run(stream, {"proposals.enabled": False})[30:40])
+    assert not any(len(t) for t in run(stream, {"proposals.verify": "off"})[30:40])
 
 
 @pytest.mark.parametrize("max_s", [0.0, 0.2, 0.5])
@@ -489,7 +486,7 @@ def test_6_tentative_track_gets_no_proposal():
     for missed in (1, 2):
         stream = lone_walker(10, hidden=range(missed, 10))
         painter = Painter(stream)
-        engine = Engine(config_of({"association.min_gallery": 1}), painter)
+        engine = Engine(config_of(), painter)
         outputs = run(stream, engine=engine, images=painter.images())
         assert not any(len(tracks) for tracks in outputs)
         assert engine.appearance.n_crops == missed  # detections only
@@ -506,9 +503,9 @@ def painted_streams(seed: int):
 @pytest.mark.parametrize("seed", range(4))
 def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
     stream, painter = painted_streams(seed)
-    budget, max_s = 40, 0.5
+    max_s = 0.5
     settings = {
-        "proposals.max_crops_per_frame": budget, "proposals.max_overlap": max_overlap, "proposals.max_s": max_s,
+        "proposals.max_overlap": max_overlap, "proposals.max_s": max_s,
         "occlusion.enabled": False, "detection.strong_score": 0.5,
     }  # fmt: skip
     engine = Engine(config_of(settings, association__reassociate=False), painter)
@@ -517,16 +514,16 @@ def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
     for t in range(len(stream)):
         seen = stream.detections[t]
         painter.calls.clear()
-        before = engine.appearance.n_crops
+        before, n_known = engine.appearance.n_crops, int(engine.bank.confirmed.sum())
         tracks = engine.step(stream.frame(t, painter.image(t)), seen)
-        n_strong = int((seen.scores >= 0.5).sum())
-        assert engine.appearance.n_crops - before == sum(len(call) for call in painter.calls) <= budget + n_strong
+        n_strong = int((seen.scores >= 0.5).sum())  # one crop for each of them, and for each track
+        assert engine.appearance.n_crops - before == sum(len(call) for call in painter.calls) <= n_known + n_strong
         assert len(set(tracks.id)) == len(tracks)
         assert (tracks.det_index[tracks.proposed] == -1).all()
         assert (tracks.det_index[~tracks.proposed] >= 0).all()
         kept = [
             row
-            for row in select(seen, engine.config.detection, 1.0).row
+            for row in select(seen, engine.config.detection).row
             if seen.scores[row] >= 0.5 or row in tracks.det_index
         ]
         for row in tracks[tracks.proposed]:
@@ -540,21 +537,14 @@ def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
     assert n_proposed > 10
 
 
-def test_6_zero_budget_proposes_nothing():
-    stream, painter = painted_streams(0)
-    settings = {"proposals.max_crops_per_frame": 0}
-    outputs = run(stream, engine=Engine(config_of(settings), painter), images=painter.images())
-    without = run(stream, engine=Engine(config_of({"proposals.enabled": False}), painter), images=painter.images())
-    assert same(outputs, without)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_6_perfect_detector_c_changes_nothing(seed):
     rng = np.random.default_rng(seed)
     stream = wild_stream(rng, n_people=5, n_frames=40, irregular=False, chaos=0.0)
     painter = Painter(stream)
-    # The random people may hide each other from NMS; without it every person is detected in every frame.
-    on, off = {"detection.nms_iou": 1.0}, {"detection.nms_iou": 1.0, "proposals.enabled": False}
+    # The random people may hide each other from NMS and use A: without both every track is always detected.
+    on = {"detection.nms_iou": 1.0, "association.veto": False}
+    off = {**on, "proposals.verify": "off"}
     images = painter.images()
     with_c = run(stream, engine=Engine(config_of(on), painter), images=images)
     assert text(with_c) == text(run(stream, engine=Engine(config_of(off), painter), images=images))

@@ -73,30 +73,33 @@ def test_trace_predictions_and_gates_equal_the_filter():
 
 
 @pytest.mark.parametrize("kind", ["motion", "appearance"])
-@pytest.mark.parametrize("weight", [0.0, 0.4])
-def test_trace_has_the_costs_of_matched_pairs(kind, weight):
-    """Every part again from boxes alone; together they are the total."""
+@pytest.mark.parametrize("veto", [False, True])
+def test_trace_has_the_costs_of_matched_pairs(kind, veto):
+    """Overlap again from boxes alone: the total without appearance; with it, the odds are for every matched pair."""
     with_appearance = 0
     stream = streams()[kind]
-    for t, tracks, trace, *_ in traced(stream, {"association.appearance_weight": weight}):
+    for t, tracks, trace, *_ in traced(stream, {"association.veto": veto}):
         boxes = stream.detections[t].boxes.tolist()
         for identity, box, (total, dist, motion) in zip(trace.pair_id, trace.pair_boxes, trace.pair_cost, strict=True):
             assert box.tolist() in boxes
             rows = np.flatnonzero(trace.id == identity)
             overlaps = [iou_of(trace.predicted[row], box) for row in rows]
             assert min(abs(1 - motion - overlap) for overlap in overlaps) < 1e-9
-            if np.isnan(dist):
-                assert total >= (1 - weight) * motion - 1e-9
+            score = stream.detections[t].scores[boxes.index(box.tolist())]
+            if kind == "appearance" and veto and score >= 0.5:
+                assert total < 0
             else:
+                assert np.isnan(dist)
+                assert total == pytest.approx(motion)
+            if not np.isnan(dist):
                 with_appearance += 1
-                assert 0 <= dist <= 1
-                assert total == pytest.approx(weight * dist + (1 - weight) * motion)
+                assert -1e-6 <= dist <= 1
         # Confirmed tracks with a detection of the two associations are among the pairs.
         known = set(trace.id[trace.id > 0].tolist())
         matched = {row.id for row in tracks if row.source == Source.DETECTED and row.id in known}
         again = matched - set(trace.pair_id.tolist())
         assert len(again) <= 2  # found by use B
-    assert (with_appearance > 50) == (kind == "appearance" and weight > 0)
+    assert (with_appearance > 50) == (kind == "appearance" and veto)
 
 
 class Sharp:
@@ -113,7 +116,7 @@ class Sharp:
         return np.array(rows, np.float32).reshape(-1, 2)
 
 
-def test_trace_has_candidate_and_accepted_places():
+def test_trace_has_tried_and_accepted_places():
     stream = lone_walker(40, hidden=range(30, 34), speed=(60.0, 0.0))
     images = []
     for boxes in stream.truth:
@@ -121,14 +124,14 @@ def test_trace_has_candidate_and_accepted_places():
         x1, y1, x2, y2 = np.rint(boxes[0]).astype(int)
         picture[y1:y2, x1:x2] = 255
         images.append(picture)
-    engine = Engine(config_of({**STILL, "proposals.background_margin": 0.2}), Sharp())
+    engine = Engine(config_of(STILL), Sharp())
     engine.trace_steps(True)
     for t in range(len(stream)):
         tracks = engine.step(stream.frame(t, images[t]), stream.detections[t])
         trace = engine.trace
         if t in range(30, 34):
             assert tracks.source.tolist() == [Source.PROPOSED]
-            assert len(trace.tried) >= 11
+            assert trace.tried.shape == (1, 4)  # the predicted box
             assert trace.accepted.shape == (1, 4)
             assert trace.accepted[0].tolist() in trace.tried.tolist()
             assert iou_of(trace.accepted[0], stream.truth[t][0]) > 0.5

@@ -17,8 +17,11 @@ from tests.synthetic.mot import make_scene, write_sequence
 from tracker.config import TrackerConfig
 from tracker.detector.base import DetectorBase
 from tracker.detector.public import PublicDetections
-from tracker.eval import ablation, ablation_plot, track_and_score
+from tracker.eval import ablation, ablation_plot, hota, track_and_score
 from tracker.eval.cli import main
+from tracker.eval.mot_files import read_ground_truth, read_results
+from tracker.eval.preprocess import prepare
+from tracker.eval.replicas import Replica
 from tracker.types import Detections
 
 N_FRAMES = 25
@@ -45,7 +48,7 @@ def folder(scenes, tmp_path, monkeypatch):
 @pytest.fixture
 def few_rows(monkeypatch):
     """The study with four rows only."""
-    kept = {name: ablation.USES[name] for name in ("Kalman + IoU", "off", "C", "all")}
+    kept = {name: ablation.USES[name] for name in ("off", "A", "C", "all")}
     monkeypatch.setattr(ablation, "USES", kept)
     return kept
 
@@ -61,8 +64,8 @@ def settings_of(name: str) -> list[str]:
 
 def test_uses_rows_are_the_papers_study_and_one_part_off():
     """Off, each use alone, pairs, all: the power set of A, B and C."""
-    uses = ("association.veto", "association.reassociate", "proposals.enabled")
-    on = {name: frozenset(use for use in uses if row[use]) for name, row in ablation.USES.items()}
+    uses = ("association.veto", "association.reassociate", "proposals.verify")
+    on = {name: frozenset(use for use in uses if row[use] not in (False, "off")) for name, row in ablation.USES.items()}
     a, b, c = (frozenset([use]) for use in uses)
     named = {"off": a - a, "A": a, "B": b, "C": c, "A+B": a | b, "A+C": a | c, "B+C": b | c, "all": a | b | c}
     assert {name: on[name] for name in named} == named
@@ -75,7 +78,7 @@ def test_uses_rows_are_the_papers_study_and_one_part_off():
 
 def test_rules_rows_each_change_one_section_of_the_settings():
     assert ablation.RULES["all"] == {}
-    sets = [tuple(sorted(settings)) for settings in ablation.RULES.values()]
+    sets = [tuple(sorted(settings.items())) for settings in ablation.RULES.values()]
     assert len(set(sets)) == len(sets)
     for name, settings in ablation.RULES.items():
         changed = TrackerConfig().override(settings)
@@ -92,7 +95,7 @@ def test_row_equals_run_with_its_settings(folder, capsys, few_rows):
     assert len(printed) == 2 + 3 * len(few_rows)
     study = study_of(folder)
     assert list(study) == [(where, uses) for where in ("one", "two", "combined") for uses in few_rows]
-    for uses in ("Kalman + IoU", "C"):
+    for uses in ("off", "C"):
         command = ["mot", "--jobs", "1", "--json", "s.json", "--overwrite", "--set", "lifecycle.confirm_hits=2"]
         assert main([*command, *settings_of(uses)]) == 0
         for row in json.loads((folder / "s.json").read_text()):
@@ -106,23 +109,57 @@ def test_row_equals_run_with_its_settings(folder, capsys, few_rows):
     assert markdown[-1] == printed[0]
 
 
+def test_replicas_are_compared_with_their_baseline(folder, capsys, monkeypatch):
+    """Rows of motion alone differ in when a track is confirmed; the pairs are scored again from the result files."""
+    settings = {"off": 6, "A": 2, "all": 1}
+    monkeypatch.setattr(ablation, "USES", {name: {"lifecycle.confirm_hits": n} for name, n in settings.items()})
+    for name in ("one", "two"):
+        shutil.rmtree(folder / "mot" / name / "img1")
+    command = ["mot", "--ablation", "study", "--replicas", "2", "--reid", "none", "--jobs", "1"]
+    assert main(command) == 0
+    study = study_of(folder)
+    assert list(study) == [(where, uses) for where in ("one", "two", "combined") for uses in settings]
+    truth = {name: read_ground_truth(folder / "mot" / name / "gt" / "gt.txt") for name in ("one", "two")}
+
+    def hotas(uses):
+        """(2 replicas, one, two and combined)"""
+        found = []
+        for replica in map(Replica.of, range(2)):
+            at = folder / "study" / uses.replace(" ", "") / str(replica.seed)
+            pairs = [prepare(replica.truth(of), read_results(at / f"{name}.txt")) for name, of in truth.items()]
+            each = [hota.evaluate(*pair) for pair in pairs]
+            found.append([100 * one.hota for one in (*each, hota.combine(each))])
+        return np.array(found)
+
+    for uses in settings:
+        step = hotas(uses) - hotas("off")
+        for at, where in enumerate(("one", "two", "combined")):
+            row = study[where, uses]
+            assert float(row["HOTA"]) == pytest.approx(hotas(uses)[:, at].mean())
+            assert float(row["HOTA_diff"]) == pytest.approx(step[:, at].mean(), abs=1e-9)
+            assert float(row["HOTA_diff_se"]) == pytest.approx(step[:, at].std(ddof=1) / np.sqrt(2), abs=1e-9)
+    note = (folder / "study" / "ablation.md").read_text().splitlines()[-1]
+    assert 'paired difference to "off"' in note
+    assert capsys.readouterr().out.startswith(note)
+
+
 @pytest.mark.slow
 def test_crops_and_proposals_are_counted(folder, few_rows):
-    """Without uses and appearance nothing is embedded; "off" embeds every strong detection after suppression."""
+    """Without a use nothing is embedded; A embeds every strong detection after suppression."""
     settings = ["--set", "detection.nms_iou=1", "--set", "appearance.refresh_s=0"]
     assert main(["mot/one", "--ablation", "study", "--jobs", "1", *settings]) == 0
     study = {uses: row for (_, uses), row in study_of(folder).items()}
-    assert float(study["Kalman + IoU"]["crops/frame"]) == 0
+    assert float(study["off"]["crops/frame"]) == 0
     detections = PublicDetections(folder / "mot" / "one" / "det" / "det.txt")
     strong = sum((detections.at(index).scores >= 0.5).sum() for index in range(N_FRAMES))
-    assert float(study["off"]["crops/frame"]) == pytest.approx(strong / N_FRAMES)
-    assert float(study["C"]["crops/frame"]) > float(study["off"]["crops/frame"])
-    assert int(study["off"]["proposed"]) == 0
+    assert float(study["A"]["crops/frame"]) == pytest.approx(strong / N_FRAMES)
+    assert float(study["C"]["crops/frame"]) > float(study["A"]["crops/frame"])
+    assert int(study["A"]["proposed"]) == 0
 
 
 @pytest.mark.slow
 def test_jobs_do_not_change_scores(folder, few_rows):
-    del few_rows["Kalman + IoU"], few_rows["all"]
+    del few_rows["off"], few_rows["all"]
     tables = []
     for n_jobs in ("1", "2"):
         assert main(["mot", "--ablation", "study", "--reid", "none", "--overwrite", "--jobs", n_jobs]) == 0
@@ -218,7 +255,7 @@ def test_ctrl_c_keeps_finished_rows(folder, capsys, few_rows, monkeypatch):
 
     monkeypatch.setattr(track_and_score, "evaluate_sequence", stops)
     assert main(["mot/one", "--ablation", "study", "--reid", "none", "--jobs", "1"]) == 130
-    assert [uses for _, uses in study_of(folder)] == ["Kalman + IoU", "off"]
+    assert [uses for _, uses in study_of(folder)] == ["off", "A"]
     assert (folder / "study" / "ablation.png").is_file()
     assert capsys.readouterr().err.count("\n") == 1
 

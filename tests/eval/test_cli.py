@@ -14,12 +14,16 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.eval.scenes import as_table
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker.detector.open import open_detector
+from tracker.eval import clear_identity, hota
 from tracker.eval.cli import main
-from tracker.eval.mot_files import MotFileError
+from tracker.eval.mot_files import MotFileError, read_results
+from tracker.eval.replicas import Replica
 from tracker.eval.report import COLUMNS
 from tracker.eval.sequences import find_sequences
 
@@ -57,7 +61,7 @@ def test_perfect_results_score_100(folder, capsys):
     out, err = capsys.readouterr()
     rows = table(out)
     assert list(rows) == ["sequence", "one", "two", "combined"]
-    assert rows["combined"] == [*["100.0"] * 5, "0", "0", "8", "0", "0", "0", "-"]
+    assert rows["combined"] == [*["100.0"] * 5, "0", "0", "8", "0", "0", "0", "-", "-"]
     assert err == ""
 
 
@@ -108,11 +112,75 @@ def test_table_files_and_zip_equal_printed_table(folder, capsys):
     assert not (folder / "again" / "one.txt").exists()
 
 
+def scores_of(folder, results, seed, names=("one", "two")):
+    """HOTA, MOTA and IDs of each sequence and of both, of one replica's files: the frames that it has."""
+    clear, found = [], []
+    for name in names:
+        truth = as_table(np.loadtxt(folder / "mot" / name / "gt" / "gt.txt", delimiter=",")[:, :6])
+        truth = truth.take(truth.frame > Replica.of(seed).first_index)
+        pair = truth, read_results(results / str(seed) / f"{name}.txt")
+        clear.append(clear_identity.evaluate(*pair))
+        found.append(hota.evaluate(*pair))
+    clear.append(clear_identity.combine(clear))
+    found.append(hota.combine(found))
+    return [(100 * h.hota, 100 * c.mota, c.switches) for h, c in zip(found, clear, strict=True)]
+
+
+def test_replicas_are_averaged_by_replica(folder, capsys):
+    """The table equals mean and standard error of the scores of the result files."""
+    assert run("--replicas", "3", "--seed", "2", "--json", "s.json", "--csv", "s.csv", "--markdown", "s.md") == 0
+    printed = capsys.readouterr().out
+    objects = json.loads((folder / "s.json").read_text())
+    assert [one["sequence"] for one in objects] == ["one", "two", "combined"]
+    scores = np.array([scores_of(folder, folder / "results", seed) for seed in (2, 3, 4)])
+    mean, error = scores.mean(axis=0), scores.std(axis=0, ddof=1) / np.sqrt(3)
+    for at, one in enumerate(objects):
+        assert one["replicas"] == 3
+        np.testing.assert_allclose([one["HOTA"], one["MOTA"], one["IDs"]], mean[at], atol=1e-9)
+        np.testing.assert_allclose([one["HOTA_se"], one["MOTA_se"], one["IDs_se"]], error[at], atol=1e-9)
+        assert f"{mean[at, 0]:.1f} ± {error[at, 0]:.1f}" in printed.splitlines()[at + 1]
+    lines = list(csv.DictReader(io.StringIO((folder / "s.csv").read_text())))
+    assert [float(line["MOTA_se"]) for line in lines] == [one["MOTA_se"] for one in objects]
+    assert " ± " in (folder / "s.md").read_text()
+    assert run("--replicas", "2", "--seed", "3", "--out", "again") == 0
+    for seed in ("3", "4"):
+        first, again = ((folder / out / seed / "one.txt").read_bytes() for out in ("results", "again"))
+        assert first == again
+    assert (folder / "again" / "3" / "one.txt").read_bytes() != (folder / "again" / "4" / "one.txt").read_bytes()
+
+
+def test_replicas_of_a_perfect_detector_are_nearly_perfect(folder, capsys):
+    """Mirrored results that were not mirrored back would score nothing."""
+    for name in ("one", "two"):
+        shutil.copy(folder / "mot" / name / "gt" / "gt.txt", folder / "mot" / name / "det" / "det.txt")
+    assert run("--replicas", "2", "--json", "s.json") == 0
+    for one in json.loads((folder / "s.json").read_text()):
+        assert one["MOTA"] > 90
+        assert one["MOTA_se"] < 5
+
+
+def test_replicas_without_ground_truth_or_late_truth_are_named_once(folder, capsys):
+    shutil.rmtree(folder / "mot" / "two" / "gt")
+    text = (folder / "mot" / "one" / "gt" / "gt.txt").read_text().splitlines()
+    kept = [line for line in text if line.startswith("1,")]
+    (folder / "mot" / "one" / "gt" / "gt.txt").write_text("\n".join(kept))
+    late = [seed for seed in range(2) if Replica.of(seed).first_index > 0]
+    assert run("--replicas", "2") == 2
+    err = capsys.readouterr().err.splitlines()
+    assert late
+    assert err[:-1] == [
+        f"track-eval: {seed}/one: no box that counts after frame {Replica.of(seed).first_index}, where replica {seed} "
+        "starts; replicas start up to 14 frames late"
+        for seed in late
+    ]
+    assert err[-1] == "track-eval: no ground truth, so not scored: two"
+
+
 def test_sequence_without_ground_truth_is_submitted(folder, capsys):
     shutil.rmtree(folder / "mot" / "two" / "gt")
     assert run("--submit", "s.zip") == 0
     out, err = capsys.readouterr()
-    assert table(out)["two"][:-1] == ["-"] * 11
+    assert table(out)["two"][:-1] == [*["-"] * 11, "off"]
     assert table(out)["combined"][:4] == ["(1", "of", "2)", table(out)["one"][0]]
     assert err == "track-eval: no ground truth, so not scored: two\n"
     assert zipfile.ZipFile(folder / "s.zip").namelist() == ["one.txt", "two.txt"]
@@ -210,6 +278,11 @@ def test_common_error_is_printed_once_for_all_sequences(folder, capsys):
         (["--set", "novalue"], "NAME=VALUE"),
         (["--video", "three=x.avi"], "the sequences are: one, two"),
         (["--jobs", "0"], "--jobs must be >= 1, got 0"),
+        (["--replicas", "1"], "--replicas must be >= 2, which a standard error needs, got 1"),
+        (["--replicas", "2", "--submit", "x.zip"], "does not go with --submit"),
+        (["--replicas", "2", "--results", "mot"], "does not go with --results"),
+        (["--replicas", "2", "--seed", "-1"], "--seed must be >= 0, got -1"),
+        (["--seed", "1"], "--seed goes with --replicas N"),
         (["--csv", "x", "--json", "x"], "two outputs name the same file: x"),
         (["--csv", "nowhere/x.csv"], "nowhere does not exist"),
         (["--det", "det/absent.txt"], "absent.txt"),

@@ -16,12 +16,12 @@ from tracker.eval.report import COLUMNS, Row
 @pytest.fixture
 def rows():
     pair = random_case(1)
-    scored = Row("with | bar", clear_identity.evaluate(*pair), hota.evaluate(*pair), 12.34)
+    scored = Row("with | bar", clear_identity.evaluate(*pair), hota.evaluate(*pair), 12.34, "appearance")
     return [scored, Row("tracked alone", fps=5.0), Row("files alone", scored.clear, scored.hota)]
 
 
 def test_report_columns():
-    assert " ".join(COLUMNS) == "sequence HOTA DetA AssA MOTA IDF1 IDs Frag MT ML FP FN fps"
+    assert " ".join(COLUMNS) == "sequence HOTA DetA AssA MOTA IDF1 IDs Frag MT ML FP FN verify fps"
 
 
 def test_csv_and_json_are_not_rounded(rows):
@@ -45,9 +45,10 @@ def test_text_is_aligned_and_markdown_is_a_table(rows):
     assert text[1].split()[3:] == [  # the name holds two blanks
         *(f"{rows[0].values()[name]:.1f}" for name in ("HOTA", "DetA", "AssA", "MOTA", "IDF1")),
         *(str(rows[0].values()[name]) for name in ("IDs", "Frag", "MT", "ML", "FP", "FN")),
+        "appearance",
         "12.3",
     ]
-    assert text[2].split() == ["tracked", "alone", *["-"] * 11, "5.0"]
+    assert text[2].split() == ["tracked", "alone", *["-"] * 12, "5.0"]
     header, rule, first, *_ = report.as_markdown(rows).splitlines()
     assert header == "| " + " | ".join(COLUMNS) + " |"
     assert rule.count("---") == len(COLUMNS)

@@ -13,7 +13,7 @@ SPACE = {
     "detection.strong_score": [0.3, 0.5, 0.7],
     "detection.weak_score": [0.05, 0.1, 0.4, 0.6],
     "lifecycle.confirm_hits": [1, 2, 3, 4],
-    "proposals.enabled": [True, False],
+    "motion.camera": [True, False],
 }
 START = TrackerConfig()
 
@@ -32,7 +32,7 @@ def separable(config):
     flat = flattened(config)
     return (
         -10 * abs(flat["detection.strong_score"] - 0.7) - 5 * abs(flat["detection.weak_score"] - 0.4)
-        - abs(flat["lifecycle.confirm_hits"] - 2) - 3 * flat["proposals.enabled"]
+        - abs(flat["lifecycle.confirm_hits"] - 2) - 3 * flat["motion.camera"]
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_descend_keeps_default_if_gain_is_small():
     points = search(separable, min_gain=1.5)
     assert changes(points[-1].config, START) == {
         "detection.strong_score": 0.7,  # gains 2
-        "proposals.enabled": False,  # gains 3; the weak score would gain 1.5, confirm_hits 1
+        "motion.camera": False,  # gains 3; the weak score would gain 1.5, confirm_hits 1
     }
     assert len(search(lambda _: 1.0)) == 1  # nothing gains: only the start
 
@@ -85,8 +85,8 @@ def test_variants_skip_forbidden_combinations():
 
 
 def test_changes_list_differences_and_override_restores_them():
-    config = START.override({"appearance.tau_same": 0.3, "default_fps": 25.0, "proposals.enabled": False})
+    config = START.override({"appearance.tau_same": 0.3, "default_fps": 25.0, "motion.camera": False})
     found = changes(config, START)
-    assert found == {"appearance.tau_same": 0.3, "default_fps": 25.0, "proposals.enabled": False}
+    assert found == {"appearance.tau_same": 0.3, "default_fps": 25.0, "motion.camera": False}
     assert START.override(found) == config
-    assert changes(START, config) == {"appearance.tau_same": None, "default_fps": 30.0, "proposals.enabled": True}
+    assert changes(START, config) == {"appearance.tau_same": None, "default_fps": 30.0, "motion.camera": True}

@@ -249,7 +249,7 @@ def _options(data: bytes) -> None:
 
 OPTIONS = (
     "set", "line", "zone", "start", "end", "stride", "classes", "fill-gaps", "conf", "fps", "reconnect", "threads",
-    "detector-size", "detect-every", "appearance-weight", "checkpoint-every",
+    "detector-size", "detect-every", "checkpoint-every",
 )  # fmt: skip
 
 
@@ -264,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _option_seeds() -> list[bytes]:
     return [
-        b"set lifecycle.lost_s=5\nset proposals.verifier=auto\nset default_fps=20\n",
+        b"set lifecycle.lost_s=5\nset proposals.verify=appearance\nset default_fps=20\n",
         b"line gate=100,200,300,200\nzone door=0.1,0.1,0.9,0.1,0.5,0.9\nline 0,0,1,1\n",
         b"start 1:30\nend 2:00.5\nstride 0.5s\n",
         b"start 250\nend 500\nstride 3\nclasses person,2, car\n",
@@ -614,10 +614,10 @@ TARGETS = {
     "eval-seqinfo": Target(_eval_seqinfo, lambda: [_SEQINFO], (*NUMBERS, "[DEFAULT]", "%(a)s", " ", ":", ";")),
     "reid-seqinfo": Target(_reid_seqinfo, lambda: [_SEQINFO], ("[DEFAULT]", "%(a)s", "../", "/etc", " ", ":", ";")),
     "config": Target(_config, lambda: [
-        b"default_fps = 25.0\n[lifecycle]\nlost_s = 5\n[proposals]\nverifier = 'auto'\nenabled = false\n"
-        b"[association]\nrelink_chi2 = 9.5\nveto = true\n", b"default_fps=" + _HEX], (*NUMBERS, *TOML)),
+        b"default_fps = 25.0\n[lifecycle]\nlost_s = 5\n[proposals]\nverify = 'off'\n"
+        b"[association]\nmotion_weight = 0.5\nveto = true\n", b"default_fps=" + _HEX], (*NUMBERS, *TOML)),
     "space": Target(_space, lambda: [
-        b'"lifecycle.lost_s" = [1.0, 3.0]\n[association]\nrelink_chi2 = [9.5]\nveto = [true, false]\n'],
+        b'"lifecycle.lost_s" = [1.0, 3.0]\n[association]\nmotion_weight = [0.5]\nveto = [true, false]\n'],
         (*NUMBERS, *TOML)),
     "reid-config": Target(_reid_config, lambda: [
         b"seed = 3\n[data]\nheight = 128\n[augment]\nerase_area = [0.02, 0.3]\n[net]\nname = 'osnet'\n"

@@ -121,23 +121,6 @@ def test_innovation_variance_is_the_textbook_diagonal(rng):
         np.testing.assert_allclose(kalman.innovation_variance(mean, cov, CONFIG)[row], np.diag(kf.S), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("tracks", "detections"), [(0, 3), (3, 0), (1, 1), (6, 20)])
-def test_mahalanobis_agrees_with_one_pair_at_a_time(rng, tracks, detections):
-    mean, cov = kalman.predict(*kalman.initiate(people(rng, tracks), CONFIG), 0.5, CONFIG)
-    z = people(rng, detections)
-    variance = kalman.innovation_variance(mean, cov, CONFIG)
-    fast = kalman.mahalanobis_sq(mean, variance, z)
-    assert fast.shape == (tracks, detections)
-    R = np.square([1, 1, 0, 1]) * (CONFIG.position_std * mean[:, 3:4]) ** 2
-    R[:, 2] = CONFIG.aspect_measurement_std**2
-    H = np.eye(4, 8)
-    for i in range(tracks):
-        S = H @ kalman.dense(cov)[i] @ H.T + np.diag(R[i])
-        for j in range(detections):
-            residual = z[j] - mean[i, :4]
-            assert fast[i, j] == pytest.approx(residual @ np.linalg.inv(S) @ residual, rel=1e-9)
-
-
 def test_covariance_stays_symmetric_and_positive(rng):
     mean, cov = kalman.initiate(people(rng, 20), CONFIG)
     for step in range(400):

@@ -181,7 +181,7 @@ class PageRunner:
         for option in ("--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--markdown",
                        "--csv", "--json", "--submit", "--ablation", "--table"):  # fmt: skip
             reads = {("track-report", "--video"), ("track-report", "--counts"), ("track-eval", "--video"),
-                     ("reid", "--crops")}  # fmt: skip
+                     ("reid", "--crops"), ("python", "--video")}  # fmt: skip
             if (words[0], option) in reads:
                 continue
             for name in _named(words, option):
@@ -353,6 +353,11 @@ def _shortened(words: list[str]) -> list[str]:
         return [*words, "--overwrite"] if writes and "--resume" not in words else words
     if words[:2] == ["track-eval", "tune"]:
         return [*words, "--overwrite", "--trials", "2", "--jobs", "1"]
+    if "--replicas" in words:
+        at = words.index("--replicas") + 1
+        words = [*words[:at], "2", *words[at + 1 :]]
+    if "tools.benchmarks.tracking_peers" in words:
+        return [*words, "--jobs", "1"]
     if program in ("track-eval", "track-smooth", "track-report"):
         return [*words, "--overwrite", *(["--jobs", "1"] if program == "track-eval" else [])]
     if program == "track-many" and "--" not in words:

@@ -8,17 +8,17 @@ High-score detections go to confirmed tracks by 1 - IoU (IoU >= min_iou), as man
 remaining ones to tentative tracks in the same way; low-score ones to the remaining confirmed tracks (IoU >=
 min_iou_weak).
 
-Lifecycle: an unmatched high-score detection with `birth_score` creates a tentative track; `confirm_hits` detections in
+Lifecycle: an unmatched high-score detection with `birth_score`, which overlaps the detection of no confirmed track by
+more than NEW_TRACK_IOU, creates a tentative track; `confirm_hits` detections in
 a row confirm it and give it the next identity, oldest track first; a miss deletes a tentative track at once and a
 confirmed one after `coast_s`.
 
 Occlusion (`occlusion.enabled`): a confirmed track missed in the frame before is behind the nearer (lower feet)
 confirmed track, seen in the frame before, that covers most of it, if that is `min_cover`; it may not have a high-score
 detection that overlaps its occluder more. A confirmed track without a detection is output as predicted where a nearer
-confirmed track with one covers `min_cover` of it, none overlaps it by more than `max_overlap`, its last detection is
-at most `max_s` ago, and it has at least `min_hits` detections, a spread of log height of at most `max_jitter`, and a
-standard deviation of the centre of at most `max_std` heights. The measurement of a confirmed track is the `whole_box`
-of its detection.
+confirmed track with one covers `min_cover` of it, its last detection is at most `max_s` ago, and it has at least
+`min_hits` detections and a spread of log height of at most `max_jitter`. The measurement of a confirmed track is the
+`whole_box` of its detection.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from filterpy.kalman import KalmanFilter
 from scipy.optimize import linear_sum_assignment
 
 from tracker.config import MotionConfig, TrackerConfig
+from tracker.tracks.lifecycle import NEW_TRACK_IOU
 from tracker.tracks.occlusion import HEIGHT_MEMORY
 from tracker.types import Tracks
 
@@ -227,6 +228,7 @@ class PlainTracker:
         ]
         taken = {row for _, row in matched}
         births = [row for row in strong if scores[row] >= life.birth_score]
+        births = [row for row in births if all(iou_of(boxes[row], box) <= NEW_TRACK_IOU for box in there)]
         created = [_Track(boxes[row], scores[row], time_s, self.config) for row in births if row not in taken]
         self.tracks += created
         hidden = [t for t in hidden if any(t is alive for alive in self.tracks)]
@@ -265,16 +267,13 @@ class PlainTracker:
             if not config.enabled or track.id == 0 or any(track is found for found, _ in matched):
                 continue
             share = max((hidden_share(track.box, front) for front in there), default=0.0)
-            known_place = np.sqrt(track.filter.P[0, 0]) <= config.max_std * track.filter.x[3, 0]
             steady = np.sqrt(spread_of(track.log_heights)[1]) <= config.max_jitter
             if (
                 share > 0
                 and share >= config.min_cover
-                and all(iou_of(track.box, box) <= config.max_overlap for box in there)
                 and time_s - track.seen_s <= config.max_s + SLACK_S
                 and track.hits >= config.min_hits
                 and steady
-                and known_place
             ):
                 hidden.append(track)
         return hidden

@@ -11,9 +11,8 @@ from tracker.finalise import FrameBuffer
 from tracker.sinks.mot_txt import mot_lines
 from tracker.types import Tracks
 
-OFF = {"association.veto": False, "association.reassociate": False, "proposals.enabled": False}
-# Also without camera motion, whose estimate depends on the frames before.
-PLAIN = {**OFF, "association.appearance_weight": 0.0, "motion.camera": False}
+OFF = {"association.veto": False, "association.reassociate": False, "proposals.verify": "off"}
+PLAIN = {**OFF, "motion.camera": False}  # the camera motion depends on the frames before
 SHORT = {"lifecycle.coast_s": 1.0}  # for streams with longer gaps, which motion alone must not close
 
 

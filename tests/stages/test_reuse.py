@@ -94,21 +94,3 @@ def test_kept_features_are_never_reused():
     assert (many == 2).all()
     for tracks in kept[5:]:
         np.testing.assert_array_equal(tracks.features, np.stack([ALICE, BOB]))
-
-
-# first_look, whether the person is really there -> crops in the frame in which they are missed
-FIRST_LOOKS = [(0.7, False, 1), (100.0, False, 11), (0.7, True, 15), (100.0, True, 15)]
-
-
-@pytest.mark.parametrize(("first_look", "there", "wanted"), FIRST_LOOKS)
-def test_first_candidate_decides_whether_others_are_embedded(first_look, there, wanted):
-    embedding = ALICE if there else BACKGROUND
-    made = PlaceEncoder()
-    engine = Engine(config_of({"proposals.first_look": first_look, "occlusion.enabled": False}), made)
-    for t in range(21):
-        made.n_crops.append(0)
-        made.people = [(walk(t, 50, 3), ALICE if t < 20 else embedding)]
-        found = one(walk(t, 50, 3)[None]) if t < 20 else Detections.empty()
-        tracks = engine.step(Frame(t, t / FPS, IMAGE, 640, 480), found)
-    assert made.n_crops[-1] == wanted
-    assert tracks.proposed.tolist() == [True] * there

@@ -47,13 +47,13 @@ NAMES = (OURS, *PEERS)
 
 
 class Ours:
-    """Our tracker with the two functions of an entry of PEERS."""
+    """Our tracker with two functions of a `Peer`."""
 
     def __init__(self) -> None:
         self.engine = Engine(TrackerConfig())
         self._index = 0
 
-    def prepare(self, detections: Detections) -> tuple[Frame, Detections]:
+    def prepare(self, detections: Detections, image: None) -> tuple[Frame, Detections]:
         self._index += 1
         return Frame(self._index - 1, (self._index - 1) / FPS, None, WIDTH, HEIGHT), detections
 
@@ -89,7 +89,7 @@ class Run:
 def measure(name: str, n_frames: int, people: int, seed: int) -> Run:
     """Run one tracker through the street, in this process."""
     ours = Ours() if name == OURS else None
-    prepare, step_of = (ours.prepare, ours.step) if ours else PEERS[name]()
+    peer = ours or PEERS[name]()
     street = Street(people, seed)
     each = n_frames // STEPS
     # Allocated at full size: results that grow would count as the tracker's memory.
@@ -99,9 +99,9 @@ def measure(name: str, n_frames: int, people: int, seed: int) -> Run:
         taken_s, n = 0.0, 0
         for _ in range(each):
             seen = street.frame()
-            given = prepare(seen)
+            given = peer.prepare(seen, None)
             start = time.process_time()
-            step_of(given)
+            peer.step(given)
             taken_s += time.process_time() - start
             n += len(seen)
         ms[step], n_seen[step], rss[step] = 1e3 * taken_s / each, n / each, resident_mb()

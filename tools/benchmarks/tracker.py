@@ -93,12 +93,12 @@ def measure(n: int, frames: int, dim: int, seed: int) -> Times:
 
 def measure_peer(name: str, n: int, frames: int, dim: int, seed: int) -> Times:
     """The same for another tracker. Raises NotInstalledError."""
-    prepare, step = PEERS[name]()
-    inputs = [prepare(detections) for detections in crowd(n, frames + WARM_UP, dim, seed)]
+    peer = PEERS[name]()
+    inputs = [peer.prepare(detections, None) for detections in crowd(n, frames + WARM_UP, dim, seed)]
     times = []
     for index, given in enumerate(inputs):
         start = perf_counter()
-        step(given)
+        peer.step(given)
         if index >= WARM_UP:
             times.append(1e3 * (perf_counter() - start))
     return {"step": np.array(times)}

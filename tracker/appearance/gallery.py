@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker.types import BoolArray, FeatureArray, FloatArray, IntArray, State
+from tracker.types import FeatureArray, FloatArray, IntArray, State
 
 NO_LENGTH = 1e-12  # unitless; a sum of embeddings no longer than this has no direction
-ROUNDING = 1e-3  # cosine distance; far more than the rounding of float32 unit rows
 
 
 class Gallery:
@@ -28,8 +27,7 @@ class Gallery:
         self._sums = np.zeros((0, 0))  # (S, D) float64, so that adding and taking away does not drift
         self._counts = np.zeros(0, np.int64)  # (S,) entries in the ring
         self._next = np.zeros(0, np.int64)  # (S,) where the next entry goes
-        # Derived from the sums; kept because it is read more often than it changes.
-        self._lengths = np.zeros(0)  # (S,) of the sums
+        # The direction of the sums; kept because it is read more often than it changes.
         self._means: FeatureArray = np.zeros((0, 0), np.float32)  # (S, D) unit rows; zeros where there is none
         self._embedded_s = np.zeros(0)  # (S,) see `mark_embedded`
         self._free: list[int] = []
@@ -107,53 +105,6 @@ class Gallery:
             return np.ones(len(slots))
         return np.asarray(1.0 - np.einsum("nd,nd->n", self.means(slots), embeddings), np.float64)
 
-    def dist_min(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
-        """Distance of (N, D) embeddings to the nearest entry of each slot: (n, N); +inf where a slot is empty."""
-        if len(slots) == 0 or len(embeddings) == 0 or self.dim == 0:
-            return np.full((len(slots), len(embeddings)), np.inf)
-        last = int(slots.max()) + 1
-        # Copying the entries of nearly all slots takes longer than comparing with those of a few others as well.
-        every = len(slots) > last / 2
-        rings, counts = (
-            (self._rings[:last], self._counts[:last]) if every else (self._rings[slots], self._counts[slots])
-        )
-        cosine = (rings.reshape(-1, self.dim) @ embeddings.T).reshape(len(rings), self._size, -1)
-        cosine[np.arange(self._size) >= counts[:, None]] = -np.inf
-        nearest = 1.0 - cosine.max(axis=1).astype(np.float64)
-        return np.asarray(nearest[slots] if every else nearest)
-
-    def dist_quantile(self, slots: IntArray, embeddings: FeatureArray, quantile: float) -> FloatArray:
-        """Pair by pair, the given quantile of the distances of embedding i to the entries of slot i: (n,).
-
-        slots (n,), embeddings (n, D), no empty slot. The lower of two neighbouring entries counts, so that the result
-        is the distance to a real entry.
-        """
-        if len(slots) == 0:
-            return np.zeros(0)
-        dist = 1.0 - np.einsum("nkd,nd->nk", self._rings[slots], embeddings).astype(np.float64)
-        count = self._counts[slots]
-        dist[np.arange(self._size)[None] >= count[:, None]] = np.inf
-        rank = np.floor(quantile * (count - 1)).astype(np.int64)
-        dist.sort(axis=1)
-        return np.asarray(dist[np.arange(len(slots)), rank])
-
-    def beyond_quantile(
-        self, slots: IntArray, embeddings: FeatureArray, dist: FloatArray, quantile: float, limit: float
-    ) -> BoolArray:
-        """Pair by pair, whether that quantile of the distances is larger than the limit: (n,); no empty slot.
-
-        dist (n,) from `dist_pairs`. The same as `dist_quantile` > limit, but most pairs do not read the entries. If
-        the quantile is beyond the limit, so are all entries from its rank on; no distance is below 0, so the mean of
-        all is beyond that share of the limit. The mean follows from the sum of the entries.
-        """
-        count = self._counts[slots]
-        mean_cosine = self._lengths[slots] / count * (1.0 - dist)
-        beyond = count - np.floor(quantile * (count - 1))
-        doubtful = 1.0 - mean_cosine > beyond / count * limit - ROUNDING
-        if np.count_nonzero(doubtful):
-            doubtful[doubtful] = self.dist_quantile(slots[doubtful], embeddings[doubtful], quantile) > limit
-        return np.asarray(doubtful)
-
     def state(self) -> State:
         return {
             "rings": self._rings, "sums": self._sums, "counts": self._counts, "next": self._next,
@@ -165,14 +116,13 @@ class Gallery:
         self._counts, self._next = state["counts"], state["next"]
         self._embedded_s = state["embedded_s"]
         self._free = state["free"].tolist()  # the order decides which slot the next track gets
-        self._lengths, self._means = np.zeros(len(self._sums)), np.zeros(self._sums.shape, np.float32)
+        self._means = np.zeros(self._sums.shape, np.float32)
         self._summed_up(np.arange(len(self._sums)))
 
     def _summed_up(self, slots: IntArray) -> None:
-        """Length and direction of the sums of these slots, after they changed."""
+        """Direction of the sums of these slots, after they changed."""
         sums = self._sums[slots]
         lengths = np.sqrt(np.add.reduce(sums * sums, axis=1))
-        self._lengths[slots] = lengths
         sums /= np.maximum(lengths, NO_LENGTH)[:, None]
         sums[lengths <= NO_LENGTH] = 0.0
         self._means[slots] = sums
@@ -191,7 +141,6 @@ class Gallery:
         self._rings = np.concatenate([self._rings, np.zeros((more, self._size, self.dim), np.float32)])
         self._sums = np.concatenate([self._sums, np.zeros((more, self.dim))])
         self._means = np.concatenate([self._means, np.zeros((more, self.dim), np.float32)])
-        self._lengths = np.concatenate([self._lengths, np.zeros(more)])
         self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
         self._next = np.concatenate([self._next, np.zeros(more, np.int64)])
         self._embedded_s = np.concatenate([self._embedded_s, np.zeros(more)])

@@ -11,7 +11,7 @@ from typing import Any
 
 from tracker import __version__
 from tracker.analytics.regions import Region, parse_regions
-from tracker.config import TrackerConfig
+from tracker.config import VERIFY, TrackerConfig
 from tracker.errors import ConfigError
 from tracker.sinks.counts import COUNTS
 from tracker.sinks.registry import Result, add_sink_options, check_results, results_of
@@ -245,10 +245,14 @@ def _add_appearance(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="re-ID network: fast (default), accurate, a file; none: motion alone",
     )
-    group.add_argument("--appearance-weight", type=float, metavar="W", help="share of appearance in the cost, 0 to 1")
-    group.add_argument("--no-veto", action="store_true", help="A off: appearance does not cancel identity switches")
+    group.add_argument("--no-veto", action="store_true", help="A off: motion alone associates, as in SORT")
     group.add_argument("--no-reassociate", action="store_true", help="B off: no re-identification after occlusion")
-    group.add_argument("--no-proposals", action="store_true", help="C off: no proposals where detection failed")
+    group.add_argument(
+        "--verify",
+        choices=VERIFY,
+        help="what confirms people: detector (default), which verifies boxes of a file and, with appearance, proposes "
+        "people where detection failed (C); appearance alone; off: nothing is verified or proposed",
+    )
 
 
 def _add_counting(parser: argparse.ArgumentParser) -> None:
@@ -306,12 +310,10 @@ def _config_of(args: argparse.Namespace) -> TrackerConfig:
         settings.setdefault("detection.weak_score", min(args.conf, config.detection.weak_score))
     if args.detect_every is not None:
         settings["detection.every"] = args.detect_every
-    if args.appearance_weight is not None:
-        settings["association.appearance_weight"] = args.appearance_weight
     if args.no_veto:
         settings["association.veto"] = False
     if args.no_reassociate:
         settings["association.reassociate"] = False
-    if args.no_proposals:
-        settings["proposals.enabled"] = False
+    if args.verify is not None:
+        settings["proposals.verify"] = args.verify
     return config.override(settings)

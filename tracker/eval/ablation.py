@@ -1,7 +1,8 @@
 """Ablation study: the same sequences tracked with parts of the tracker off, and scored.
 
-The first rows of USES are the study of Thoreau & Kottege, "Improving Online Multiple Object tracking with Deep Metric
-Learning", 2018, https://arxiv.org/abs/1806.07592: the three uses of the metric, off, each alone, in pairs, and all.
+USES begins with the study of Thoreau & Kottege, "Improving Online Multiple Object tracking with Deep Metric
+Learning", 2018, https://arxiv.org/abs/1806.07592: the three uses of the metric, each alone and together, on top of
+Kalman filter and IoU; then on top of our association, which knows appearance by itself: off, each alone, in pairs, all.
 The others switch off one more part each, with all uses on. A row is `track-eval --set ...` with the row's settings.
 """
 
@@ -14,18 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from tracker.eval import ablation_plot, report
-from tracker.eval.report import RATES, Row, Value
-from tracker.eval.track_and_score import Job, Outcome, combined, detect_all, run_jobs, threads_of, with_detections
+from tracker.eval.replica_table import paired_rows
+from tracker.eval.report import RATES, Row, TableRow, Value
+from tracker.eval.track_and_score import (
+    Job,
+    Outcome,
+    by_replica,
+    combined,
+    detect_all,
+    run_jobs,
+    threads_of,
+    with_detections,
+)
 from tracker.runtime.processes import Failure
 
-USES_OFF = {"association.veto": False, "association.reassociate": False, "proposals.enabled": False}
-A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.enabled": True}
+USES_OFF = {"association.veto": False, "association.reassociate": False, "proposals.verify": "off"}
+A, B, C = {"association.veto": True}, {"association.reassociate": True}, {"proposals.verify": "appearance"}
 ALL = A | B | C
 
 # Row -> the settings that it changes. One more part to switch off is one more line.
 USES: dict[str, dict[str, Any]] = {
-    "Kalman + IoU": USES_OFF | {"association.appearance_weight": 0.0},
-    "off": USES_OFF,
+    "off": USES_OFF,  # Kalman filter and IoU: the tracker that the paper adds its uses to
     "A": USES_OFF | A,
     "B": USES_OFF | B,
     "C": USES_OFF | C,
@@ -33,8 +43,8 @@ USES: dict[str, dict[str, Any]] = {
     "A+C": USES_OFF | A | C,
     "B+C": USES_OFF | B | C,
     "all": ALL,
-    "all - appearance cost": ALL | {"association.appearance_weight": 0.0},
-    "all - overlap cost": ALL | {"association.appearance_weight": 1.0},  # overlap still gates
+    "all, verified by the detector": ALL | {"proposals.verify": "detector"},
+    "all - calibration by the scene": ALL | {"appearance.scene": False},
     "all - low-score round": ALL | {"association.min_iou_weak": 1.0},  # no pair overlaps so much; C may use them
     "all - occluded tracks": ALL | {"occlusion.enabled": False},
     "all - camera motion": ALL | {"motion.camera": False},
@@ -43,31 +53,22 @@ USES: dict[str, dict[str, Any]] = {
 # Leave one out: each row switches off one rule, or sets its limit so wide that it never acts.
 RULES: dict[str, dict[str, Any]] = {
     "all": {},
-    "all - veto (A)": {"association.veto": False},
-    "all - exchange of two pairs (A)": {"association.swap_gain": 4.0},
+    "all - appearance in the association (A)": {"association.veto": False},
+    "all - calibration by the scene": {"appearance.scene": False},
+    "all - motion (A, B)": {"association.motion_weight": 0.0},
     "all - re-association (B)": {"association.reassociate": False},
-    "all - second-best ratio (B)": {"association.second_best_ratio": 1.0},
-    "all - motion gate (B)": {"association.relink_chi2": 1e9},
-    "all - height ratio (B)": {"association.min_height_ratio": 0.0, "association.max_height_ratio": 1e9},
-    "all - proposals (C)": {"proposals.enabled": False},
-    "all - detector's second look (C)": {"proposals.verifier": "appearance"},
-    "all - first look (C)": {"proposals.first_look": 1e9},
-    "all - background control (C)": {"proposals.background_margin": 0.0},
-    "all - stricter threshold (C)": {"proposals.accept_scale": 1.0},
+    "all - least probability (B)": {"association.least_posterior": 0.0},
+    "all - proposals (C)": {"proposals.verify": "off"},
+    "all - detector (C)": {"proposals.verify": "appearance"},
+    "all - least likelihood ratio (C)": {"proposals.least_log_ratio": -100.0},
     "all - overlap limit (C)": {"proposals.max_overlap": 1.0},
-    "all - least gallery": {"association.min_gallery": 1},
-    "all - appearance cost": {"association.appearance_weight": 0.0},
-    "all - least crop height": {"appearance.min_height_px": 0.0},
-    "all - clean gallery": {"appearance.max_cover": 1.0},
     "all - reuse of embeddings": {"appearance.refresh_s": 0.0},
     "all - low-score round": {"association.min_iou_weak": 1.0},
     "all - occlusion": {"occlusion.enabled": False},
     "all - occlusion: completed boxes": {"occlusion.complete": 0.0},
-    "all - occlusion: position limit": {"occlusion.max_std": 1e9},
     "all - occlusion: height limit": {"occlusion.max_jitter": 10.0},
     "all - occlusion: least hits": {"occlusion.min_hits": 1},
     "all - occlusion: time limit": {"occlusion.max_s": 1e4},
-    "all - occlusion: duplicate limit": {"occlusion.max_overlap": 1.0},
     "all - camera motion": {"motion.camera": False},
     "all - noise by score": {"motion.score_noise": 0.0},
     "all - noise of proposals": {"motion.proposal_noise": 1.0},
@@ -77,7 +78,11 @@ RULES: dict[str, dict[str, Any]] = {
     "all - NMS": {"detection.nms_iou": 1.0},
 }
 
-LEGEND = 'uses of the metric: A prevents switches (veto), B re-associates, C proposes; all = A+B+C; "-" = without'
+LEGEND = (
+    "off: Kalman filter and IoU; uses of the metric: A prevents switches, B re-associates, C proposes; "
+    'all = A+B+C; "-" = without'
+)
+MEASURES = ("HOTA", "MOTA", "IDF1", "IDs", "FP", "FN")  # that replicas are compared in
 _NUMBERS = (*RATES, "IDs", "Frag", "FP", "FN")
 
 
@@ -99,10 +104,11 @@ class StudyRow:
 
 
 class Study:
-    """Track and score all sequences with all rows; the table and the picture in `folder` are updated after every run.
+    """Track and score all sequences with all rows; the table in `folder` is updated after every run.
 
-    So an interrupted study keeps the results of all finished runs.
-    jobs: one for each sequence, as for a plain run. settings: row -> settings that it changes; USES or RULES.
+    So an interrupted study keeps the results of all finished runs. The picture is drawn at its end.
+    jobs: one for each sequence or replica, as for a plain run; of replicas, the table has means and paired differences
+    to the baseline row. settings: row -> settings that it changes; USES or RULES.
     Raises ConfigError for settings that a row cannot have.
     """
 
@@ -115,10 +121,14 @@ class Study:
             (uses, at, _changed(job, uses, of, folder)) for uses, of in settings.items() for at, job in enumerate(jobs)
         ]
         self._csv, self._markdown, self._picture = (folder / f"ablation.{end}" for end in ("csv", "md", "png"))
-        self.rows: list[StudyRow] = []
+        self.rows: Sequence[TableRow] = []
         self.note = LEGEND
-        tracking = jobs[0].tracking
-        if tracking is not None and tracking.detector is not None:
+        if jobs[0].replica is not None:
+            self.note += (
+                f'; mean of replicas, and "_diff": paired difference to "{self._baseline}" with its standard error, '
+                "* beyond two"
+            )
+        elif jobs[0].tracking is not None and jobs[0].tracking.detector is not None:
             self.note += "; frames per second are without the detector, which ran once on every frame for all rows"
 
     @property
@@ -134,28 +144,41 @@ class Study:
 
         def finished(outcomes: Mapping[int, Outcome]) -> None:
             self.rows = self._rows({runs[index][:2]: outcome for index, outcome in outcomes.items()})
-            self._save()
+            report.write_text(self._csv, report.as_csv(self.rows))
+            report.write_text(self._markdown, f"{report.as_markdown(self.rows)}\n{self.note}\n")
 
-        _, failed = run_jobs(jobs, n_jobs, finished)
-        named = [(f"{jobs[index].sequence.name}, {runs[index][0]}", failure) for index, failure in failed.items()]
-        return [(self._jobs[at].sequence.name, failure) for at, failure in failures.items()] + named
+        try:
+            _, failed = run_jobs(jobs, n_jobs, finished)
+        finally:
+            if self.rows:
+                self._draw()
+        named = [(f"{jobs[index].name}, {runs[index][0]}", failure) for index, failure in failed.items()]
+        return [(self._jobs[at].name, failure) for at, failure in failures.items()] + named
 
-    def _rows(self, outcomes: Mapping[tuple[str, int], Outcome]) -> list[StudyRow]:
-        """Sequence by sequence, then all of them combined."""
-        n = len(self._jobs)
-        rows = [_row(uses, [outcomes[uses, at]]) for at in range(n) for uses in self._names if (uses, at) in outcomes]
+    def _rows(self, outcomes: Mapping[tuple[str, int], Outcome]) -> Sequence[TableRow]:
+        tables = [self._table(outcomes, indices) for indices in by_replica(self._jobs)]
+        return (
+            tables[0]
+            if self._jobs[0].replica is None
+            else paired_rows(tables, MEASURES, lambda labels: (labels[0], self._baseline))
+        )
+
+    def _table(self, outcomes: Mapping[tuple[str, int], Outcome], indices: Sequence[int]) -> list[StudyRow]:
+        """Of the jobs with these indices: sequence by sequence, then all of them combined."""
+        n = len(indices)
+        rows = [_row(uses, [outcomes[uses, at]]) for at in indices for uses in self._names if (uses, at) in outcomes]
         for uses in self._names if n > 1 else ():
-            of_row = [outcomes[uses, at] for at in range(n) if (uses, at) in outcomes]
+            of_row = [outcomes[uses, at] for at in indices if (uses, at) in outcomes]
             rows += [_row(uses, of_row, combined(of_row, n))] if of_row else []
         return rows
 
-    def _save(self) -> None:
-        report.write_text(self._csv, report.as_csv(self.rows))
-        report.write_text(self._markdown, f"{report.as_markdown(self.rows)}\n{self.note}\n")
+    def _draw(self) -> None:
         panels: dict[str, dict[str, Mapping[str, Any]]] = {}
-        for row in sorted(self.rows, key=lambda row: row.row.name != "combined"):  # combined scores first
-            if not row.row.name.startswith("combined ("):  # of some sequences only: not comparable
-                panels.setdefault(row.row.name, {})[row.uses] = row.row.values()
+        lines = [row.values() for row in self.rows]
+        for line in sorted(lines, key=lambda line: line["sequence"] != "combined"):  # combined scores first
+            sequence, uses = str(line["sequence"]), str(line["uses"])
+            if not sequence.startswith("combined ("):  # of some sequences only: not comparable
+                panels.setdefault(sequence, {})[uses] = line
         title = "What each part of the tracker is worth"
         report.write_bytes(self._picture, ablation_plot.plot(panels, self._names, self._baseline, title, self.note))
 
@@ -164,7 +187,7 @@ def _changed(job: Job, uses: str, settings: Mapping[str, Any], folder: Path) -> 
     """The job with the settings of a row, and a result file of its own."""
     assert job.tracking is not None
     tracking = replace(job.tracking, config=job.tracking.config.override(dict(settings)))
-    results = folder / re.sub(r"[^\w+-]", "", uses) / f"{job.sequence.name}.txt"
+    results = folder / re.sub(r"[^\w+-]", "", uses) / f"{job.name}.txt"
     return replace(job, results=results, tracking=tracking)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,21 @@ from tracker.errors import ConfigError, OutputError
 from tracker.eval import ablation, report, tune
 from tracker.eval.mot_files import MotFileError
 from tracker.eval.options import RunOptions, add_jobs, add_paths, add_tracking
-from tracker.eval.report import TableRow
+from tracker.eval.replica_table import mean_rows
+from tracker.eval.replicas import Replica
+from tracker.eval.report import Row, TableRow
 from tracker.eval.sequences import TRUTH
 from tracker.eval.submission import write_submission
-from tracker.eval.track_and_score import Job, Tracking, combined, grouped, run_jobs, threads_of
+from tracker.eval.track_and_score import (
+    Job,
+    Outcome,
+    Tracking,
+    by_replica,
+    combined,
+    grouped,
+    run_jobs,
+    threads_of,
+)
 from tracker.runtime.processes import Failure
 from tracker.runtime.signals import command, leave
 
@@ -27,6 +38,7 @@ EPILOG = """examples:
   track-eval MOT16/train MOT16/test --submit MOT16.zip       the zip for the MOTChallenge server
   track-eval MOT16/train --ablation study                    what each part is worth: a table and a picture
   track-eval MOT16/train --ablation study --rules            the same for every single rule
+  track-eval MOT16/train --replicas 6                        how far the scores scatter: mean and standard error
   track-eval tune MOT16/train --out preset.toml              search settings; `track-eval tune --help` says how
 """
 FORMATS: dict[str, Callable[[Sequence[TableRow]], str]] = {
@@ -42,6 +54,7 @@ class EvalOptions:
     results: Path | None  # folder of result files to score; None: track
     ablation: Path | None  # folder of an ablation study
     rules: bool
+    seeds: range | None  # of the replicas of each sequence; None: the sequences themselves
     out: Path | None  # folder that results are written to
     det: str  # detections inside each sequence folder
     detector: str | None
@@ -80,6 +93,16 @@ def parse(argv: Sequence[str]) -> EvalOptions:
                 raise ConfigError(f"--ablation DIR writes all its files to DIR; it does not go with --{option}")
     elif args.rules:
         raise ConfigError("--rules goes with --ablation DIR")
+    if args.replicas is not None:
+        if args.replicas < 2:
+            raise ConfigError(f"--replicas must be >= 2, which a standard error needs, got {args.replicas}")
+        for option in ("results", "submit"):
+            if getattr(args, option) is not None:
+                raise ConfigError(f"--replicas N tracks changed sequences; it does not go with --{option}")
+        if (args.seed or 0) < 0:
+            raise ConfigError(f"--seed must be >= 0, got {args.seed}")
+    elif args.seed is not None:
+        raise ConfigError("--seed goes with --replicas N")
     if args.results is not None and args.out is not None:
         raise ConfigError("give --results DIR to score result files, or --out DIR to track and score, not both")
     if args.results is None and args.detector_size is not None and args.detector is None:
@@ -92,6 +115,7 @@ def parse(argv: Sequence[str]) -> EvalOptions:
         results=args.results,
         ablation=args.ablation,
         rules=args.rules,
+        seeds=None if args.replicas is None else range(args.seed or 0, (args.seed or 0) + args.replicas),
         out=args.out,
         det=args.det,
         detector=args.detector,
@@ -122,10 +146,25 @@ def build_parser() -> argparse.ArgumentParser:
         "ablation.csv and ablation.md, a picture as ablation.png",
     )
     parser.add_argument("--rules", action="store_true", help="with --ablation: switch off single rules, one row each")
+    parser.add_argument(
+        "--replicas",
+        metavar="N",
+        type=int,
+        help="track each sequence N times with small random changes (boxes, start, mirror image, compression); the "
+        "table has means and standard errors, with --ablation paired differences to the baseline",
+    )
+    parser.add_argument(
+        "--seed", metavar="S", type=int, help="of the first replica; the others have the numbers after it (default: 0)"
+    )
     add_jobs(parser, "sequences at a time (default: one per core; for fair frames per second: 1)")
 
     run = parser.add_argument_group("tracking")
-    run.add_argument("--out", metavar="DIR", type=Path, help="write results as DIR/<sequence>.txt (default: results)")
+    run.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="write results as DIR/<sequence>.txt, or DIR/<replica>/<sequence>.txt (default: results)",
+    )
     people = run.add_mutually_exclusive_group()
     people.add_argument(
         "--det",
@@ -164,15 +203,14 @@ def _run(options: EvalOptions) -> int:
         return _ablate(options, options.ablation, jobs)
     _check_outputs(options, jobs)
     outcomes, failed = run_jobs(jobs, options.run.n_jobs)
-    failures = [(jobs[index].sequence.name, failure) for index, failure in failed.items()]
+    failures = [(jobs[index].name, failure) for index, failure in failed.items()]
     _print_failures(failures)
-    rows = [outcome.row for outcome in outcomes.values()]
-    without_truth = [row.name for row in rows if row.clear is None]
+    without_truth = dict.fromkeys(one.row.name for one in outcomes.values() if one.row.clear is None)
     if without_truth:
         print(f"track-eval: no ground truth, so not scored: {', '.join(without_truth)}", file=sys.stderr)
-    if rows:
-        if len(jobs) > 1:
-            rows.append(combined(list(outcomes.values()), len(jobs)))
+    if outcomes:
+        tables = [_table(outcomes, indices) for indices in by_replica(jobs)]
+        rows: Sequence[TableRow] = tables[0] if options.seeds is None else mean_rows(tables)
         sys.stdout.write(report.as_text(rows))
         for name, path in options.tables.items():
             report.write_text(path, FORMATS[name](rows))
@@ -182,6 +220,13 @@ def _run(options: EvalOptions) -> int:
         else:
             write_submission(options.submit, [job.results for job in jobs])
     return max((failure.exit_code for _, failure in failures), default=0)
+
+
+def _table(outcomes: Mapping[int, Outcome], indices: Sequence[int]) -> list[Row]:
+    """Rows of the jobs with these indices, as far as they have an outcome, and of all of them combined."""
+    found = [outcomes[index] for index in indices if index in outcomes]
+    rows = [one.row for one in found]
+    return [*rows, combined(found, len(indices))] if found and len(indices) > 1 else rows
 
 
 def _ablate(options: EvalOptions, folder: Path, jobs: Sequence[Job]) -> int:
@@ -202,7 +247,7 @@ def _ablate(options: EvalOptions, folder: Path, jobs: Sequence[Job]) -> int:
 
 
 def _jobs(options: EvalOptions) -> list[Job]:
-    """One for each sequence."""
+    """One for each sequence, or for each of its replicas."""
     run = options.run
     tracking = None
     if options.results is None:
@@ -212,13 +257,17 @@ def _jobs(options: EvalOptions) -> list[Job]:
             options.detector,
             run.reid,
             run.device,
-            threads_of(run.n_jobs, len(run.sequences)),
+            threads_of(run.n_jobs, len(run.sequences) * len(options.seeds or [0])),
             detector_size=options.detector_size,
             classes=options.classes,
         )
     needs_truth = options.results is not None and options.submit is None
+    replicas = [None] if options.seeds is None else [Replica.of(seed) for seed in options.seeds]
+    folders = {one: options.folder if one is None else options.folder / str(one.seed) for one in replicas}
     return [
-        Job(s, options.folder / f"{s.name}.txt", tracking, run.videos.get(s.name), needs_truth) for s in run.sequences
+        Job(s, folder / f"{s.name}.txt", tracking, run.videos.get(s.name), needs_truth, replica)
+        for replica, folder in folders.items()
+        for s in run.sequences
     ]
 
 
@@ -227,7 +276,8 @@ def _check_outputs(options: EvalOptions, jobs: Sequence[Job]) -> None:
 
     outputs = [*options.tables.values(), *filter(None, [options.submit])]
     if options.results is None:
-        _make_folder(options.folder)
+        for folder in {job.results.parent for job in jobs}:
+            _make_folder(folder)
         outputs += [job.results for job in jobs]
     for path in outputs:
         check_output_path(path, options.overwrite)

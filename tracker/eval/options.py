@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracker.config import TrackerConfig
+from tracker.config import VERIFY, TrackerConfig
 from tracker.errors import ConfigError
 from tracker.eval.sequences import find_sequences
 from tracker.runtime.processes import n_cores
@@ -33,6 +33,8 @@ class RunOptions:
         config = config.override(dict(pairs(args.set, "--set takes NAME=VALUE")))
         if args.detect_every is not None:
             config = config.override({"detection.every": args.detect_every})
+        if args.verify is not None:
+            config = config.override({"proposals.verify": args.verify})
         sequences = find_sequences(args.paths)
         videos = pairs(args.video, "--video takes SEQUENCE=FILE")
         unknown = sorted(set(videos) - {sequence.name for sequence in sequences})
@@ -68,6 +70,7 @@ def add_tracking(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--config", metavar="TOML", help="settings file")
     group.add_argument("--detect-every", type=int, metavar="N", help="use only the detections of every Nth frame")
+    group.add_argument("--verify", choices=VERIFY, help="what confirms people, as `track --verify`")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting of the tracker")
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from tracker.detector.base import Detector, DetectorBase, with_defaults
-from tracker.eval.mot_files import GroundTruth
+from tracker.eval.mot_files import GroundTruth, MotFileError
 from tracker.sources.base import FrameSource
 from tracker.types import Detections, FloatArray, Frame, ImageArray, Tracks
 
@@ -34,7 +34,7 @@ class Replica:
 
     @staticmethod
     def of(seed: int) -> Replica:
-        """Replica number `seed`; odd ones are mirrored."""
+        """The changes that `seed`, from 0, stands for; odd ones are mirrored."""
         rng = np.random.default_rng([seed])
         return Replica(seed, int(rng.integers(LATEST_START)), seed % 2 == 1, int(rng.integers(*QUALITY, endpoint=True)))
 
@@ -46,16 +46,27 @@ class Replica:
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
 
     def detections(self, detections: Detections, index: int) -> Detections:
-        """Detections of the frame `index` after some are dropped and the edges of the others moved."""
+        """Detections of the frame `index` after some are dropped and the edges of the others moved.
+
+        No edge moves by more than a third of the box, so that edges of a narrow box do not pass each other.
+        """
         rng = np.random.default_rng([self.seed, index])
         kept = rng.random(len(detections)) >= DROPPED
-        step = rng.normal(0.0, JITTER, detections.boxes.shape)
-        height = detections.boxes[:, 3:] - detections.boxes[:, 1:2]
-        return replace(detections, boxes=detections.boxes + step * height).take(kept)
+        size = np.tile(detections.boxes[:, 2:] - detections.boxes[:, :2], 2)
+        step = rng.normal(0.0, JITTER, size.shape) * size[:, 3:]
+        return replace(detections, boxes=detections.boxes + np.clip(step, -size / 3, size / 3)).take(kept)
 
     def truth(self, truth: GroundTruth) -> GroundTruth:
-        """Ground truth of the frames that the replica has; `first_index` counts from 0, MOT files from 1."""
+        """Ground truth of the frames that the replica has; `first_index` counts from 0, MOT files from 1.
+
+        Raises MotFileError if no box that counts is left.
+        """
         rows = truth.table.frame > self.first_index
+        if not truth.counts[rows].any():
+            raise MotFileError(
+                f"no box that counts after frame {self.first_index}, where replica {self.seed} starts; replicas start "
+                f"up to {LATEST_START - 1} frames late"
+            )
         return GroundTruth(truth.table.take(rows), truth.counts[rows], truth.ignored[rows])
 
     def mirror(self, boxes: FloatArray, width: int) -> FloatArray:
@@ -98,7 +109,7 @@ class ReplicaDetector(DetectorBase):
     def __init__(self, detector: Detector | DetectorBase, replica: Replica, of_video: bool) -> None:
         complete = with_defaults(detector)
         self.name, self.second_look, self.n_at_once = complete.name, complete.second_look, complete.n_at_once
-        self.class_names = complete.class_names
+        self.class_names, self.last_frame = complete.class_names, complete.last_frame
         self._detector, self._replica, self._of_video = complete, replica, of_video
 
     def detect(self, frame: Frame) -> Detections:

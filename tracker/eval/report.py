@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 from tracker.errors import OutputError
 from tracker.eval.clear_identity import Scores
@@ -18,13 +19,47 @@ from tracker.eval.hota import HotaScores
 Value: TypeAlias = str | int | float | None
 
 RATES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")  # per cent
-COLUMNS = ("sequence", *RATES, "IDs", "Frag", "MT", "ML", "FP", "FN", "fps")
+COLUMNS = ("sequence", *RATES, "IDs", "Frag", "MT", "ML", "FP", "FN", "verify", "fps")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean and its standard error; NaN where there were too few values."""
+
+    mean: float
+    se: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """The standard error is the standard deviation (of a sample) over the square root of the number of values."""
+        n = len(values)
+        return cls(
+            statistics.fmean(values) if n else math.nan,
+            statistics.stdev(values) / math.sqrt(n) if n > 1 else math.nan,
+        )
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "-"
+        return f"{self.mean:.1f}" + ("" if math.isnan(self.se) else f" ± {self.se:.1f}")
+
+
+class Difference(Estimate):
+    """The mean of paired differences; a star marks one that is larger than two standard errors."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "-"
+        error = "" if math.isnan(self.se) else f" ± {self.se:.2f}"
+        return f"{self.mean:+.2f}{error}{' *' if abs(self.mean) > 2 * self.se else ''}"
 
 
 class TableRow(Protocol):
     """A line of a table; all lines of a table have the same columns."""
 
-    def values(self) -> dict[str, Value]: ...
+    def values(self) -> Mapping[str, Value | Estimate]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +70,7 @@ class Row:
     clear: Scores | None = None  # None: there was no ground truth
     hota: HotaScores | None = None
     fps: float | None = None  # frames per second; None: nothing was tracked
+    verify: str | None = None  # what verified boxes: "off", "appearance" or "detector"; None: unknown, or several
 
     def values(self) -> dict[str, Value]:
         """Column -> number, not rounded, rates in per cent; None where there is none."""
@@ -46,7 +82,7 @@ class Row:
             s = self.clear
             found |= {"MOTA": _percent(s.mota), "IDF1": _percent(s.idf1), "IDs": s.switches, "Frag": s.fragmentations}
             found |= {"MT": s.mostly_tracked, "ML": s.mostly_lost, "FP": s.false_positives, "FN": s.misses}
-        found["fps"] = self.fps
+        found |= {"verify": self.verify, "fps": self.fps}
         return found
 
 
@@ -73,17 +109,18 @@ def as_markdown(rows: Sequence[TableRow]) -> str:
 
 
 def as_csv(rows: Sequence[TableRow]) -> str:
-    """A header and one line a row, nothing rounded, empty where there is no number."""
+    """A header and one line a row, nothing rounded, empty where there is no number; see `_numbers`."""
+    lines = [_numbers(row) for row in rows]
     text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+    writer = csv.DictWriter(text, lines[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row.values() for row in rows)
+    writer.writerows(lines)
     return text.getvalue()
 
 
 def as_json(rows: Sequence[TableRow]) -> str:
-    """A list of objects, one a row, nothing rounded, null where there is no number."""
-    return json.dumps([row.values() for row in rows], indent=2) + "\n"
+    """A list of objects, one a row, nothing rounded, null where there is no number; see `_numbers`."""
+    return json.dumps([_numbers(row) for row in rows], indent=2) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -109,11 +146,23 @@ def _columns(rows: Sequence[TableRow]) -> tuple[str, ...]:
     return tuple(rows[0].values())
 
 
+def _numbers(row: TableRow) -> dict[str, Value]:
+    """Column -> number; an estimate is two: its mean under the name of the column, its standard error with "_se"."""
+    found: dict[str, Value] = {}
+    for name, value in row.values().items():
+        if isinstance(value, Estimate):
+            pair = {name: value.mean, f"{name}_se": value.se}
+            found |= {key: None if math.isnan(number) else number for key, number in pair.items()}
+        else:
+            found[name] = value
+    return found
+
+
 def _cells(rows: Sequence[TableRow]) -> list[tuple[str, ...]]:
     return [tuple(_cell(value) for value in row.values().values()) for row in rows]
 
 
-def _cell(value: Value) -> str:
+def _cell(value: Value | Estimate) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -74,7 +74,7 @@ class OpenRun:
         self._frames: list[Frame] | None = None
 
     def evaluate(self, config: TrackerConfig) -> Row:
-        """Track with these settings, as `track-eval` does, and score."""
+        """Track with these settings, as `track-eval --verify appearance` does, and score."""
         from tracker.engine import Engine
         from tracker.pipeline import Pipeline
 

@@ -69,6 +69,11 @@ class Job:
     needs_truth: bool  # False: a sequence without ground truth (a test sequence of MOTChallenge) is not scored
     replica: Replica | None = None  # track this replica of the sequence; results are in coordinates of the sequence
 
+    @property
+    def name(self) -> str:
+        """For messages; of a replica, the name of its result file."""
+        return self.sequence.name if self.replica is None else f"{self.replica.seed}/{self.sequence.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
@@ -78,6 +83,7 @@ class Tracked:
     seconds: float = 0.0  # reading of images included
     n_crops: int = 0  # embedded
     n_proposed: int = 0  # boxes that use C added
+    verify: str | None = None  # see `Pipeline.verify`; None: nothing was tracked
 
     @property
     def fps(self) -> float | None:
@@ -152,13 +158,13 @@ def evaluate_sequence(job: Job, advanced: Advanced) -> Outcome:
     length = length_of(job.sequence)
     check_frames(job.results, results, length)
     if not (job.needs_truth or truth_path.is_file()):
-        return Outcome(Row(job.sequence.name, fps=tracked.fps), tracked)
+        return Outcome(Row(job.sequence.name, fps=tracked.fps, verify=tracked.verify), tracked)
     truth = read_ground_truth(truth_path)
     check_frames(truth_path, truth.table, length)
     if job.replica is not None:
         truth = job.replica.truth(truth)
     pair = prepare(truth, results)
-    row = Row(job.sequence.name, clear_identity.evaluate(*pair), hota.evaluate(*pair), tracked.fps)
+    row = Row(job.sequence.name, clear_identity.evaluate(*pair), hota.evaluate(*pair), tracked.fps, tracked.verify)
     return Outcome(row, tracked)
 
 
@@ -181,16 +187,26 @@ def detect_sequence(job: Job, advanced: Advanced) -> CachedDetections:
     return CachedDetections(detector.name, found)
 
 
+def by_replica(jobs: Sequence[Job]) -> list[list[int]]:
+    """Indices of the jobs of each replica; one list if there are no replicas."""
+    groups: dict[Replica | None, list[int]] = {}
+    for index, job in enumerate(jobs):
+        groups.setdefault(job.replica, []).append(index)
+    return list(groups.values())
+
+
 def combined(outcomes: Sequence[Outcome], n_jobs: int) -> Row:
     """Several sequences as one row; its name says if some of the `n_jobs` are missing."""
     rows = [one.row for one in outcomes]
     clear = [row.clear for row in rows if row.clear is not None]
     seconds = sum(one.tracked.seconds for one in outcomes)
+    verify = {one.tracked.verify for one in outcomes}
     return Row(
         "combined" if len(clear) in (0, n_jobs) else f"combined ({len(clear)} of {n_jobs})",
         clear_identity.combine(clear) if clear else None,
         hota.combine(row.hota for row in rows if row.hota is not None) if clear else None,
         sum(one.tracked.n_frames for one in outcomes) / seconds if seconds else None,
+        verify.pop() if len(verify) == 1 else None,
     )
 
 
@@ -222,7 +238,7 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
     source: str | Path | FrameSource = job.video or job.sequence
     if job.replica is not None:
         source = _open_source(job)
-        detector = _of_replica(job.replica, tracking, detector, detections)
+        detector = _of_replica(job.replica, tracking, detector, detections, source.has_images)
         detections = None
     n_proposed, start = 0, perf_counter()
     try:
@@ -245,7 +261,7 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
         os.replace(unfinished, job.results)
     finally:
         unfinished.unlink(missing_ok=True)
-    return Tracked(pipeline.n_frames, seconds, pipeline.n_crops, n_proposed)
+    return Tracked(pipeline.n_frames, seconds, pipeline.n_crops, n_proposed, pipeline.verify)
 
 
 def _open_detector(name: str, tracking: Tracking) -> DetectorBase:
@@ -258,12 +274,20 @@ def _open_detector(name: str, tracking: Tracking) -> DetectorBase:
 
 
 def _of_replica(
-    replica: Replica, tracking: Tracking, detector: str | Detector | DetectorBase | None, detections: Path | None
-) -> ReplicaDetector:
-    from tracker.detector.open import open_detector
+    replica: Replica,
+    tracking: Tracking,
+    detector: str | Detector | DetectorBase | None,
+    detections: Path | None,
+    has_images: bool,
+) -> DetectorBase:
+    from tracker.detector.open import PERSON, open_detector
+    from tracker.detector.verified import VerifiedDetections
 
     if detections is not None:
-        return ReplicaDetector(open_detector(detections=detections), replica, of_video=True)
+        replayed = ReplicaDetector(open_detector(detections=detections), replica, of_video=True)
+        if not (tracking.config.proposals.by_detector and has_images and tracking.reid is not None):
+            return replayed
+        return VerifiedDetections(replayed, _open_detector(PERSON, tracking))
     assert detector is not None
     opened = _open_detector(detector, tracking) if isinstance(detector, str) else detector
     return ReplicaDetector(opened, replica, of_video=False)

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker.boxes import xyxy_to_cxcyah
 from tracker.config import MotionConfig
 from tracker.types import BoolArray, FloatArray
 
 MIN_HEIGHT_PX = 1.0  # pixels; a coasting box may shrink, never to nothing
 MIN_ASPECT = 0.05  # width / height, likewise
+CHI2_95 = 9.4877  # 95 % of the squared Mahalanobis distances of 4 coordinates are smaller
 _LEAST = np.array([MIN_ASPECT, MIN_HEIGHT_PX])
 
 
@@ -148,23 +148,6 @@ def score_noise(scores: FloatArray, config: MotionConfig) -> FloatArray:
     if config.score_noise == 0:
         return np.ones_like(scores)
     return np.maximum(config.score_noise * (1.0 - scores), config.least_noise)
-
-
-def mahalanobis_sq(mean: FloatArray, variance: FloatArray, measured: FloatArray) -> FloatArray:
-    """Squared Mahalanobis distance of every measurement to every track.
-
-    mean (T, >= 4), variance (T, 4) = diagonal of S, measured (N, 4), all as [cx, cy, a, h]. Returns (T, N), unitless;
-    chi-square with 4 degrees of freedom if the model holds (gate: 9.4877 at 95 %).
-    """
-    total = np.zeros((len(mean), len(measured)))
-    for k in range(4):  # coordinate by coordinate: no (T, N, 4) array
-        total += (measured[None, :, k] - mean[:, None, k]) ** 2 / variance[:, None, k]
-    return total
-
-
-def mahalanobis_sq_of_boxes(mean: FloatArray, cov: FloatArray, boxes: FloatArray, config: MotionConfig) -> FloatArray:
-    """`mahalanobis_sq` of boxes (N, 4) xyxy, pixels, to tracks with mean (T, 8) and cov (T, 3, 4)."""
-    return mahalanobis_sq(mean, innovation_variance(mean, cov, config), xyxy_to_cxcyah(boxes))
 
 
 def dense(cov: FloatArray) -> FloatArray:

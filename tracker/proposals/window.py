@@ -107,7 +107,7 @@ def detect_in_windows(
     side = tiled.image.shape[0]
     found = detector.detect(Frame(frame.index, frame.time_s, tiled.image, side, side))
     cell = cell_of(found.boxes, tiled.cells)
-    usable = np.flatnonzero((cell >= 0) & (found.scores >= config.window_score) & bx.valid(found.boxes))
+    usable = np.flatnonzero((cell >= 0) & bx.valid(found.boxes))
     cell = cell[usable]
     boxes = tiled.to_frame(found.boxes[usable], cell)
     near = bx.iou(predicted, boxes)[cell, np.arange(len(cell))] >= MIN_IOU

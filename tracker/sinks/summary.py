@@ -42,7 +42,11 @@ class SummarySink(ClosedByWith):
             self._ages_ms[round(1000 * self._feed.age_s(frame.time_s))] += 1
 
     def text(
-        self, wall_s: float, stage_s: Mapping[str, float] | None = None, beside_s: Mapping[str, float] | None = None
+        self,
+        wall_s: float,
+        stage_s: Mapping[str, float] | None = None,
+        beside_s: Mapping[str, float] | None = None,
+        verify: str = "",
     ) -> str:
         """`summary_text` of what was counted."""
         return summary_text(
@@ -56,6 +60,7 @@ class SummarySink(ClosedByWith):
             n_interpolated=self.n_interpolated,
             stage_s=stage_s or {},
             beside_s=beside_s or {},
+            verify=verify,
             live="" if self._feed is None else live_text(self._feed, self._ages_ms, self.n_frames),
         )
 
@@ -96,12 +101,14 @@ def summary_text(
     n_interpolated: int = 0,
     stage_s: Mapping[str, float],
     beside_s: Mapping[str, float] | None = None,
+    verify: str = "",
     live: str = "",
 ) -> str:
     """Counts and a table of stages (name -> seconds in all), as text without a line end.
 
     stage_s: one after the other, so that they sum to the wall time, but for "other"; beside_s: at the same time, each
-    in a thread of its own. Shares are of the wall time. live: what `live_text` says of a live source.
+    in a thread of its own. Shares are of the wall time. verify: what confirmed people. live: what
+    `live_text` says of a live source.
     """
     fps = n_frames / wall_s if wall_s > 0 else 0.0
     origins = f"{n_detected} detected" + (f", {n_proposed} proposed" if n_proposed else "")
@@ -114,6 +121,8 @@ def summary_text(
         ("identities", f"{n_identities}"),
         ("boxes", f"{n_detected + n_proposed + n_occluded + n_predicted + n_interpolated} ({origins})"),
     ]
+    if verify:
+        facts.append(("verify", verify))
     if live:
         facts.append(("live", live))
     lines = [f"{name:<11} {value}" for name, value in facts]

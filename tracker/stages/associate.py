@@ -1,4 +1,4 @@
-"""Association by motion and appearance: ByteTrack's cascade, with appearance in the cost, and use A (veto)."""
+"""Association by motion and appearance: ByteTrack's cascade, and use A in the first round."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracker.association import costs
+from tracker.association import evidence
 from tracker.association.assignment import assign_pairs
 from tracker.association.pairs import Overlaps, Pairs
-from tracker.config import AssociationConfig, OcclusionConfig
+from tracker.association.scene import places_of
+from tracker.config import AssociationConfig, MotionConfig, OcclusionConfig
+from tracker.motion import kalman
 from tracker.stages.embed import Appearance
 from tracker.stages.predict import PredictedTracks
 from tracker.stages.select import FrameDetections
@@ -60,6 +62,7 @@ def associate(
     appearance: Appearance,
     config: AssociationConfig,
     occlusion_config: OcclusionConfig,
+    motion: MotionConfig,
     with_costs: bool = False,
 ) -> Matches:
     """Match tracks and detections in two rounds, as ByteTrack does (Zhang et al. 2022, algorithm 1).
@@ -80,14 +83,19 @@ def associate(
         if len(pairs) == 0:
             continue
         pairs = _without_stolen(pairs, tracks, dets, overlaps, group, occlusion_config)
-        dist = None if dets.features is None else _distances(pairs, tracks, dets, appearance)
-        cost = _fused_cost(pairs, tracks, dets, group, dist, appearance, config)
+        dist = None
+        if config.veto and dets.features is not None:  # use A: pairs against the odds are vetoed
+            dist = appearance.gallery.dist_pairs(tracks.bank.slot[pairs.track], dets.features[pairs.detection])
+            odds = _log_odds(pairs, dist, tracks, dets, appearance, config, motion)
+            likely = odds > 0
+            pairs, dist, cost = pairs.keep(likely), dist[likely], -odds[likely]
+        else:
+            cost = 1.0 - pairs.iou
+        if len(pairs) == 0:
+            continue
         chosen = assign_pairs(pairs.track, pairs.detection, cost)
-        if dist is not None and config.veto:
-            chosen = _veto(pairs, chosen, dist, tracks, dets, appearance, config)  # use A
         if with_costs:
-            used = dist if config.appearance_weight > 0 else None
-            chosen_costs.append(_pair_costs(pairs, chosen, cost, used, tracks, appearance))
+            chosen_costs.append(_pair_costs(pairs, chosen, cost, dist, tracks, appearance))
         pairs = pairs.keep(chosen)
         detection[pairs.track] = pairs.detection
         free[pairs.detection] = False
@@ -126,101 +134,28 @@ def _without_stolen(
     return pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, dets.boxes[pairs.detection], tracks.boxes, occluder))
 
 
-def _distances(pairs: Pairs, tracks: PredictedTracks, dets: FrameDetections, appearance: Appearance) -> FloatArray:
-    """(P,) cosine distance of each detection to the mean embedding of the track."""
-    assert dets.features is not None
-    return appearance.gallery.dist_pairs(tracks.bank.slot[pairs.track], dets.features[pairs.detection])
-
-
-def _fused_cost(
+def _log_odds(
     pairs: Pairs,
-    tracks: PredictedTracks,
-    dets: FrameDetections,
-    group: BoolArray,
-    dist: FloatArray | None,
-    appearance: Appearance,
-    config: AssociationConfig,
-) -> FloatArray:
-    """(P,) cost of overlap and appearance; dist (P,) from `_distances`, None: overlap alone.
-
-    A track with an empty gallery gets the distance of the least similar track of the group that has one: tracks that
-    appearance knows go first, and an embedding that is the same for all changes nothing (docs/method.md, 2).
-    """
-    if dist is None:
-        return 1.0 - pairs.iou
-    weight, gallery, slot = config.appearance_weight, appearance.gallery, tracks.bank.slot
-    known = gallery.counts(slot) > 0
-    unknown = (~known[pairs.track]).nonzero()[0]
-    if weight == 0 or len(unknown) == 0:
-        return costs.fuse(pairs.iou, dist, weight)
-    known_slots = slot[group & known]
-    if len(known_slots) == 0:
-        return costs.fuse(pairs.iou, dist, 0.0)
-    assert dets.features is not None
-    largest = gallery.dist_mean(known_slots, dets.features[pairs.detection[unknown]]).max(axis=0)
-    filled = dist.copy()
-    filled[unknown] = 0.0
-    # Not below the distance of any known track, to the last bit: the order of a long sum changes its rounding.
-    farthest = np.zeros(len(dets))
-    np.maximum.at(farthest, pairs.detection, filled)
-    filled[unknown] = np.maximum(largest, farthest[pairs.detection[unknown]])
-    return costs.fuse(pairs.iou, filled, weight)
-
-
-def _veto(
-    pairs: Pairs,
-    chosen: IntArray,
     dist: FloatArray,
     tracks: PredictedTracks,
     dets: FrameDetections,
     appearance: Appearance,
     config: AssociationConfig,
-) -> IntArray:
-    """Use A: cancel chosen pairs that appearance contradicts, or exchange them where two tracks crossed.
-
-    chosen (k,) rows of `pairs`, dist (P,) of all pairs. Returns the rows that remain. Source: docs/method.md, 2.
-    """
+    motion: MotionConfig,
+) -> FloatArray:
+    """(P,) log odds that the detection is the person of the track; dist (P,) to its mean embedding."""
     assert dets.features is not None
-    features, gallery = dets.features, appearance.gallery
-    slots, detections = tracks.bank.slot[pairs.track[chosen]], pairs.detection[chosen]
-    vetoed = appearance.known(slots)
-    known = vetoed.nonzero()[0]
-    vetoed[known] = gallery.beyond_quantile(
-        slots[known], features[detections[known]], dist[chosen[known]], config.veto_quantile, appearance.thresholds.diff
+    bank, places = tracks.bank, places_of(dets.boxes)
+    has_embedding: BoolArray = np.asarray(dets.features.any(axis=1))  # zeros: the crop was empty
+    mean, cov = bank.mean[pairs.track], bank.cov[pairs.track]
+    return evidence.log_odds(
+        appearance.scene,
+        dist,
+        appearance.known(bank.slot[pairs.track]) & has_embedding[pairs.detection],
+        evidence.log_motion(mean, kalman.innovation_variance(mean, cov, motion), places[pairs.detection]),
+        appearance.scene.log_newcomers(places)[pairs.detection],
+        config.motion_weight,
     )
-    if not np.count_nonzero(vetoed):
-        return chosen
-    near, table = _exchangeable(pairs, chosen, vetoed)
-    crossed = gallery.dist_mean(slots[near], features[detections[near]])
-    row = np.arange(len(near))
-    column, vetoed[near] = costs.swaps(row, row, vetoed[near], crossed, table >= 0, config.swap_gain)
-    chosen = chosen.copy()
-    chosen[near] = table[row, column]
-    return chosen[~vetoed]
-
-
-def _exchangeable(pairs: Pairs, chosen: IntArray, vetoed: BoolArray) -> tuple[IntArray, IntArray]:
-    """The vetoed pairs and those that one of them could be exchanged with: (n,) places in `chosen`.
-
-    chosen (k,) rows of `pairs`, vetoed (k,). Also (n, n) the row of `pairs` with the track of one and the detection of
-    another of them, -1 where motion does not permit that pair.
-    """
-    vetoed_track, reached_track = np.zeros((2, pairs.track.max() + 1), bool)
-    vetoed_detection, reached_detection = np.zeros((2, pairs.detection.max() + 1), bool)
-    track, detection = pairs.track[chosen], pairs.detection[chosen]
-    vetoed_track[track[vetoed]] = True
-    vetoed_detection[detection[vetoed]] = True
-    reached_detection[pairs.detection[vetoed_track[pairs.track]]] = True
-    reached_track[pairs.track[vetoed_detection[pairs.detection]]] = True
-    near = (reached_track[track] & reached_detection[detection]).nonzero()[0]
-
-    place_of_track, place_of_detection = np.full(len(reached_track), -1), np.full(len(reached_detection), -1)
-    place_of_track[track[near]] = place_of_detection[detection[near]] = np.arange(len(near))
-    i, j = place_of_track[pairs.track], place_of_detection[pairs.detection]
-    inside = ((i >= 0) & (j >= 0)).nonzero()[0]
-    table = np.full((len(near), len(near)), -1, np.int64)
-    table[i[inside], j[inside]] = inside
-    return near, table
 
 
 def _pair_costs(
@@ -235,7 +170,7 @@ def _pair_costs(
     track = pairs.track[chosen]
     by_appearance = np.full(len(chosen), np.nan)
     if dist is not None:
-        known = appearance.gallery.counts(tracks.bank.slot[track]) > 0
+        known = appearance.known(tracks.bank.slot[track])
         by_appearance = np.where(known, dist[chosen] / 2.0, np.nan)
     parts = np.stack([cost[chosen], by_appearance, 1.0 - pairs.iou[chosen]], axis=1)
     return PairCosts(track, pairs.detection[chosen], parts)

@@ -10,12 +10,15 @@ import numpy as np
 from tracker import boxes as bx
 from tracker.appearance.gallery import Gallery
 from tracker.appearance.reuse import reusable
+from tracker.association.scene import Scene, places_of
 from tracker.config import AppearanceConfig, TrackerConfig
 from tracker.stages.predict import PredictedTracks
 from tracker.stages.select import FrameDetections
 from tracker.tracks.bank import TrackBank
 from tracker.tracks.lifecycle import TIME_SLACK_S
 from tracker.types import BoolArray, Detections, FeatureArray, FloatArray, Frame, ImageArray, IntArray, State
+
+_MOST_OBSERVED = 16  # embeddings of a frame that the scene learns from
 
 
 class Encoder(Protocol):
@@ -50,10 +53,10 @@ class Appearance:
     ) -> None:
         """keep_features: `output_features` gives the embeddings of the output tracks."""
         link = config.association
-        used = link.appearance_weight > 0 or link.veto or link.reassociate or config.proposals.enabled
+        used = link.veto or link.reassociate or config.proposals.verify != "off"
         self.gallery = Gallery(config.appearance.gallery_size)
         self.n_crops = 0  # embedded so far
-        self._config, self._min_gallery = config.appearance, link.min_gallery
+        self._config = config.appearance
         self._wanted = used or keep_features
         self._keep_features = keep_features
         self._dim: int | None = None  # of the output features
@@ -62,7 +65,8 @@ class Appearance:
     def attach(self, encoder: Encoder | None, thresholds: Thresholds | None) -> None:
         """Use this network from now on, with its thresholds where the settings leave them open."""
         self.encoder = encoder
-        self.thresholds = _resolved(self._config, thresholds or FALLBACK)
+        self.thresholds = found = _resolved(self._config, thresholds or FALLBACK)
+        self.scene = Scene(found.same, found.diff, found.sigma)
 
     def detach(self) -> None:
         """Embed nothing from now on; thresholds and galleries stay."""
@@ -80,8 +84,8 @@ class Appearance:
         return self.encoder.embed(image, boxes)
 
     def known(self, slots: IntArray) -> BoolArray:
-        """(n,) slots with enough embeddings (`association.min_gallery`) to decide by."""
-        return self.gallery.counts(slots) >= self._min_gallery
+        """(n,) slots with an embedding."""
+        return self.gallery.counts(slots) > 0
 
     def embed_detections(
         self, image: ImageArray | None, dets: FrameDetections, tracks: PredictedTracks
@@ -115,32 +119,61 @@ class Appearance:
         due = tracks.time_s - self.gallery.embedded_s(bank.slot) >= self._config.refresh_s - TIME_SLACK_S
         settled = bank.confirmed & tracks.visible & self.known(bank.slot) & ~due
         active = tracks.active.nonzero()[0]
-        row = reusable(tracks.boxes[active], dets.boxes, settled[active], self._config)
+        row = reusable(tracks.boxes[active], dets.boxes, settled[active])
         return np.where(row >= 0, np.append(active, -1)[row], -1)
 
     def store(self, frame: Frame, dets: FrameDetections, bank: TrackBank, detection: IntArray) -> None:
         """Add this frame's embeddings to the galleries; detection (T,) row of each track of `bank`, -1: none.
 
-        Only of high-score detections that are whole, not covered, tall enough, and not too far from the gallery
-        (docs/method.md, 5).
+        Only of high-score detections inside the image that are not too far from the gallery (docs/method.md, 5).
         """
+        if dets.features is not None or self.gallery.dim > 0:  # in a stream with embeddings
+            self._observe_boxes(dets, detection, bank)
         if dets.features is None:
             return
         rows = ((detection >= 0) & np.append(self._clean(frame, dets), False)[detection]).nonzero()[0]
         rows = rows[dets.features[detection[rows]].any(axis=1)]  # zeros: the crop was empty
         slots, features = bank.slot[rows], dets.features[detection[rows]]
+        if self._config.scene:
+            self._observe_distances(frame.index, dets, bank, detection, rows)
         outlier = self.known(slots) & (self.gallery.dist_pairs(slots, features) >= self.thresholds.diff)
         self.gallery.write(slots[~outlier], features[~outlier])
         self.gallery.mark_embedded(slots[~outlier & ~dets.reused[detection[rows]]], frame.time_s)
 
+    def _observe_boxes(self, dets: FrameDetections, detection: IntArray, bank: TrackBank) -> None:
+        boxes = dets.boxes[dets.high]
+        n_new = int(np.count_nonzero((bank.hits == 1) & (detection >= 0)))
+        self.scene.observe_boxes(places_of(boxes), boxes[:, 2:], n_new)
+
+    def _observe_distances(
+        self, index: int, dets: FrameDetections, bank: TrackBank, detection: IntArray, rows: IntArray
+    ) -> None:
+        """The scene learns from the embeddings of this frame that are about to be stored, for the tracks `rows` (n,).
+
+        A detection that overlaps no other one certainly is the person of its track, and none of those that are detected
+        elsewhere. Only computed embeddings count: a reused one is that of the frame before. In crowds some of them do,
+        others in the next frame; index: number of the frame.
+        """
+        assert dets.features is not None
+        others = ((detection >= 0) & bank.confirmed & self.known(bank.slot)).nonzero()[0]
+        fresh = rows[bank.confirmed[rows] & ~dets.reused[detection[rows]]]
+        step = -(-len(fresh) // _MOST_OBSERVED) or 1
+        fresh = fresh[index % step :: step]
+        if len(fresh) == 0 or len(others) == 0:
+            return
+        dist = self.gallery.dist_mean(bank.slot[others], dets.features[detection[fresh]])  # (others, fresh)
+        own = others[:, None] == fresh[None]
+        near = bx.iou(dets.boxes[detection[others]], dets.boxes[detection[fresh]]) > 0
+        alone = ~(near & ~own).any(axis=0)
+        self.scene.observe_distances(dist[own & alone], dist[~own & ~near])
+
     def _clean(self, frame: Frame, dets: FrameDetections) -> BoolArray:
         """(N,) detections whose embedding may enter a gallery."""
         boxes = dets.boxes
-        clean = dets.high & ~dets.covered & (boxes[:, 3] - boxes[:, 1] >= self._config.min_height_px)
-        if frame.width and frame.height:
-            clean &= (boxes[:, 0] >= 0) & (boxes[:, 1] >= 0)
-            clean &= (boxes[:, 2] <= frame.width) & (boxes[:, 3] <= frame.height)
-        return clean
+        if not (frame.width and frame.height):
+            return dets.high
+        inside = (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2:] <= [frame.width, frame.height]).all(axis=1)
+        return np.asarray(dets.high & inside)
 
     def output_features(
         self, image: ImageArray | None, dets: FrameDetections, bank: TrackBank, detection: IntArray, proposed: BoolArray
@@ -168,10 +201,11 @@ class Appearance:
 
     def state(self) -> State:
         """All that later embeddings and distances depend on, besides settings and the network."""
-        return {"gallery": self.gallery.state(), "n_crops": self.n_crops, "dim": self._dim}
+        return {"gallery": self.gallery.state(), "scene": self.scene.state(), "n_crops": self.n_crops, "dim": self._dim}
 
     def restore(self, state: State) -> None:
         self.gallery.restore(state["gallery"])
+        self.scene.restore(state["scene"])
         self.n_crops, self._dim = state["n_crops"], state["dim"]
 
 

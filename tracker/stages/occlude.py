@@ -26,8 +26,7 @@ def find_occluded(
     """(T,) confirmed tracks that are neither matched nor proposed, but occluded by a track that is.
 
     The occluder covers at least `min_cover` of the predicted box, and the prediction can be trusted: the last detection
-    is at most `max_s` old, and see `occlusion.trusted`. A box that overlaps the prediction by more than `max_overlap`
-    is taken for the same person under another identity. Source: docs/method.md, 6.
+    is at most `max_s` old, and see `occlusion.trusted`. Source: docs/method.md, 6.
     """
     bank, n_tracks = tracks.bank, len(tracks.bank)
     if not config.enabled:
@@ -39,15 +38,13 @@ def find_occluded(
     in_front[matches.detection[found]] = True
     pairs = overlaps.detections.among(missed, in_front, 0.0)
     share = occlusion.covered_share(tracks.boxes[pairs.track], dets.boxes[pairs.detection])
-    covered, duplicate = np.full(n_tracks, config.min_cover == 0), np.zeros(n_tracks, bool)
+    covered = np.full(n_tracks, config.min_cover == 0)
     covered[pairs.track[share >= config.min_cover]] = True
-    duplicate[pairs.track[pairs.iou > config.max_overlap]] = True
     if len(proposals.track):
         predicted = tracks.boxes[missed]
         covered[missed] |= occlusion.largest_covered_share(predicted, proposals.boxes) >= config.min_cover
-        duplicate[missed] |= bx.iou(predicted, proposals.boxes).max(axis=1) > config.max_overlap
     recent = tracks.time_s - bank.seen_s <= config.max_s + lifecycle.TIME_SLACK_S
-    return np.asarray(missed & recent & covered & ~duplicate & occlusion.trusted(bank, config))
+    return np.asarray(missed & recent & covered & occlusion.trusted(bank, config))
 
 
 def find_continued(tracks: PredictedTracks, proposals: Proposals, clock: Clock, frame: Frame) -> BoolArray:

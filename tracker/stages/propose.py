@@ -9,7 +9,7 @@ import numpy as np
 from tracker import boxes as bx
 from tracker.config import MotionConfig, ProposalConfig
 from tracker.motion import kalman
-from tracker.proposals import prior, verify, window
+from tracker.proposals import prior, window
 from tracker.stages.associate import Matches
 from tracker.stages.embed import Appearance
 from tracker.stages.predict import Clock, PredictedTracks
@@ -65,10 +65,10 @@ class Proposer:
         """Look again for the confirmed tracks without a detection that were detected at most `max_s` ago.
 
         image: the network may embed boxes of it; None: nothing is proposed. Where the detector may run, it finds the
-        places and appearance confirms them; else appearance finds them (`proposals.verifier`). docs/method.md, 4.
+        places and appearance confirms them; else appearance finds them (`proposals.verify`). docs/method.md, 4.
         """
         bank = tracks.bank
-        if image is None or not self._config.enabled:
+        if image is None or self._config.verify == "off":
             return Proposals.none()
         age_s = (clock.detector_s or 0.0) - bank.seen_s
         recent = age_s <= self._config.max_s + TIME_SLACK_S
@@ -78,10 +78,10 @@ class Proposer:
         explained = dets.high.copy()  # by this frame's detections: a proposal must lie elsewhere
         explained[matches.detection[matches.matched]] = True
         taken = dets.boxes[explained]
-        if self.detector is not None and self._config.verifier == "auto" and clock.detector_ran:
+        if self.detector is not None and self._config.by_detector and clock.detector_ran:
             found = self._by_detector(self.detector, frame, image, tracks, rows, age_s, taken, appearance)
         else:
-            found = self._by_appearance(image, tracks, rows, age_s, taken, dets.boxes[~explained], appearance)
+            found = self._by_appearance(image, tracks, rows, taken, appearance)
         places, belief = found.places, found.belief
         best = np.argsort(-belief, kind="stable")  # of two proposals for one place the better one stays
         best = best[self._disjoint(bank.keep(places.track[best]), places.boxes[best], taken)]
@@ -91,66 +91,19 @@ class Proposer:
     # -------------------------------------------------------------------------------------------------- by appearance
 
     def _by_appearance(
-        self,
-        image: ImageArray,
-        tracks: PredictedTracks,
-        rows: IntArray,
-        age_s: FloatArray,
-        taken: FloatArray,
-        low: FloatArray,
-        appearance: Appearance,
+        self, image: ImageArray, tracks: PredictedTracks, rows: IntArray, taken: FloatArray, appearance: Appearance
     ) -> _Found:
-        """For each track the candidate of the largest posterior, if its appearance is close enough.
+        """The predicted boxes of the tracks `rows` (k,) that look like their track: it is visible, though not detected.
 
-        rows (k,) of the tracks; age_s (T,) time since the last detection; taken (M, 4) boxes of the detections used;
-        low (W, 4) unmatched low-score detections, which join the candidates.
+        taken (M, 4): boxes of the detections used; a person at such a place is probably occluded.
         """
-        config, bank, thresholds = self._config, tracks.bank, appearance.thresholds
-        height, width = image.shape[:2]
-        variance = kalman.innovation_variance(bank.mean[rows], bank.cov[rows], self._motion)
-        places = prior.candidates(rows, bank.mean[rows], variance, low, config)
-        places = places.take(prior.plausible(places, taken, width, height, config))
-        rows, count = np.unique(places.track, return_counts=True)
-        rows = rows[verify.within_budget(count + prior.N_CONTROLS, age_s[rows], config.max_crops_per_frame)]
-        places = places.take(np.isin(places.track, rows))
+        places = prior.Candidates(rows, tracks.boxes[rows], np.zeros(len(rows)))
+        places = places.take(prior.plausible(places, taken, image.shape[1], image.shape[0], self._config))
         if len(places) == 0:
             return _Found(places, np.zeros(0), places.boxes)
-
-        dist = self._distances(image, bank, places, appearance)
-        best = verify.best_candidates(places.track, places.log_prior, dist, thresholds.sigma)  # one for each track
-        tau = config.accept_scale * thresholds.same
-        best = best[dist[best] < tau]
-        if len(best) == 0:
-            return _Found(places.take(best), np.zeros(0), places.boxes)
-        control = self._background_distance(image, bank.keep(places.track[best]), appearance)
-        best = best[verify.accepted(dist[best], control, tau, config)]
-        return _Found(places.take(best), 1.0 - dist[best] / thresholds.diff, places.boxes)
-
-    def _distances(
-        self, image: ImageArray, bank: TrackBank, places: prior.Candidates, appearance: Appearance
-    ) -> FloatArray:
-        """(C,) distance of the candidates, C > 0, to their tracks.
-
-        The other candidates of a track are embedded only if its first one is within `first_look`; else +inf.
-        """
-        rows, first = np.unique(places.track, return_index=True)
-        dist = np.full(len(places), np.inf)
-        dist[first] = appearance.gallery.dist_pairs(bank.slot[rows], appearance.embed(image, places.boxes[first]))
-        limit = self._config.first_look * appearance.thresholds.same
-        rest = np.isin(places.track, rows[dist[first] < limit])
-        rest[first] = False
-        if rest.any():
-            slots = bank.slot[places.track[rest]]
-            dist[rest] = appearance.gallery.dist_pairs(slots, appearance.embed(image, places.boxes[rest]))
-        return dist
-
-    def _background_distance(self, image: ImageArray, bank: TrackBank, appearance: Appearance) -> FloatArray:
-        """(T,) mean distance of the background beside each predicted box to the track; +inf outside the image."""
-        boxes = bx.cxcyah_to_xyxy(bank.mean[:, :4])
-        controls, inside = prior.background(boxes, image.shape[1], image.shape[0])
-        embedded = appearance.embed(image, controls.reshape(-1, 4))
-        dist = appearance.gallery.dist_pairs(np.repeat(bank.slot, prior.N_CONTROLS), embedded)
-        return verify.mean_control(np.where(inside, dist.reshape(inside.shape), np.nan))
+        odds = _log_ratio(image, tracks.bank, places, appearance) - self._config.least_log_ratio
+        likely = odds > 0
+        return _Found(places.take(likely), 1.0 / (1.0 + np.exp(-odds[likely])), places.boxes)
 
     # ---------------------------------------------------------------------------------------------- by the detector
 
@@ -165,15 +118,16 @@ class Proposer:
         taken: FloatArray,
         appearance: Appearance,
     ) -> _Found:
-        """For each track the best detection in a window around its prediction, if appearance agrees.
+        """For each track the best detection in a window around its prediction, if it probably is the track's person.
 
-        Arguments as in `_by_appearance`. The score of the detection is the belief.
+        age_s (T,): time since the last detection; the other arguments as in `_by_appearance`. The log odds of the
+        detector's score and the log likelihood ratio of the appearance add up. The score is the belief.
         """
         config, bank, predicted = self._config, tracks.bank, tracks.boxes[rows]
         here = prior.Candidates(rows, predicted, np.zeros(len(rows)))
         large = bx.valid(predicted) & (predicted[:, 3] - predicted[:, 1] >= window.MIN_BOX_PX)
         rows = rows[large & prior.plausible(here, taken, frame.width, frame.height, config)]
-        rows = rows[verify.within_budget(np.ones_like(rows), age_s[rows], window.MAX_WINDOWS)]
+        rows = np.sort(rows[np.argsort(age_s[rows], kind="stable")[: window.MAX_WINDOWS]])  # those detected last
         if len(rows) == 0:
             return _Found(prior.Candidates.none(), np.zeros(0), np.zeros((0, 4)))
         variance = kalman.innovation_variance(bank.mean[rows], bank.cov[rows], self._motion)
@@ -183,10 +137,8 @@ class Proposer:
         best = window.best(places, scores)
         found, belief = places.take(best), scores[best]
         if len(found):
-            slots = bank.slot[found.track]
-            same = (
-                appearance.gallery.dist_pairs(slots, appearance.embed(image, found.boxes)) < appearance.thresholds.same
-            )
+            p = np.clip(belief, 1e-9, 0.999)  # certainty counts as 0.999
+            same = _log_ratio(image, bank, found, appearance) + np.log(p) - np.log1p(-p) > 0
             found, belief = found.take(same), belief[same]
         return _Found(found, belief, places.boxes)
 
@@ -201,3 +153,10 @@ class Proposer:
         for row in range(1, len(boxes)):
             keep[row] = keep[row] and not (overlap[row, :row] & keep[:row]).any()
         return keep
+
+
+def _log_ratio(image: ImageArray, bank: TrackBank, places: prior.Candidates, appearance: Appearance) -> FloatArray:
+    """(C,) log likelihood ratio of the appearance of each place and its track's; -inf where the crop is empty."""
+    embedded = appearance.embed(image, places.boxes)
+    dist = appearance.gallery.dist_pairs(bank.slot[places.track], embedded)
+    return np.where(embedded.any(axis=1), appearance.scene.log_ratio(dist), -np.inf)

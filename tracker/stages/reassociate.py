@@ -1,4 +1,4 @@
-"""Use B: re-identification of lost tracks by appearance, where motion and size permit it."""
+"""Use B: lost tracks found again, by the same log odds as in the association."""
 
 from __future__ import annotations
 
@@ -6,90 +6,77 @@ import dataclasses
 
 import numpy as np
 
-from tracker.association import costs
+from tracker.association import evidence
 from tracker.association.assignment import assign
+from tracker.association.scene import places_of
 from tracker.config import AssociationConfig, MotionConfig, TrackerConfig
 from tracker.motion import kalman
-from tracker.proposals import prior, verify
 from tracker.stages.associate import Matches
 from tracker.stages.embed import Appearance
 from tracker.stages.predict import PredictedTracks
 from tracker.stages.select import FrameDetections
 from tracker.tracks import lifecycle
 from tracker.tracks.bank import TrackBank
-from tracker.types import BoolArray, FeatureArray, FloatArray, ImageArray, IntArray
+from tracker.types import FloatArray, IntArray
+
+_LEAST = 1e-9  # probability, so that the logarithm is finite
+# A track lost for t seconds returns within a frame of dt seconds with probability dt / (t + _RETURN_S): many return
+# soon, some late.
+_RETURN_S = 0.5
 
 
 def reassociate(
     tracks: PredictedTracks,
     dets: FrameDetections,
     matches: Matches,
-    image: ImageArray | None,
+    dt_s: float,
     appearance: Appearance,
     config: TrackerConfig,
 ) -> Matches:
-    """Give high-score detections that no confirmed track has to the lost tracks that they resemble.
+    """Give high-score detections that no confirmed track has to the lost tracks that they probably are.
 
-    A detection of a tentative track may be given away as well; that track is then absorbed by the lost one. image:
-    for the background control, None: without. Source: docs/method.md, 3.
+    A detection of a tentative track may be given away as well; that track is then absorbed by the lost one. dt_s:
+    seconds since the detector ran before. Source: docs/method.md, 3.
     """
     link, bank = config.association, tracks.bank
     if not link.reassociate or dets.features is None:
         return matches
     lost = lifecycle.reassociable(bank, matches.matched, tracks.time_s, config.lifecycle)
     lost_rows = (lost & appearance.known(bank.slot)).nonzero()[0]
-    if len(lost_rows) == 0:
-        return matches
     track_of = matches.track_of(len(dets))
     found = (dets.high & ((track_of < 0) | ~np.append(bank.confirmed, True)[track_of])).nonzero()[0]
-    if len(found) == 0:
+    if len(lost_rows) == 0 or len(found) == 0:
         return matches
-    gated = _gate(bank.keep(lost_rows), dets.boxes[found], link, config.motion)
-    if not np.count_nonzero(gated):
-        return matches
-    tau = appearance.thresholds.same
-    dist = appearance.gallery.dist_min(bank.slot[lost_rows], dets.features[found])  # (lost, found)
-    similar = (gated & (dist < tau)).any(axis=0)
-    if not np.count_nonzero(similar):
-        return matches
-    found, gated, dist = found[similar], gated[:, similar], dist[:, similar]
-    second_best = _second_best(bank, lost_rows, dets.features[found], dist, appearance)
-    alone = (gated & (dist < tau) & np.isinf(second_best)).any(axis=0)
-    if image is not None and alone.any():
-        control = _background_distance(image, bank.slot[lost_rows], dets.boxes[found[alone]], appearance)
-        second_best[:, alone] = np.minimum(second_best[:, alone], control)
-    i, j = assign(costs.reassociation_cost(dist, second_best, gated, tau, link.second_best_ratio))
+    odds = _log_odds(bank.keep(lost_rows), dets, found, appearance, link, config.motion)
+    returns = dt_s / (tracks.time_s - bank.seen_s[lost_rows] + _RETURN_S)
+    # How many newcomers come is no error of the detector: the rate counts in full.
+    odds -= (1.0 - link.motion_weight) * appearance.scene.log_rate
+    odds += np.log(np.maximum(returns, _LEAST))[:, None] + np.log(np.maximum(dets.scores[found], _LEAST))
+    likely = evidence.posterior(odds) >= link.least_posterior
+    i, j = assign(np.where(likely, -odds, np.inf))
     return _given(matches, lost_rows[i], found[j], track_of[found[j]])
 
 
-def _gate(lost: TrackBank, boxes: FloatArray, link: AssociationConfig, motion: MotionConfig) -> BoolArray:
-    """(T, N) pairs that motion and size permit; the Mahalanobis gate grows while the track is not detected."""
-    ratio = (boxes[:, 3] - boxes[:, 1])[None] / lost.mean[:, 3:4]
-    size = (ratio >= link.min_height_ratio) & (ratio <= link.max_height_ratio)
-    return size & (kalman.mahalanobis_sq_of_boxes(lost.mean, lost.cov, boxes, motion) <= link.relink_chi2)
-
-
-def _second_best(
-    bank: TrackBank, lost_rows: IntArray, features: FeatureArray, dist: FloatArray, appearance: Appearance
+def _log_odds(
+    lost: TrackBank,
+    dets: FrameDetections,
+    found: IntArray,
+    appearance: Appearance,
+    link: AssociationConfig,
+    motion: MotionConfig,
 ) -> FloatArray:
-    """(n, m) distance of each detection to the nearest confirmed track other than that lost one; +inf without one.
-
-    lost_rows (n,), features (m, D) of the detections, dist (n, m) between them. Tentative tracks do not count: one may
-    be the lost person.
-    """
-    of_all = np.full((len(bank), len(features)), np.inf)
-    confirmed = bank.confirmed.nonzero()[0]
-    of_all[confirmed] = appearance.gallery.dist_min(bank.slot[confirmed], features)
-    of_all[lost_rows] = dist
-    return costs.least_of_others(of_all)[lost_rows]
-
-
-def _background_distance(image: ImageArray, slots: IntArray, boxes: FloatArray, appearance: Appearance) -> FloatArray:
-    """(n, N) mean distance of the background beside each box (N, 4) to each slot (n,); +inf outside the image."""
-    controls, inside = prior.background(boxes, image.shape[1], image.shape[0])
-    embedded = appearance.embed(image, controls.reshape(-1, 4))
-    dist = appearance.gallery.dist_mean(slots, embedded).reshape(len(slots), *inside.shape)
-    return verify.mean_control(np.where(inside, dist, np.nan))
+    """(L, F) log odds that detection `found` (F,) is the person of each lost track, all with a gallery."""
+    assert dets.features is not None
+    places = places_of(dets.boxes[found])
+    variance = kalman.innovation_variance(lost.mean, lost.cov, motion)
+    return evidence.log_odds(
+        appearance.scene,
+        appearance.gallery.dist_mean(lost.slot, dets.features[found]),
+        np.ones((len(lost), 1), bool),
+        evidence.log_motion(lost.mean[:, None], variance[:, None], places[None]),
+        appearance.scene.log_newcomers(places),
+        link.motion_weight,
+    )
 
 
 def _given(matches: Matches, lost: IntArray, detections: IntArray, holders: IntArray) -> Matches:

@@ -16,14 +16,14 @@ from tracker.types import StepTrace
 def trace_of(
     tracks: PredictedTracks, dets: FrameDetections, matches: Matches, proposals: Proposals, config: TrackerConfig
 ) -> StepTrace:
-    """The record; the gate is that of use B. `matches` must have its costs."""
+    """The record; the gate has 95 % of the detections of a track. `matches` must have its costs."""
     bank, costs = tracks.bank, matches.costs
     assert costs is not None
     variance = kalman.innovation_variance(bank.mean, bank.cov, config.motion)
     return StepTrace(
         id=bank.id,
         predicted=tracks.boxes,
-        gate_px=np.sqrt(config.association.relink_chi2 * variance[:, :2]),
+        gate_px=np.sqrt(kalman.CHI2_95 * variance[:, :2]),
         pair_id=bank.id[costs.track],
         pair_boxes=dets.boxes[costs.detection],
         pair_cost=costs.cost,

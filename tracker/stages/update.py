@@ -65,6 +65,8 @@ def update(
         current = _delete(current, stays, appearance)
     create_score = max(config.detection.strong_score, config.lifecycle.birth_score)
     unmatched = ((matches.track_of(len(dets)) < 0) & (dets.scores >= create_score)).nonzero()[0]
+    tracked = dets.boxes[matches.detection[matches.matched & known.confirmed]]
+    unmatched = unmatched[(bx.iou(dets.boxes[unmatched], tracked) <= lifecycle.NEW_TRACK_IOU).all(axis=1)]
     current = _create(current, unmatched, dets, frame.time_s, appearance, identities, config.motion)
     appearance.store(frame, dets, current.bank, current.detection)
     bank, confirmed_rows = _confirm(current.bank, identities, config.lifecycle)

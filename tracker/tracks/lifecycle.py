@@ -2,7 +2,7 @@
 
 tentative: from the detection that creates it; deleted at the first frame without one. confirmed: from its
 `confirm_hits`th detection. coasting: from the first frame without a detection; motion may still match it, or use B.
-lost: from `coast_s` after the last detection, if use B is on and the gallery large enough, else it is deleted; use B
+lost: from `coast_s` after the last detection, if use B is on and it has an embedding, else it is deleted; use B
 alone may find it. deleted: from `lost_s` after the last detection. Ages are times since the last detection, in seconds.
 """
 
@@ -12,6 +12,8 @@ from tracker.config import LifecycleConfig
 from tracker.tracks.bank import TrackBank
 from tracker.types import BoolArray
 
+# IoU with the box of a track above which a detection creates no track: most are a second box around the same person.
+NEW_TRACK_IOU = 0.3
 TIME_SLACK_S = 5e-7  # time stamps are sums of rounded steps: half a microsecond must not delete a track
 
 

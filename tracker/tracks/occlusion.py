@@ -76,10 +76,9 @@ def stolen(
 
 
 def trusted(bank: TrackBank, config: OcclusionConfig) -> BoolArray:
-    """(T,) tracks whose predicted box may be output: detected often, of steady height, and of a small variance."""
+    """(T,) tracks whose predicted box may be output: detected often, and of steady height."""
     steady = np.sqrt(bank.height[:, 1]) <= config.max_jitter
-    tight = np.sqrt(bank.cov[:, 0, 0]) <= config.max_std * bank.mean[:, 3]
-    return np.asarray((bank.hits >= config.min_hits) & steady & tight)
+    return np.asarray((bank.hits >= config.min_hits) & steady)
 
 
 def widened(

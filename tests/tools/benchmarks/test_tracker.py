@@ -26,7 +26,7 @@ def test_peer_gets_every_frame_as_prepared(capsys, monkeypatch):
     taken = []
 
     def counting():
-        return (lambda detections: len(detections)), taken.append
+        return tracker_peers.Peer(lambda detections, image: len(detections), taken.append, lambda result: result)
 
     def missing():
         raise tracker_peers.NotInstalledError("no-such-tracker")
