@@ -164,7 +164,7 @@ def squeezed(stream: Stream, share: float) -> Stream:
 def test_foreign_network_is_calibrated_by_the_stream():
     """All its distances are below tau_same: by the calibration a stranger is the lost person, by the scene not."""
     stranger = squeezed(after_gap((100.0, 0), back=130, person=1, n_before=120), 0.2)
-    settings = {**SHORT, "association.least_posterior": 0.2}
+    settings = {**SHORT, "association.least_posterior": 0.6}
     assert ids_of(run(stranger, {**settings, "appearance.scene": False})) == {1, 2, 3}
     assert ids_of(run(stranger, settings)) == {1, 2, 3, 4}
     returned = squeezed(after_gap((100.0, 0), back=130, person=0, n_before=120), 0.2)
