@@ -74,7 +74,7 @@ def test_open_run_scores_equal_track_eval_repeatedly(tmp_path, monkeypatch, imag
     monkeypatch.chdir(tmp_path)
     run = OpenRun(SequenceRun(tmp_path / "one", "det/det.txt", None, "default" if images else None, "cpu", 1, keep))
     for settings in ({}, {"lifecycle.confirm_hits": 1}, {"association.veto": False}, {}):
-        command = ["one", "--jobs", "1", "--json", "s.json", "--overwrite", "--device", "cpu"]
+        command = ["one", "--verify", "appearance", "--jobs", "1", "--json", "s.json", "--overwrite", "--device", "cpu"]
         assert main([*command, *(f"--set={name}={value}" for name, value in settings.items())]) == 0
         expected = json.loads((tmp_path / "s.json").read_text())[0]
         found = run.evaluate(TrackerConfig().override(settings)).values()

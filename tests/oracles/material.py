@@ -113,7 +113,7 @@ def _write_sequences(folder: Path, frames: list[np.ndarray], scene: Scene) -> No
         write_sequence(scene, folder / name, images=False)
         if "PETS" not in name:  # PETS09-S2L1 has the frames of the sample video
             write_images(folder / name / "img1", frames)
-    for name in ("MOT16/train/MOT16-02", "MOT16/test/MOT16-01"):
+    for name in ("MOT16/train/MOT16-02", "MOT16/test/MOT16-01", "ETH-Bahnhof"):
         write_sequence(small, folder / name)
     # A page fits a metric to the first 177 frames and scores it on the others.
     write_sequence(make_scene(4, n_people=4, n_frames=200, width=320, height=240), folder / "ETH-Sunnyday")

@@ -347,7 +347,7 @@ def _shortened(words: list[str]) -> list[str]:
     """
     program = words[0]
     if program == "track":
-        if {"--start", "--end", "--stride"} & set(words):
+        if {"--start", "--end", "--stride", "--detect-every"} & set(words):
             words = ["track", "long.mp4" if words[1] == "video.mp4" else words[1], *words[2:]]
         writes = {"--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap"} & set(words)
         return [*words, "--overwrite"] if writes and "--resume" not in words else words
@@ -355,7 +355,7 @@ def _shortened(words: list[str]) -> list[str]:
         return [*words, "--overwrite", "--trials", "2", "--jobs", "1"]
     if "--replicas" in words:
         at = words.index("--replicas") + 1
-        words = [*words[:at], "2", *words[at + 1 :]]
+        words = [*words[:at], "2", *words[at + 1 :], "--seed", "23"]  # these two start within the first half
     if "tools.benchmarks.tracking_peers" in words:
         return [*words, "--jobs", "1"]
     if program in ("track-eval", "track-smooth", "track-report"):
