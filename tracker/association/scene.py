@@ -1,7 +1,7 @@
 """What a stream itself says about the appearance metric and about newcomers: running estimates of bounded memory.
 
-People visible at the same time are different people, and a track with nobody near it is one person. Both come free in
-every stream, and calibrate the metric to its light, its clothes, and to any network.
+People visible at the same time are different people, and a track with no other box near it is one person. Both come
+free in every stream, and calibrate the metric to its light, its clothes, and to any network.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Ablation study: the same sequences tracked with parts of the tracker off, and scored.
 
 USES begins with the study of Thoreau & Kottege, "Improving Online Multiple Object tracking with Deep Metric
-Learning", 2018, https://arxiv.org/abs/1806.07592: the three uses of the metric, each alone and together, on top of
-Kalman filter and IoU; then on top of our association, which knows appearance by itself: off, each alone, in pairs, all.
+Learning", 2018, https://arxiv.org/abs/1806.07592: Kalman filter and IoU ("off"), then the three uses of the metric,
+each alone, in pairs, and all.
 The others switch off one more part each, with all uses on. A row is `track-eval --set ...` with the row's settings.
 """
 
