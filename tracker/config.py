@@ -49,9 +49,6 @@ class MotionConfig(Settings):
     aspect_measurement_std: Positive = 1e-1
     # The frame rate the constants above were made for; noise scales with real time.
     reference_hz: Annotated[float, Range("[1e-3, 1e4]")] = 30.0
-    # Variance factor of a detection: score_noise * (1 - score); 0: the same for all.
-    score_noise: Annotated[float, Range("[0, 1e4]")] = 3.0
-    least_noise: Annotated[float, Range("[1e-3, 1]")] = 0.1  # the smallest such factor
     # Variance factor of a proposed box as a measurement (docs/method.md, 4).
     proposal_noise: Annotated[float, Range("[1, 1e4]")] = 4.0
     camera: bool = True  # tracks move along with the background of the images, so that the camera may move too
@@ -65,10 +62,10 @@ class AssociationConfig(Settings):
     reassociate: bool = True  # use B: finds lost tracks again
     min_iou: Share = 0.3  # SORT; first association, high scores
     min_iou_weak: Share = 0.5  # ByteTrack; second association, low scores
-    # A and B: weight of motion in the log odds, where appearance has 1. Between 0.1 and 0.5 scores hardly change.
-    motion_weight: Annotated[float, Range("[0, 10]")] = 0.3
+    # A and B: weight of motion in the log odds, where appearance has 1. Chosen on replicas (docs/rules.md).
+    motion_weight: Annotated[float, Range("[0, 10]")] = 0.2
     # B: least probability that a detection is the lost track, and neither a newcomer nor another lost track.
-    least_posterior: Share = 0.85
+    least_posterior: Share = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +110,11 @@ class ProposalConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class OcclusionConfig(Settings):
-    """Occluded confirmed tracks: when the predicted box is output, and which detections they may claim.
-
-    The limits come from looking at 32,000 predictions of unmatched tracks on MOT16-09, MOT17-02, -04, -09, -10,
-    PETS09-S2L1 and TUD-Campus: within them, about 70 % of those behind an occluder lay on a person that nothing else
-    explained; outside of any of them, less than half.
-    """
+    """Occluded confirmed tracks: when the predicted box is output, and which detections they may claim."""
 
     enabled: bool = True
     min_cover: Share = 0.3  # share of the predicted box behind one nearer person
-    max_s: Seconds = 0.4  # time after the last detection for which the prediction is output
-    max_jitter: Annotated[float, Range("[0, 10]")] = 0.06  # standard deviation of the logarithm of the height
-    min_hits: Count = 10  # detections a track needs before its prediction is trusted
-    # Share of the missing width given back to a box that an occluder or the edge of the image cuts; 0: as detected.
-    # With 1, boxes that once were around two people stay so: MOTA of TUD-Campus (FRCNN) falls from 63 to 58.
-    complete: Share = 0.5
+    max_s: Seconds = 0.2  # time after the last detection for which the prediction is output
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,7 +341,7 @@ def crossing(n_frames: int = 60) -> Stream:
 
 def test_person_behind_another_is_output_occluded_and_keeps_identity():
     stream = crossing()
-    outputs = run(stream)
+    outputs = run(stream, {"occlusion.max_s": 0.4})
     hidden = [t for t in range(len(stream)) if len(stream.detections[t]) == 1]
     assert 4 <= len(hidden) <= 10
     identity = {person: outputs[5].id[list(outputs[5].det_index).index([1, 0].index(person))] for person in (0, 1)}
@@ -373,7 +373,7 @@ def test_occluded_track_is_output_for_limited_seconds():
     outputs = run(waiting)
     last_seen = max(t for t, d in enumerate(waiting.detections) if len(d) == 2)
     held = [t for t, tracks in enumerate(outputs) if tracks.occluded.any()]
-    assert held == list(range(last_seen + 1, last_seen + 1 + round(0.4 * 25)))
+    assert held == list(range(last_seen + 1, last_seen + 1 + round(0.2 * 25)))
 
 
 def test_missed_track_without_occluder_is_not_output():

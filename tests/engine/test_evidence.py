@@ -119,8 +119,8 @@ def test_equal_twins_are_not_reassociated():
 
 def test_return_far_from_the_prediction_needs_a_longer_absence():
     """The prediction becomes less certain with time; a jump within half a second is another person."""
-    assert ids_of(run(after_gap((100.0, 0), back=300, person=0, n_hidden=6), SHORT)) == {1, 2, 3, 4}
-    assert ids_of(run(after_gap((100.0, 0), back=200, person=0, n_hidden=45), SHORT)) == {1, 2, 3}
+    assert ids_of(run(after_gap((100.0, 0), back=400, person=0, n_hidden=6), SHORT)) == {1, 2, 3, 4}
+    assert ids_of(run(after_gap((100.0, 0), back=400, person=0, n_hidden=45), SHORT)) == {1, 2, 3}
 
 
 def test_reassociation_off_gives_a_new_identity():

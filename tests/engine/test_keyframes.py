@@ -29,7 +29,7 @@ def every(stream: Stream, n: int) -> Stream:
 def known(engine: Engine) -> tuple:
     """All that only a run of the detector may change."""
     bank = engine.bank
-    columns = [bank.key, bank.id, bank.hits, bank.seen_s, bank.height, bank.class_id, bank.slot]
+    columns = [bank.key, bank.id, bank.hits, bank.seen_s, bank.class_id, bank.slot]
     columns += [engine.appearance.gallery.counts(bank.slot)]
     columns += [np.array([engine.identities.n_ids, engine.identities._n_keys])]
     return tuple(column.copy() for column in columns)

@@ -65,12 +65,8 @@ RULES: dict[str, dict[str, Any]] = {
     "all - reuse of embeddings": {"appearance.refresh_s": 0.0},
     "all - low-score round": {"association.min_iou_weak": 1.0},
     "all - occlusion": {"occlusion.enabled": False},
-    "all - occlusion: completed boxes": {"occlusion.complete": 0.0},
-    "all - occlusion: height limit": {"occlusion.max_jitter": 10.0},
-    "all - occlusion: least hits": {"occlusion.min_hits": 1},
     "all - occlusion: time limit": {"occlusion.max_s": 1e4},
     "all - camera motion": {"motion.camera": False},
-    "all - noise by score": {"motion.score_noise": 0.0},
     "all - noise of proposals": {"motion.proposal_noise": 1.0},
     "all - confirmation": {"lifecycle.confirm_hits": 1},
     "all - creation score": {"lifecycle.birth_score": 0.0},  # detection.strong_score remains

@@ -139,17 +139,6 @@ def correct(
     return mean + gain.reshape(-1, 8), out
 
 
-def score_noise(scores: FloatArray, config: MotionConfig) -> FloatArray:
-    """(N,) factor of the measurement variance of detections with these scores (N,) in [0, 1].
-
-    After the noise scale adaptive filter of GIAOTracker (Du et al. 2021, https://arxiv.org/abs/2202.11983), where it is
-    1 - score; here times `motion.score_noise` and never below `motion.least_noise`.
-    """
-    if config.score_noise == 0:
-        return np.ones_like(scores)
-    return np.maximum(config.score_noise * (1.0 - scores), config.least_noise)
-
-
 def dense(cov: FloatArray) -> FloatArray:
     """The full covariance matrices: (T, 3, 4) -> (T, 8, 8)."""
     out = np.zeros((len(cov), 8, 8))

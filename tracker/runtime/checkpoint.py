@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tracker.errors import ResumeError, WriteError
 from tracker.types import State
 
-VERSION = "3"  # of what is inside; others cannot be resumed
+VERSION = "4"  # of what is inside; others cannot be resumed
 _MAGIC = "tracklet-checkpoint"
 _ARRAY = "@array"
 _START_AGAIN = "--overwrite starts again"

@@ -25,8 +25,8 @@ def find_occluded(
 ) -> BoolArray:
     """(T,) confirmed tracks that are neither matched nor proposed, but occluded by a track that is.
 
-    The occluder covers at least `min_cover` of the predicted box, and the prediction can be trusted: the last detection
-    is at most `max_s` old, and see `occlusion.trusted`. Source: docs/method.md, 6.
+    The occluder covers at least `min_cover` of the predicted box, and the last detection is at most `max_s` old.
+    Source: docs/method.md, 6.
     """
     bank, n_tracks = tracks.bank, len(tracks.bank)
     if not config.enabled:
@@ -44,7 +44,7 @@ def find_occluded(
         predicted = tracks.boxes[missed]
         covered[missed] |= occlusion.largest_covered_share(predicted, proposals.boxes) >= config.min_cover
     recent = tracks.time_s - bank.seen_s <= config.max_s + lifecycle.TIME_SLACK_S
-    return np.asarray(missed & recent & covered & occlusion.trusted(bank, config))
+    return np.asarray(missed & recent & covered)
 
 
 def find_continued(tracks: PredictedTracks, proposals: Proposals, clock: Clock, frame: Frame) -> BoolArray:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker import boxes as bx
-from tracker.config import LifecycleConfig, MotionConfig, OcclusionConfig, TrackerConfig
+from tracker.config import LifecycleConfig, MotionConfig, TrackerConfig
 from tracker.motion import kalman
 from tracker.stages.associate import Matches
 from tracker.stages.embed import Appearance
@@ -16,7 +16,7 @@ from tracker.stages.identities import Identities
 from tracker.stages.predict import Clock, PredictedTracks
 from tracker.stages.propose import Proposals
 from tracker.stages.select import FrameDetections
-from tracker.tracks import lifecycle, occlusion
+from tracker.tracks import lifecycle
 from tracker.tracks.bank import TrackBank
 from tracker.types import BoolArray, FloatArray, Frame, FrameTracks, ImageArray, IntArray, Source, Tracks
 
@@ -56,8 +56,7 @@ def update(
     source = np.full(len(known), Source.DETECTED, np.uint8)
     source[shown_as_predicted] = Source.OCCLUDED if clock.detector_ran else Source.PREDICTED
     source[proposals.track] = Source.PROPOSED
-    boxes = measured_boxes(tracks, dets, matches, proposals, frame.width, config.occlusion)
-    bank = correct(tracks, dets, matches, proposals, boxes, config.motion)
+    bank = correct(tracks, dets, matches, proposals, config.motion)
     current = _Current(bank, matches.detection, source)
     if clock.detector_ran:
         remembered = appearance.known(bank.slot) & config.association.reassociate
@@ -82,26 +81,12 @@ def update(
 
 
 def measured_boxes(
-    tracks: PredictedTracks,
-    dets: FrameDetections,
-    matches: Matches,
-    proposals: Proposals,
-    width: int,
-    config: OcclusionConfig,
+    tracks: PredictedTracks, dets: FrameDetections, matches: Matches, proposals: Proposals
 ) -> FloatArray:
-    """(T, 4) xyxy box that each track was detected or proposed with; zeros where there is none.
-
-    Detections of confirmed tracks that an occluder or the edge of the image cuts are widened, see `occlusion.widened`;
-    width of the image in pixels, 0: unknown.
-    """
-    bank, rows = tracks.bank, matches.matched.nonzero()[0]
-    measured = np.zeros((len(bank), 4))
-    measured[rows] = dets.boxes[matches.detection[rows]]
+    """(T, 4) xyxy box that each track was detected or proposed with; zeros where there is none."""
+    measured = np.zeros((len(tracks.bank), 4))
+    measured[matches.matched] = dets.boxes[matches.detection[matches.matched]]
     measured[proposals.track] = proposals.boxes
-    if config.enabled:
-        found = bank.confirmed & matches.matched
-        rows = (found & ~matches.reassociated).nonzero()[0]
-        measured[rows] = occlusion.widened(measured[rows], tracks.boxes[rows], measured[found], width, config)
     return measured
 
 
@@ -110,12 +95,11 @@ def correct(
     dets: FrameDetections,
     matches: Matches,
     proposals: Proposals,
-    boxes: FloatArray,
     config: MotionConfig,
 ) -> TrackBank:
-    """The predicted bank after the Kalman correction of matched and proposed tracks; boxes (T, 4) measured.
+    """The predicted bank after the Kalman correction of matched and proposed tracks.
 
-    The noise of a detection depends on its score (NSA, docs/method.md, 1), that of a proposal is `proposal_noise`.
+    The variance of a proposal is `proposal_noise` times that of a detection.
     """
     bank, detected = tracks.bank, matches.matched
     with_box = detected.copy()
@@ -123,11 +107,10 @@ def correct(
     rows = with_box.nonzero()[0]
     if len(rows) == 0:
         return bank
-    z = bx.xyxy_to_cxcyah(boxes[rows])
+    z = bx.xyxy_to_cxcyah(measured_boxes(tracks, dets, matches, proposals)[rows])
     by_detection = detected[rows]
     of_detection = matches.detection[detected]  # (d,) of the tracks `detected`, in the same order as `by_detection`
-    noise = np.full(len(rows), config.proposal_noise)
-    noise[by_detection] = kalman.score_noise(dets.scores[of_detection], config)
+    noise = np.where(by_detection, 1.0, config.proposal_noise)
     mean, cov = bank.mean.copy(), bank.cov.copy()
     mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, config, noise)
 
@@ -139,17 +122,14 @@ def correct(
         mean[rows[again], 4:6] = (z[again, :2] - bank.seen_xy[rows[again]]) / gap_s[:, None]
 
     hits, seen_s, seen_xy = bank.hits.copy(), bank.seen_s.copy(), bank.seen_xy.copy()
-    score, class_id, height = bank.score.copy(), bank.class_id.copy(), bank.height.copy()
+    score, class_id = bank.score.copy(), bank.class_id.copy()
     hits[detected] += 1
     seen_s[detected] = tracks.time_s
     seen_xy[detected] = z[by_detection, :2]
-    height[detected] = occlusion.next_log_height(height[detected], boxes[detected])
     score[detected] = dets.scores[of_detection]
     class_id[detected] = dets.classes[of_detection]
     score[proposals.track] = proposals.scores
-    return bank.with_(
-        mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id, height=height
-    )
+    return bank.with_(mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id)
 
 
 # ------------------------------------------------------------------------------------------------------- the lifecycle
@@ -176,12 +156,11 @@ def _create(
     n = len(detection)
     if n == 0:
         return current
-    boxes = dets.boxes[detection]
-    z = bx.xyxy_to_cxcyah(boxes)
+    z = bx.xyxy_to_cxcyah(dets.boxes[detection])
     mean, cov = kalman.initiate(z, config)
     created = TrackBank(
         key=identities.new_keys(n), id=np.zeros(n, np.int64), mean=mean, cov=cov, hits=np.ones(n, np.int64),
-        seen_s=np.full(n, time_s), seen_xy=z[:, :2], height=occlusion.first_log_height(boxes),
+        seen_s=np.full(n, time_s), seen_xy=z[:, :2],
         shown_index=np.full(n, -1), score=dets.scores[detection], class_id=dets.classes[detection],
         slot=appearance.gallery.allocate(n),
     )  # fmt: skip

@@ -22,7 +22,6 @@ class TrackBank:
     hits: IntArray  # (T,) detections matched so far; proposals do not count
     seen_s: FloatArray  # (T,) time of the last detection
     seen_xy: FloatArray  # (T, 2) centre of that detection, pixels
-    height: FloatArray  # (T, 2) running mean and variance of the logarithm of its detected heights
     shown_index: IntArray  # (T,) index of the last frame in which the track was output, -1: never
     score: FloatArray  # (T,) of the last detection or proposal
     class_id: IntArray  # (T,)
@@ -58,8 +57,7 @@ class TrackBank:
         none, no_track = np.zeros(0), np.zeros(0, np.int64)
         return TrackBank(
             key=no_track, id=no_track, mean=np.zeros((0, 8)), cov=np.zeros((0, 3, 4)), hits=no_track, seen_s=none,
-            seen_xy=np.zeros((0, 2)), height=np.zeros((0, 2)),
-            shown_index=no_track, score=none, class_id=no_track, slot=no_track,
+            seen_xy=np.zeros((0, 2)), shown_index=no_track, score=none, class_id=no_track, slot=no_track,
         )  # fmt: skip
 
 
