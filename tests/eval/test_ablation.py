@@ -62,8 +62,8 @@ def settings_of(name: str) -> list[str]:
     return [text for setting, value in ablation.USES[name].items() for text in ("--set", f"{setting}={value}")]
 
 
-def test_uses_rows_are_the_papers_study_and_one_part_off():
-    """Off, each use alone, pairs, all: the power set of A, B and C."""
+def test_uses_rows_are_the_papers_study_on_two_baselines():
+    """Off, each use alone, pairs, all: the power set of A, B and C; on plain Kalman filter and IoU each alone, and all."""
     uses = ("association.veto", "association.reassociate", "proposals.verify")
     on = {name: frozenset(use for use in uses if row[use] not in (False, "off")) for name, row in ablation.USES.items()}
     a, b, c = (frozenset([use]) for use in uses)
@@ -71,9 +71,10 @@ def test_uses_rows_are_the_papers_study_and_one_part_off():
     assert {name: on[name] for name in named} == named
     for name, settings in ablation.USES.items():
         assert TrackerConfig().override(settings), name
-        if name.startswith("all - "):
-            assert on[name] == a | b | c
-            assert len(settings) == len(uses) + 1
+    alone = {"SORT": a - a, "SORT + A": a, "SORT + B": b, "SORT + C": c, "SORT + all": a | b | c}
+    assert {name: on[name] for name in on if name.startswith("SORT")} == alone
+    rest = {tuple(item for item in ablation.USES[name].items() if item[0] not in uses) for name in alone}
+    assert len(rest) == 1  # the rows on SORT differ in the uses alone
 
 
 def test_rules_rows_each_change_one_section_of_the_settings():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tracker.errors import ConfigError
 
-Panels: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float | None]]]  # sequence -> row -> measure -> per cent
+Panels: TypeAlias = Mapping[str, Mapping[str, Mapping[str, Any]]]  # sequence -> row -> measure -> per cent; "..._diff"
 
 # Blue, orange and green that people with a colour-vision deficiency can tell apart (Okabe & Ito, 2008).
 COLOURS = {"HOTA": "#0072b2", "MOTA": "#e69f00", "IDF1": "#009e73"}
@@ -25,7 +25,10 @@ def check_matplotlib() -> None:
 
 
 def plot(panels: Panels, names: Sequence[str], baseline: str, title: str, note: str) -> bytes:
-    """A PNG file: in each panel the rows `names` from top to bottom, with differences to the row `baseline`."""
+    """A PNG file: in each panel the rows `names` from top to bottom, with differences to the row `baseline`.
+
+    A row of replicas has the standard error of its paired differences (column "..._diff") as an error bar.
+    """
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
 
     n_columns = min(MAX_COLUMNS, len(panels))
@@ -41,7 +44,10 @@ def plot(panels: Panels, names: Sequence[str], baseline: str, title: str, note: 
                 ax.axvline(before, color=colour, linestyle="--", linewidth=0.8)
             values = [rows.get(name, {}).get(measure) for name in names]
             at = [row + (i - 1) * BAR for row in range(len(names))]
-            bars = ax.barh(at, [max(v or 0, 0) for v in values], BAR, color=colour, label=f"{measure} [%]")
+            errors = [getattr(rows.get(name, {}).get(f"{measure}_diff"), "se", 0.0) for name in names]
+            bars = ax.barh(
+                at, [max(v or 0, 0) for v in values], BAR, xerr=errors, color=colour, label=f"{measure} [%]"
+            )
             labels = [_label(value, before) for value in values]
             ax.bar_label(bars, labels, padding=3, fontsize=7, bbox={"color": "white", "pad": 0.5})
         ax.set_title(sequence, fontweight="bold")
