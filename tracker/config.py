@@ -26,8 +26,8 @@ class DetectionConfig(Settings):
     strong_score: Share = 0.5  # ByteTrack's high threshold; such detections also fill galleries
     weak_score: Share = 0.1  # ByteTrack's low threshold; such detections only continue tracks
     nms_iou: Share = 0.5  # tuned, in 0.5 .. 0.7
-    # The detector runs on every n-th frame. On the others tracks continue by use C (appearance alone) or by prediction;
-    # no track is created, aged or deleted there. See docs/detectors.md.
+    # The detector runs on every n-th frame. On the others tracks continue by prediction; no track is
+    # created, aged or deleted there, and nothing is proposed. See docs/detectors.md.
     every: Annotated[int, Range("[1, 100]")] = 1
 
     def check_together(self) -> None:

@@ -64,8 +64,8 @@ class Engine:
         """Advance to this frame; returns its confirmed tracks that are detected, proposed, occluded or predicted.
 
         detections: None if the detector did not run on this frame (an empty record means that it found nothing). Then
-        no track is created, aged, confirmed or deleted, and no gallery changes; the tracks output last are found again
-        by use C, or output as predicted.
+        no track is created, aged, confirmed or deleted, no gallery changes and nothing is proposed; the tracks output
+        last are output as predicted.
 
         Times must not decrease. `detections.features` may hold embeddings of the caller; then no network runs, and
         nothing is proposed. Without an image or an encoder, motion alone decides.
@@ -102,7 +102,7 @@ class Engine:
         if clock.detector_ran:
             shown_as_predicted = find_occluded(tracks, dets, matches, proposals, overlaps, config.occlusion)
         else:
-            shown_as_predicted = find_continued(tracks, proposals, clock, frame)
+            shown_as_predicted = find_continued(tracks, clock, frame)
         lap("occlude")
         # Kalman correction, deletion, creation, galleries, confirmation.
         self.bank, output, self.backfilled = update(

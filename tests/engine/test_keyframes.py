@@ -18,7 +18,6 @@ from tracker.pipeline import Pipeline
 from tracker.types import Detections, Frame, Source
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
-BLIND = {"proposals.verify": "off"}
 
 
 def every(stream: Stream, n: int) -> Stream:
@@ -102,29 +101,6 @@ def test_track_leaving_the_image_at_skipped_frames_is_not_output():
     assert (len(outputs[31]), len(outputs[89])) == (1, 0)
 
 
-@pytest.mark.parametrize("n", [2, 4])
-def test_use_c_finds_people_by_appearance_at_skipped_frames(n):
-    """Nearly all with a perfect encoder; without it, or with use C off, the prediction is output."""
-    stream = lone_walker(60, speed=(60.0, 0.0))
-    painter = Painter(stream)
-    engine = Engine(config_of({"motion.camera": False}), painter)
-    outputs = run(every(stream, n), engine=engine, images=painter.images())
-    later = [outputs[t].source.tolist() for t in range(3 * n, 60) if t % n]
-    assert later.count([Source.PROPOSED]) > 0.8 * len(later)
-    assert all(len(source) == 1 for source in later)
-    blind = run(every(stream, n), BLIND)
-    assert all(tracks.source.tolist() == [Source.PREDICTED] for t, tracks in enumerate(blind) if t % n and t > 3 * n)
-
-
-def test_unverified_track_at_skipped_frames_is_output_as_predicted():
-    stream = lone_walker(40)
-    painter = Painter(stream)
-    engine = Engine(config_of({"motion.camera": False}), painter)
-    images = [image if t % 4 == 0 else IMAGE for t, image in enumerate(painter.images())]
-    outputs = run(every(stream, 4), engine=engine, images=images)
-    assert all(tracks.source.tolist() == [Source.PREDICTED] for t, tracks in enumerate(outputs) if t % 4 and t > 12)
-
-
 class Windows:
     """A detector asked about windows; counts."""
 
@@ -136,12 +112,16 @@ class Windows:
         return Detections.empty()
 
 
-def test_skipped_frames_search_no_window():
+def test_skipped_frames_propose_nothing():
+    """The person is there to be found, by a detector in windows or by appearance; neither is asked."""
     stream = every(lone_walker(40, hidden=[20]), 4)
-    painter, windows = Painter(stream), Windows()
-    engine = Engine(config_of({"motion.camera": False}), painter, detector=windows)
-    run(stream, engine=engine, images=painter.images())
-    assert windows.asked == [20]
+    for windows in (Windows(), None):
+        painter = Painter(stream)
+        engine = Engine(config_of({"motion.camera": False}), painter, detector=windows)
+        outputs = run(stream, engine=engine, images=painter.images())
+        assert windows is None or windows.asked == [20]
+        skipped = [tracks for t, tracks in enumerate(outputs) if t % 4 and 8 < t < 20]
+        assert all(tracks.source.tolist() == [Source.PREDICTED] for tracks in skipped)
 
 
 def test_skipped_frames_still_compensate_camera_motion():

@@ -227,7 +227,7 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     people.add_argument(
         "--detect-every", type=int, metavar="N",
-        help="run the detector at every Nth frame; between them tracks live on proposals and predictions (default: 1)",
+        help="run the detector at every Nth frame; between them tracks are predicted (default: 1)",
     )  # fmt: skip
     people.add_argument(
         "--conf",

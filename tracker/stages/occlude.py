@@ -47,15 +47,12 @@ def find_occluded(
     return np.asarray(missed & recent & covered)
 
 
-def find_continued(tracks: PredictedTracks, proposals: Proposals, clock: Clock, frame: Frame) -> BoolArray:
+def find_continued(tracks: PredictedTracks, clock: Clock, frame: Frame) -> BoolArray:
     """(T,) tracks that are output as predicted at a frame at which the detector did not run.
 
-    These are the tracks output since it last ran, unless they are proposed or have left the image. (A track that use C
-    does not find is output all the same: the limits of C are strict, made for tracks that the detector missed.)
+    These are the tracks output since it last ran, unless they have left the image.
     """
     predicted = tracks.boxes
     if frame.width and frame.height:
         predicted = bx.clip(predicted, frame.width, frame.height)
-    continued = tracks.bank.confirmed & (tracks.bank.shown_index >= clock.detector_index) & bx.valid(predicted)
-    continued[proposals.track] = False
-    return continued
+    return tracks.bank.confirmed & (tracks.bank.shown_index >= clock.detector_index) & bx.valid(predicted)

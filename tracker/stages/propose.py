@@ -64,13 +64,14 @@ class Proposer:
     ) -> Proposals:
         """Look again for the confirmed tracks without a detection that were detected at most `max_s` ago.
 
-        image: the network may embed boxes of it; None: nothing is proposed. Where the detector may run, it finds the
-        places and appearance confirms them; else appearance finds them (`proposals.verify`). docs/method.md, 4.
+        image: the network may embed boxes of it; None: nothing is proposed, nor at a frame that the detector skips.
+        Where there is a detector, it finds the places and appearance confirms them; else appearance finds them
+        (`proposals.verify`). docs/method.md, 4.
         """
         bank = tracks.bank
-        if image is None or self._config.verify == "off":
+        if image is None or self._config.verify == "off" or not clock.detector_ran:
             return Proposals.none()
-        age_s = (clock.detector_s or 0.0) - bank.seen_s
+        age_s = tracks.time_s - bank.seen_s
         recent = age_s <= self._config.max_s + TIME_SLACK_S
         rows = (bank.confirmed & ~matches.matched & recent & appearance.known(bank.slot)).nonzero()[0]
         if len(rows) == 0:
@@ -78,7 +79,7 @@ class Proposer:
         explained = dets.high.copy()  # by this frame's detections: a proposal must lie elsewhere
         explained[matches.detection[matches.matched]] = True
         taken = dets.boxes[explained]
-        if self.detector is not None and self._config.by_detector and clock.detector_ran:
+        if self.detector is not None and self._config.by_detector:
             found = self._by_detector(self.detector, frame, image, tracks, rows, age_s, taken, appearance)
         else:
             found = self._by_appearance(image, tracks, rows, taken, appearance)
