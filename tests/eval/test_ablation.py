@@ -63,7 +63,7 @@ def settings_of(name: str) -> list[str]:
 
 
 def test_uses_rows_are_the_papers_study_on_two_baselines():
-    """Off, each use alone, pairs, all: the power set of A, B and C; on plain Kalman filter and IoU each alone, and all."""
+    """The power set of A, B and C; and on Kalman filter and IoU alone: none, each, and all."""
     uses = ("association.veto", "association.reassociate", "proposals.verify")
     on = {name: frozenset(use for use in uses if row[use] not in (False, "off")) for name, row in ablation.USES.items()}
     a, b, c = (frozenset([use]) for use in uses)
