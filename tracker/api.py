@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tracker.build import Reid, as_features, load_encoder, open_pipeline
+from tracker.association.classes import Classes
+from tracker.build import Reid, as_features, for_people, load_encoder, open_pipeline
 from tracker.config import TrackerConfig
 from tracker.detector.base import Detector, DetectorBase
 from tracker.detector.inputs import as_detections
 from tracker.detector.open import open_detector
 from tracker.detector.verified import pool
 from tracker.engine import Engine
-from tracker.errors import DetectionError
+from tracker.errors import ConfigError, DetectionError
 from tracker.sources.span import Span
 from tracker.types import Detections, Frame, FrameTracks, ImageArray, Tracks
 
@@ -28,7 +29,9 @@ class Tracker:
     detector looks at each frame, too, and adds its evidence to the boxes (`detector.verified`): their scores and places
     change, and boxes that it alone sees have a `det_index` of N or more; None: the setting, else "appearance". fps is
     the frame rate where `update` gets no time stamps. keep_features puts embeddings into the tracks, see
-    `Tracks.features`. Other keyword arguments replace single settings, with two underscores for the dot:
+    `Tracks.features`. class_names: of the classes in `dets` by number, as far as they are known: car and truck may then
+    be one object, and the bundled networks look at people alone; without names every number is a class of its own, and
+    of people. Other keyword arguments replace single settings, with two underscores for the dot:
     `Tracker(proposals__max_s=1.0)`.
 
     >>> tracks = Tracker().update([[10, 20, 50, 120, 0.9]])
@@ -45,6 +48,7 @@ class Tracker:
         verify: str | None = None,
         fps: float | None = None,
         keep_features: bool = False,
+        class_names: Mapping[int, str] | None = None,
         **settings: Any,
     ) -> None:
         config = (config or TrackerConfig()).override({k.replace("__", "."): v for k, v in settings.items()})
@@ -53,13 +57,18 @@ class Tracker:
         self._reid = reid
         self._device = device
         self._keep_features = keep_features
+        self._classes = Classes(class_names, all_embedded=not for_people(reid))
+        if self.config.proposals.verify == "detector" and self._classes.person != 0:
+            raise ConfigError(
+                f'verify "detector" needs people as class 0, as in the detector; here they are {self._classes.person}'
+            )
         self.reset()
         if reid != "default":
             self._attach()  # errors are raised now; the default network loads at the first image
 
     def reset(self) -> None:
         """Delete all tracks, for the next video. Identities start at 1 again."""
-        self._engine = Engine(self.config, keep_features=self._keep_features)
+        self._engine = Engine(self.config, keep_features=self._keep_features, classes=self._classes)
         self._attached = False
         self._detector: DetectorBase | None = None  # that verifies the boxes
         self._given: bool | None = None
@@ -101,7 +110,8 @@ class Tracker:
             # With embeddings of the caller the networks never run, also in a frame without detections.
             self._engine.detach()
         elif image is not None and self._detector is not None:
-            detections = pool(detections, self._detector.detect(seen))
+            people = self._classes.group(detections.classes) == self._classes.person
+            detections = pool(detections, self._detector.detect(seen), people)
         tracks = self._engine.step(seen, detections)
         self._index += 1
         self._time_s = time_s

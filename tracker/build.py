@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tracker.association.classes import Classes
 from tracker.config import TrackerConfig
 from tracker.detector.base import Detector, DetectorBase, with_defaults
 from tracker.detector.open import open_detector
@@ -81,10 +82,18 @@ def open_pipeline(
         if keep_features and encoder is None:
             why = "with --reid none" if reid is None else f"{opened.name} has no images"
             raise ConfigError(f"there are no embeddings to save: {why}")
-        return Pipeline(opened, part, Engine(config, encoder, thresholds, part.second_look, keep_features))
+        known = Classes(part.class_names, all_embedded=not for_people(reid))
+        return Pipeline(opened, part, Engine(config, encoder, thresholds, part.second_look, keep_features, known))
     except BaseException:
         opened.close()
         raise
+
+
+def for_people(reid: Reid) -> bool:
+    """Whether the network is a bundled one, which can tell people apart, and nothing else."""
+    from tracker.appearance.encoder import PACKAGED
+
+    return reid is None or reid in ("default", *PACKAGED)
 
 
 def load_encoder(

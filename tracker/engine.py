@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
+from tracker.association.classes import Classes
 from tracker.association.pairs import Overlaps, find_overlaps
 from tracker.config import TrackerConfig
 from tracker.proposals.window import WindowDetector
@@ -43,18 +44,21 @@ class Engine:
         thresholds: Thresholds | None = None,
         detector: WindowDetector | None = None,
         keep_features: bool = False,
+        classes: Classes | None = None,
     ) -> None:
         """detector: runs again on windows of the frame, for use C; None: detections only come in.
 
-        keep_features: the output has the embeddings of the tracks, see `Tracks.features`.
+        keep_features: the output has the embeddings of the tracks, see `Tracks.features`. classes: which of the
+        detector's classes may be one object, and which are people; None: nothing is known of them.
         """
         self.config = config
+        self.classes = classes or Classes()
         self.bank = TrackBank.empty()
         self.appearance = Appearance(config, encoder, thresholds, keep_features)
         self.identities = Identities()
         self.clock = Clock()
         self.camera = CameraEstimator()
-        self.proposer = Proposer(config.proposals, config.motion, detector)
+        self.proposer = Proposer(config.proposals, config.motion, self.classes, detector)
         self.backfilled: list[FrameTracks] = []  # rows of earlier frames that the last step made known
         self.trace: StepTrace | None = None  # of the last step, if `trace_steps` asked for it
         self.stage_s: dict[str, float] = {}  # seconds spent in each stage so far
@@ -73,7 +77,7 @@ class Engine:
         config, lap = self.config, _StageTimer(self.stage_s)
         clock = self.clock = self.clock.tick(frame, detections is not None)
         given = Detections.empty() if detections is None else detections
-        dets = select(given, config.detection)  # score filter, NMS -> N rows
+        dets = select(given, config.detection, self.classes)  # score filter, NMS -> N rows
         lap("select")
         tracks = predict(self.bank, clock, config.motion, config.lifecycle)  # Kalman filter
         overlaps = self._overlaps(tracks, dets)
@@ -136,7 +140,7 @@ class Engine:
     ) -> None:
         """Use these networks from the next step on; settings win over the thresholds that the encoder brings."""
         self.appearance.attach(encoder, thresholds)
-        self.proposer = Proposer(self.config.proposals, self.config.motion, detector)
+        self.proposer = Proposer(self.config.proposals, self.config.motion, self.classes, detector)
 
     def detach(self) -> None:
         """Embed nothing from the next step on: the embeddings come with the detections. Thresholds stay."""

@@ -346,7 +346,7 @@ def test_5_gallery_stores_only_high_score_detections_inside_the_image(seed):
         before = len(written)
         tracks = engine.step(stream.frame(t), seen.with_features(embeddings))
         rows = {int(np.abs(embeddings - each).sum(axis=1).argmin()) for call in written[before:] for each in call}
-        kept = select(seen, engine.config.detection).row
+        kept = select(seen, engine.config.detection, engine.classes).row
         for row in range(len(seen)):
             box = seen.boxes[row]
             clean = row in kept and seen.scores[row] >= 0.5
@@ -518,7 +518,7 @@ def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
         assert (tracks.det_index[~tracks.proposed] >= 0).all()
         kept = [
             row
-            for row in select(seen, engine.config.detection).row
+            for row in select(seen, engine.config.detection, engine.classes).row
             if seen.scores[row] >= 0.5 or row in tracks.det_index
         ]
         for row in tracks[tracks.proposed]:

@@ -13,6 +13,7 @@ def bank_of(n: int, **columns) -> TrackBank:
         "key": np.arange(n), "id": np.zeros(n, np.int64), "mean": np.zeros((n, 8)), "cov": np.zeros((n, 3, 4)),
         "hits": np.ones(n, np.int64), "seen_s": np.zeros(n), "seen_xy": np.zeros((n, 2)),
         "shown_index": np.full(n, -1), "score": np.ones(n),
-        "class_id": np.zeros(n, np.int64), "slot": np.arange(n),
+        "group": np.zeros(n, np.int64),
+        "class_id": np.zeros(n, np.int64), "class_lead": np.ones(n), "slot": np.arange(n),
     }  # fmt: skip
     return TrackBank(**{**whole, **{name: np.asarray(value) for name, value in columns.items()}})

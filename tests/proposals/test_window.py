@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tracker import boxes as bx
+from tracker.association.classes import Classes
 from tracker.config import ProposalConfig, TrackerConfig
 from tracker.engine import Engine
 from tracker.errors import ConfigError, DetectionError
@@ -73,7 +74,8 @@ def look_at(boxes, image, config=CONFIG, detector=None):
     frame = Frame(7, 0.25, image, image.shape[1], image.shape[0])
     tracks = np.arange(len(mean)) * 3 + 1
     variance = np.tile([100.0, 100.0, 0.01, 100.0], (len(mean), 1))
-    return window.detect_in_windows(detector or RedDetector(), frame, tracks, mean, variance, config)
+    groups = np.zeros(len(tracks), np.int64)
+    return window.detect_in_windows(detector or RedDetector(), frame, tracks, mean, variance, groups, Classes())
 
 
 # ------------------------------------------------------------------------------------------------- the windows

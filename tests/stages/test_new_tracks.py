@@ -40,8 +40,8 @@ def new_boxes(places, detections, matched, *, ids=None, scores=0.9, proposed=())
                    seen_s=np.full(n, 1.96), slot=appearance.gallery.allocate(n))  # fmt: skip
     tracks = PredictedTracks(2.0, bank, places, np.ones(n, bool), np.ones(n, bool))
     score, none = np.broadcast_to(np.asarray(scores, float), len(boxes)), np.zeros(len(boxes), bool)
-    dets = FrameDetections(boxes, score, np.zeros(len(boxes), np.int64), None, np.arange(len(boxes)), score >= 0.5,
-                           none)  # fmt: skip
+    of_class_0 = np.zeros(len(boxes), np.int64)
+    dets = FrameDetections(boxes, score, of_class_0, of_class_0, None, np.arange(len(boxes)), score >= 0.5, ~none, none)
     matches = Matches(np.asarray(matched, np.int64).reshape(n), np.zeros(n, bool), np.full(n, -1))
     rows = np.array(proposed, np.int64)
     proposals = Proposals(rows, places[rows], np.full(len(rows), 0.9), places[rows])

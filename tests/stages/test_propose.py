@@ -11,6 +11,7 @@ from tests.oracles.banks import bank_of
 from tests.oracles.plain_tracker import iou_of
 from tests.oracles.runs import config_of
 from tracker import boxes as bx
+from tracker.association.classes import Classes
 from tracker.motion import kalman
 from tracker.stages.associate import Matches
 from tracker.stages.embed import Appearance
@@ -93,13 +94,13 @@ def propose(
     tracks = PredictedTracks(NOW_S, bank, boxes, np.zeros(n, bool), np.ones(n, bool))
     found = np.asarray(dets, float).reshape(-1, 4)
     given = Detections(found, np.broadcast_to(np.asarray(scores, float), len(found)), np.zeros(len(found), np.int64))
-    chosen = select(given, config.detection)
+    chosen = select(given, config.detection, Classes())
     of_row = np.append(np.argsort(chosen.row), -1) if len(found) else np.array([-1])  # given row -> chosen row
     detection = np.full(n, -1) if matched is None else of_row[np.asarray(matched)]
     matches = Matches(detection, np.zeros(n, bool), np.full(n, -1))
     clock = Clock(NOW_S, 0.04, detector_ran, NOW_S if detector_ran else NOW_S - 0.04, 49, 0.04)
     frame = Frame(50, NOW_S, image, 640, 480)
-    proposer = Proposer(config.proposals, config.motion, detector)
+    proposer = Proposer(config.proposals, config.motion, Classes(), detector)
     return proposer.propose(frame, image, tracks, chosen, matches, clock, appearance), encoder
 
 
@@ -304,13 +305,13 @@ def test_nothing_in_the_window_gives_no_proposal():
 
 
 @pytest.mark.parametrize(
-    ("settings", "ran", "n_runs"),
-    [({}, True, 1), ({"proposals.verify": "detector"}, True, 1), ({"proposals.verify": "appearance"}, True, 0),
-     ({}, False, 0)],
+    ("settings", "ran", "n_runs", "n_found"),
+    [({}, True, 1, 0), ({"proposals.verify": "detector"}, True, 1, 0), ({"proposals.verify": "appearance"}, True, 0, 1),
+     ({}, False, 0, 0), ({"proposals.verify": "appearance"}, False, 0, 0)],
 )  # fmt: skip
-def test_detector_is_asked_only_where_it_may_and_ran_on_the_frame(settings, ran, n_runs):
-    """Otherwise appearance decides alone: here it agrees, and the detector would not."""
+def test_detector_is_asked_only_where_it_may_and_nothing_at_skipped_frames(settings, ran, n_runs, n_found):
+    """Here appearance agrees, and the detector would not."""
     detector = InWindow()
     found, _ = propose([PERSON], settings=settings, detector=detector, detector_ran=ran, seen_s=NOW_S - 0.1)
     assert detector.n_runs == n_runs
-    assert len(found.track) == 1 - n_runs
+    assert len(found.track) == n_found

@@ -219,7 +219,9 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
         help="network to run: person, the bundled one (default), or a file, YOLOX- or YOLO-style",
     )  # fmt: skip
     people.add_argument(
-        "--classes", default="person", help="classes to keep, names or numbers, comma-separated (default: person)"
+        "--classes",
+        default="person",
+        help="classes to keep, names or numbers, comma-separated, or all (default: person)",
     )
     people.add_argument(
         "--detector-size", type=int, metavar="PX",

@@ -194,6 +194,8 @@ class OnnxDetector(DetectorBase):
             only = self.class_names.get(0, "0").lower()
             classes = [0 if str(wanted).strip().lower() in (only, "person") else wanted for wanted in classes]
         by_name = {name.lower(): number for number, name in self.class_names.items()}
+        if [str(wanted).strip().lower() for wanted in classes] == ["all"] and "all" not in by_name:
+            classes = list(range(n_classes)) or sorted(self.class_names)
         chosen = set()
         for wanted in classes:
             number = by_name.get(str(wanted).strip().lower())

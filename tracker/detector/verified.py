@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from tracker import boxes as bx
 from tracker.detector.base import Detector, DetectorBase, with_defaults
-from tracker.types import Detections, FloatArray, Frame
+from tracker.types import BoolArray, Detections, FloatArray, Frame
 
 MIN_IOU = 0.5  # of two boxes around the same person, as in the scores of MOTChallenge
 MISSED = 0.25  # probability of a person that one of the detectors gives to a box that it does not report
@@ -35,17 +35,19 @@ class VerifiedDetections(DetectorBase):
         return pool(self._given.detect(frame), self.verifier.detect(frame))
 
 
-def pool(given: Detections, seen: Detections) -> Detections:
+def pool(given: Detections, seen: Detections, people: BoolArray | None = None) -> Detections:
     """The given boxes, then the others that were seen, with the belief of both detectors as scores.
 
     Scores are taken for probabilities, and the evidence of the detectors for independent, so that log odds add up:
     logit p = logit p_given + logit p_seen, with MISSED for what a detector does not report. The place of a box that
     both report is their mean, weighted by score. Boxes are paired one to one for the largest sum of IoU. given, seen:
-    (N,) and (M,) people of one frame, without embeddings; row i of the result is row i of `given`. Impossible boxes
-    among those seen are left out.
+    (N,) and (M,) boxes of one frame, without embeddings; row i of the result is row i of `given`. people (N,): which of
+    the given boxes the other detector may have seen, None: all. Impossible boxes among those seen are left out.
     """
+    people = np.full(len(given), True) if people is None else people
     seen = seen.take(bx.valid(seen.boxes) & np.isfinite(seen.scores))
     iou = bx.iou(given.boxes, seen.boxes)
+    iou[~people] = 0.0
     i, j = linear_sum_assignment(-np.where(iou >= MIN_IOU, iou, 0.0))
     paired = iou[i, j] >= MIN_IOU
     i, j = i[paired], j[paired]
@@ -57,9 +59,11 @@ def pool(given: Detections, seen: Detections) -> Detections:
     alone = np.ones(len(seen), bool)
     alone[j] = False
     log_odds = np.concatenate([_logit(given.scores) + _logit(other), _logit(seen.scores[alone]) + _logit(MISSED)])
+    scores = 1.0 / (1.0 + np.exp(-log_odds))
+    scores[: len(given)][~people] = given.scores[~people]
     return Detections(
         np.concatenate([boxes, seen.boxes[alone]]),
-        1.0 / (1.0 + np.exp(-log_odds)),
+        scores,
         np.concatenate([given.classes, seen.classes[alone]]),
     )
 

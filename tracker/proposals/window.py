@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.config import ProposalConfig
+from tracker.association.classes import Classes
 from tracker.proposals.prior import Candidates
 from tracker.types import Detections, FloatArray, Frame, ImageArray, IntArray
 
@@ -94,12 +94,13 @@ def detect_in_windows(
     tracks: IntArray,
     mean: FloatArray,
     variance: FloatArray,
-    config: ProposalConfig,
+    group: IntArray,
+    classes: Classes,
 ) -> tuple[Candidates, FloatArray]:
-    """Detections in windows around the given tracks, near enough to each: candidates (C,), scores (C,).
+    """Detections in windows around the given tracks, of their class and near enough: candidates (C,), scores (C,).
 
     tracks (T,) rows, T <= MAX_WINDOWS; mean (T, >= 4) predicted [cx, cy, a, h] and variance (T, 4), the diagonal of S,
-    of these tracks.
+    of these tracks; group (T,) of their classes.
     """
     assert frame.image is not None
     predicted = bx.cxcyah_to_xyxy(mean[:, :4])
@@ -111,6 +112,7 @@ def detect_in_windows(
     cell = cell[usable]
     boxes = tiled.to_frame(found.boxes[usable], cell)
     near = bx.iou(predicted, boxes)[cell, np.arange(len(cell))] >= MIN_IOU
+    near &= classes.group(found.classes[usable]) == group[cell]
     boxes, cell = boxes[near], cell[near]
     log_prior = -0.5 * ((bx.xyxy_to_cxcyah(boxes) - mean[cell, :4]) ** 2 / variance[cell]).sum(axis=1)
     return Candidates(tracks[cell], boxes, log_prior), found.scores[usable[near]]

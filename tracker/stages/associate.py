@@ -74,12 +74,16 @@ def associate(
     detection = np.full(len(bank), -1, np.int64)
     chosen_costs: list[PairCosts] = []
 
+    # Tracks take detections of their own group of classes.
+    candidates = overlaps.detections
+    candidates = candidates.keep(bank.group[candidates.track] == dets.group[candidates.detection])
+
     # First association: high-score detections.
     free = dets.high.copy()
     for group in (tracks.active & bank.confirmed, ~bank.confirmed):
         if not np.count_nonzero(group):
             continue
-        pairs = overlaps.detections.among(group, free, config.min_iou)
+        pairs = candidates.among(group, free, config.min_iou)
         if len(pairs) == 0:
             continue
         pairs = _without_stolen(pairs, tracks, dets, overlaps, group, occlusion_config)
@@ -102,7 +106,7 @@ def associate(
 
     # Second association: low-score detections, by overlap alone.
     unmatched = tracks.active & bank.confirmed & (detection < 0)
-    pairs = overlaps.detections.among(unmatched, ~dets.high, config.min_iou_weak)
+    pairs = candidates.among(unmatched, ~dets.high, config.min_iou_weak)
     if len(pairs):
         cost = 1.0 - pairs.iou
         chosen = assign_pairs(pairs.track, pairs.detection, cost)
@@ -130,7 +134,9 @@ def _without_stolen(
     occluded = group & ~tracks.visible
     if not (config.enabled and np.count_nonzero(occluded)):
         return pairs
-    occluder = occlusion.occluder(tracks.boxes, occluded, group & tracks.visible, *overlaps.tracks, config)
+    i, j = overlaps.tracks
+    rivals = tracks.bank.group[i] == tracks.bank.group[j]
+    occluder = occlusion.occluder(tracks.boxes, occluded, group & tracks.visible, i[rivals], j[rivals], config)
     return pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, dets.boxes[pairs.detection], tracks.boxes, occluder))
 
 
@@ -143,12 +149,15 @@ def _log_odds(
     config: AssociationConfig,
     motion: MotionConfig,
 ) -> FloatArray:
-    """(P,) log odds that the detection is the person of the track; dist (P,) to its mean embedding."""
+    """(P,) log odds that the detection is the person of the track; dist (P,) to its mean embedding.
+
+    Where appearance tells nothing apart, the IoU: such pairs compete with no others.
+    """
     assert dets.features is not None
     bank, places = tracks.bank, places_of(dets.boxes)
     has_embedding: BoolArray = np.asarray(dets.features.any(axis=1))  # zeros: the crop was empty
     mean, cov = bank.mean[pairs.track], bank.cov[pairs.track]
-    return evidence.log_odds(
+    odds = evidence.log_odds(
         appearance.scene,
         dist,
         appearance.known(bank.slot[pairs.track]) & has_embedding[pairs.detection],
@@ -156,6 +165,7 @@ def _log_odds(
         appearance.scene.log_newcomers(places)[pairs.detection],
         config.motion_weight,
     )
+    return np.where(dets.embeddable[pairs.detection], odds, pairs.iou)
 
 
 def _pair_costs(

@@ -90,18 +90,22 @@ class Appearance:
     def embed_detections(
         self, image: ImageArray | None, dets: FrameDetections, tracks: PredictedTracks
     ) -> FrameDetections:
-        """The detections with embeddings of the high-score ones: computed, or reused where motion is unambiguous."""
+        """The detections with embeddings of the high-score ones: computed, or reused where motion is unambiguous.
+
+        Other classes than those that the network can tell apart have zeros.
+        """
         if image is None or not self._wanted:
             return dets
         track = self._reusable(dets, tracks)
-        reused = (track >= 0) & dets.high
-        fresh = (dets.high & ~reused).nonzero()[0]
+        wanted = dets.high & dets.embeddable
+        reused = (track >= 0) & wanted
+        fresh = (wanted & ~reused).nonzero()[0]
         computed = self.embed(image, dets.boxes[fresh]) if len(fresh) else None
         latest = self.gallery.latest(tracks.bank.slot[track[reused]]) if reused.any() else None
         some = latest if computed is None else computed
         if some is None:
             return dets
-        features = np.zeros((len(dets), some.shape[1]), np.float32)  # of low scores: never compared or stored
+        features = np.zeros((len(dets), some.shape[1]), np.float32)  # of the others: never compared or stored
         if computed is not None:
             features[fresh] = computed
         if latest is not None:
@@ -141,8 +145,8 @@ class Appearance:
         self.gallery.mark_embedded(slots[~outlier & ~dets.reused[detection[rows]]], frame.time_s)
 
     def _observe_boxes(self, dets: FrameDetections, detection: IntArray, bank: TrackBank) -> None:
-        boxes = dets.boxes[dets.high]
-        n_new = int(np.count_nonzero((bank.hits == 1) & (detection >= 0)))
+        boxes = dets.boxes[dets.high & dets.embeddable]
+        n_new = int(np.count_nonzero((bank.hits == 1) & np.append(dets.embeddable, False)[detection]))
         self.scene.observe_boxes(places_of(boxes), boxes[:, 2:], n_new)
 
     def _observe_distances(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracker import boxes as bx
+from tracker.association.classes import Classes
 from tracker.config import MotionConfig, ProposalConfig
 from tracker.motion import kalman
 from tracker.proposals import prior, window
@@ -46,10 +47,14 @@ class Proposer:
     """Proposes boxes for confirmed tracks without a detection."""
 
     def __init__(
-        self, config: ProposalConfig, motion: MotionConfig, detector: window.WindowDetector | None = None
+        self,
+        config: ProposalConfig,
+        motion: MotionConfig,
+        classes: Classes,
+        detector: window.WindowDetector | None = None,
     ) -> None:
         """detector: runs once more on windows of the frame; None where there is none (replayed detections)."""
-        self._config, self._motion = config, motion
+        self._config, self._motion, self._classes = config, motion, classes
         self.detector = detector
 
     def propose(
@@ -78,7 +83,7 @@ class Proposer:
             return Proposals.none()
         explained = dets.high.copy()  # by this frame's detections: a proposal must lie elsewhere
         explained[matches.detection[matches.matched]] = True
-        taken = dets.boxes[explained]
+        taken = dets.boxes[explained & dets.embeddable]  # a bag or a car in front of a person takes no place
         if self.detector is not None and self._config.by_detector:
             found = self._by_detector(self.detector, frame, image, tracks, rows, age_s, taken, appearance)
         else:
@@ -132,7 +137,9 @@ class Proposer:
         if len(rows) == 0:
             return _Found(prior.Candidates.none(), np.zeros(0), np.zeros((0, 4)))
         variance = kalman.innovation_variance(bank.mean[rows], bank.cov[rows], self._motion)
-        places, scores = window.detect_in_windows(detector, frame, rows, bank.mean[rows], variance, config)
+        places, scores = window.detect_in_windows(
+            detector, frame, rows, bank.mean[rows], variance, bank.group[rows], self._classes
+        )
         free = prior.plausible(places, taken, frame.width, frame.height, config)
         places, scores = places.take(free), scores[free]
         best = window.best(places, scores)

@@ -44,10 +44,11 @@ def reassociate(
     lost = lifecycle.reassociable(bank, matches.matched, tracks.time_s, config.lifecycle)
     lost_rows = (lost & appearance.known(bank.slot)).nonzero()[0]
     track_of = matches.track_of(len(dets))
-    found = (dets.high & ((track_of < 0) | ~np.append(bank.confirmed, True)[track_of])).nonzero()[0]
+    found = (dets.high & dets.embeddable & ((track_of < 0) | ~np.append(bank.confirmed, True)[track_of])).nonzero()[0]
     if len(lost_rows) == 0 or len(found) == 0:
         return matches
     odds = _log_odds(bank.keep(lost_rows), dets, found, appearance, link, config.motion)
+    odds[bank.group[lost_rows, None] != dets.group[found]] = -np.inf
     returns = dt_s / (tracks.time_s - bank.seen_s[lost_rows] + _RETURN_S)
     # How many newcomers come is no error of the detector: the rate counts in full.
     odds -= (1.0 - link.motion_weight) * appearance.scene.log_rate

@@ -64,8 +64,9 @@ def update(
         current = _delete(current, stays, appearance)
     create_score = max(config.detection.strong_score, config.lifecycle.birth_score)
     unmatched = ((matches.track_of(len(dets)) < 0) & (dets.scores >= create_score)).nonzero()[0]
-    tracked = dets.boxes[matches.detection[matches.matched & known.confirmed]]
-    unmatched = unmatched[(bx.iou(dets.boxes[unmatched], tracked) <= lifecycle.NEW_TRACK_IOU).all(axis=1)]
+    tracked = matches.detection[matches.matched & known.confirmed]
+    on_top = bx.iou(dets.boxes[unmatched], dets.boxes[tracked]) > lifecycle.NEW_TRACK_IOU
+    unmatched = unmatched[~(on_top & (dets.group[unmatched, None] == dets.group[tracked])).any(axis=1)]
     current = _create(current, unmatched, dets, frame.time_s, appearance, identities, config.motion)
     appearance.store(frame, dets, current.bank, current.detection)
     bank, confirmed_rows = _confirm(current.bank, identities, config.lifecycle)
@@ -122,14 +123,26 @@ def correct(
         mean[rows[again], 4:6] = (z[again, :2] - bank.seen_xy[rows[again]]) / gap_s[:, None]
 
     hits, seen_s, seen_xy = bank.hits.copy(), bank.seen_s.copy(), bank.seen_xy.copy()
-    score, class_id = bank.score.copy(), bank.class_id.copy()
+    score, class_id, class_lead = bank.score.copy(), bank.class_id.copy(), bank.class_lead.copy()
     hits[detected] += 1
     seen_s[detected] = tracks.time_s
     seen_xy[detected] = z[by_detection, :2]
     score[detected] = dets.scores[of_detection]
-    class_id[detected] = dets.classes[of_detection]
+    agrees = dets.classes[of_detection] == class_id[detected]
+    lead = class_lead[detected] + np.where(agrees, 1.0, -1.0) * dets.scores[of_detection]
+    class_id[detected] = np.where(lead < 0, dets.classes[of_detection], class_id[detected])
+    class_lead[detected] = np.abs(lead)
     score[proposals.track] = proposals.scores
-    return bank.with_(mean=mean, cov=cov, hits=hits, seen_s=seen_s, seen_xy=seen_xy, score=score, class_id=class_id)
+    return bank.with_(
+        mean=mean,
+        cov=cov,
+        hits=hits,
+        seen_s=seen_s,
+        seen_xy=seen_xy,
+        score=score,
+        class_id=class_id,
+        class_lead=class_lead,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- the lifecycle
@@ -161,7 +174,8 @@ def _create(
     created = TrackBank(
         key=identities.new_keys(n), id=np.zeros(n, np.int64), mean=mean, cov=cov, hits=np.ones(n, np.int64),
         seen_s=np.full(n, time_s), seen_xy=z[:, :2],
-        shown_index=np.full(n, -1), score=dets.scores[detection], class_id=dets.classes[detection],
+        shown_index=np.full(n, -1), score=dets.scores[detection], group=dets.group[detection],
+        class_id=dets.classes[detection], class_lead=dets.scores[detection],
         slot=appearance.gallery.allocate(n),
     )  # fmt: skip
     return _Current(

@@ -24,7 +24,9 @@ class TrackBank:
     seen_xy: FloatArray  # (T, 2) centre of that detection, pixels
     shown_index: IntArray  # (T,) index of the last frame in which the track was output, -1: never
     score: FloatArray  # (T,) of the last detection or proposal
-    class_id: IntArray  # (T,)
+    group: IntArray  # (T,) of classes, see `Classes`; never changes
+    class_id: IntArray  # (T,) the class of most of its detections, each counted by its score
+    class_lead: FloatArray  # (T,) how many more votes it has than all others, about (Boyer and Moore's majority vote)
     slot: IntArray  # (T,) of the track in the gallery
 
     def __len__(self) -> int:
@@ -57,7 +59,8 @@ class TrackBank:
         none, no_track = np.zeros(0), np.zeros(0, np.int64)
         return TrackBank(
             key=no_track, id=no_track, mean=np.zeros((0, 8)), cov=np.zeros((0, 3, 4)), hits=no_track, seen_s=none,
-            seen_xy=np.zeros((0, 2)), shown_index=no_track, score=none, class_id=no_track, slot=no_track,
+            seen_xy=np.zeros((0, 2)), shown_index=no_track, score=none,
+            group=no_track, class_id=no_track, class_lead=none, slot=no_track,
         )  # fmt: skip
 
 

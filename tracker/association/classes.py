@@ -1,0 +1,51 @@
+"""Classes of a detector: which may be one object, and which are people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tracker.types import BoolArray, IntArray
+
+# Detectors take these for one another from frame to frame: a track of one may go on with the other.
+RELATED = (
+    {"car", "truck", "bus", "van", "lorry", "pickup"},
+    {"bicycle", "bike", "motorcycle", "motorbike", "moped", "scooter"},
+    {"cat", "dog", "fox"},
+    {"cow", "horse", "sheep", "goat", "donkey"},
+    {"person", "people", "pedestrian", "human", "man", "woman", "child", "rider", "cyclist"},
+)
+PEOPLE = RELATED[-1]
+
+
+class Classes:
+    """The classes of one stream.
+
+    Detections of different groups are never one object: they do not suppress one another, and no track of one takes a
+    detection of the other. Appearance tells people apart; other classes go by motion.
+    """
+
+    def __init__(self, names: Mapping[int, str] | None = None, all_embedded: bool = False) -> None:
+        """names: by class number, as far as they are known. A class without a name is a group of its own.
+
+        all_embedded: the re-ID network is for all classes, not for people alone. It also is where no name says people.
+        """
+        words = {number: name.strip().lower() for number, name in (names or {}).items() if number >= 0}
+        self._group = np.arange(max(words, default=-1) + 1)
+        for related in RELATED:
+            members = sorted(number for number, word in words.items() if word in related)
+            self._group[members] = members[:1] * len(members)
+        people = [number for number, word in words.items() if word in PEOPLE]
+        self.person = min(people, default=0)  # class number of boxes that the bundled detector adds
+        self._all_embedded = all_embedded or not people
+
+    def group(self, classes: IntArray) -> IntArray:
+        """(N,) group of each class number (N,): the smallest class number of the group."""
+        n = len(self._group)
+        named = (classes >= 0) & (classes < n)
+        return np.where(named, np.append(self._group, -1)[np.where(named, classes, n)], classes)
+
+    def embedded(self, group: IntArray) -> BoolArray:
+        """(N,) whether the re-ID network can tell objects of these groups (N,) apart."""
+        return np.full(len(group), True) if self._all_embedded else np.asarray(group == self.person)
