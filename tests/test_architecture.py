@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = {"types", "errors", "boxes", "settings", "config", "runtime", "analytics"}
+SHARED = {"types", "errors", "boxes", "classes", "settings", "config", "runtime", "analytics"}
 ALGORITHM = {"appearance", "motion", "association", "tracks", "proposals"}  # the parts that stages and engine join
 INPUT_OUTPUT = {"sources", "detector", "sinks"}
 PARTS = ALGORITHM | INPUT_OUTPUT | {"eval"}

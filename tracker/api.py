@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tracker.association.classes import Classes
 from tracker.build import Reid, as_features, for_people, load_encoder, open_pipeline
+from tracker.classes import Classes
 from tracker.config import TrackerConfig
 from tracker.detector.base import Detector, DetectorBase
 from tracker.detector.inputs import as_detections

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tracker.association.classes import Classes
+from tracker.classes import Classes
 from tracker.config import TrackerConfig
 from tracker.detector.base import Detector, DetectorBase, with_defaults
 from tracker.detector.open import open_detector

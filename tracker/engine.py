@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from tracker.association.classes import Classes
 from tracker.association.pairs import Overlaps, find_overlaps
+from tracker.classes import Classes
 from tracker.config import TrackerConfig
 from tracker.proposals.window import WindowDetector
 from tracker.stages.associate import associate

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tracker import boxes as bx
-from tracker.association.classes import Classes
+from tracker.classes import Classes
 from tracker.config import ProposalConfig, TrackerConfig
 from tracker.engine import Engine
 from tracker.errors import ConfigError, DetectionError

@@ -11,7 +11,7 @@ from tests.oracles.banks import bank_of
 from tests.oracles.plain_tracker import iou_of
 from tests.oracles.runs import config_of
 from tracker import boxes as bx
-from tracker.association.classes import Classes
+from tracker.classes import Classes
 from tracker.motion import kalman
 from tracker.stages.associate import Matches
 from tracker.stages.embed import Appearance

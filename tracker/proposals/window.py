@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.association.classes import Classes
+from tracker.classes import Classes
 from tracker.proposals.prior import Candidates
 from tracker.types import Detections, FloatArray, Frame, ImageArray, IntArray
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.association.classes import Classes
+from tracker.classes import Classes
 from tracker.config import MotionConfig, ProposalConfig
 from tracker.motion import kalman
 from tracker.proposals import prior, window

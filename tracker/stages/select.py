@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.association.classes import Classes
+from tracker.classes import Classes
 from tracker.config import DetectionConfig
 from tracker.types import BoolArray, Detections, FeatureArray, FloatArray, IntArray
 

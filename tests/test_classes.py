@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tracker.association.classes import Classes
+from tracker.classes import Classes
 from tracker.detector.onnx import COCO_NAMES
 
 COCO = dict(enumerate(COCO_NAMES))
