@@ -81,7 +81,12 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
     parser: that of `build_parser`, to use it several times.
     """
     parser = parser or build_parser()
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if args.source is not None and rest and not any(word.startswith("-") for word in rest):
+        sources = " ".join([args.source, *rest])
+        raise ConfigError(f"one source at a time; for several there is: track-many {sources} --out FOLDER")
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if args.source is not None and args.source_option is not None:
         raise ConfigError(f"two sources: {args.source} and {args.source_option}")
     source = args.source_option if args.source is None else args.source
@@ -164,7 +169,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "source",
         nargs="?",
-        help="video file, folder or glob of images, MOT sequence folder, webcam number or 'webcam', rtsp:// or http://",
+        help="video file, folder or glob of images, MOT sequence folder, webcam number or 'webcam', /dev/video0, "
+        "/dev/stdin, rtsp:// or http://",
     )
     parser.add_argument("--source", dest="source_option", metavar="SOURCE", help="the same, by name")
     parser.add_argument("--fps", type=float, help="frame rate to take instead of the source's own")
