@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.server
 import itertools
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -202,6 +204,97 @@ def test_impossible_frame_rate(avi, fps):
         open_source(avi, fps=fps)
 
 
+NAMES = ["12:30:05.avi", "http:video.avi", "concat:a|b.avi", "100%d.avi", "a?b#c.avi", "-o.avi", "ü ß.avi"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_video_with_any_name_is_opened(avi, tmp_path, monkeypatch, name):
+    """By its relative name, its path and its address."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(avi, name)
+    for spec in (name, tmp_path / name, (tmp_path / name).as_uri()):
+        with open_source(spec) as source:
+            assert source.name == name
+            assert next(iter(source)).index == 0
+
+
+def piped(data: bytes, path: Path) -> threading.Thread:
+    """Sends a video through the pipe at this path."""
+    thread = threading.Thread(target=path.write_bytes, args=(data,), daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_video_through_a_pipe(avi, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    thread = piped(avi.read_bytes(), pipe)
+    with Prefetch(open_source(pipe)) as source:
+        assert source.source.read_once
+        assert source.source.files == ()
+        assert [frame.index for frame in source] == list(range(N_FRAMES))
+    thread.join()
+    piped(b"no video\n" * 9999, pipe)
+    with pytest.raises(SourceError, match=r"pipe: not a video .* a pipe can carry \.ts and \.mkv"):
+        open_source(pipe)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_waiting_for_a_pipe_can_be_interrupted(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tracker.sources.base.check", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_source(tmp_path / "pipe")
+    piped(b"", tmp_path / "pipe").join()  # the thread that waits ends
+
+
+def test_video_on_standard_input(avi):
+    code = """
+from tracker.sources.open import open_source
+with open_source("/dev/stdin") as source:
+    print(sum(1 for _ in source))
+"""
+    done = subprocess.run([sys.executable, "-c", code], input=avi.read_bytes(), capture_output=True, timeout=240)
+    assert (done.stdout, done.stderr) == (b"60\n", b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="device files of cameras are Linux")
+def test_device_file_is_a_camera(tmp_path, monkeypatch):
+    """By its path, or a link to it as in /dev/v4l/by-id."""
+    link = tmp_path / "by-id"
+    link.symlink_to("/dev/null")
+    with pytest.raises(SourceError, match=r"by-id: cannot be opened: this device is no camera"):
+        open_source(link)
+    opened = []
+
+    class Device(Camera):
+        def __init__(self, *how: object) -> None:
+            super().__init__(3, 0.01)
+            opened.append(how)
+
+        def isOpened(self) -> bool:  # noqa: N802 - the name that OpenCV gives it
+            return True
+
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
+    with open_source(link) as source:
+        assert isinstance(source, LiveSource)
+        assert next(iter(source)).index == 0
+    assert opened == [(str(link), cv2.CAP_V4L2)]
+
+
+def test_folder_of_videos_points_to_track_many(avi, tmp_path):
+    for name in ("a.avi", "b.MP4"):
+        shutil.copy(avi, tmp_path / name)
+    for spec in (tmp_path, tmp_path / "*"):
+        with pytest.raises(SourceError, match=r": 2 videos and no images; to track videos: track-many .* --out FOLDER"):
+            open_source(spec)
+
+
 def test_natural_order():
     names = ["img10.png", "img2.png", "IMG1.png", "a/b3", "a/b20", "10", "9"]
     assert sorted(names, key=natural_key) == ["9", "10", "a/b3", "a/b20", "IMG1.png", "img2.png", "img10.png"]
@@ -248,6 +341,43 @@ def test_folder_of_bad_images_is_an_error(tmp_path):
         (tmp_path / f"{number}.png").write_text("no image")
     with pytest.raises(SourceError, match=r"0\.png: not an image of 8 or 16 bits"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+@pytest.mark.parametrize(("black", "white"), [(0, 1023), (64, 4095), (7000, 9000), (40000, 42000)])
+def test_sensor_values_in_16_bits_fill_the_range(tmp_path, caplog, suffix, black, white):
+    """10, 12 and 14 bits, and a thermal camera's; a bright pixel more does not change the range."""
+    rng = np.random.default_rng(0)
+    raw = [np.linspace(black, white, 48 * 64).reshape(48, 64) + rng.normal(0, 1, (48, 64)) for _ in range(20)]
+    raw[7][3, 3] = 65535
+    for number, values in enumerate(raw):
+        cv2.imwrite(str(tmp_path / f"{number}.{suffix}"), np.clip(values, 0, 65535).astype(np.uint16))
+    with caplog.at_level("INFO"), open_source(tmp_path) as source:
+        shown = np.stack([frame.image[..., 0] for frame in source]).astype(float)
+    wanted = np.clip((np.stack(raw) - black) / (white - black), 0, 1) * 255
+    assert shown.dtype == float
+    assert np.abs(shown - wanted).max() < 3
+    (said,) = caplog.messages
+    assert "0." in said
+    assert "16 bits a pixel; the values" in said
+
+
+def test_images_of_all_16_bits_stay_as_they_are(tmp_path):
+    values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    cv2.imwrite(str(tmp_path / "0.png"), values)
+    with open_source(tmp_path) as source:
+        image = next(iter(source)).image
+    assert image.shape == (64, 64, 3)
+    assert np.abs(image[..., 0].astype(int) - values // 256).max() <= 1
+
+
+def test_dark_image_among_bright_ones_stays_dark(tmp_path):
+    """The range is that of the sequence: no flicker, and images of 8 bits are not changed."""
+    for number in range(6):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64), 1000 if number else 100, np.uint16))
+    cv2.imwrite(str(tmp_path / "6.png"), np.full((48, 64), 77, np.uint8))
+    with open_source(tmp_path) as source:
+        assert [frame.image[0, 0, 0] for frame in source] == [0, *[255] * 5, 77]
 
 
 def test_another_size_in_the_middle(tmp_path):

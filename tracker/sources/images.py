@@ -138,7 +138,7 @@ def find_images(spec: str | Path) -> list[Path]:
         n_videos = sum(path.suffix.lower() in VIDEO_SUFFIXES for path in found)
         if n_videos:
             videos = "1 video" if n_videos == 1 else f"{n_videos} videos"
-            raise SourceError(f"{spec}: {videos} and no images; track-many {spec} --out FOLDER tracks them all")
+            raise SourceError(f"{spec}: {videos} and no images; to track videos: track-many {spec} --out FOLDER")
         what = "the folder holds no images" if folder.is_dir() else "no image matches"
         raise SourceError(f"{spec}: {what} ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return sorted(images, key=lambda path: natural_key(str(path)))

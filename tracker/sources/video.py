@@ -117,12 +117,12 @@ class VideoFile(Recorded):
                     return capture, n_failed, cast(ImageArray, image)
                 n_failed += 1
         capture.release()
+        pipe = "; a pipe can carry .ts and .mkv, but hardly .mp4" if self.read_once else ""
         if opened:
-            raise SourceError(f"{self.path}: a video without a single frame that can be decoded")
-        kind = "another kind of file"
-        if self.read_once:
-            kind = "a kind that cannot be read from a pipe, as most .mp4; .ts and .mkv can"
-        raise SourceError(f"{self.path}: not a video that OpenCV can open (damaged, cut off, or {kind})")
+            raise SourceError(f"{self.path}: a video without a single frame that can be decoded{pipe}")
+        raise SourceError(
+            f"{self.path}: not a video that OpenCV can open (damaged, cut off, or another kind of file){pipe}"
+        )
 
     def _patience(self, announced: int | None, n_frames: int) -> int:
         """How many attempts in a row must fail after so many frames until it is the end."""
