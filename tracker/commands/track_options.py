@@ -81,12 +81,11 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
     parser: that of `build_parser`, to use it several times.
     """
     parser = parser or build_parser()
-    args, rest = parser.parse_known_args(argv)
-    if args.source is not None and rest and not any(word.startswith("-") for word in rest):
-        sources = " ".join([args.source, *rest])
+    first, more = parser.parse_known_args(argv)
+    if first.source is not None and more and not any(word.startswith("-") for word in more):
+        sources = " ".join([first.source, *more])
         raise ConfigError(f"one source at a time; for several there is: track-many {sources} --out FOLDER")
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args = parser.parse_args(argv)
     if args.source is not None and args.source_option is not None:
         raise ConfigError(f"two sources: {args.source} and {args.source_option}")
     source = args.source_option if args.source is None else args.source
