@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,20 +47,15 @@ class Clock:
         self.time_s = time_s  # of the frame given last
         self._offset_s = time_s - (stamp_s if math.isfinite(stamp_s) else 0.0)
         self._former_s = self._offset_s  # the offset before stamps began anew: they may go back to it
-        self._assumed_s = step_s
+        self.step_s = step_s  # the usual interval between frames
         self._steps: deque[float] = deque(maxlen=_REMEMBERED)
         self._good = True  # the stamp of the frame given last
 
     @property
-    def step_s(self) -> float:
-        """The usual interval between frames."""
-        return statistics.median(self._steps) if len(self._steps) >= _ENOUGH else self._assumed_s
-
-    @property
     def regular(self) -> bool:
         """Whether the latest frames followed each other at the usual interval."""
-        step_s = self.step_s
-        return self._good and all(abs(each - step_s) <= _REGULAR * step_s for each in self._steps)
+        spread_s = max(self.step_s - min(self._steps), max(self._steps) - self.step_s) if self._steps else 0.0
+        return self._good and spread_s <= _REGULAR * self.step_s
 
     def timed(self, frames: Iterable[Decoded]) -> Iterator[tuple[Decoded, float, bool]]:
         """(frame, time, whether its own stamp says so) of every frame, in order.
@@ -82,9 +76,14 @@ class Clock:
                 return
             for time_s, good in self._decided([each.stamp_s for each in held]):
                 if good and self._good and time_s - self.time_s <= self._limit_s:
-                    self._steps.append(time_s - self.time_s)
+                    self._learn(time_s - self.time_s)
                 self.time_s, self._good = time_s, good
                 yield held.pop(0), time_s, good
+
+    def _learn(self, step_s: float) -> None:
+        self._steps.append(step_s)
+        if len(self._steps) >= _ENOUGH:
+            self.step_s = sorted(self._steps)[len(self._steps) // 2]
 
     @property
     def _limit_s(self) -> float:
