@@ -24,6 +24,7 @@ FPS, N_FRAMES = 25, 60
 FILM = f"color=black:size=64x48:rate={FPS},geq=lum='20+3*N':cb=128:cr=128"
 CODECS = {
     "mjpeg": ["-c:v", "mjpeg", "-q:v", "2"],
+    "mpeg4": ["-c:v", "mpeg4", "-g", "10", "-bf", "2", "-q:v", "2"],
     "h264": ["-c:v", "libx264", "-g", "10", "-bf", "2", "-pix_fmt", "yuv420p"],
 }
 
@@ -140,11 +141,12 @@ def test_damaged_frames_are_skipped(films, caplog, kind, gone):
     assert last == f"{film.name}: damaged frames that were skipped: {len(gone)} of {N_FRAMES}"
 
 
+@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
 @pytest.mark.parametrize("gone", [[0], [30], [34], [*range(23, 37)], [*range(12)]])
-def test_damaged_stretch_with_predicted_frames(films, caplog, gone):
+def test_damaged_stretch_with_predicted_frames(films, caplog, codec, gone):
     """Frames that depend on a damaged one are lost with it or shown with traces of it; those from the next key frame on
     are right."""
-    with VideoFile(zeroed(films["h264"], "damaged.mp4", *gone)) as video:
+    with VideoFile(zeroed(films[codec], "damaged.mp4", *gone)) as video:
         found = [(frame.index, round(frame.time_s * FPS)) for frame in video]
     assert all(index == ticks for index, ticks in found)
     indices = [index for index, _ in found]

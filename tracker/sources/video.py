@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -153,22 +154,24 @@ class VideoFile(Recorded):
         them, and loses all that depend on it. Frames that it gives in disorder there are lost, too. Without stamps, or
         a steady rate, those are lost that it reports.
         """
-        first_stamp_s, index = self._stamp(), self._n_failed
-        if self._n_failed and first_stamp_s > 0:
-            index = max(index, round(min(first_stamp_s / self._step_s, MOST_ATTEMPTS)))
-        self._skip_damaged(0, index)
-        clock = Clock(index * self._step_s, first_stamp_s, self._step_s)
-        yield index, clock.time_s, Decoded(first_stamp_s, 0, self._picture)
+        first = Decoded(self._stamp(), self._n_failed, self._picture)
+        if self._n_failed:  # the first frame is found as after every gap: behind one before the start
+            clock, index = Clock(-self._step_s, -self._step_s, self._step_s), -1
+            frames = clock.timed(chain([first], self._decoded()))
+        else:
+            clock, index = Clock(0.0, first.stamp_s, self._step_s), 0
+            frames = clock.timed(self._decoded())
+            yield 0, 0.0, first
         last_s, late_s, reach = clock.time_s, 0.0, 0
         step_s: float | None = self._step_s
-        for decoded, time_s, good in clock.timed(self._decoded()):
+        for decoded, time_s, good in frames:
             reach = DAMAGE_REACH if decoded.n_failed else max(0, reach - 1)
-            n_lost = decoded.n_failed
-            if reach and step_s is not None:
+            n_lost, stamped = decoded.n_failed, decoded.stamp_s > 0  # OpenCV gives 0 for a missing stamp
+            if reach and step_s is not None and stamped:
                 if not good:
                     continue
                 n_lost = max(0, round((time_s - last_s) / step_s) - 1)
-            elif not good:
+            elif not (good and stamped):
                 late_s += n_lost * clock.step_s
             self._skip_damaged(index + 1, n_lost)
             index += 1 + n_lost
