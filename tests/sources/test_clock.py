@@ -61,6 +61,22 @@ def test_pause_is_kept():
     assert times_of(stamps)[0] == stamps
 
 
+def test_one_frame_in_two_seconds_is_a_rate_like_others():
+    """Under a header that says 25 a second: once the interval is known, no frame is held."""
+    clock, n_decoded = Clock(0.0, 0.0, STEP_S), 0
+
+    def frames():
+        nonlocal n_decoded
+        for place in range(1, 60):
+            n_decoded += 1
+            yield Decoded(2.0 * place, 0, lambda: None)
+
+    for given, (_, time_s, good) in enumerate(clock.timed(frames()), start=1):
+        assert (time_s, good) == (2.0 * given, True)
+        assert given < 20 or n_decoded == given
+    assert clock.regular
+
+
 def test_long_missing_stamps_follow_at_the_usual_interval():
     """Of a header that says 5 frames per second, and 25 in truth."""
     stamps = steady(100)

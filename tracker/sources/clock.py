@@ -75,7 +75,7 @@ class Clock:
             if not held:
                 return
             for time_s, good in self._decided([each.stamp_s for each in held]):
-                if good and self._good and time_s - self.time_s <= self._limit_s:
+                if good and self._good:
                     self._learn(time_s - self.time_s)
                 self.time_s, self._good = time_s, good
                 yield held.pop(0), time_s, good
