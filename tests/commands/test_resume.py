@@ -15,7 +15,7 @@ import pytest
 
 from tests.oracles.disks import contents
 from tests.oracles.swallower import Swallower
-from tests.synthetic.video import motion_only, write_video
+from tests.synthetic.video import motion_only, write_damaged, write_video
 from tracker.commands.track import main
 from tracker.runtime import checkpoint
 from tracker.sinks.annotated_video import AnnotatedVideoSink
@@ -86,6 +86,19 @@ def uninterrupted(scene, tmp_path_factory) -> dict[str, bytes]:
     assert found["counts.csv"].count(b",left part,") > 0
     assert sum(name.endswith(".jpg") for name in found) > 4
     return found
+
+
+def test_interrupted_run_of_a_damaged_video_resumes_to_the_same_bytes(track, interrupt, scene, tmp_path):
+    video = write_damaged(scene / "video.avi", tmp_path / "damaged.avi", 1, 12, 13, 20, 30)
+    for name in ("whole", "resumed"):
+        (tmp_path / name).mkdir()
+    whole, resumed = (outs(tmp_path / name, ("tracks.txt", "tracked.avi")) for name in ("whole", "resumed"))
+    assert track(*whole, source=video)[0] == 0
+    interrupt(23)
+    assert track(*resumed, source=video)[0] == 130
+    status, err = track("--resume", *resumed, source=video)
+    assert status == 0, err
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

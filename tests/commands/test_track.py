@@ -7,14 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.synthetic.mot import make_scene, write_sequence
-from tests.synthetic.video import motion_only, write_video
+from tests.synthetic.video import motion_only, write_damaged, write_video
 from tracker.api import track_video
 from tracker.commands.track import main
 from tracker.config import TrackerConfig
@@ -81,6 +83,68 @@ def test_video_and_detections_give_tracks(track, scene, tmp_path):
     assert f"wrote {out}" in err
     frames = track_video(scene / "video.avi", detections=scene / "SYN-01" / "det" / "det.txt", reid=None)
     assert out.read_text() == "".join(mot_lines(frame.index, tracks) for frame, tracks in frames)
+
+
+def test_damaged_frames_are_skipped_and_the_others_tracked(track, scene, tmp_path):
+    video = write_damaged(scene / "video.avi", tmp_path / "damaged.avi", 1, 9, 10)
+    status, _, err = track("--out", tmp_path / "tracks.txt", source=video)
+    assert status == 0
+    assert err.count("damaged.avi: ") == 2
+    assert "track: damaged.avi: frame 1 cannot be decoded; skipped, later frames keep their numbers and times\n" in err
+    assert "track: damaged.avi: damaged frames that were skipped: 3 of 20\n" in err
+    assert sorted(set(check_mot_file(tmp_path / "tracks.txt")[:, 0])) == [*range(2, 9), *range(11, 21)]
+
+
+def test_several_sources_point_to_track_many(track, tmp_path):
+    status, _, err = track("b.mp4", "c.mp4", "--out", tmp_path / "tracks.txt", source="a.mp4")
+    assert status == 2
+    assert (
+        one_line(err)
+        == "track: one source at a time; for several there is: track-many a.mp4 b.mp4 c.mp4 --out FOLDER\n"
+    )
+    status, _, err = track("--outt", "x.txt", "--out", tmp_path / "tracks.txt")
+    assert status == 2
+    assert "unrecognized arguments: --outt" in err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_pipe_is_tracked_and_cannot_be_read_again(track, scene, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def send():
+        with suppress(BrokenPipeError):  # of a run that is refused
+            pipe.write_bytes((scene / "video.avi").read_bytes())
+
+    def run(*arguments):
+        threading.Thread(target=send, daemon=True).start()
+        return track("--out", tmp_path / "tracks.txt", *arguments, source=pipe)
+
+    status, _, err = run("--resume")
+    assert status == 2
+    assert "--resume needs a checkpoint, but pipe is a pipe" in one_line(err)
+    status, _, err = run("--smooth", "--video", tmp_path / "tracked.mp4")
+    assert status == 2
+    assert "read a source twice for results with pictures: pipe is a pipe; save the video first" in one_line(err)
+    assert run("--smooth")[0] == 0
+    assert len(set(check_mot_file(tmp_path / "tracks.txt")[:, 0])) == 20
+
+
+def test_read_only_system_without_a_folder_for_temporary_files(scene, tmp_path):
+    """As in a container: no home, nothing to write but the result."""
+    code = f"""
+import tempfile
+def missing(*_): raise FileNotFoundError(2, "No usable temporary directory found")
+tempfile._get_default_tempdir = missing
+from tracker.commands.track import main
+raise SystemExit(main({[str(scene / "video.avi"), *motion_only(scene), "--out", str(tmp_path / "tracks.txt")]}))
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "TMPDIR")}
+    words = [sys.executable, "-B", "-c", code]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    check_mot_file(tmp_path / "tracks.txt")
 
 
 def test_mot_folder_uses_its_own_detections(track, scene, tmp_path):

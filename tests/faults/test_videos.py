@@ -62,7 +62,7 @@ def test_avi_with_a_wrong_header_gives_every_frame(avi, tmp_path, field, value):
     video = VideoFile(path)
     frames, said = read(video)
     assert len(frames) == N_FRAMES
-    assert said == "" or "breaks off after frame 12 of" in said
+    assert said == ""
     times = [frame.time_s for frame in frames]
     assert all(map(math.isfinite, times))
     assert times == sorted(times)
@@ -101,7 +101,6 @@ CHANGES = {
     "removed": lambda path: path.unlink(),
     "emptied": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
-    "another size": lambda path: cv2.imwrite(str(path), picture(1, 10, 10)),
     "no picture": lambda path: path.write_text("mine"),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "a loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
@@ -109,17 +108,29 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_image_changed_during_reading_is_an_error(tmp_path, change):
+def test_image_changed_during_reading_is_skipped(tmp_path, caplog, change):
     for number in range(8):
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
     frames = []
-    with ImageFolder(tmp_path) as folder, pytest.raises(SourceError, match=r"5\.png: ") as caught:
+    with ImageFolder(tmp_path) as folder:
         for frame in folder:
             frames.append(frame.index)
             if frame.index == 2:
                 CHANGES[change](tmp_path / "5.png")
+    assert frames == [0, 1, 2, 3, 4, 6, 7]
+    assert f"frame 6 cannot be read ({tmp_path}/5.png: " in caplog.messages[0]
+    assert all(map(str.isprintable, caplog.messages))
+
+
+def test_image_of_another_size_is_an_error(tmp_path):
+    for number in range(8):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
+    frames = []
+    with ImageFolder(tmp_path) as folder, pytest.raises(SourceError, match=r"5\.png: the image is 10x10"):
+        for frame in folder:
+            frames.append(frame.index)
+            cv2.imwrite(str(tmp_path / "5.png"), picture(1, 10, 10))
     assert frames == [0, 1, 2, 3, 4]
-    assert str(caught.value).isprintable()
 
 
 def test_video_removed_during_reading_is_complete_or_an_error(avi, tmp_path):

@@ -204,3 +204,30 @@ def test_nested_command_restores_the_outer_one():
         return 7
 
     assert command("outer", run) == 7
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [
+        ("libGL.so.1", "apt-get install libgl1, or where no window is needed, pip uninstall opencv-python and"),
+        ("libgthread-2.0.so.0", "apt-get install libglib2.0-0, or where"),
+        ("libfoo++.so", "libfoo++.so is missing: install it, or, where no window is needed, pip"),
+    ],
+)
+def test_command_names_a_missing_system_library(capsys, library, said):
+    def run(interruption):
+        raise ImportError(f"{library}: cannot open shared object file: No such file or directory")
+
+    assert command("track", run) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"track: the system library {library} is missing: ")
+    assert said in line
+    assert line.endswith(" opencv-python-headless\n")
+
+
+def test_command_shows_other_import_errors(capsys):
+    def run(interruption):
+        raise ImportError("cannot import name 'x'")
+
+    with pytest.raises(ImportError):
+        command("track", run)

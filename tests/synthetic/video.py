@@ -19,3 +19,18 @@ def write_video(
 def motion_only(folder: Path) -> list[str]:
     """The options of `track` for a video of this folder: its detections and no appearance."""
     return ["--detections", str(folder / "SYN-01" / "det" / "det.txt"), "--reid", "none"]
+
+
+def write_damaged(video: Path, path: Path, *numbers: int) -> Path:
+    """A copy of an .avi file in which the frames with these numbers, from 1, have no content."""
+    data = bytearray(video.read_bytes())
+    place, number = data.index(b"movi") + 4, 0
+    while data[place : place + 4] == b"00dc":
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        number += 1
+        if number in numbers:
+            data[place + 8 : place + 8 + size] = bytes(size)
+        place += 8 + size + size % 2
+    assert number >= max(numbers)
+    path.write_bytes(data)
+    return path

@@ -250,6 +250,8 @@ def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:
     """Why the run could not be resumed; None if it can be."""
     if source.live:
         return f"--resume needs a checkpoint, but {source.name} is live: what it showed is gone"
+    if source.read_once:
+        return f"--resume needs a checkpoint, but {source.name} is a pipe: what came out of it is gone"
     if options.checkpoint_every_s == 0:
         return "--resume needs a checkpoint, but --checkpoint-every 0 keeps none"
     if options.two_passes:

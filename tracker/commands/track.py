@@ -56,6 +56,11 @@ def _track(options: TrackOptions, interruption: Interruption) -> int:
         stack.callback(pipeline.close)
         if pipeline.source.live and options.two_passes:
             raise ConfigError(f"--smooth and --fill-gaps are for files: {pipeline.source.name} has no end to wait for")
+        if pipeline.source.read_once and options.two_passes and options.uses_pictures:
+            raise ConfigError(
+                f"--smooth and --fill-gaps read a source twice for results with pictures: {pipeline.source.name} is a "
+                "pipe; save the video first"
+            )
         outputs, checkpoints = open_run(options, pipeline, stack, saved)
         last_frame = pipeline.given_index + 1
         if not options.quiet:  # only now: what cannot begin prints one line, the reason

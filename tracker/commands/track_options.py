@@ -81,6 +81,10 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
     parser: that of `build_parser`, to use it several times.
     """
     parser = parser or build_parser()
+    first, more = parser.parse_known_args(argv)
+    if first.source is not None and more and not any(word.startswith("-") for word in more):
+        sources = " ".join([first.source, *more])
+        raise ConfigError(f"one source at a time; for several there is: track-many {sources} --out FOLDER")
     args = parser.parse_args(argv)
     if args.source is not None and args.source_option is not None:
         raise ConfigError(f"two sources: {args.source} and {args.source_option}")
@@ -164,7 +168,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "source",
         nargs="?",
-        help="video file, folder or glob of images, MOT sequence folder, webcam number or 'webcam', rtsp:// or http://",
+        help="video file, folder or glob of images, MOT sequence folder, webcam number or 'webcam', /dev/video0, "
+        "/dev/stdin, rtsp:// or http://",
     )
     parser.add_argument("--source", dest="source_option", metavar="SOURCE", help="the same, by name")
     parser.add_argument("--fps", type=float, help="frame rate to take instead of the source's own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,6 +16,10 @@ from tracker.errors import TrackletError
 
 INTERRUPTED = 130  # the exit status that shells expect after Ctrl-C
 SLICE_S = 0.05  # the longest wait without a look at what a signal has changed
+
+# Libraries that OpenCV's package needs for its windows, and containers lack; Debian's packages of them.
+_LIBRARY = re.compile(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file")
+_PACKAGES = {"libGL": "libgl1", "libgthread-2": "libglib2.0-0", "libglib-2": "libglib2.0-0"}
 
 # Errors of stdout where it takes nothing more; writers of files raise errors of ours.
 _UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -117,6 +122,15 @@ def _run(name: str, run: Callable[[Interruption], int], words: str, interruption
                 return error.exit_code
         elif isinstance(error, OSError) and error.errno in _UNWRITABLE and not interruption.seen:
             return _unwritable(name, error)
+        elif isinstance(error, ImportError) and (library := _LIBRARY.search(str(error))):
+            package = _PACKAGES.get(library[1].split(".")[0])
+            install = f"apt-get install {package}, or" if package else "install it, or,"
+            print(
+                f"{name}: the system library {library[1]} is missing: {install} where no window is needed, "
+                "pip uninstall opencv-python and pip install opencv-python-headless",
+                file=sys.stderr,
+            )
+            return 1
         elif not (follows or interruption.urgent):  # libraries turn a KeyboardInterrupt into other errors
             raise
     print(f"{name}: {words}", file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tracker.errors import SourceError
 from tracker.runtime.safe_paths import leaves_folder
 from tracker.sources.base import Recorded, SourceKind, SourceRequest
-from tracker.sources.images import check_size, read_image
+from tracker.sources.images import ImageReader, check_size
 from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame
 
@@ -39,7 +39,7 @@ class MotSequence(Recorded):
     """Frames of a sequence folder. Frame.index is the MOT frame number minus 1.
 
     Without the image folder `image` is None: enough to track given detections by motion alone.
-    fps: instead of frameRate; None: frameRate. span: which frames to read.
+    fps: instead of frameRate; None: frameRate. span: which frames to read. Images that cannot be read are skipped.
     """
 
     def __init__(self, folder: str | Path, *, fps: float | None = None, span: Span = WHOLE) -> None:
@@ -55,6 +55,7 @@ class MotSequence(Recorded):
         self.detections_path = detections if detections.is_file() else None
         self._images = self._find_images()
         self.has_images = bool(self._images)
+        self._read = ImageReader(self._images)
 
     @property
     def files(self) -> Sequence[Path]:
@@ -67,9 +68,16 @@ class MotSequence(Recorded):
                 continue
             image = None
             if self._images:
-                image = read_image(self._images[index])
+                try:
+                    image = self._read(self._images[index])
+                except SourceError as error:
+                    self._skip_damaged(index, why=f"cannot be read ({error})")
+                    continue
                 check_size(image, self._images[index], self.width, self.height, "seqinfo.ini says")
             yield Frame(index, index / self._fps, image, self.width, self.height)
+        if self._images and self.n_damaged == self.info.n_frames:
+            raise SourceError(f"{self.folder / self.info.image_dir}: none of the {self.n_damaged} images can be read")
+        self._report_damaged(self.info.n_frames)
         self._check_found(picker, self.info.n_frames, self.info.n_frames / self._fps)
 
     def _find_images(self) -> list[Path]:

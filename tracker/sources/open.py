@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from tracker.errors import SourceError
 from tracker.sources import images, mot, video, webcam
@@ -26,17 +28,19 @@ def open_source(
 ) -> FrameSource:
     """Open a video file, a folder or glob of images, a MOT sequence, a webcam index ("0", "webcam"), or an address.
 
-    A path that exists wins over every other reading. fps: the frame rate to take instead of the source's own; None:
-    its own. default_fps: for the times of frames where neither is known; `FrameSource.fps` is 0 then. span: which
-    frames to read of a source that has an end. reconnect_s: how long to retry a lost camera or stream; 0: not at all,
-    inf: for ever. Raises SourceError in one line: what is wrong, where, what would be right. Wrap the result in
-    `Prefetch`.
+    A camera's device file, and a pipe that carries a video, such as /dev/stdin, are opened by their paths. A path that
+    exists wins over every other reading. fps: the frame rate to take instead of the source's own; None: its own.
+    default_fps: for the times of frames where neither is known; `FrameSource.fps` is 0 then. span: which frames to
+    read of a source that has an end. reconnect_s: how long to retry a lost camera or stream; 0: not at all, inf: for
+    ever. Raises SourceError in one line: what is wrong, where, what would be right. Wrap the result in `Prefetch`.
     """
     if math.isnan(reconnect_s) or reconnect_s < 0:
         raise SourceError(f"the time for reconnecting must be 0 s or more, got {reconnect_s!r}")
     if fps is not None and not MIN_FPS <= fps <= MAX_FPS:
         raise SourceError(f"the frame rate must be a positive number, {MIN_FPS:g} to {MAX_FPS:g}, got {fps!r}")
     text = str(spec)
+    if text.lower().startswith("file://"):
+        text = url2pathname(urlsplit(text).path)
     try:
         exists = Path(text).expanduser().exists()
     except OSError as error:

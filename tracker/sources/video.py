@@ -1,35 +1,48 @@
-"""Video files through OpenCV."""
+"""Video files, and pipes that carry one, through OpenCV."""
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from tracker.errors import SourceError
-from tracker.sources.base import DEFAULT_FPS, Recorded, SourceKind, SourceRequest, quiet_opencv
+from tracker.sources.base import DEFAULT_FPS, Recorded, SourceKind, SourceRequest, interruptible, quiet_opencv
+from tracker.sources.clock import Clock, Decoded
+from tracker.sources.container import Container, read_container
 from tracker.sources.playlist import check_playlist
 from tracker.sources.span import WHOLE, Picker, Span
 from tracker.types import Frame, ImageArray
 
 log = logging.getLogger(__name__)
 
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv", ".3gp"}
+)
 MAX_FPS = 1000.0  # a larger value in a header is a time base, not a frame rate
 # CAP_PROP_FRAME_COUNT is an estimate (duration x rate) in many healthy files.
 MISSING_FRAMES_OK = 2
 MISSING_SHARE_OK = 0.01
+# OpenCV says of a damaged frame what it says of the end: there is none. So it is asked again, as often as frames are
+# announced, within limits. An attempt behind the end takes 0.1 ms, over a network up to 30 s.
+FEWEST_ATTEMPTS, MOST_ATTEMPTS, UNANNOUNCED_ATTEMPTS, REMOTE_ATTEMPTS = 50, 10_000, 1000, 5
+DAMAGE_REACH = 32  # frames that a decoder may still hold when it meets a damaged one: the gap comes behind them
+_FPS, _FRAME_COUNT = 5, 7  # CAP_PROP_FPS and CAP_PROP_FRAME_COUNT of cv2
 
 
 class VideoFile(Recorded):
-    """All frames of a video file, or of a video behind an http address; none is dropped.
+    """All frames of a video file, of a video behind an http address, or of a pipe; none is dropped.
 
     fps: the frame rate to assume instead of the file's own time stamps; None: the stamps.
     default_fps: for the time of frames in a file with neither stamps nor a rate. span: which frames to read.
 
-    Frames before the span are decoded and skipped: where OpenCV lands when it seeks depends on the codec and the key
-    frames, and frame numbers must be right.
+    Frames that cannot be decoded are skipped; those after them keep their numbers and times. A file that is cut off
+    raises SourceError after its last frame. Frames before the span are decoded and skipped: where OpenCV lands when it
+    seeks depends on the codec and the key frames, and frame numbers must be right.
     """
 
     def __init__(
@@ -40,70 +53,132 @@ class VideoFile(Recorded):
         default_fps: float = DEFAULT_FPS,
         span: Span = WHOLE,
     ) -> None:
-        import cv2
-
         super().__init__(span)
         self.path = str(path)
-        remote = "://" in self.path
-        self.name = self.path if remote else Path(path).name
-        if not remote:
-            _check_file(Path(path))
-        with quiet_opencv():
-            self._capture: Any = cv2.VideoCapture(self.path)
-            opened = self._capture.isOpened()
-            ok, image = self._capture.read() if opened else (False, None)
-        if not ok or image is None:
-            self._capture.release()
-            if not opened:
-                raise SourceError(
-                    f"{self.path}: not a video that OpenCV can open (damaged, cut off, or another kind of file)"
-                )
-            raise SourceError(f"{self.path}: a video without a single frame that can be decoded")
-        self._first: ImageArray | None = cast(ImageArray, image)  # until the second is decoded
+        self._remote = "://" in self.path
+        self.name = self.path if self._remote else Path(path).name
+        self.read_once = not self._remote and Path(path).is_fifo()
+        container = Container() if self._remote or self.read_once else _check_file(Path(path))
+        self._cut_off = container.ends_early
+        self._capture, self._n_failed, image = interruptible(self._open, self.name)
+        self._first: ImageArray | None = image  # until the second is decoded
         self.height, self.width = image.shape[:2]
-        announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.announced = int(announced) if math.isfinite(announced) and 0 < announced < 1e9 else None
-        self.header_fps = sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
-        own_fps = fps or self.header_fps
-        self.fps = span.rate(own_fps)
-        self.n_frames = None if self.announced is None else span.count(self.announced, own_fps or default_fps)
-        self._clock = _Clock(None if fps else self._stamp(), own_fps or default_fps)
+        self.header_fps = sane_fps(self._capture.get(_FPS))
+        announced = _announced(self._capture)
+        self.announced = None if announced is None else round(announced * container.shown)
+        self._given_fps = fps
+        self._step_s = 1 / (fps or self.header_fps or default_fps)
+        self.fps = span.rate(fps or self.header_fps)
+        self.n_frames = None if self.announced is None else span.count(self.announced, 1 / self._step_s)
         self._started = False
 
     @property
     def files(self) -> Sequence[Path]:
-        return () if "://" in self.path else [Path(self.path)]
+        return () if self._remote or self.read_once else [Path(self.path)]
 
     def __iter__(self) -> Iterator[Frame]:
         if self._started:
             raise RuntimeError("a VideoFile is read once; open it again to read it again")
         self._started = True
         picker = Picker(self.span)
-        index, there = 0, True
-        while there and not picker.over(index, self._clock.time_s):
-            if self._chosen(picker, index, self._clock.time_s):
-                image = self._picture()
-                if image is None:  # a frame that cannot be decoded ends the video
-                    there = False
-                    break
+        n_frames, end_s, complete = 0, 0.0, True
+        for index, time_s, decoded in self._numbered():
+            if picker.over(index, time_s):
+                complete = False
+                break
+            n_frames, end_s = index + 1, time_s
+            if self._chosen(picker, index, time_s):
+                image = decoded.picture()
+                if image is None:
+                    self._skip_damaged(index)
+                    continue
                 self._check_size(image, index)
-                yield Frame(index, self._clock.time_s, image, self.width, self.height)
-            self._first = None
-            index += 1
-            there = self._grab()
-        if not there:
-            self._check_complete(index)
-        self._check_found(picker, index, self._clock.time_s)
+                yield Frame(index, time_s, image, self.width, self.height)
+        self._report_damaged(n_frames)
+        if complete:
+            self._check_complete(n_frames, end_s)
+        self._check_found(picker, n_frames, end_s)
 
     def close(self) -> None:
         self._capture.release()
 
-    def _grab(self) -> bool:
-        """Decode the next frame, without making a picture of it; False at the end."""
-        if not self._capture.grab():
-            return False
-        self._clock.tick(self._stamp())
-        return True
+    def _open(self) -> tuple[Any, int, ImageArray]:
+        """The opened video, how many attempts to decode failed, and the first picture after them."""
+        import cv2
+
+        # FFmpeg takes what stands before a colon for a protocol, but not in an absolute name.
+        name = self.path if self._remote else os.path.abspath(self.path)
+        n_failed = 0
+        with quiet_opencv():
+            capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG) if self.read_once else cv2.VideoCapture(name)
+            opened = capture.isOpened()
+            while opened and n_failed < self._patience(_announced(capture), 0):
+                ok, image = capture.read()
+                if ok and image is not None:
+                    return capture, n_failed, cast(ImageArray, image)
+                n_failed += 1
+        capture.release()
+        pipe = "; a pipe can carry .ts and .mkv, but hardly .mp4" if self.read_once else ""
+        if opened:
+            raise SourceError(f"{self.path}: a video without a single frame that can be decoded{pipe}")
+        raise SourceError(
+            f"{self.path}: not a video that OpenCV can open (damaged, cut off, or another kind of file){pipe}"
+        )
+
+    def _patience(self, announced: int | None, n_frames: int) -> int:
+        """How many attempts in a row must fail after so many frames until it is the end."""
+        if self._remote:
+            return REMOTE_ATTEMPTS
+        if self._cut_off:
+            return FEWEST_ATTEMPTS
+        left = UNANNOUNCED_ATTEMPTS if announced is None else announced - n_frames
+        return min(max(left, FEWEST_ATTEMPTS), MOST_ATTEMPTS)
+
+    def _decoded(self) -> Iterator[Decoded]:
+        """The frames after the first one."""
+        n_frames = 1
+        while True:
+            n_failed, patience = 0, self._patience(self.announced, n_frames)
+            while not self._capture.grab():
+                n_failed += 1
+                if n_failed >= patience:
+                    return
+            self._first = None
+            n_frames += 1 + n_failed
+            yield Decoded(self._stamp(), n_failed, self._picture)
+
+    def _numbered(self) -> Iterator[tuple[int, float, Decoded]]:
+        """(index, time, frame) of every frame that can be decoded.
+
+        Around a damaged place a steady rate and the stamps say how many frames were lost: a decoder reports one of
+        them, and loses all that depend on it. Frames that it gives in disorder there are lost, too. Without stamps, or
+        a steady rate, those are lost that it reports.
+        """
+        first = Decoded(self._stamp(), self._n_failed, self._picture)
+        if self._n_failed:  # the first frame is found as after every gap: behind one before the start
+            clock, index = Clock(-self._step_s, -self._step_s, self._step_s), -1
+            frames = clock.timed(chain([first], self._decoded()))
+        else:
+            clock, index = Clock(0.0, first.stamp_s, self._step_s), 0
+            frames = clock.timed(self._decoded())
+            yield 0, 0.0, first
+        last_s, late_s, reach = clock.time_s, 0.0, 0
+        step_s: float | None = self._step_s
+        for decoded, time_s, good in frames:
+            reach = DAMAGE_REACH if decoded.n_failed else max(0, reach - 1)
+            n_lost, stamped = decoded.n_failed, decoded.stamp_s > 0  # OpenCV gives 0 for a missing stamp
+            if reach and step_s is not None and stamped:
+                if not good:
+                    continue
+                n_lost = max(0, round((time_s - last_s) / step_s) - 1)
+            elif not (good and stamped):
+                late_s += n_lost * clock.step_s
+            self._skip_damaged(index + 1, n_lost)
+            index += 1 + n_lost
+            last_s = time_s
+            if not reach:
+                step_s = clock.step_s if clock.regular else None
+            yield index, time_s + late_s if self._given_fps is None else index / self._given_fps, decoded
 
     def _picture(self) -> ImageArray | None:
         """The picture of the frame decoded last."""
@@ -124,46 +199,28 @@ class VideoFile(Recorded):
 
         return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
 
-    def _check_complete(self, n_read: int) -> None:
-        """Raise if the file ended early by its count *and* by its clock.
+    def _check_complete(self, n_frames: int, end_s: float) -> None:
+        """Raise if frames are missing at the end because the file, or the connection, ended early.
 
-        A video with a variable frame rate has fewer frames than duration x rate, yet its last time stamp is at the end.
+        A header may count more frames than there are, or are to be shown; and a video with a variable frame rate has
+        fewer than duration x rate, yet its last time stamp is at the end.
         """
         if self.announced is None or not self._capture.isOpened():
             return
         spare = max(MISSING_FRAMES_OK, MISSING_SHARE_OK * self.announced)
-        if n_read >= self.announced - spare:
+        missing = self.announced - n_frames
+        if missing <= spare or end_s + self._step_s >= (self.announced - spare) * self._step_s:
             return
-        if self._clock.stamped and self.header_fps > 0:
-            expected = self.announced / self.header_fps
-            if self._clock.time_s + 1 / self.header_fps >= expected - spare / self.header_fps:
-                log.warning("%s: %d of %d announced frames could be decoded", self.path, n_read, self.announced)
-                return
-        raise SourceError(
-            f"{self.path}: breaks off after frame {n_read} of {self.announced}; the file is cut off or damaged there"
-        )
+        if self._cut_off or self._remote:
+            what = "the connection ended there" if self._remote else "the file is cut off there"
+            raise SourceError(f"{self.path}: breaks off after frame {n_frames} of {self.announced}: {what}")
+        log.warning("%s: the header announces %d frames, %d can be shown", self.name, self.announced, n_frames)
 
 
-class _Clock:
-    """Times of frames: the container's time stamps; from the first bad one on, a fixed step."""
-
-    def __init__(self, first_stamp_s: float | None, fps: float) -> None:
-        self.stamped = first_stamp_s is not None and math.isfinite(first_stamp_s)
-        self.time_s = 0.0
-        self._start_s = first_stamp_s if first_stamp_s is not None else 0.0
-        self._step_s = 1 / fps
-        self._base_s, self._ticks = 0.0, 0  # counted, so that rounding errors do not add up
-
-    def tick(self, stamp_s: float) -> None:
-        if self.stamped:
-            time_s = stamp_s - self._start_s
-            if math.isfinite(time_s) and time_s > self.time_s:
-                self.time_s = time_s
-                return
-            self.stamped = False
-            self._base_s = self.time_s
-        self._ticks += 1
-        self.time_s = self._base_s + self._ticks * self._step_s
+def _announced(capture: Any) -> int | None:
+    """How many frames the header counts; None if it cannot be."""
+    n_frames = capture.get(_FRAME_COUNT)
+    return int(n_frames) if math.isfinite(n_frames) and 0 < n_frames < 1e9 else None
 
 
 def sane_fps(value: float) -> float:
@@ -171,17 +228,19 @@ def sane_fps(value: float) -> float:
     return float(value) if math.isfinite(value) and 0 < value <= MAX_FPS else 0.0
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path) -> Container:
     if not path.is_file():
         raise SourceError(f"{path}: no such video file")
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
         check_playlist(path)
+        container = read_container(path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     if empty:
         raise SourceError(f"{path}: the file is empty (0 bytes), not a video")
+    return container
 
 
 def _open(request: SourceRequest) -> VideoFile:

@@ -19,19 +19,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from tracker.errors import SourceError
 from tracker.runtime.signals import SLICE_S, check
-from tracker.sources.base import DEFAULT_FPS, FrameSource, SourceKind, SourceRequest, quiet_opencv
+from tracker.sources.base import DEFAULT_FPS, FrameSource, SourceKind, SourceRequest, interruptible, quiet_opencv
 from tracker.sources.video import VideoFile, sane_fps
 from tracker.types import Frame, ImageArray
 
 log = logging.getLogger(__name__)
 
-URL_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
+URL_SCHEMES = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://", "srt://")
 OPEN_TIMEOUT_S = 10.0
 SILENCE_S = 5.0  # a camera without a frame for so long is lost
 READ_FAILURES = 5  # in a row; one failed read is a lost packet
@@ -47,7 +49,7 @@ _JOIN_S = 0.2  # do not wait for a thread that hangs in the driver
 
 
 class LiveSource(FrameSource):
-    """A webcam index ("0", "1", "webcam") or the address of a stream.
+    """A webcam index ("0", "1", "webcam"), the device file of a camera, or the address of a stream.
 
     fps: what to report instead of the camera's own; time stamps are real in any case. reconnect_s: how long to try to
     get a lost camera back before SourceError is raised; 0: not at all, inf: for ever. `capture` is an opened
@@ -290,8 +292,16 @@ def fitted(image: ImageArray, width: int, height: int) -> ImageArray:
 
 
 def is_live_spec(spec: str) -> bool:
-    """True for a webcam index or an address."""
-    return spec == "webcam" or _is_number(spec) or spec.lower().startswith(URL_SCHEMES)
+    """True for a webcam index, the device file of a camera, or an address."""
+    return spec == "webcam" or _is_number(spec) or spec.lower().startswith(URL_SCHEMES) or _is_device(spec)
+
+
+def _is_device(spec: str) -> bool:
+    """Whether it is the file of a device, such as /dev/video0 or /dev/v4l/by-id/..."""
+    try:
+        return Path(spec).expanduser().is_char_device()
+    except OSError:
+        return False
 
 
 def _is_number(spec: str) -> bool:
@@ -308,24 +318,9 @@ def camera_name(spec: str) -> str:
 def open_capture(spec: str, *, again: bool = False) -> Any:
     """An opened cv2.VideoCapture. Raises SourceError if there is no such camera or no answer.
 
-    Opening may take long, so a thread does it, and Ctrl-C works meanwhile. again: the frame rate is known already.
+    again: the frame rate is known already.
     """
-    opened: list[Any] = []
-
-    def attempt() -> None:
-        try:
-            opened.append(_opened_capture(spec, again))
-        except Exception as error:
-            opened.append(error)
-
-    thread = threading.Thread(target=attempt, name=f"tracklet opener {camera_name(spec)}", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        check()
-        thread.join(SLICE_S)
-    if isinstance(opened[0], Exception):
-        raise opened[0]
-    return opened[0]
+    return interruptible(partial(_opened_capture, spec, again), camera_name(spec))
 
 
 def _opened_capture(spec: str, again: bool) -> Any:
@@ -335,12 +330,19 @@ def _opened_capture(spec: str, again: bool) -> Any:
         if spec == "webcam" or _is_number(spec):
             capture = cv2.VideoCapture(0 if spec == "webcam" else int(spec))
             hint = "no such camera, or another program holds it; 0 is the first camera"
+        elif _is_device(spec):
+            capture = cv2.VideoCapture(str(Path(spec).expanduser()), cv2.CAP_V4L2)
+            hint = "this device is no camera, or another program holds it"
         else:
             open_ms, read_ms = int(OPEN_TIMEOUT_S * 1000), int(SILENCE_S * 1000)
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]
             limits += [cv2.CAP_PROP_N_THREADS, DECODER_THREADS]
             capture = cv2.VideoCapture(spec, cv2.CAP_FFMPEG, limits)
             hint = f"the address does not answer with a video within {OPEN_TIMEOUT_S:g} s"
+            if spec.lower().startswith("srt://"):
+                hint += (
+                    ", or this OpenCV has no SRT; `ffmpeg -i ADDRESS -c copy -f mpegts - | track /dev/stdin` reads it"
+                )
         if not capture.isOpened():
             capture.release()
             raise SourceError(f"{camera_name(spec)}: cannot be opened: {hint}")
@@ -381,7 +383,7 @@ def _open(request: SourceRequest) -> FrameSource:
 
 
 KIND = SourceKind(
-    "a webcam number, or an rtsp:// or http:// address",
-    lambda request: not request.exists and is_live_spec(request.spec),
+    "a webcam number or its device file, or an rtsp://, srt:// or http:// address",
+    lambda request: is_live_spec(request.spec) and (not request.exists or _is_device(request.spec)),
     _open,
 )

@@ -14,10 +14,8 @@ from typing import Any
 
 from tracker.errors import OutputError, SourceError, WriteError
 from tracker.runtime.safe_paths import leaves_folder
+from tracker.sources.video import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".ogv", ".3gp"}
-)
 RECORD_NAME = "track-many.json"
 DONE, FAILED = "done", "failed"
 

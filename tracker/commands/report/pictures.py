@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from tracker.commands.report.table import TrackTable
-from tracker.errors import SourceError
+from tracker.errors import OutputError, SourceError
 from tracker.runtime.signals import check
 from tracker.sinks.crops import CropSink
 from tracker.sinks.drawing import identity_colour
@@ -36,12 +36,15 @@ class Pictures:
 
 
 def take_pictures(video: str, table: TrackTable, fps: float | None = None) -> Pictures:
-    """Read the video once. Raises SourceError, also if the result has frames after the end of the video."""
+    """Read the video once. Raises SourceError, also if the result has frames after the end of the video.
+
+    Raises OutputError where there is no folder for temporary files.
+    """
     pictures = Pictures()
     tracks_of = table.of_frames()
     last = int(table.frame.max(initial=-1))
     middle: ImageArray | None = None
-    with TemporaryDirectory() as folder, open_source(video, fps=fps) as source:
+    with _scratch() as folder, open_source(video, fps=fps) as source:
         pictures.fps, pictures.size = source.fps, (source.width, source.height)
         with CropSink(Path(folder) / "crops", per_identity=1) as crops, Prefetch(source) as frames:
             for frame in frames:
@@ -62,6 +65,15 @@ def take_pictures(video: str, table: TrackTable, fps: float | None = None) -> Pi
     if middle is not None:
         pictures.trails = _encoded(trails(middle, table))
     return pictures
+
+
+def _scratch() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory()
+    except OSError as error:
+        raise OutputError(
+            f"the pictures of a report need a folder for temporary files: {error.strerror}; set TMPDIR to one"
+        ) from error
 
 
 def trails(image: ImageArray, table: TrackTable) -> ImageArray:
