@@ -160,6 +160,7 @@ def track_video(
     fps: float | None = None,
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
+    layout: str = "auto",
     reconnect_s: float | None = None,
     start: str | int | None = None,
     end: str | int | None = None,
@@ -175,8 +176,8 @@ def track_video(
     verify: what confirms people, "off", "appearance" or "detector"; None: the setting `proposals.verify`. With
     "detector" the detector verifies detections of a file, too (`detector.verified`).
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
-    see `detector.onnx.default_long_side`. start, end, stride: the part of a file to track: frame numbers from 1, the
-    end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay
+    see `detector.onnx.default_long_side`. layout: of the output of its file, see docs/detectors.md; "auto" tells it
+    from the file. start, end, stride: the part of a file to track: frame numbers from 1, the end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay
     those of the whole file. reconnect_s: how long a camera or stream that is lost is tried again; 0: not at all, inf:
     for ever, None: 60. keep_features: put embeddings into the tracks, see `Tracks.features`. Raises
     TrackletError, in one line.
@@ -184,8 +185,8 @@ def track_video(
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid,
         config=_verified_by(config or TrackerConfig(), verify), device=device, fps=fps,
-        classes=classes, detector_size=detector_size, reconnect_s=reconnect_s, span=Span.parse(start, end, stride),
-        keep_features=keep_features,
+        classes=classes, detector_size=detector_size, layout=layout, reconnect_s=reconnect_s,
+        span=Span.parse(start, end, stride), keep_features=keep_features,
     )  # fmt: skip
     try:
         yield from pipeline

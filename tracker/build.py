@@ -42,6 +42,7 @@ def open_pipeline(
     fps: float | None = None,
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
+    layout: str = "auto",
     threads: int | None = None,
     reconnect_s: float | None = None,
     span: Span = WHOLE,
@@ -65,7 +66,7 @@ def open_pipeline(
     else:
         opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
     try:
-        network = partial(_open_network, opened, detector, device, classes, detector_size, threads)
+        network = partial(_open_network, opened, detector, device, classes, detector_size, layout, threads)
         if detections is None:
             part = network()
         elif config.proposals.by_detector and reid is not None and opened.has_images:
@@ -148,6 +149,7 @@ def _open_network(
     device: str,
     classes: tuple[str | int, ...],
     size: int | None,
+    layout: str,
     threads: int | None,
 ) -> DetectorBase:
     if not source.has_images and getattr(detector, "last_frame", None) is None:  # not a replay
@@ -155,10 +157,12 @@ def _open_network(
     if detector is None or isinstance(detector, (str, Path)):
         n_at_once, threads = _searches(source.live, threads)
         return open_detector(
-            model=detector, classes=classes, size=size, device=device, threads=threads, n_at_once=n_at_once
-        )
-    if size is not None:
-        raise ConfigError(f"a detector size of {size} is for a network; an object chooses its own")
+            model=detector, classes=classes, size=size, layout=layout, device=device, threads=threads,
+            n_at_once=n_at_once,
+        )  # fmt: skip
+    if size is not None or layout != "auto":
+        asked = f"layout {layout}" if size is None else f"size of {size}"
+        raise ConfigError(f"a detector {asked} is for a network; an object chooses its own")
     return with_defaults(detector)
 
 

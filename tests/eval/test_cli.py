@@ -255,6 +255,8 @@ def test_builtin_detector_is_opened_by_name(folder, capsys, monkeypatch):
 def test_detector_size_needs_detector(folder, capsys):
     assert run("--detector-size", "416") == 2
     assert "--detector-size goes with --detector" in capsys.readouterr().err
+    assert run("--layout", "yolo") == 2
+    assert "--layout goes with --detector" in capsys.readouterr().err
 
 
 def test_common_error_is_printed_once_for_all_sequences(folder, capsys):

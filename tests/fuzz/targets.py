@@ -249,7 +249,7 @@ def _options(data: bytes) -> None:
 
 OPTIONS = (
     "set", "line", "zone", "start", "end", "stride", "classes", "fill-gaps", "conf", "fps", "reconnect", "threads",
-    "detector-size", "detect-every", "checkpoint-every",
+    "detector-size", "layout", "detect-every", "checkpoint-every",
 )  # fmt: skip
 
 
