@@ -231,7 +231,7 @@ def test_box_after_last_frame_is_named(folder, capsys):
     with (folder / "perfect" / "two.txt").open("a") as file:
         file.write("41,1,10,10,20,40,1,1,1\n")
     assert run("--results", "perfect") == 2
-    assert "perfect/two.txt: has a box in frame 41, but seqinfo.ini says seqLength = 40" in capsys.readouterr().err
+    assert "perfect/two.txt: has a box in frame 41, but the sequence ends with frame 40" in capsys.readouterr().err
 
 
 def test_detector_replaces_public_detections(folder, capsys):

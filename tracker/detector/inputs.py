@@ -14,7 +14,7 @@ from tracker.errors import DetectionError
 from tracker.types import BoolArray, Detections, FeatureArray, FloatArray, IntArray
 
 _SHAPES = "expected (N, 4) x1, y1, x2, y2, (N, 5) with a score, or (N, 6) with a score and a class"
-_SCORE_SLACK = 1e-6  # float32 networks write 1.0000001
+SCORE_SLACK = 1e-6  # float32 networks write 1.0000001
 
 
 def as_detections(dets: Any) -> Detections:
@@ -90,7 +90,7 @@ def _scores(scores: Any, n: int) -> FloatArray:
     if scores is None:
         return np.ones(n)
     column = _column("scores", scores, n)
-    wrong = np.flatnonzero(~((column >= -_SCORE_SLACK) & (column <= 1 + _SCORE_SLACK)))  # true for NaN as well
+    wrong = np.flatnonzero(~((column >= -SCORE_SLACK) & (column <= 1 + SCORE_SLACK)))  # true for NaN as well
     if len(wrong):
         raise DetectionError(f"detection {int(wrong[0])} has the score {column[wrong[0]]:g}; expected 0 to 1")
     return np.clip(column, 0.0, 1.0)
