@@ -39,7 +39,7 @@ def mot_ltwh(boxes: FloatArray) -> FloatArray:
     ltwh = xyxy_to_ltwh(boxes)
     ltwh[:, :2] += 1
     # Adding 0 turns the -0.0 that rounding leaves into 0.0.
-    out: FloatArray = np.round(np.clip(ltwh, -MAX_PX, MAX_PX), 2) + 0.0
+    out: FloatArray = np.asarray(np.clip(ltwh, -MAX_PX, MAX_PX).round(2) + 0.0, np.float64)
     out[:, 2:] = np.maximum(out[:, 2:], 0.01)
     return out
 

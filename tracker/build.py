@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tracker.config import TrackerConfig
-from tracker.detector.base import Detector, DetectorBase, with_defaults
+from tracker.detector.base import DetectFunction, Detector, DetectorBase, with_defaults
+from tracker.detector.inputs import as_numbers
 from tracker.detector.open import open_detector
 from tracker.detector.verified import VerifiedDetections
 from tracker.engine import Engine
@@ -35,7 +36,7 @@ def open_pipeline(
     source: str | int | Path | FrameSource,
     *,
     detections: str | Path | None = None,
-    detector: str | Path | Detector | None = None,
+    detector: str | Path | Detector | DetectFunction | None = None,
     reid: Reid = "default",
     config: TrackerConfig | None = None,
     device: str = "auto",
@@ -120,10 +121,7 @@ class _FunctionEncoder:
 
 def as_features(embeddings: Any, n: int) -> FeatureArray:
     """(N, D) float32 with unit rows. Raises DetectionError with the shape, or the row that is wrong."""
-    try:
-        features = np.asarray(embeddings, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise DetectionError(f"embeddings must be an array of {n} rows of numbers: {error}") from error
+    features = as_numbers("embeddings", embeddings).astype(np.float32)
     if n == 0 and features.size == 0:
         return np.zeros((0, features.shape[1] if features.ndim == 2 else 0), np.float32)
     if features.ndim != 2 or len(features) != n or features.shape[1] == 0:
@@ -145,7 +143,7 @@ def _open_replay(source: FrameSource, detections: str | Path, size: int | None) 
 
 def _open_network(
     source: FrameSource,
-    detector: str | Path | Detector | None,
+    detector: str | Path | Detector | DetectFunction | None,
     device: str,
     classes: tuple[str | int, ...],
     size: int | None,

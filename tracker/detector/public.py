@@ -23,10 +23,10 @@ SCORE_KINDS = ("auto", "probability", "margin", "boosted", "absent")
 
 _log = logging.getLogger(__name__)
 _TAKEN_FOR = {
-    "absent": "there are none (-1 in every row), so all count as 1",
-    "probability": "probabilities, taken as they are",
-    "margin": "margins of support vector machines, mapped to probabilities",
-    "boosted": "sums of boosted trees, mapped to probabilities",
+    "absent": "no scores, all count as 1",
+    "probability": "scores are probabilities",
+    "margin": "scores are margins, mapped to probabilities",
+    "boosted": "scores are sums of boosted trees, mapped to probabilities",
 }
 
 _COLUMNS = "frame, id, left, top, width, height, score"
@@ -43,7 +43,7 @@ class PublicDetections(DetectorBase):
 
     path: a MOT det.txt. scores: how to map its scores to [0, 1], see `scores_to_unit`. width, height: of the video;
     if given, boxes without a pixel inside it are dropped. Boxes without area are dropped, too, with a warning that
-    counts them; what the scores were taken for is logged. Raises DetectionError with the file, the line, the mistake
+    counts them; `note` says what the scores were taken for. Raises DetectionError with the file, the line, the mistake
     and what is allowed.
     """
 
@@ -61,8 +61,7 @@ class PublicDetections(DetectorBase):
             unit = scores_to_unit(table[:, 6], kind)
         except DetectionError as error:
             raise DetectionError(f"{self.path}: {error}") from error
-        low, high = table[:, 6].min(), table[:, 6].max()
-        _log.info("%s: scores from %g to %g: %s", self.name, low, high, _TAKEN_FOR[kind])
+        self.note = _TAKEN_FOR[kind]
         has_area = (table[:, 4:6] > 0).all(axis=1)
         if not has_area.all():
             n_dropped = int((~has_area).sum())
