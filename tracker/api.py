@@ -34,7 +34,8 @@ class Tracker:
     change, and boxes that it alone sees have a `det_index` of N or more; None: the setting, else "appearance". fps is
     the frame rate where `update` gets no time stamps. keep_features puts embeddings into the tracks, see
     `Tracks.features`. Other keyword arguments replace single settings, with two underscores for the dot:
-    `Tracker(proposals__max_s=1.0)`.
+    `Tracker(proposals__max_s=1.0)`. A tracker can be copied and pickled at any time: copies share the networks, and
+    one that is read from a pickle opens them again by their paths.
 
     >>> tracks = Tracker().update([[10, 20, 50, 120, 0.9]])
     >>> len(tracks)  # a track is output after three detections

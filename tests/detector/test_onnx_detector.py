@@ -361,12 +361,28 @@ def test_decode_rtdetr_stretches_the_picture(model):
     ("answer", "names", "words"),
     [
         # class and score first; boxes as shares; logits instead of scores; poses without the metadata of poses
-        (np.tile([1, 0.9, 3, 4, 20, 30.5], (1, 20, 1)), None, "fits end2end or rtdetr, but its numbers for"),
-        (np.tile([0.1, 0.2, 0.3, 0.4, 0.9, 1], (1, 20, 1)), None, "fits end2end or rtdetr, but its numbers"),
-        (with_scores(THREE, -4.0, -2.0), None, "fits yolov5 or end2end or rtdetr, but its numbers for a grey picture"),
-        (with_scores(spread(), 0.1, 33.0, 20.0).transpose(0, 2, 1), None, "fits yolo or rtdetr, but its numbers"),
+        (
+            np.tile([1, 0.9, 3, 4, 20, 30.5], (1, 20, 1)),
+            None,
+            "fits end2end or rtdetr, but its numbers for",
+        ),
+        (
+            np.tile([0.1, 0.2, 0.3, 0.4, 0.9, 1], (1, 20, 1)),
+            None,
+            "fits end2end or rtdetr, but its numbers",
+        ),
+        (with_scores(THREE, -4.0, -2.0), None, "fits yolov5 or end2end or rtdetr, but its numbers for"),
+        (
+            with_scores(spread(), 0.1, 33.0, 20.0).transpose(0, 2, 1),
+            None,
+            "fits yolo or rtdetr, but its numbers",
+        ),
         # 80 classes without objectness, one row a point: as YOLOX it would be 79 classes
-        (with_scores(spread(), *[0.01] * 80), dict(enumerate(COCO_NAMES)), "grey picture or its 80 class names do not"),
+        (
+            with_scores(spread(), *[0.01] * 80),
+            dict(enumerate(COCO_NAMES)),
+            "and its class names do not confirm one",
+        ),
     ],
 )
 def test_numbers_that_fit_no_layout_are_refused_with_the_option(model, answer, names, words):

@@ -190,13 +190,11 @@ class OnnxDetector(DetectorBase):
         found = f"output {port.name!r} has shape {shape} for the input {image.name!r} of (1, 3, {height}, {width})"
         if not shaped:
             raise ModelError(f"{self.path}: {found}; expected {_words(possible, points)}{_hint([shape])}")
-        listed = " or ".join(layout.name for layout in fitting or shaped)
-        why = "as its numbers for a grey picture do" if fitting else "but its numbers for a grey picture do not"
-        if names and not fitting:
-            why = f"but its numbers for a grey picture or its {names} class names do not"
+        listed = " or ".join(layout.name for layout in shaped)
         raise ModelError(
-            f"{self.path}: {found}, which fits {listed}, {why}; if you know its layout, name it with --layout "
-            f"(layout= in Python): {', '.join(LAYOUT_NAMES[1:])}"
+            f"{self.path}: {found}, which fits {listed}, but its numbers for a grey picture and its class names do not "
+            f"confirm one; if you know the layout, name it with --layout (layout= in Python): "
+            f"{', '.join(LAYOUT_NAMES[1:])}"
         )
 
     def _names(self, n_classes: int) -> dict[int, str]:
