@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -333,6 +335,51 @@ def test_missing_network_fails_at_once(tmp_path):
             Tracker(reid=path)
 
 
+@pytest.mark.parametrize("scale", [1e3, 1e6])
+def test_timestamps_in_other_units_are_said_once(caplog, scale):
+    tracker = Tracker(reid=None)
+    for t in range(8):
+        tracker.update([BOX], timestamp=scale * t / 25)
+    assert len(caplog.messages) == 1
+    assert "timestamps are seconds, and frames are" in caplog.text
+    assert "divide milliseconds by 1000" in caplog.text
+
+
+def test_pause_between_frames_is_no_wrong_unit(caplog):
+    tracker = Tracker(reid=None)
+    for time_s in (0, 0.04, 60, 120, 180, 240, 300):
+        tracker.update([BOX], timestamp=time_s)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("verify", ["off", "appearance", "detector"])
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda tracker: pickle.loads(pickle.dumps(tracker))])
+def test_tracker_can_be_copied_and_pickled_in_the_middle(again, verify):
+    """Both go on alike, and neither changes the other."""
+    image = np.random.default_rng(2).integers(0, 255, (240, 320, 3), np.uint8)
+    tracker = Tracker(verify=verify, device="cpu")
+    feed(tracker, [BOX], 4, frame=image)
+    other = again(tracker)
+    boxes = [[BOX], [], [[12, 20, 52, 120]]]
+    seen = [[np.asarray(each.update(dets, image)) for dets in boxes] for each in (tracker, other)]
+    for a, b in zip(*seen, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_largest_coordinates_are_tracked_without_a_warning():
+    with np.errstate(all="raise"):
+        tracks = feed(Tracker(reid=None), [[-1e9, -1e9, 1e9, 1e9], [1e9 - 40, 0, 1e9, 90], BOX], 6)
+    assert np.isfinite(tracks.xyxy).all()
+
+
+def test_tensors_as_embeddings_and_images():
+    torch = pytest.importorskip("torch")
+    embeddings = torch.tensor([[0.6, 0.8]], dtype=torch.bfloat16, requires_grad=True)
+    assert len(feed(Tracker(reid=None), torch.tensor([BOX]), embeddings=embeddings)) == 1
+    with pytest.raises(DetectionError, match=r"frame must be \(H, W, 3\) uint8 BGR in NumPy, got Tensor"):
+        Tracker(reid=None).update([BOX], torch.zeros(8, 8, 3, requires_grad=True))
+
+
 # ------------------------------------------------------------------------------------------------ track_video
 
 
@@ -362,6 +409,25 @@ def test_track_video_accepts_a_user_detector(folder):
 
     ids = [tracks.id.tolist() for _, tracks in track_video(folder, detector=Fixed(), reid=None)]
     assert ids == [[1]] * 20
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [BOX],
+        np.array([[*BOX, 0.9]]),
+        np.array([[*BOX, 0.9, 0]], np.float32),
+        Listed(xyxy=np.array([BOX]), confidence=np.array([0.9]), class_id=None),
+    ],
+)
+def test_track_video_accepts_a_function_and_arrays(folder, answer):
+    def find(image):
+        assert image.shape == (240, 320, 3)
+        return answer
+
+    for detector in (find, SimpleNamespace(name="mine", detect=lambda frame: answer)):
+        ids = [tracks.id.tolist() for _, tracks in track_video(folder, detector=detector, reid=None)]
+        assert ids == [[1]] * 20
 
 
 def test_track_video_uses_the_bundled_detector(folder):

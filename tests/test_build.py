@@ -71,11 +71,13 @@ def test_second_look_comes_from_the_detector(tmp_path, monkeypatch):
         pipeline.close()
         return pipeline._engine.proposer.detector
 
-    other = Mine()
-    assert asked(detector=Mine(second_look=other)) is other
+    other = Mine(name="other")
+    assert asked(detector=Mine(second_look=other)).name == "other"
     assert asked(detector=Mine()) is None
     with pytest.raises(ConfigError, match="size of 416 is for a network; an object chooses its own"):
         asked(detector=Mine(), detector_size=416)
+    with pytest.raises(ConfigError, match="layout yolo is for a network; an object chooses its own"):
+        asked(detector=Mine(), layout="yolo")
     assert asked(detections="public", reid=None) is None
     monkeypatch.setattr(
         "tracker.detector.onnx.OnnxDetector.__init__", lambda self, *_, **__: setattr(self, "second_look", self)

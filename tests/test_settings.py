@@ -179,6 +179,8 @@ def test_toml_there_and_back_is_equal(tmp_path):
     path.write_text(to_toml(whole), encoding="utf-8")
     assert load(Whole, path) == whole
     assert from_table(Whole, to_dict(whole)) == whole
+    path.write_text(to_toml(whole), encoding="utf-8-sig")  # as Notepad may save it
+    assert load(Whole, path) == whole
 
 
 def test_missing_setting_without_default_is_named():

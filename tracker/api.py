@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from tracker.build import Reid, as_features, for_people, load_encoder, open_pipeline
 from tracker.classes import Classes
 from tracker.config import TrackerConfig
-from tracker.detector.base import Detector, DetectorBase
+from tracker.detector.base import DetectFunction, Detector, DetectorBase
 from tracker.detector.inputs import as_detections
 from tracker.detector.open import open_detector
 from tracker.detector.verified import pool
@@ -19,6 +21,9 @@ from tracker.engine import Engine
 from tracker.errors import ConfigError, DetectionError
 from tracker.sources.span import Span
 from tracker.types import Detections, Frame, FrameTracks, ImageArray, Tracks
+
+_log = logging.getLogger(__name__)
+N_FAR = 3  # frames that are too far apart before a warning
 
 
 class Tracker:
@@ -32,7 +37,8 @@ class Tracker:
     `Tracks.features`. class_names: of the classes in `dets` by number, as far as they are known: car and truck may then
     be one object, and the bundled networks look at people alone; without names every number is a class of its own, and
     of people. Other keyword arguments replace single settings, with two underscores for the dot:
-    `Tracker(proposals__max_s=1.0)`.
+    `Tracker(proposals__max_s=1.0)`. A tracker can be copied and pickled at any time: copies share the networks, and
+    one that is read from a pickle opens them again by their paths.
 
     >>> tracks = Tracker().update([[10, 20, 50, 120, 0.9]])
     >>> len(tracks)  # a track is output after three detections
@@ -74,6 +80,11 @@ class Tracker:
         self._given: bool | None = None
         self._index = 0
         self._time_s: float | None = None
+        self._n_far = 0  # frames so far that were too far apart; below 0: times are as they should be
+
+    def __copy__(self) -> Tracker:
+        """A copy shares nothing that changes: both go on by themselves."""
+        return deepcopy(self)
 
     def update(
         self,
@@ -85,8 +96,9 @@ class Tracker:
     ) -> Tracks:
         """Track one frame.
 
-        dets: None, [], an array (N, 4), (N, 5) or (N, 6) of x1, y1, x2, y2[, score in [0, 1][, class]] in pixels, or
-        an object with `.xyxy` such as supervision.Detections. frame: (H, W, 3) uint8 BGR, or None: motion alone, no
+        dets: None, [], an array (N, 4), (N, 5) or (N, 6) of x1, y1, x2, y2[, score in [0, 1][, class]] in pixels, an
+        object with `.xyxy` such as supervision.Detections, Results of ultralytics, or a DataFrame with columns of these
+        names. frame: (H, W, 3) uint8 BGR, or None: motion alone, no
         proposals. embeddings: (N, D), one for each detection, instead of the network's; then nothing is proposed, and
         they must come with every frame. timestamp: seconds, growing; None: the last one + 1 / fps.
 
@@ -113,6 +125,7 @@ class Tracker:
             people = self._classes.group(detections.classes) == self._classes.person
             detections = pool(detections, self._detector.detect(seen), people)
         tracks = self._engine.step(seen, detections)
+        self._check_unit(time_s)
         self._index += 1
         self._time_s = time_s
         return tracks
@@ -142,6 +155,20 @@ class Tracker:
             raise DetectionError(f"timestamps must grow from frame to frame: got {timestamp!r} after {self._time_s!r}")
         return float(timestamp)
 
+    def _check_unit(self, time_s: float) -> None:
+        """Warn once where the first frames are so far apart that no track can live from one to the next."""
+        if self._time_s is None or self._n_far < 0:
+            return
+        life_s = max(self.config.lifecycle.coast_s, self.config.lifecycle.lost_s, 1.0)
+        self._n_far = self._n_far + 1 if time_s - self._time_s > life_s else -1
+        if self._n_far == N_FAR:
+            _log.warning(
+                "timestamps are seconds, and frames are %.4g s apart, longer than a lost track is kept (%g s), so that "
+                "hardly anything can be tracked; divide milliseconds by 1000",
+                time_s - self._time_s, life_s,
+            )  # fmt: skip
+            self._n_far = -1
+
     def _check_one_space(self, detections: Detections, image: ImageArray | None) -> None:
         """Embeddings of the caller and of the network lie in different spaces: one tracker uses one kind."""
         given = detections.features is not None
@@ -162,7 +189,7 @@ def track_video(
     source: str | int | Path,
     *,
     detections: str | Path | None = None,
-    detector: str | Path | Detector | None = None,
+    detector: str | Path | Detector | DetectFunction | None = None,
     reid: Reid = "default",
     verify: str | None = None,
     config: TrackerConfig | None = None,
@@ -170,6 +197,7 @@ def track_video(
     fps: float | None = None,
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
+    layout: str = "auto",
     reconnect_s: float | None = None,
     start: str | int | None = None,
     end: str | int | None = None,
@@ -179,23 +207,24 @@ def track_video(
     """Track a whole source; yields (frame, tracks) in order, each track from its first frame on.
 
     source: a video file, a folder or glob of images, a MOT sequence folder, a webcam number, or an address.
-    detections: a MOT detection file to replay ("public": the det/det.txt of a MOT sequence); detector: an ONNX file,
-    an object with `detect(frame)`, or "person", the bundled network, also the default without both. An object
-    with an attribute `second_look` (see `detector.base.Detector`) runs again on windows around people it missed.
-    verify: what confirms people, "off", "appearance" or "detector"; None: the setting `proposals.verify`. With
-    "detector" the detector verifies detections of a file, too (`detector.verified`).
+    detections: a MOT detection file to replay ("public": the det/det.txt of a MOT sequence); detector: an ONNX file, a
+    function (image) -> (N, 4 .. 6), an object with `detect(frame)` that gives whatever `update` takes, or "person",
+    the bundled network, also the default without both. An object with an attribute `second_look` (see
+    `detector.base.Detector`) runs again on windows around people it missed. verify: what confirms people, "off",
+    "appearance" or "detector"; None: the setting `proposals.verify`. With "detector" the detector verifies detections
+    of a file, too (`detector.verified`).
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
-    see `detector.onnx.default_long_side`. start, end, stride: the part of a file to track: frame numbers from 1, the
-    end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay
-    those of the whole file. reconnect_s: how long a camera or stream that is lost is tried again; 0: not at all, inf:
-    for ever, None: 60. keep_features: put embeddings into the tracks, see `Tracks.features`. Raises
-    TrackletError, in one line.
+    see `detector.onnx.default_long_side`. layout: of the output of its file, see docs/detectors.md; "auto" tells it
+    from the file. start, end, stride: the part of a file to track: frame numbers from 1, the end included, or times as
+    "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay those of the whole file.
+    reconnect_s: how long a camera or stream that is lost is tried again; 0: not at all, inf: for ever, None: 60.
+    keep_features: put embeddings into the tracks, see `Tracks.features`. Raises TrackletError, in one line.
     """
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid,
         config=_verified_by(config or TrackerConfig(), verify), device=device, fps=fps,
-        classes=classes, detector_size=detector_size, reconnect_s=reconnect_s, span=Span.parse(start, end, stride),
-        keep_features=keep_features,
+        classes=classes, detector_size=detector_size, layout=layout, reconnect_s=reconnect_s,
+        span=Span.parse(start, end, stride), keep_features=keep_features,
     )  # fmt: skip
     try:
         yield from pipeline
@@ -210,7 +239,10 @@ def _verified_by(config: TrackerConfig, verify: str | None) -> TrackerConfig:
 def _as_image(frame: Any) -> ImageArray | None:
     if frame is None:
         return None
-    image = np.asarray(frame)
+    try:
+        image = np.asarray(frame)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor with gradient, on a GPU
+        raise DetectionError(f"frame must be (H, W, 3) uint8 BGR in NumPy, got {type(frame).__name__}") from error
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise DetectionError(f"frame must be (H, W, 3) uint8 BGR, got {image.shape} {image.dtype}")
     return image

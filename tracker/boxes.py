@@ -6,6 +6,8 @@ import numpy as np
 
 from tracker.types import BoolArray, FloatArray, IntArray
 
+MAX_PX = 1e9  # of any coordinate that comes in or goes out; sums of larger numbers overflow
+
 
 def xyxy_to_cxcyah(boxes: FloatArray) -> FloatArray:
     """(N, 4) xyxy -> (N, 4) centre x, centre y, aspect = width / height, height. Heights must be positive."""
@@ -27,6 +29,19 @@ def cxcyah_to_xyxy(state: FloatArray) -> FloatArray:
 def xyxy_to_ltwh(boxes: FloatArray) -> FloatArray:
     """(N, 4) xyxy -> (N, 4) left, top, width, height."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def mot_ltwh(boxes: FloatArray) -> FloatArray:
+    """(N, 4) xyxy, pixels from 0 -> left, top, width, height as a MOT file has them: from 1, two decimals.
+
+    What rounds to a width or height of 0 gets 0.01: a box without area means nothing to a reader.
+    """
+    ltwh = xyxy_to_ltwh(boxes)
+    ltwh[:, :2] += 1
+    # Adding 0 turns the -0.0 that rounding leaves into 0.0.
+    out: FloatArray = np.asarray(np.clip(ltwh, -MAX_PX, MAX_PX).round(2) + 0.0, np.float64)
+    out[:, 2:] = np.maximum(out[:, 2:], 0.01)
+    return out
 
 
 def ltwh_to_xyxy(boxes: FloatArray) -> FloatArray:

@@ -14,7 +14,8 @@ import numpy as np
 
 from tracker.classes import Classes
 from tracker.config import TrackerConfig
-from tracker.detector.base import Detector, DetectorBase, with_defaults
+from tracker.detector.base import DetectFunction, Detector, DetectorBase, with_defaults
+from tracker.detector.inputs import as_numbers
 from tracker.detector.open import open_detector
 from tracker.detector.verified import VerifiedDetections
 from tracker.engine import Engine
@@ -36,13 +37,14 @@ def open_pipeline(
     source: str | int | Path | FrameSource,
     *,
     detections: str | Path | None = None,
-    detector: str | Path | Detector | None = None,
+    detector: str | Path | Detector | DetectFunction | None = None,
     reid: Reid = "default",
     config: TrackerConfig | None = None,
     device: str = "auto",
     fps: float | None = None,
     classes: tuple[str | int, ...] = ("person",),
     detector_size: int | None = None,
+    layout: str = "auto",
     threads: int | None = None,
     reconnect_s: float | None = None,
     span: Span = WHOLE,
@@ -66,7 +68,7 @@ def open_pipeline(
     else:
         opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
     try:
-        network = partial(_open_network, opened, detector, device, classes, detector_size, threads)
+        network = partial(_open_network, opened, detector, device, classes, detector_size, layout, threads)
         if detections is None:
             part = network()
         elif config.proposals.by_detector and reid is not None and opened.has_images:
@@ -128,10 +130,7 @@ class _FunctionEncoder:
 
 def as_features(embeddings: Any, n: int) -> FeatureArray:
     """(N, D) float32 with unit rows. Raises DetectionError with the shape, or the row that is wrong."""
-    try:
-        features = np.asarray(embeddings, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise DetectionError(f"embeddings must be an array of {n} rows of numbers: {error}") from error
+    features = as_numbers("embeddings", embeddings).astype(np.float32)
     if n == 0 and features.size == 0:
         return np.zeros((0, features.shape[1] if features.ndim == 2 else 0), np.float32)
     if features.ndim != 2 or len(features) != n or features.shape[1] == 0:
@@ -153,10 +152,11 @@ def _open_replay(source: FrameSource, detections: str | Path, size: int | None) 
 
 def _open_network(
     source: FrameSource,
-    detector: str | Path | Detector | None,
+    detector: str | Path | Detector | DetectFunction | None,
     device: str,
     classes: tuple[str | int, ...],
     size: int | None,
+    layout: str,
     threads: int | None,
 ) -> DetectorBase:
     if not source.has_images and getattr(detector, "last_frame", None) is None:  # not a replay
@@ -164,10 +164,12 @@ def _open_network(
     if detector is None or isinstance(detector, (str, Path)):
         n_at_once, threads = _searches(source.live, threads)
         return open_detector(
-            model=detector, classes=classes, size=size, device=device, threads=threads, n_at_once=n_at_once
-        )
-    if size is not None:
-        raise ConfigError(f"a detector size of {size} is for a network; an object chooses its own")
+            model=detector, classes=classes, size=size, layout=layout, device=device, threads=threads,
+            n_at_once=n_at_once,
+        )  # fmt: skip
+    if size is not None or layout != "auto":
+        asked = f"layout {layout}" if size is None else f"size of {size}"
+        raise ConfigError(f"a detector {asked} is for a network; an object chooses its own")
     return with_defaults(detector)
 
 

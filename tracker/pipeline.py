@@ -169,7 +169,8 @@ class Pipeline:
         often = "" if every == 1 else f" of one frame in {every}"
         second_look = self._detector.second_look
         by = f" ({second_look.name})" if self.verify == "detector" and second_look is not None else ""
-        people = f"people from {self._detector.name}{often}, verify {self.verify}{by}"
+        note = "" if self._detector.note is None else f", {self._detector.note}"
+        people = f"people from {self._detector.name}{often}{note}, verify {self.verify}{by}"
         return f"{self.source.name} ({size}), {people}, identity from {identity}{where}"
 
     @property

@@ -155,7 +155,7 @@ def load(cls: type[T], path: str | Path) -> T:
 def read_table(path: str | Path) -> dict[str, Any]:
     """What is in a TOML file."""
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             return tomllib.loads(file.read(LONGEST))  # a device has no end
     except OSError as error:
         raise ConfigError(f"cannot read settings from {path}: {error.strerror}") from error

@@ -176,6 +176,10 @@ def read_truth(path: Path) -> Truth:
     if not rows:
         raise DataError(f"{path}: no boxes")
     table = np.array(rows)  # (N, 9)
+    has_area = (table[:, 4:6] > 0).all(axis=1)
+    if not has_area.all():
+        logger.warning("%s: left out %d of %d boxes: they have no area", path, (~has_area).sum(), len(table))
+    table = table[has_area]
     table = table[np.argsort(table[:, 0], kind="stable")]
     boxes = table[:, 2:6].copy()
     boxes[:, :2] -= 1.0  # 1-based pixels
@@ -192,11 +196,11 @@ def read_truth(path: Path) -> Truth:
 
 def _parse_line(text: str, where: str) -> tuple[float, ...]:
     """frame, id, left, top, width, height, consider, class, visibility; the last is -1 where the file has none."""
-    fields = text.split(",")
+    fields = text.split("," if "," in text else None)
     try:
         values = [float(field) for field in fields]
     except ValueError:
-        raise DataError(f"{where}: not numbers separated by commas: {text.strip()[:60]!r}") from None
+        raise DataError(f"{where}: not numbers separated by commas or blanks: {text.strip()[:60]!r}") from None
     if len(values) not in (9, 10):
         raise DataError(f"{where}: {len(values)} columns; MOT16 has 9, MOT15 has 10")
     if not all(math.isfinite(value) for value in values):
@@ -205,8 +209,6 @@ def _parse_line(text: str, where: str) -> tuple[float, ...]:
         raise DataError(f"{where}: no number may be above {LARGEST:g}: {text.strip()[:60]!r}")
     if values[0] < 1 or values[0] != int(values[0]) or values[1] != int(values[1]):
         raise DataError(f"{where}: frame (from 1) and id must be whole numbers, got {fields[0]} and {fields[1]}")
-    if values[4] <= 0 or values[5] <= 0:
-        raise DataError(f"{where}: width and height must be positive, got {values[4]:g} and {values[5]:g}")
     if len(values) == 10:  # MOT15: a place in the world instead of class and visibility
         return (*values[:7], float(PEDESTRIAN), -1.0)
     if values[8] > 1:

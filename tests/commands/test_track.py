@@ -316,7 +316,7 @@ BAD_DETECTIONS = [
     ("1,-1,10,20,30,60,0.9\n1,-1,10,20\n", "line 2"),
     ("1,-1,10,20,30,60,0.9\n\n2,-1,x,20,30,60,0.9\n", "line 3"),
     ("1,-1,nan,20,30,60,0.9\n", "line 1"),
-    ("1,-1,10,20,-30,60,0.9\n", "line 1"),
+    ("1,-1,10,20,-3e10,60,0.9\n", "line 1"),
     ("0,-1,10,20,30,60,0.9\n", "line 1"),
     ("1,-1,10,20,inf,60,0.9\n", "line 1"),
 ]
@@ -354,29 +354,29 @@ def test_files_without_a_model_are_refused(track, tmp_path, which):
         assert str(name) in one_line(err)
 
 
-@pytest.mark.parametrize("words", [[], ["--detector-size", "416"]])
-def test_detector_size_reaches_the_detector(track, tmp_path, monkeypatch, words):
+@pytest.mark.parametrize("words", [[], ["--detector-size", "416", "--layout", "yolo"]])
+def test_size_and_layout_reach_the_detector(track, tmp_path, monkeypatch, words):
     asked = []
 
     class Detector(DetectorBase):
         name = "some.onnx"
 
-        def __init__(self, path, *, size, **_):
-            asked.append(size)
+        def __init__(self, path, *, size, layout, **_):
+            asked.append((size, layout))
 
         def detect(self, frame):
             return Detections.empty()
 
     monkeypatch.setattr("tracker.detector.onnx.OnnxDetector", Detector)
     status, _, _ = track("--out", tmp_path / "t.txt", "--detector", "some.onnx", *words, detections=None)
-    assert (status, asked) == (0, [416 if words else None])
+    assert (status, asked) == (0, [(416, "yolo") if words else (None, "auto")])
 
 
 def test_detector_runs_at_every_nth_frame(track, tmp_path):
     """Like the setting of the same name; the description and the summary report it."""
     status, _, err = track("--out", tmp_path / "a.txt", "--detect-every", 4)
     assert status == 0
-    assert "det.txt of one frame in 4, " in err
+    assert "det.txt of one frame in 4, scores are probabilities, verify " in err
     assert "predicted between detections" in err
     assert track("--out", tmp_path / "b.txt", "--set", "detection.every=4")[0] == 0
     assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
@@ -392,6 +392,12 @@ def test_detector_size_without_detector_is_refused(track, tmp_path):
     status, _, err = track("--out", tmp_path / "t.txt", "--detector-size", "416")
     assert status == 2
     assert "size of 416 is for a network; detections from a file have none" in one_line(err)
+    status, _, err = track("--out", tmp_path / "t.txt", "--layout", "yolo")
+    assert status == 2
+    assert "it goes with --detector" in one_line(err)
+    status, _, err = track("--out", tmp_path / "t.txt", "--detector", "person", "--layout", "ssd", detections=None)
+    assert status == 2
+    assert "unknown detector layout 'ssd'; there are: auto, person, yolox, yolox-raw, yolov5, yolo" in one_line(err)
 
 
 def test_detections_and_detector_together_are_refused(track, tmp_path):

@@ -124,12 +124,82 @@ def test_as_detections_mistake_is_named(dets, words):
 @settings(deadline=None)  # a busy machine may stand still for longer than the 0.2 s of the default
 @given(st.lists(st.lists(st.floats(width=32), min_size=6, max_size=6), min_size=1, max_size=4))
 def test_as_detections_keeps_rows_or_names_the_first_bad_one(rows):
-    bad_box = [not (np.isfinite(r[:4]).all() and r[2] > r[0] and r[3] > r[1]) for r in rows]
+    bad_box = [not (np.abs(r[:4]).max() <= 1e9 and r[2] > r[0] and r[3] > r[1]) for r in rows]
     bad_score = [not -1e-6 <= r[4] <= 1 + 1e-6 for r in rows]
     bad_class = [not (abs(r[5]) < 2**31 and r[5] == np.floor(r[5])) for r in rows]
-    for bad in (bad_box, bad_score, bad_class):
+    for bad in (bad_score, bad_class, bad_box):
         if any(bad):
             with pytest.raises(DetectionError, match=f"detection {bad.index(True)} "):
                 as_detections(rows)
             return
     np.testing.assert_array_equal(as_detections(rows).boxes, np.array(rows)[:, :4])
+
+
+# ------------------------------------------------------------------------------- tensors, results and tables
+
+TABLE = [[10.0, 20, 30, 60, 0.5, 7], [0, 0, 5, 9, 0.25, 2]]
+
+
+def same_as_table(dets):
+    found, expected = as_detections(dets), as_detections(TABLE)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.classes, expected.classes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.bfloat16(), lambda t: t.half(), lambda t: t.requires_grad_(), lambda t: t.to_sparse(),
+        lambda t: t.bfloat16().requires_grad_(), list, tuple,
+        lambda t: list(t.requires_grad_()),
+    ],
+)  # fmt: skip
+def test_tensors_of_any_kind_are_converted(change):
+    torch = pytest.importorskip("torch")
+    same_as_table(change(torch.tensor(TABLE)))
+    boxes, scores, classes = torch.tensor(TABLE).split([4, 1, 1], dim=1)
+    same_as_table(SimpleNamespace(xyxy=change(boxes), conf=change(scores[:, 0]), cls=change(classes[:, 0])))
+
+
+def test_results_of_ultralytics_are_taken_by_their_boxes():
+    boxes = SimpleNamespace(xyxy=np.array(TABLE)[:, :4], conf=np.array([0.5, 0.25]), cls=np.array([7, 2]))
+    same_as_table(SimpleNamespace(boxes=boxes, masks=None))
+    same_as_table([SimpleNamespace(boxes=boxes)])  # as model(image) gives it
+    with pytest.raises(DetectionError, match="got the results of 2 frames; give those of one frame"):
+        as_detections([SimpleNamespace(boxes=boxes)] * 2)
+    with pytest.raises(DetectionError, match="without boxes: its model does not detect"):
+        as_detections(SimpleNamespace(boxes=None, obb=1))
+
+
+def test_dictionary_of_torchvision_is_taken():
+    table = np.array(TABLE)
+    same_as_table({"boxes": table[:, :4], "scores": table[:, 4], "labels": table[:, 5]})
+    with pytest.raises(DetectionError, match="got dict"):
+        as_detections({"bbox": table[:, :4]})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x1", "y1", "x2", "y2", "score", "class"),
+        ("xmin", "ymin", "xmax", "ymax", "confidence", "class"),
+        ("X1", "Y1", "X2", "Y2", "conf", "cls"),
+    ],
+)
+def test_data_frame_is_read_by_its_names(names):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(TABLE, columns=names, index=[5, 3])
+    frame["name"] = ["person", "cat"]
+    same_as_table(frame[["name", *reversed(names)]])
+    with pytest.raises(DetectionError, match=r"needs the columns x1, y1, x2, y2 .* it has: left, top, width, height"):
+        as_detections(pandas.DataFrame([BOX], columns=["left", "top", "width", "height"]))
+    with pytest.raises(DetectionError, match="boxes must be rows of numbers of one length, got Series"):
+        as_detections(pandas.DataFrame([["a", 1, 2, 3]], columns=names[:4]))
+
+
+@pytest.mark.parametrize("value", [1e100, -1e100, 2e9])
+def test_impossible_coordinates_are_named(value):
+    box = [*BOX[:2], value, BOX[3]] if value > 0 else [value, *BOX[1:]]
+    with pytest.raises(DetectionError, match=r"detection 1 has the box .*; expected pixels, 1e\+09 at most"):
+        as_detections([BOX, box])

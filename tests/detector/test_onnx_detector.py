@@ -66,7 +66,7 @@ def test_decode_yolox_agrees_with_a_loop(model):
     raw = np.column_stack([rng.uniform(0.4, 0.6, (len(POINTS), 2)), rng.normal(-1.2, 0.1, (len(POINTS), 2))])
     raw = np.column_stack([raw, rng.uniform(0, 1, (len(POINTS), 81))]).astype(np.float32)
     detector = OnnxDetector(model(raw[None]), score=0.3, nms_iou=0.999, device="cpu")
-    assert detector.layout == "yolox"
+    assert detector.layout == "yolox-raw"
     found, expected = detector.detect(frame()), yolox_loops(raw, scale=0.5, score=0.3)
     inside = np.clip(expected[:, :4], 0, [192, 128, 192, 128])
     np.testing.assert_allclose(found.boxes, inside, rtol=1e-5, atol=1e-4)
@@ -88,9 +88,22 @@ def test_decode_yolox_decoded_inside_gives_the_same_boxes(model):
     np.testing.assert_array_equal(found.scores, outside.scores)
 
 
+def spread(height=H, width=W, strides=(8, 16, 32)):
+    """(N, 4) centre and size of a box at every anchor point, as a network gives them for an empty picture."""
+    points = [(s * (x + 0.5), s * (y + 0.5), s, 2 * s) for s in strides
+              for y in range(math.ceil(height / s)) for x in range(math.ceil(width / s))]  # fmt: skip
+    return np.array(points, np.float32)
+
+
+def corners(centre_size):
+    centre, half = centre_size[:, :2], centre_size[:, 2:] / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
 def yolo_answer(*boxes, classes=80):
     """boxes: (cx, cy, w, h, class, score) in input pixels."""
     answer = np.zeros((1, 4 + classes, len(POINTS)), np.float32)
+    answer[0, :4] = spread().T
     for column, (cx, cy, w, h, number, score) in enumerate(boxes):
         answer[0, :4, column * 5] = cx, cy, w, h
         answer[0, 4 + number, column * 5] = score
@@ -121,7 +134,7 @@ def test_decode_end2end_rows(model):
 
 
 def person_answer(*boxes):
-    answer = np.zeros((1, len(POINTS), 5), np.float32)
+    answer = np.column_stack([corners(spread()), np.zeros(len(POINTS))]).astype(np.float32)[None]
     answer[0, : len(boxes)] = np.reshape(boxes, (-1, 5))
     return answer
 
@@ -183,7 +196,7 @@ def test_person_layout_input_is_bgr_at_the_top_left(tmp_path):
 
 def test_detect_drops_nan_rows(model):
     answer = yolo_answer((48, 32, 10, 20, 0, 0.9), (np.nan, 3, 4, 5, 0, 0.9), (20, 20, -5, 5, 0, 0.9))
-    assert len(OnnxDetector(model(answer), device="cpu").detect(frame())) == 1
+    assert len(OnnxDetector(model(answer), layout="yolo", device="cpu").detect(frame())) == 1
 
 
 @pytest.mark.parametrize("classes", [("person",), (0,), ("0",), "Person"])
@@ -240,7 +253,7 @@ def test_unknown_class_lists_the_possible_ones(model):
 
 def test_open_input_size_follows_the_frame(model):
     path = model(yolo_answer(), input_shape=(1, 3, "height", "width"))
-    detector = OnnxDetector(path, size=96, device="cpu")
+    detector = OnnxDetector(path, size=96, layout="yolo", device="cpu")
     assert detector._input_size(1080, 1920) == (64, 96)
     assert detector._input_size(1920, 1080) == (96, 64)
 
@@ -251,7 +264,7 @@ def test_open_input_size_follows_the_frame(model):
         ((1, 1000), "auto", r"'output' has shape \(1, 1000\).*\(1, 126, 5 \+ classes\).*\(1, 4 \+ classes, 126\)"),
         ((2, 84, 126), "auto", r"shape \(2, 84, 126\)"),
         ((1, 84, 126), "yolox", r"shape \(1, 84, 126\).*expected \(1, 126, 5 \+ classes\) for YOLOX$"),
-        ((1, 126, 85), "yolo", r"expected \(1, 4 \+ classes, 126\) for YOLO$"),
+        ((1, 126, 85), "yolo", r"expected \(1, 4 \+ classes, 126\) for YOLOv8 and later$"),
     ],
 )
 def test_unknown_layout_is_refused_with_both_shapes(model, shape, layout, words):
@@ -259,18 +272,152 @@ def test_unknown_layout_is_refused_with_both_shapes(model, shape, layout, words)
         OnnxDetector(model(np.zeros(shape)), layout=layout, device="cpu")
 
 
+def with_scores(boxes, *columns):
+    """(1, N, 4 + k) rows of an empty picture: the boxes, then the values of each column."""
+    return np.column_stack([boxes, *(np.full(len(boxes), value) for value in columns)]).astype(np.float32)[None]
+
+
+def queries(n=300):
+    """(N, 4) centres and sizes as shares of the input, as RT-DETR gives them for any picture."""
+    return np.random.default_rng(5).uniform(0.05, 0.95, (n, 4))
+
+
+def bins(n):
+    return np.random.default_rng(6).normal(0, 2, (n, 32))
+
+
+BOX = (48, 32, 10, 20)  # of a person, in the input: centre and size
+SHARE = (0.5, 0.5, 10 / 96, 20 / 64)
+P6 = (8, 16, 32, 64)
+THREE = np.repeat(spread(), 3, axis=0)
+# layout, output for an empty picture, and the row of a person in it
+EXPORTS = [
+    ("person", with_scores(corners(spread()), 1e-4), (43, 22, 53, 42, 0.9)),
+    ("yolox", with_scores(spread(), 1e-4, 0.3), (*BOX, 1.0, 0.9)),
+    ("yolox-raw", with_scores(spread() * 0 - 0.4, 1e-4, 0.3), (6, 4, math.log(10 / 8), math.log(20 / 8), 1.0, 0.9)),
+    ("yolov5", with_scores(THREE, 1e-4, 0.3), (*BOX, 1.0, 0.9)),  # one class: six columns
+    ("yolov5", with_scores(THREE, 1e-4, 0.3, 0.4), (*BOX, 0.9, 1.0, 0.0)),
+    ("yolov5", with_scores(np.repeat(spread(strides=P6), 3, axis=0), 0.01, 0.3), (*BOX, 1.0, 0.9)),
+    ("yolov5", with_scores(spread(), 1.0, 0.01, 0.02), (*BOX, 1.0, 0.9, 0.0)),  # YOLOv6
+    ("end2end", np.zeros((1, 300, 6)), (43, 22, 53, 42, 0.9, 0)),
+    ("end2end", with_scores(corners(spread())[:100], 0.01, 7), (43, 22, 53, 42, 0.9, 0)),  # YOLOv10
+    ("rtdetr", with_scores(queries(), 0.01), (*SHARE, 0.9)),
+    ("rtdetr", with_scores(queries(), 0.01, 0.02), (*SHARE, 0.9, 0.1)),
+    ("rtdetr", with_scores(queries(), *[0.01] * 80), (*SHARE, 0.9, *[0.1] * 79)),
+    ("rtdetr", with_scores(queries(), *[0.01] * 365), (*SHARE, 0.9, *[0.1] * 364)),
+    ("nanodet", np.column_stack([np.full((126, 1), 0.01), bins(126)])[None], None),
+    ("nanodet", np.column_stack([np.full((128, 80), 0.01), bins(128)])[None], None),
+]
+
+
+@pytest.mark.parametrize(("layout", "empty", "row"), EXPORTS)
+def test_layout_is_told_by_shape_and_numbers_together(model, layout, empty, row):
+    answer = np.array(empty, np.float32)
+    if row is not None:
+        answer[0, 0] = row
+    # The network sees the person in every picture, also in the grey one.
+    detector = OnnxDetector(model(answer), classes=[0], score=0.2, device="cpu")
+    assert detector.layout == layout
+    if row is not None:
+        found = detector.detect(frame())  # of twice the size of the input
+        np.testing.assert_allclose(found.boxes, [[86, 44, 106, 84]], atol=1e-3)
+        np.testing.assert_allclose(found.scores, [0.9], rtol=1e-6)
+    assert OnnxDetector(model(empty), classes=[0], layout=layout, device="cpu").layout == layout
+    assert len(OnnxDetector(model(empty), classes=[0], score=0.2, device="cpu").detect(frame())) == 0
+
+
+@pytest.mark.parametrize(("strides", "shift"), [((8, 16, 32), 0.5), (P6, 0.0)])
+def test_decode_nanodet_agrees_with_a_loop(model, strides, shift):
+    """A side is the mean of 0 .. 7 under the softmax of its bins, in strides; the input is stretched and standard."""
+    points = [(s, x, y) for s in strides for y in range(math.ceil(H / s)) for x in range(math.ceil(W / s))]
+    rng = np.random.default_rng(3)
+    answer = np.column_stack([rng.uniform(0, 1, (len(points), 2)), rng.normal(0, 1, (len(points), 32))])
+    detector = OnnxDetector(model(answer[None]), classes=[1], score=0.5, nms_iou=1.0, device="cpu")
+    asked = []
+    infer = detector._infer
+    detector._infer = lambda blob: asked.append(blob) or infer(blob)
+    found = detector.detect(frame(96, 32))
+    expected = []
+    for (stride, x, y), values in zip(points, answer.astype(np.float32), strict=True):
+        weights = [np.exp(values[2 + 8 * side : 10 + 8 * side].astype(float)) for side in range(4)]
+        left, top, right, bottom = (stride * sum(k * w for k, w in enumerate(side)) / sum(side) for side in weights)
+        cx, cy = (x + shift) * stride, (y + shift) * stride
+        if values[1] >= 0.5:
+            expected.append([cx - left, (cy - top) / 2, cx + right, (cy + bottom) / 2, values[1]])
+    expected = np.clip(sorted(expected, key=lambda row: -row[4]), 0, [96, 32, 96, 32, 1])
+    expected = expected[(expected[:, 2] > expected[:, 0]) & (expected[:, 3] > expected[:, 1])]
+    np.testing.assert_allclose(found.boxes, expected[:, :4], atol=1e-3)
+    np.testing.assert_allclose(asked[0][0, :, 0, 0], [-103.53 / 57.375, -116.28 / 57.12, -123.675 / 58.395], rtol=1e-5)
+
+
+def test_decode_rtdetr_stretches_the_picture(model):
+    answer = with_scores(queries(), 0.01)
+    answer[0, 7] = (0.5, 0.25, 0.2, 0.1, 0.9)
+    found = OnnxDetector(model(answer), device="cpu").detect(frame(400, 100))
+    np.testing.assert_allclose(found.boxes, [[160, 20, 240, 30]], atol=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("side", "shape", "layout"),
+    ("answer", "names", "words"),
     [
-        (416, (1, 3549, 85), "yolox"),
-        (640, (1, 84, 8400), "yolo"),
-        (640, (1, 7, 8400), "yolo"),
-        (640, (1, 300, 6), "end2end"),
-        (416, (1, 3549, 5), "person"),
+        # class and score first; boxes as shares; logits instead of scores; poses without the metadata of poses
+        (
+            np.tile([1, 0.9, 3, 4, 20, 30.5], (1, 20, 1)),
+            None,
+            "fits end2end or rtdetr, but its numbers for",
+        ),
+        (
+            np.tile([0.1, 0.2, 0.3, 0.4, 0.9, 1], (1, 20, 1)),
+            None,
+            "fits end2end or rtdetr, but its numbers",
+        ),
+        (with_scores(THREE, -4.0, -2.0), None, "fits yolov5 or end2end or rtdetr, but its numbers for"),
+        (
+            with_scores(spread(), 0.1, 33.0, 20.0).transpose(0, 2, 1),
+            None,
+            "fits yolo or rtdetr, but its numbers",
+        ),
+        # 80 classes without objectness, one row a point: as YOLOX it would be 79 classes
+        (
+            with_scores(spread(), *[0.01] * 80),
+            dict(enumerate(COCO_NAMES)),
+            "and its class names do not confirm one",
+        ),
     ],
 )
-def test_documented_exports_are_accepted(model, side, shape, layout):
-    detector = OnnxDetector(model(np.zeros(shape), input_shape=(1, 3, side, side)), classes=[0], device="cpu")
+def test_numbers_that_fit_no_layout_are_refused_with_the_option(model, answer, names, words):
+    with pytest.raises(ModelError, match=words) as caught:
+        OnnxDetector(model(answer, names=names), classes=[0], device="cpu")
+    assert "name it with --layout (layout= in Python): person, yolox, yolox-raw, yolov5" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_end2end_rows_are_checked_in_every_frame(model):
+    answer = with_scores(queries(), 0.3, 0.4)
+    with pytest.raises(ModelError, match=r"row .*, 0\.3, 0\.4 is not x1, y1, x2, y2, score and a class.*--layout"):
+        OnnxDetector(model(answer), layout="end2end", device="cpu").detect(frame())
+
+
+def test_pose_network_finds_people_and_rotated_boxes_are_refused(model):
+    answer = np.concatenate([yolo_answer((*BOX, 0, 0.9), classes=1), np.full((1, 51, len(POINTS)), 40.0)], axis=1)
+    found = OnnxDetector(model(answer, names={0: "person"}, task="pose"), device="cpu").detect(frame())
+    np.testing.assert_allclose(found.boxes, [[86, 44, 106, 84]], atol=1e-3)
+    with pytest.raises(ModelError, match="no detector: its metadata says that its task is obb; expected detect"):
+        OnnxDetector(model(yolo_answer(), task="obb"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("side", "columns", "layout"),
+    [(416, 85, "yolox"), (640, 84, "yolo"), (640, 7, "yolo"), (640, 6, "yolov5"), (416, 5, "person")],
+)
+def test_documented_exports_are_accepted(model, side, columns, layout):
+    boxes = spread(side, side)
+    if layout == "yolov5":
+        boxes = np.repeat(boxes, 3, axis=0)
+        assert len(boxes) == 25200
+    answer = with_scores(corners(boxes) if layout == "person" else boxes, *[0.01] * (columns - 4))
+    answer = answer.transpose(0, 2, 1) if layout == "yolo" else answer
+    detector = OnnxDetector(model(answer, input_shape=(1, 3, side, side)), classes=[0], device="cpu")
     assert detector.layout == layout
     assert len(detector.detect(frame())) == 0
 
@@ -278,7 +425,7 @@ def test_documented_exports_are_accepted(model, side, shape, layout):
 def test_documented_message_is_the_message(model):
     text = " ".join((Path(__file__).parents[2] / "docs" / "detectors.md").read_text(encoding="utf-8").split())
     with pytest.raises(ModelError) as caught:
-        OnnxDetector(model(np.zeros((1, 25200, 85)), input_shape=(1, 3, 640, 640)), device="cpu")
+        OnnxDetector(model(np.zeros((1, 116, 160, 160)), input_shape=(1, 3, 640, 640)), device="cpu")
     said = str(caught.value).partition(": ")[2].replace("'output'", "'output0'")
     assert said in text
 
@@ -286,7 +433,7 @@ def test_documented_message_is_the_message(model):
 @pytest.mark.parametrize(
     ("shapes", "hint"),
     [
-        ([(1, 378, 85)], "three rows a point are YOLOv5's or YOLOv7's anchors"),
+        ([(1, 378, 85), (1, 3, 8, 12, 85), (1, 3, 4, 6, 85), (1, 3, 2, 3, 85)], "several maps are raw heads or masks"),
         ([(20, 7)], "rows of seven with the batch first are YOLOv7's end-to-end export"),
         ([(1, 1), (1, 100, 4), (1, 100), (1, 100)], "four outputs are those of a TensorRT plug-in"),
         ([(1, 116, 126), (1, 32, 16, 24)], "several maps are raw heads or masks"),
@@ -324,7 +471,8 @@ def test_detect_frame_without_image_is_an_error(model):
 @pytest.mark.parametrize("size", [320, 416, 640])
 def test_open_input_has_the_shape_of_the_frame(model, height, width, size):
     """Multiples of 32 that the picture fills: the long side as asked, less than 32 rows or columns of grey."""
-    detector = OnnxDetector(model(yolo_answer(), input_shape=(1, 3, "height", "width")), size=size, device="cpu")
+    path = model(yolo_answer(), input_shape=(1, 3, "height", "width"))
+    detector = OnnxDetector(path, size=size, layout="yolo", device="cpu")
     shape = detector._input_size(height, width)
     assert max(shape) == size
     assert shape[0] % 32 == shape[1] % 32 == 0
@@ -349,7 +497,7 @@ def test_open_input_has_the_shape_of_the_frame(model, height, width, size):
 )
 def test_default_size_follows_frame_and_model(model, metadata, frame_size, shape):
     path = model(yolo_answer(), input_shape=(1, 3, "height", "width"), **metadata)
-    assert OnnxDetector(path, device="cpu")._input_size(*frame_size) == shape
+    assert OnnxDetector(path, layout="yolo", device="cpu")._input_size(*frame_size) == shape
 
 
 def test_fixed_input_refuses_another_size(model):
@@ -368,19 +516,21 @@ def test_invalid_size_is_an_error(model, size):
         OnnxDetector(model(yolo_answer(), input_shape=(1, 3, "height", "width")), size=size, device="cpu")
 
 
-@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("place", ["centre", "corner", "stretch"])
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (50, 131), (500, 20)])
-def test_letterbox_maps_corners_back(centred, size):
+def test_letterbox_maps_corners_back(place, size):
     """A white picture: grey outside, white inside, and the corners of white map to the corners of the source."""
     image = np.full((*size, 3), 255, np.uint8)
-    blob, placed = letterbox(image, H, W, centred=centred)
+    blob, placed = letterbox(image, H, W, place=place)
     assert blob.shape == (1, 3, H, W)
     assert set(np.unique(blob)) <= {114.0, 255.0}
     y, x = np.nonzero(blob[0, 0] == 255)
     white = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], dtype=float)
     np.testing.assert_allclose(placed.to_source(white), [[0, 0, size[1], size[0]]], atol=1e-9)
-    if not centred:
+    if place != "centre":
         assert (placed.left, placed.top) == (0, 0)
+    if place == "stretch":
+        assert len(x) == W * H
 
 
 def test_coco_has_eighty_names():

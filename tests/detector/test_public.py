@@ -52,6 +52,22 @@ def test_byte_order_mark_is_skipped(write):
     assert PublicDetections(write("\ufeff1,-1,1,1,2,3,0.5\n")).n_boxes == 1
 
 
+@pytest.mark.parametrize("gap", [" ", "\t", "  ", " \t "])
+def test_columns_may_be_separated_by_blanks(gap, write):
+    dets = PublicDetections(write(f"1{gap}-1{gap}1 {gap}1{gap}2{gap}3{gap}0.5\n\n{gap}2{gap}-1 1 1 2 3 0.5 -1{gap}\n"))
+    for index in (0, 1):
+        np.testing.assert_array_equal(dets.at(index).boxes, [[0, 0, 2, 3]])
+
+
+def test_boxes_without_area_are_dropped_and_counted(write, caplog):
+    dets = PublicDetections(write("1,-1,1,1,2,3,0.5\n1,-1,1,1,0,3,0.9\n3,-1,1,1,2,-3,0.9\n"))
+    assert (dets.n_boxes, dets.last_frame) == (1, 2)
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("WARNING", f"{dets.path}: dropped 2 of 3 detections: they have no area")
+    ]
+    assert PublicDetections(write("1,-1,1,1,0,3,0.9\n")).n_boxes == 0
+
+
 def test_boxes_outside_a_known_picture_are_dropped(write):
     path = write("1,-1,-20,1,10,10,0.5\n1,-1,95,1,10,10,0.5\n1,-1,102,1,5,5,0.5\n")
     assert len(PublicDetections(path).at(0)) == 3
@@ -68,14 +84,13 @@ GOOD = "1,-1,1,1,2,3,0.5\n"
         (" \n\n", ["empty"]),
         (GOOD + "frame,id,left,top,width,height,score\n", ["line 2", "'frame' is no number"]),
         (GOOD + "\n" + "1,-1,1,1\n", ["line 3", "4 columns", "at least 6"]),
-        ("1 -1 1 1 2 3 0.5\n", ["line 1", "1 column;", "commas"]),
+        ("1;-1;1;1;2;3;0.5\n", ["line 1", "1 column; expected at least 6", "frame, id, left"]),
         (GOOD + "1,-1,1,nan,2,3,0.5\n", ["line 2", "top is nan", "finite"]),
         (GOOD + "1,-1,1,1,2,3,inf\n", ["line 2", "score is inf"]),
         (GOOD + "0,-1,1,1,2,3,0.5\n", ["line 2", "frame 0", "counted from 1"]),
         (GOOD + "1.5,-1,1,1,2,3,0.5\n", ["line 2", "frame 1.5", "whole number"]),
         (GOOD + "-4,-1,1,1,2,3,0.5\n", ["line 2", "frame -4"]),
-        (GOOD + "1,-1,1,1,0,3,0.5\n", ["line 2", "width 0", "positive"]),
-        (GOOD + "1,-1,1,1,2,-3,0.5\n", ["line 2", "height -3", "positive"]),
+        (GOOD + "1,-1,1,1e100,2,3,0.5\n", ["line 2", "top 1e+100", "1e+09 at most"]),
         (GOOD + "1,-1,1,1,2,3,0.5extra\n", ["line 2", "score '0.5extra'"]),
         (GOOD + "1,-1,,1,2,3,0.5\n", ["line 2", "left ''"]),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", ["no text file"]),
@@ -113,7 +128,13 @@ def test_scores_map_even_odds_to_one_half():
 
 @pytest.mark.parametrize(
     ("scores", "kind"),
-    [([0.0, 0.4, 1.0], "probability"), ([-0.5, 0.4, 3.0], "margin"), ([0.2, 90.0], "boosted"), ([-9, 21], "boosted")],
+    [
+        ([0.0, 0.4, 1.0], "probability"),
+        ([-1e-7, 0.9, 1.0000001], "probability"),
+        ([-0.5, 0.4, 3.0], "margin"),
+        ([0.2, 90.0], "boosted"),
+        ([-9, 21], "boosted"),
+    ],
 )
 def test_auto_chooses_the_kind_by_the_range(scores, kind):
     scores = np.array(scores, dtype=float)
@@ -122,6 +143,22 @@ def test_auto_chooses_the_kind_by_the_range(scores, kind):
 
 def test_scores_of_minus_one_count_as_absent():
     np.testing.assert_array_equal(scores_to_unit(np.full(3, -1.0)), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ((0.9, 1.0000001), "scores are probabilities"),
+        ((-0.5, 3), "scores are margins, mapped to probabilities"),
+        ((0.5, 90), "scores are sums of boosted trees, mapped to probabilities"),
+        ((-1, -1), "no scores, all count as 1"),
+    ],
+)
+def test_what_scores_are_taken_for_is_said(write, scores, said):
+    dets = PublicDetections(write("".join(f"1,-1,1,1,2,3,{score}\n" for score in scores)))
+    assert dets.note == said
+    if scores[0] == 0.9:
+        np.testing.assert_array_equal(dets.at(0).scores, [0.9, 1.0])
 
 
 @given(st.lists(st.floats(-1e300, 1e300), min_size=1), st.sampled_from(["auto", "margin", "boosted"]))
@@ -151,7 +188,8 @@ def test_any_text_parses_as_line_by_line_or_is_refused(write, lines):
         assert problem.startswith(str(path))
         assert "\n" not in problem
         return
-    rows = [[float(cell) for cell in line.split(",")[:7]] for line in lines if line.strip()]
+    rows = [[float(cell) for cell in line.split("," if "," in line else None)[:7]] for line in lines if line.strip()]
+    rows = [row for row in rows if row[4] > 0 and row[5] > 0]
     assert dets.n_boxes == len(rows)
     for frame in {int(row[0]) for row in rows}:
         expected = [[r[2] - 1, r[3] - 1, r[2] - 1 + r[4], r[3] - 1 + r[5]] for r in rows if r[0] == frame]

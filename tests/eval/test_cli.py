@@ -231,7 +231,7 @@ def test_box_after_last_frame_is_named(folder, capsys):
     with (folder / "perfect" / "two.txt").open("a") as file:
         file.write("41,1,10,10,20,40,1,1,1\n")
     assert run("--results", "perfect") == 2
-    assert "perfect/two.txt: has a box in frame 41, but seqinfo.ini says seqLength = 40" in capsys.readouterr().err
+    assert "perfect/two.txt: has a box in frame 41, but the sequence ends with frame 40" in capsys.readouterr().err
 
 
 def test_detector_replaces_public_detections(folder, capsys):
@@ -255,6 +255,8 @@ def test_builtin_detector_is_opened_by_name(folder, capsys, monkeypatch):
 def test_detector_size_needs_detector(folder, capsys):
     assert run("--detector-size", "416") == 2
     assert "--detector-size goes with --detector" in capsys.readouterr().err
+    assert run("--layout", "yolo") == 2
+    assert "--layout goes with --detector" in capsys.readouterr().err
 
 
 def test_common_error_is_printed_once_for_all_sequences(folder, capsys):

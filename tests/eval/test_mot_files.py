@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tracker.eval.mot_files import MotFileError, read_ground_truth, read_results
+from tracker.eval import clear_identity, hota
+from tracker.eval.mot_files import MotFileError, as_read, read_ground_truth, read_results, read_tracks
+from tracker.eval.preprocess import prepare
+from tracker.eval.submission import submission_text
+from tracker.sinks.mot_txt import mot_lines
+from tracker.types import Tracks
 
 
 def test_mot16_truth_counts_only_class_1(tmp_path):
@@ -54,12 +59,56 @@ def test_empty_results_have_no_tracks(tmp_path, text):
         "\n1,1,10,20,30,40\r\n\r\n",
         "1, 1, 10, 20, 30, 40,\n",
         "\ufeff1,1,10,20,30,40\n",
+        "1 1 10 20 30 40",
+        "1\t1\t10\t20\t30\t40\t1\t-1\t-1\t-1\r\n",
+        "\ufeff 1  1 10.0\t20 30 40 0.5 \n\n",
     ],
 )
 def test_harmless_variants_are_read(tmp_path, text):
     path = tmp_path / "out.txt"
     path.write_text(text, encoding="utf-8", newline="")
     np.testing.assert_array_equal(read_results(path).boxes, [[10, 20, 40, 60]])
+    assert submission_text(path).startswith(("1,1,10,20,30,40,", "1,1,10.0,20,30,40,0.5,"))
+    assert submission_text(path).count(",") == 9
+
+
+def test_truth_with_blanks_is_that_with_commas(tmp_path):
+    rows = "1,1,10,20,30,40,1,1,0.5\n2,1,10,20,30,40,0,2,1\n"
+    truths = []
+    for gap in (",", " ", "\t"):
+        (tmp_path / "gt.txt").write_text(rows.replace(",", gap))
+        truths.append(read_ground_truth(tmp_path / "gt.txt"))
+    for truth in truths[1:]:
+        np.testing.assert_array_equal(truth.table.boxes, truths[0].table.boxes)
+        np.testing.assert_array_equal(truth.counts, truths[0].counts)
+
+
+def test_box_without_area_overlaps_nothing_and_is_counted_once(tmp_path, caplog):
+    """Two people; the second is found as a box without area: one match, one miss, one false positive."""
+    (tmp_path / "gt.txt").write_text("1,1,10,20,30,40,1,1,1\n1,2,100,20,30,40,1,1,1\n1,3,200,20,30,0,0,1,1\n")
+    (tmp_path / "out.txt").write_text("1,1,10,20,30,40,1\n1,2,100,20,0,40,1\n2,1,10,20,-30,40,1\n")
+    truth, results = read_ground_truth(tmp_path / "gt.txt"), read_results(tmp_path / "out.txt")
+    assert caplog.messages == [
+        f"{tmp_path / 'gt.txt'}: 1 of 3 boxes have no area; they overlap nothing",
+        f"{tmp_path / 'out.txt'}: 2 of 3 boxes have no area; they overlap nothing",
+    ]
+    pair = prepare(truth, results)
+    counts = clear_identity.evaluate(*pair)
+    assert (counts.misses, counts.false_positives) == (1, 2)
+    assert np.isfinite(hota.evaluate(*pair).hota)
+    assert [len(tracks) for tracks in read_tracks(tmp_path / "out.txt")] == [1, 0]
+
+
+@pytest.mark.parametrize("size", [0.004, 0.0, 1e-12, 0.006])
+def test_own_writer_makes_no_row_that_a_reader_refuses(tmp_path, caplog, size):
+    """Also boxes that would print as 0.00, and the largest ones; both ways to score see the same boxes."""
+    xyxy = np.array([[5.0, 6, 5 + size, 6 + size], [1e9 - 1, 0, 1e9, 30], [-1e9, 0, 2, 30]])
+    tracks = Tracks(xyxy, np.arange(1, 4), np.ones(3), np.zeros(3, np.int64), np.full(3, -1), np.zeros(3, np.uint8))
+    (tmp_path / "out.txt").write_text(mot_lines(0, tracks))
+    found = read_results(tmp_path / "out.txt")
+    assert caplog.messages == []
+    np.testing.assert_array_equal(found.boxes, as_read(np.zeros(3, np.int64), tracks.id, xyxy).boxes)
+    np.testing.assert_allclose(found.boxes[0], [6, 7, 6.01, 7.01])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +121,7 @@ def test_harmless_variants_are_read(tmp_path, text):
         ("1.5,2,10,20,30,40,1", "frame must be"),
         ("1,2.5,10,20,30,40,1", "id must be"),
         ("1,2,nan,20,30,40,1", "not finite"),
-        ("1,2,10,20,-30,40,1", "width and height"),
+        ("1,2,10,20,-1e10,40,1", "pixels, 1e+09 at most"),
         ("1,2,10,20,30,40,1,1", "8 columns, but 7"),
         ("1,1,10,20,30,40,1", "id 1 twice, first in line 1"),
     ],

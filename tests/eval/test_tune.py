@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*options: str, space: str = STRONG) -> int:
-    Path("space.toml").write_text(space)
+    Path("space.toml").write_text(space, encoding="utf-8-sig")
     return main(["tune", "mot", "--out", "preset.toml", "--space", "space.toml", "--jobs", "1", *options])
 
 

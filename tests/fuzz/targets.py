@@ -110,6 +110,7 @@ def _mot_seeds() -> list[bytes]:
         b"1,1,10,20,30,60,1,1,0.5\n1,2,50,20,30,60,0,12,1\n2,1,11,20,30,60,1,1,0.25\n",
         b"\xef\xbb\xbf1,1,1,1,1,1\r\n2,1,1,1,1,1\r\n",
         b"1,-1,10,20,30,60,30.5\n1,-1,50,20,30,60,-2\n",
+        b"1\t1\t10\t20\t30\t60\t0.9\n2 1 11 20 0 60 0.8\n",
     ]
 
 
@@ -249,7 +250,7 @@ def _options(data: bytes) -> None:
 
 OPTIONS = (
     "set", "line", "zone", "start", "end", "stride", "classes", "fill-gaps", "conf", "fps", "reconnect", "threads",
-    "detector-size", "detect-every", "checkpoint-every",
+    "detector-size", "layout", "detect-every", "checkpoint-every",
 )  # fmt: skip
 
 

@@ -146,6 +146,8 @@ def write_crops(folder: Path, n_people: int = 8, frames: Iterator[int] | range =
 def write_detector(path: Path, names: list[str] | None, *, shown: int = 0, yolox: bool = False) -> None:
     """A network of any input size that finds one person at one place, whatever it sees; layouts as exporters write.
 
+    Boxes without a person are at other places, as those of a real network are.
+
     names: of its classes, into the metadata; None: COCO's 80. shown: the class of what it finds.
     """
     n_classes = 80 if names is None else len(names)
@@ -166,8 +168,14 @@ def write_detector(path: Path, names: list[str] | None, *, shown: int = 0, yolox
             ),
             helper.make_node("Reshape", [f"c{stride}", "flat"], [f"r{stride}"]),
         ]
+    nodes += [
+        helper.make_node("ReduceMax", ["r8"], ["some"], axes=[1]),
+        helper.make_node("CumSum", ["some", "along"], ["ramp"]),
+        helper.make_node("Mul", ["ramp", "centre"], ["shift"]),
+        helper.make_node("Add", ["r8", "shift"], ["s8"]),
+    ]
     joined = "points" if yolox else "output0"
-    nodes.append(helper.make_node("Concat", ["r8", "r16", "r32"], [joined], axis=2))
+    nodes.append(helper.make_node("Concat", ["s8", "r16", "r32"], [joined], axis=2))
     if yolox:
         nodes.append(helper.make_node("Transpose", [joined], ["output0"], perm=[0, 2, 1]))
     shape = [1, "points", columns] if yolox else [1, columns, "points"]
@@ -181,6 +189,8 @@ def write_detector(path: Path, names: list[str] | None, *, shown: int = 0, yolox
             numpy_helper.from_array(row, "row"),
             numpy_helper.from_array(row * (np.arange(columns) < 4), "no_person"),
             numpy_helper.from_array(np.array([1, columns, -1]), "flat"),
+            numpy_helper.from_array(np.array(2), "along"),
+            numpy_helper.from_array((np.arange(columns) < 2).astype(np.float32).reshape(1, -1, 1), "centre"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

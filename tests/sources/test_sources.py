@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tracker.errors import SourceError
+from tracker.eval.sequences import length_of
 from tracker.sources.base import FrameSource
 from tracker.sources.images import ImageFolder, natural_key
 from tracker.sources.mot import MotSequence
@@ -435,11 +436,67 @@ def test_mot_sequence_skips_a_bad_image(tmp_path, caplog):
         list(MotSequence(folder))
 
 
-def test_mot_sequence_with_a_gap_or_a_wrong_size(tmp_path):
-    folder = write_sequence(tmp_path / "seq")
-    (folder / "img1" / "000003.png").unlink()
-    with pytest.raises(SourceError, match=r"no image 000003\.png"):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"imWidth": None}, {"imHeight": None, "imWidth": None}, {"seqLength": None}, {"imExt": None}, {"imExt": "png"},
+        {"imExt": ".PNG"}, {"imExt": ".jpg"}, {"seqLength": None, "imWidth": None, "imHeight": None, "imExt": None},
+    ],
+)  # fmt: skip
+def test_images_tell_what_seqinfo_leaves_out(tmp_path, caplog, changes):
+    with open_source(write_sequence(tmp_path / "seq", **changes)) as source:
+        assert (source.width, source.height, source.n_frames) == (WIDTH, HEIGHT, 4)
+        assert [frame.index for frame in source] == [0, 1, 2, 3]
+    assert caplog.messages == []
+
+
+def test_seqinfo_without_frame_rate_takes_the_users(tmp_path):
+    folder = write_sequence(tmp_path / "seq", frameRate=None)
+    assert [frame.time_s for frame in open_source(folder, fps=2.0)] == [0, 0.5, 1, 1.5]
+    with pytest.raises(SourceError, match=r"seqinfo\.ini: the key frameRate is missing in \[Sequence\]; give --fps"):
         open_source(folder)
+
+
+@pytest.mark.parametrize(
+    ("rename", "length", "frames", "pictures", "said"),
+    [
+        # renamed images, seqLength; indices of frames and numbers of their pictures; the warnings
+        ({}, 2, [0, 1, 2, 3], [1, 2, 3, 4], ["says seqLength = 2, but the images go up to frame 4; all 4 images"]),
+        ({}, 9, [0, 1, 2, 3], [1, 2, 3, 4], ["says seqLength = 9, but the images go up to frame 4; all 4 images"]),
+        ({3: None}, 4, [0, 1, 3], [1, 2, 4], ["1 of 4 images are missing, the first is that of frame 3; these frames"]),
+        ({4: None}, 4, [0, 1, 2], [1, 2, 3], ["says seqLength = 4, but the images go up to frame 3; all 3 images"]),
+        ({4: 0}, 4, [0, 1, 2, 3], [4, 1, 2, 3], ["the images count from 0, so frame 1 is 000000.png"]),
+        ({1: 5}, 4, [0, 1, 2, 3], [2, 3, 4, 1], ["the images count from 2, so frame 1 is 000002.png"]),
+        ({1: 5}, 5, [1, 2, 3, 4], [2, 3, 4, 1], ["1 of 5 images are missing, the first is that of frame 1"]),
+    ],
+)  # fmt: skip
+def test_images_are_right_where_seqinfo_says_otherwise(tmp_path, caplog, rename, length, frames, pictures, said):
+    folder = write_sequence(tmp_path / "seq", seqLength=str(length))
+    for number, other in rename.items():
+        path = folder / "img1" / f"{number:06d}.png"
+        path.unlink() if other is None else path.rename(folder / "img1" / f"{other:06d}.png")
+    with open_source(folder) as source:
+        assert source.n_frames == len(frames)
+        found = list(source)
+    assert [frame.index for frame in found] == frames
+    assert [frame.time_s for frame in found] == pytest.approx([index / 20 for index in frames])
+    for frame, number in zip(found, pictures, strict=True):
+        assert np.array_equal(frame.image, picture(number))
+    assert len(caplog.messages) == len(said)
+    for message, words in zip(caplog.messages, said, strict=True):
+        assert words in message
+    assert length_of(folder) >= max(frames[-1] + 1, length)  # so that no box is refused
+
+
+def test_image_folder_without_numbers_is_an_error(tmp_path):
+    folder = write_sequence(tmp_path / "seq")
+    for path in (folder / "img1").iterdir():
+        path.rename(path.with_name(f"a{path.name}"))
+    with pytest.raises(SourceError, match=r"img1: no images with a number as name, such as 000001\.png"):
+        open_source(folder)
+
+
+def test_mot_sequence_with_a_wrong_size(tmp_path):
     other = write_sequence(tmp_path / "other", imWidth="99")
     with open_source(other) as source, pytest.raises(SourceError, match=r"64x48, but seqinfo\.ini says 99x48"):
         list(source)

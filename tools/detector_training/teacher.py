@@ -87,7 +87,7 @@ def label(teacher: Teacher, sources: Mapping[str, SourceConfig], data: Path, out
 def read_opinions(path: Path) -> dict[str, FloatArray]:
     found: dict[str, list[list[float]]] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             for number, row in enumerate(csv.DictReader(stream), start=2):
                 if None in row or None in row.values():
                     raise DataError(f"{path}:{number}: expected {', '.join(COLUMNS)}")

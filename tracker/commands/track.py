@@ -104,6 +104,7 @@ def _open_pipeline(options: TrackOptions) -> Pipeline:
         fps=options.fps,
         classes=options.classes,
         detector_size=options.detector_size,
+        layout=options.layout,
         threads=options.threads,
         reconnect_s=options.reconnect_s,
         span=options.span,

@@ -22,7 +22,7 @@ MAX_THREADS = 1024
 NOTHING_ASKED = "no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show"
 _CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
 # Options that change results and are no settings; a run can only be resumed with the same ones.
-_COMPARED = ("fps", "start", "end", "stride", "line", "zone", "classes", "detector_size", "threads")
+_COMPARED = ("fps", "start", "end", "stride", "line", "zone", "classes", "detector_size", "layout", "threads")
 EPILOG = """examples:
   track video.mp4 --out tracks.txt
   track video.mp4 --out tracks.txt --video tracked.mp4
@@ -46,6 +46,7 @@ class TrackOptions:
     detections: str | None
     detector: str | None
     detector_size: int | None
+    layout: str
     classes: tuple[str | int, ...]
     reid: str | None  # None: motion alone
     device: str
@@ -105,6 +106,7 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
         detections=args.detections,
         detector=args.detector,
         detector_size=args.detector_size,
+        layout=args.layout,
         classes=_classes_of(args.classes),
         reid=None if args.reid.lower() == "none" else args.reid,
         device=args.device,
@@ -132,6 +134,8 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
 
 def _check(options: TrackOptions) -> None:
     """Raise ConfigError for combinations that cannot be meant."""
+    if options.layout != "auto" and options.detector is None:
+        raise ConfigError("--layout is of the output of a detector's file: it goes with --detector")
     if options.show and options.headless:
         raise ConfigError("--show asks for a window and --headless for none; give one of them")
     may_open_window = options.show or (is_live_spec(options.source) and not options.headless)
@@ -221,7 +225,7 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
     )
     people.add_argument(
         "--detector", "--model", metavar="ONNX",
-        help="network to run: person, the bundled one (default), or a file, YOLOX- or YOLO-style",
+        help="network to run: person, the bundled one (default), or a file: YOLO, YOLOX, RT-DETR, NanoDet",
     )  # fmt: skip
     people.add_argument(
         "--classes",
@@ -231,6 +235,11 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
     people.add_argument(
         "--detector-size", type=int, metavar="PX",
         help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
+    )  # fmt: skip
+    people.add_argument(
+        "--layout", metavar="NAME", default="auto",
+        help="layout of the detector's output, where its file does not tell: yolox, yolov5, yolo, end2end, ... "
+        "(docs/detectors.md)",
     )  # fmt: skip
     people.add_argument(
         "--detect-every", type=int, metavar="N",

@@ -1,9 +1,10 @@
-"""Letterbox: resize a frame to fit the network's input, pad it with grey, and map boxes back."""
+"""Resize a frame to the network's input, pad it with grey where its shape is another (letterbox), map boxes back."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from tracker.types import FloatArray, ImageArray
 
-PAD = 114  # grey of both families' training
+PAD = 114  # grey of the training of YOLO and YOLOX
+Place: TypeAlias = Literal["corner", "centre", "stretch"]  # of the picture in the input; corner: top left
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +32,21 @@ class Letterbox:
 
 
 def letterbox(
-    image: ImageArray, height: int, width: int, *, centred: bool, smooth: bool = False
+    image: ImageArray, height: int, width: int, *, place: Place, smooth: bool = False
 ) -> tuple[NDArray[np.float32], Letterbox]:
     """The picture resized to fit, padded with grey: (h, w, 3) uint8 -> (1, 3, height, width) float32 in 0 to 255.
 
+    place: where the picture lies; "stretch" fills the whole input, without padding, and changes its proportions.
     smooth: shrink by averaging areas, as in the training of our own network; else bilinear, as in that of YOLO.
     """
     scale = min(height / image.shape[0], width / image.shape[1])
-    fit = round if centred else math.floor  # as either family does in training
-    new_h, new_w = (max(1, int(fit(side * scale + (0 if centred else 1e-9)))) for side in image.shape[:2])
-    left, top = ((width - new_w) // 2, (height - new_h) // 2) if centred else (0, 0)
+    if place == "stretch":
+        new_h, new_w = height, width
+    elif place == "centre":  # each family rounds as it does in training
+        new_h, new_w = (max(1, round(side * scale)) for side in image.shape[:2])
+    else:
+        new_h, new_w = (max(1, math.floor(side * scale + 1e-9)) for side in image.shape[:2])
+    left, top = ((width - new_w) // 2, (height - new_h) // 2) if place == "centre" else (0, 0)
     canvas = np.full((height, width, 3), PAD, dtype=np.uint8)
     inner = canvas[top : top + new_h, left : left + new_w]
     how = cv2.INTER_AREA if smooth and scale < 1 else cv2.INTER_LINEAR

@@ -1,8 +1,6 @@
 """Person detection with an ONNX model: letterbox, inference, decode, NMS.
 
 The layouts of outputs that are known are in `detector.decode`; docs/detectors.md describes them for users.
-
-References: YOLOX: Exceeding YOLO Series in 2021 (Ge et al., 2021), https://arxiv.org/abs/2107.08430
 """
 
 from __future__ import annotations
@@ -19,13 +17,12 @@ from numpy.typing import NDArray
 
 from tracker import boxes as box_maths
 from tracker.detector.base import DetectorBase
-from tracker.detector.decode import LAYOUTS, STRIDES, Layout, n_points
+from tracker.detector.decode import LAYOUT_NAMES, LAYOUTS, STRIDES, Layout, layout_named, n_points
 from tracker.detector.letterbox import PAD, letterbox
 from tracker.errors import DetectionError, ModelError
 from tracker.runtime.onnx_session import PackagedModel, open_session
 from tracker.types import Detections, Frame, IntArray
 
-LAYOUT_NAMES = ("auto", *dict.fromkeys(layout.name for layout in LAYOUTS))
 PERSON_FORMAT = "person/1"  # "tracklet.format" in the metadata of the layout "person"
 
 # The 80 classes of MS COCO in the order that every detector trained on it uses.
@@ -49,6 +46,7 @@ _MIN_SIZE, _MAX_SIZE = 32, 8192
 _MAX_LISTED = 100  # names of classes in a message; COCO has 80
 _MAX_CANDIDATES = 1000  # non-maximum suppression is quadratic; no frame has so many people
 _CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
+_OTHER_TASKS = ("classify", "segment", "obb")  # obb: rotated boxes
 _DTYPES: dict[str, type[np.floating[Any]]] = {"float": np.float32, "float16": np.float16}
 
 
@@ -58,9 +56,10 @@ class OnnxDetector(DetectorBase):
     classes: names or numbers of the classes to keep; a model with one class is taken to find people. score: least
     score to keep. nms_iou: boxes of one class that overlap more are one. size: long side of the input, pixels, of a
     model that leaves it open; the other side follows the frame, both rounded up to multiples of 32; None: see
-    `default_long_side`. layout: see `detector.decode`; "auto" tells it from the output. device, threads: see
-    `open_session`. n_at_once: how many frames may be searched at once, each with so many threads; nothing is kept from
-    frame to frame. Raises ModelError if the model cannot be used.
+    `default_long_side`. layout: one of `detector.decode.LAYOUT_NAMES`; "auto" tells it from the file's metadata, and
+    from the shape and the numbers of the output for a grey picture. device, threads: see `open_session`. n_at_once: how
+    many frames may be searched at once, each with so many threads; nothing is kept from frame to frame. Raises
+    ModelError if the model cannot be used.
     """
 
     def __init__(
@@ -88,6 +87,7 @@ class OnnxDetector(DetectorBase):
         self._dtype, self._fixed = self._check_input()
         self._size = self._check_size(size)
         self._own_size = long_side_in(self._session.metadata)
+        self._file_names = class_names_in(self._session.metadata)
         # One run on a grey picture: warms the network up and shows the output's real shape before the video starts.
         height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
         output = self._infer(np.full((1, 3, height, width), PAD, dtype=np.float32))
@@ -105,8 +105,8 @@ class OnnxDetector(DetectorBase):
             )
         height, width = self._input_size(frame.height, frame.width)
         layout = self._layout
-        blob, placed = letterbox(frame.image, height, width, centred=layout.centred, smooth=layout.smooth)
-        output = self._infer(blob[:, ::-1] / np.float32(255) if layout.rgb else blob)
+        blob, placed = letterbox(frame.image, height, width, place=layout.place, smooth=layout.smooth)
+        output = self._infer(layout.pixels(blob))
         boxes, scores, classes = layout.decode(output[0], height, width, self._classes, self._score)
         boxes = box_maths.clip(placed.to_source(boxes), frame.width, frame.height)
         good = np.flatnonzero(box_maths.valid(boxes) & np.isfinite(scores))
@@ -118,8 +118,10 @@ class OnnxDetector(DetectorBase):
         return Detections(boxes[keep], np.clip(scores[keep], 0.0, 1.0), classes[keep])
 
     def _infer(self, blob: NDArray[np.float32]) -> NDArray[Any]:
-        output = self._session.run(np.ascontiguousarray(blob, dtype=self._dtype))[0]
-        return output.astype(np.float32, copy=False)
+        output = self._session.run(np.ascontiguousarray(blob, dtype=self._dtype))[0].astype(np.float32, copy=False)
+        if self._session.metadata.get("task") == "pose" and self._file_names and output.ndim == 3:  # key points last
+            return output[:, : 4 + len(self._file_names)] if output.shape[1] < output.shape[2] else output[:, :, :6]
+        return output
 
     def _input_size(self, frame_height: int, frame_width: int) -> tuple[int, int]:
         """(height, width) of the network's input for frames of this size."""
@@ -157,31 +159,48 @@ class OnnxDetector(DetectorBase):
             hint = _hint([port.shape for port in outputs])
             wanted = _words(LAYOUTS, "N")
             raise ModelError(f"{self.path}: no known detector: expected one float output, {wanted}; {found}{hint}")
+        task = self._session.metadata.get("task")  # as ultralytics writes it
+        if task in _OTHER_TASKS:
+            raise ModelError(f"{self.path}: no detector: its metadata says that its task is {task}; expected detect")
         return _DTYPES[inputs[0].dtype], (image[2], image[3])
 
     def _layout_of(self, output: NDArray[Any], height: int, width: int, asked: str) -> Layout:
+        """The layout that was asked for, that the metadata name, or the only one that explains shape and numbers."""
         known = self._session.metadata.get("tracklet.format")
         if known is not None:
             if known != PERSON_FORMAT:
                 raise ModelError(f"{self.path}: its metadata says {known!r}; expected a detector, {PERSON_FORMAT!r}")
             asked = "person" if asked == "auto" else asked
-        shape = output.shape
-        possible = [layout for layout in LAYOUTS if asked in ("auto", layout.name)]
+        possible = LAYOUTS if asked == "auto" else (layout_named(asked),)
+        shape, names = output.shape, len(self._file_names)
+        shaped = []
         if len(shape) == 3 and shape[0] == 1:
-            for layout in possible:
-                if layout.fits(output[0], height, width):
-                    return layout
+            shaped = [layout for layout in possible if layout.shaped(output[0], height, width)]
+        if shaped and asked != "auto":
+            return shaped[0]
+        fitting = [
+            layout for layout in shaped
+            if layout.plausible(output[0], height, width)
+            and (not names or layout.n_classes(output[0]) in (0, names))
+        ]  # fmt: skip
+        if len(fitting) == 1:
+            return fitting[0]
         points = n_points(height, width)
         image, port = self._session.inputs[0], self._session.outputs[0]
         found = f"output {port.name!r} has shape {shape} for the input {image.name!r} of (1, 3, {height}, {width})"
-        hint = _hint([shape], points)
-        raise ModelError(f"{self.path}: {found}; expected {_words(possible, points)}{hint}")
+        if not shaped:
+            raise ModelError(f"{self.path}: {found}; expected {_words(possible, points)}{_hint([shape])}")
+        listed = " or ".join(layout.name for layout in shaped)
+        raise ModelError(
+            f"{self.path}: {found}, which fits {listed}, but its numbers for a grey picture and its class names do not "
+            f"confirm one; if you know the layout, name it with --layout (layout= in Python): "
+            f"{', '.join(LAYOUT_NAMES[1:])}"
+        )
 
     def _names(self, n_classes: int) -> dict[int, str]:
         """Class names by number; numbers as text where they have none. n_classes 0: the layout does not tell."""
-        names = class_names_in(self._session.metadata)
-        if names:
-            return names
+        if self._file_names:
+            return self._file_names
         if n_classes in (len(COCO_NAMES), 0):
             return dict(enumerate(COCO_NAMES))
         return {number: str(number) for number in range(n_classes)}
@@ -222,18 +241,14 @@ def _words(layouts: Sequence[Layout], points: int | str) -> str:
     return " or ".join(dict.fromkeys(layout.words.format(n=points) for layout in layouts))
 
 
-def _hint(shapes: Sequence[tuple[int | None, ...]], points: int | None = None) -> str:
+def _hint(shapes: Sequence[tuple[int | None, ...]]) -> str:
     """What outputs of these shapes probably are, and what to do about it; "": not known."""
-    if len(shapes) == 4:
-        return "; four outputs are those of a TensorRT plug-in: export without it"
     if len(shapes) > 1 and any(len(shape) in (4, 5) for shape in shapes):
         return "; several maps are raw heads or masks: export a plain detector, with its decoding inside"
+    if len(shapes) == 4:
+        return "; four outputs are those of a TensorRT plug-in: export without it"
     if len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][1] == 7:
         return "; rows of seven with the batch first are YOLOv7's end-to-end export: export without suppression"
-    if points and len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][1] == 3 * points:
-        return (
-            "; three rows a point are YOLOv5's or YOLOv7's anchors: export as YOLOv8 does, or with suppression inside"
-        )
     return ""
 
 

@@ -1,26 +1,37 @@
 """Replay of a MOT detection file: `frame, -1, left, top, width, height, score, ...`, one row per box.
 
-Frames and pixels count from 1 in such a file: frame 1 is index 0, and left = 1 is the left edge of the picture.
+Frames and pixels count from 1 in such a file: frame 1 is index 0, and left = 1 is the left edge of the picture. Columns
+are separated by commas, or by spaces or tabs.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 from pathlib import Path
 
 import numpy as np
 
+from tracker.boxes import MAX_PX
 from tracker.detector.base import DetectorBase
+from tracker.detector.inputs import SCORE_SLACK
 from tracker.errors import DetectionError
 from tracker.types import Detections, FloatArray, Frame
 
-SCORE_KINDS = ("auto", "probability", "margin", "boosted")
+SCORE_KINDS = ("auto", "probability", "margin", "boosted", "absent")
+
+_log = logging.getLogger(__name__)
+_TAKEN_FOR = {
+    "absent": "no scores, all count as 1",
+    "probability": "scores are probabilities",
+    "margin": "scores are margins, mapped to probabilities",
+    "boosted": "scores are sums of boosted trees, mapped to probabilities",
+}
 
 _COLUMNS = "frame, id, left, top, width, height, score"
 _N_REQUIRED, _N_USED = 6, 7
 _MAX_FRAME = 2**31 - 1
-_MAX_PX = 1e9  # no picture is so large; sums of greater numbers overflow
 # Where precision is about one half, and how fast it rises, by deciles of the score: DPM and ACF public detections.
 _MARGIN_HALF, _MARGIN_SLOPE = 0.3, 2.0
 _BOOSTED_HALF, _BOOSTED_WIDTH = 25.0, 12.0
@@ -31,7 +42,8 @@ class PublicDetections(DetectorBase):
     """The detections of a file, by frame index.
 
     path: a MOT det.txt. scores: how to map its scores to [0, 1], see `scores_to_unit`. width, height: of the video;
-    if given, boxes without a pixel inside it are dropped. Raises DetectionError with the file, the line, the mistake
+    if given, boxes without a pixel inside it are dropped. Boxes without area are dropped, too, with a warning that
+    counts them; `note` says what the scores were taken for. Raises DetectionError with the file, the line, the mistake
     and what is allowed.
     """
 
@@ -43,11 +55,18 @@ class PublicDetections(DetectorBase):
         table = _read(self.path)
         # MOT files list frames in order, but nothing says they must: stable, so rows of a frame keep their order.
         table = table[np.argsort(table[:, 0], kind="stable")]
+        self.last_frame = int(table[-1, 0]) - 1  # 0-based index of the last frame with a detection
+        kind = _kind_of(table[:, 6]) if scores == "auto" else scores
         try:
-            unit = scores_to_unit(table[:, 6], scores)
+            unit = scores_to_unit(table[:, 6], kind)
         except DetectionError as error:
             raise DetectionError(f"{self.path}: {error}") from error
-        self.last_frame = int(table[-1, 0]) - 1  # 0-based index of the last frame with a detection
+        self.note = _TAKEN_FOR[kind]
+        has_area = (table[:, 4:6] > 0).all(axis=1)
+        if not has_area.all():
+            n_dropped = int((~has_area).sum())
+            _log.warning("%s: dropped %d of %d detections: they have no area", self.path, n_dropped, len(table))
+            table, unit = table[has_area], unit[has_area]
         left_top = table[:, 2:4] - 1.0
         boxes = np.concatenate([left_top, left_top + table[:, 4:6]], axis=1)
         numbers = table[:, 0].astype(np.int64)
@@ -79,8 +98,8 @@ def scores_to_unit(scores: FloatArray, kind: str = "auto") -> FloatArray:
     """Scores of any detector as numbers in [0, 1] that are about 0.5 where every second detection is a person.
 
     "probability": as they are. "margin": support vector machines such as DPM, about -0.5 .. 4.5. "boosted": sums of
-    boosted trees such as ACF, about 0 .. 140. "auto": by the range of this file; -1 in every row means "no score",
-    which counts as 1.
+    boosted trees such as ACF, about 0 .. 140. "absent": all count as 1. "auto": by the range of this file; "absent" if
+    it is -1 in every row. Rounding may leave probabilities a little outside 0 to 1.
     """
     if kind not in SCORE_KINDS:
         raise DetectionError(f"unknown kind of scores {kind!r}; there are: {', '.join(SCORE_KINDS)}")
@@ -89,10 +108,10 @@ def scores_to_unit(scores: FloatArray, kind: str = "auto") -> FloatArray:
     if kind == "absent":
         return np.ones_like(scores)
     if kind == "probability":
-        wrong = (scores < 0) | (scores > 1)
+        wrong = (scores < -SCORE_SLACK) | (scores > 1 + SCORE_SLACK)
         if wrong.any():
             raise DetectionError(f"score {scores[wrong][0]:g} is no probability; expected 0 to 1, or margin or boosted")
-        return scores.copy()
+        return np.clip(scores, 0.0, 1.0)
     # Clipped, so that absurd scores saturate instead of overflowing.
     if kind == "margin":
         z = np.clip(_MARGIN_SLOPE * (scores - _MARGIN_HALF), -500, 500)
@@ -102,7 +121,7 @@ def scores_to_unit(scores: FloatArray, kind: str = "auto") -> FloatArray:
 
 
 def _kind_of(scores: FloatArray) -> str:
-    if len(scores) == 0 or (scores.min() >= 0 and scores.max() <= 1):
+    if len(scores) == 0 or (scores.min() >= -SCORE_SLACK and scores.max() <= 1 + SCORE_SLACK):
         return "probability"
     if (scores == -1).all():
         return "absent"
@@ -126,7 +145,7 @@ def _read(path: Path) -> FloatArray:
 def _parse_fast(text: str) -> FloatArray | None:
     """Parse all lines at once; None if any of them may be wrong."""
     try:
-        table = np.loadtxt(io.StringIO(text), delimiter=",", comments=None, ndmin=2)
+        table = np.loadtxt(io.StringIO(text), delimiter="," if "," in text else None, comments=None, ndmin=2)
     except ValueError:
         return None
     if table.shape[1] < _N_REQUIRED:
@@ -134,7 +153,7 @@ def _parse_fast(text: str) -> FloatArray | None:
     if table.shape[1] == _N_REQUIRED:
         table = np.column_stack([table, np.ones(len(table))])
     table = table[:, :_N_USED]
-    good = np.isfinite(table).all() and (table[:, 4:6] > 0).all() and (np.abs(table[:, 2:6]) <= _MAX_PX).all()
+    good = np.isfinite(table).all() and (np.abs(table[:, 2:6]) <= MAX_PX).all()
     good = good and (table[:, 0] >= 1).all() and (table[:, 0] <= _MAX_FRAME).all()
     return table if good and (table[:, 0] == np.floor(table[:, 0])).all() else None
 
@@ -152,11 +171,9 @@ def _parse_lines(path: Path, text: str) -> FloatArray:
 
 
 def _parse_line(line: str) -> list[float]:
-    cells = [cell.strip() for cell in line.split(",")]
+    cells = [cell.strip() for cell in line.split(",")] if "," in line else line.split()
     if len(cells) < _N_REQUIRED:
-        raise DetectionError(
-            f"{len(cells)} column{'s' * (len(cells) > 1)}; expected at least 6 with commas: `{_COLUMNS}`"
-        )
+        raise DetectionError(f"{len(cells)} column{'s' * (len(cells) > 1)}; expected at least 6: `{_COLUMNS}`")
     row = []
     for name, cell in zip(_COLUMNS.split(", "), cells, strict=False):
         try:
@@ -168,9 +185,6 @@ def _parse_line(line: str) -> list[float]:
     if row[0] != math.floor(row[0]) or not 1 <= row[0] <= _MAX_FRAME:
         raise DetectionError(f"frame {cells[0]}; expected a whole number, counted from 1")
     for name, value in zip(("left", "top", "width", "height"), row[2:6], strict=True):
-        if abs(value) > _MAX_PX:
-            raise DetectionError(f"{name} {value:g}; expected pixels, {_MAX_PX:g} at most")
-    for name, value in (("width", row[4]), ("height", row[5])):
-        if value <= 0:
-            raise DetectionError(f"{name} {value:g}; expected a positive number of pixels")
+        if abs(value) > MAX_PX:
+            raise DetectionError(f"{name} {value:g}; expected pixels, {MAX_PX:g} at most")
     return row if len(row) == _N_USED else [*row, 1.0]

@@ -29,6 +29,7 @@ class VerifiedDetections(DetectorBase):
         self._given, self.verifier = with_defaults(given), with_defaults(verifier)
         self.name, self.path, self.last_frame = self._given.name, self._given.path, self._given.last_frame
         self.class_names, self.provider = self._given.class_names, self.verifier.provider
+        self.note = self._given.note
         self.second_look, self.n_at_once = self.verifier, self.verifier.n_at_once
 
     def detect(self, frame: Frame) -> Detections:

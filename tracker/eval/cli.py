@@ -59,6 +59,7 @@ class EvalOptions:
     det: str  # detections inside each sequence folder
     detector: str | None
     detector_size: int | None
+    layout: str
     classes: tuple[str, ...]
     tables: dict[str, Path]  # format -> file
     submit: Path | None
@@ -107,6 +108,8 @@ def parse(argv: Sequence[str]) -> EvalOptions:
         raise ConfigError("give --results DIR to score result files, or --out DIR to track and score, not both")
     if args.results is None and args.detector_size is not None and args.detector is None:
         raise ConfigError("--detector-size goes with --detector")
+    if args.layout != "auto" and args.detector is None:
+        raise ConfigError("--layout goes with --detector")
     run = RunOptions.of(args)
     if args.results is not None and not args.results.is_dir():
         raise MotFileError(f"{args.results}: no such folder")
@@ -120,6 +123,7 @@ def parse(argv: Sequence[str]) -> EvalOptions:
         det=args.det,
         detector=args.detector,
         detector_size=args.detector_size,
+        layout=args.layout,
         classes=tuple(name.strip() for name in args.classes.split(",")),
         tables=tables,
         submit=args.submit,
@@ -175,7 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     people.add_argument(
         "--detector",
         metavar="ONNX",
-        help="run a network instead: person, the built-in one, or a YOLOX or YOLO file",
+        help="run a network instead: person, the built-in one, or a file, as `track --detector`",
     )
     run.add_argument(
         "--detector-size",
@@ -183,6 +187,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PX",
         help="long side of the detector's input, if its file leaves it open (default: by the size of the frames)",
     )
+    run.add_argument("--layout", metavar="NAME", default="auto", help="of the detector's output, as `track --layout`")
     run.add_argument(
         "--classes", default="person", help="classes to keep, names or numbers, comma-separated (default: person)"
     )
@@ -259,6 +264,7 @@ def _jobs(options: EvalOptions) -> list[Job]:
             run.device,
             threads_of(run.n_jobs, len(run.sequences) * len(options.seeds or [0])),
             detector_size=options.detector_size,
+            layout=options.layout,
             classes=options.classes,
         )
     needs_truth = options.results is not None and options.submit is None

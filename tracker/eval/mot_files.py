@@ -5,11 +5,15 @@ Ground truth has two layouts. MOT16 and later: 8 or 9 columns, `consider` (7th) 
 pedestrian that counts. MOT15: 7 or 10 columns, no class; a box with a non-zero 7th value counts. A box of the classes
 in `DISTRACTORS` is neither a person to find nor a false positive if found. As in the official evaluation, other boxes
 that do not count (`consider` = 0) do not excuse a result on them.
+
+Columns are separated by commas, or by spaces or tabs. A box without area is kept, overlaps nothing (IoU 0), and is
+counted in one warning.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +22,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tracker.boxes import ltwh_to_xyxy, xyxy_to_ltwh
+from tracker.boxes import MAX_PX, ltwh_to_xyxy, mot_ltwh, valid
 from tracker.errors import TrackletError
 from tracker.types import BoolArray, FloatArray, IntArray, Source, Tracks
 
@@ -27,8 +31,8 @@ DISTRACTORS = (2, 7, 8, 12)  # person on vehicle, static person, distractor, ref
 CLASSES = range(1, 14)
 MAX_COLUMNS = 10
 MAX_FRAME = 10_000_000  # four days at 30 frames per second: a higher number is an error, and would fill the memory
-MAX_PX = 1e9  # of any coordinate; sums of larger numbers overflow
 
+_log = logging.getLogger(__name__)
 _LineCheck: TypeAlias = Callable[[list[float]], str | None]  # what is wrong with a line, or None
 
 
@@ -88,17 +92,19 @@ def read_tracks(path: str | Path) -> list[Tracks]:
     """Output of a tracker as `Tracks` of every frame up to the last one with a box; frames and pixels from 0.
 
     Where a box comes from is not in the file: all are DETECTED, their class is 0. Without a 7th column the score is 1.
-    Raises MotFileError.
+    Boxes without area are left out. Raises MotFileError.
     """
     values = _read_numbers(Path(path), _check_line)
     values = values[np.lexsort((values[:, 1], values[:, 0]))]
+    last = int(values[-1, 0]) if len(values) else 0
+    values = values[valid(ltwh_to_xyxy(values[:, 2:6]))]
     table = _table(values)
     n = len(table)
     scores = values[:, 6] if values.shape[1] > 6 else np.ones(n)
     everything = Tracks(
         table.boxes - 1, table.id, scores, np.zeros(n, np.int64), np.full(n, -1), np.full(n, Source.DETECTED, np.uint8)
     )
-    frames = [Tracks()] * int(table.frame.max(initial=0))  # one for all empty frames: numbers may be far apart
+    frames = [Tracks()] * last  # one for all empty frames: numbers may be far apart
     starts = np.flatnonzero(np.diff(table.frame, prepend=0))
     for begin, end in pairwise([*starts.tolist(), n]):
         frames[int(table.frame[begin]) - 1] = everything[begin:end]
@@ -107,16 +113,14 @@ def read_tracks(path: str | Path) -> list[Tracks]:
 
 def as_read(frame: IntArray, ids: IntArray, xyxy: FloatArray) -> BoxTable:
     """The table that `read_results` gives of a file with these tracks: frames and pixels from 0 in, from 1 out."""
-    ltwh = xyxy_to_ltwh(xyxy)
-    ltwh[:, :2] += 1
-    return BoxTable(frame + 1, ids, ltwh_to_xyxy(np.round(ltwh, 2)))
+    return BoxTable(frame + 1, ids, ltwh_to_xyxy(mot_ltwh(xyxy)))
 
 
 def check_frames(path: Path, table: BoxTable, n_frames: int | None) -> None:
     """Raise MotFileError for a box after the last frame of the sequence; n_frames None: the length is not known."""
     last = int(table.frame.max(initial=0))
     if n_frames is not None and last > n_frames:
-        raise MotFileError(f"{path}: has a box in frame {last}, but seqinfo.ini says seqLength = {n_frames}")
+        raise MotFileError(f"{path}: has a box in frame {last}, but the sequence ends with frame {n_frames}")
 
 
 def _table(values: FloatArray) -> BoxTable:
@@ -124,7 +128,9 @@ def _table(values: FloatArray) -> BoxTable:
 
 
 def _read_numbers(path: Path, check: _LineCheck) -> FloatArray:
-    """(R, C) with C >= 6; every row is valid. Only a malformed file is read line by line, for the message."""
+    """(R, C) with C >= 6; every row is valid, but may lack area. Only a malformed file is read line by line, for the
+    message.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -133,11 +139,14 @@ def _read_numbers(path: Path, check: _LineCheck) -> FloatArray:
     if not text.strip():
         return np.zeros((0, 6))
     try:
-        values = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2, comments=None)
+        values = np.loadtxt(io.StringIO(text), delimiter="," if "," in text else None, ndmin=2, comments=None)
     except ValueError:
         values = np.zeros((0, 0))
     if not _valid(values) or (check is _check_truth_line and not _valid_truth(values)):
         values = _read_lines(path, text, check)
+    empty = int((values[:, 4:6] <= 0).any(axis=1).sum())
+    if empty:
+        _log.warning("%s: %d of %d boxes have no area; they overlap nothing", path, empty, len(values))
     return values
 
 
@@ -148,7 +157,7 @@ def _valid(values: FloatArray) -> bool:
     whole = (values[:, :2] == np.rint(values[:, :2])).all() and np.abs(values[:, :2]).max() < 2**53
     keys = np.unique(values[:, :2], axis=0)
     framed = (values[:, 0] >= 1).all() and (values[:, 0] <= MAX_FRAME).all()
-    sized = (values[:, 4:6] > 0).all() and (np.abs(values[:, 2:6]) <= MAX_PX).all()
+    sized = (np.abs(values[:, 2:6]) <= MAX_PX).all()
     return bool(whole and framed and sized and len(keys) == len(values))
 
 
@@ -163,7 +172,7 @@ def _read_lines(path: Path, text: str, check: _LineCheck) -> FloatArray:
     for number, line in enumerate(io.StringIO(text), start=1):  # splitlines() would also break at form feeds
         if not line.strip():
             continue
-        fields = line.strip().rstrip(",").split(",")
+        fields = fields_of(line)
         try:
             row = [float(field) for field in fields]
         except ValueError:
@@ -180,6 +189,11 @@ def _read_lines(path: Path, text: str, check: _LineCheck) -> FloatArray:
         first_line[key] = number
         rows.append(row)
     return np.array(rows, dtype=np.float64)
+
+
+def fields_of(line: str) -> list[str]:
+    """The columns of a line; [] for an empty one. The last comma may have nothing behind it."""
+    return line.strip().rstrip(",").split(",") if "," in line else line.split()
 
 
 def _is_number(field: str) -> bool:
@@ -202,8 +216,6 @@ def _check_line(row: list[float]) -> str | None:
         return f"id must be a whole number, got {row[1]:g}"
     if max(map(abs, row[2:6])) > MAX_PX:
         return f"left, top, width and height are pixels, {MAX_PX:g} at most, got {max(row[2:6], key=abs):g}"
-    if row[4] <= 0 or row[5] <= 0:
-        return f"width and height must be positive, got {row[4]:g} x {row[5]:g}"
     return None
 
 

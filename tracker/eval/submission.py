@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tracker.errors import WriteError
-from tracker.eval.mot_files import read_results
+from tracker.eval.mot_files import fields_of, read_results
 
 N_VALUES = 10  # frame, id, left, top, width, height, conf, x, y, z
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip: the same results give the same bytes
@@ -42,8 +42,8 @@ def submission_text(path: Path) -> str:
     """A result file with exactly ten values a line; a missing confidence is 1, world coordinates are -1."""
     read_results(path)  # raises MotFileError for a malformed line
     text = io.StringIO(path.read_text(encoding="utf-8-sig"))  # the reader's lines: splitlines() breaks at form feeds
-    lines = (line.strip().rstrip(",").split(",") for line in text)
-    return "".join(_ten_values([field.strip() for field in fields]) for fields in lines if fields != [""])
+    lines = (fields_of(line) for line in text)
+    return "".join(_ten_values([field.strip() for field in fields]) for fields in lines if fields)
 
 
 def _ten_values(fields: list[str]) -> str:

@@ -54,6 +54,7 @@ class Tracking:
     device: str
     threads: int | None = None  # for each network; None: all cores
     detector_size: int | None = None  # long side of the detector's input; None: by the size of the frames
+    layout: str = "auto"  # of its output
     classes: tuple[str | int, ...] = ("person",)  # that the detector keeps
     second_look: str | None = None  # network that made `CachedDetections`; use C still runs it on windows
 
@@ -249,6 +250,7 @@ def _track(job: Job, tracking: Tracking, advanced: Advanced) -> Tracked:
                 detector=detector,
                 classes=tracking.classes,
                 detector_size=tracking.detector_size if isinstance(detector, str) else None,
+                layout=tracking.layout if isinstance(detector, str) else "auto",
                 reid=tracking.reid, config=tracking.config, device=tracking.device, fps=_fps(job),
                 threads=tracking.threads,
             )
@@ -268,8 +270,8 @@ def _open_detector(name: str, tracking: Tracking) -> DetectorBase:
     from tracker.detector.open import open_detector
 
     return open_detector(
-        model=name, classes=tracking.classes, size=tracking.detector_size, device=tracking.device,
-        threads=tracking.threads,
+        model=name, classes=tracking.classes, size=tracking.detector_size, layout=tracking.layout,
+        device=tracking.device, threads=tracking.threads,
     )  # fmt: skip
 
 

@@ -184,7 +184,7 @@ def group_videos(sequences: Sequence[Path], same: Mapping[str, str]) -> dict[str
 def load_space(path: str, base: TrackerConfig) -> Space:
     """The search space of a file. Raises ConfigError, also for a value that is not possible with `base`."""
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         repr(table)  # fails for an integer of more than 4300 digits, which a message could not show
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read a search space from {path}: {error}") from error

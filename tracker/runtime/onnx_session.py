@@ -10,12 +10,12 @@ import mmap
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,16 +48,31 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class PackagedModel:
+    """A bundled model and its checksum in the manifest of the weights."""
+
+    path: Path
+    sha256: str | None  # lower-case hexadecimal; None: the manifest does not name the file
+
+
+_Arguments: TypeAlias = tuple[Path | PackagedModel, str, int | None]  # of `open_session`
+
+
+@dataclass(frozen=True, slots=True)
 class _ModelFile:
     path: Path
     content: bytes | None  # the bytes that were checked; None: onnxruntime reads the file, and files that it names
 
 
 class Session:
-    """A loaded model. `provider` is "cuda" or "cpu": the one that really runs it."""
+    """A loaded model. `provider` is "cuda" or "cpu": the one that really runs it.
 
-    def __init__(self, path: Path, runtime: Any, provider: str) -> None:
+    It keeps nothing from run to run, so that copies share it; pickled, it is the arguments of `open_session`.
+    """
+
+    def __init__(self, path: Path, runtime: Any, provider: str, arguments: _Arguments) -> None:
         self.path = path
+        self._arguments = arguments
         self.provider = provider
         try:
             self.metadata: Mapping[str, str] = dict(runtime.get_modelmeta().custom_metadata_map)
@@ -66,6 +81,15 @@ class Session:
         except UnicodeDecodeError as error:
             raise ModelError(f"{path}: is damaged: a name in it is no text in UTF-8") from error
         self._runtime = runtime
+
+    def __copy__(self) -> Session:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Session], _Arguments]:
+        return open_session, self._arguments
 
     def run(self, *values: NDArray[Any]) -> list[NDArray[Any]]:
         """All outputs for the inputs in the model's order. Raises ModelError where the model refuses them."""
@@ -76,14 +100,6 @@ class Session:
             shapes = ", ".join(str(np.shape(value)) for value in values)
             raise ModelError(f"{self.path}: the model failed on input of shape {shapes}: {_reason(error)}") from error
         return results
-
-
-@dataclass(frozen=True, slots=True)
-class PackagedModel:
-    """A bundled model and its checksum in the manifest of the weights."""
-
-    path: Path
-    sha256: str | None  # lower-case hexadecimal; None: the manifest does not name the file
 
 
 @contextlib.contextmanager
@@ -121,6 +137,7 @@ def open_session(model: str | Path | PackagedModel, device: str = "auto", thread
     if threads is not None and threads < 1:
         raise ModelError(f"threads must be >= 1, got {threads}")
     path = model.path if isinstance(model, PackagedModel) else Path(model)
+    arguments = (model if isinstance(model, PackagedModel) else path.absolute(), device, threads)
     _check_file(path)
     # Disable onnxruntime's telemetry.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -131,12 +148,12 @@ def open_session(model: str | Path | PackagedModel, device: str = "auto", thread
     if device != "cpu":
         runtime, problem = _open_on_cuda(onnxruntime, file, threads)
         if runtime is not None:
-            return Session(path, runtime, "cuda")
+            return Session(path, runtime, "cuda", arguments)
         if device == "cuda":
             raise ModelError(f"device cuda was asked for, but {problem}; use --device auto or cpu")
         _log.debug("CUDA is not used: %s", problem)
     runtime = _open(onnxruntime, file, threads, "CPUExecutionProvider")
-    return Session(path, runtime, "cpu")
+    return Session(path, runtime, "cpu", arguments)
 
 
 def cuda_driver_problem() -> str | None:

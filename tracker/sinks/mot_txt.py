@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker.boxes import xyxy_to_ltwh
+from tracker.boxes import mot_ltwh
 from tracker.sinks.frame_file import FrameFileSink
 from tracker.types import Frame, Tracks
 
@@ -23,11 +23,8 @@ class MotTextSink(FrameFileSink):
 
 def mot_lines(frame_index: int, tracks: Tracks) -> str:
     """The lines of one frame, ids ascending, each with its line end."""
-    ltwh = xyxy_to_ltwh(tracks.xyxy)
-    ltwh[:, :2] += 1
-    # Adding 0 turns the -0.0 that rounding leaves into 0.0.
-    ltwh = np.round(ltwh, 2) + 0.0
-    scores = np.round(tracks.score, 4) + 0.0
+    ltwh = mot_ltwh(tracks.xyxy)
+    scores = np.round(tracks.score, 4) + 0.0  # no -0.0
     lines = [
         f"{frame_index + 1},{tracks.id[row]},"
         f"{ltwh[row, 0]:.2f},{ltwh[row, 1]:.2f},{ltwh[row, 2]:.2f},{ltwh[row, 3]:.2f},"

@@ -105,6 +105,24 @@ def test_all_formats_give_same_people(tracked, tmp_path):
     assert "The format does not say" in page
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "txt"])
+def test_byte_order_mark_of_excel_is_skipped(tracked, tmp_path, ending):
+    marked = tmp_path / f"marked.{ending}"
+    marked.write_bytes(b"\xef\xbb\xbf" + (tracked / f"tracks.{ending}").read_bytes())
+    plain, found = read_table(tracked / f"tracks.{ending}"), read_table(marked)
+    np.testing.assert_array_equal(found.boxes, plain.boxes)
+    np.testing.assert_array_equal(found.frame, plain.frame)
+
+
+def test_box_without_area_gets_no_picture(tracked, tmp_path):
+    lines = (tracked / "tracks.txt").read_text() + "1,999,20,20,0,30,1,-1,-1,-1\n"
+    (tmp_path / "t.txt").write_text(lines)
+    page = cli.write_report(
+        tmp_path / "t.txt", video=str(tracked / "video.avi"), out=tmp_path / "page.html"
+    ).read_text()
+    assert "999" in page
+
+
 def test_page_without_video_has_no_pictures(tracked, tmp_path):
     page = Page(cli.write_report(tracked / "tracks.csv", out=tmp_path / "page.html").read_text())
     assert page.cards
@@ -125,7 +143,7 @@ def test_read_counts_sums_by_name_and_direction(tmp_path):
     tracks = write_csv(tmp_path / "t.csv", [(1, 0.0, 1, "detected")])
     counts = tmp_path / "counts.csv"
     counts.write_text(
-        "time_s,frame,kind,name,id,direction,stay_s\n"
+        "\ufefftime_s,frame,kind,name,id,direction,stay_s\n"
         "0,1,line,door,1,in,\n1,2,line,door,2,in,\n2,3,line,door,1,out,\n3,4,zone,shop,3,entered,\n"
     )
     assert cli.read_counts(counts) == [

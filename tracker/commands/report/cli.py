@@ -94,7 +94,7 @@ def write_report(
 def read_counts(path: str | Path) -> list[tuple[str, str, str, int]]:
     """Number of events of each (kind, name, direction) in a CSV of `track --counts`. Raises ConfigError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     reader = csv.DictReader(io.StringIO(text))  # names may contain characters that str.splitlines splits at

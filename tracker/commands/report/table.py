@@ -137,7 +137,7 @@ def _of_rows(path: Path, rows: Iterator[tuple[int, Mapping[str, Any]]]) -> Track
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise TableError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
