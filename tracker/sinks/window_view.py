@@ -118,15 +118,17 @@ def compose(
     trace: StepTrace | None = None,
     last: Point | None = None,
     overlay: Overlay | None = None,
+    names: Mapping[int, str] | None = None,
 ) -> ImageArray:
     """The picture of the window: the image (H, W, 3) BGR with what the view has switched on.
 
-    trails: as for `annotate`. last: foot point where the followed person was last seen. overlay: drawn after tracks.
+    trails, names: as for `annotate`. last: foot point where the followed person was last seen. overlay: drawn after
+    the tracks.
     """
     if view.followed is not None:  # below everything else: it must cover no number
         image = image.copy()
         draw_followed(image, view.followed, tracks, last)
-    picture = annotate(image, tracks, trails if view.trails else None, caption=caption, ids=view.ids)
+    picture = annotate(image, tracks, trails if view.trails else None, caption=caption, ids=view.ids, names=names)
     if overlay is not None:
         overlay(picture)
     if view.debug and trace is not None:
