@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 QUEUE = 4  # drawn pictures that may wait for the encoder; 1920x1080 pixels take 6 MB
 ROOM = 4096  # bytes that a disk must take before a video is begun: less than the shortest
 LONGEST_STILL_S = 5.0  # a longer gap of a live source is cut to this: an hour of one picture helps no viewer
+LONGEST_GAP_S = 3600.0  # of a file likewise: MP4 has 32 bits for a gap, and a day of one picture is a wrong stamp
 
 
 class AnnotatedVideoSink(ClosedByWith):
@@ -33,8 +34,8 @@ class AnnotatedVideoSink(ClosedByWith):
     after the tracks. class_names: by class number, for the labels once there are several classes.
 
     Each frame is shown from its time on, counted from the first. A thread encodes. live: a frame for which the encoder
-    has no room is left out and counted, so that `write` never waits, and gaps longer than LONGEST_STILL_S are cut to
-    that; else every frame is written, and `write` waits for room.
+    has no room is left out and counted, so that `write` never waits, and gaps are cut to LONGEST_STILL_S; else every
+    frame is written, and `write` waits for room.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class AnnotatedVideoSink(ClosedByWith):
         if not (math.isfinite(fps) and fps > 0) or min(size) < 2:
             raise OutputError(f"{self.path}: a video needs a frame rate and a size, got {fps!r} fps and {size}")
         check_output_path(self.path, overwrite)
+        if self.path.is_fifo():
+            raise OutputError(f"{self.path}: a video needs a file on disk, and this is a pipe")
         # Codecs do not say why they cannot open a file; the operating system does.
         try:
             with self.path.open("wb", buffering=0) as file:
@@ -78,7 +81,7 @@ class AnnotatedVideoSink(ClosedByWith):
     def _check_room(self, file: io.FileIO) -> None:
         try:
             file.write(bytes(ROOM))
-            if file.seekable():
+            if self.path.is_file():
                 file.truncate(0)
         except OSError as error:
             self.path.unlink(missing_ok=True)
@@ -123,11 +126,11 @@ class AnnotatedVideoSink(ClosedByWith):
             self._check_whole()
 
     def _video_time(self, time_s: float) -> float:
-        """Seconds from the first frame, without what is cut from gaps of a live source."""
+        """Seconds from the first frame, without what is cut from long gaps."""
         if self._n_frames == 0:
             self._skipped_s = self._last_s = time_s
-        elif self._live:
-            self._skipped_s += max(0.0, time_s - self._last_s - LONGEST_STILL_S)
+        longest_s = LONGEST_STILL_S if self._live else LONGEST_GAP_S
+        self._skipped_s += max(0.0, time_s - self._last_s - longest_s)
         self._last_s = time_s
         return time_s - self._skipped_s
 

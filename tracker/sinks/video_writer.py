@@ -81,7 +81,11 @@ class H264Writer:
         import cv2
 
         self._path = path
-        self._last_tick = -_LEAST_TICKS
+        self._last_tick, self._ticks = (
+            -_LEAST_TICKS,
+            round(1 / (fps * TICK)),
+        )  # of the last picture; how long it is shown
+        self._packet: Any = None  # the newest; when it is written depends on whether it is the last
         kind = _H264_FORMATS[path.suffix.lower()]
         # bitexact: no random number in the header, so that a resumed run gives the same bytes.
         options = {"fflags": "+bitexact"} | ({} if kind == "matroska" else {"movflags": "+faststart"})
@@ -92,7 +96,8 @@ class H264Writer:
             self._stream = self._container.add_stream("h264", options=_ENCODER_OPTIONS)
             self._stream.width, self._stream.height, self._stream.pix_fmt = *size, "yuv420p"
             codec = self._stream.codec_context
-            codec.time_base, codec.framerate = TICK, Fraction(fps).limit_denominator(1001)
+            codec.time_base, codec.framerate = TICK, Fraction(fps).limit_denominator(1001) or Fraction(1)
+            codec.max_b_frames = 0  # MP4 stores how long samples take in decoding order: with B-frames ends are cut off
             codec.thread_count = min(MAX_ENCODER_THREADS, max(1, cv2.getNumThreads()))  # --threads limits OpenCV's
             codec.colorspace, codec.color_range = _BT601, _VIDEO_RANGE
             self._container.start_encoding()
@@ -104,8 +109,11 @@ class H264Writer:
         import av
 
         frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
-        self._last_tick = max(self._last_tick + _LEAST_TICKS, round(time_s / TICK))
-        frame.pts, frame.time_base = self._last_tick, TICK
+        tick = max(self._last_tick + _LEAST_TICKS, round(time_s / TICK))
+        if self._last_tick >= 0:
+            self._ticks = tick - self._last_tick  # the last picture is shown as long as the one before it
+        frame.pts, frame.time_base = tick, TICK
+        self._last_tick = tick
         self._encode(frame)
 
     def close(self) -> None:
@@ -121,10 +129,17 @@ class H264Writer:
                 raise WriteError(f"{self._path}: the video could not be finished: {error.strerror}") from error
 
     def _encode(self, frame: Any) -> None:
+        """Encode a frame, or, with None, write what the encoder still holds."""
         import av
 
         try:
-            self._container.mux(self._stream.encode(frame))
+            for packet in self._stream.encode(frame):
+                if self._packet is not None:
+                    self._container.mux(self._packet)
+                self._packet = packet
+            if frame is None and self._packet is not None:
+                self._packet.duration = self._ticks  # the others last until the next
+                self._container.mux(self._packet)
         except av.FFmpegError as error:
             raise WriteError(f"{self._path}: the video cannot be written: {error.strerror}") from error
 
@@ -143,7 +158,7 @@ class ConstantRateWriter:
         self._late = late
         self._n_due = 0  # pictures until the one that waits
         self._waiting: ImageArray | None = None  # how often it is shown depends on the time of the next
-        self.n_late = 0  # repetitions that were left out
+        self._n_late = 0  # repetitions that were left out
         codec = codec_of(path)
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         # An absolute name: a colon in a relative one would be read as a protocol.
@@ -155,7 +170,7 @@ class ConstantRateWriter:
         due = max(self._n_due, round(time_s * self._fps))  # picture k stands for the times around k / fps
         for n_shown in range(due - self._n_due):
             if n_shown and self._late():
-                self.n_late += due - self._n_due - n_shown
+                self._n_late += due - self._n_due - n_shown
                 break
             self._writer.write(self._waiting)
         self._n_due, self._waiting = due, picture
@@ -165,6 +180,11 @@ class ConstantRateWriter:
         if self._waiting is not None:
             self._writer.write(self._waiting)
         self._writer.release()
+        if self._n_late:
+            log.warning(
+                "%s: is %.1f s too short: repeated pictures came faster than they could be encoded",
+                self._path, self._n_late / self._fps,
+            )  # fmt: skip
 
 
 def codec_of(path: str | Path) -> str:
