@@ -172,7 +172,7 @@ def test_without_pyav_one_line_says_why_browsers_refuse(without_av, tmp_path, ca
     write(tmp_path / "video.mp4", [0.0, 0.1])
     (line,) = caplog.messages
     assert "video.mp4: is written as MPEG-4 part 2, which browsers do not play" in line
-    assert "pip install 'tracklet[film]'" in line
+    assert "pip install av" in line
     assert shown(tmp_path / "video.mp4") == [0, 1]
 
 

@@ -63,7 +63,7 @@ def _h264_writer(path: Path, fps: float, size: tuple[int, int]) -> H264Writer | 
     try:
         import av
     except ImportError:
-        return "PyAV is not installed (pip install 'tracklet[film]')"
+        return "PyAV is not installed (pip install av)"
     try:
         return H264Writer(path, fps, size)
     except (av.FFmpegError, ValueError) as error:  # ValueError: no such encoder
