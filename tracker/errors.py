@@ -39,6 +39,6 @@ class ResumeError(TrackletError):
 
 
 class WriteError(OutputError):
-    """Writing failed midway: a full disk, a closed pipe. What was written before stays."""
+    """Writing failed midway, as on a full disk. What was written before stays."""
 
     exit_code = 1

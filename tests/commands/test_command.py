@@ -69,4 +69,4 @@ def test_closed_pipe_is_silent():
     os.close(reader)
     ended = subprocess.run(PRINT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writer)
-    assert (ended.returncode, ended.stderr) == (1, "")
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")

@@ -24,8 +24,8 @@ from tracker.sinks.progress import ProgressSink
 
 ROOT = Path(__file__).resolve().parents[2]
 N_FRAMES = 40
-RESULTS = ("tracks.txt", "tracks.csv", "tracks.jsonl", "tracks.json", "tracked.avi", "counts.csv", "heat.png", "crops")
-OPTIONS = {"tracked.avi": "--video", "counts.csv": "--counts", "heat.png": "--heatmap", "crops": "--crops"}
+RESULTS = ("tracks.txt", "tracks.csv", "tracks.jsonl", "tracks.json", "tracked.mp4", "counts.csv", "heat.png", "crops")
+OPTIONS = {"tracked.mp4": "--video", "counts.csv": "--counts", "heat.png": "--heatmap", "crops": "--crops"}
 PLACES = ("--line", "gate=115,5,115,119", "--zone", "left part=0,0,97,0,97,120,0,120")
 
 
@@ -116,7 +116,7 @@ def test_interrupted_run_resumes_to_the_same_bytes(track, interrupt, uninterrupt
     status, err = track("--resume", *outs(tmp_path))
     assert status == 0, err
     assert "resuming after frame" in err
-    assert "tracked.avi" in err.split("made again up to there: ")[1].split("\n")[0]
+    assert "tracked.mp4" in err.split("made again up to there: ")[1].split("\n")[0]
     assert f"frames      {N_FRAMES}" in err
     assert contents(tmp_path) == uninterrupted
 

@@ -17,7 +17,7 @@ from tracker.commands.track import main
 from tracker.errors import OutputError
 from tracker.pipeline import Pipeline
 
-RESULTS = ("tracks.txt", "tracks.csv", "tracks.json", "tracked.avi")
+RESULTS = ("tracks.txt", "tracks.csv", "tracks.json", "tracked.mp4")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def track(scene, capsys):
     def run(folder, *arguments):
         words = [scene / "video.avi", *motion_only(scene)]
         for name in RESULTS:
-            words += ["--video" if name.endswith(".avi") else "--out", folder / name]
+            words += ["--video" if name.endswith(".mp4") else "--out", folder / name]
         capsys.readouterr()
         status = main([*map(str, words), "--quiet", *map(str, arguments)])
         return status, capsys.readouterr().err
@@ -81,11 +81,11 @@ def test_killed_while_results_are_opened_resumes(track, tmp_path, monkeypatch, m
 
 def test_failed_opening_leaves_no_checkpoint(track, tmp_path, monkeypatch):
     def refuse(*arguments, **more):
-        raise OutputError("tracked.avi: no")
+        raise OutputError("tracked.mp4: no")
 
     monkeypatch.setattr("tracker.sinks.annotated_video.AnnotatedVideoSink", refuse)
     status, err = track(tmp_path, "--resume")
-    assert (status, err) == (2, "track: tracked.avi: no\n")
+    assert (status, err) == (2, "track: tracked.mp4: no\n")
     assert not (tmp_path / "tracks.txt.resume").exists()
 
 

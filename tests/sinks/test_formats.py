@@ -125,7 +125,9 @@ def test_time_is_in_seconds(tmp_path):
     for ending in (".csv", ".jsonl", ".json"):
         with open_sink(tmp_path / f"t{ending}") as sink:
             sink.write(Frame(9, 12.3456789, None, 640, 480), tracks)
-    assert (tmp_path / "t.csv").read_text().splitlines()[1] == "10,12.345679,7,1.00,2.00,3.00,4.00,0.5000,0,proposed"
+    assert (tmp_path / "t.csv").read_text().splitlines()[1] == (
+        "10,12.345679,7,1.00,2.00,3.00,4.00,0.5000,0,proposed,person"
+    )
     assert json.loads((tmp_path / "t.jsonl").read_text())["time_s"] == 12.345679
     image = json.loads((tmp_path / "t.json").read_text())["images"][0]
     assert (image["id"], image["frame_index"], image["time_s"]) == (10, 9, 12.345679)
@@ -334,3 +336,16 @@ def test_tracks_without_embeddings_cannot_be_saved(tmp_path):
     for name in ("t.npz", "t.txt", "t"):
         with pytest.raises(OutputError, match=r"\.npy"):
             EmbeddingSink(tmp_path / name)
+
+
+def test_csv_names_classes(tmp_path):
+    """Whatever a network calls them, a row stays one line that csv and pandas read."""
+    names = {1: "bicycle", 2: 'van, "large"', 3: "Fußgänger\nzwei"}
+    tracks = Tracks(np.zeros((5, 4)), np.arange(1, 6), np.ones(5), np.arange(5), np.arange(5), np.zeros(5, np.uint8))
+    with open_sink(tmp_path / "t.csv", class_names=names) as sink:
+        sink.write(Frame(0, 0.0, None, 640, 480), tracks)
+    assert (tmp_path / "t.csv").read_bytes().count(b"\n") == 6
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [row["class_name"] for row in rows] == ["person", "bicycle", 'van, "large"', "Fußgänger zwei", "class 4"]

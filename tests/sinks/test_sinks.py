@@ -5,30 +5,17 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
+from tests.synthetic.tracks import frame_of, tracks_of
 from tracker.errors import OutputError
-from tracker.sinks.annotated_video import LONGEST_STILL_S, AnnotatedVideoSink, Pace
+from tracker.sinks.annotated_video import AnnotatedVideoSink
 from tracker.sinks.drawing import Trails, annotate, caption, identity_colour
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
 from tracker.sinks.summary import SummarySink
-from tracker.types import Frame, Source, Tracks
-
-
-def tracks_of(ids, boxes, sources=None) -> Tracks:
-    n = len(ids)
-    sources = np.zeros(n, np.uint8) if sources is None else np.array(sources, np.uint8)
-    return Tracks(
-        np.array(boxes, float).reshape(n, 4), np.array(ids, np.int64), np.full(n, 0.5), np.zeros(n, np.int64),
-        np.arange(n), sources,
-    )  # fmt: skip
-
-
-def frame_of(index: int, image: bool = True) -> Frame:
-    return Frame(index, index / 10, np.full((120, 160, 3), 90, np.uint8) if image else None, 160, 120)
+from tracker.types import Source
 
 
 def test_mot_text_round_trip(tmp_path):
@@ -64,69 +51,6 @@ def test_outputs_that_cannot_be(tmp_path, make):
 def test_full_disk_is_one_line():
     with MotTextSink("/dev/full") as sink, pytest.raises(OutputError, match="frame 1: No space left"):
         sink.write(frame_of(0), tracks_of([1], [[0, 0, 9, 9]]))
-
-
-@pytest.mark.parametrize("name", ["video.mp4", "video.avi"])
-def test_video_reads_back(tmp_path, name):
-    with AnnotatedVideoSink(tmp_path / name, 10, (160, 120)) as sink:
-        for index in range(6):
-            sink.write(frame_of(index), tracks_of([3], [[40, 40, 90, 100]]))
-    video = cv2.VideoCapture(str(tmp_path / name))
-    pictures = []
-    while (read := video.read())[0]:
-        pictures.append(read[1])
-    assert len(pictures) == 6
-    assert pictures[0].shape == (120, 160, 3)
-    # The plate of the label is a filled area, which compression keeps.
-    distance = np.abs(pictures[3].astype(int) - identity_colour(3)).max(axis=2)
-    assert (distance < 60).sum() > 30
-
-
-def test_video_needs_pictures(tmp_path):
-    with (
-        AnnotatedVideoSink(tmp_path / "video.mp4", 10, (160, 120)) as sink,
-        pytest.raises(OutputError, match="no pictures"),
-    ):
-        sink.write(frame_of(0, image=False), tracks_of([], []))
-
-
-def shown_at(times: list[float], fps: float) -> list[int]:
-    """Index of the frame in each picture of a live video: the newest at k / fps, the last once at least."""
-    n = max(1, int(np.ceil(times[-1] * fps - 1e-9)) + 1)
-    return [max(i for i, time_s in enumerate(times) if time_s <= k / fps + 1e-9) for k in range(n)]
-
-
-@pytest.mark.parametrize("fps", [10.0, 25.0, 30.0])
-@pytest.mark.parametrize("seed", range(4))
-def test_live_video_plays_at_real_speed(fps, seed):
-    """A camera slower or faster than the video, or both in turn."""
-    steps = np.random.default_rng(seed).choice([0.01, 1 / fps, 0.07, 0.4], 60)
-    times = np.concatenate([[0.0], np.cumsum(steps)]).tolist()
-    pace = Pace(fps)
-    pictures: list[int] = []
-    for index, time_s in enumerate(times[1:]):
-        pictures += [index] * pace.due(time_s)
-    assert [*pictures, len(times) - 1] == shown_at(times, fps)
-
-
-def test_live_video_shortens_long_gaps():
-    """The camera was disconnected for an hour, and later for exactly the longest gap."""
-    pace = Pace(10.0)
-    assert [pace.due(t) for t in (1.0, 3601.0, 3602.0, 3602.0 + LONGEST_STILL_S)] == [10, 10 * LONGEST_STILL_S, 10, 50]
-
-
-@pytest.mark.parametrize("live", [False, True])
-def test_live_video_repeats_and_skips_frames(tmp_path, live):
-    path = tmp_path / "video.avi"
-    with AnnotatedVideoSink(path, 10, (160, 120), live=live) as sink:
-        for index, (time_s, level) in enumerate([(0.0, 30), (0.5, 90), (0.51, 150), (0.52, 210)]):
-            sink.write(Frame(index, time_s, np.full((120, 160, 3), level, np.uint8), 160, 120), tracks_of([], []))
-    video, levels = cv2.VideoCapture(str(path)), []
-    while (read := video.read())[0]:
-        levels.append(int(np.median(read[1])))
-    wanted = [30] * 5 + [90, 210] if live else [30, 90, 150, 210]
-    assert len(levels) == len(wanted)
-    assert np.abs(np.subtract(levels, wanted)).max() <= 3
 
 
 def test_detected_boxes_are_solid_and_proposed_ones_dashed():

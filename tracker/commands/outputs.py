@@ -110,7 +110,10 @@ def _open_window(
         return None
     name = pipeline.source.name
     try:
-        return WindowSink(f"tracklet: {name} (h: keys)", source=name, run=pipeline, feed=feed, overlay=overlay)
+        return WindowSink(
+            f"tracklet: {name} (h: keys)", source=name, run=pipeline, feed=feed, overlay=overlay,
+            class_names=pipeline.class_names,
+        )  # fmt: skip
     except OutputError:
         if options.show or not options.results:
             raise

@@ -15,6 +15,7 @@ from typing import NoReturn
 from tracker.errors import TrackletError
 
 INTERRUPTED = 130  # the exit status that shells expect after Ctrl-C
+PIPE_CLOSED = 141  # as of a program that SIGPIPE ended, as in `yes | head -1`
 SLICE_S = 0.05  # the longest wait without a look at what a signal has changed
 
 # Libraries that OpenCV's package needs for its windows, and containers lack; Debian's packages of them.
@@ -138,12 +139,13 @@ def _run(name: str, run: Callable[[Interruption], int], words: str, interruption
 
 
 def _unwritable(name: str, error: OSError) -> int:
-    """The exit status where stdout takes nothing more: the pipe is closed, or the disk is full."""
+    """The exit status where an output takes nothing more: its pipe is closed, or the disk of stdout is full."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())  # takes what is still buffered
     os.close(nowhere)
-    if error.errno != errno.EPIPE:  # `| head` is no mistake
-        print(f"{name}: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    if error.errno == errno.EPIPE:  # `| head` is no mistake
+        return PIPE_CLOSED
+    print(f"{name}: standard output cannot be written: {error.strerror}", file=sys.stderr)
     return 1
 
 

@@ -1,34 +1,41 @@
-"""Annotated video file: every frame with its tracks drawn on it; live sources at the pace they came."""
+"""Annotated video file: every frame with its tracks drawn on it, at the times of the source."""
 
 from __future__ import annotations
 
 import io
+import logging
 import math
-import os
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
 from tracker.errors import OutputError, WriteError
+from tracker.runtime.write_behind import WriteBehind
 from tracker.sinks.base import ClosedByWith, Overlay, RunFacts, SinkOption, check_output_path
-from tracker.sinks.drawing import TRAIL_S, Trails, annotate, caption
+from tracker.sinks.drawing import TRAIL_S, ClassNames, Trails, annotate, caption
+from tracker.sinks.video_writer import codec_of, is_finished, open_writer
 from tracker.types import Frame, ImageArray, Tracks
 
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+log = logging.getLogger(__name__)
+
+QUEUE = 4  # drawn pictures that may wait for the encoder; 1920x1080 pixels take 6 MB
 ROOM = 4096  # bytes that a disk must take before a video is begun: less than the shortest
 LONGEST_STILL_S = 5.0  # a longer gap of a live source is cut to this: an hour of one picture helps no viewer
-MAX_LIVE_FPS = 60.0  # cameras that announce more rarely deliver it, and repeated pictures cost time
-_MATROSKA_SIZES = 8  # bytes of the longest EBML number
+LONGEST_GAP_S = 3600.0  # of a file likewise: MP4 has 32 bits for a gap, and a day of one picture is a wrong stamp
 
 
 class AnnotatedVideoSink(ClosedByWith):
-    """An annotated video file: .mp4 (MPEG-4 part 2), or .avi (Motion JPEG).
+    """An annotated video file: H.264 in .mp4, .m4v, .mov and .mkv where PyAV is installed; Motion JPEG in .avi.
 
-    fps: of the video. size: (width, height) of the frames; the codecs need even numbers, so an odd last row or column
-    is left out. trail_s: how long the trail of foot points reaches back. overlay: draws on each picture after the
-    tracks. live: at each moment the video shows the newest frame, so that it plays as fast as it happened; else every
-    frame is written once.
+    fps: of the source, as best known. size: (width, height) of the frames; the codecs need even numbers, so an odd last
+    row or column is left out. trail_s: how long the trail of foot points reaches back. overlay: draws on each picture
+    after the tracks. class_names: by class number, for the labels once there are several classes.
+
+    Each frame is shown from its time on, counted from the first. A thread encodes. live: a frame for which the encoder
+    has no room is left out and counted, so that `write` never waits, and gaps are cut to LONGEST_STILL_S; else every
+    frame is written, and `write` waits for room.
     """
 
     def __init__(
@@ -40,36 +47,41 @@ class AnnotatedVideoSink(ClosedByWith):
         trail_s: float = TRAIL_S,
         overlay: Overlay | None = None,
         live: bool = False,
+        class_names: Mapping[int, str] | None = None,
     ) -> None:
-        import cv2
-
         self.path = Path(path)
-        codec = codec_of(self.path)
+        codec_of(self.path)
         if not (math.isfinite(fps) and fps > 0) or min(size) < 2:
             raise OutputError(f"{self.path}: a video needs a frame rate and a size, got {fps!r} fps and {size}")
         check_output_path(self.path, overwrite)
-        # OpenCV does not say why it cannot open a file; the operating system does.
+        if self.path.is_fifo():
+            raise OutputError(f"{self.path}: a video needs a file on disk, and this is a pipe")
+        # Codecs do not say why they cannot open a file; the operating system does.
         try:
             with self.path.open("wb", buffering=0) as file:
                 self._check_room(file)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
         self._size = (size[0] // 2 * 2, size[1] // 2 * 2)
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-        self._writer: Any = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*codec), fps, self._size)
-        if not self._writer.isOpened():
+        self._live = live
+        try:
+            self._writer = open_writer(self.path, fps, self._size, live, self._is_late)
+        except OutputError:
             self.path.unlink(missing_ok=True)
-            raise OutputError(f"{self.path}: this OpenCV cannot write {codec} video of {size[0]}x{size[1]} pixels")
+            raise
+        self._behind = WriteBehind(self._encode, QUEUE, f"encode {self.path.name}")
+        self._closed = False
         self._trails = Trails(trail_s)
+        self._names = ClassNames(class_names)
         self._overlay = overlay
-        self._n_written = 0
-        self._pace = Pace(fps) if live else None
-        self._waiting: ImageArray | None = None  # the newest picture of a live source, not written yet
+        self._n_frames = self._n_dropped = 0
+        self._last_s = 0.0  # time of the frame before
+        self._skipped_s = 0.0  # of the source's time, not in the video
 
     def _check_room(self, file: io.FileIO) -> None:
         try:
             file.write(bytes(ROOM))
-            if file.seekable():
+            if self.path.is_file():
                 file.truncate(0)
         except OSError as error:
             self.path.unlink(missing_ok=True)
@@ -80,33 +92,54 @@ class AnnotatedVideoSink(ClosedByWith):
             raise OutputError(f"{self.path}: the source has no pictures, so there is no video to draw; leave it out")
         if (frame.width // 2 * 2, frame.height // 2 * 2) != self._size:
             raise OutputError(f"{self.path}: frame {frame.index + 1} is {frame.width}x{frame.height}, not {self._size}")
+        time_s = self._video_time(frame.time_s)
         self._trails.update(frame.time_s, tracks)
-        picture = annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks))
+        names = self._names.shown(tracks)
+        self._n_frames += 1
+        if self._live and self._behind.full:
+            self._n_dropped += 1
+            return
+        picture = annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks), names=names)
         if self._overlay is not None:
             self._overlay(picture)
         picture = np.ascontiguousarray(picture[: self._size[1], : self._size[0]])
-        if self._pace is None:
-            self._put(picture)
-            return
-        if self._waiting is not None:
-            self._put(self._waiting, self._pace.due(frame.time_s))
-        self._waiting = picture
-
-    def _put(self, picture: ImageArray, times: int = 1) -> None:
-        for _ in range(times):
-            self._writer.write(picture)
-        self._n_written += times
+        self._behind.put((picture, time_s))
 
     def close(self) -> None:
-        """Finish the file. Raises OutputError if it cannot be read back: OpenCV is silent about a full disk."""
-        if self._writer is None:
+        """Finish the file. Raises WriteError if it cannot be read back: OpenCV is silent about a full disk."""
+        if self._closed:
             return
-        if self._waiting is not None:
-            self._put(self._waiting)
-        self._writer.release()
-        self._writer = None
-        if self._n_written:
+        self._closed = True
+        try:
+            self._behind.close()
+        except BaseException:
+            with suppress(OutputError):  # the first error is the one to show
+                self._writer.close()
+            raise
+        self._writer.close()
+        if self._n_dropped:
+            log.warning(
+                "%s: %d of %d frames came faster than they could be encoded, and are not in the video",
+                self.path, self._n_dropped, self._n_frames,
+            )  # fmt: skip
+        if self._n_frames:
             self._check_whole()
+
+    def _video_time(self, time_s: float) -> float:
+        """Seconds from the first frame, without what is cut from long gaps."""
+        if self._n_frames == 0:
+            self._skipped_s = self._last_s = time_s
+        longest_s = LONGEST_STILL_S if self._live else LONGEST_GAP_S
+        self._skipped_s += max(0.0, time_s - self._last_s - longest_s)
+        self._last_s = time_s
+        return time_s - self._skipped_s
+
+    def _encode(self, item: tuple[ImageArray, float]) -> None:
+        """In the thread that encodes."""
+        self._writer.write(*item)
+
+    def _is_late(self) -> bool:
+        return self._live and self._behind.full
 
     def _check_whole(self) -> None:
         """Raise WriteError unless the file is there, finished, and can be read."""
@@ -118,108 +151,24 @@ class AnnotatedVideoSink(ClosedByWith):
             finished = is_finished(self.path)
         except OSError as error:
             raise WriteError(f"{self.path}: the video was lost while it was written: {error.strerror}") from error
-        video = cv2.VideoCapture(str(self.path)) if finished else None
+        video = cv2.VideoCapture(str(self.path.absolute())) if finished else None
         if video is None or not (video.isOpened() and video.read()[0]):
             raise WriteError(f"{self.path}: the video could not be finished; is the disk full?")
         video.release()
 
 
-class Pace:
-    """How many pictures of a video pass from one frame of a live source to the next, by the clock.
-
-    Picture k stands for the time k / fps and shows the newest frame at that time. Where nothing came for longer than
-    LONGEST_STILL_S (a lost camera, a pause), the video skips the rest of the gap.
-    """
-
-    def __init__(self, fps: float) -> None:
-        self._fps = fps
-        self._n_due = 0
-        self._last_s = 0.0
-        self._skipped_s = 0.0
-
-    def due(self, time_s: float) -> int:
-        """Pictures of the frame before that are due now that the next came at `time_s`; 0: it never shows."""
-        self._skipped_s += max(0.0, time_s - self._last_s - LONGEST_STILL_S)
-        self._last_s = time_s
-        # The picture at the very time of the new frame shows the new frame.
-        n_due = math.ceil((time_s - self._skipped_s) * self._fps - 1e-9)
-        times = max(0, n_due - self._n_due)
-        self._n_due += times
-        return times
-
-
-def codec_of(path: str | Path) -> str:
-    """Four letters, by the ending of the name. Raises OutputError for an unknown one."""
-    codec = CODECS.get(Path(path).suffix.lower())
-    if codec is None:
-        raise OutputError(f"{path}: cannot write a video of this kind; there are: {', '.join(CODECS)}")
-    return codec
-
-
-def is_finished(path: Path) -> bool:
-    """Whether a video file is complete: the outermost parts of its container end where the file ends.
-
-    Writers put sizes at the start of the file when it is finished, whether or not the disk had room for the rest, and
-    OpenCV does not tell. AVI: RIFF chunks (AVI RIFF File Reference, Microsoft). MP4 and MOV: boxes (ISO/IEC 14496-12,
-    4.2). Matroska: EBML elements (RFC 8794, 4 and 6). Raises OSError where the file cannot be read.
-    """
-    ending = path.suffix.lower()
-    part_of = _riff if ending == ".avi" else _ebml if ending == ".mkv" else _box
-    size, at, names = path.stat().st_size, 0, set()
-    with path.open("rb") as file:
-        while at < size:
-            file.seek(at)
-            name, length = part_of(file, size - at)
-            if length <= 0:
-                return False
-            names.add(name)
-            at += length
-    needed = {_riff: b"RIFF", _ebml: b"\x18\x53\x80\x67", _box: b"moov"}[part_of]
-    return at == size and needed in names
-
-
-def _riff(file: BinaryIO, left: int) -> tuple[bytes, int]:
-    """Name and length in bytes of the part that begins here."""
-    name, length = file.read(4), int.from_bytes(file.read(4), "little")
-    return name, 8 + length + length % 2
-
-
-def _box(file: BinaryIO, left: int) -> tuple[bytes, int]:
-    length, name = int.from_bytes(file.read(4), "big"), file.read(4)
-    if length == 1:
-        return name, int.from_bytes(file.read(8), "big")
-    return name, length or left
-
-
-def _ebml(file: BinaryIO, left: int) -> tuple[bytes, int]:
-    start = file.tell()
-    name = _vint(file)
-    number = _vint(file)
-    if not name or not number:
-        return b"", 0
-    value = int.from_bytes(number, "big") & ((1 << 7 * len(number)) - 1)
-    return name, file.tell() - start + value
-
-
-def _vint(file: BinaryIO) -> bytes:
-    """An EBML number, its marker included: leading zeros of the first byte say how many bytes follow."""
-    first = file.read(1)
-    more = _MATROSKA_SIZES - first[0].bit_length() if first and first[0] else -1
-    found = first + file.read(max(0, more))
-    return found if more >= 0 and len(found) == more + 1 else b""
-
-
 def _open(path: str | None, run: RunFacts) -> AnnotatedVideoSink:
     assert path is not None
-    fps = min(run.fps, MAX_LIVE_FPS) if run.live else run.fps
     size = run.width, run.height
-    return AnnotatedVideoSink(path, fps, size, run.overwrite, overlay=run.overlay, live=run.live)
+    return AnnotatedVideoSink(
+        path, run.fps, size, run.overwrite, overlay=run.overlay, live=run.live, class_names=run.class_names
+    )
 
 
 VIDEO = SinkOption(
     flags=("--video",),
     metavar="FILE",
-    help="annotated video (.mp4, .avi)",
+    help="annotated video (.mp4, .mov, .mkv, .avi)",
     check=codec_of,
     open=_open,
     pictures="required",

@@ -127,6 +127,11 @@ class SinkOption:
         return next(flag for flag in self.flags if flag.startswith("--"))
 
 
+def class_name(class_id: int, names: Mapping[int, str]) -> str:
+    """What results call a class. names: of the detector's classes, as far as it knows them."""
+    return names.get(class_id, "person" if class_id == 0 else f"class {class_id}")
+
+
 class PlainRow(NamedTuple):
     """One box, rounded as the text formats write it. Pixels count from 0 at the left and top edge of the picture."""
 

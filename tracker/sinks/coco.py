@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tracker.sinks.base import ClosedByWith, PlainRow, plain_rows
+from tracker.sinks.base import ClosedByWith, PlainRow, class_name, plain_rows
 from tracker.sinks.frame_file import FrameFile
 from tracker.types import Frame, Source, Tracks
 
@@ -43,7 +43,7 @@ class CocoVideoSink(ClosedByWith):
         class_names: Mapping[int, str] | None = None,
     ) -> None:
         self._name = name
-        self._class_names = {0: "person", **(class_names or {})}
+        self._class_names = class_names or {}
         self._frames = array("d")  # index and time_s of each, alternating: compact, and added to in one step
         self._size = (0, 0)  # width and height, which all frames share
         self._class_of: dict[int, int] = {}  # identity -> class when it was first seen
@@ -132,7 +132,7 @@ class CocoVideoSink(ClosedByWith):
         return {"id": identity, "category_id": class_id + 1, "video_id": VIDEO_ID}
 
     def _category(self, class_id: int) -> dict[str, Any]:
-        return {"id": class_id + 1, "name": self._class_names.get(class_id, f"class {class_id}")}
+        return {"id": class_id + 1, "name": class_name(class_id, self._class_names)}
 
 
 def _dumps(row: Mapping[str, Any]) -> str:

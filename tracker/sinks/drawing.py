@@ -11,13 +11,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tracker.types import Frame, ImageArray, Source, TrackRow, Tracks
+from tracker.sinks.base import class_name
+from tracker.types import FloatArray, Frame, ImageArray, Source, TrackRow, Tracks
 
 Colour: TypeAlias = tuple[int, int, int]  # BGR
 Point: TypeAlias = tuple[float, float]  # x, y in pixels
 
 TRAIL_S = 2.0
+SMOOTH_S = 0.15  # of a trail: shorter than a step, longer than the jitter of boxes
 OCCLUDED_OPACITY = 0.7  # of the dots around an occluded person
+SUBPIXEL_BITS = 4  # of the points of a trail: whole pixels would be steps again
 GOLDEN_RATIO = 0.6180339887498949
 
 
@@ -43,8 +46,39 @@ class Trails:
                 del self._points[identity]
 
     def of(self, tracks: Tracks) -> dict[int, list[Point]]:
-        """Points of the identities in `tracks`, oldest first."""
-        return {int(i): [(x, y) for _, x, y in self._points.get(int(i), ())] for i in tracks.id}
+        """Smoothed points of the identities in `tracks`, oldest first."""
+        return {int(i): _smoothed(np.array(self._points[int(i)])) for i in tracks.id if int(i) in self._points}
+
+
+def _smoothed(points: FloatArray) -> list[Point]:
+    """A path without the jitter of boxes: points (N, 3) of time_s, x, y.
+
+    Each point moves onto the line that fits its neighbours in time, with Gaussian weights (local linear regression;
+    Cleveland 1979). Unlike an average it neither lags behind at the newest point nor cuts off steady motion.
+    """
+    time_s = points[:, 0]
+    ahead = time_s - time_s[:, None]  # (N, N) from the point of the row to that of the column
+    weights = np.exp(-0.5 * (ahead / SMOOTH_S) ** 2)
+    first, second = (weights * ahead).sum(axis=1), (weights * ahead**2).sum(axis=1)
+    weights *= second[:, None] - first[:, None] * ahead + 1e-12  # for a point alone
+    x_y = weights @ points[:, 1:] / weights.sum(axis=1, keepdims=True)
+    return [(x, y) for x, y in x_y.tolist()]
+
+
+class ClassNames:
+    """Names of classes for labels, once there are several classes: a single one needs no name.
+
+    names: by class number.
+    """
+
+    def __init__(self, names: Mapping[int, str] | None = None) -> None:
+        self._names = names or {}
+        self._seen: set[int] = set()
+
+    def shown(self, tracks: Tracks) -> dict[int, str]:
+        """By class number; empty while all boxes until this frame were of one class."""
+        self._seen.update(tracks.class_id.tolist())
+        return {each: class_name(each, self._names) for each in self._seen} if len(self._seen) > 1 else {}
 
 
 def caption(frame: Frame, tracks: Tracks) -> str:
@@ -74,12 +108,14 @@ def annotate(
     *,
     caption: str = "",
     ids: bool = True,
+    names: Mapping[int, str] | None = None,
 ) -> ImageArray:
     """A copy of the image (H, W, 3) BGR with tracks drawn on it; lines and letters grow with the image.
 
     Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; those predicted
     (occluded or between detections) or interpolated are rows of faint dots. `trails` holds foot points per
-    identity, oldest first; they fade towards the past. ids: whether the numbers stand at the boxes.
+    identity, oldest first; they fade towards the past. ids: whether the numbers stand at the boxes. names: of the
+    classes by number, to stand beside the numbers.
     """
     picture = image.copy()
     thickness, letter = line_width(image)
@@ -89,10 +125,16 @@ def annotate(
         _draw_box(picture, row, thickness)
     for row in tracks if ids else ():  # labels last: a neighbour's box must not cross a number
         x1, y1 = _corners(row)[:2]
-        draw_label(picture, str(row.id), (x1, y1), identity_colour(row.id), letter, thickness)
+        name = _drawable(names.get(row.class_id, "")) if names else ""
+        draw_label(picture, f"{row.id} {name}".strip(), (x1, y1), identity_colour(row.id), letter, thickness)
     if caption:
         draw_label(picture, caption, (4 * thickness, image.shape[0]), (32, 32, 32), letter, thickness)
     return picture
+
+
+def _drawable(text: str) -> str:
+    """OpenCV's letters are ASCII; others would become question marks, two for each."""
+    return text.encode("ascii", "replace").decode()
 
 
 def line_width(image: ImageArray) -> tuple[int, float]:
@@ -162,7 +204,8 @@ def _draw_trail(picture: ImageArray, points: Sequence[Point], colour: Colour, th
         if not (0 <= middle[0] < width and 0 <= middle[1] < height):
             continue
         mixed = _mixed(picture, middle, colour, number / len(points))
-        cv2.line(picture, _between(start, end, 0), _between(start, end, 1), mixed, thickness, cv2.LINE_AA)
+        a, b = (tuple(round(side * (1 << SUBPIXEL_BITS)) for side in point) for point in (start, end))
+        cv2.line(picture, a, b, mixed, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def draw_label(

@@ -22,8 +22,8 @@ CHECKED_BYTES = 1 << 16  # before the place where a run resumes: enough to recog
 class FrameFile:
     """Bytes on disk as soon as they are appended. Path "-" is standard output.
 
-    Raises OutputError if the file cannot be created, and WriteError, with the frame, if a write fails (full disk,
-    closed pipe); the frames before are whole then. seekable: the format needs `put` and `cut`, which no pipe offers.
+    Raises OutputError if the file cannot be created, and WriteError, with the frame, if a write fails (full disk); the
+    frames before are whole then. seekable: the format needs `put` and `cut`, which no pipe offers.
     resume: what `state` gave in an interrupted run; the file is truncated to that size and continued. Raises
     ResumeError, and changes nothing, if it is no longer the same file.
     """
@@ -64,13 +64,18 @@ class FrameFile:
             raise
 
     def append(self, data: bytes, frame_index: int | None = None) -> None:
-        """All of `data` at the end, or nothing. frame_index: for the message, from 0."""
+        """All of `data` at the end, or nothing. frame_index: for the message, from 0.
+
+        Raises BrokenPipeError where a pipe has no reader any more: that is no mistake, see `runtime.signals`.
+        """
         try:
             if self._file is None:
                 sys.stdout.write(data.decode())
                 sys.stdout.flush()
             else:
                 self._append_whole(self._file, data)
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise self._write_error(error, frame_index) from error
 

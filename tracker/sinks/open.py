@@ -15,7 +15,7 @@ from tracker.sinks.mot_txt import MotTextSink
 from tracker.types import State
 
 FORMATS = {".txt": "MOT text", ".csv": "a table", ".jsonl": "JSON lines", ".json": "COCO for videos"}
-_APPENDED: dict[str, type[FrameFileSink]] = {".txt": MotTextSink, ".csv": CsvSink, ".jsonl": JsonLinesSink}
+_APPENDED: dict[str, type[FrameFileSink]] = {".txt": MotTextSink, ".jsonl": JsonLinesSink}
 
 
 def format_of(path: str | Path) -> str:
@@ -40,8 +40,8 @@ def open_sink(
 ) -> Sink:
     """A sink that writes tracks to a file of the format that its ending names; use it in a `with`.
 
-    name, class_names (by class number): of the video and its classes, for COCO, which names them. resume: what the
-    sink's `state()` gave in an interrupted run; COCO has none. Raises OutputError.
+    name, class_names (by class number): of the video and its classes, for COCO and CSV, which name them. resume: what
+    the sink's `state()` gave in an interrupted run; COCO has none. Raises OutputError.
 
     >>> with open_sink("/dev/null") as out:
     ...     out.write(Frame(0, 0.0, None, 640, 480), Tracks())
@@ -49,6 +49,8 @@ def open_sink(
     ending = format_of(path)
     if ending == ".json":
         return CocoVideoSink(path, overwrite, name=name, class_names=class_names)
+    if ending == ".csv":
+        return CsvSink(path, overwrite, resume, class_names=class_names)
     return _APPENDED[ending](path, overwrite, resume)
 
 

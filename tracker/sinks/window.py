@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from tracker.errors import OutputError
 from tracker.sinks.base import ClosedByWith, LiveFeed, Overlay
-from tracker.sinks.drawing import TRAIL_S, Point, Trails, caption
+from tracker.sinks.drawing import TRAIL_S, ClassNames, Point, Trails, caption
 from tracker.sinks.window_view import View, clicked, compose, pressed, screenshot_path
 from tracker.types import Frame, ImageArray, StepTrace, Tracks
 
@@ -46,6 +47,7 @@ class WindowSink(ClosedByWith):
 
     source: its name, for screenshots, which go to `folder`. run: for the debug overlay, and to end a pause when the run
     ends. feed: a live source, whose latency and losses are shown. overlay: draws on each picture after the tracks.
+    class_names: by class number, for the labels once there are several classes.
     While a pause lasts, `write` does not return.
     """
 
@@ -59,6 +61,7 @@ class WindowSink(ClosedByWith):
         feed: LiveFeed | None = None,
         overlay: Overlay | None = None,
         folder: Path | None = None,
+        class_names: Mapping[int, str] | None = None,
     ) -> None:
         import cv2
 
@@ -68,9 +71,11 @@ class WindowSink(ClosedByWith):
         self._source, self._folder = source, folder or Path()
         self._run, self._feed = run, feed
         self._trails = Trails(trail_s)
+        self._class_names = ClassNames(class_names)
         self._overlay = overlay
         self._shown: tuple[Frame, Tracks] | None = None
         self._caption = ""
+        self._names: Mapping[int, str] = {}
         self._trace: StepTrace | None = None
         self._last: Point | None = None  # foot point of the followed person
         self._click: Point | None = None
@@ -96,6 +101,7 @@ class WindowSink(ClosedByWith):
         self._shown = frame, tracks
         self._trace = None if self._run is None else self._run.trace
         self._trails.update(frame.time_s, tracks)
+        self._names = self._class_names.shown(tracks)
         self._caption = caption(frame, tracks) + latency_text(self._feed, frame)
         self._keep_place(tracks)
         self._drawn = None
@@ -156,6 +162,7 @@ class WindowSink(ClosedByWith):
         return compose(
             self.view, frame.image, tracks, self._trails.of(tracks),
             caption=self._caption, notice=notice, trace=self._trace, last=self._last, overlay=self._overlay,
+            names=self._names,
         )  # fmt: skip
 
     def _keep_place(self, tracks: Tracks) -> None:

@@ -118,15 +118,17 @@ def compose(
     trace: StepTrace | None = None,
     last: Point | None = None,
     overlay: Overlay | None = None,
+    names: Mapping[int, str] | None = None,
 ) -> ImageArray:
     """The picture of the window: the image (H, W, 3) BGR with what the view has switched on.
 
-    trails: as for `annotate`. last: foot point where the followed person was last seen. overlay: drawn after tracks.
+    trails, names: as for `annotate`. last: foot point where the followed person was last seen. overlay: drawn after
+    the tracks.
     """
     if view.followed is not None:  # below everything else: it must cover no number
         image = image.copy()
         draw_followed(image, view.followed, tracks, last)
-    picture = annotate(image, tracks, trails if view.trails else None, caption=caption, ids=view.ids)
+    picture = annotate(image, tracks, trails if view.trails else None, caption=caption, ids=view.ids, names=names)
     if overlay is not None:
         overlay(picture)
     if view.debug and trace is not None:
@@ -147,15 +149,16 @@ def draw_debug(picture: ImageArray, trace: StepTrace) -> None:
     import cv2
 
     thin, letter = line_width(picture)
+    hair = max(1, thin // 2)
     letter *= 0.8
     for box in trace.tried:
-        cv2.rectangle(picture, *_corners(box), TRIED, 1)
+        cv2.rectangle(picture, *_corners(box), TRIED, hair)
     for identity, box, gate in zip(trace.id.tolist(), trace.predicted, trace.gate_px, strict=True):
         colour = identity_colour(identity) if identity else PREDICTED
         (x1, y1), (x2, y2) = _corners(box)
-        cv2.rectangle(picture, (x1, y1), (x2, y2), PREDICTED, 1)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), PREDICTED, hair)
         axes = tuple(round(float(side)) for side in np.clip(gate, 0, FAR_PX))
-        cv2.ellipse(picture, ((x1 + x2) // 2, (y1 + y2) // 2), axes, 0, 0, 360, colour, 1, cv2.LINE_AA)
+        cv2.ellipse(picture, ((x1 + x2) // 2, (y1 + y2) // 2), axes, 0, 0, 360, colour, hair, cv2.LINE_AA)
     for box in trace.accepted:
         cv2.rectangle(picture, *_corners(box), ACCEPTED, thin)
     taken: list[Plate] = []
