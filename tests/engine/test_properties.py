@@ -36,7 +36,7 @@ from tracker.types import Detections, Source
 
 def plain_outputs(stream, config):
     """(at once, settled) of the slow tracker."""
-    tracker = PlainTracker(config)
+    tracker = PlainTracker(config, stream.frame(0).width)
     at_once, settled = [], []
     for t in range(len(stream)):
         seen = stream.detections[t]
@@ -59,6 +59,7 @@ def test_1_all_uses_off_equals_a_kalman_and_iou_tracker(seed):
         "lifecycle.confirm_hits": int(rng.integers(1, 5)),
         "lifecycle.coast_s": float(rng.choice([0.0, 0.2, 1.0])),
         "detection.nms_iou": float(rng.choice([0.5, 0.7])),
+        "motion.score_noise": float(rng.choice([0.0, 1.0, 3.0])),
         "occlusion.enabled": False,
     }
     at_once, settled = plain_outputs(stream, config_of(settings))
@@ -75,6 +76,7 @@ def test_1_with_occluded_tracks_equals_the_slow_tracker(seed):
     settings = {
         **PLAIN,
         "occlusion.enabled": True,
+        "occlusion.complete": float(rng.choice([0.0, 0.5, 1.0])),
         "occlusion.min_cover": float(rng.choice([0.05, 0.3])),
         "occlusion.max_s": float(rng.choice([0.3, 2.0])),
         "lifecycle.coast_s": float(rng.choice([0.4, 1.0])),

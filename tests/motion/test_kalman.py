@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.oracles.plain_tracker import textbook_filter, textbook_predict, textbook_update
+from tests.oracles.plain_tracker import textbook_filter, textbook_noise, textbook_predict, textbook_update
 from tracker.boxes import cxcyah_to_xyxy
 from tracker.config import MotionConfig
 from tracker.motion import kalman
@@ -197,6 +197,25 @@ def test_all_tracks_seen_changes_nothing(rng):
     known, plain = kalman.predict(mean, cov, 0.1, CONFIG, np.zeros(5, bool)), kalman.predict(mean, cov, 0.1, CONFIG)
     assert np.array_equal(known[0], plain[0])
     assert np.array_equal(known[1], plain[1])
+
+
+@pytest.mark.parametrize("times", [3.0, 0.0, 1.0, 0.5])
+def test_noise_by_score_agrees_with_one_score_at_a_time(rng, times):
+    config = MotionConfig(score_noise=times)
+    scores = np.concatenate([[0.0, 1.0, 1 - 0.1 / 3], rng.random(50)])
+    factor = kalman.score_noise(scores, config)
+    np.testing.assert_allclose(factor, [textbook_noise(score, config) for score in scores], rtol=1e-12)
+    surest_first = factor[np.argsort(-scores)]
+    assert (np.diff(surest_first) >= 0).all()
+    assert (factor > 0).all()  # a measurement without noise would end the filter's doubts for ever
+    assert kalman.score_noise(np.zeros(0), config).shape == (0,)
+
+
+def test_higher_score_detection_changes_the_state_more(rng):
+    mean, cov = kalman.initiate(people(rng, 2)[[0, 0]], CONFIG)
+    factor = kalman.score_noise(np.array([0.5, 0.9]), CONFIG)
+    moved, _ = kalman.correct(mean, cov, mean[:, :4] + (10, 10, 0, 10), CONFIG, factor)
+    assert (moved[1, [0, 1, 3]] > moved[0, [0, 1, 3]]).all()
 
 
 def test_shrinking_box_keeps_positive_sides():

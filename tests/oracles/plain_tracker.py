@@ -1,6 +1,7 @@
 """A slow Kalman + IoU tracker: one object for each track, loops, and textbook matrices. The engine without appearance.
 
-Filter: a box not detected in the frame before keeps its size.
+Filter: a box not detected in the frame before keeps its size; the variance of a measurement is `score_noise` times
+1 - score, at least LEAST_NOISE, or the same for all where `score_noise` is 0.
 
 Association: predict all tracks; keep detections of at least `weak_score` after greedy non-maximum suppression.
 High-score detections go to confirmed tracks by 1 - IoU (IoU >= min_iou), as many pairs as possible, cheapest first; the
@@ -15,7 +16,8 @@ confirmed one after `coast_s`.
 Occlusion (`occlusion.enabled`): a confirmed track missed in the frame before is behind the nearer (lower feet)
 confirmed track, seen in the frame before, that covers most of it, if that is `min_cover`; it may not have a high-score
 detection that overlaps its occluder more. A confirmed track without a detection is output as predicted where a nearer
-confirmed track with one covers `min_cover` of it, and its last detection is at most `max_s` ago.
+confirmed track with one covers `min_cover` of it, and its last detection is at most `max_s` ago. The measurement of a
+confirmed track is the `whole_box` of its detection.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from filterpy.kalman import KalmanFilter
 from scipy.optimize import linear_sum_assignment
 
 from tracker.config import MotionConfig, TrackerConfig
+from tracker.motion import kalman
 from tracker.tracks.lifecycle import NEW_TRACK_IOU
 from tracker.types import Tracks
 
@@ -48,6 +51,37 @@ def hidden_share(box, front) -> float:
     if front[3] <= box[3] or width <= 0 or height <= 0:
         return 0.0
     return width * height / ((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def whole_box(box, predicted, in_front, image_width, share):
+    """A detection with `share` of its missing width put back beside it, where something takes the place of the person.
+
+    The usual width is the predicted one, or less if the box is lower than predicted; 0.9 of it is wide enough. At least
+    half of what is missing on a side must be taken by one box whose feet are lower, or lie outside the image.
+    """
+    x1, y1, x2, y2 = box
+    usual = predicted[2] - predicted[0]
+    if y2 - y1 < predicted[3] - predicted[1]:
+        usual = (y2 - y1) * usual / (predicted[3] - predicted[1])
+    if share == 0 or x2 - x1 >= 0.9 * usual:
+        return np.array(box)
+    missing = share * (usual - (x2 - x1))
+
+    def is_taken(strip):
+        outside = sum(
+            max(0.0, length) for length in (min(strip[2], 0) - strip[0], strip[2] - max(strip[0], image_width))
+        )
+        shares = [hidden_share(strip, front) for front in in_front] + [outside / (strip[2] - strip[0])]
+        return max(shares) >= 0.5, max(shares)
+
+    (left, by_left), (right, by_right) = is_taken((x1 - missing, y1, x1, y2)), is_taken((x2, y1, x2 + missing, y2))
+    if left and right:
+        start = (predicted[0] + predicted[2] - (x2 - x1) - missing) / 2
+        start = min(max(start, x1 - missing), x1)
+        return np.array([start, y1, start + (x2 - x1) + missing, y2])
+    if left and by_left > by_right:
+        return np.array([x1 - missing, y1, x2, y2])
+    return np.array([x1, y1, x2 + missing, y2]) if right else np.array(box)
 
 
 def nms_rows(boxes, scores, max_iou: float) -> list[int]:
@@ -102,6 +136,14 @@ def textbook_update(kf: KalmanFilter, z, config: MotionConfig, noise_factor: flo
     kf.update(np.asarray(z)[:, None], R=np.diag(np.square(std)) * noise_factor)
 
 
+def textbook_noise(score: float, config: MotionConfig) -> float:
+    """The factor of the measurement variance of a detection."""
+    if config.score_noise == 0:
+        return 1.0
+    factor = config.score_noise * (1 - score)
+    return factor if factor > kalman.LEAST_NOISE else kalman.LEAST_NOISE
+
+
 class _Track:
     def __init__(self, box, score, time_s, config):
         self.id = 0
@@ -123,8 +165,9 @@ class PlainTracker:
     """One object a track. `step` gives what is known at once; `late` holds (frame index, id, box, score) rows of
     earlier frames that the last step made known, `hidden` the identities that it output as predicted."""
 
-    def __init__(self, config: TrackerConfig):
+    def __init__(self, config: TrackerConfig, image_width: int):
         self.config = config
+        self.image_width = image_width
         self.tracks: list[_Track] = []
         self.now_s: float | None = None
         self.n_ids = 0
@@ -157,7 +200,10 @@ class PlainTracker:
             track.seen = False
         there = [boxes[row] for track, row in matched if track.id > 0]
         for track, row in matched:
-            textbook_update(track.filter, measurement(boxes[row]), self.config.motion)
+            noise, box = textbook_noise(scores[row], self.config.motion), boxes[row]
+            if track.id > 0 and self.config.occlusion.enabled:
+                box = whole_box(box, track.box, there, self.image_width, self.config.occlusion.complete)
+            textbook_update(track.filter, measurement(box), self.config.motion, noise)
             track.seen = True
             track.hits += 1
             track.seen_s = time_s

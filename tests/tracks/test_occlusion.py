@@ -1,4 +1,4 @@
-"""Occluders, and detections that an occluded track may not take: one box at a time as the oracle."""
+"""Occluders, detections that an occluded track may take, and cut boxes: one box at a time as the oracle."""
 
 from __future__ import annotations
 
@@ -103,3 +103,132 @@ def test_empty_inputs_have_no_stolen_detection():
     none = np.zeros(0, np.int64)
     for tracks in (NONE, crowd(np.random.default_rng(1), 3)):
         assert occlusion.stolen(none, np.zeros(0), NONE, tracks, np.full(len(tracks), -1)).shape == (0,)
+
+
+# ------------------------------------------------------------------------------------------------- boxes that are cut
+
+
+def strip_taken(x1: float, x2: float, box, front, width: int) -> float:
+    """Share of the strip between x1 and x2 beside a box that one nearer person takes, or that is outside the image."""
+    outside = 0.0
+    if width > 0 and x2 > x1:
+        outside = 1 - max(0.0, min(x2, width) - max(x1, 0.0)) / (x2 - x1)
+    return max([outside] + [hidden_share((x1, box[1], x2, box[3]), other) for other in front])
+
+
+def widened_one(box, predicted, front, width: int, config: OcclusionConfig) -> list[float]:
+    """`widened` by its docstring, for one box."""
+    x1, y1, x2, y2 = box
+    usual_aspect = (predicted[2] - predicted[0]) / (predicted[3] - predicted[1])
+    usual = min(predicted[2] - predicted[0], usual_aspect * (y2 - y1))
+    if x2 - x1 >= occlusion.CUT_WIDTH * usual:
+        return [x1, y1, x2, y2]
+    missing = config.complete * (usual - (x2 - x1))
+    left = strip_taken(x1 - missing, x1, box, front, width) >= occlusion.CUT_COVER
+    right = strip_taken(x2, x2 + missing, box, front, width) >= occlusion.CUT_COVER
+    if left and right:
+        new_width = x2 - x1 + missing
+        start = (predicted[0] + predicted[2]) / 2 - new_width / 2
+        start = min(max(start, x2 - new_width), x1)
+        return [start, y1, start + new_width, y2]
+    if left:
+        return [x1 - missing, y1, x2, y2]
+    if right:
+        return [x1, y1, x2 + missing, y2]
+    return [x1, y1, x2, y2]
+
+
+def cut_people(rng: np.random.Generator, n: int, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and the part of each that was detected, cut at both sides; every third is hardly cut."""
+    predicted = crowd(rng, n, width)
+    wide = predicted[:, 2] - predicted[:, 0]
+    cut = rng.uniform(0, 0.45, (n, 2)) * wide[:, None]
+    cut[::3] *= 0.05
+    found = predicted + rng.normal(0, 2, (n, 4))
+    found[:, 0], found[:, 2] = predicted[:, 0] + cut[:, 0], predicted[:, 2] - cut[:, 1]
+    return predicted, found
+
+
+@pytest.mark.parametrize("width", [0, 300])
+@pytest.mark.parametrize("complete", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_widened_boxes_agree_with_one_box_at_a_time(seed, complete, width):
+    rng = np.random.default_rng(seed)
+    config = OcclusionConfig(complete=complete)
+    predicted, found = cut_people(rng, 60, 300)
+    front = np.concatenate([found, crowd(rng, 10)])
+    wider = occlusion.widened(found, predicted, front, width, config)
+    one_by_one = [widened_one(b, p, front, width, config) for b, p in zip(found, predicted, strict=True)]
+    np.testing.assert_allclose(wider, one_by_one, rtol=1e-12, atol=1e-9)
+    assert complete == 0 or 5 < (wider != found).any(axis=1).sum() < 55  # both kinds occur
+
+
+@pytest.mark.parametrize("width", [0, 300])
+@pytest.mark.parametrize("seed", range(5))
+def test_widened_box_contains_the_detection_within_usual_width(seed, width):
+    rng = np.random.default_rng(seed)
+    predicted, found = cut_people(rng, 80, 300)
+    front = np.concatenate([found, crowd(rng, 10)])
+    usual = predicted[:, 2] - predicted[:, 0]
+    before = found[:, 2] - found[:, 0]
+    for complete in (0.0, 0.3, 1.0):
+        wider = occlusion.widened(found, predicted, front, width, OcclusionConfig(complete=complete))
+        assert np.array_equal(wider[:, [1, 3]], found[:, [1, 3]])
+        assert (wider[:, 0] <= found[:, 0] + 1e-9).all()
+        assert (wider[:, 2] >= found[:, 2] - 1e-9).all()
+        assert (wider[:, 2] - wider[:, 0] <= np.maximum(before, usual) + 1e-9).all()
+        if complete == 0:
+            assert np.array_equal(wider, found)
+
+
+PERSON = np.array([[100.0, 50, 140, 150]])  # as usual: 40 wide
+RIGHT_HALF, LEFT_HALF, MIDDLE = ([[120.0, 50, 140, 150]], [[100.0, 50, 120, 150]], [[110.0, 50, 130, 150]])
+ON_THE_LEFT, ON_THE_RIGHT = [[80.0, 60, 120, 170]], [[120.0, 60, 160, 170]]
+
+# occluders, detected box -> with the whole usual width, with half of what is missing
+SIDES = [
+    (ON_THE_LEFT, RIGHT_HALF, [100, 140], [110, 140]),
+    (ON_THE_RIGHT, LEFT_HALF, [100, 140], [100, 130]),
+    ([[80.0, 60, 110, 170], [130.0, 60, 160, 170]], MIDDLE, [100, 140], [105, 135]),
+    ([[80.0, 0, 120, 140]], RIGHT_HALF, [120, 140], [120, 140]),  # stands behind
+    (NONE, RIGHT_HALF, [120, 140], [120, 140]),  # narrower for reasons of their own
+]
+
+
+@pytest.mark.parametrize(("front", "seen", "whole", "half"), SIDES)
+def test_width_is_restored_on_the_occluded_side(front, seen, whole, half):
+    for complete, expected in ((1.0, whole), (0.5, half), (0.0, [seen[0][0], seen[0][2]])):
+        config = OcclusionConfig(complete=complete)
+        wider = occlusion.widened(np.array(seen), PERSON, np.array(front), 640, config)
+        assert wider[0].tolist() == [expected[0], 50, expected[1], 150]
+
+
+@pytest.mark.parametrize(("width", "completes"), [(640, True), (0, False)])
+def test_image_edge_occludes_only_if_its_size_is_known(width, completes):
+    config = OcclusionConfig(complete=1.0)
+    for seen, usual in (([0.0, 50, 20, 150], [-20.0, 50, 20, 150]), ([620.0, 50, 640, 150], [620.0, 50, 660, 150])):
+        wider = occlusion.widened(np.array([seen]), np.array([usual]), NONE, width, config)
+        assert wider[0].tolist() == (usual if completes else seen)
+
+
+def test_zooming_out_shrinks_predicted_boxes():
+    """Half as tall and half as wide as predicted: no width is missing."""
+    seen = np.array([[120.0, 100, 140, 150]])
+    front = np.array(ON_THE_LEFT)
+    assert np.array_equal(occlusion.widened(seen, PERSON, front, 640, OcclusionConfig(complete=1.0)), seen)
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 5), (5, 0)])
+def test_widening_with_empty_inputs(rng, n, m):
+    predicted, found = cut_people(rng, n, 300)
+    wider = occlusion.widened(found, predicted, crowd(rng, m), 0, CONFIG)
+    assert wider.shape == (n, 4)
+    assert np.array_equal(wider, found)
+
+
+def test_inputs_are_not_modified(rng):
+    predicted, found = cut_people(rng, 20, 300)
+    before = found.copy(), predicted.copy()
+    occlusion.widened(found, predicted, found, 300, CONFIG)
+    assert np.array_equal(before[0], found)
+    assert np.array_equal(before[1], predicted)

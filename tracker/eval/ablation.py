@@ -68,8 +68,10 @@ RULES: dict[str, dict[str, Any]] = {
     "all - reuse of embeddings": {"appearance.refresh_s": 0.0},
     "all - low-score round": {"association.min_iou_weak": 1.0},  # no pair overlaps so much; C may use them
     "all - occlusion": {"occlusion.enabled": False},
+    "all - completed boxes": {"occlusion.complete": 0.0},
     "all - time limit of occlusion": {"occlusion.max_s": 1e4},
     "all - camera motion": {"motion.camera": False},
+    "all - noise by score": {"motion.score_noise": 0.0},
     "all - confirmation": {"lifecycle.confirm_hits": 1},
     "all - creation score": {"lifecycle.birth_score": 0.0},  # detection.strong_score remains
     "all - NMS": {"detection.nms_iou": 1.0},

@@ -21,6 +21,7 @@ from tracker.types import BoolArray, FloatArray
 MIN_HEIGHT_PX = 1.0  # pixels; a coasting box may shrink, never to nothing
 MIN_ASPECT = 0.05  # width / height, likewise
 CHI2_95 = 9.4877  # 95 % of the squared Mahalanobis distances of 4 coordinates are smaller
+LEAST_NOISE = 0.1  # variance factor of the surest detection
 _LEAST = np.array([MIN_ASPECT, MIN_HEIGHT_PX])
 
 
@@ -137,6 +138,17 @@ def correct(
     np.subtract(cov[:, 2], gain[:, 1] * cov[:, 1], out=out[:, 2])
     gain *= residual[:, None]
     return mean + gain.reshape(-1, 8), out
+
+
+def score_noise(scores: FloatArray, config: MotionConfig) -> FloatArray:
+    """(N,) factor of the measurement variance of detections with these scores (N,) in [0, 1].
+
+    After the noise scale adaptive filter of GIAOTracker (Du et al. 2021, https://arxiv.org/abs/2202.11983), where it is
+    1 - score; here times `motion.score_noise` and never below LEAST_NOISE.
+    """
+    if config.score_noise == 0:
+        return np.ones_like(scores)
+    return np.maximum(config.score_noise * (1.0 - scores), LEAST_NOISE)
 
 
 def dense(cov: FloatArray) -> FloatArray:

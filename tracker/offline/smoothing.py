@@ -117,7 +117,11 @@ def _smoothed(path: _Path, times: FloatArray, bridge_s: float, motion: MotionCon
             continue
         frames = np.arange(path.at[rows[0]], path.at[rows[-1]] + 1)
         seen = np.isin(frames, path.at[rows])
-        factor = np.where(source[rows] == Source.PROPOSED, motion.proposal_noise, 1.0)
+        factor = np.where(
+            source[rows] == Source.PROPOSED,
+            motion.proposal_noise,
+            kalman.score_noise(np.clip(path.rows.score[rows], 0, 1), motion),
+        )
         states = _smoothed_states(times[frames], seen, bx.xyxy_to_cxcyah(path.rows.xyxy[rows]), factor, motion)
         within = slice(rows[0], rows[-1] + 1)
         xyxy[within] = bx.cxcyah_to_xyxy(states[path.at[within] - frames[0]])

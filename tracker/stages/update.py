@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker import boxes as bx
-from tracker.config import LifecycleConfig, MotionConfig, TrackerConfig
+from tracker.config import LifecycleConfig, MotionConfig, OcclusionConfig, TrackerConfig
 from tracker.motion import kalman
 from tracker.stages.associate import Matches
 from tracker.stages.embed import Appearance
@@ -16,7 +16,7 @@ from tracker.stages.identities import Identities
 from tracker.stages.predict import Clock, PredictedTracks
 from tracker.stages.propose import Proposals
 from tracker.stages.select import FrameDetections
-from tracker.tracks import lifecycle
+from tracker.tracks import lifecycle, occlusion
 from tracker.tracks.bank import TrackBank
 from tracker.types import BoolArray, FloatArray, Frame, FrameTracks, ImageArray, IntArray, Source, Tracks
 
@@ -56,7 +56,8 @@ def update(
     source = np.full(len(known), Source.DETECTED, np.uint8)
     source[shown_as_predicted] = Source.OCCLUDED if clock.detector_ran else Source.PREDICTED
     source[proposals.track] = Source.PROPOSED
-    bank = correct(tracks, dets, matches, proposals, config.motion)
+    boxes = measured_boxes(tracks, dets, matches, proposals, frame.width, config.occlusion)
+    bank = correct(tracks, dets, matches, proposals, boxes, config.motion)
     current = _Current(bank, matches.detection, source)
     if clock.detector_ran:
         remembered = appearance.known(bank.slot) & config.association.reassociate
@@ -82,12 +83,26 @@ def update(
 
 
 def measured_boxes(
-    tracks: PredictedTracks, dets: FrameDetections, matches: Matches, proposals: Proposals
+    tracks: PredictedTracks,
+    dets: FrameDetections,
+    matches: Matches,
+    proposals: Proposals,
+    width: int,
+    config: OcclusionConfig,
 ) -> FloatArray:
-    """(T, 4) xyxy box that each track was detected or proposed with; zeros where there is none."""
-    measured = np.zeros((len(tracks.bank), 4))
-    measured[matches.matched] = dets.boxes[matches.detection[matches.matched]]
+    """(T, 4) xyxy box that each track was detected or proposed with; zeros where there is none.
+
+    Detections of confirmed tracks that an occluder or the edge of the image cuts are widened, see `occlusion.widened`;
+    width of the image in pixels, 0: unknown.
+    """
+    bank, rows = tracks.bank, matches.matched.nonzero()[0]
+    measured = np.zeros((len(bank), 4))
+    measured[rows] = dets.boxes[matches.detection[rows]]
     measured[proposals.track] = proposals.boxes
+    if config.enabled:
+        found = bank.confirmed & matches.matched
+        rows = (found & ~matches.reassociated).nonzero()[0]
+        measured[rows] = occlusion.widened(measured[rows], tracks.boxes[rows], measured[found], width, config)
     return measured
 
 
@@ -96,11 +111,12 @@ def correct(
     dets: FrameDetections,
     matches: Matches,
     proposals: Proposals,
+    boxes: FloatArray,
     config: MotionConfig,
 ) -> TrackBank:
-    """The predicted bank after the Kalman correction of matched and proposed tracks.
+    """The predicted bank after the Kalman correction of matched and proposed tracks; boxes (T, 4) measured.
 
-    The variance of a proposal is `proposal_noise` times that of a detection.
+    The noise of a detection depends on its score (NSA, docs/method.md, 1), that of a proposal is `proposal_noise`.
     """
     bank, detected = tracks.bank, matches.matched
     with_box = detected.copy()
@@ -108,10 +124,11 @@ def correct(
     rows = with_box.nonzero()[0]
     if len(rows) == 0:
         return bank
-    z = bx.xyxy_to_cxcyah(measured_boxes(tracks, dets, matches, proposals)[rows])
+    z = bx.xyxy_to_cxcyah(boxes[rows])
     by_detection = detected[rows]
     of_detection = matches.detection[detected]  # (d,) of the tracks `detected`, in the same order as `by_detection`
-    noise = np.where(by_detection, 1.0, config.proposal_noise)
+    noise = np.full(len(rows), config.proposal_noise)
+    noise[by_detection] = kalman.score_noise(dets.scores[of_detection], config)
     mean, cov = bank.mean.copy(), bank.cov.copy()
     mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, config, noise)
 

@@ -1,4 +1,4 @@
-"""Occlusion between tracks: occluders, and detections that an occluded track may not take.
+"""Occlusion between tracks: occluders, detections that an occluded track may not take, and detections that are cut.
 
 An occluded person cannot be seen, so use C cannot help; but the occluder is known, and the Kalman filter predicts the
 place. The predicted box is output for a short time, and an occluded track must not take the detection of its
@@ -13,6 +13,9 @@ import numpy as np
 from tracker import boxes as bx
 from tracker.config import OcclusionConfig
 from tracker.types import BoolArray, FloatArray, IntArray
+
+CUT_WIDTH = 0.9  # share of the usual width; a narrower box may be cut by an occluder
+CUT_COVER = 0.5  # share of the missing width that an occluder, or the outside of the image, must cover
 
 
 def covered_share(boxes: FloatArray, front: FloatArray) -> FloatArray:
@@ -68,3 +71,46 @@ def stolen(
     in_front = predicted[occluder[track[hidden]]]
     out[hidden] = bx.paired_iou(in_front, detected[hidden]) > overlap[hidden]
     return out
+
+
+def widened(
+    boxes: FloatArray, predicted: FloatArray, front: FloatArray, width: int, config: OcclusionConfig
+) -> FloatArray:
+    """(T, 4) detections of known tracks, wider where one side of the person is occluded or outside the image.
+
+    boxes (T, 4) detected, predicted (T, 4) of the same tracks, front (M, 4) possible occluders, xyxy; width of the
+    image in pixels, 0: unknown. A detector frames the visible part of a person, which is a poor measurement. A box that
+    is narrower for its height than predicted gets the share `complete` of the missing width, on the side where a nearer
+    person or the outside of the image covers it. Not all of it: a track that started with a box around two people would
+    never become narrow.
+    """
+    size, expected = boxes[:, 2:] - boxes[:, :2], predicted[:, 2:] - predicted[:, :2]
+    usual = np.minimum(expected[:, 0], size[:, 1] * expected[:, 0] / expected[:, 1])
+    narrow = (size[:, 0] < CUT_WIDTH * usual).nonzero()[0]  # few, and only they need the pairs below
+    if config.complete == 0 or len(narrow) == 0:
+        return boxes
+    missing = config.complete * (usual - size[:, 0])[narrow]
+    x1, y1, x2, y2 = boxes[narrow].T
+    beside = np.array([[x1 - missing, y1, x1, y2], [x2, y1, x2 + missing, y2]]).swapaxes(1, 2).reshape(-1, 4)
+    left, right = _taken(beside, front, width).reshape(2, -1)
+    # Occluded on both sides: around the predicted centre, as far as the detection lies within.
+    middle = (predicted[narrow, 0] + predicted[narrow, 2] - (x2 - x1) - missing) / 2
+    from_middle = x1 - np.minimum(np.maximum(middle, x1 - missing), x1)
+    one_side = np.where(left > right, missing, 0.0)
+    to_left = np.where(np.minimum(left, right) >= CUT_COVER, from_middle, one_side)
+    to_right = missing - to_left
+    taken = np.maximum(left, right) >= CUT_COVER
+    whole = boxes.copy()
+    whole[narrow, 0] = x1 - np.where(taken, to_left, 0.0)
+    whole[narrow, 2] = x2 + np.where(taken, to_right, 0.0)
+    return whole
+
+
+def _taken(strips: FloatArray, front: FloatArray, width: int) -> FloatArray:
+    """(T,) share of each strip (T, 4) beside a box that one nearer person covers, or that is outside the image."""
+    beyond = np.zeros(len(strips))
+    if width > 0:
+        inside = np.minimum(strips[:, 2], width) - np.maximum(strips[:, 0], 0.0)
+        whole = strips[:, 2] - strips[:, 0]
+        beyond = 1.0 - np.divide(np.maximum(inside, 0.0), whole, out=np.ones_like(whole), where=whole > 0)
+    return np.maximum(beyond, largest_covered_share(strips, front))
