@@ -92,7 +92,7 @@ def test_interrupted_run_of_a_damaged_video_resumes_to_the_same_bytes(track, int
     video = write_damaged(scene / "video.avi", tmp_path / "damaged.avi", 1, 12, 13, 20, 30)
     for name in ("whole", "resumed"):
         (tmp_path / name).mkdir()
-    whole, resumed = (outs(tmp_path / name, ("tracks.txt", "tracked.avi")) for name in ("whole", "resumed"))
+    whole, resumed = (outs(tmp_path / name, ("tracks.txt", "tracked.mp4")) for name in ("whole", "resumed"))
     assert track(*whole, source=video)[0] == 0
     interrupt(23)
     assert track(*resumed, source=video)[0] == 130

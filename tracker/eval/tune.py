@@ -42,7 +42,7 @@ SPACE: dict[str, list[Any]] = {
     "lifecycle.lost_s": [1.0, 3.0, 5.0, 10.0],
     "proposals.max_s": [0.0, 0.25, 0.5, 1.0],
     "proposals.least_log_ratio": [1.0, 2.0, 3.0, 4.0],
-    "occlusion.max_s": [0.1, 0.2, 0.4],
+    "occlusion.max_s": [0.1, 0.2, 0.3, 0.5],
 }
 OBJECTIVE = "HOTA+MOTA+IDF1"
 MEMORY_GB = 4.0
