@@ -264,9 +264,9 @@ def test_one_setting_from_the_command_line(tiny):
     ("setting", "said"),
     [
         ("schedule.epochs", "--set takes NAME=VALUE"),
-        ("epochs=3", "unknown setting epochs; there are: seed, data"),
+        ("epochs=3", "unknown setting epochs .did you mean schedule.epochs.*; there are: seed, data"),
         ("trainer.epochs=3", "unknown setting trainer"),
-        ("schedule.epoch=3", "unknown setting schedule.epoch; there are: schedule.epochs"),
+        ("schedule.epoch=3", "unknown setting schedule.epoch .did you mean schedule.epochs.*; there are: schedule.epochs"),
         ("schedule.epochs=many", "schedule.epochs must be a whole number, got 'many'"),
     ],
 )
