@@ -176,7 +176,11 @@ def test_unknown_setting_names_what_is_meant(typed, meant):
 
 def test_unknown_setting_of_a_file_names_what_is_meant(tmp_path):
     file = tmp_path / "mine.toml"
-    for text, meant in (("lost_s = 5", "lifecycle.lost_s"), ("[lifecycle]\nlost = 5", "lifecycle.lost_s")):
+    for text, meant in (
+        ("lost_s = 5", "lifecycle.lost_s"),
+        ("[lifecycle]\nlost = 5", "lifecycle.lost_s"),
+        ('"lifecycle.lost_s" = 5', "lifecycle.lost_s"),
+    ):
         file.write_text(text)
         with pytest.raises(ConfigError, match=f"mine.toml: unknown setting .* \\(did you mean {meant}\\?\\)"):
             TrackerConfig.load(file)

@@ -96,7 +96,7 @@ def from_table(cls: type[T], table: Any, name: str = "") -> T:
     """
     require(isinstance(table, Mapping), f"{name} must be a table, got {shown(table)}")
     prefix, hints = f"{name}." if name else "", hints_of(cls)
-    _require_known(cls, table, prefix)
+    _require_known(cls, ([key] for key in table), prefix)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass
         optional = dataclasses.MISSING is not field.default or dataclasses.MISSING is not field.default_factory
         require(optional or field.name in table, f"{prefix}{field.name} is missing")
@@ -106,7 +106,7 @@ def from_table(cls: type[T], table: Any, name: str = "") -> T:
 def override(settings: T, changes: Mapping[str, Any], prefix: str = "") -> T:
     """A copy with {"section.name": value} changed. Text is read as `--set` reads it."""
     hints = hints_of(type(settings))
-    _require_known(type(settings), changes, prefix)
+    _require_known(type(settings), (dotted.split(".") for dotted in changes), prefix)
     new: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for dotted, value in changes.items():
@@ -263,15 +263,16 @@ def _hints_of(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def _require_known(cls: Any, names: Iterable[str], prefix: str) -> None:
-    """Raise ConfigError for the first dotted name that is no setting of cls; it says which may be meant."""
-    for dotted in names:
+def _require_known(cls: Any, paths: Iterable[Sequence[str]], prefix: str) -> None:
+    """Raise ConfigError for the first path, names of sections and a setting, that cls lacks; say which may be meant."""
+    for path in paths:
         inner, at = cls, prefix
-        for name in dotted.split("."):
+        for name in path:
             if get_origin(inner) is Mapping:  # its names are not known here
                 break
             known = hints_of(inner) if dataclasses.is_dataclass(inner) else {}
             if name not in known:
+                dotted = ".".join(path)
                 meant = " or ".join(_alike(dotted, list(_all_names(cls)), prefix))
                 hint = f" (did you mean {meant}?)" if meant else ""
                 allowed = f"; there are: {', '.join(at + other for other in known)}" if known else ""
