@@ -45,9 +45,7 @@ def plot(panels: Panels, names: Sequence[str], baseline: str, title: str, note: 
             values = [rows.get(name, {}).get(measure) for name in names]
             at = [row + (i - 1) * BAR for row in range(len(names))]
             errors = [getattr(rows.get(name, {}).get(f"{measure}_diff"), "se", 0.0) for name in names]
-            bars = ax.barh(
-                at, [max(v or 0, 0) for v in values], BAR, xerr=errors, color=colour, label=f"{measure} [%]"
-            )
+            bars = ax.barh(at, [max(v or 0, 0) for v in values], BAR, xerr=errors, color=colour, label=f"{measure} [%]")
             labels = [_label(value, before) for value in values]
             ax.bar_label(bars, labels, padding=3, fontsize=7, bbox={"color": "white", "pad": 0.5})
         ax.set_title(sequence, fontweight="bold")
