@@ -221,7 +221,7 @@ def announced(batches: Sequence[T], title: str) -> Iterator[T]:
 
 def time_left(started: float, n_done: int, n: int) -> str:
     """hh:mm:ss that n - n_done things will take if they are as fast as the n_done > 0 since `started`, by monotonic."""
-    return tqdm.format_interval((time.monotonic() - started) / n_done * (n - n_done))
+    return str(tqdm.format_interval((time.monotonic() - started) / n_done * (n - n_done)))
 
 
 def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> float:
