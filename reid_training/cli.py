@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reid_training.errors import FULL, ConfigError, DataError, ModelError, TrackletError
+from tracker.runtime.weights import reid_file
 
 if TYPE_CHECKING:
     from reid_training.config import RunConfig
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+NETWORK_HELP = "ONNX file, checkpoint or run folder; or a bundled network: fast, accurate"
 DATA_HELP = "Market-1501 folder (bounding_box_train, query, bounding_box_test), or a table image,id,camera[,split]"
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # the DataError says more about a damaged image
     # Progress goes to stdout with the results; errors go to stderr.
     progress = Progress(sys.stdout)
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     logger.setLevel(logging.INFO)
     logger.addHandler(progress)
     try:
+        arguments = parser().parse_args(argv)
         arguments.run(arguments)
         sys.stdout.flush()
     except TrackletError as error:
@@ -95,8 +97,8 @@ def _add_train(commands: Commands) -> None:
     train = _command(commands, "train", "train a network, into a run folder")
     train.add_argument(
         "--config",
-        default="reid_fast",
-        help="TOML file, or a bundled one: reid_fast, reid_accurate (default %(default)s)",
+        default="fast",
+        help="TOML file, or that of a bundled network: fast, accurate (default %(default)s)",
     )
     train.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     train.add_argument("--out", type=Path, required=True, help="run folder")
@@ -118,7 +120,7 @@ def _add_methods(commands: Commands) -> None:
 
 def _add_evaluate(commands: Commands) -> None:
     evaluate = _command(commands, "evaluate", "rank-1/5/10, mAP and verification on query and gallery")
-    evaluate.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
+    evaluate.add_argument("model", type=reid_file, help=NETWORK_HELP)
     evaluate.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     evaluate.add_argument("--rerank", action="store_true", help="also by k-reciprocal re-ranking (k1 20, k2 6, 0.3)")
     evaluate.add_argument(
@@ -134,8 +136,8 @@ def _add_evaluate(commands: Commands) -> None:
 
 def _add_export(commands: Commands) -> None:
     export = _command(commands, "export", "write the ONNX file that the tracker reads")
-    run_help = "run folder or checkpoint; for a variant also the fp32 ONNX file"
-    export.add_argument("model", type=Path, metavar="RUN", help=run_help)
+    run_help = "run folder or checkpoint; for a variant also the fp32 ONNX file, or a bundled network: fast, accurate"
+    export.add_argument("model", type=reid_file, metavar="RUN", help=run_help)
     export.add_argument("--out", type=Path, required=True, help="ONNX file")
     export.add_argument("--data", type=Path, required=True, help=f"{DATA_HELP}, the one trained on: for the thresholds")
     export.add_argument(
@@ -146,7 +148,7 @@ def _add_export(commands: Commands) -> None:
 
 def _add_adapt(commands: Commands) -> None:
     adapt = _command(commands, "adapt", "fit a model to a place from a few labelled tracks, as a new ONNX file")
-    adapt.add_argument("model", type=Path, metavar="MODEL_OR_RUN", help="ONNX file, checkpoint or run folder")
+    adapt.add_argument("model", type=reid_file, metavar="MODEL_OR_RUN", help=NETWORK_HELP)
     adapt.add_argument("--support", type=Path, required=True, help="folder of `reid crops`, or as --data")
     adapt.add_argument("--out", type=Path, required=True, help="new ONNX file")
     adapt.add_argument("--seed", type=int, default=0, help="draws the held-out people (default %(default)s)")
@@ -171,7 +173,7 @@ def _add_crops(commands: Commands) -> None:
 
 def _add_suggest(commands: Commands) -> None:
     suggest = _command(commands, "suggest-labels", "pairs of crops that a person should label next")
-    suggest.add_argument("model", type=Path, help="ONNX file, checkpoint or run folder")
+    suggest.add_argument("model", type=reid_file, help=NETWORK_HELP)
     crops_help = "table image,id[,camera][,frame], the folder of `reid crops`, or any folder of images"
     suggest.add_argument("--crops", type=Path, required=True, help=crops_help)
     suggest.add_argument("--n", type=int, default=20, metavar="N", help="pairs (default %(default)s)")
@@ -188,7 +190,8 @@ def _add_suggest(commands: Commands) -> None:
 
 def _add_bench(commands: Commands) -> None:
     bench = _command(commands, "bench", "milliseconds per crop on the CPU")
-    bench.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="ONNX file; several: side by side")
+    bench_help = "ONNX file, or a bundled network: fast, accurate; several: side by side"
+    bench.add_argument("models", type=reid_file, nargs="+", metavar="MODEL", help=bench_help)
     bench.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 and 2")
     bench.set_defaults(run=run_bench)
 
@@ -196,11 +199,11 @@ def _add_bench(commands: Commands) -> None:
 def run_train(arguments: argparse.Namespace) -> None:
     import dataclasses
 
-    from reid_training.config import read_toml
+    from reid_training.config import read_toml, with_changes
     from reid_training.curve import draw
     from reid_training.devices import keep_freed_memory
     from reid_training.train import train
-    from tracker.settings import override, pairs
+    from tracker.settings import pairs
 
     if arguments.jobs < 1:
         raise ConfigError(f"--jobs must be >= 1, got {arguments.jobs}")
@@ -212,7 +215,7 @@ def run_train(arguments: argparse.Namespace) -> None:
         config = dataclasses.replace(config, distil=dataclasses.replace(config.distil, teacher=arguments.teacher))
     if arguments.method is not None and arguments.method != config.method["name"]:
         config = dataclasses.replace(config, method={"name": arguments.method})
-    config = override(config, pairs(arguments.set))
+    config = with_changes(config, pairs(arguments.set))
     data = read_data(arguments.data)
     history = train(config, data, arguments.out, resume=arguments.resume, n_jobs=arguments.jobs)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
@@ -341,7 +344,8 @@ def run_export_variant(arguments: argparse.Namespace) -> None:
 
     variant = export_variant(arguments.model, read_data(arguments.data), arguments.precision, arguments.out)
     if variant.calibration is None:
-        print(f"thresholds as in {arguments.model}: the file does not list the held-out people; a run does")
+        if arguments.model.suffix == ".onnx":
+            print(f"thresholds as in {arguments.model}: the file does not list the held-out people; a run does")
         crops = "training crops that set no scale"
     else:
         print_calibration(variant.calibration)
@@ -440,7 +444,9 @@ def run_bench(arguments: argparse.Namespace) -> None:
 
 
 def print_calibration(groups: dict[str, Calibration]) -> None:
-    """Cosine distances on held-out people; the file carries the pooled row."""
+    """Cosine distances on held-out people, if any were measured; the file carries the pooled row."""
+    if not groups:
+        return
     print("pairs         tau_same  tau_diff  sigma_same  TPR at tau_same  same pairs  different pairs")
     for name, found in groups.items():
         print(

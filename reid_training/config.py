@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+from tracker.runtime.weights import bundled_reid
 from tracker.settings import (
     BelowOne,
     Count,
@@ -23,8 +25,11 @@ from tracker.settings import (
     from_table,
     load,
     naming,
+    override,
     require,
 )
+
+logger = logging.getLogger(__name__)
 
 Fraction = Annotated[float, Range("(0, 1]")]
 LowHigh = tuple[Fraction, Fraction]
@@ -155,7 +160,8 @@ class ScheduleConfig(Settings):
 
     def check_together(self) -> None:
         require(
-            self.warmup_epochs <= self.epochs, f"schedule.warmup_epochs must be <= epochs, got {self.warmup_epochs}"
+            self.warmup_epochs <= self.epochs,
+            f"schedule.warmup_epochs must be <= epochs = {self.epochs}, got {self.warmup_epochs}",
         )
         if self.decay == "cosine":  # settings that would have no effect are refused
             for name, default in (("milestones", ()), ("gamma", 0.1)):
@@ -207,8 +213,23 @@ def from_dict(table: Mapping[str, Any], file: object = "") -> RunConfig:
         return from_table(RunConfig, table)
 
 
+def with_changes(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
+    """The config with `--set`. A warm-up that fewer epochs leave no epoch after is halved with them, unless it is set.
+
+    A run of 2 epochs is a trial: it should not fail because the config warms up for 5.
+    """
+    warmup = config.schedule.warmup_epochs
+    if "schedule.epochs" not in changes or "schedule.warmup_epochs" in changes:
+        return override(config, changes)
+    epochs = override(config, {**changes, "schedule.warmup_epochs": 0}).schedule.epochs
+    if warmup < epochs:
+        return override(config, changes)
+    logger.warning("warm-up of %d epochs instead of %d, to fit into %d", epochs // 2, warmup, epochs)
+    return override(config, {**changes, "schedule.warmup_epochs": epochs // 2})
+
+
 def read_toml(source: str) -> RunConfig:
-    """`source` is a path, or the name of a config that comes with the package (`reid_fast`)."""
-    packaged = resources.files("reid_training.configs") / f"{source}.toml"
-    bundled = not Path(source).is_file() and packaged.is_file()
-    return load(RunConfig, str(packaged) if bundled else source)
+    """`source` is a path, or a bundled network's short name (`fast`), for the config that it was trained with."""
+    network = bundled_reid(source)
+    packaged = resources.files("reid_training.configs") / f"{Path(network or source).stem}.toml"
+    return load(RunConfig, source if network is None else str(packaged))

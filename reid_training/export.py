@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from reid_training.config import RunConfig
-from reid_training.data.base import Dataset, Samples, check_trainable, split_identities
+from reid_training.data.base import Dataset, Samples, has_pairs, split_identities
 from reid_training.data.transforms import MEAN, PIXEL_SCALE, STD, normalise, to_tensor
 from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_samples
 from reid_training.errors import ModelError, not_written
@@ -20,7 +21,11 @@ from reid_training.evaluate import Calibration, calibrate
 from reid_training.methods.base import Method
 from reid_training.runs import load_method, replace_file
 
+logger = logging.getLogger(__name__)
+
 OPSET = 17
+# Where no thresholds can be measured: those that the tracker takes for embeddings of unknown origin.
+DEFAULT = Calibration(0.45, 0.65, 0.15, tpr_at_tau_same=float("nan"), n_same=0, n_diff=0)
 START_WORDS = {"random": "scratch", "imagenet": "ImageNet weights"}
 PARITY_BATCHES = (1, 2, 7, 32)  # 1, and sizes that no kernel's block divides
 PARITY_TOLERANCE = 1e-4  # per coordinate of a unit vector; measured 1e-6
@@ -29,32 +34,45 @@ PARITY_TOLERANCE = 1e-4  # per coordinate of a unit vector; measured 1e-6
 def export(checkpoint: Path, dataset: Dataset, out: Path) -> dict[str, Calibration]:
     """Writes `out` when the graph agrees with torch, and keeps an earlier `out` when it does not.
 
-    The thresholds come from the people that training held out, so the data set must be the one trained on.
+    The thresholds come from the people that training held out, so the data set must be the one trained on. Returns
+    nothing, and the file gets DEFAULT thresholds, where these people are too few to measure any.
     """
     method, config, state = load_method(checkpoint)
     _, held_set = split_as_trained(checkpoint, config, state["n_classes"], dataset)
-    embedder = TorchEmbedder(method, config.data.height, config.data.width)
-    calibration = calibrate(embed_samples(embedder, held_set), held_set.pids, held_set.camids)
     n_held = len(np.unique(held_set.pids))
+    calibration = {}
+    if is_measurable(held_set):
+        embedder = TorchEmbedder(method, config.data.height, config.data.width)
+        calibration = calibrate(embed_samples(embedder, held_set), held_set.pids, held_set.camids)
+    else:
+        logger.warning(
+            "warning: %d images of %d held-out people are too few to measure thresholds; the file gets the defaults "
+            "%.2f, %.2f and %.2f: set appearance.tau_same and tau_diff, or train with more people or data.val_fraction",
+            *(len(held_set), n_held, DEFAULT.tau_same, DEFAULT.tau_diff, DEFAULT.sigma_same),
+        )
     trained_on = (
         f"{dataset.name} training part, {state['n_classes']} people ({n_held} more held out), "
         f"{len(state['history'])} epochs from {START_WORDS[config.net.start]}"
     )
-    properties = metadata(config, method.size, calibration["pooled"], out.stem, trained_on, dataset.licence)
+    properties = metadata(
+        config, method.size, calibration.get("pooled", DEFAULT), out.stem, trained_on, dataset.licence
+    )
     write_onnx(method, config, properties, out)
     return calibration
 
 
 def split_as_trained(checkpoint: Path, config: RunConfig, n_classes: int, dataset: Dataset) -> tuple[Samples, Samples]:
     """The people of the training, and those held out; raises ModelError where the data cannot be the same."""
-    if config.data.val_fraction == 0:
-        raise ModelError(f"{checkpoint} was trained with data.val_fraction 0: no held-out people to calibrate on")
     train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
     n_people = len(np.unique(train_set.pids))
     if n_people != n_classes:
         raise ModelError(f"{checkpoint} was trained on {n_classes} people, the data has {n_people}")
-    check_trainable(held_set, "held-out identities")
     return train_set, held_set
+
+
+def is_measurable(samples: Samples) -> bool:
+    """Whether there are pairs of one person and pairs of different people, to measure thresholds on."""
+    return len(np.unique(samples.pids)) >= 2 and has_pairs(samples)
 
 
 def metadata(
@@ -85,10 +103,12 @@ def metadata(
 
 
 def thresholds(calibration: Calibration) -> dict[str, str]:
+    """The thresholds as the tracker takes them: few people may be told apart perfectly, and tau_same is the larger."""
+    low, high = sorted((calibration.tau_same, calibration.tau_diff))
     return {
-        "tau_same": f"{calibration.tau_same:.6f}",
-        "tau_diff": f"{calibration.tau_diff:.6f}",
-        "sigma_same": f"{calibration.sigma_same:.6f}",
+        "tau_same": f"{low:.6f}",
+        "tau_diff": f"{high:.6f}",
+        "sigma_same": f"{max(calibration.sigma_same, 1e-6):.6f}",
     }
 
 

@@ -14,7 +14,7 @@ from reid_training.data.base import ByteArray, Dataset, Samples, read_images
 from reid_training.embedders import FloatArray, OnnxEmbedder, embed_samples
 from reid_training.errors import ConfigError, DataError, ModelError
 from reid_training.evaluate import Calibration, calibrate
-from reid_training.export import PARITY_BATCHES, drafts, export, split_as_trained, thresholds
+from reid_training.export import PARITY_BATCHES, drafts, export, is_measurable, split_as_trained, thresholds
 from reid_training.runs import load_method, replace_file
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -53,7 +53,8 @@ class Variant:
 def export_variant(model: Path, dataset: Dataset, precision: str, out: Path, seed: int = 0) -> Variant:
     """Writes `out` from a run, or from the fp32 file of an earlier export; the same seed chooses the same crops.
 
-    The held-out people of a run are known: its thresholds are measured again, on them. Those of a file stay.
+    The held-out people of a run are known: its thresholds are measured again, on them, unless they are too few. Those
+    of a file stay.
     The scales of int8 come from training crops, either way.
     """
     if precision not in PRECISIONS[1:]:
@@ -73,6 +74,8 @@ def export_variant(model: Path, dataset: Dataset, precision: str, out: Path, see
 def crops_for_run(checkpoint: Path, dataset: Dataset, seed: int) -> Crops:
     _, config, state = load_method(checkpoint)
     train_set, held_set = split_as_trained(checkpoint, config, state["n_classes"], dataset)
+    if not is_measurable(held_set):
+        return crops_for_file(dataset, seed)
     scaling = _drawn(train_set, seed, SCALING_CROPS)
     return Crops(_enough(scaling, dataset.name), held_set, held_out=True)
 

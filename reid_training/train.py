@@ -11,8 +11,9 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,13 @@ from tracker.settings import to_dict
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+LEGEND = """\
+learning_rate: of the last batch. loss: what is minimised, mean over the batches; lower is better
+after it its parts, unweighted, and shares of right answers (..._accuracy: higher is better); images_per_s: speed
+held_out_rank1, held_out_map: how well held-out people are found again, 0 to 1; every %d epochs
+left: time to the end of the last epoch, at the speed so far"""
+EVERY_S = 30.0  # between two lines of progress inside an epoch, where there is no bar
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -101,11 +109,14 @@ class Run:
             "%d images of %d people; %d images of %d people held out",
             *(len(self.train_set), self.n_classes, len(self.held_set), len(np.unique(self.held_set.pids))),
         )
-        for epoch in range(len(self.history), self.config.schedule.epochs):
+        logger.info(LEGEND, self.config.schedule.validate_every)
+        n_before, started = len(self.history), time.monotonic()
+        for epoch in range(n_before, self.config.schedule.epochs):
             row = self.epoch(epoch)
             row |= self.validate(epoch)
             self.history.append(row)
-            logger.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+            left = time_left(started, epoch + 1 - n_before, self.config.schedule.epochs - n_before)
+            logger.info("%s", "  ".join([*(f"{key} {value:.4g}" for key, value in row.items()), f"left {left}"]))
             due = self.is_due(epoch, self.config.schedule.checkpoint_every)
             folder.add_epoch(self.history, self.snapshot, is_due=due)
         return self.history
@@ -127,7 +138,7 @@ class Run:
         # Shown only if stderr is a terminal; cleared before the epoch's line or an error message.
         shown = None if me.leads else True
         with tqdm(batches, desc=title, unit=" batches", leave=False, dynamic_ncols=True, disable=shown) as bar:
-            for index, rows in enumerate(bar):
+            for index, rows in enumerate(announced(batches, title) if bar.disable and me.leads else bar):
                 step = epoch * len(batches) + index
                 rate = learning_rate(step, len(batches), config.schedule)
                 parts = self.step(rows, step, rate, rng)
@@ -194,6 +205,23 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state.get("scaler", {}))  # older checkpoints have none
         self.history = list(state["history"])
+
+
+def announced(batches: Sequence[T], title: str) -> Iterator[T]:
+    """The batches, with a line in the log every EVERY_S seconds."""
+    started = said = time.monotonic()
+    for index, batch in enumerate(batches):
+        if index and time.monotonic() - said >= EVERY_S:
+            said = time.monotonic()
+            logger.info(
+                "%s: batch %d of %d, %s left", title, index, len(batches), time_left(started, index, len(batches))
+            )
+        yield batch
+
+
+def time_left(started: float, n_done: int, n: int) -> str:
+    """hh:mm:ss that n - n_done things will take if they are as fast as the n_done > 0 since `started`, by monotonic."""
+    return str(tqdm.format_interval((time.monotonic() - started) / n_done * (n - n_done)))
 
 
 def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> float:

@@ -23,7 +23,7 @@ TRAINING_SHARED = {"errors", "config", "configs"}
 VAGUE = {"utils.py", "common.py", "misc.py", "helpers.py"}
 FOREIGN = {"tracker": {"torch", "torchvision", "onnx", "reid_training"}, "reid_training": {"tracker"}}
 # Shared by both packages; they know nothing of a tracker.
-LEAVES = {"tracker.settings", "tracker.errors", "tracker.runtime.safe_paths"}
+LEAVES = {"tracker.settings", "tracker.errors", "tracker.runtime.safe_paths", "tracker.runtime.weights"}
 # Modules of eval/ that run the tracker; the others only score.
 EVAL_RUNS = {
     "tracker.eval.cli", "tracker.eval.track_and_score", "tracker.eval.tune", "tracker.eval.sequence_run",

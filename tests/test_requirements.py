@@ -76,6 +76,22 @@ def test_dependencies_have_lower_bounds_only():
         assert [s.operator for s in requirement.specifier] == [">="], requirement
 
 
+def test_headless_requirements_equal_the_dependencies():
+    """But for windows of OpenCV, and for the runtime of ONNX, which the command names."""
+    lines = (ROOT / "requirements-headless.txt").read_text(encoding="utf-8").splitlines()
+    found = {str(Requirement(line)) for line in lines if not line.startswith("#")}
+    usual = [text.replace("opencv-python", "opencv-python-headless") for text in PROJECT["dependencies"]]
+    assert found == {str(Requirement(text)) for text in usual if not text.startswith("onnxruntime")}
+
+
+def test_image_gets_all_that_the_install_needs():
+    """What setup.py and pyproject.toml name is let into the build by .dockerignore, and the Dockerfile copies it."""
+    given = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
+    needed_here = {"setup.py", "pyproject.toml", "tracker", "reid_training", "weights", PROJECT["readme"]}
+    assert given == needed_here | {*PROJECT["license-files"], "requirements-headless.txt"}
+    assert "COPY . /src" in (ROOT / "Dockerfile").read_text("utf-8").splitlines()
+
+
 def test_oldest_versions_equal_the_lower_bounds():
     oldest = {name: version for name, (version, _) in pins("oldest.txt").items()}
     bounds = {

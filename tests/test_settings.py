@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 
+from tracker.api import Tracker
+from tracker.config import TrackerConfig
 from tracker.errors import ConfigError
 from tracker.settings import (
     Count,
@@ -133,7 +135,8 @@ MISTAKES = [
     ("part.ends", [1], "part.ends must be a list of 2, got [1]"),
     ("part.ends", [0.5, 0.1], "part.ends must ascend, got (0.5, 0.1)"),
     ("part.m", 1, "unknown setting part.m; there are: part.n, part.share"),
-    ("port.n", 1, "unknown setting port; there are: seed, part, method, sources"),
+    ("port.n", 1, "unknown setting port.n (did you mean part.n?); there are: seed, part, method, sources"),
+    ("part.n.deep", 1, "unknown setting part.n.deep"),
     ("part", 1, "part must be a table, got 1"),
     ("seed.a", 1, "unknown setting seed.a"),
     ("method", {"x": {}}, "method.x must be a text, got {}"),
@@ -145,6 +148,47 @@ def test_override_bad_value_names_setting_value_and_rule(name, value, said):
     with pytest.raises(ConfigError) as error:
         override(Whole(), {name: value})
     assert str(error.value).startswith(said)
+
+
+# What is typed, the settings of a tracker that are meant.
+MEANT = [
+    ("lost_s", "lifecycle.lost_s"),
+    ("lst_s", "lifecycle.lost_s"),
+    ("Lost_S", "lifecycle.lost_s"),
+    ("lifecycle.lost", "lifecycle.lost_s"),
+    ("lifecycl.lost_s", "lifecycle.lost_s"),
+    ("detection.lost_s", "lifecycle.lost_s"),
+    ("lifecyle", "lifecycle"),
+    ("max_s", "proposals.max_s or occlusion.max_s"),
+    ("occlusions.max_s", "occlusion.max_s or proposals.max_s"),
+]
+
+
+@pytest.mark.parametrize(("typed", "meant"), MEANT)
+def test_unknown_setting_names_what_is_meant(typed, meant):
+    for act in (
+        lambda: TrackerConfig().override(pairs([f"{typed}=5"])),
+        lambda: Tracker(**{typed.replace(".", "__"): 5}),
+    ):
+        with pytest.raises(ConfigError, match=f"^unknown setting {typed} \\(did you mean {meant}\\?\\); there are: "):
+            act()
+
+
+def test_unknown_setting_of_a_file_names_what_is_meant(tmp_path):
+    file = tmp_path / "mine.toml"
+    for text, meant in (
+        ("lost_s = 5", "lifecycle.lost_s"),
+        ("[lifecycle]\nlost = 5", "lifecycle.lost_s"),
+        ('"lifecycle.lost_s" = 5', "lifecycle.lost_s"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=f"mine.toml: unknown setting .* \\(did you mean {meant}\\?\\)"):
+            TrackerConfig.load(file)
+
+
+def test_unknown_setting_like_no_other_lists_all():
+    with pytest.raises(ConfigError, match=r"^unknown setting colour; there are: seed, part, method, sources$"):
+        override(Whole(), {"colour": 1})
 
 
 def test_direct_construction_is_checked_and_converted():

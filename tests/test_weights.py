@@ -9,16 +9,17 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from tracker.appearance.encoder import PACKAGED, OnnxEncoder
+from tracker.appearance.encoder import OnnxEncoder
 from tracker.commands import track as cli
 from tracker.detector.open import PACKAGED as DETECTOR
 from tracker.detector.open import open_detector
 from tracker.errors import ModelError
 from tracker.runtime import onnx_session
+from tracker.runtime.weights import REID
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 MANIFEST = WEIGHTS / "SHA256SUMS"
-NAMES = sorted([*PACKAGED.values(), DETECTOR])
+NAMES = sorted({*REID.values(), DETECTOR})
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def home(tmp_path, monkeypatch):
     home.mkdir()
     for path in [MANIFEST, *WEIGHTS.glob("*.onnx")]:
         shutil.copy(path, home)
-    monkeypatch.setattr(onnx_session, "_weights_folder", lambda: home)
+    monkeypatch.setattr(onnx_session, "weights_folder", lambda: home)
     return home
 
 
@@ -76,9 +77,9 @@ def test_truncated_file_is_found(home, left):
 
 
 def test_swapped_network_is_found(home):
-    shutil.copy(home / PACKAGED["fast"], home / PACKAGED["accurate"])
-    assert "is not the file that came with tracklet" in problem(PACKAGED["accurate"])
-    load(PACKAGED["fast"])
+    shutil.copy(home / REID["fast"], home / REID["accurate"])
+    assert "is not the file that came with tracklet" in problem(REID["accurate"])
+    load(REID["fast"])
 
 
 @pytest.mark.parametrize("text", ["", "\n\nno digest\n", f"{'0' * 64}  other.onnx\n", "\x00\xff"])
@@ -136,7 +137,7 @@ def test_user_file_is_loaded_by_its_name(home, monkeypatch):
 def test_encoder_and_detector_check_the_manifest(home):
     for name in NAMES:
         (home / name).write_bytes((home / name).read_bytes() + b"\0")
-    for name in (None, *PACKAGED):
+    for name in (None, *REID):
         with pytest.raises(ModelError, match="is not the file that came with tracklet"):
             OnnxEncoder(name, "cpu")
     with pytest.raises(ModelError, match="is not the file that came with tracklet"):

@@ -22,6 +22,7 @@ from tracker.engine import Engine
 from tracker.errors import ConfigError, DetectionError, SourceError
 from tracker.pipeline import Pipeline
 from tracker.runtime.processes import n_cores
+from tracker.runtime.weights import bundled_reid
 from tracker.sources.base import FrameSource
 from tracker.sources.span import WHOLE, Span
 from tracker.stages.embed import Encoder, Thresholds
@@ -93,9 +94,7 @@ def open_pipeline(
 
 def for_people(reid: Reid) -> bool:
     """Whether the network is a bundled one, which can tell people apart, and nothing else."""
-    from tracker.appearance.encoder import PACKAGED
-
-    return reid is None or reid in ("default", *PACKAGED)
+    return reid is None or (not callable(reid) and bundled_reid(reid) is not None)
 
 
 def load_encoder(

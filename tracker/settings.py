@@ -15,12 +15,13 @@ value and what is allowed; those of a file begin with its name. This module know
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import json
 import numbers
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def from_table(cls: type[T], table: Any, name: str = "") -> T:
     """
     require(isinstance(table, Mapping), f"{name} must be a table, got {shown(table)}")
     prefix, hints = f"{name}." if name else "", hints_of(cls)
-    _require_known(table, hints, prefix)
+    _require_known(cls, ([key] for key in table), prefix)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass
         optional = dataclasses.MISSING is not field.default or dataclasses.MISSING is not field.default_factory
         require(optional or field.name in table, f"{prefix}{field.name} is missing")
@@ -105,7 +106,7 @@ def from_table(cls: type[T], table: Any, name: str = "") -> T:
 def override(settings: T, changes: Mapping[str, Any], prefix: str = "") -> T:
     """A copy with {"section.name": value} changed. Text is read as `--set` reads it."""
     hints = hints_of(type(settings))
-    _require_known([dotted.partition(".")[0] for dotted in changes], hints, prefix)
+    _require_known(type(settings), (dotted.split(".") for dotted in changes), prefix)
     new: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for dotted, value in changes.items():
@@ -119,7 +120,6 @@ def override(settings: T, changes: Mapping[str, Any], prefix: str = "") -> T:
         if isinstance(part, Mapping):  # a table whose names are not known here
             new[name] = {**part, **{key: read_value(value, Any) for key, value in values.items()}}
         else:
-            require(dataclasses.is_dataclass(part), f"unknown setting {prefix}{name}.{next(iter(values))}")
             new[name] = override(part, values, f"{prefix}{name}.")
     return dataclasses.replace(settings, **new)  # type: ignore[type-var]  # T is a dataclass
 
@@ -263,10 +263,37 @@ def _hints_of(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def _require_known(names: Any, known: Mapping[str, Any], prefix: str) -> None:
-    for name in names:
-        allowed = ", ".join(prefix + other for other in known)
-        require(name in known, f"unknown setting {prefix}{name}; there are: {allowed}")
+def _require_known(cls: Any, paths: Iterable[Sequence[str]], prefix: str) -> None:
+    """Raise ConfigError for the first path, names of sections and a setting, that cls lacks; say which may be meant."""
+    for path in paths:
+        inner, at = cls, prefix
+        for name in path:
+            if get_origin(inner) is Mapping:  # its names are not known here
+                break
+            known = hints_of(inner) if dataclasses.is_dataclass(inner) else {}
+            if name not in known:
+                dotted = ".".join(path)
+                meant = " or ".join(_alike(dotted, list(_all_names(cls)), prefix))
+                hint = f" (did you mean {meant}?)" if meant else ""
+                allowed = f"; there are: {', '.join(at + other for other in known)}" if known else ""
+                raise ConfigError(f"unknown setting {prefix}{dotted}{hint}{allowed}")
+            inner, at = known[name], f"{at}{name}."
+
+
+def _all_names(cls: Any) -> Iterator[str]:
+    """The dotted names of all settings and sections."""
+    for name, hint in hints_of(cls).items():
+        yield name
+        if dataclasses.is_dataclass(hint):
+            yield from (f"{name}.{inner}" for inner in _all_names(hint))
+
+
+def _alike(dotted: str, names: Sequence[str], prefix: str) -> list[str]:
+    """The names, after the prefix, whose last part is that of `dotted` or resembles it most; the most alike first."""
+    last = {name: name.rpartition(".")[2] for name in names}
+    nearest = difflib.get_close_matches(dotted.lower().rpartition(".")[2], last.values(), n=1, cutoff=0.7)
+    found = [name for name in names if last[name] in nearest]
+    return [prefix + name for name in difflib.get_close_matches(dotted, found, n=3, cutoff=0.0)]
 
 
 def _plain(value: Any) -> Any:

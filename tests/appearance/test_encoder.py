@@ -10,8 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tracker.appearance.encoder import DEFAULT_MODEL, PACKAGED, Calibration, OnnxEncoder
+from tracker.appearance.encoder import Calibration, OnnxEncoder
 from tracker.errors import ModelError
+from tracker.runtime.weights import DEFAULT_REID, REID
 
 CARD = {
     "tracklet.format": "reid/1",
@@ -120,7 +121,7 @@ def test_ports_unlike_the_metadata_are_refused(model, wrong):
         OnnxEncoder(model(**wrong), "cpu")
 
 
-@pytest.mark.parametrize("name", PACKAGED.values())
+@pytest.mark.parametrize("name", sorted(set(REID.values())))
 def test_packaged_networks_match_their_metadata(name):
     path = Path(__file__).resolve().parents[2] / "weights" / name
     card = path.with_suffix(".md").read_text(encoding="utf-8")
@@ -128,10 +129,10 @@ def test_packaged_networks_match_their_metadata(name):
     assert OnnxEncoder(path).name == path.stem, "what `track` says it runs"
 
 
-@pytest.mark.parametrize("name", [None, *PACKAGED])
+@pytest.mark.parametrize("name", [None, *REID, "reid_accurate"])
 def test_packaged_networks_embed_images(name):
     encoder = OnnxEncoder(name, device="cpu", threads=1)
-    assert encoder.path.name == (DEFAULT_MODEL if name is None else PACKAGED[name])
+    assert encoder.path.name == (DEFAULT_REID if name is None else REID[name.removeprefix("reid_")])
     image = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
     boxes = np.array([[10, 10, 60, 150], [100, 20, 150, 160], [10, 10, 60, 150.0]])
     features = encoder.embed(image, boxes)
@@ -145,3 +146,8 @@ def test_file_wins_over_a_packaged_network_of_the_same_name(model, tmp_path, mon
     (tmp_path / "accurate").write_bytes(model({"name": "mine"}).read_bytes())
     monkeypatch.chdir(tmp_path)
     assert OnnxEncoder("accurate", "cpu").name == "mine"
+
+
+def test_misspelt_name_of_a_network_lists_the_bundled_ones():
+    with pytest.raises(ModelError, match=r"^acurate: no such file; the bundled re-ID networks are fast .* accurate$"):
+        OnnxEncoder("acurate", "cpu")

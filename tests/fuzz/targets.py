@@ -483,7 +483,7 @@ def _manifest(data: bytes) -> None:
 
     home = written("weights/SHA256SUMS", data).parent
     written("weights/model.onnx", _model_seeds()[0])
-    with patch("tracker.runtime.onnx_session._weights_folder", lambda: home), packaged_model("model.onnx") as model:
+    with patch("tracker.runtime.onnx_session.weights_folder", lambda: home), packaged_model("model.onnx") as model:
         open_session(model, "cpu", 1)
 
 

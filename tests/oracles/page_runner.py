@@ -318,9 +318,9 @@ def check_make(command: Command) -> None:
 
 
 def check_pip(command: Command) -> None:
-    """The extras exist."""
+    """The extras of this package exist."""
     for word in command.words:
-        for names in re.findall(r"\[(.*)\]", word):
+        for names in re.findall(r"^\.\[(.*)\]", word):
             assert set(names.split(",")) <= EXTRAS, f"{word}: extras are {sorted(EXTRAS)}"
 
 

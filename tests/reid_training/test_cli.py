@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import astuple
 
 import cv2
 import numpy as np
@@ -14,13 +15,18 @@ import pytest
 import torch
 
 from reid_training import bench
-from reid_training.cli import main
+from reid_training.cli import main, parser
+from reid_training.config import RunConfig, read_toml, with_changes
 from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import ConfigError
+from reid_training.evaluate import Calibration
+from reid_training.export import thresholds
 from reid_training.methods import METHODS
 from reid_training.runs import load_checkpoint, save_checkpoint
 from tests.oracles.training_runs import mistake
+from tracker.appearance.encoder import OnnxEncoder
 from tracker.settings import override, pairs
+from tracker.stages.embed import FALLBACK
 
 
 @pytest.fixture(scope="module")
@@ -182,12 +188,78 @@ def test_export_with_data_of_other_people(capsys, run, tmp_path):
     assert not (tmp_path / "net.onnx").exists()
 
 
-def test_export_without_held_out_people(capsys, market, run, tmp_path):
+@pytest.mark.parametrize("share", [0.0, 0.1])  # of 12 people: nobody, and one, who makes no pair of different people
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_export_from_too_few_people_warns_and_takes_default_thresholds(capsys, market, run, tmp_path, share, precision):
     state = load_checkpoint(run)
-    state["config"]["data"]["val_fraction"] = 0.0
+    state["config"]["data"]["val_fraction"] = share
+    state["n_classes"] = 12 - round(12 * share)
+    for part in ("method", "ema"):  # the network of a run on so many people; the classifier is not exported
+        state[part]["classifier.weight"] = state[part]["classifier.weight"][:1].repeat(state["n_classes"], 1)
     save_checkpoint(tmp_path / "last.pt", state)
-    line = mistake(capsys, "export", tmp_path, "--out", tmp_path / "net.onnx", "--data", market)
-    assert "no held-out people to calibrate on" in line
+    net = tmp_path / "net.onnx"
+    words = ["export", str(tmp_path), "--out", str(net), "--data", str(market), "--precision", precision]
+    assert main(words) == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert f"{round(12 * share)} held-out people are too few to measure thresholds" in said
+    encoder = OnnxEncoder(net, "cpu", 1)
+    assert astuple(encoder.calibration) == astuple(FALLBACK)
+
+
+def test_thresholds_of_people_told_apart_perfectly_are_in_the_order_of_the_tracker():
+    """The quantiles are then in the opposite order: 1 % of the different pairs lie above 99 % of the same."""
+    found = Calibration(0.6, 0.2, 0.0, 1.0, 10, 10)
+    assert [float(text) for text in thresholds(found).values()] == [0.2, 0.6, 1e-6]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "adapt", "export", "suggest-labels", "bench"])
+@pytest.mark.parametrize("name", ["fast", "accurate", "default", "reid_fast"])
+def test_bundled_networks_go_by_their_short_names(command, name):
+    required = {
+        "evaluate": ["--data", "d"],
+        "adapt": ["--support", "d", "--out", "o.onnx"],
+        "export": ["--data", "d", "--out", "o.onnx"],
+        "suggest-labels": ["--crops", "d"],
+        "bench": [],
+    }
+    found = vars(parser().parse_args([command, name, *required[command]]))
+    (path,) = found["models"] if command == "bench" else [found["model"]]
+    assert path.name == ("reid_accurate.onnx" if name == "accurate" else "reid_fast.onnx")
+    assert path.is_file()
+
+
+def test_misspelt_name_of_a_network_lists_the_bundled_ones(capsys, market):
+    line = mistake(capsys, "evaluate", "acurate", "--data", market)
+    assert line == "reid: acurate: no such file; the bundled re-ID networks are fast (the default) and accurate"
+
+
+@pytest.mark.parametrize("name", ["fast", "accurate", "default", "reid_accurate"])
+def test_config_goes_by_the_name_of_its_network(name):
+    assert read_toml(name).net.name == ("efficientnet_lite0" if "accurate" in name else "osnet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "warmup", "said"),
+    [
+        ({"schedule.epochs": "2"}, 1, "warm-up of 1 epochs instead of 5, to fit into 2"),
+        ({"schedule.epochs": "1"}, 0, "warm-up of 0 epochs instead of 5, to fit into 1"),
+        ({"schedule.epochs": "5"}, 2, "warm-up of 2 epochs instead of 5, to fit into 5"),
+        ({"schedule.epochs": "6"}, 5, None),
+        ({"schedule.epochs": "5", "schedule.warmup_epochs": "4"}, 4, None),
+        ({"schedule.epochs": "5", "schedule.warmup_epochs": "5"}, 5, None),
+        ({}, 5, None),
+    ],
+)
+def test_fewer_epochs_shorten_the_warm_up(changes, warmup, said, caplog):
+    config = with_changes(RunConfig(), changes)
+    assert config.schedule.warmup_epochs == warmup
+    assert config.schedule.epochs == int(changes.get("schedule.epochs", 100))
+    assert caplog.messages == ([] if said is None else [said])
+
+
+def test_warm_up_that_is_set_and_does_not_fit_is_named():
+    with pytest.raises(ConfigError, match=r"^schedule.warmup_epochs must be <= epochs = 2, got 3$"):
+        with_changes(RunConfig(), {"schedule.epochs": "2", "schedule.warmup_epochs": "3"})
 
 
 @pytest.mark.slow
@@ -264,9 +336,12 @@ def test_one_setting_from_the_command_line(tiny):
     ("setting", "said"),
     [
         ("schedule.epochs", "--set takes NAME=VALUE"),
-        ("epochs=3", "unknown setting epochs; there are: seed, data"),
+        ("epochs=3", "unknown setting epochs .did you mean schedule.epochs.*; there are: seed, data"),
         ("trainer.epochs=3", "unknown setting trainer"),
-        ("schedule.epoch=3", "unknown setting schedule.epoch; there are: schedule.epochs"),
+        (
+            "schedule.epoch=3",
+            "unknown setting schedule.epoch .did you mean schedule.epochs.*; there are: ",
+        ),
         ("schedule.epochs=many", "schedule.epochs must be a whole number, got 'many'"),
     ],
 )

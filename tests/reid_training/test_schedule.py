@@ -140,6 +140,30 @@ def test_progress_bar_is_shown_on_terminals_only(tmp_path, market, tiny, monkeyp
     assert same_runs(tmp_path / "terminal", tmp_path / "pipe")
 
 
+def test_log_explains_its_columns_and_has_the_time_left(tmp_path, market, tiny, caplog):
+    with caplog.at_level("INFO", "reid_training"):
+        (row,) = train(with_schedule(tiny, epochs=1), market1501.read(market), tmp_path)
+    _, legend, last = caplog.messages
+    for key in row.keys() - {"epoch", "triplet", "id", "id_accuracy"}:
+        assert key in legend
+    assert last.startswith("epoch 1  learning_rate ")
+    assert last.endswith("  left 00:00")
+
+
+def test_epoch_without_a_terminal_gets_a_line_now_and_then(monkeypatch, caplog):
+    """Ten batches of 12 s: at 36, 72 and 108 s, the first times that are 30 s after the line before."""
+    now = [100.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    with caplog.at_level("INFO", "reid_training"):
+        for _ in training.announced(range(10), "epoch 1/3"):
+            now[0] += 12.0
+    assert caplog.messages == [
+        "epoch 1/3: batch 3 of 10, 01:24 left",
+        "epoch 1/3: batch 6 of 10, 00:48 left",
+        "epoch 1/3: batch 9 of 10, 00:12 left",
+    ]
+
+
 def test_progress_bar_is_cleared_before_the_interrupt_message(tmp_path, market, tiny, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

@@ -322,7 +322,7 @@ def test_config_round_trips_through_toml_and_dict(tiny):
         ({"data": {"n_ids": 1}}, "n_ids must be >= 2"),
         ({"data": {"n_per_id": "4"}}, "n_per_id must be a whole number, got '4'"),
         ({"data": {"height": 100}}, "multiple of 16, got 100"),
-        ({"data": {"hight": 128}}, "unknown setting data.hight; there are: data.val_fraction, data.height"),
+        ({"data": {"hight": 128}}, "unknown setting data.hight .did you mean data.height.*; there are: data.val_f"),
         ({"augment": {"erase": 2}}, r"erase must be in \[0, 1\], got 2"),
         ({"augment": {"erase_area": [0.5, 0.1]}}, "erase_area must be two fractions"),
         (

