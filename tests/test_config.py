@@ -30,7 +30,6 @@ WRONG = [
     (MotionConfig, "aspect_measurement_std", float("nan")),
     (MotionConfig, "position_std", float("inf")),
     (MotionConfig, "reference_hz", 0.0),
-    (MotionConfig, "proposal_noise", 0.5),
     (AssociationConfig, "min_iou", -0.1),
     (AssociationConfig, "motion_weight", -0.1),
     (AssociationConfig, "motion_weight", float("nan")),

@@ -51,8 +51,6 @@ class MotionConfig(Settings):
     reference_hz: Annotated[float, Range("[1e-3, 1e4]")] = 30.0
     # Variance factor of a detection: score_noise * (1 - score), not below kalman.LEAST_NOISE; 0: the same for all.
     score_noise: Annotated[float, Range("[0, 1e4]")] = 3.0
-    # Variance factor of a proposed box as a measurement (docs/method.md, 4).
-    proposal_noise: Annotated[float, Range("[1, 1e4]")] = 4.0
     camera: bool = True  # tracks move along with the background of the images, so that the camera may move too
 
 
@@ -99,9 +97,9 @@ class ProposalConfig(Settings):
     # Time after the last detection in which proposals may continue a track.
     max_s: Seconds = 0.5
     # By appearance: a place is a proposal from this log likelihood ratio on (association/scene.py), for most missed
-    # tracks are not visible. Chosen on replicas; with 2, false boxes outweigh the people found on ETH-Bahnhof.
-    least_log_ratio: Annotated[float, Range("[-100, 100]")] = 3.0
-    # IoU with a detection, or with a better proposal: more is probably that person, or the occluder.
+    # tracks are not visible. Chosen on replicas (docs/rules.md).
+    least_log_ratio: Annotated[float, Range("[-100, 100]")] = 2.0
+    # By the detector: IoU with a detection, or with a better proposal; more is probably that person again.
     max_overlap: Share = 0.3
 
     @property

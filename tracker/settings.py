@@ -3,7 +3,7 @@
     @dataclass(frozen=True, slots=True)
     class MotionConfig(Settings):
         camera: bool = True
-        proposal_noise: Annotated[float, Range("[0, 1e4]")] = 3.0
+        score_noise: Annotated[float, Range("[0, 1e4]")] = 3.0
 
         def check_together(self) -> None:
             require(...)  # rules between several settings

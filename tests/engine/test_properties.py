@@ -466,15 +466,14 @@ def test_6_proposals_are_no_hits_and_never_stored():
     assert engine.bank.hits.tolist() == [54]
 
 
-@pytest.mark.parametrize("factor", [1.0, 4.0, 50.0])
-def test_6_proposal_is_a_noisier_measurement(factor):
-    """The covariance after it is the textbook's with the larger R, whatever place was chosen."""
+def test_6_proposal_is_a_measurement():
+    """The covariance after it is the textbook's, whatever place was chosen, and whatever the belief."""
     stream = lone_walker(31, hidden=[30])
     painter = Painter(stream)
-    engine = Engine(config_of({"motion.proposal_noise": factor}), painter)
+    engine = Engine(config_of(), painter)
     run(stream.only(range(30)), engine=engine, images=painter.images()[:30])
     mean, cov = kalman.predict(engine.bank.mean, engine.bank.cov, 1 / 25, engine.config.motion)
-    wanted = kalman.correct(mean, cov, mean[:, :4], engine.config.motion, np.array([factor]))[1]
+    wanted = kalman.correct(mean, cov, mean[:, :4], engine.config.motion)[1]
     assert engine.step(stream.frame(30, painter.image(30)), stream.detections[30]).proposed.all()
     np.testing.assert_allclose(engine.bank.cov, wanted, rtol=1e-9)
 
@@ -496,14 +495,12 @@ def painted_streams(seed: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("max_overlap", [0.2, 0.5])
 @pytest.mark.parametrize("seed", range(4))
-def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
+def test_6_proposals_obey_all_rules_on_random_streams(seed):
     stream, painter = painted_streams(seed)
     max_s = 0.5
     settings = {
-        "proposals.max_overlap": max_overlap, "proposals.max_s": max_s,
-        "occlusion.enabled": False, "detection.strong_score": 0.5,
+        "proposals.max_s": max_s, "occlusion.enabled": False, "detection.strong_score": 0.5,
     }  # fmt: skip
     engine = Engine(config_of(settings, association__reassociate=False), painter)
     seen_s: dict[int, float] = {}
@@ -518,18 +515,9 @@ def test_6_proposals_obey_all_rules_on_random_streams(seed, max_overlap):
         assert len(set(tracks.id)) == len(tracks)
         assert (tracks.det_index[tracks.proposed] == -1).all()
         assert (tracks.det_index[~tracks.proposed] >= 0).all()
-        kept = [
-            row
-            for row in select(seen, engine.config.detection, engine.classes).row
-            if seen.scores[row] >= 0.5 or row in tracks.det_index
-        ]
         for row in tracks[tracks.proposed]:
             n_proposed += 1
             assert stream.times[t] - seen_s[row.id] <= max_s + 1e-6
-            assert all(iou_of(row.xyxy, seen.boxes[k]) <= max_overlap for k in kept)
-            assert all(
-                iou_of(row.xyxy, other.xyxy) <= max_overlap for other in tracks[tracks.proposed] if other.id != row.id
-            )
         seen_s.update({int(identity): stream.times[t] for identity in tracks.id[~tracks.proposed]})
     assert n_proposed > 10
 

@@ -90,7 +90,7 @@ def test_smoothing_solves_least_squares_of_whole_track(rng, seed):
     measured = bx.xyxy_to_cxcyah(boxes)
     measured[[k for k in range(20) if k in absent or sources[k] == Source.OCCLUDED]] = np.nan
     by_score = np.maximum(MOTION.score_noise * (1 - scores), kalman.LEAST_NOISE)
-    factor = np.where(sources == Source.PROPOSED, MOTION.proposal_noise, by_score)
+    factor = np.where(sources == Source.PROPOSED, 1.0, by_score)
     expected = bx.cxcyah_to_xyxy(least_squares_states(times, measured, factor))
 
     smooth = refine_tracks(tracks, times)

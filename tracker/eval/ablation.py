@@ -64,7 +64,6 @@ RULES: dict[str, dict[str, Any]] = {
     "all - least likelihood ratio (C)": {"proposals.least_log_ratio": -100.0},
     "all - overlap limit (C)": {"proposals.max_overlap": 1.0},
     "all - time limit (C)": {"proposals.max_s": 1e4},
-    "all - noise of proposals (C)": {"motion.proposal_noise": 1.0},
     "all - reuse of embeddings": {"appearance.refresh_s": 0.0},
     "all - low-score round": {"association.min_iou_weak": 1.0},  # no pair overlaps so much; C may use them
     "all - occlusion": {"occlusion.enabled": False},

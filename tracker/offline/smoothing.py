@@ -119,7 +119,7 @@ def _smoothed(path: _Path, times: FloatArray, bridge_s: float, motion: MotionCon
         seen = np.isin(frames, path.at[rows])
         factor = np.where(
             source[rows] == Source.PROPOSED,
-            motion.proposal_noise,
+            1.0,
             kalman.score_noise(np.clip(path.rows.score[rows], 0, 1), motion),
         )
         states = _smoothed_states(times[frames], seen, bx.xyxy_to_cxcyah(path.rows.xyxy[rows]), factor, motion)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracker import boxes as bx
-from tracker.config import ProposalConfig
 from tracker.types import BoolArray, FloatArray, IntArray
 
 MAX_OUTSIDE = 0.3  # share of a place that may lie outside the image
@@ -32,11 +31,7 @@ class Candidates:
         return Candidates(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))
 
 
-def plausible(places: Candidates, taken: FloatArray, width: int, height: int, config: ProposalConfig) -> BoolArray:
-    """(C,) candidates worth comparing: not too far outside the image, and not on a detection.
-
-    taken (M, 4): boxes of the detections used in this frame; a person at such a place is probably occluded.
-    """
-    inside = bx.area(bx.clip(places.boxes, width, height)) >= (1 - MAX_OUTSIDE) * bx.area(places.boxes)
-    free = (bx.iou(places.boxes, taken) <= config.max_overlap).all(axis=1)
-    return bx.valid(places.boxes) & inside & free
+def inside(boxes: FloatArray, width: int, height: int) -> BoolArray:
+    """(C,) boxes (C, 4) with an area, and not too far outside the image."""
+    within = bx.area(bx.clip(boxes, width, height)) >= (1 - MAX_OUTSIDE) * bx.area(boxes)
+    return np.asarray(bx.valid(boxes) & within)

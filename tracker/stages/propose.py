@@ -38,7 +38,7 @@ class Proposals:
 class _Found:
     """At most one place for each track, and all that were tried."""
 
-    places: prior.Candidates  # (F,)
+    places: prior.Candidates  # (F,) by ascending track
     belief: FloatArray  # (F,)
     tried: FloatArray  # (C, 4)
 
@@ -81,30 +81,24 @@ class Proposer:
         rows = (bank.confirmed & ~matches.matched & recent & appearance.known(bank.slot)).nonzero()[0]
         if len(rows) == 0:
             return Proposals.none()
-        explained = dets.high.copy()  # by this frame's detections: a proposal must lie elsewhere
-        explained[matches.detection[matches.matched]] = True
-        taken = dets.boxes[explained & dets.embeddable]  # a bag or a car in front of a person takes no place
-        if self.detector is not None and self._config.by_detector:
-            found = self._by_detector(self.detector, frame, image, tracks, rows, age_s, taken, appearance)
+        if self.detector is None or not self._config.by_detector:
+            found = self._by_appearance(image, tracks, rows, appearance)
         else:
-            found = self._by_appearance(image, tracks, rows, taken, appearance)
-        places, belief = found.places, found.belief
-        best = np.argsort(-belief, kind="stable")  # of two proposals for one place the better one stays
-        best = best[self._disjoint(bank.keep(places.track[best]), places.boxes[best], taken)]
-        best = best[places.track[best].argsort()]
-        return Proposals(places.track[best], places.boxes[best], np.clip(belief[best], 0.0, 1.0), found.tried)
+            used = dets.high.copy()
+            used[matches.detection[matches.matched]] = True
+            taken = dets.boxes[used & dets.embeddable]  # a bag or a car in front of a person takes no place
+            found = self._by_detector(self.detector, frame, image, tracks, rows, age_s, taken, appearance)
+        places = found.places
+        return Proposals(places.track, places.boxes, np.clip(found.belief, 0.0, 1.0), found.tried)
 
     # -------------------------------------------------------------------------------------------------- by appearance
 
     def _by_appearance(
-        self, image: ImageArray, tracks: PredictedTracks, rows: IntArray, taken: FloatArray, appearance: Appearance
+        self, image: ImageArray, tracks: PredictedTracks, rows: IntArray, appearance: Appearance
     ) -> _Found:
-        """The predicted boxes of the tracks `rows` (k,) that look like their track: it is visible, though not detected.
-
-        taken (M, 4): boxes of the detections used; a person at such a place is probably occluded.
-        """
+        """The predicted boxes of the tracks `rows` (k,) that look like their track: visible, though not detected."""
         places = prior.Candidates(rows, tracks.boxes[rows], np.zeros(len(rows)))
-        places = places.take(prior.plausible(places, taken, image.shape[1], image.shape[0], self._config))
+        places = places.take(prior.inside(places.boxes, image.shape[1], image.shape[0]))
         if len(places) == 0:
             return _Found(places, np.zeros(0), places.boxes)
         odds = _log_ratio(image, tracks.bank, places, appearance) - self._config.least_log_ratio
@@ -126,13 +120,13 @@ class Proposer:
     ) -> _Found:
         """For each track the best detection in a window around its prediction, if it probably is the track's person.
 
-        age_s (T,): time since the last detection; the other arguments as in `_by_appearance`. The log odds of the
-        detector's score and the log likelihood ratio of the appearance add up. The score is the belief.
+        age_s (T,): time since the last detection; taken (M, 4): boxes of the detections used, which would be found
+        again. The log odds of the detector's score and the log likelihood ratio of the appearance add up. The score is
+        the belief.
         """
-        config, bank, predicted = self._config, tracks.bank, tracks.boxes[rows]
-        here = prior.Candidates(rows, predicted, np.zeros(len(rows)))
-        large = bx.valid(predicted) & (predicted[:, 3] - predicted[:, 1] >= window.MIN_BOX_PX)
-        rows = rows[large & prior.plausible(here, taken, frame.width, frame.height, config)]
+        bank, predicted = tracks.bank, tracks.boxes[rows]
+        large = predicted[:, 3] - predicted[:, 1] >= window.MIN_BOX_PX
+        rows = rows[large & self._free(predicted, frame, taken)]
         rows = np.sort(rows[np.argsort(age_s[rows], kind="stable")[: window.MAX_WINDOWS]])  # those detected last
         if len(rows) == 0:
             return _Found(prior.Candidates.none(), np.zeros(0), np.zeros((0, 4)))
@@ -140,7 +134,7 @@ class Proposer:
         places, scores = window.detect_in_windows(
             detector, frame, rows, bank.mean[rows], variance, bank.group[rows], self._classes
         )
-        free = prior.plausible(places, taken, frame.width, frame.height, config)
+        free = self._free(places.boxes, frame, taken)
         places, scores = places.take(free), scores[free]
         best = window.best(places, scores)
         found, belief = places.take(best), scores[best]
@@ -148,19 +142,16 @@ class Proposer:
             p = np.clip(belief, 1e-9, 0.999)  # certainty counts as 0.999
             same = _log_ratio(image, bank, found, appearance) + np.log(p) - np.log1p(-p) > 0
             found, belief = found.take(same), belief[same]
-        return _Found(found, belief, places.boxes)
+        better = np.argsort(-belief, kind="stable")  # of two proposals for one place the better one stays
+        i, j = bx.overlapping_within(found.boxes[better])
+        near = bx.paired_iou(found.boxes[better[i]], found.boxes[better[j]]) > self._config.max_overlap
+        kept = np.sort(better[bx.suppress(len(better), i, j, near)])
+        return _Found(found.take(kept), belief[kept], places.boxes)
 
-    def _disjoint(self, bank: TrackBank, boxes: FloatArray, taken: FloatArray) -> BoolArray:
-        """(n,) proposals, best first, whose corrected box overlaps no detection and no better proposal too much."""
-        factor = np.full(len(boxes), self._motion.proposal_noise)
-        mean, _ = kalman.correct(bank.mean, bank.cov, bx.xyxy_to_cxcyah(boxes), self._motion, factor)
-        corrected = bx.cxcyah_to_xyxy(mean[:, :4])
-        limit = self._config.max_overlap
-        keep = np.asarray((bx.iou(corrected, taken) <= limit).all(axis=1))
-        overlap = bx.iou(corrected, corrected) > limit
-        for row in range(1, len(boxes)):
-            keep[row] = keep[row] and not (overlap[row, :row] & keep[:row]).any()
-        return keep
+    def _free(self, boxes: FloatArray, frame: Frame, taken: FloatArray) -> BoolArray:
+        """(n,) boxes (n, 4) inside the image and on no box of `taken` (M, 4)."""
+        apart = (bx.iou(boxes, taken) <= self._config.max_overlap).all(axis=1)
+        return np.asarray(apart & prior.inside(boxes, frame.width, frame.height))
 
 
 def _log_ratio(image: ImageArray, bank: TrackBank, places: prior.Candidates, appearance: Appearance) -> FloatArray:

@@ -116,7 +116,7 @@ def correct(
 ) -> TrackBank:
     """The predicted bank after the Kalman correction of matched and proposed tracks; boxes (T, 4) measured.
 
-    The noise of a detection depends on its score (NSA, docs/method.md, 1), that of a proposal is `proposal_noise`.
+    The noise of a detection depends on its score (NSA, docs/method.md, 1), that of a proposal does not.
     """
     bank, detected = tracks.bank, matches.matched
     with_box = detected.copy()
@@ -127,7 +127,7 @@ def correct(
     z = bx.xyxy_to_cxcyah(boxes[rows])
     by_detection = detected[rows]
     of_detection = matches.detection[detected]  # (d,) of the tracks `detected`, in the same order as `by_detection`
-    noise = np.full(len(rows), config.proposal_noise)
+    noise = np.ones(len(rows))
     noise[by_detection] = kalman.score_noise(dets.scores[of_detection], config)
     mean, cov = bank.mean.copy(), bank.cov.copy()
     mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, config, noise)
