@@ -26,8 +26,8 @@ FOREIGN = {"tracker": {"torch", "torchvision", "onnx", "reid_training"}, "reid_t
 LEAVES = {"tracker.settings", "tracker.errors", "tracker.runtime.safe_paths", "tracker.runtime.weights"}
 # Modules of eval/ that run the tracker; the others only score.
 EVAL_RUNS = {
-    "tracker.eval.cli", "tracker.eval.track_and_score", "tracker.eval.tune", "tracker.eval.sequence_run",
-    "tracker.eval.replicas",
+    "tracker.eval.cli", "tracker.eval.evaluate", "tracker.eval.track_and_score", "tracker.eval.tune",
+    "tracker.eval.sequence_run", "tracker.eval.replicas",
 }  # fmt: skip
 
 
