@@ -360,7 +360,7 @@ def test_progress_counts_frames_of_earlier_runs(capsys):
     now = iter([0.0, 10.0, 10.0])
     with ProgressSink(100, "lines", stream=sys.stderr, every_s=5.0, done=40, clock=lambda: next(now)) as progress:
         progress.write(None, [])
-    assert capsys.readouterr().err == "frame 41 of 100, 0.1 fps, 0 in view\n"
+    assert capsys.readouterr().err == "frame 41 of 100, 0.1 fps, 0 in view, 9:50 left\n"
 
 
 KILLED = """

@@ -19,6 +19,7 @@ from tests.synthetic.mot import make_scene, write_sequence
 from tests.synthetic.video import motion_only, write_damaged, write_video
 from tracker.api import track_video
 from tracker.commands.track import main
+from tracker.commands.track_options import build_parser
 from tracker.config import TrackerConfig
 from tracker.detector.base import DetectorBase
 from tracker.sinks.mot_txt import mot_lines
@@ -268,6 +269,23 @@ def test_invalid_options_are_refused(track, tmp_path):
     assert track("--out", tmp_path / "t.txt", "--nonsense")[0] == 2
     assert track("--out", tmp_path / "t.txt", source=None)[0] == 2
     assert track("--device", "abacus")[0] == 2
+
+
+def test_help_shows_the_usual_options_and_help_all_every_one(track):
+    status, short, _ = track("--help", detections=None, reid=None, source=None)
+    assert status == 0
+    assert len(short.splitlines()) < 60
+    assert "--out FILE" in short
+    assert "--threads" not in short
+    status, whole, _ = track("--help-all", detections=None, reid=None, source=None)
+    assert status == 0
+    options = {option for action in build_parser()._actions for option in action.option_strings}
+    assert [option for option in options if option not in whole] == []
+
+
+def test_profile_says_where_the_time_went(track, tmp_path):
+    assert "ms/frame" not in track("--out", tmp_path / "a.txt")[2]
+    assert "ms/frame" in track("--out", tmp_path / "b.txt", "--profile")[2]
 
 
 def test_help_and_version(track):

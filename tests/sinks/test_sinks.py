@@ -107,6 +107,12 @@ def test_caption_counts_by_origin_and_leaves_zeros_out(sources, line):
     assert caption(frame_of(0), tracks_of(range(1, n + 1), [[0, 0, 9, 9]] * n, sources)) == line
 
 
+def test_caption_of_several_classes_speaks_of_objects():
+    several = tracks_of([1, 2], [[0, 0, 9, 9]] * 2)
+    assert caption(frame_of(0), several, several_classes=True) == "frame 1  2 objects"
+    assert caption(frame_of(0), several[:1], several_classes=True) == "frame 1  1 object"
+
+
 def test_trails_drop_identities_that_left():
     trails = Trails(keep_s=1.0)
     for index in range(1000):
@@ -123,7 +129,8 @@ def test_progress_lines_and_silence():
     lines = stream.getvalue().splitlines()
     assert lines
     assert lines[-1].startswith("frame 8 of 8, ")
-    assert lines[-1].endswith("2 in view")
+    assert lines[-1].endswith("2 in view, 0:00 left")
+    assert lines[0] == "frame 4 of 8, 0.8 fps, 2 in view, 0:05 left"
     silent = io.StringIO()
     with ProgressSink(8, "silent", stream=silent) as progress:
         progress.write(frame_of(0), tracks_of([], []))

@@ -158,7 +158,7 @@ def _print_resuming(last_frame: int, outputs: Outputs) -> None:
 
 
 def _print_summary(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, wall_s: float) -> None:
-    stages = {**pipeline.stage_s, "write": outputs.write_s}
+    stages = {**pipeline.stage_s, "write": outputs.write_s} if options.profile else {}
     print(outputs.tally.text(wall_s, stages, pipeline.beside_s, pipeline.verify), file=sys.stderr)
     if outputs.counts is not None:
         print(f"\n{outputs.counts.text()}", file=sys.stderr)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from tracker import __version__
 from tracker.analytics.regions import Region, parse_regions
@@ -60,6 +60,7 @@ class TrackOptions:
     resume: bool
     checkpoint_every_s: float  # 0: never
     quiet: bool
+    profile: bool
     smooth: bool
     fill_gaps_s: float | None
     print_config: bool
@@ -120,6 +121,7 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
         resume=args.resume,
         checkpoint_every_s=args.checkpoint_every,
         quiet=args.quiet,
+        profile=args.profile,
         smooth=args.smooth,
         fill_gaps_s=args.fill_gaps,
         print_config=args.print_config,
@@ -160,6 +162,27 @@ def _check(options: TrackOptions) -> None:
         raise ConfigError("--resume continues the results that are there, --overwrite replaces them: give one only")
 
 
+# What `--help` shows; `--help-all` shows the rest, too.
+COMMON = {
+    "source", "help_all", "out", "video", "crops", "show", "overwrite", "resume", "line", "zone", "counts",
+    "detections", "detector", "classes", "reid", "device", "set",
+}  # fmt: skip
+
+
+class _CommonHelp(argparse.Action):
+    """Prints the options of COMMON, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+        parser.usage = "track SOURCE [options]"
+        for group in parser._action_groups:
+            for action in group._group_actions:
+                action.help = action.help if action.dest in COMMON else argparse.SUPPRESS
+            if all(action.help == argparse.SUPPRESS for action in group._group_actions):
+                group.description = argparse.SUPPRESS
+        parser.print_help()
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All options; the words follow what users of other trackers know where they mean the same."""
     parser = argparse.ArgumentParser(
@@ -167,7 +190,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Track people through a video; identities come from a learned appearance metric.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
+    parser.add_argument("-h", "--help", nargs=0, action=_CommonHelp, help="the usual options, and end")
+    parser.add_argument("--help-all", action="help", help="all options, and end")
     parser.add_argument("--version", action="version", version=f"tracklet {__version__}")
     parser.add_argument(
         "source",
@@ -216,6 +242,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
         help="how often to save a checkpoint, FILE.resume beside the first result (default: 10; 0: never)",
     )  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="no progress and no summary")
+    out.add_argument("--profile", action="store_true", help="the summary says where the time went")
 
 
 def _add_people(parser: argparse.ArgumentParser) -> None:

@@ -99,7 +99,9 @@ class AnnotatedVideoSink(ClosedByWith):
         if self._live and self._behind.full:
             self._n_dropped += 1
             return
-        picture = annotate(frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks), names=names)
+        picture = annotate(
+            frame.image, tracks, self._trails.of(tracks), caption=caption(frame, tracks, bool(names)), names=names
+        )
         if self._overlay is not None:
             self._overlay(picture)
         picture = np.ascontiguousarray(picture[: self._size[1], : self._size[0]])

@@ -81,15 +81,16 @@ class ClassNames:
         return {each: class_name(each, self._names) for each in self._seen} if len(self._seen) > 1 else {}
 
 
-def caption(frame: Frame, tracks: Tracks) -> str:
+def caption(frame: Frame, tracks: Tracks, several_classes: bool = False) -> str:
     """The line in the corner."""
-    people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
+    one, more = ("object", "objects") if several_classes else ("person", "people")
+    found = f"{len(tracks)} {one if len(tracks) == 1 else more}"
     kinds = (
         (tracks.proposed, "proposed"), (tracks.occluded, "hidden"), (tracks.predicted, "predicted"),
         (tracks.interpolated, "interpolated"),
     )  # fmt: skip
     counts = [(int(rows.sum()), what) for rows, what in kinds]
-    return f"frame {frame.index + 1}  {people}" + "".join(f", {n} {what}" for n, what in counts if n)
+    return f"frame {frame.index + 1}  {found}" + "".join(f", {n} {what}" for n, what in counts if n)
 
 
 def identity_colour(identity: int) -> Colour:

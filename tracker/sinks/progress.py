@@ -12,7 +12,7 @@ from tracker.types import Frame, Tracks
 
 
 class ProgressSink(ClosedByWith):
-    """Frames done, frames per second, and people in view.
+    """Frames done, frames per second, boxes in view, and the time left.
 
     total: frames expected, None if unknown. done: of these, by the run that this one resumes. mode: "auto" takes
     the bar on a terminal, lines elsewhere. every_s: time between two plain lines.
@@ -37,7 +37,7 @@ class ProgressSink(ClosedByWith):
         self._clock = clock
         self._start_s = self._last_s = clock()
         self._n_frames = self._n_shown = self._n_before = done
-        self._people = 0
+        self._n_boxes = 0
         self._bar: Any = None
         if mode == "bar":
             from tqdm import tqdm
@@ -48,9 +48,9 @@ class ProgressSink(ClosedByWith):
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         self._n_frames += 1
-        self._people = len(tracks)
+        self._n_boxes = len(tracks)
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._people} in view", refresh=False)
+            self._bar.set_postfix_str(f"{self._n_boxes} in view", refresh=False)
             self._bar.update()
         elif self._mode == "lines" and self._clock() - self._last_s >= self._every_s:
             self._print_line()
@@ -65,7 +65,11 @@ class ProgressSink(ClosedByWith):
         now_s = self._clock()
         of_total = f" of {self._total}" if self._total else ""
         fps = (self._n_frames - self._n_before) / max(now_s - self._start_s, 1e-9)
+        left = ""
+        if self._total and fps > 0:
+            left_s = round(max(self._total - self._n_frames, 0) / fps)
+            left = f", {left_s // 60}:{left_s % 60:02} left"
         # In one piece: print would write the line's end apart, and a camera's thread may have a line of its own.
-        self._stream.write(f"frame {self._n_frames}{of_total}, {fps:.1f} fps, {self._people} in view\n")
+        self._stream.write(f"frame {self._n_frames}{of_total}, {fps:.1f} fps, {self._n_boxes} in view{left}\n")
         self._stream.flush()
         self._last_s, self._n_shown = now_s, self._n_frames

@@ -20,6 +20,7 @@ from tracker.types import Frame, ImageArray, StepTrace, Tracks
 
 log = logging.getLogger(__name__)
 
+FIRST_KEYS, FIRST_KEYS_S = "q: quit   space: pause   h: all keys", 3.0  # shown when the window opens
 NOTICE_S = 2.0  # how long a message stays in the picture
 PROBE_S = 60.0  # a loaded machine may take long to start a process
 PAUSE_MS = 50  # between two polls of the keyboard while paused
@@ -98,11 +99,12 @@ class WindowSink(ClosedByWith):
             raise OutputError("the source has no pictures, so there is nothing to show in a window")
         if self._shown is None:
             cv2.resizeWindow(self.title, frame.width, frame.height)
+            self._notice, self._notice_until_s = FIRST_KEYS, time.monotonic() + FIRST_KEYS_S
         self._shown = frame, tracks
         self._trace = None if self._run is None else self._run.trace
         self._trails.update(frame.time_s, tracks)
         self._names = self._class_names.shown(tracks)
-        self._caption = caption(frame, tracks) + latency_text(self._feed, frame)
+        self._caption = caption(frame, tracks, bool(self._names)) + latency_text(self._feed, frame)
         self._keep_place(tracks)
         self._drawn = None
         self._draw()
