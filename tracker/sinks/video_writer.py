@@ -21,7 +21,7 @@ TICK = Fraction(1, 90_000)  # seconds: 24, 25, 30 and 30000/1001 frames per seco
 _LEAST_TICKS = 90  # between pictures with one time: Matroska rounds to milliseconds
 # x264: as large as MPEG-4 part 2 before it, at a quarter less time than the next slower preset.
 _ENCODER_OPTIONS = {"preset": "superfast", "crf": "23"}
-MAX_ENCODER_THREADS = 4  # each holds a frame; four encode 2160p at the rate of a camera
+ENCODER_THREADS = 4  # encode 2160p at the rate of a camera; as many everywhere, for the bytes depend on their number
 _BT601 = 6  # SMPTE 170M in ITU-T H.273: the matrix that pictures are converted by. Untagged, browsers guess by size
 _VIDEO_RANGE = 1
 MAX_CONSTANT_FPS = 240.0  # a larger rate in a header is a time base
@@ -78,7 +78,6 @@ class H264Writer:
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
         import av
-        import cv2
 
         self._path = path
         self._last_tick, self._ticks = (
@@ -98,7 +97,7 @@ class H264Writer:
             codec = self._stream.codec_context
             codec.time_base, codec.framerate = TICK, Fraction(fps).limit_denominator(1001) or Fraction(1)
             codec.max_b_frames = 0  # MP4 stores how long samples take in decoding order: with B-frames ends are cut off
-            codec.thread_count = min(MAX_ENCODER_THREADS, max(1, cv2.getNumThreads()))  # --threads limits OpenCV's
+            codec.thread_count = ENCODER_THREADS
             codec.colorspace, codec.color_range = _BT601, _VIDEO_RANGE
             self._container.start_encoding()
         except BaseException:
