@@ -179,8 +179,8 @@ def test_line_numbers_are_those_of_an_editor(tmp_path):
     with pytest.raises(MotFileError, match=r"t\.txt:1: '0\.2\\x1e1' is not a number"):
         read_tracks(results)
     counts = tmp_path / "counts.csv"
-    counts.write_text("kind,name,direction\nline,a\u2028b,in\n", encoding="utf-8")
-    assert read_counts(counts) == [("line", "a\u2028b", "in", 1)]
+    counts.write_text("time_s,kind,name,direction\n0.5,line,a\u2028b,in\n", encoding="utf-8")
+    assert read_counts(counts) == {("line", "a\u2028b", "in"): [0.5]}
     table = tmp_path / "t.jsonl"
     table.write_text('{"frame": 1, "time_s": 0, "tracks": [], "note": "a\u2028b"}\n', encoding="utf-8")
     assert len(read_table(table)) == 0

@@ -179,6 +179,26 @@ def test_track_many_video_that_works_when_retried_is_tracked(tmp_path, monkeypat
     assert "ended by signal 9; trying again" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("{source}: not a video", "{source}: not a video"),
+        ("{source}/seqinfo.ini: lacks frameRate", "{source}/seqinfo.ini: lacks frameRate"),
+        ("ended by signal 9", "{source}: ended by signal 9"),
+        ("ended with status 3; see {source}.txt.log", "{source}: ended with status 3; see {source}.txt.log"),
+        ("{source}.txt: No space left on device", "{source}: {source}.txt: No space left on device"),
+    ],
+)
+def test_track_many_failure_names_the_video_once(tmp_path, monkeypatch, capsys, why, said):
+    source = tmp_path.resolve() / "a.mp4"
+    source.touch()
+    monkeypatch.setattr(run.TrackProcesses, "run", lambda *_: run.Outcome(1, 1.0, why.format(source=source)))
+    assert cli.main([str(source), "--out", str(tmp_path / "out")]) == 1
+    again, _, failed = capsys.readouterr().err.splitlines()
+    assert again == f"track-many: {said.format(source=source)}; trying again"
+    assert failed == f"track-many: failed: {said.format(source=source)}"
+
+
 def test_track_many_foreign_result_is_not_replaced(sequences, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()

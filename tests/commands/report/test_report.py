@@ -8,15 +8,17 @@ import json
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.synthetic.mot import make_scene, write_sequence
 from tracker import Tracks, track_video
-from tracker.commands.report import cli, facts
-from tracker.commands.report.page import clock
+from tracker.commands.report import cli, facts, pictures
+from tracker.commands.report.page import clock, ticks
 from tracker.commands.report.table import TableError, read_table
 from tracker.errors import ConfigError, SourceError
 from tracker.eval.mot_files import MotFileError
@@ -83,8 +85,8 @@ def test_page_has_card_and_crop_of_each_person(tracked, tmp_path):
     for card in page.cards:
         assert float(card["data-start"]) == pytest.approx(times.min()[int(card["data-id"])], abs=1e-3)
     assert page.rows == len(page.cards)
-    assert {"curve", "trails", "timeline", "people"} <= page.ids
-    assert sum(link.startswith("data:image/jpeg") for link in page.links) == len(page.cards) + 1
+    assert {"curve", "trails", "heatmap", "timeline", "people"} <= page.ids
+    assert sum(link.startswith("data:image/jpeg") for link in page.links) == len(page.cards) + 2
 
 
 def test_page_loads_nothing_from_elsewhere(tracked, tmp_path):
@@ -139,19 +141,125 @@ def test_names_are_escaped(tmp_path):
     assert "&lt;script&gt;x" in page
 
 
-def test_read_counts_sums_by_name_and_direction(tmp_path):
+def test_read_counts_gives_times_by_name_and_direction(tmp_path):
     tracks = write_csv(tmp_path / "t.csv", [(1, 0.0, 1, "detected")])
     counts = tmp_path / "counts.csv"
     counts.write_text(
         "\ufefftime_s,frame,kind,name,id,direction,stay_s\n"
         "0,1,line,door,1,in,\n1,2,line,door,2,in,\n2,3,line,door,1,out,\n3,4,zone,shop,3,entered,\n"
     )
-    assert cli.read_counts(counts) == [
-        ("line", "door", "in", 2),
-        ("line", "door", "out", 1),
-        ("zone", "shop", "entered", 1),
-    ]
+    assert cli.read_counts(counts) == {
+        ("line", "door", "in"): [0.0, 1.0],
+        ("line", "door", "out"): [2.0],
+        ("zone", "shop", "entered"): [3.0],
+    }
     assert "counts" in Page(cli.write_report(tracks, counts=counts).read_text()).ids
+
+
+@pytest.mark.parametrize("time_s", ["soon", "", "nan", "inf"])
+def test_read_counts_bad_time_is_named(tmp_path, time_s):
+    (tmp_path / "c.csv").write_text(f"time_s,kind,name,direction\n{time_s},line,door,in\n")
+    with pytest.raises(ConfigError, match=r"c\.csv: line 2: time_s must be a number of seconds, got '"):
+        cli.read_counts(tmp_path / "c.csv")
+
+
+def test_counts_chart_rises_by_one_at_each_event(tmp_path):
+    tracks = write_csv(tmp_path / "t.csv", [(f + 1, f / 10, 1, "detected") for f in range(100)])
+    events = [(0.3, "in"), (2.5, "in"), (2.5, "in"), (4.0, "out"), (9.9, "in"), (30.0, "in")]
+    counts = tmp_path / "counts.csv"
+    counts.write_text("time_s,kind,name,direction\n" + "".join(f"{t},line,door,{d}\n" for t, d in events))
+    page = cli.write_report(tracks, counts=counts).read_text()
+    for direction, n in (("in", 5), ("out", 1)):
+        assert re.search(rf'<i class="key line to-{direction}"></i>{n} {direction}\n', page)
+        (path,) = re.findall(rf'<path class="to-{direction}" d="M0 5(.*?)H10\.0"', page)
+        steps = [(float(t), 5 - int(y)) for t, y in re.findall(r"H([\d.]+)V(\d+)", path)]
+        # An event after the last box is drawn at the end.
+        assert steps == [(min(t, 10.0), i) for i, t in enumerate((t for t, d in events if d == direction), start=1)]
+
+
+# Axes
+
+
+@pytest.mark.parametrize(
+    ("end_s", "labels"),
+    [
+        (10, "0 s,2 s,4 s,6 s,8 s,10 s"),
+        (0.7, "0 s,0.1 s,0.2 s,0.3 s,0.4 s,0.5 s,0.6 s,0.7 s"),
+        (59.9, "0 s,10 s,20 s,30 s,40 s,50 s"),
+        (67.3, "0:00,0:10,0:20,0:30,0:40,0:50,1:00"),
+        (79.5, "0:00,0:10,0:20,0:30,0:40,0:50,1:00,1:10"),
+        (1000, "0:00,5:00,10:00,15:00"),
+        (9000, "0:00,20:00,40:00,1:00:00,1:20:00,1:40:00,2:00:00,2:20:00"),
+    ],
+)
+def test_ticks_are_round(end_s, labels):
+    assert ",".join(label for _, label in ticks(end_s)) == labels
+
+
+def test_ticks_of_any_length_are_few_and_in_place():
+    """Round: a whole number of steps of 1, 2, 3 (30 s) or 5 and zeros, of seconds, minutes or hours."""
+    for end_s in np.geomspace(1e-4, 1e12, 2000).tolist():
+        times = [time_s for time_s, _ in ticks(end_s)]
+        assert 3 <= len(times) <= 9
+        assert times[0] == 0 <= times[-1] <= end_s * 1.0001 < times[-1] + 1.002 * times[1]
+        np.testing.assert_allclose(np.diff(times), times[1])
+        unit = 1 if times[1] < 60 else 60 if times[1] < 3600 else 3600
+        assert f"{times[1] / unit:.3e}"[:5] in ("1.000", "2.000", "3.000", "5.000")
+
+
+# Pictures
+
+
+def test_trails_pass_every_foot_point(tmp_path):
+    rng = np.random.default_rng(0)
+    feet = np.cumsum(rng.normal(0, 6, (300, 2)), axis=0) + 900
+    feet[200:] += 800  # farther than a person walks: a new line
+    feet = feet.round(1)
+    rows = "".join(f"{f},{f / 10},7,{x - 20},{y - 90},{x + 20},{y},1,0,detected\n" for f, (x, y) in enumerate(feet, 1))
+    (tmp_path / "t.csv").write_text(HEADER + rows + "5,0.5,9,10,10,20,30,1,0,detected\n")
+    paths = pictures.trails(read_table(tmp_path / "t.csv"), width=2560)
+    assert paths[9] == "M15.0 30.0h0", "a single point is a dot"
+    pieces = [
+        np.array([point.split() for point in piece.removesuffix("h0").split("L")], float)
+        for piece in paths[7].split("M")[1:]
+    ]
+    assert len(pieces) == 2
+    assert sum(map(len, pieces)) < 290, "points that change nothing are left out"
+    for piece, part in zip(pieces, (feet[:200], feet[200:]), strict=True):
+        # Slow: many points along the line; the nearest of them is the distance.
+        line = np.concatenate([np.linspace(a, b, 100) for a, b in pairwise(piece)])
+        far = np.linalg.norm(part[:, None] - line, axis=2).min(axis=1)
+        assert far.max() < 2.2, "a pixel of the page is two of the source"
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_heat_map_counts_seconds_where_a_person_stood(tmp_path, monkeypatch, stride):
+    """Frames that the tracker passed over count as their neighbours do; frames without tracks count nothing."""
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 120))
+    for _ in range(60):
+        writer.write(np.full((120, 160, 3), 90, np.uint8))
+    writer.release()
+    made = []
+
+    class Spy(pictures.HeatmapSink):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
+
+    monkeypatch.setattr(pictures, "HeatmapSink", Spy)
+    # One person at (50, 70) in the first and the last two seconds, nobody between.
+    rows = [f"{f + 1},{f / 10},1,45,30,55,70,1,0,detected\n" for f in range(0, 60, stride) if not 21 <= f < 39]
+    (tmp_path / "t.csv").write_text(HEADER + "".join(rows))
+    out = pictures.take_pictures(str(tmp_path / "v.avi"), read_table(tmp_path / "t.csv"))
+    assert made[0].seconds[70, 50] == pytest.approx(4.2, abs=0.01)
+    picture = cv2.imdecode(np.frombuffer(out.heatmap, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (120, 160, 3)
+    assert picture[70, 50].sum() > 2 * picture[20, 20].sum()
+
+
+def test_heat_map_of_absurd_boxes_ends(tracked, tmp_path):
+    (tmp_path / "t.csv").write_text(HEADER + "1,0,1,-1e9,-1e9,1e9,1e9,1,0,detected\n")
+    cli.write_report(tmp_path / "t.csv", video=str(tracked / "video.avi"))
 
 
 # Facts
@@ -251,7 +359,7 @@ def test_missing_and_existing_files_are_refused(tmp_path, capsys):
     with pytest.raises(ConfigError, match="--fps must be a positive number, got 0"):
         cli.write_report(tracks, fps=0, overwrite=True)
     (tmp_path / "c.csv").write_text("name\nx\n")
-    with pytest.raises(ConfigError, match="lacks kind, direction"):
+    with pytest.raises(ConfigError, match="lacks time_s, kind, direction"):
         cli.write_report(tracks, counts=tmp_path / "c.csv", overwrite=True)
 
 
@@ -298,10 +406,35 @@ def test_browser_shows_page_and_sorts_cards(tracked, tmp_path):
     assert found["longest"] == sorted(found["longest"], reverse=True)
     assert found["wide"] <= found["window"], "the page must not scroll sideways"
     assert found["bars"] == found["drawn"] > 0
-    assert found["pictures"] == len(found["ids"]) + 1
+    assert found["pictures"] == len(found["ids"]) + 2
     shot = tmp_path / "page.png"
     browse(out, tmp_path, "--window-size=900,1200", f"--screenshot={shot}")
     assert shot.stat().st_size > 20_000, "an empty page compresses to nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_browser_highlights_row_trail_and_card_of_person_under_pointer(tracked, tmp_path):
+    out = cli.write_report(tracked / "tracks.csv", video=str(tracked / "video.avi"), out=tmp_path / "page.html")
+    probe = """<script>addEventListener("load", () => {
+      const seen = [];
+      const over = target => {
+        target.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+        seen.push([...document.querySelectorAll(".on")].map(part => part.localName + part.dataset.id).sort());
+      };
+      const dim = () => getComputedStyle(document.querySelector('#trails path[data-id="1"]')).opacity;
+      over(document.querySelector('.row[data-id="2"] i')); const faded = dim();
+      over(document.querySelector('#trails path[data-id="1"]')); const full = dim();
+      over(document.querySelector("figure img")); over(document.querySelector("h1"));
+      document.title = JSON.stringify({seen, opacities: [faded, full, dim()]});
+    });</script></body>"""
+    probed = tmp_path / "probed.html"
+    probed.write_text(out.read_text().replace("</body>", probe))
+    shown = browse(probed, tmp_path, "--virtual-time-budget=3000", "--dump-dom")
+    found = json.loads(re.search(r"<title>(.*?)</title>", shown).group(1).replace("&quot;", '"'))
+    first = Page(out.read_text()).cards[0]["data-id"]
+    assert found["seen"] == [[f"a{i}", f"figure{i}", f"path{i}"] for i in ("2", "1", first)] + [[]]
+    assert found["opacities"] == ["0.15", "1", "1"]
 
 
 def test_table_frames_equal_written_tracks(tracked):

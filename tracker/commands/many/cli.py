@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def _run(options: ManyOptions) -> int:
         file=sys.stderr,
     )
     for video, why in failed:
-        print(f"track-many: failed: {video.source}: {why}", file=sys.stderr)
+        print(f"track-many: failed: {_named(video, why)}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -146,7 +147,7 @@ def _track_all(
     for video, outcome in workers.finished():
         check()
         if not outcome.good and attempts[video] <= retries:
-            print(f"track-many: {video.source}: {outcome.error}; trying again", file=sys.stderr)
+            print(f"track-many: {_named(video, outcome.error)}; trying again", file=sys.stderr)
             attempts[video] += 1
             workers.submit(video, options)
             continue
@@ -159,6 +160,12 @@ def _track_all(
         else:
             failed.append((video, outcome.error))
     return failed
+
+
+def _named(video: Video, why: str) -> str:
+    """The reason behind the video's path, which most messages of `track` begin with already."""
+    path = str(video.source)
+    return why if why.startswith((f"{path}:", f"{path}{os.sep}")) else f"{path}: {why}"
 
 
 def _check_not_foreign(todo: Sequence[Video], record: Record, redo: bool) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import os
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -66,7 +67,7 @@ def write_report(
     """Write the page and return its path. The arguments are the options of the command. Raises TrackletError."""
     from tracker.commands.report import facts
     from tracker.commands.report.page import Contents, page
-    from tracker.commands.report.pictures import Pictures, take_pictures
+    from tracker.commands.report.pictures import Pictures, take_pictures, trails
     from tracker.commands.report.table import read_table
     from tracker.sinks.base import check_output_path
 
@@ -76,7 +77,7 @@ def write_report(
     out = tracks.with_suffix(".html") if out is None else Path(out)
     check_output_path(out, overwrite)
     table = read_table(tracks)
-    events = [] if counts is None else read_counts(counts)
+    events = {} if counts is None else read_counts(counts)
     pictures = Pictures() if video is None else take_pictures(video, table, fps)
     table = table.timed(fps or pictures.fps or TrackerConfig().default_fps)
     edges_s, most = facts.people_over_time(table)
@@ -85,31 +86,45 @@ def write_report(
     if pictures.size != (0, 0):
         origin += f", {pictures.size[0]}x{pictures.size[1]}, {pictures.fps:g} frames per second"
     contents = Contents(
-        f"Tracks of {name}", origin, facts.people(table), table.has_sources, edges_s, most, pictures, events
-    )
+        f"Tracks of {name}", origin, facts.people(table), table.has_sources, edges_s, most, pictures,
+        {} if pictures.still is None else trails(table, pictures.size[0]), events,
+    )  # fmt: skip
     _write(out, page(contents))
     return out
 
 
-def read_counts(path: str | Path) -> list[tuple[str, str, str, int]]:
-    """Number of events of each (kind, name, direction) in a CSV of `track --counts`. Raises ConfigError."""
+def read_counts(path: str | Path) -> dict[tuple[str, str, str], list[float]]:
+    """Times in seconds, sorted, of the events of each (kind, name, direction) in a CSV of `track --counts`.
+
+    Raises ConfigError.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     reader = csv.DictReader(io.StringIO(text))  # names may contain characters that str.splitlines splits at
-    often: Counter[tuple[str, str, str]] = Counter()
+    times: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
     try:
-        missing = [name for name in ("kind", "name", "direction") if name not in (reader.fieldnames or ())]
+        missing = [name for name in ("time_s", "kind", "name", "direction") if name not in (reader.fieldnames or ())]
         if missing:
             raise ConfigError(f"{path}: the header lacks {', '.join(missing)}; is it a file of `track --counts`?")
         for row in reader:
             if None in row or None in row.values():
                 raise ConfigError(f"{path}: line {reader.line_num} does not have as many fields as the header")
-            often[row["kind"], row["name"], row["direction"]] += 1
+            times[row["kind"], row["name"], row["direction"]].append(_seconds(row["time_s"], path, reader.line_num))
     except csv.Error as error:
         raise ConfigError(f"{path}: line {reader.line_num} is malformed: {error}") from error
-    return [(*key, n) for key, n in sorted(often.items())]
+    return {key: sorted(times[key]) for key in sorted(times)}
+
+
+def _seconds(text: str, path: str | Path, line: int) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ConfigError(f"{path}: line {line}: time_s must be a number of seconds, got {text!r}")
+    return seconds
 
 
 def _write(path: Path, text: str) -> None:
