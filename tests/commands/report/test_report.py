@@ -247,7 +247,7 @@ def test_heat_map_counts_seconds_where_a_person_stood(tmp_path, monkeypatch, str
             made.append(self)
 
     monkeypatch.setattr(pictures, "HeatmapSink", Spy)
-    # One person at (50, 70) in the first and the last two seconds, nobody between.
+    # One person at (50, 70) in the first and the last two seconds, no box between.
     rows = [f"{f + 1},{f / 10},1,45,30,55,70,1,0,detected\n" for f in range(0, 60, stride) if not 21 <= f < 39]
     (tmp_path / "t.csv").write_text(HEADER + "".join(rows))
     out = pictures.take_pictures(str(tmp_path / "v.avi"), read_table(tmp_path / "t.csv"))
