@@ -100,11 +100,13 @@ def trails(table: TrackTable, width: int) -> dict[int, str]:
     import cv2
 
     paths: dict[int, str] = {}
+    # Half a pixel: the last pass of approxPolyDP may move the line as far again.
+    tolerance = 0.5 * width / TRAILS_WIDTH_PX
     feet = np.column_stack([table.boxes[:, [0, 2]].mean(axis=1), table.boxes[:, 3]])
     for identity in np.unique(table.id).tolist():
         points = feet[table.id == identity].astype(np.float32)
         far = np.flatnonzero(np.abs(np.diff(points, axis=0)).max(axis=1, initial=0.0) > MAX_STEP * width) + 1
-        pieces = [cv2.approxPolyDP(piece, width / TRAILS_WIDTH_PX, False) for piece in np.split(points, far)]
+        pieces = [cv2.approxPolyDP(piece, tolerance, False) for piece in np.split(points, far)]
         # h0: a piece of a single point is a dot.
         paths[identity] = "".join(
             "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in piece.reshape(-1, 2).tolist()) + "h0" for piece in pieces
