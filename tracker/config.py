@@ -114,7 +114,7 @@ class OcclusionConfig(Settings):
 
     enabled: bool = True
     min_cover: Share = 0.3  # share of the predicted box behind one nearer person
-    max_s: Seconds = 0.3  # time after the last detection for which the prediction is output
+    max_s: Seconds = 0.2  # time after the last detection for which the prediction is output
     # Share of the missing width given back to a box that an occluder or the edge of the image cuts; 0: as detected.
     # With 1, boxes that once were around two people stay so: MOTA of TUD-Campus (FRCNN) falls from 63 to 58.
     complete: Share = 0.5

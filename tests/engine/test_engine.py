@@ -373,7 +373,7 @@ def test_occluded_track_is_output_for_limited_seconds():
     outputs = run(waiting)
     last_seen = max(t for t, d in enumerate(waiting.detections) if len(d) == 2)
     held = [t for t, tracks in enumerate(outputs) if tracks.occluded.any()]
-    assert held == list(range(last_seen + 1, last_seen + 1 + int(0.3 * 25)))
+    assert held == list(range(last_seen + 1, last_seen + 1 + round(0.2 * 25)))
 
 
 def test_missed_track_without_occluder_is_not_output():
