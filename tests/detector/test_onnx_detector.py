@@ -392,6 +392,39 @@ def test_numbers_that_fit_no_layout_are_refused_with_the_option(model, answer, n
     assert "\n" not in str(caught.value)
 
 
+def test_labels_of_mmdeploy_are_an_output_of_their_own(tmp_path):
+    dets = np.array([[[43, 22, 53, 42, 0.9], [0, 0, 20, 20, 0.8], [0, 0, 0, 0, 0]]], np.float32)
+    labels = np.array([[1, 0, -1]], np.int64)  # unused rows end the list
+    nodes = [
+        helper.make_node("ReduceMax", ["images"], ["peak"], keepdims=0),
+        helper.make_node("Mul", ["peak", "zero"], ["nothing"]),
+        helper.make_node("Add", ["answer", "nothing"], ["dets"]),
+        helper.make_node("Identity", ["numbers"], ["labels"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "constant",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, (1, 3, H, W))],
+        [
+            helper.make_tensor_value_info("dets", TensorProto.FLOAT, dets.shape),
+            helper.make_tensor_value_info("labels", TensorProto.INT64, labels.shape),
+        ],
+        [
+            numpy_helper.from_array(dets, "answer"),
+            numpy_helper.from_array(labels, "numbers"),
+            numpy_helper.from_array(np.zeros((), np.float32), "zero"),
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(proto, tmp_path / "rtmdet.onnx")
+    detector = OnnxDetector(tmp_path / "rtmdet.onnx", classes=["bicycle", "person"], device="cpu")
+    assert detector.layout == "mmdeploy"
+    found = detector.detect(frame())
+    np.testing.assert_allclose(found.boxes, [[86, 44, 106, 84], [0, 0, 40, 40]])
+    np.testing.assert_allclose(found.scores, [0.9, 0.8])
+    assert found.classes.tolist() == [1, 0]
+
+
 def test_end2end_rows_are_checked_in_every_frame(model):
     answer = with_scores(queries(), 0.3, 0.4)
     with pytest.raises(ModelError, match=r"row .*, 0\.3, 0\.4 is not x1, y1, x2, y2, score and a class.*--layout"):

@@ -189,7 +189,9 @@ def decode_yolo(output: Output, height: int, width: int, classes: IntArray, scor
 
 
 def decode_end2end(output: Output, height: int, width: int, classes: IntArray, score: float) -> Found:
-    """Output (rows, 6) with NMS inside: x1, y1, x2, y2 in input pixels, score, class."""
+    """Output (rows, 6) with NMS inside, or MMDeploy's two outputs side by side: x1, y1, x2, y2 in input pixels, score,
+    class.
+    """
     found = output[output[:, 4] >= score].astype(np.float64)
     numbers = np.rint(found[:, 5])
     wrong = np.flatnonzero(~(numbers == found[:, 5]))
@@ -322,6 +324,12 @@ LAYOUTS = (
         plausible=_is_nanodet,
         n_classes=lambda output: output.shape[1] - 4 * _BINS, decode=decode_nanodet, place="stretch",
         pixels=as_standard_bgr,
+    ),
+    Layout(
+        "mmdeploy", "dets (1, rows, 5) with labels (1, rows) for MMDeploy",
+        # Known by the names of its two outputs alone.
+        shaped=lambda output, height, width: False, plausible=lambda output, height, width: False,
+        n_classes=lambda output: 0, decode=decode_end2end, place="corner", pixels=as_standard_bgr,
     ),
 )  # fmt: skip
 LAYOUT_NAMES = ("auto", *(layout.name for layout in LAYOUTS))

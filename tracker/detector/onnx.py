@@ -84,6 +84,7 @@ class OnnxDetector(DetectorBase):
         self.second_look = self  # frames are shrunk to the network's input, so a window of them shows more
         self.n_at_once = n_at_once if self.provider == "cpu" else 1  # a GPU has work enough with one
         self._score, self._nms_iou = score, nms_iou
+        self._labelled = [port.name for port in self._session.outputs] == ["dets", "labels"]
         self._dtype, self._fixed = self._check_input()
         self._size = self._check_size(size)
         self._own_size = long_side_in(self._session.metadata)
@@ -118,7 +119,10 @@ class OnnxDetector(DetectorBase):
         return Detections(boxes[keep], np.clip(scores[keep], 0.0, 1.0), classes[keep])
 
     def _infer(self, blob: NDArray[np.float32]) -> NDArray[Any]:
-        output = self._session.run(np.ascontiguousarray(blob, dtype=self._dtype))[0].astype(np.float32, copy=False)
+        outputs = self._session.run(np.ascontiguousarray(blob, dtype=self._dtype))
+        output = outputs[0].astype(np.float32, copy=False)
+        if self._labelled:
+            return np.concatenate([output, outputs[1][:, :, None].astype(np.float32)], axis=2)
         if self._session.metadata.get("task") == "pose" and self._file_names and output.ndim == 3:  # key points last
             return output[:, : 4 + len(self._file_names)] if output.shape[1] < output.shape[2] else output[:, :, :6]
         return output
@@ -155,7 +159,7 @@ class OnnxDetector(DetectorBase):
         image = inputs[0].shape if len(inputs) == 1 else ()
         if len(image) != 4 or image[0] not in (1, None) or image[1] not in (3, None) or inputs[0].dtype not in _DTYPES:
             raise ModelError(f"{self.path}: no detector: expected one float input (1, 3, height, width), {found}")
-        if len(outputs) != 1 or outputs[0].dtype not in _DTYPES:
+        if (len(outputs) != 1 and not self._labelled) or outputs[0].dtype not in _DTYPES:
             hint = _hint([port.shape for port in outputs])
             wanted = _words(LAYOUTS, "N")
             raise ModelError(f"{self.path}: no known detector: expected one float output, {wanted}; {found}{hint}")
@@ -171,6 +175,8 @@ class OnnxDetector(DetectorBase):
             if known != PERSON_FORMAT:
                 raise ModelError(f"{self.path}: its metadata says {known!r}; expected a detector, {PERSON_FORMAT!r}")
             asked = "person" if asked == "auto" else asked
+        if self._labelled and asked in ("auto", "mmdeploy"):
+            return layout_named("mmdeploy")
         possible = LAYOUTS if asked == "auto" else (layout_named(asked),)
         shape, names = output.shape, len(self._file_names)
         shaped = []
