@@ -341,8 +341,8 @@ def test_timestamps_in_other_units_are_said_once(caplog, scale):
     for t in range(8):
         tracker.update([BOX], timestamp=scale * t / 25)
     assert len(caplog.messages) == 1
-    assert "timestamps are seconds, and frames are" in caplog.text
-    assert "divide milliseconds by 1000" in caplog.text
+    assert f"frames are {scale / 25:.4g} s apart, longer than a track is kept without a detection (2 s)" in caplog.text
+    assert "if time stamps were meant as milliseconds, give seconds" in caplog.text
 
 
 def test_pause_between_frames_is_no_wrong_unit(caplog):
@@ -466,3 +466,50 @@ def test_track_video_names_what_is_wrong(folder, arguments, error):
 def test_simple_namespaces_do_as_well():
     dets = SimpleNamespace(xyxy=np.array([BOX]), confidence=[0.9], class_id=[1])
     assert feed(Tracker(reid=None), dets).class_id.tolist() == [1]
+
+
+def test_frames_farther_apart_than_a_track_is_kept_are_said_once(caplog):
+    """Without appearance a track is kept for `coast_s` alone."""
+    for step_s, lost_s, said in ((2.5, 10, 1), (1.5, 10, 0)):
+        caplog.clear()
+        tracker = Tracker(reid=None, lifecycle__lost_s=lost_s)
+        for t in range(8):
+            tracker.update([BOX], timestamp=step_s * t)
+        assert len(caplog.messages) == said
+
+
+def test_first_image_of_a_stream_takes_no_track_away():
+    image = np.random.default_rng(0).integers(0, 255, (288, 384, 3), np.uint8)
+    tracker = Tracker(reid=lambda image, boxes: np.ones((len(boxes), 4)))
+    seen = [
+        tracker.update([[100 + t, 120, 150 + t, 240, 0.9]], image if t >= 20 else None).id.tolist() for t in range(24)
+    ]
+    assert seen[2:] == [[1]] * 22
+
+
+@pytest.mark.parametrize("names", [{"0": "person"}, {0: 1}, "person", 3])
+def test_class_names_that_are_none_are_refused(names):
+    with pytest.raises(ConfigError, match="class names must be a list, or a dictionary such as"):
+        Tracker(reid=None, class_names=names)
+
+
+def test_class_names_may_be_a_list():
+    tracker = Tracker(reid=None, class_names=["person", "car", "truck"])
+    for cls in (1, 1, 2, 2):
+        tracks = tracker.update([[*BOX, 0.9, cls]])
+    assert tracks.id.tolist() == [1]
+
+
+def test_settings_that_are_no_config_are_refused():
+    with pytest.raises(ConfigError, match="config must be a TrackerConfig"):
+        Tracker({"lifecycle": {"lost_s": 5}})
+
+
+def test_embeddings_of_a_function_keep_their_size():
+    sizes = iter([4, 4, 7])
+    tracker = Tracker(reid=lambda image, boxes: np.ones((len(boxes), next(sizes))))
+    image = np.zeros((288, 384, 3), np.uint8)
+    for _ in range(2):
+        tracker.update([BOX], image)
+    with pytest.raises(DetectionError, match="gave embeddings of size 7 after others of size 4"):
+        tracker.update([BOX], image)

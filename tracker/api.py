@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from tracker.sources.span import Span
 from tracker.types import Detections, Frame, FrameTracks, ImageArray, Tracks
 
 _log = logging.getLogger(__name__)
-N_FAR = 3  # frames that are too far apart before a warning
 
 
 class Tracker:
@@ -54,9 +53,11 @@ class Tracker:
         verify: str | None = None,
         fps: float | None = None,
         keep_features: bool = False,
-        class_names: Mapping[int, str] | None = None,
+        class_names: Mapping[int, str] | Sequence[str] | None = None,
         **settings: Any,
     ) -> None:
+        if config is not None and not isinstance(config, TrackerConfig):
+            raise ConfigError(f"config must be a TrackerConfig, as of TrackerConfig.load('x.toml'), got {config!r}")
         config = (config or TrackerConfig()).override({k.replace("__", "."): v for k, v in settings.items()})
         config = _verified_by(config, verify)
         self.config = config if fps is None else config.override({"default_fps": fps})
@@ -80,7 +81,6 @@ class Tracker:
         self._given: bool | None = None
         self._index = 0
         self._time_s: float | None = None
-        self._n_far = 0  # frames so far that were too far apart; below 0: times are as they should be
 
     def __copy__(self) -> Tracker:
         """A copy shares nothing that changes: both go on by themselves."""
@@ -125,7 +125,6 @@ class Tracker:
             people = self._classes.group(detections.classes) == self._classes.person
             detections = pool(detections, self._detector.detect(seen), people)
         tracks = self._engine.step(seen, detections)
-        self._check_unit(time_s)
         self._index += 1
         self._time_s = time_s
         return tracks
@@ -154,20 +153,6 @@ class Tracker:
         if not np.isfinite(timestamp) or (self._time_s is not None and timestamp <= self._time_s):
             raise DetectionError(f"timestamps must grow from frame to frame: got {timestamp!r} after {self._time_s!r}")
         return float(timestamp)
-
-    def _check_unit(self, time_s: float) -> None:
-        """Warn once where the first frames are so far apart that no track can live from one to the next."""
-        if self._time_s is None or self._n_far < 0:
-            return
-        life_s = max(self.config.lifecycle.coast_s, self.config.lifecycle.lost_s, 1.0)
-        self._n_far = self._n_far + 1 if time_s - self._time_s > life_s else -1
-        if self._n_far == N_FAR:
-            _log.warning(
-                "timestamps are seconds, and frames are %.4g s apart, longer than a lost track is kept (%g s), so that "
-                "hardly anything can be tracked; divide milliseconds by 1000",
-                time_s - self._time_s, life_s,
-            )  # fmt: skip
-            self._n_far = -1
 
     def _check_one_space(self, detections: Detections, image: ImageArray | None) -> None:
         """Embeddings of the caller and of the network lie in different spaces: one tracker uses one kind."""

@@ -122,9 +122,16 @@ class _FunctionEncoder:
     def __init__(self, function: EmbedFunction) -> None:
         self.name = getattr(function, "__name__", type(function).__name__)
         self._function = function
+        self._size: int | None = None  # of an embedding
 
     def embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
-        return as_features(self._function(image, boxes), len(boxes))
+        features = as_features(self._function(image, boxes), len(boxes))
+        if len(features):
+            size = features.shape[1]
+            self._size = self._size or size
+            if size != self._size:
+                raise DetectionError(f"{self.name} gave embeddings of size {size} after others of size {self._size}")
+        return features
 
 
 def as_features(embeddings: Any, n: int) -> FeatureArray:

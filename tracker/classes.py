@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tracker.errors import ConfigError
 from tracker.types import BoolArray, IntArray
 
 # Detectors take these for one another from frame to frame: a track of one may go on with the other.
@@ -26,12 +27,18 @@ class Classes:
     detection of the other. Appearance tells people apart; other classes go by motion.
     """
 
-    def __init__(self, names: Mapping[int, str] | None = None, all_embedded: bool = False) -> None:
+    def __init__(self, names: Mapping[int, str] | Sequence[str] | None = None, all_embedded: bool = False) -> None:
         """names: by class number, as far as they are known. A class without a name is a group of its own.
 
         all_embedded: the re-ID network is for all classes, not for people alone. It also is where no name says people.
+        Raises ConfigError for names that are none.
         """
-        words = {number: name.strip().lower() for number, name in (names or {}).items() if number >= 0}
+        known = dict(enumerate(names)) if isinstance(names, (list, tuple)) else names or {}
+        if not isinstance(known, Mapping) or not all(
+            isinstance(number, (int, np.integer)) and isinstance(name, str) for number, name in known.items()
+        ):
+            raise ConfigError(f"class names must be a list, or a dictionary such as {{0: 'person'}}, got {names!r}")
+        words = {int(number): name.strip().lower() for number, name in known.items() if number >= 0}
         self._group = np.arange(max(words, default=-1) + 1)
         for related in RELATED:
             members = sorted(number for number, word in words.items() if word in related)

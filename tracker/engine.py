@@ -9,6 +9,7 @@ docs/method.md has our reconstruction of the details.
 
 from __future__ import annotations
 
+import logging
 from time import perf_counter
 
 from tracker.association.pairs import Overlaps, find_overlaps
@@ -28,6 +29,9 @@ from tracker.stages.trace import trace_of
 from tracker.stages.update import update
 from tracker.tracks.bank import TrackBank
 from tracker.types import Detections, Frame, FrameTracks, State, StepTrace, Tracks
+
+_log = logging.getLogger(__name__)
+N_FAR = 3  # frames that are too far apart before a warning
 
 
 class Engine:
@@ -63,6 +67,7 @@ class Engine:
         self.trace: StepTrace | None = None  # of the last step, if `trace_steps` asked for it
         self.stage_s: dict[str, float] = {}  # seconds spent in each stage so far
         self._tracing = False
+        self._n_far: int | None = 0  # frames in a row, from the first on, that are too far apart; None: they are not
 
     def step(self, frame: Frame, detections: Detections | None) -> Tracks:
         """Advance to this frame; returns its confirmed tracks that are detected, proposed, occluded or predicted.
@@ -76,6 +81,7 @@ class Engine:
         """
         config, lap = self.config, _StageTimer(self.stage_s)
         clock = self.clock = self.clock.tick(frame, detections is not None)
+        self._check_gap(clock)
         given = Detections.empty() if detections is None else detections
         dets = select(given, config.detection, self.classes)  # score filter, NMS -> N rows
         lap("select")
@@ -125,6 +131,23 @@ class Engine:
         lap("update")
         self.trace = trace_of(tracks, dets, matches, proposals, config) if self._tracing else None
         return output
+
+    def _check_gap(self, clock: Clock) -> None:
+        """Warn once where the first frames are so far apart that no track can live from one to the next."""
+        if self._n_far is None or clock.detector_gap_s == 0:
+            return
+        life = self.config.lifecycle
+        seen_again = self.config.association.reassociate and self.appearance.active
+        life_s = max(life.coast_s, life.lost_s if seen_again else 0.0, 1.0)
+        self._n_far = self._n_far + 1 if clock.detector_gap_s > life_s else None
+        if self._n_far == N_FAR:
+            _log.warning(
+                "frames are %.4g s apart, longer than a track is kept without a detection (%g s), so that hardly "
+                "anybody keeps an identity: raise lifecycle.coast_s and lifecycle.lost_s (or, if time stamps were "
+                "meant as milliseconds, give seconds)",
+                clock.detector_gap_s, life_s,
+            )  # fmt: skip
+            self._n_far = None
 
     def _overlaps(self, tracks: PredictedTracks, dets: FrameDetections) -> Overlaps:
         link = self.config.association

@@ -80,7 +80,7 @@ def test_second_look_of_a_user_may_give_arrays():
 
 
 def test_boxes_without_area_are_dropped_and_said_once(caplog):
-    detector = with_defaults(lambda image: [*ROWS, [5, 5, 5, 9, 0.9, 0], [5, 5, np.nan, 9, 0.9, 0]])
+    detector = with_defaults(lambda image: [*ROWS, [5, 5, 5, 9, 0.9, 0], [5, 9, 8, 5, 0.9, 0]])
     for _ in range(2):
         np.testing.assert_array_equal(detector.detect(FRAME).scores, [0.5, 0.75])
     said = "<lambda>: dropped 2 of 4 detections in frame 7: they have no area; later ones are dropped, too"
@@ -90,6 +90,8 @@ def test_boxes_without_area_are_dropped_and_said_once(caplog):
 def test_wrong_answers_and_wrong_detectors_are_named():
     with pytest.raises(DetectionError, match=r"^found, frame 7: detections have shape \(1, 3\); expected \(N, 4\)"):
         with_defaults(SimpleNamespace(name="found", detect=lambda frame: [[1, 2, 3]])).detect(FRAME)
+    with pytest.raises(DetectionError, match=r"frame 7: detection 1 has the box \(5, 5, nan, 9\); expected finite"):
+        with_defaults(lambda image: [[5, 5, 8, 9], [5, 5, np.nan, 9]]).detect(FRAME)
     with pytest.raises(DetectionError, match="frame 7: detection 0 has the score 50; expected 0 to 1"):
         with_defaults(lambda image: [[1, 2, 3, 4, 50]]).detect(FRAME)
     with pytest.raises(ConfigError, match=r"a detector is a file, a function of an image, or an object .*, got 3"):

@@ -130,7 +130,7 @@ def test_scores_map_even_odds_to_one_half():
     ("scores", "kind"),
     [
         ([0.0, 0.4, 1.0], "probability"),
-        ([-1e-7, 0.9, 1.0000001], "probability"),
+        ([-1e-7, 0.9, 1.0005], "probability"),
         ([-0.5, 0.4, 3.0], "margin"),
         ([0.2, 90.0], "boosted"),
         ([-9, 21], "boosted"),

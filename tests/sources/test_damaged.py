@@ -166,6 +166,24 @@ def test_damaged_frames_in_a_part_and_after_a_resume(videos):
         assert [frame.time_s for frame in video] == pytest.approx([n / 10 for n in left(5, 30)])
 
 
+def test_film_with_a_hole_is_said_to_have_one(videos, caplog):
+    """Packets that never arrived: the decoder reports nothing. Times are right, frames are numbered as they come."""
+    whole = copied(videos["h264"], "whole.ts")
+    data = whole.read_bytes()
+    n = len(data) // 188
+    hole = whole.with_name("hole.ts")
+    hole.write_bytes(data[: 188 * (n // 3)] + data[188 * (n * 2 // 3) :])
+    with VideoFile(hole) as video:
+        found = [(frame.index, frame.time_s, (frame.image.mean() * 219 / 255 + 16 - 20) / 3) for frame in video]
+    assert [index for index, _, _ in found] == list(range(len(found)))
+    assert N_FRAMES / 3 < len(found) < N_FRAMES * 0.9
+    assert sum(abs(time_s * FPS - shown) < 0.7 for _, time_s, shown in found) > 0.9 * len(found)
+    assert caplog.messages[-1] == (
+        f"hole.ts: {N_FRAMES - len(found)} of {N_FRAMES} frames are missing in the file; later frames are numbered "
+        "without them, their times are right"
+    )
+
+
 def test_film_with_damaged_end_is_no_error(videos, caplog):
     assert read(zeroed(videos["mjpeg"], "damaged.mp4", *range(50, 60))) == list(range(50))
     assert caplog.messages == ["damaged.mp4: the header announces 60 frames, 50 can be shown"]

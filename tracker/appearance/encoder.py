@@ -5,6 +5,7 @@ All properties of a model are in its ONNX metadata, so that another network is a
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tracker.runtime.onnx_session import Session, open_session, packaged_model
 from tracker.runtime.weights import DEFAULT_REID, bundled_reid
 from tracker.types import FeatureArray, FloatArray, ImageArray
 
+_log = logging.getLogger(__name__)
 _FORMAT = "reid/1"
 _MAX_BATCH = 512  # crops of one call of the network: more people than a frame has; bounds the memory
 
@@ -73,6 +75,7 @@ class OnnxEncoder:
         self.embedding_size = self.card.embedding_size
         self.provider = self._session.provider
         self.n_crops = 0  # crops embedded so far, for the statistics
+        self._warned = False
 
     def embed(self, image: ImageArray, boxes: FloatArray) -> FeatureArray:
         """image (h, w, 3) uint8 BGR, boxes (N, 4) xyxy -> (N, D) float32 unit rows; an empty box gives zeros."""
@@ -87,6 +90,9 @@ class OnnxEncoder:
                 expected = (len(crops), card.embedding_size)
                 raise ModelError(f"{self.path}: the model gave embeddings of shape {found.shape}; expected {expected}")
             features[part] = _unit_rows(found) * seen[:, None]
+            if not self._warned and not features[part][seen].any(axis=1).all():
+                self._warned = True
+                _log.warning("%s: gives embeddings that are zero or no numbers; such people go by motion", self.path)
         self.n_crops += len(boxes)
         return features
 

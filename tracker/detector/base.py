@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+
 from tracker import boxes as bx
 from tracker.detector.inputs import as_detections, parse_detections
 from tracker.errors import ConfigError, DetectionError
@@ -84,7 +86,7 @@ class _Completed(DetectorBase):
         given = self._find(frame.image if self._image_only else frame)
         try:
             found = parse_detections(given)
-            good = bx.valid(found.boxes)
+            good = bx.valid(found.boxes) | ~np.isfinite(found.boxes).all(axis=1)  # as_detections names the others
             if not good.all() and not self._warned:
                 self._warned = True
                 _log.warning(

@@ -19,7 +19,7 @@ _COLUMNS = (
     ("x1", "xmin"), ("y1", "ymin"), ("x2", "xmax"), ("y2", "ymax"), ("score", "confidence", "conf"),
     ("class", "class_id", "cls"),
 )  # fmt: skip
-SCORE_SLACK = 1e-6  # float32 networks write 1.0000001
+SCORE_SLACK = 1e-3  # float32 networks write 1.0000001, float16 ones 1.0005
 
 
 def as_detections(dets: Any) -> Detections:
@@ -181,6 +181,8 @@ def as_numbers(name: str, values: Any) -> FloatArray:
     """
     try:
         array = np.asarray([_plain(value) for value in values] if isinstance(values, (list, tuple)) else _plain(values))
+        if array.dtype.kind == "O" and all(isinstance(value, (int, float, np.number)) for value in array.flat):
+            return array.astype(np.float64)
         if array.dtype.kind not in "fiub" and array.size:
             raise TypeError(f"dtype {array.dtype}")
         return np.array(array, dtype=np.float64)

@@ -84,7 +84,7 @@ class OnnxDetector(DetectorBase):
         self.second_look = self  # frames are shrunk to the network's input, so a window of them shows more
         self.n_at_once = n_at_once if self.provider == "cpu" else 1  # a GPU has work enough with one
         self._score, self._nms_iou = score, nms_iou
-        self._labelled = [port.name for port in self._session.outputs] == ["dets", "labels"]
+        self._labelled = sorted(port.name for port in self._session.outputs) == ["dets", "labels"]
         self._dtype, self._fixed = self._check_input()
         self._size = self._check_size(size)
         self._own_size = long_side_in(self._session.metadata)
@@ -92,6 +92,8 @@ class OnnxDetector(DetectorBase):
         # One run on a grey picture: warms the network up and shows the output's real shape before the video starts.
         height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
         output = self._infer(np.full((1, 3, height, width), PAD, dtype=np.float32))
+        if output.size and not np.isfinite(output).any():
+            raise ModelError(f"{self.path}: its output for a grey picture is no number (NaN); float16 may overflow")
         self._layout = self._layout_of(output, height, width, layout)
         self.layout = self._layout.name
         n_classes = self._layout.n_classes(output[0])
@@ -120,9 +122,10 @@ class OnnxDetector(DetectorBase):
 
     def _infer(self, blob: NDArray[np.float32]) -> NDArray[Any]:
         outputs = self._session.run(np.ascontiguousarray(blob, dtype=self._dtype))
-        output = outputs[0].astype(np.float32, copy=False)
         if self._labelled:
-            return np.concatenate([output, outputs[1][:, :, None].astype(np.float32)], axis=2)
+            found = dict(zip((port.name for port in self._session.outputs), outputs, strict=True))
+            return np.concatenate([found["dets"], found["labels"][:, :, None]], axis=2).astype(np.float32)
+        output = outputs[0].astype(np.float32, copy=False)
         if self._session.metadata.get("task") == "pose" and self._file_names and output.ndim == 3:  # key points last
             return output[:, : 4 + len(self._file_names)] if output.shape[1] < output.shape[2] else output[:, :, :6]
         return output
@@ -159,7 +162,7 @@ class OnnxDetector(DetectorBase):
         image = inputs[0].shape if len(inputs) == 1 else ()
         if len(image) != 4 or image[0] not in (1, None) or image[1] not in (3, None) or inputs[0].dtype not in _DTYPES:
             raise ModelError(f"{self.path}: no detector: expected one float input (1, 3, height, width), {found}")
-        if (len(outputs) != 1 and not self._labelled) or outputs[0].dtype not in _DTYPES:
+        if not self._labelled and (len(outputs) != 1 or outputs[0].dtype not in _DTYPES):
             hint = _hint([port.shape for port in outputs])
             wanted = _words(LAYOUTS, "N")
             raise ModelError(f"{self.path}: no known detector: expected one float output, {wanted}; {found}{hint}")

@@ -27,6 +27,7 @@ MAX_FPS = 1000.0  # a larger value in a header is a time base, not a frame rate
 # CAP_PROP_FRAME_COUNT is an estimate (duration x rate) in many healthy files.
 MISSING_FRAMES_OK = 2
 MISSING_SHARE_OK = 0.01
+_STEADY, _STEADY_SHARE = 0.25, 0.8  # a steady rate: so near to its step are so many frames
 # OpenCV says of a damaged frame what it says of the end: there is none. So it is asked again, as often as frames are
 # announced, within limits. An attempt behind the end takes 0.1 ms, over a network up to 30 s.
 FEWEST_ATTEMPTS, MOST_ATTEMPTS, UNANNOUNCED_ATTEMPTS, REMOTE_ATTEMPTS = 50, 10_000, 1000, 5
@@ -71,6 +72,7 @@ class VideoFile(Recorded):
         self.fps = span.rate(fps or self.header_fps)
         self.n_frames = None if self.announced is None else span.count(self.announced, 1 / self._step_s)
         self._started = False
+        self._n_steady = 0  # frames that came one step after the one before
 
     @property
     def files(self) -> Sequence[Path]:
@@ -175,6 +177,7 @@ class VideoFile(Recorded):
                 late_s += n_lost * clock.step_s
             self._skip_damaged(index + 1, n_lost)
             index += 1 + n_lost
+            self._n_steady += abs(time_s - last_s - self._step_s) < _STEADY * self._step_s
             last_s = time_s
             if not reach:
                 step_s = clock.step_s if clock.regular else None
@@ -209,7 +212,14 @@ class VideoFile(Recorded):
             return
         spare = max(MISSING_FRAMES_OK, MISSING_SHARE_OK * self.announced)
         missing = self.announced - n_frames
-        if missing <= spare or end_s + self._step_s >= (self.announced - spare) * self._step_s:
+        if missing <= spare:
+            return
+        if end_s + self._step_s >= (self.announced - spare) * self._step_s:
+            if self._n_steady > _STEADY_SHARE * n_frames:  # at a variable rate nothing is missing
+                log.warning(
+                    "%s: %d of %d frames are missing in the file; later frames are numbered without them, their times "
+                    "are right", self.name, missing, self.announced,
+                )  # fmt: skip
             return
         if self._cut_off or self._remote:
             what = "the connection ended there" if self._remote else "the file is cut off there"

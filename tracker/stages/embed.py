@@ -83,6 +83,11 @@ class Appearance:
         self.n_crops += len(boxes)
         return self.encoder.embed(image, boxes)
 
+    @property
+    def active(self) -> bool:
+        """Whether tracks have embeddings, or may get them from a network."""
+        return self.encoder is not None or self.gallery.dim > 0
+
     def known(self, slots: IntArray) -> BoolArray:
         """(n,) slots with an embedding."""
         return self.gallery.counts(slots) > 0
@@ -131,7 +136,7 @@ class Appearance:
 
         Only of high-score detections inside the image that are not too far from the gallery (docs/method.md, 5).
         """
-        if dets.features is not None or self.gallery.dim > 0:  # in a stream with embeddings
+        if self._wanted:  # the first image may come at any frame
             self._observe_boxes(dets, detection, bank)
         if dets.features is None:
             return
