@@ -299,7 +299,7 @@ def test_plot_bars_are_as_long_as_their_numbers(monkeypatch):
     monkeypatch.setattr(matplotlib.axes.Axes, "barh", lambda *a, **k: drawn.append(real(*a, **k)) or drawn[-1])
     scores = {"off": (40.0, 50.0, 60.0), "A": (20.0, 50.0, 80.0), "B": (10.0, -5.0, 30.0)}
     panel = {name: dict(zip(ablation_plot.COLOURS, of, strict=True)) for name, of in scores.items()}
-    ablation_plot.plot({"one": panel}, [*scores, "absent"], "off", "title", "note")
+    ablation_plot.plot({"one": panel}, [*scores, "absent"], "off", "note")
     lengths = np.array([[bar.get_width() for bar in bars] for bars in drawn])  # a negative score has no bar
     np.testing.assert_array_equal(lengths, np.array([*scores.values(), (0, 0, 0)]).clip(0).T)
 
@@ -307,7 +307,7 @@ def test_plot_bars_are_as_long_as_their_numbers(monkeypatch):
 def test_plot_of_missing_results_is_a_png():
     panels = {f"sequence {i}": {"off": dict.fromkeys(ablation_plot.COLOURS, 10.0 * i)} for i in range(5)}
     panels["nothing"] = {"A": {"HOTA": None}}
-    data = ablation_plot.plot(panels, ["off", "A"], "off", "title", "note")
+    data = ablation_plot.plot(panels, ["off", "A"], "off", "note")
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).min() < 255
 
 

@@ -180,8 +180,7 @@ class Study:
             sequence, uses = str(line["sequence"]), str(line["uses"])
             if not sequence.startswith("combined ("):  # of some sequences only: not comparable
                 panels.setdefault(sequence, {})[uses] = line
-        title = "What each part of the tracker is worth"
-        report.write_bytes(self._picture, ablation_plot.plot(panels, self._names, self._baseline, title, self.note))
+        report.write_bytes(self._picture, ablation_plot.plot(panels, self._names, self._baseline, self.note))
 
 
 def _changed(job: Job, uses: str, settings: Mapping[str, Any], folder: Path) -> Job:

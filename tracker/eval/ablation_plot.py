@@ -24,7 +24,7 @@ def check_matplotlib() -> None:
         raise ConfigError("--ablation draws with matplotlib, which is not installed: pip install matplotlib") from error
 
 
-def plot(panels: Panels, names: Sequence[str], baseline: str, title: str, note: str) -> bytes:
+def plot(panels: Panels, names: Sequence[str], baseline: str, note: str) -> bytes:
     """A PNG file: in each panel the rows `names` from top to bottom, with differences to the row `baseline`.
 
     A row of replicas has the standard error of its paired differences (column "..._diff") as an error bar.
@@ -54,7 +54,6 @@ def plot(panels: Panels, names: Sequence[str], baseline: str, title: str, note: 
         ax.margins(x=0.18)
         ax.tick_params(labelbottom=True)
         ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=14)
     handles, measures = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, measures, loc="outside upper left", ncols=len(measures), frameon=False)
     figure.supxlabel(f"{note}. Dashed: {baseline}; behind a number: the difference to it.", fontsize=8, wrap=True)
