@@ -95,8 +95,8 @@ CAPTIONS = [
     ([], "frame 1  0 people"),
     ([0], "frame 1  1 person"),
     ([0, 0, 1], "frame 1  3 people, 1 proposed"),
-    ([2, 2, 0], "frame 1  3 people, 2 hidden"),
-    ([2, 1, 0, 1], "frame 1  4 people, 2 proposed, 1 hidden"),
+    ([2, 2, 0], "frame 1  3 people, 2 occluded"),
+    ([2, 1, 0, 1], "frame 1  4 people, 2 proposed, 1 occluded"),
     ([3, 3, 0], "frame 1  3 people, 2 predicted"),
 ]
 

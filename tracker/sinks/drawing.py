@@ -86,7 +86,7 @@ def caption(frame: Frame, tracks: Tracks, several_classes: bool = False) -> str:
     one, more = ("object", "objects") if several_classes else ("person", "people")
     found = f"{len(tracks)} {one if len(tracks) == 1 else more}"
     kinds = (
-        (tracks.proposed, "proposed"), (tracks.occluded, "hidden"), (tracks.predicted, "predicted"),
+        (tracks.proposed, "proposed"), (tracks.occluded, "occluded"), (tracks.predicted, "predicted"),
         (tracks.interpolated, "interpolated"),
     )  # fmt: skip
     counts = [(int(rows.sum()), what) for rows, what in kinds]
