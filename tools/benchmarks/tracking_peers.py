@@ -3,8 +3,9 @@
     python -m tools.benchmarks.tracking_peers SEQUENCES... --replicas 6 [--video NAME=FILE] [--markdown FILE]
     pip install trackforge trackers norfair deep-sort-realtime pyxtrackers
 
-Every tracker has its default settings and gets the same detections, those of `track-eval --replicas`: from a file,
-moved a little, some dropped, mirrored. Trackers that take embeddings get those of our default network for every
+Every tracker has its default settings (ours with `--verify appearance`: the others have no detector beside the boxes)
+and gets the same detections, those of `track-eval --replicas`: from a file, moved a little, some dropped, mirrored.
+Trackers that take embeddings get those of our default network for every
 detection, trackers that know of camera motion get it or the images. Their boxes are scored as ours are. Columns
 "..._margin": how far Tracklet is ahead on the same replicas, in standard errors of the difference.
 """
@@ -74,7 +75,8 @@ class PeerRow:
 
 def run_item(item: Item, advanced: Advanced) -> dict[str, Outcome]:
     """Tracker -> its scores."""
-    tracking = Tracking(TrackerConfig(), item.detections, None, "default", "cpu", item.threads)
+    config = TrackerConfig().override({"proposals.verify": "appearance"})
+    tracking = Tracking(config, item.detections, None, "default", "cpu", item.threads)
     ours = Job(item.sequence, _results(item, OURS), tracking, item.video, True, item.replica)
     found = {OURS: evaluate_sequence(ours, advanced)}
     _track_peers(item)
