@@ -125,6 +125,9 @@ def compare(options: Options) -> int:
             print(f"experiments: {name} has no reduced form; left out", file=sys.stderr)
         rows += reduced or []
     show([replace(row, command=command_of(row, options)) for row in rows], options)
+    if options.grid:
+        for name, best in best_of(rows).items():
+            print(f"best of {name} by {best.measure}: {best.title.partition(': ')[2]}")
     for failure in failures:
         print(f"experiments: {failure}", file=sys.stderr)
     return 2 if failures else 0
@@ -169,6 +172,19 @@ def grid_of(options: Options) -> dict[str, list[object]]:
     if not all("." in name for name in named):
         raise ConfigError(f"--grid takes SECTION.NAME=VALUE,VALUE, got {' '.join(options.grid)}")
     return {name: [read_value(text, Any) for text in values.split(",")] for name, values in named.items()}
+
+
+def best_of(rows: list[Comparison]) -> dict[str, Comparison]:
+    """Of each experiment's variants, the one with the largest mean of its first measure."""
+    from tools.experiments.picture import main_rows
+    from tools.experiments.table import summary
+
+    found: dict[str, Comparison] = {}
+    for row in main_rows(rows):
+        name = row.name.partition(":")[0]
+        if name not in found or summary(row.method).mean > summary(found[name].method).mean:
+            found[name] = row
+    return found
 
 
 def command_of(row: Comparison, options: Options) -> str:

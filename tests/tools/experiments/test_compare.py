@@ -361,6 +361,19 @@ def test_missing_data_gives_one_line(tmp_path, capsys, more, said):
     assert not list(out.glob("data/*")), "half a data set would be taken for a whole one"
 
 
+def test_grid_names_the_best_of_its_values(tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    command = ["--method", "siamese_miner", "--reduced", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path / "out")]
+    grid = ["--split", "validation", "--grid", "method.margin=0.1,2.5", "--table", str(table)]
+    assert compare_methods.main([*command, *grid]) == 0
+    rows = [r for r in csv.DictReader(table.read_text(encoding="utf-8").splitlines()) if r["measure"] == "R@1"]
+    assert [row["title"] for row in rows] == [f"siamese_miner: method.margin = {margin}" for margin in (0.1, 2.5)]
+    assert {row["setting"] for row in rows} == {"drawn (validation)"}
+    assert len({row["baseline_mean"] for row in rows}) == 1
+    best = max(rows, key=lambda row: float(row["method_mean"]))["title"].partition(": ")[2]
+    assert capsys.readouterr().out.endswith(f"best of siamese_miner by R@1: {best}\n")
+
+
 def test_special_experiment_gives_its_own_rows(tmp_path, monkeypatch, capsys):
     given = []
 
