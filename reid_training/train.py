@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from reid_training.config import RunConfig, ScheduleConfig, from_dict
-from reid_training.data.base import Dataset, IntArray, check_trainable, has_pairs, read_images, split_identities
+from reid_training.data.base import Dataset, IntArray, check_trainable, has_pairs, read_inputs, split_identities
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import augment
 from reid_training.devices import Worker, loss_of, worker
@@ -30,6 +31,7 @@ from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
 from reid_training.members import n_apart, train_apart
 from reid_training.methods.base import Method
+from reid_training.nets.layers import PooledNet
 from reid_training.runs import CHECKPOINT, Row, RunFolder, fill, load_checkpoint, new_method
 from tracker.settings import to_dict
 
@@ -74,10 +76,13 @@ class Run:
         self.config, self.out, self.me = config, out, me
         self.train_set, self.held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
         check_trainable(self.train_set, f"{dataset.name}, training part")
+        if config.net.cached != (self.train_set.maps is not None):
+            raise ConfigError("net.cached is for data that hold the output of the frozen layers, and for these alone")
         size = (config.data.height, config.data.width)
-        # Decoded once and kept on the network's device, where they are augmented.
-        self.images = torch.from_numpy(read_images(self.train_set, *size)).to(me.device)  # (N, H, W, 3) uint8
-        self.held_images = read_images(self.held_set, *size)
+        # Decoded once and kept on the network's device, where they are augmented: (N, H, W, 3) uint8, or the maps.
+        images = read_inputs(self.train_set, *size) if self.train_set.maps is None else self.train_set.maps
+        self.images = torch.from_numpy(images).to(me.device)
+        self.held_images = read_inputs(self.held_set, *size)
         people, labels = np.unique(self.train_set.pids, return_inverse=True)  # pids -> 0 .. n_classes - 1
         self.n_classes, self.labels = len(people), torch.from_numpy(labels).to(me.device)
 
@@ -86,7 +91,7 @@ class Run:
         self.method.to(device=me.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         self.average = copy.deepcopy(self.method).eval()
         self.teacher = Teacher(config.distil, me.device) if config.distil.teacher else None
-        groups = parameter_groups(self.method, config.schedule.weight_decay)
+        groups = parameter_groups(self.method, config.schedule.weight_decay, config.schedule.body_rate)
         self.optimiser = torch.optim.AdamW(groups, lr=config.schedule.learning_rate)
         # Scales the loss for float16, where small gradients underflow; without effect if disabled.
         self.scaler = torch.amp.GradScaler(me.device.type, enabled=config.schedule.precision == "fp16")
@@ -157,7 +162,7 @@ class Run:
     def step(self, rows: IntArray, step: int, rate: float, rng: np.random.Generator) -> dict[str, float]:
         """One batch, one step of the optimiser. Returns the parts of the loss."""
         config = self.config
-        batch = augment(self.images[torch.from_numpy(rows).to(self.me.device)], rng, config.augment)  # (P * K, 3, H, W)
+        batch = self.batch(rows, rng)
         # A separate generator, so that a miner does not change the augmentation.
         draws = self.me.generator(np.random.default_rng([config.seed, 3, step]), config.seed, 5, step)
         dtype = AUTOCAST.get(config.schedule.precision)
@@ -173,6 +178,14 @@ class Run:
         self.scaler.update()
         update_average(self.average, self.method, config.schedule.ema_decay, step)
         return {"loss": float(loss.total.detach()), **loss.parts}
+
+    def batch(self, rows: IntArray, rng: np.random.Generator) -> Tensor:
+        """Augmented images (P * K, 3, H, W), or one of the cached views of each, (P * K, C, h, w)."""
+        picked = self.images[torch.from_numpy(rows).to(self.me.device)]
+        if not self.config.net.cached:
+            return augment(picked, rng, self.config.augment)
+        views = rng.integers(picked.shape[1], size=len(picked))
+        return picked[torch.arange(len(picked)), torch.from_numpy(views)].float()
 
     def validate(self, epoch: int) -> Row:
         """Scores of the averaged weights on the held-out people, every `validate_every` epochs."""
@@ -236,18 +249,25 @@ def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> 
     return schedule.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(method: Method, weight_decay: float, body_rate: float = 1.0) -> list[dict[str, Any]]:
     """Two for each group of the method: biases and BN scales do not decay, they hold means and scales, not features.
 
-    "rate" is the group's factor of the learning rate.
+    "rate" is the group's factor of the learning rate; `body_rate` one more for the networks' bodies, in groups of
+    their own.
     """
     rates = method.rates()
+    bodies = [net.body for net in method.modules() if isinstance(net, PooledNet) and body_rate != 1.0]
+    in_body = {id(parameter) for body in bodies for parameter in body.parameters()}
     groups = []
     for name, parameters in method.groups().items():
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         rate = rates.get(name, 1.0)
-        groups.append({"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "rate": rate})
-        groups.append({"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "rate": rate})
+        parts = [([p for p in trained if id(p) not in in_body], rate)]
+        if in_body:
+            parts.append(([p for p in trained if id(p) in in_body], rate * body_rate))
+        for part, factor in parts:
+            groups.append({"params": [p for p in part if p.ndim > 1], "weight_decay": weight_decay, "rate": factor})
+            groups.append({"params": [p for p in part if p.ndim <= 1], "weight_decay": 0.0, "rate": factor})
     return groups
 
 

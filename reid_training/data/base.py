@@ -20,6 +20,7 @@ from tracker.runtime.safe_paths import leaves_folder
 
 IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]
+HalfArray = npt.NDArray[np.float16]
 
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -33,12 +34,16 @@ class Samples:
     paths: tuple[Path, ...]
     pids: IntArray  # (N,)  person; -1 = junk, 0 = distractor where the data set has them
     camids: IntArray  # (N,)  negative = unknown, another number for every image
+    # (N, V, C, h, w) float16: what the frozen layers of a network give for V views of each image, the first of them
+    # not augmented; for a network that begins behind these layers (`net.cached`). None: images are read from `paths`.
+    maps: HalfArray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, rows: IntArray) -> Samples:
-        return Samples(tuple(self.paths[i] for i in rows), self.pids[rows], self.camids[rows])
+        maps = None if self.maps is None else self.maps[rows]
+        return Samples(tuple(self.paths[i] for i in rows), self.pids[rows], self.camids[rows], maps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,11 @@ def read_image(path: Path, height: int, width: int) -> ByteArray:
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def read_inputs(samples: Samples, height: int, width: int) -> npt.NDArray[Any]:
+    """What a network sees of all samples without augmentation: images (N, height, width, 3), or maps (N, C, h, w)."""
+    return read_images(samples, height, width) if samples.maps is None else samples.maps[:, 0]
 
 
 def read_images(samples: Samples, height: int, width: int) -> ByteArray:

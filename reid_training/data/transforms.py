@@ -31,6 +31,11 @@ def normalise(images: Tensor) -> Tensor:
     return (images - mean[:, None, None]) / std[:, None, None]
 
 
+def network_input(images: Tensor) -> Tensor:
+    """Images (B, H, W, 3) uint8, normalised, (B, 3, H, W); maps of frozen layers (B, C, h, w) as they are; float32."""
+    return normalise(to_tensor(images)) if images.dtype == torch.uint8 else images.float()
+
+
 def to_tensor(images: ByteArray | Tensor) -> Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [0, 1]; the memory stays channels-last, as the network wants it."""
     return torch.as_tensor(images).permute(0, 3, 1, 2).float() * PIXEL_SCALE

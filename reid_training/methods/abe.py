@@ -99,6 +99,7 @@ def split_of(net: PooledNet, split: int = 0) -> int:
     map is then a quarter (conv4) to a sixteenth (mobilenetv2; GoogLeNet in the paper) of the picture's side.
     """
     n_layers = len(net.body)
+    require(n_layers > 1, f"abe needs two layers to put its masks between, the network has {n_layers} to train")
     require(split < n_layers, f"method.split must be below {n_layers}, the layers of the network, got {split}")
     return split or n_layers // 2
 
@@ -164,6 +165,6 @@ def channels_after(net: PooledNet, n_layers: int) -> int:
     """Channels of the map after the first layers, measured on a blank image; the network is not changed."""
     training = net.training
     net.eval()
-    n_channels: int = net.body[:n_layers](torch.zeros(1, 3, 32, 32)).shape[1]
+    n_channels: int = net.body[:n_layers](torch.zeros(1, net.n_in, 32, 32)).shape[1]
     net.train(training)
     return n_channels

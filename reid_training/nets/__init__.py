@@ -17,4 +17,6 @@ def build(config: NetConfig, *, start: bool = False) -> PooledNet:
 
         start_from_imagenet(net)
     net.freeze(config.frozen)
+    if config.cached:
+        net.drop_frozen()
     return net

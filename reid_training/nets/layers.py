@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from reid_training.errors import ConfigError
@@ -45,6 +46,8 @@ class PooledNet(nn.Module):
     `body` gives (B, n_features, h, w); its mean over the picture is mapped linearly.
     """
 
+    n_in: int = 3  # channels of what `body` takes
+
     def __init__(self, body: nn.Sequential, n_features: int, embedding_size: int) -> None:
         super().__init__()
         self.body = body
@@ -58,6 +61,14 @@ class PooledNet(nn.Module):
             raise ConfigError(f"net.frozen must be at most {len(self.body)}, the layers of the network, got {n_layers}")
         self.n_frozen = n_layers
         self.body[:n_layers].requires_grad_(False)
+
+    @torch.no_grad()
+    def drop_frozen(self) -> None:
+        """From here on the network takes what the frozen layers give, (B, n_in, h, w), in place of crops."""
+        frozen = self.body[: self.n_frozen].eval()
+        self.n_in = int(frozen(torch.zeros(1, self.n_in, 32, 32)).shape[1])
+        self.body = nn.Sequential(*list(self.body)[self.n_frozen :])
+        self.n_frozen = 0
 
     def train(self, mode: bool = True) -> PooledNet:
         super().train(mode)

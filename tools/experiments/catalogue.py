@@ -8,17 +8,21 @@
     method = { name = "siamese", pair_loss = "contrastive", id_weight = 0.0 }
     [method]
     method = { name = "siamese", pair_loss = "triplet", id_weight = 0.0 }
+    [on.cifar100_tuned.method]          # optional: settings of a role for one setting (a protocol's name) alone
+    method = { margin = 0.2 }
 
-A role's settings go over [common], and both over the protocol's (`protocols`), key by key. A teacher of the section
+`measures` (optional) names those of MEASURES that the rows show; R@1 and mAP otherwise. A role's settings go over
+[common], those of [on] over them, and all over the protocol's (`protocols`), key by key. A teacher of the section
 distil is the name of another experiment: its method, with the same seed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,13 @@ from reid_training.errors import ConfigError
 FOLDER = Path(__file__).parent / "configs"
 ROLES = ("baseline", "method")
 TEXTS = ("title", "claim")
+# Every run has all of them; an experiment says which its rows show.
+MEASURES = {
+    **{"rank1": "R@1", "rank5": "R@5", "rank10": "R@10", "mean_ap": "mAP"},
+    **{"auc": "AUC of pairs", "tpr_1e2": "TPR at FPR 1e-2", "tpr_1e3": "TPR at FPR 1e-3"},
+    "pair_accuracy": "pair accuracy, ten folds",
+}
+USUAL_MEASURES = ("rank1", "mean_ap")
 Table = Mapping[str, Any]
 
 
@@ -37,6 +48,11 @@ class Experiment:
     title: str
     claim: str
     roles: Mapping[str, Table]  # of each role: what it sets over the protocol, [common] included
+    on: Mapping[str, Mapping[str, Table]] = field(default_factory=dict)  # protocol -> role -> what goes over that
+    measures: tuple[str, ...] = USUAL_MEASURES
+
+    def settings(self, role: str, protocol: str) -> dict[str, Any]:
+        return merged(self.roles[role], self.on.get(protocol, {}).get(role, {}))
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -53,7 +69,30 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     _check(table, path)
     common = table.get("common", {})
-    return Experiment(name, table["title"], table["claim"], {role: merged(common, table[role]) for role in ROLES})
+    roles = {role: merged(common, table[role]) for role in ROLES}
+    measures = tuple(table.get("measures", USUAL_MEASURES))
+    return Experiment(name, table["title"], table["claim"], roles, table.get("on", {}), measures)
+
+
+def variants(experiment: Experiment, grid: Mapping[str, Sequence[Any]]) -> list[Experiment]:
+    """The experiment with each combination of values for its method; grid: "section.name" -> values."""
+    found = []
+    for values in itertools.product(*grid.values()):
+        changes: dict[str, dict[str, Any]] = {}
+        for dotted, value in zip(grid, values, strict=True):
+            section, _, name = dotted.partition(".")
+            changes.setdefault(section, {})[name] = value
+        said = ", ".join(f"{dotted} = {value}" for dotted, value in zip(grid, values, strict=True))
+        on = {
+            name: {**roles, "method": merged(roles.get("method", {}), changes)} for name, roles in experiment.on.items()
+        }
+        roles = {**experiment.roles, "method": merged(experiment.roles["method"], changes)}
+        found.append(
+            replace(
+                experiment, name=f"{experiment.name}: {said}", title=f"{experiment.name}: {said}", roles=roles, on=on
+            )
+        )
+    return found
 
 
 def merged(*tables: Table) -> dict[str, Any]:
@@ -66,20 +105,33 @@ def merged(*tables: Table) -> dict[str, Any]:
 
 
 def _check(table: Table, path: Path) -> None:
-    _check_keys(table, (*TEXTS, *ROLES), ("common",), str(path))
+    _check_keys(table, (*TEXTS, *ROLES), ("common", "on", "measures"), str(path))
     for key in TEXTS:
         if not isinstance(table[key], str) or not table[key].strip():
             raise ConfigError(f"{path}: {key} must be a text, got {table[key]!r}")
+    measures = table.get("measures", [])
+    if not isinstance(measures, list) or not all(measure in MEASURES for measure in measures):
+        raise ConfigError(f"{path}: measures must be some of {', '.join(MEASURES)}, got {measures!r}")
     for part in ("common", *ROLES):
-        sections = table.get(part, {})
-        if not isinstance(sections, dict):
-            raise ConfigError(f"{path}: {part} must be a table, got {sections!r}")
-        _check_keys(
-            sections, (), [f.name for f in dataclasses.fields(RunConfig) if f.name != "seed"], f"{path}: {part}"
-        )
-        for section, values in sections.items():
-            if not isinstance(values, dict):
-                raise ConfigError(f"{path}: {part}.{section} must be a table, got {values!r}")
+        _check_sections(table.get(part, {}), f"{path}: {part}")
+    for name, roles in _checked_table(table.get("on", {}), f"{path}: on").items():
+        _check_keys(_checked_table(roles, f"{path}: on.{name}"), (), ROLES, f"{path}: on.{name}")
+        for role, sections in roles.items():
+            _check_sections(sections, f"{path}: on.{name}.{role}")
+
+
+def _check_sections(sections: Any, where: str) -> None:
+    """Sections of a run's config, each a table."""
+    known = [f.name for f in dataclasses.fields(RunConfig) if f.name != "seed"]
+    _check_keys(_checked_table(sections, where), (), known, where)
+    for section, values in sections.items():
+        _checked_table(values, f"{where}.{section}")
+
+
+def _checked_table(value: Any, where: str) -> Table:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a table, got {value!r}")
+    return value
 
 
 def _check_keys(table: Table, needed: Sequence[str], optional: Sequence[str], where: str) -> None:

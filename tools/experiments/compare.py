@@ -19,9 +19,9 @@ import torch
 from tqdm import tqdm
 
 from reid_training.errors import ConfigError, TrackletError
-from tools.experiments.catalogue import ROLES, Experiment, read
+from tools.experiments.catalogue import MEASURES, ROLES, Experiment, read
 from tools.experiments.protocols import Protocol
-from tools.experiments.runs import MEASURES, Job, Result, code_of, finished, run, run_config
+from tools.experiments.runs import Job, Result, code_of, finished, run, run_config
 from tools.experiments.table import Comparison
 
 
@@ -47,7 +47,7 @@ def plan(
 
     def ask(experiment: Experiment, role: str, seed: int, *, teaches: bool = False) -> Asked:
         where = f"experiment {experiment.name}, {role}"
-        config = run_config(protocol, experiment.roles[role], seed, where)
+        config = run_config(protocol, experiment.settings(role, protocol.name), seed, where)
         job = Job(protocol, config, split, root, out)
         if not config.distil.teacher:
             return Asked(experiment, role, seed, job)
@@ -117,11 +117,11 @@ def _rows(ours: Sequence[Asked], results: Mapping[Path, Result]) -> list[Compari
     data = job.protocol.name if job.split == "test" else f"{job.protocol.name} ({job.split})"
     return [
         Comparison(
-            *(experiment.name, experiment.title, experiment.claim, data, title),
+            *(experiment.name, experiment.title, experiment.claim, data, MEASURES[measure]),
             *(tuple(result.scores[measure] for result in found[role]) for role in ROLES),
             *(seconds[role] for role in ROLES),
         )
-        for measure, title in MEASURES.items()
+        for measure in experiment.measures
     ]
 
 

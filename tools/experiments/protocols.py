@@ -5,6 +5,7 @@ validation and test. The choice of identities is fixed: it belongs to the protoc
 
 Human-level concept learning through probabilistic program induction. Lake, Salakhutdinov, Tenenbaum. Science 2015:
 Omniglot, 1623 characters of 50 alphabets, each drawn by 20 people.
+Learning Multiple Layers of Features from Tiny Images. Krizhevsky. 2009: CIFAR-100, 32x32 pixels, 600 of each class.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from reid_training.data import market1501
-from reid_training.data.base import ByteArray, IntArray, Samples, unpack
+from reid_training.data import market1501, retrieval_sets
+from reid_training.data.base import ByteArray, Dataset, IntArray, Samples, unpack
 from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import DataError
+from reid_training.evaluate import FloatArray, Ranking, rank, rank_held_out
 
 SPLITS = ("test", "validation")
 PARTS = ("train", "validation", "test")
@@ -35,16 +37,31 @@ ALONE = {"precision": "fp32", "device": "cpu", "threads": 1, "checkpoint_every":
 
 
 @dataclass(frozen=True, slots=True)
+class TrunkInput:
+    """How a protocol's images go through a network from ImageNet (see `trunk`)."""
+
+    height_px: int
+    width_px: int
+    views: int  # of each training image: one as it is, the others augmented
+    augment: Mapping[str, float]
+    epochs: Mapping[str, int]  # of training, for each of the ways to use the network
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol(ABC):
     """Its fields are the choice of the data; together with `settings` they name its runs."""
 
-    n_train: int  # identities
-    n_validation: int
-    n_test: int
+    trunk_input: ClassVar[TrunkInput | None] = None  # None: its images are not for a network from ImageNet
+    fixed: ClassVar[Settings] = {}  # of every run, after those of the experiment
 
-    name: ClassVar[str]
-    settings: ClassVar[Settings]  # of every run, before those of the experiment
-    fixed: ClassVar[Settings] = {}  # after them
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def settings(self) -> Settings:
+        """Of every run, before those of the experiment."""
 
     @abstractmethod
     def prepare(self, data: Path, folder: Path) -> Path:
@@ -53,6 +70,10 @@ class Protocol(ABC):
     @abstractmethod
     def read(self, root: Path) -> dict[str, Samples]:
         """The three parts, from where `prepare` says."""
+
+    def rank(self, embeddings: FloatArray, samples: Samples) -> Ranking:
+        """Retrieval inside a part: embeddings (N, D), unit rows."""
+        return rank_held_out(embeddings, samples)
 
     def key(self) -> str:
         facts = {"protocol": self.name, **asdict(self)}
@@ -132,6 +153,9 @@ class Market(Protocol):
     n_test: int = 200
 
     name: ClassVar[str] = "market"
+    trunk_input: ClassVar[TrunkInput] = TrunkInput(
+        128, 64, 4, {"flip": 0.5, "zoom": 0.125, "shift": 0.06}, {"frozen": 20, "tuned": 20}
+    )
     settings: ClassVar[Settings] = {
         "data": {"val_fraction": 0.0, "height": 64, "width": 32, "n_ids": 16, "n_per_id": 4},
         "augment": {"zoom": 0.1, "shift": 0.05, "erase": 0.0},
@@ -157,6 +181,120 @@ class Market(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Cifar100(Protocol):
+    """Classes of CIFAR-100, of its training part: data/cifar100/train/CLASS/*.png. Every image is a query.
+
+    No class is in two parts. Some are among ImageNet's, as birds and cars are: a network from ImageNet has seen their
+    like, but none of these images.
+    """
+
+    n_train: int = 60
+    n_validation: int = 20
+    n_test: int = 20
+    n_images: int = 300  # of each class
+
+    name: ClassVar[str] = "cifar100"
+    settings: ClassVar[Settings] = {}
+    trunk_input: ClassVar[TrunkInput] = TrunkInput(
+        96, 96, 4, {"flip": 0.5, "zoom": 0.2, "shift": 0.08}, {"frozen": 4, "tuned": 4}
+    )
+
+    def prepare(self, data: Path, folder: Path) -> Path:
+        root = data / "cifar100" / "train"
+        if not root.is_dir():
+            raise DataError(f"no folder {root}; --data names the folder that cifar100/train/CLASS/*.png lie in")
+        return root
+
+    def read(self, root: Path) -> dict[str, Samples]:
+        classes = sorted(path for path in root.iterdir() if path.is_dir())
+        found = [sorted(path.glob("*.png"))[: self.n_images] for path in classes]
+        paths = [path for images in found for path in images]
+        pids = np.repeat(np.arange(1, len(classes) + 1), [len(images) for images in found])
+        return split_three(Samples(tuple(paths), pids, retrieval_sets.unknown_cameras(len(paths))), self, str(root))
+
+
+@dataclass(frozen=True, slots=True)
+class PaperSplit(Protocol):
+    """The test classes of the papers; the last fifth of their training classes is for validation."""
+
+    settings: ClassVar[Settings] = {}
+    trunk_input: ClassVar[TrunkInput] = TrunkInput(
+        128, 128, 4, {"flip": 0.5, "zoom": 0.2, "shift": 0.08}, {"frozen": 12, "tuned": 12}
+    )
+
+    @abstractmethod
+    def dataset(self, folder: Path) -> Dataset:
+        """The user's copy."""
+
+    def prepare(self, data: Path, folder: Path) -> Path:
+        self.dataset(data)
+        return data
+
+    def read(self, root: Path) -> dict[str, Samples]:
+        dataset = self.dataset(root)
+        classes = np.unique(dataset.train.pids)
+        held = classes[-max(1, len(classes) // 5) :]
+        is_held = np.isin(dataset.train.pids, held)
+        parts = {"train": np.flatnonzero(~is_held), "validation": np.flatnonzero(is_held)}
+        return {**{part: dataset.train.take(rows) for part, rows in parts.items()}, "test": self.test_part(dataset)}
+
+    def test_part(self, dataset: Dataset) -> Samples:
+        return dataset.gallery
+
+
+@dataclass(frozen=True, slots=True)
+class Cub(PaperSplit):
+    name: ClassVar[str] = "cub"
+
+    def dataset(self, folder: Path) -> Dataset:
+        return retrieval_sets.read_cub(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Cars(PaperSplit):
+    name: ClassVar[str] = "cars"
+
+    def dataset(self, folder: Path) -> Dataset:
+        return retrieval_sets.read_cars(folder)
+
+
+# Ten times as many images: fewer views and epochs.
+LARGE = TrunkInput(128, 128, 2, PaperSplit.trunk_input.augment, {"frozen": 4, "tuned": 4})
+
+
+@dataclass(frozen=True, slots=True)
+class Sop(PaperSplit):
+    name: ClassVar[str] = "sop"
+    trunk_input: ClassVar[TrunkInput] = LARGE
+
+    def dataset(self, folder: Path) -> Dataset:
+        return retrieval_sets.read_sop(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class InShop(PaperSplit):
+    """Queries and gallery of the test part are apart, as in the paper."""
+
+    name: ClassVar[str] = "inshop"
+    trunk_input: ClassVar[TrunkInput] = LARGE
+
+    def dataset(self, folder: Path) -> Dataset:
+        return retrieval_sets.read_inshop(folder)
+
+    def test_part(self, dataset: Dataset) -> Samples:
+        both = (dataset.query, dataset.gallery)
+        pids, camids = (np.concatenate([getattr(part, name) for part in both]) for name in ("pids", "camids"))
+        return Samples(dataset.query.paths + dataset.gallery.paths, pids, camids)
+
+    def rank(self, embeddings: FloatArray, samples: Samples) -> Ranking:
+        if (samples.camids < 0).all():  # validation, of training classes
+            return rank_held_out(embeddings, samples)
+        query, gallery = (np.flatnonzero(samples.camids == n) for n in (retrieval_sets.QUERY, retrieval_sets.GALLERY))
+        sides = [(embeddings[rows], samples.pids[rows], samples.camids[rows]) for rows in (query, gallery)]
+        return rank(*sides[0], *sides[1])
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn(Protocol):
     """Drawn people and a tiny network: shows in seconds that everything works, and nothing about any method."""
 
@@ -165,6 +303,7 @@ class Drawn(Protocol):
     n_test: int = 8
 
     name: ClassVar[str] = "drawn"
+    trunk_input: ClassVar[TrunkInput] = TrunkInput(64, 32, 2, {}, {"frozen": 2, "tuned": 2})
     settings: ClassVar[Settings] = {
         "data": {"val_fraction": 0.0, "height": 32, "width": 16, "n_ids": 4, "n_per_id": 4},
         "augment": {"erase": 0.0},
@@ -187,14 +326,20 @@ class Drawn(Protocol):
         return split_people(self, root)
 
 
-PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in (Omniglot(), Market())}
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol for protocol in (Omniglot(), Market(), Cifar100(), Cub(), Cars(), Sop(), InShop())
+}
 
 
-def split_people(protocol: Protocol, folder: Path) -> dict[str, Samples]:
+def split_people(protocol: Market | Drawn, folder: Path) -> dict[str, Samples]:
     """Three parts of one folder with names like Market-1501's."""
-    everyone = market1501.read_people(folder)
+    return split_three(market1501.read_people(folder), protocol, str(folder))
+
+
+def split_three(everyone: Samples, protocol: Market | Drawn | Cifar100, where: str) -> dict[str, Samples]:
+    """Identities of all three parts in random order, always the same."""
     n = [protocol.n_train, protocol.n_validation, protocol.n_test]
-    people = np.split(chosen(np.unique(everyone.pids), sum(n), str(folder)), np.cumsum(n[:2]))
+    people = np.split(chosen(np.unique(everyone.pids), sum(n), where), np.cumsum(n[:2]))
     rows = [np.flatnonzero(np.isin(everyone.pids, members)) for members in people]
     return {part: everyone.take(found) for part, found in zip(PARTS, rows, strict=True)}
 

@@ -23,15 +23,13 @@ from reid_training.config import RunConfig, from_dict
 from reid_training.data.base import Dataset, Samples
 from reid_training.embedders import TorchEmbedder, embed_samples
 from reid_training.errors import ConfigError, ModelError
-from reid_training.evaluate import rank_held_out
 from reid_training.methods import METHODS, settings_of
 from reid_training.runs import CHECKPOINT, load_method, replace_file
 from reid_training.train import train
-from tools.experiments.catalogue import Table, merged
+from tools.experiments.catalogue import MEASURES, Table, merged
 from tools.experiments.protocols import Protocol
+from tools.experiments.verification import verify
 from tracker.settings import naming, to_dict
-
-MEASURES = {"rank1": "R@1", "mean_ap": "mAP"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ def run(job: Job) -> Result:
 
 
 def finished(job: Job) -> Result | None:
-    """The result that is there already, or None."""
+    """The result that is there already, or None; one that lacks a measure is scored again."""
     try:
         result = Result(**json.loads(job.result.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -102,7 +100,7 @@ def finished(job: Job) -> Result | None:
         raise ModelError(f"{job.result} is damaged; --redo runs it again") from None
     if result.config != to_dict(job.config):
         raise ModelError(f"{job.result} is of a run with other settings; --redo runs it again")
-    return result
+    return result if result.scores.keys() == MEASURES.keys() else None
 
 
 def code_of(config: RunConfig) -> str:
@@ -135,5 +133,5 @@ def _score(job: Job, samples: Samples) -> dict[str, float]:
     """Scores of the averaged weights on people not used in training."""
     method, config, _ = load_method(job.folder)
     embeddings = embed_samples(TorchEmbedder(method, config.data.height, config.data.width), samples)
-    ranking = rank_held_out(embeddings, samples)
-    return {name: getattr(ranking, name) for name in MEASURES}
+    scores = {**asdict(job.protocol.rank(embeddings, samples)), **asdict(verify(embeddings, samples))}
+    return {name: scores[name] for name in MEASURES}

@@ -22,10 +22,12 @@ from reid_training.errors import ConfigError, DataError, ModelError
 from reid_training.train import Run
 from tools.experiments import __main__ as compare_methods
 from tools.experiments import catalogue as experiments
-from tools.experiments import compare, runs, special
+from tools.experiments import compare, picture, runs, special
+from tools.experiments.catalogue import MEASURES
 from tools.experiments.compare import carry_out, comparisons, forget, outdated, plan
 from tools.experiments.protocols import PARTS, PROTOCOLS, Drawn, Market, Omniglot
 from tools.experiments.table import GAIN, LOSS, NO_GAIN, Comparison, differences, summary, to_csv, to_markdown, verdict
+from tools.experiments.trunk import FROZEN, OnTrunk
 
 pytestmark = pytest.mark.slow  # each runs a comparison
 
@@ -74,20 +76,25 @@ def test_reduced_comparison_runs_every_experiment(tmp_path, capsys):
     assert compare_methods.main([*command, "--table", str(table)]) == 0
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
     trained = [row for row in rows if row["name"] in experiments.names()]
-    assert [row["name"] for row in trained] == [name for name in experiments.names() for _ in runs.MEASURES]
+    assert [row["name"] for row in trained] == [
+        name for name in experiments.names() for _ in experiments.read(name).measures
+    ]
     assert {"large_margin_few_shot", "meta_metric", "odml"} <= {row["name"] for row in rows}
     for row in rows:
         for value in [*row["baseline_values"].split(), *row["method_values"].split()]:
             assert 0.0 <= float(value) <= (math.inf if "ratio" in row["measure"] else 1.0)
     # Every person is in each ranking; with so few people not always first.
-    ranked = [row for row in trained if row["measure"] != runs.MEASURES["rank1"]]
+    ranked = [row for row in trained if row["measure"] in (MEASURES["mean_ap"], MEASURES["auc"])]
     values = [row[f"{role}_values"] for row in ranked for role in ("baseline", "method")]
     assert all(float(value) > 0.0 for text in values for value in text.split())
     printed = capsys.readouterr().out
     assert all(experiments.read(name).title in printed for name in experiments.names())
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+REAL = [PROTOCOLS["omniglot"], PROTOCOLS["market"], *(OnTrunk(PROTOCOLS["cifar100"], trunk) for trunk in FROZEN)]
+
+
+@pytest.mark.parametrize("protocol", REAL, ids=[protocol.name for protocol in REAL])
 @pytest.mark.parametrize("name", experiments.names())
 def test_every_experiment_fits_the_real_protocols(name, protocol, tmp_path):
     asked = plan([experiments.read(name)], protocol, "test", [0], tmp_path, tmp_path)
@@ -259,7 +266,10 @@ def test_experiment_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("claim", "clam", "bad.toml: clam is unknown; known: title, claim, baseline, method, common"),
+        ("claim", "clam", "bad.toml: clam is unknown; known: title, claim, baseline, method, common, on, measures"),
+        ("[common]", 'measures = ["rank2"]\n[common]', "bad.toml: measures must be some of rank1, rank5"),
+        ("[method]", "[on.market.mehtod]\n[method]", "bad.toml: on.market: mehtod is unknown"),
+        ("[method]", "[on.market.method]\nmethod = 3\n[method]", "on.market.method.method must be a table"),
         ('claim = "c"', "", "bad.toml: claim is missing"),
         ('claim = "c"', "claim = 1", "bad.toml: claim must be a text, got 1"),
         ("[method]", "", "bad.toml: method is missing"),
@@ -297,7 +307,40 @@ def test_bad_settings_give_one_line_before_any_run(asked_of, settings, said):
     assert "\n" not in str(told.value)
 
 
+def test_settings_of_one_protocol_go_over_the_others(tmp_path):
+    text = GOOD + "[on.market_tuned.method]\nmethod = { margin = 0.1 }\n"
+    (tmp_path / "good.toml").write_text(text, encoding="utf-8")
+    read = experiments.read("good", tmp_path)
+    assert read.settings("method", "market_tuned")["method"] == {"name": "siamese", "margin": 0.1}
+    assert read.settings("method", "market") == read.roles["method"]
+    assert read.settings("baseline", "market_tuned") == read.roles["baseline"]
+
+
+def test_grid_varies_the_method_and_shares_the_baseline(asked_of, trained):
+    one = experiments.Experiment("a", "A", "c", {"baseline": PAIRS, "method": TRIPLETS})
+    variants = experiments.variants(one, {"method.margin": [0.1, 0.3], "data.n_ids": [2, 4]})
+    assert [v.title for v in variants][:2] == [
+        "a: method.margin = 0.1, data.n_ids = 2",
+        "a: method.margin = 0.1, data.n_ids = 4",
+    ]
+    configs = [asked.job.config for asked in asked_of(*variants) if asked.role == "method"]
+    assert [(c.method["margin"], c.data.n_ids) for c in configs] == [(0.1, 2), (0.1, 4), (0.3, 2), (0.3, 4)]
+    assert len({asked.job.folder for asked in asked_of(*variants) if asked.role == "baseline"}) == 1
+
+
 # The command
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--grid", "method.margin=0.1"], "--grid chooses constants: it needs --split validation"),
+        (["--split", "validation", "--grid", "margin=0.1"], "--grid takes SECTION.NAME=VALUE,VALUE"),
+    ],
+)
+def test_grid_that_chooses_on_the_test_split_is_refused(tmp_path, capsys, more, said):
+    assert compare_methods.main(["--method", "siamese_miner", "--out", str(tmp_path), *more]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_unknown_experiment_gives_one_line(tmp_path, capsys):
@@ -318,6 +361,19 @@ def test_missing_data_gives_one_line(tmp_path, capsys, more, said):
     assert not list(out.glob("data/*")), "half a data set would be taken for a whole one"
 
 
+def test_grid_names_the_best_of_its_values(tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    command = ["--method", "siamese_miner", "--reduced", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path / "out")]
+    grid = ["--split", "validation", "--grid", "method.margin=0.1,2.5", "--table", str(table)]
+    assert compare_methods.main([*command, *grid]) == 0
+    rows = [r for r in csv.DictReader(table.read_text(encoding="utf-8").splitlines()) if r["measure"] == "R@1"]
+    assert [row["title"] for row in rows] == [f"siamese_miner: method.margin = {margin}" for margin in (0.1, 2.5)]
+    assert {row["setting"] for row in rows} == {"drawn (validation)"}
+    assert len({row["baseline_mean"] for row in rows}) == 1
+    best = max(rows, key=lambda row: float(row["method_mean"]))["title"].partition(": ")[2]
+    assert capsys.readouterr().out.endswith(f"best of siamese_miner by R@1: {best}\n")
+
+
 def test_special_experiment_gives_its_own_rows(tmp_path, monkeypatch, capsys):
     given = []
 
@@ -332,7 +388,9 @@ def test_special_experiment_gives_its_own_rows(tmp_path, monkeypatch, capsys):
     command = ["--method", "digits", "--seeds", "2", "--jobs", "3"]
     assert compare_methods.main([*command, "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert given == [(tmp_path, tmp_path / "out" / "digits", [0, 1], 3)]
-    assert "| Digits | mnist | much | triplet accuracy | 55.0 ± 7.1 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| Digits | much | mnist | triplet accuracy | 2 | 55.0 ± 5.0 | 75.0 ± 5.0 | +20.0 ± 0.0 |" in printed
+    assert "`python -m tools.experiments --method digits --seeds 2`" in printed
 
 
 # Data
@@ -436,12 +494,13 @@ def test_spread_and_gain_equal_scipy(n):
         method = baseline + rng.normal(0.01, 0.02, n)
         row = comparison(baseline, method)
         found = summary(differences(row))
-        assert found.sd == pytest.approx(np.std(method - baseline, ddof=1))
         assert found.standard_error == pytest.approx(scipy.stats.sem(method - baseline))
-        t = scipy.stats.ttest_rel(method, baseline).statistic
-        assert verdict(row) == (GAIN if t > 2.0 else LOSS if t < -2.0 else NO_GAIN)
+        test = scipy.stats.ttest_rel(method, baseline)
+        sure = n >= 3 and test.pvalue < 0.05
+        assert verdict(row) == (NO_GAIN if not sure else GAIN if test.statistic > 0 else LOSS)
         verdicts.add(verdict(row))
-    assert {GAIN, NO_GAIN} <= verdicts
+    assert NO_GAIN in verdicts
+    assert (GAIN in verdicts) == (n >= 3)
 
 
 def comparison(baseline, method, **more):
@@ -454,8 +513,9 @@ def comparison(baseline, method, **more):
         ([0.50, 0.52, 0.54], [0.53, 0.55, 0.57], GAIN),  # the same difference thrice
         ([0.50, 0.52, 0.54], [0.50, 0.52, 0.54], NO_GAIN),  # none
         ([0.50, 0.52, 0.54], [0.47, 0.49, 0.51], LOSS),  # worse, and surely so
-        # 2/64 with a standard error of 1/64: not more than twice.
+        # 2/64 with a standard error of 1/64, and t = 3.18 for four.
         ([0.5] * 4, [0.5 + 1 / 64, 0.5 + 1 / 64, 0.5 + 1 / 64, 0.5 + 5 / 64], NO_GAIN),
+        ([0.50, 0.52], [0.60, 0.62], NO_GAIN),  # two seeds
         ([0.50], [0.90], NO_GAIN),  # one seed
     ],
 )
@@ -464,11 +524,15 @@ def test_verdict_of_gain_and_loss(baseline, method, said):
 
 
 def test_table_states_title_and_claim_once():
-    rows = [comparison((0.5, 0.7), (0.6, 0.9), baseline_seconds=(10.0, 20.0), method_seconds=(31.0,))]
+    seconds = {"baseline_seconds": (10.0, 20.0), "method_seconds": (31.0,)}
+    rows = [comparison((0.5, 0.7), (0.6, 0.9), **seconds, command="x")]
     rows.append(dataclasses.replace(rows[0], measure="mAP", claim="c", baseline_seconds=()))
     lines = to_markdown(rows).splitlines()
-    assert lines[2] == "| A | omniglot | c | R@1 | 60.0 ± 14.1 | 75.0 ± 21.2 | +15.0 ± 7.1 | gain | 15 / 31 |"
-    assert lines[3].startswith("|  | omniglot |  | mAP |")
+    assert (
+        lines[2]
+        == "| A | c | omniglot | R@1 | 2 | 60.0 ± 10.0 | 75.0 ± 15.0 | +15.0 ± 5.0 | not shown | `x` | 15 / 31 |"
+    )
+    assert lines[3].startswith("|  |  | omniglot | mAP | 2 |")
     assert lines[3].endswith("| ? / 31 |")
 
 
@@ -477,4 +541,17 @@ def test_csv_holds_every_seed():
     assert (row["n_seeds"], row["method_values"]) == ("2", "0.6 0.9")
     assert float(row["difference_standard_error"]) == pytest.approx(scipy.stats.sem([0.1, 0.2]))
     (row,) = csv.DictReader(to_csv([comparison((0.5,), (0.6,))]).splitlines())
-    assert math.isnan(float(row["difference_sd"]))
+    assert math.isnan(float(row["difference_standard_error"]))
+
+
+def test_picture_shows_the_first_measure_of_each_experiment_and_setting(tmp_path):
+    row = comparison((0.5, 0.6, 0.7), (0.6, 0.8, 0.8))
+    rows = [row, dataclasses.replace(row, measure="mAP"), dataclasses.replace(row, data="market")]
+    rows.append(dataclasses.replace(row, name="b", baseline=(0.5,), method=(0.6,)))
+    assert [(one.name, one.data, one.measure) for one in picture.main_rows(rows)] == [
+        ("a", "omniglot", "R@1"),
+        ("a", "market", "R@1"),
+        ("b", "omniglot", "R@1"),
+    ]
+    picture.draw(rows, tmp_path / "differences.png")
+    assert cv2.imread(str(tmp_path / "differences.png")).size > 0
