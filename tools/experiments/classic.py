@@ -3,7 +3,8 @@
 Neighbourhood Components Analysis. Goldberger, Hinton, Roweis, Salakhutdinov. NIPS 2004. Distance Metric Learning for
 Large Margin Nearest Neighbor Classification. Weinberger, Saul. JMLR 2009. Information-Theoretic Metric Learning.
 Davis, Kulis, Jain, Sra, Dhillon. ICML 2007. All with their libraries' own settings. metric-learn 0.7 calls scikit-learn
-with an argument that its version 1.8 removed: the extra `experiments` has an earlier one.
+with an argument that its version 1.8 removed, and is therefore in no extra: `pip install metric-learn
+"scikit-learn<1.8"`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def available() -> tuple[str, ...]:
     if missing:
         print(
             f"experiments: the rows of {', '.join(missing)} are left out; "
-            'they need pip install "tracklet[experiments]" (metric-learn, scikit-learn < 1.8)',
+            'they need pip install metric-learn "scikit-learn<1.8"',
             file=sys.stderr,
         )
     return found

@@ -1,7 +1,11 @@
 """Active labelling: points on a class boundary and outliers, as the metric defines them.
 
 Both are from the abstract, (4) of the package docstring. Ours: points that represent many unlabelled ones come first
-(`most_telling`), because the points of the smallest margin alone were no better than random ones.
+(`most_telling`). Points of 1-NN accuracy above random choice, mean over curves of heuristic fits, 8 seeds (iris 20),
+with standard errors, by `most_telling` under the learned metric / under Euclid / by the smallest margin alone:
+moons +2.4 +- 2.5 / +1.1 +- 2.6 / +1.9 +- 2.0; wine +1.4 +- 0.7 / +1.8 +- 0.5 / +1.4 +- 0.5; breast cancer
++3.4 +- 0.8 / +4.5 +- 0.8 / +2.3 +- 1.1; iris +0.4 +- 0.5 / +0.6 +- 0.5 / -0.4 +- 0.6. So the margin alone does help on
+some sets, and what saves labels is the cover of the pool rather than the learned metric.
 """
 
 from __future__ import annotations
