@@ -15,7 +15,7 @@ import numpy as np
 from reid_training.methods.mip_mahalanobis.metric import BoolArray, FloatArray, IntArray
 
 OUTLIER_QUANTILE = 0.95
-# What is asked about, chosen on seeds 100 to 119 of the comparison's four pools (new moons, other splits of the sets),
+# What is asked about, chosen on seeds 100 to 119 of four pools (moons; iris, wine and breast cancer of scikit-learn),
 # four questions at a time. Points of accuracy above random choice, mean over the curve, on moons / iris / wine / breast
 # cancer, standard errors 0.9, 0.4, 0.6, 0.7:
 #   doubt to the power 1: +3.4 +1.2 +1.7 +1.6;  2: +3.1 +1.0 +2.0 +2.3
