@@ -9,7 +9,7 @@ What we take:
 (2) A metric layer (MOML): min over M >= 0 of |M - M_t-1|^2 / 2 + gamma [1 + tr(M A)]_+ with
     A = (x - p)(x - p)' - (x - q)(x - q)'. Closed form: M_t = M_t-1 - gamma A where the triplet has a loss; M_0 = I.
 (2b) Any other online metric learner can be the layer, which is the paper's point. Here also OPML (Li, Gao, Wang, Zhou,
-    Huo, Shi. OPML: A One-Pass Closed-Form Solution for Online Metric Learning. 2016): min over L of
+    Huo, Shi. OPML: A One-Pass Closed-Form Solution for Online Metric Learning. 2016, arXiv 1609.09178): min over L of
     |L - L_t-1|^2 / 2 + gamma / 2 [1 + tr(L A L')]_+, hence L_t = L_t-1 (I + gamma A)^-1 where the triplet has a loss.
 (3) A stack: z_i = f(L_i z_i-1) with L_i'L_i = M_i, and no non-linearity after the last layer.
 (4) Forward learning: each layer learns from the output of the layer before. Backward learning: by the gradient of the
