@@ -178,7 +178,7 @@ def adapt_file(model: Path, support: Support, out: Path, name: str, force: bool,
     write_with_metric(model, matrix, properties, support.held, after_emb, out)
     unchanged = "the thresholds alone: no other metric is better on these tracks"
     return Adaptation(
-        metric.words.format(strength) if strength > 0.0 else unchanged,
+        metric.words.format(strength=strength, percent=100 * strength) if strength > 0.0 else unchanged,
         *(before, after, calibration, found is not None),
     )
 

@@ -106,7 +106,7 @@ def mixed_integer(emb: FloatArray, pids: IntArray, strengths: Sequence[float], s
 class SiteMetric:
     """A way to fit maps (D, D), symmetric, to embeddings (N, D) of people (N,): one for each strength asked for."""
 
-    words: str  # with the strength
+    words: str  # with `strength`, or the same in `percent`
     # The first is 0: the model's own metric. The second is taken where there are too few people to choose.
     strengths: tuple[float, ...]
     maps: Callable[[FloatArray, IntArray, Sequence[float], int], list[DoubleArray]]
@@ -114,14 +114,16 @@ class SiteMetric:
 
 METRICS = {
     "whitening": SiteMetric(
-        "a linear metric behind the embedding, {:.0%} of it from the tracks", (0.0, 0.1, 0.3, 0.5, 0.7, 0.9), whitenings
+        "a linear metric behind the embedding, {percent:.0f} % of it from the tracks",
+        (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
+        whitenings,
     ),
     # Those of the experiment with Market-1501 (tools/experiments/odml_market.py).
     "odml": SiteMetric(
-        "an online metric layer behind the embedding, gamma {:g}", (0.0, 0.003, 0.01, 0.03), online_layers
+        "an online metric layer behind the embedding, gamma {strength:g}", (0.0, 0.003, 0.01, 0.03), online_layers
     ),
     "mip": SiteMetric(
-        "a mixed-integer metric behind the embedding, {:.0%} of it from the tracks",
+        "a mixed-integer metric behind the embedding, {percent:.0f} % of it from the tracks",
         (0.0, 0.25, 0.5, 0.75, 1.0),
         mixed_integer,
     ),
