@@ -2,7 +2,7 @@
 
 A third of the people is held out, to measure the gain and the thresholds; exactly the measured network is written. Of a
 run the last layer is fitted, by its learned rule where it has one (`meta_metric`), else by a few steps of fine-tuning.
-For an ONNX file a linear metric (`site_metric`) is appended to a copy of the graph.
+For an ONNX file a linear metric (one of `site_metric.METRICS`) is appended to a copy of the graph.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from reid_training.methods.base import Method
 from reid_training.methods.meta_metric import MetaMetric, left_out_loss
 from reid_training.nets.layers import PooledNet
 from reid_training.runs import load_method, replace_file
-from reid_training.site_metric import DoubleArray, carried_over, choose_share, mapped, rank_at_place, whitening
+from reid_training.site_metric import METRICS, DoubleArray, carried_over, choose_strength, mapped, rank_at_place
 
 LEAST_TRACKS = 4  # two to fit, two to evaluate
 HELD_BACK = 1.0 / 3.0  # of the people
@@ -72,17 +72,26 @@ class Adaptation:
     measured: bool  # on the held-out people; else converted from the old thresholds
 
 
-def adapt(model: Path, dataset: Dataset, out: Path, *, force: bool = False, seed: int = 0) -> Adaptation:
+def adapt(
+    model: Path, dataset: Dataset, out: Path, *, metric: str | None = None, force: bool = False, seed: int = 0
+) -> Adaptation:
     """Writes `out`. Raises ModelError, and writes nothing, if the retrieval of held-out people gets worse.
 
-    model: a run, a checkpoint or an exported file; `dataset.train` are the tracks. `force` writes in any case.
+    model: a run, a checkpoint or an exported file; `dataset.train` are the tracks. metric: of METRICS, for an exported
+    file alone; None: whitening. `force` writes in any case.
     """
+    if metric is not None and metric not in METRICS:
+        raise ConfigError(f"--metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if metric is not None and model.suffix != ".onnx":
+        raise ConfigError(f"--metric is for an ONNX file; of a run such as {model} the last layer is fitted")
     if out.suffix != ".onnx":
         raise ConfigError(f"--out must be an ONNX file (NAME.onnx), got {out}")
     if out.exists() and model.exists() and out.samefile(model):
         raise ConfigError(f"--out is {model} itself; a model is never adapted in place")
     support = split_support(dataset, seed)
-    return (adapt_file if model.suffix == ".onnx" else adapt_run)(model, support, out, force, seed)
+    if model.suffix == ".onnx":
+        return adapt_file(model, support, out, metric or "whitening", force, seed)
+    return adapt_run(model, support, out, force, seed)
 
 
 def split_support(dataset: Dataset, seed: int) -> Support:
@@ -134,19 +143,20 @@ def measured_thresholds(emb: FloatArray, held: Samples) -> Calibration | None:
 # An exported file
 
 
-def adapt_file(model: Path, support: Support, out: Path, force: bool, seed: int) -> Adaptation:
+def adapt_file(model: Path, support: Support, out: Path, name: str, force: bool, seed: int) -> Adaptation:
     embedder = OnnxEmbedder(model)
     old = _thresholds_of(embedder.metadata, model)
     fit_emb, held_emb = embed_samples(embedder, support.fit), embed_samples(embedder, support.held)
     before = rank_at_place(held_emb, support.held)
     _check_finite(fit_emb, model)
-    share = choose_share(fit_emb, support.fit, seed)
-    matrix = whitening(fit_emb, support.fit.pids, share)
+    metric = METRICS[name]
+    strength = choose_strength(metric, fit_emb, support.fit, seed)
+    (matrix,) = metric.maps(fit_emb, support.fit.pids, (strength,), seed)
     after_emb = mapped(held_emb, matrix)
     after = rank_at_place(after_emb, support.held)
     check_gain(before, after, force=force)
     found = measured_thresholds(after_emb, support.held)
-    if share == 1.0 and found is None:
+    if strength == 0.0 and found is None:
         raise ModelError(
             f"{model}: no other metric is better on {support.name}, and its people are too few to measure thresholds; "
             f"nothing was written"
@@ -166,9 +176,9 @@ def adapt_file(model: Path, support: Support, out: Path, force: bool, seed: int)
         "licence": f"{embedder.metadata.get('licence', 'not stated')}; adapted on: {support.licence}",
     }
     write_with_metric(model, matrix, properties, support.held, after_emb, out)
-    change = f"a linear metric behind the embedding, {100 * (1 - share):.0f} % of it from the tracks"
+    unchanged = "the thresholds alone: no other metric is better on these tracks"
     return Adaptation(
-        change if share < 1.0 else "the thresholds alone: no other metric is better on these tracks",
+        metric.words.format(strength=strength, percent=100 * strength) if strength > 0.0 else unchanged,
         *(before, after, calibration, found is not None),
     )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 NETWORK_HELP = "ONNX file, checkpoint or run folder; or a bundled network: fast, accurate"
+SITE_METRICS = ("whitening", "odml", "mip")  # site_metric.METRICS, which --help must not import
 DATA_HELP = "Market-1501 folder (bounding_box_train, query, bounding_box_test), or a table image,id,camera[,split]"
 
 
@@ -151,6 +152,12 @@ def _add_adapt(commands: Commands) -> None:
     adapt.add_argument("model", type=reid_file, metavar="MODEL_OR_RUN", help=NETWORK_HELP)
     adapt.add_argument("--support", type=Path, required=True, help="folder of `reid crops`, or as --data")
     adapt.add_argument("--out", type=Path, required=True, help="new ONNX file")
+    adapt.add_argument(
+        "--metric",
+        choices=SITE_METRICS,
+        help="put behind an ONNX file: whitening of the variation within people (default), one online metric layer, or "
+        "a mixed-integer metric",
+    )
     adapt.add_argument("--seed", type=int, default=0, help="draws the held-out people (default %(default)s)")
     adapt.add_argument("--force", action="store_true", help="write it even if retrieval of held-out people gets worse")
     adapt.set_defaults(run=run_adapt)
@@ -363,7 +370,14 @@ def run_adapt(arguments: argparse.Namespace) -> None:
     if arguments.seed < 0:
         raise ConfigError(f"--seed must be >= 0, got {arguments.seed}")
     support = read_data(arguments.support)
-    made = adapt(arguments.model, support, arguments.out, force=arguments.force, seed=arguments.seed)
+    made = adapt(
+        arguments.model,
+        support,
+        arguments.out,
+        metric=arguments.metric,
+        force=arguments.force,
+        seed=arguments.seed,
+    )
     print(f"changed: {made.change}")
     print("people held back  rank-1     mAP")
     for title, scores in (("before", made.before), ("after", made.after)):

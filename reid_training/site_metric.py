@@ -1,13 +1,21 @@
-"""A linear metric on embeddings for one site: directions in which one person's embeddings vary count less.
+"""A linear metric on embeddings for one site, fitted to a few labelled tracks; three ways to fit it.
 
-Within-Class Covariance Normalization for SVM-based Speaker Recognition. Andrew O. Hatch, Sachin Kajarekar, Andreas
-Stolcke. Interspeech 2006. Its map, the inverse root of the covariance within people, is shrunk towards the identity:
-a few tracks do not fill the covariance of 128 numbers. How far is chosen on people that the map was not fitted to.
+whitening: directions in which one person's embeddings vary count less. Within-Class Covariance Normalization for
+SVM-based Speaker Recognition. Andrew O. Hatch, Sachin Kajarekar, Andreas Stolcke. Interspeech 2006. Its map, the
+inverse root of the covariance within people, is shrunk towards the identity: a few tracks do not fill the covariance
+of 128 numbers.
+odml: one online metric layer (`methods.odml`) after one pass over the crops in random order.
+mip: the mixed-integer metric (`methods.mip_mahalanobis`) on principal components, shrunk towards the identity. More
+than 60 crops are fitted by subsamples, and the time limit makes the result depend on the machine.
+
+How far each departs from the model's own metric is chosen on people that the map was not fitted to.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +23,12 @@ import numpy.typing as npt
 from reid_training.data.base import IntArray, Samples
 from reid_training.errors import DataError
 from reid_training.evaluate import Calibration, FloatArray, Ranking, rank_held_out, rank_in_videos
+from reid_training.methods.mip_mahalanobis import MIPMahalanobis, root
+from reid_training.methods.odml import ODML
 
 DoubleArray = npt.NDArray[np.float64]
-# Of the identity in the covariance, from the model's own metric to little of it.
-SHARES = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1)
-CAREFUL = 0.9  # where there are too few people to choose
+N_COMPONENTS = 32  # of mip: as in its experiment with Market-1501
+MIP_NEIGHBOURS, MIP_TIME_S = 3, 10.0  # likewise; of the programs of one fit together
 N_FOLDS = 3
 TRACK = 300  # the length that every track is stretched to
 APART = TRACK // 3  # ours, not tuned
@@ -72,21 +81,69 @@ def whitening(emb: FloatArray, pids: IntArray, share: float) -> DoubleArray:
     return matrix
 
 
-def choose_share(emb: FloatArray, samples: Samples, seed: int) -> float:
-    """The share of the identity matrix with the best mAP in cross-validation over people; the largest of equals."""
+def whitenings(emb: FloatArray, pids: IntArray, strengths: Sequence[float], seed: int) -> list[DoubleArray]:
+    return [whitening(emb, pids, 1.0 - strength) for strength in strengths]
+
+
+def online_layers(emb: FloatArray, pids: IntArray, strengths: Sequence[float], seed: int) -> list[DoubleArray]:
+    """L of one layer, (D, D) and symmetric; strengths: gamma."""
+    order = np.random.default_rng([seed, 3]).permutation(len(pids))
+    return [ODML(gamma=gamma).fit(emb[order], pids[order]).layers_[0].root for gamma in strengths]
+
+
+def mixed_integer(emb: FloatArray, pids: IntArray, strengths: Sequence[float], seed: int) -> list[DoubleArray]:
+    """Roots of the metric M of the first principal components, as a share: I + V (((1 - s) I + s M)^1/2 - I) V'."""
+    center = emb.mean(axis=0, dtype=np.float64)
+    directions = np.linalg.svd(emb - center, full_matrices=False)[2][:N_COMPONENTS]  # (c, D)
+    model = MIPMahalanobis(k=MIP_NEIGHBOURS, time_limit_s=MIP_TIME_S, seed=seed)
+    metric = model.fit((emb - center) @ directions.T, pids).metric_
+    eye = np.eye(len(directions))
+    bent = [root(eye + strength * (metric - eye)) - eye for strength in strengths]
+    return [np.eye(emb.shape[1]) + directions.T @ change @ directions for change in bent]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteMetric:
+    """A way to fit maps (D, D), symmetric, to embeddings (N, D) of people (N,): one for each strength asked for."""
+
+    words: str  # with `strength`, or the same in `percent`
+    # The first is 0: the model's own metric. The second is taken where there are too few people to choose.
+    strengths: tuple[float, ...]
+    maps: Callable[[FloatArray, IntArray, Sequence[float], int], list[DoubleArray]]
+
+
+METRICS = {
+    "whitening": SiteMetric(
+        "a linear metric behind the embedding, {percent:.0f} % of it from the tracks",
+        (0.0, 0.1, 0.3, 0.5, 0.7, 0.9),
+        whitenings,
+    ),
+    # Those of the experiment with Market-1501 (tools/experiments/odml_market.py).
+    "odml": SiteMetric(
+        "an online metric layer behind the embedding, gamma {strength:g}", (0.0, 0.003, 0.01, 0.03), online_layers
+    ),
+    "mip": SiteMetric(
+        "a mixed-integer metric behind the embedding, {percent:.0f} % of it from the tracks",
+        (0.0, 0.25, 0.5, 0.75, 1.0),
+        mixed_integer,
+    ),
+}
+
+
+def choose_strength(metric: SiteMetric, emb: FloatArray, samples: Samples, seed: int) -> float:
+    """The strength with the best mAP in cross-validation over people; of equals the one named first."""
     people, counts = np.unique(samples.pids, return_counts=True)
     tracks = np.random.default_rng([seed, 1]).permutation(people[counts >= 2])
     n_folds = min(N_FOLDS, len(tracks) // 2)
     if n_folds < 2:
-        return CAREFUL
-    scores = dict.fromkeys(SHARES, 0.0)
+        return metric.strengths[1]
+    scores = np.zeros(len(metric.strengths))
     for fold in range(n_folds):
         left_out = np.isin(samples.pids, tracks[fold::n_folds])
         held = samples.take(np.flatnonzero(left_out))
-        for share in SHARES:
-            matrix = whitening(emb[~left_out], samples.pids[~left_out], share)
-            scores[share] += rank_at_place(mapped(emb[left_out], matrix), held).mean_ap
-    return max(SHARES, key=lambda share: scores[share])  # the first of equals
+        maps = metric.maps(emb[~left_out], samples.pids[~left_out], metric.strengths, seed)
+        scores += [rank_at_place(mapped(emb[left_out], matrix), held).mean_ap for matrix in maps]
+    return metric.strengths[int(scores.argmax())]
 
 
 def carried_over(old: Calibration, before: FloatArray, after: FloatArray, pids: IntArray) -> Calibration:

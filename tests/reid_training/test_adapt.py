@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from reid_training import adapt as adapting
+from reid_training import site_metric
 from reid_training.adapt import (
     adapt,
     append_metric,
@@ -20,21 +21,33 @@ from reid_training.adapt import (
     split_support,
     thinned,
 )
-from reid_training.cli import main
+from reid_training.cli import SITE_METRICS, main
 from reid_training.config import from_dict
 from reid_training.data import csv_table, market1501
 from reid_training.data.base import Dataset, Samples, read_images
 from reid_training.data.synthetic import write_market_folder
 from reid_training.data.transforms import normalise, to_tensor
 from reid_training.embedders import OnnxEmbedder, embed_samples
-from reid_training.errors import DataError, ModelError
+from reid_training.errors import ConfigError, DataError, ModelError
 from reid_training.evaluate import Calibration, Ranking, rank_held_out
 from reid_training.export import export
 from reid_training.methods.meta_metric import left_out_loss
+from reid_training.methods.mip_mahalanobis import MIPMahalanobis
+from reid_training.methods.odml import ODML
 from reid_training.runs import load_method, new_method
-from reid_training.site_metric import carried_over, choose_share, mapped, rank_at_place, whitening, within_people
+from reid_training.site_metric import (
+    METRICS,
+    carried_over,
+    choose_strength,
+    mapped,
+    rank_at_place,
+    whitening,
+    within_people,
+)
 from reid_training.train import train
+from tests.synthetic.mot import make_scene, write_sequence
 from tracker.appearance.encoder import read_card
+from tracker.commands.track import main as track
 from tracker.settings import to_dict
 
 
@@ -113,14 +126,55 @@ def test_share_one_is_the_metric_of_the_model():
     np.testing.assert_allclose(mapped(emb, np.eye(12)), emb, atol=1e-7)
 
 
-def test_metric_helps_on_unseen_people():
+@pytest.fixture
+def quick_program(monkeypatch):
+    monkeypatch.setattr(site_metric, "MIP_TIME_S", 0.0)
+
+
+@pytest.mark.parametrize(("name", "least", "gain"), [("whitening", 0.5, 0.2), ("odml", 0.01, 0.05), ("mip", 0.5, 0.2)])
+def test_metric_helps_on_unseen_people(name, least, gain, quick_program):
     emb, pids = disturbed(np.random.default_rng(0))
     fit, held = pids <= 25, pids > 25
-    share = choose_share(emb[fit], samples_of(pids[fit]), 0)
-    assert share < 0.7
-    after = mapped(emb[held], whitening(emb[fit], pids[fit], share))
+    strength = choose_strength(METRICS[name], emb[fit], samples_of(pids[fit]), 0)
+    assert strength >= least
+    (matrix,) = METRICS[name].maps(emb[fit], pids[fit], (strength,), 0)
+    after = mapped(emb[held], matrix)
     before_after = [rank_held_out(rows, samples_of(pids[held])).rank1 for rows in (emb[held], after)]
-    assert before_after[1] > before_after[0] + 0.2
+    assert before_after[1] > before_after[0] + gain
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_maps_are_symmetric_and_strength_zero_is_the_identity(name, quick_program):
+    emb, pids = disturbed(np.random.default_rng(0), n_people=8)
+    maps = METRICS[name].maps(emb, pids, METRICS[name].strengths, 0)
+    assert METRICS[name].strengths[0] == 0.0
+    np.testing.assert_allclose(maps[0], np.eye(12), atol=1e-12)
+    for matrix in maps:
+        np.testing.assert_allclose(matrix, matrix.T, atol=1e-9)
+        assert np.linalg.eigvalsh(matrix)[0] > -1e-9
+
+
+def test_mixed_integer_map_is_the_metric_on_principal_components_and_leaves_the_others(quick_program, monkeypatch):
+    monkeypatch.setattr(site_metric, "N_COMPONENTS", 5)
+    emb, pids = disturbed(np.random.default_rng(0), n_people=9)
+    (matrix,) = METRICS["mip"].maps(emb, pids, (1.0,), 0)
+    center = emb.mean(0)
+    axes = np.linalg.svd(emb - center)[2]
+    model = MIPMahalanobis(k=3, time_limit_s=0.0).fit((emb - center) @ axes[:5].T, pids)
+    within = model.distances((emb[:1] - center) @ axes[:5].T, (emb - center) @ axes[:5].T)[0]
+    outside = np.linalg.norm((emb - emb[0]) @ axes[5:].T, axis=1)
+    np.testing.assert_allclose(np.linalg.norm((emb - emb[0]) @ matrix, axis=1), np.hypot(within, outside), atol=1e-6)
+
+
+def test_online_layer_map_gives_the_distances_of_the_layer():
+    emb, pids = disturbed(np.random.default_rng(0), n_people=9)
+    (matrix,) = METRICS["odml"].maps(emb, pids, (0.03,), 0)
+    order = np.random.default_rng([0, 3]).permutation(len(pids))
+    model = ODML(gamma=0.03).fit(emb[order], pids[order])
+    pairs = np.stack([emb[:-1], emb[1:]], axis=1)
+    np.testing.assert_allclose(
+        np.linalg.norm((emb[:-1] - emb[1:]) @ matrix, axis=1), model.score_pairs(pairs), atol=1e-6
+    )
 
 
 def test_metric_without_possible_gain_hardly_changes():
@@ -128,7 +182,7 @@ def test_metric_without_possible_gain_hardly_changes():
     pids = np.repeat(np.arange(1, 13), 2)  # few crops, and noise that is the same in all directions
     emb = rng.normal(size=(12, 30))[pids - 1] + 0.6 * rng.normal(size=(24, 30))
     emb = (emb / np.linalg.norm(emb, axis=1, keepdims=True)).astype(np.float32)
-    assert choose_share(emb, samples_of(pids), 0) >= 0.7
+    assert choose_strength(METRICS["whitening"], emb, samples_of(pids), 0) <= 0.3
 
 
 def test_equal_crops_are_an_error():
@@ -260,8 +314,9 @@ def test_adapt_writes_a_model_for_a_place(kind, change, request, table, support,
     np.testing.assert_allclose(np.linalg.norm(emb, axis=1), 1.0, atol=1e-5)
 
 
-def test_reported_scores_equal_those_of_the_file(exported, support, tmp_path):
-    made = adapt(exported, support, tmp_path / "new.onnx", force=True)
+@pytest.mark.parametrize("metric", METRICS)
+def test_reported_scores_equal_those_of_the_file(metric, exported, support, tmp_path, quick_program):
+    made = adapt(exported, support, tmp_path / "new.onnx", metric=metric, force=True)
     held = split_support(support, 0).held
     for path, expected in ((exported, made.before), (tmp_path / "new.onnx", made.after)):
         found = rank_held_out(embed_samples(OnnxEmbedder(path), held), held)
@@ -274,6 +329,33 @@ def test_same_call_gives_the_same_file(run, support, tmp_path):
     for name in ("a", "b"):
         adapt(run, support, tmp_path / name / "new.onnx", force=True)
     assert (tmp_path / "a" / "new.onnx").read_bytes() == (tmp_path / "b" / "new.onnx").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["odml", "mip"])
+def test_tracker_runs_with_a_network_of_each_metric(metric, exported, table, tmp_path, monkeypatch, quick_program):
+    """The command writes a file with another metric, and `track --reid` re-identifies with it."""
+    monkeypatch.setattr(site_metric, "MIP_NEIGHBOURS", 1)  # of three, none is found behind so poor a network
+    chosen = METRICS[metric].strengths[-1]
+    monkeypatch.setattr(adapting, "choose_strength", lambda *_: chosen)  # two epochs of training decide nothing
+    out, video = tmp_path / "here.onnx", tmp_path / "video"
+    asked = ["adapt", str(exported), "--support", str(table), "--out", str(out), "--metric", metric, "--force"]
+    assert main(asked) == 0
+    crops = csv_table.read(table).train.take(np.arange(9))
+    before, after = (embed_samples(OnnxEmbedder(file), crops) for file in (exported, out))
+    assert np.abs(after - before).max() > 1e-3
+    write_sequence(make_scene(0, n_people=3, n_frames=20), video)
+    results = tmp_path / "results.txt"
+    assert track([str(video), "--detections", "public", "--reid", str(out), "--out", str(results), "--quiet"]) == 0
+    assert results.read_text().count("\n") > 5
+
+
+def test_metric_is_for_files_alone_and_known_by_name(run, exported, support, tmp_path):
+    assert tuple(METRICS) == SITE_METRICS
+    with pytest.raises(ConfigError, match="--metric is for an ONNX file; of a run such as"):
+        adapt(run, support, tmp_path / "new.onnx", metric="odml")
+    with pytest.raises(ConfigError, match="--metric must be one of whitening, odml, mip, got 'lmnn'"):
+        adapt(exported, support, tmp_path / "new.onnx", metric="lmnn")
 
 
 def test_worse_model_is_not_written(exported, support, tmp_path, monkeypatch):

@@ -1,21 +1,27 @@
 """Experiment of the mixed-integer metric: nearest neighbours against Euclid, and labels saved by active learning.
 
-Active Metric Learning for Supervised Classification. Kumaran et al. 2018, arXiv 1803.10647. The sets are those of the
-UCI repository that scikit-learn ships (extra dev), and two moons with strong noise, generated here.
+Active Metric Learning for Supervised Classification. Kumaran et al. 2018, arXiv 1803.10647. Pima, Wisconsin and
+Ionosphere are read from files of mlbench (`mlbench`), the threes and eights from MNIST; two moons with strong noise are
+generated. A seed draws the halves: one is the pool that labels are asked of, the other is scored by 1-NN. All columns
+are prepared by the pool, whose labels are not used: standardised (pixels: only centred), and the first 16 principal
+components where there are more.
 
-Metric: few labelled points, tested on the others; both sides have the same points, standardised, the first 32 principal
-components where there are more features. The solver's status is given beside the name of the data.
-Active: the same metric learner on both sides; one picks the points that `recommend` names, the other picks at random.
-Accuracy over the number of labels is plotted in OUT/curves.png, and its mean over the curve is a row of the table.
+Metric: 30 labels. The program itself with a diagonal and a full M, its heuristic alone, and NCA, LMNN and ITML, all
+against Euclid. How each program ended is in the column of the data: proven optimal or not, and the gap to its bound.
+Active: from 4 to 28 labels, four at a time. Each rule asks by its own; all are then classified by the metric that the
+program, not the heuristic, fits to the labels (again with status and gap), and by Euclid. The controls tell what a
+saving is due to: `recommend` under Euclid instead of the learned metric, the smallest margin alone, greedy k-centre
+(the farthest point from all labels), random choice. Accuracy over labels is plotted in OUT/curves.png, and its mean
+over the curve is a row of the table.
 People: Market-1501's queries, one image for each person and camera, embedded by
 weights/reid_fast.onnx, which was trained on none of them. The metric is fitted to half of the people; every image of
-the other half is a query among all others.
+the other half is a query among all others. More than 60 images are solved by subsamples, without a bound.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import math
 import statistics
 import sys
 import time
@@ -33,46 +39,54 @@ from reid_training.data.base import unpack
 from reid_training.embedders import OnnxEmbedder, embed_samples
 from reid_training.errors import DataError
 from reid_training.methods.mip_mahalanobis import FloatArray, IntArray, MIPMahalanobis
+from reid_training.methods.mip_mahalanobis.questions import doubt_of
 from reid_training.runs import replace_file
-from tools.experiments import results
+from tools.experiments import classic, mlbench, mnist, results
 from tools.experiments.protocols import write_whole
 from tools.experiments.table import Comparison
 
 NAME = "mip_mahalanobis"
-TITLE = "Mixed-integer Mahalanobis metric against Euclid"
-ACTIVE_TITLE = "Mixed-integer metric: points asked for against random ones"
+TITLE = "Mixed-integer Mahalanobis metric, solved within a time limit"
+ACTIVE_TITLE = "Mixed-integer metric: rules that choose what to label"
 CLAIM = "not available (toy examples, image and medical data)"
-PEOPLE_TITLE = "Mixed-integer metric behind reid_fast, people it has never seen"
+PEOPLE_TITLE = "Mixed-integer metric, solved on subsamples, behind reid_fast: people it has never seen"
 PEOPLE_CLAIM = "none: not the paper's"
-MOONS, PEOPLE = "moons and noise", "Market-1501 queries"
-MAX_COMPONENTS = 32
+MOONS, PEOPLE, DIGITS = "moons and noise", "Market-1501 queries", "MNIST, 3 against 8"
+OF_MLBENCH = {"Pima": "PimaIndiansDiabetes", "Wisconsin": "BreastCancer", "Ionosphere": "Ionosphere"}
+MAX_COMPONENTS = 16
+N_DIGITS = 500  # images of each class, drawn by the seed
 MODEL = Path(__file__).resolve().parents[2] / "weights" / "reid_fast.onnx"
+
+EUCLID, ALONE, DIAGONAL, FULL_FORM = "Euclid", "heuristic alone, diagonal", "program, diagonal", "program, full"
+RANDOM, LEARNED, BY_EUCLID = "random", "recommended by the learned metric", "recommended by Euclid"
+MARGIN, CENTRES = "smallest margin alone", "k-centre"
+RULES = (RANDOM, LEARNED, BY_EUCLID, MARGIN, CENTRES)
+
+
+# Of one fit: its status; the value of the objective, in points given up; a bound, below which no metric of the form is.
+End = tuple[str, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Of both experiments."""
+    """Of all three experiments. Metrics have k = 1, the default, but for people."""
 
-    n_labelled: tuple[tuple[str, int], ...] = (
-        (MOONS, 45),
-        ("iris", 45),
-        ("wine", 45),
-        ("breast_cancer", 60),
-        ("digits", 200),
-    )
-    k: int = 3  # of all fits but those of the curves, which begin with two points of a class and have the default, 1
-    time_limit_s: float = 10.0  # likewise: the default; the curves have the heuristic alone
-    active: tuple[str, ...] = (MOONS, "iris", "wine", "breast_cancer")
+    sets: tuple[str, ...] = (MOONS, *OF_MLBENCH, DIGITS)
+    n_labelled: int = 30
+    time_limit_s: float = 30.0
     first_per_class: int = 2
     n_asked: int = 4  # at a time
-    n_rounds: int = 10
-    n_neighbours: tuple[int, ...] = (1, 3)
+    n_rounds: int = 6
+    curve_limit_s: float = 10.0  # of each of the curves' fits
     people: bool = True  # where they are
+    people_k: int = 3
+    people_components: int = 32
+    beside: bool = True  # the learners of `classic`, as far as they are installed
 
 
 FULL = Setting()
-# Drawn: needs no data and no scikit-learn.
-REDUCED = Setting(((MOONS, 16),), time_limit_s=0.5, active=(MOONS,), n_rounds=2, people=False)
+# Generated: needs no data.
+REDUCED = Setting((MOONS,), n_labelled=12, time_limit_s=0.2, n_rounds=1, curve_limit_s=0.1, people=False, beside=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,36 +99,59 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """Of one set and seed."""
+class Fits:
+    """Metrics of one set and seed."""
 
-    baseline: tuple[float, ...]  # shares of right answers: by number of neighbours, or along the curve
+    scores: dict[str, float]  # share of right answers of EUCLID, ALONE, DIAGONAL, FULL_FORM, "NCA", ...
+    seconds: dict[str, float]  # processor time of fitting
+    ends: dict[str, End]
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Questions of one set and seed: by rule, shares of right answers after 0 .. n_rounds rounds."""
+
+    labels: tuple[int, ...]
+    learned: dict[str, list[float]]  # classified by the learned metric
+    euclid: dict[str, list[float]]
+    seconds: dict[str, float]
+    ends: tuple[End, ...]  # of all fits
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """People, of one seed."""
+
+    baseline: tuple[float, ...]  # rank-1: the components, all dimensions
     method: tuple[float, ...]
-    labels: tuple[int, ...] = ()  # of the curve
-    baseline_seconds: float = 0.0  # processor time of fitting
-    method_seconds: float = 0.0
-    status: str = ""
-    value: float = 0.0  # of the objective, in points given up
-    gap: float = 0.0
+    method_seconds: float
+    end: End
 
 
 def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, setting: Setting = FULL) -> list[Comparison]:
     """Rows of the table; one file for each set and seed in `out`, and existing ones are not repeated."""
-    asked = [("metric", name) for name, _ in setting.n_labelled] + [("active", name) for name in setting.active]
+    for name in setting.sets:
+        read(name, data, 0)  # bad data is an error before any process starts
+    beside = classic.available() if setting.beside else ()
     people = embedded_people(data, out) if setting.people else None
-    if people is not None:
-        asked.append(("people", PEOPLE))
-    files = {(kind, name, seed): _file(out, kind, name, seed, setting) for kind, name in asked for seed in seeds}
-    tasks = [(*task, setting, file, people) for task, file in files.items() if not file.is_file()]
+    asked = [(kind, name) for kind in ("metric", "active") for name in setting.sets]
+    asked += [("people", PEOPLE)] if people is not None else []
+    files = {
+        (kind, name, seed): _file(out, kind, name, seed, setting, beside) for kind, name in asked for seed in seeds
+    }
+    tasks = [(*task, data, setting, beside, file, people) for task, file in files.items() if not file.is_file()]
     results.run_all(run_one, tasks, jobs)
-    by_set = {(kind, name): [results.read(Result, files[kind, name, seed]) for seed in seeds] for kind, name in asked}
-    curves = {name: by_set["active", name] for name in setting.active}
+    rows: list[Comparison] = []
+    for name in setting.sets:
+        fits = [results.read(Fits, files["metric", name, seed]) for seed in seeds]
+        rows += metric_rows(f"{name}, {setting.n_labelled} labels", fits)
+    curves = {name: [results.read(Curves, files["active", name, seed]) for seed in seeds] for name in setting.sets}
     draw(curves, out / "curves.png")
-    rows = []
-    for name, n in setting.n_labelled:
-        rows += metric_rows(f"{name}, {n} labels", by_set["metric", name], setting)
-    rows += [active_row(name, found) for name, found in curves.items()]
-    return rows + (people_rows(by_set["people", PEOPLE]) if people is not None else [])
+    for name, found in curves.items():
+        rows += active_rows(name, found)
+    if people is not None:
+        rows += people_rows([results.read(Result, files["people", PEOPLE, seed]) for seed in seeds])
+    return rows
 
 
 def run_reduced(out: Path, seeds: Sequence[int], jobs: int = 1) -> list[Comparison]:
@@ -122,78 +159,98 @@ def run_reduced(out: Path, seeds: Sequence[int], jobs: int = 1) -> list[Comparis
     return run(Path(), out, seeds, jobs, REDUCED)
 
 
-def metric_rows(data: str, found: Sequence[Result], setting: Setting) -> list[Comparison]:
-    return [
-        _row(NAME, TITLE, CLAIM, f"{data}; {proven(found)}", f"{k}-NN", found, place)
-        for place, k in enumerate(setting.n_neighbours)
-    ]
+def metric_rows(data: str, found: Sequence[Fits]) -> list[Comparison]:
+    """Each metric against Euclid; the program against its heuristic; the full form against the diagonal one."""
+    pairs = [(name, EUCLID) for name in found[0].scores if name != EUCLID]
+    pairs += [(DIAGONAL, ALONE), (FULL_FORM, DIAGONAL)]
+    rows = []
+    for method, baseline in pairs:
+        ends = [one.ends[method] for one in found if method in one.ends]
+        scores, seconds = (
+            [tuple(getattr(one, field)[name] for one in found) for name in (baseline, method)]
+            for field in ("scores", "seconds")
+        )
+        words = f"{data}; {proven(ends)}" if ends and method != ALONE else data
+        rows.append(Comparison(NAME, TITLE, CLAIM, words, f"1-NN, {method} against {baseline}", *scores, *seconds))
+    return rows
+
+
+def active_rows(name: str, found: Sequence[Curves]) -> list[Comparison]:
+    """Mean over the curve: the rules against random choice and each other, and the metric against Euclid."""
+    pairs = [(rule, "learned", RANDOM, "learned") for rule in RULES[1:]]
+    pairs += [(LEARNED, "learned", rule, "learned") for rule in RULES[2:]]
+    pairs += [(RANDOM, "learned", RANDOM, "euclid"), (LEARNED, "learned", BY_EUCLID, "euclid")]
+    words = f"{name}; {proven([end for one in found for end in one.ends])}"
+    rows = []
+    for method, by, baseline, base_by in pairs:
+        scores = [
+            tuple(statistics.fmean(getattr(one, field)[rule]) for one in found)
+            for rule, field in ((baseline, base_by), (method, by))
+        ]
+        seconds = [tuple(one.seconds[rule] for one in found) for rule in (baseline, method)]
+        ends = ("", "") if by == base_by else (", classified by the learned metric", ", classified by Euclid")
+        measure = f"1-NN, mean over the curve, {method}{ends[0]} against {baseline}{ends[1]}"
+        rows.append(Comparison(f"{NAME}_active", ACTIVE_TITLE, CLAIM, words, measure, *scores, *seconds))
+    return rows
 
 
 def people_rows(found: Sequence[Result]) -> list[Comparison]:
     measures = ("rank-1, against the same 32 components", "rank-1, against the cosine of all 128")
+    words = f"{PEOPLE}; {proven([result.end for result in found])}"
     return [
-        _row(f"{NAME}_people", PEOPLE_TITLE, PEOPLE_CLAIM, f"{PEOPLE}; {proven(found)}", measure, found, place)
+        Comparison(
+            f"{NAME}_people", PEOPLE_TITLE, PEOPLE_CLAIM, words, measure,
+            tuple(result.baseline[place] for result in found), tuple(result.method[place] for result in found),
+            method_seconds=tuple(result.method_seconds for result in found),
+        )
         for place, measure in enumerate(measures)
-    ]
+    ]  # fmt: skip
 
 
-def _row(name: str, title: str, claim: str, data: str, measure: str, found: Sequence[Result], place: int) -> Comparison:
-    scores = [tuple(getattr(result, role)[place] for result in found) for role in ("baseline", "method")]
-    seconds = [tuple(getattr(result, f"{role}_seconds") for result in found) for role in ("baseline", "method")]
-    return Comparison(name, title, claim, data, measure, scores[0], scores[1], seconds[0], seconds[1])
+def proven(ends: Sequence[End]) -> str:
+    """How the fits ended, and the mean gap between value and bound."""
+    counts = ", ".join(f"{n} {status}" for status, n in Counter(status for status, *_ in ends).most_common())
+    value = statistics.fmean(value for _, value, _ in ends)
+    gap = value - statistics.fmean(bound for *_, bound in ends)
+    return f"{counts}, gap {gap:.1f} of {value:.1f}"
 
 
-def active_row(name: str, found: Sequence[Result]) -> Comparison:
-    means = [dataclasses.replace(one, baseline=_mean(one.baseline), method=_mean(one.method)) for one in found]
-    return _row(f"{NAME}_active", ACTIVE_TITLE, CLAIM, name, "1-NN, mean over the curve", means, 0)
-
-
-def _mean(shares: Sequence[float]) -> tuple[float]:
-    return (statistics.fmean(shares),)
-
-
-def proven(found: Sequence[Result]) -> str:
-    """Status of the fits, and the mean gap between value and bound over the seeds."""
-    ends = ", ".join(f"{n} {status}" for status, n in Counter(result.status for result in found).most_common())
-    value, gap = (statistics.fmean(getattr(result, name) for result in found) for name in ("value", "gap"))
-    return f"{ends}, gap {gap:.1f} of {value:.1f}"
-
-
-def _file(out: Path, kind: str, name: str, seed: int, setting: Setting) -> Path:
+def _file(out: Path, kind: str, name: str, seed: int, setting: Setting, beside: tuple[str, ...]) -> Path:
     """Named by everything that decides its content, except the code."""
-    facts: list[object] = [kind, name, setting.n_neighbours]
+    facts: list[object] = [kind, name]
     if kind == "metric":
-        facts += [dict(setting.n_labelled)[name], setting.time_limit_s, setting.k]
+        facts += [setting.n_labelled, setting.time_limit_s, beside]
     elif kind == "active":
-        facts += [setting.first_per_class, setting.n_asked, setting.n_rounds]
+        facts += [setting.first_per_class, setting.n_asked, setting.n_rounds, setting.curve_limit_s]
     else:
-        facts += [setting.time_limit_s, setting.k, model_digest()]
+        facts += [setting.time_limit_s, setting.people_k, setting.people_components, model_digest()]
     return out / f"{kind}-{name.replace(' ', '_')}-{results.digest(*facts)}-{seed}.json"
 
 
-def run_one(kind: str, name: str, seed: int, setting: Setting, file: Path, people: Points | None = None) -> None:
+def run_one(
+    kind: str,
+    name: str,
+    seed: int,
+    data: Path,
+    setting: Setting,
+    beside: tuple[str, ...],
+    file: Path,
+    people: Points | None,
+) -> None:
+    found: Fits | Curves | Result
     if people is not None and kind == "people":
-        result = compare_people(people, seed, setting)
+        found = compare_people(people, seed, setting)
     elif kind == "metric":
-        result = compare_metrics(read(name, seed), dict(setting.n_labelled)[name], seed, setting)
+        found = compare_metrics(*halves(read(name, data, seed), name, seed), seed, setting, beside)
     else:
-        result = compare_questions(read(name, seed), seed, setting)
-    results.write(file, result)
+        found = compare_questions(*halves(read(name, data, seed), name, seed), seed, setting)
+    results.write(file, found)
 
 
-# ---------------------------------------------------------------- metric
-
-
-def compare_metrics(points: Points, n_labelled: int, seed: int, setting: Setting) -> Result:
-    """`n_labelled` points are known; all others are tested."""
-    known, unseen = split(points, n_labelled, np.random.default_rng([seed, 1]))
-    known, unseen = prepared(known, known), prepared(unseen, known)
-    started = time.process_time()
-    model = MIPMahalanobis(k=setting.k, time_limit_s=setting.time_limit_s, seed=seed).fit(known.values, known.labels)
-    seconds = time.process_time() - started
-    euclid = tuple(accuracy(known, unseen, k) for k in setting.n_neighbours)
-    ours = tuple(accuracy(bent(model, known), bent(model, unseen), k) for k in setting.n_neighbours)
-    return Result(euclid, ours, method_seconds=seconds, status=model.status_, value=model.value_, gap=model.gap_)
+def halves(points: Points, name: str, seed: int) -> tuple[Points, Points]:
+    """The pool, and the points that are scored; both prepared by the pool."""
+    pool, unseen = split(points, len(points.labels) // 2, np.random.default_rng([seed, 2]))
+    return tuple(prepared(part, pool, standardise=name != DIGITS) for part in (pool, unseen))  # type: ignore[return-value]
 
 
 def split(points: Points, n: int, rng: np.random.Generator) -> tuple[Points, Points]:
@@ -206,15 +263,41 @@ def split(points: Points, n: int, rng: np.random.Generator) -> tuple[Points, Poi
     return points.take(known), points.take(np.setdiff1d(np.arange(len(points.labels)), known))
 
 
-def prepared(points: Points, like: Points) -> Points:
-    """Standardised and projected on the principal components of `like`; labels are not used."""
+def prepared(points: Points, like: Points, *, standardise: bool = True) -> Points:
+    """Columns scaled, and projected on the principal components of `like`; labels are not used."""
     mean, deviation = like.values.mean(0), like.values.std(0)
-    deviation = np.where(deviation > 0, deviation, 1.0)
+    deviation = np.where(deviation > 0, deviation, 1.0) if standardise else np.full_like(mean, deviation.max())
     values = (points.values - mean) / deviation
     if values.shape[1] > MAX_COMPONENTS:
         _, _, directions = np.linalg.svd((like.values - mean) / deviation, full_matrices=False)
         values = values @ directions[:MAX_COMPONENTS].T
     return Points(values, points.labels)
+
+
+# ---------------------------------------------------------------- metric
+
+
+def compare_metrics(pool: Points, unseen: Points, seed: int, setting: Setting, beside: tuple[str, ...]) -> Fits:
+    """Some points of the pool are labelled; the unseen ones are classified."""
+    known, _ = split(pool, setting.n_labelled, np.random.default_rng([seed, 1]))
+    scores, seconds, ends = {EUCLID: accuracy(known, unseen, 1)}, {EUCLID: 0.0}, {}
+    for name, form, limit in (
+        (ALONE, "diagonal", 0.0),
+        (DIAGONAL, "diagonal", setting.time_limit_s),
+        (FULL_FORM, "full", setting.time_limit_s),
+    ):
+        started = time.process_time()
+        model = MIPMahalanobis(form=form, time_limit_s=limit, seed=seed).fit(known.values, known.labels)
+        seconds[name] = time.process_time() - started
+        scores[name] = accuracy(bent(model, known), bent(model, unseen), 1)
+        ends[name] = (model.status_, model.value_, model.bound_)
+    for name in beside:
+        started = time.process_time()
+        transform = classic.fitted(name, known.values, known.labels, seed).T
+        seconds[name] = time.process_time() - started
+        near, far = (Points(part.values @ transform, part.labels) for part in (known, unseen))
+        scores[name] = accuracy(near, far, 1)
+    return Fits(scores, seconds, ends)
 
 
 def bent(model: MIPMahalanobis, points: Points) -> Points:
@@ -233,37 +316,64 @@ def accuracy(known: Points, asked: Points, k: int) -> float:
 # ---------------------------------------------------------------- active
 
 
-def compare_questions(points: Points, seed: int, setting: Setting) -> Result:
-    """Half of the points form the pool, with the same initial labels; the other half is scored."""
-    rng = np.random.default_rng([seed, 2])
-    pool, unseen = split(points, len(points.labels) // 2, rng)
-    pool, unseen = prepared(pool, pool), prepared(unseen, pool)
+def compare_questions(pool: Points, unseen: Points, seed: int, setting: Setting) -> Curves:
+    """All rules begin with the same labels."""
+    rng = np.random.default_rng([seed, 3])
     per_class = [np.flatnonzero(pool.labels == one) for one in np.unique(pool.labels)]
     first = np.concatenate([rng.permutation(rows)[: setting.first_per_class] for rows in per_class])
-    random, random_seconds = curve(pool, unseen, first, seed, setting, active=False)
-    active, seconds = curve(pool, unseen, first, seed, setting, active=True)
-    labels = tuple(min(len(first) + setting.n_asked * i, len(pool.labels)) for i in range(setting.n_rounds + 1))
-    return Result(random, active, labels, random_seconds, seconds)
+    learned: dict[str, list[float]] = {}
+    euclid: dict[str, list[float]] = {}
+    seconds, ends = {}, []
+    for rule in RULES:
+        started = time.process_time()
+        learned[rule], euclid[rule], found = curve(pool, unseen, first, seed, setting, rule)
+        seconds[rule] = time.process_time() - started
+        ends += found
+    labels = tuple(len(first) + setting.n_asked * i for i in range(setting.n_rounds + 1))
+    return Curves(labels, learned, euclid, seconds, tuple(ends))
 
 
 def curve(
-    pool: Points, unseen: Points, first: IntArray, seed: int, setting: Setting, *, active: bool
-) -> tuple[tuple[float, ...], float]:
-    """Accuracies after 0 .. n_rounds rounds of questions, and processor seconds."""
-    started = time.process_time()
-    rng = np.random.default_rng([seed, 3])
-    labelled, shares = first, []
+    pool: Points, unseen: Points, first: IntArray, seed: int, setting: Setting, rule: str
+) -> tuple[list[float], list[float], list[End]]:
+    """Shares of right answers by the learned metric and by Euclid after each round, and how the fits ended."""
+    rng = np.random.default_rng([seed, 4])
+    labelled = first
+    learned, euclid, ends = [], [], []
     for _ in range(setting.n_rounds + 1):
         known = pool.take(labelled)
-        model = MIPMahalanobis(time_limit_s=0.0, seed=seed).fit(known.values, known.labels)
-        shares.append(accuracy(bent(model, known), bent(model, unseen), 1))
+        model = MIPMahalanobis(time_limit_s=setting.curve_limit_s, seed=seed).fit(known.values, known.labels)
+        ends.append((model.status_, model.value_, model.bound_))
+        learned.append(accuracy(bent(model, known), bent(model, unseen), 1))
+        euclid.append(accuracy(known, unseen, 1))
         rest = np.setdiff1d(np.arange(len(pool.labels)), labelled)
-        if len(rest) == 0:
-            continue
-        n = min(setting.n_asked, len(rest))
-        asked = model.recommend(pool.values[rest], n) if active else rng.permutation(len(rest))[:n]
-        labelled = np.concatenate([labelled, rest[asked]])
-    return tuple(shares), time.process_time() - started
+        chosen = ask(rule, model, known, pool.take(rest), setting.n_asked, rng)
+        labelled = np.concatenate([labelled, rest[chosen]])
+    return learned, euclid, ends
+
+
+def ask(rule: str, model: MIPMahalanobis, known: Points, rest: Points, n: int, rng: np.random.Generator) -> IntArray:
+    """n rows of the rest that a rule asks for; no rule sees their labels."""
+    if rule == RANDOM:
+        return rng.permutation(len(rest.labels))[:n]
+    if rule == MARGIN:
+        classes = np.unique(known.labels, return_inverse=True)[1]
+        doubt = doubt_of(model.distances(rest.values, known.values), classes)
+        return np.argsort(-doubt, kind="stable")[:n]
+    if rule == CENTRES:
+        return farthest(cdist(rest.values, known.values).min(1), rest.values, n)
+    # A distortion of infinite cost is Euclid, the identity.
+    judge = model if rule == LEARNED else MIPMahalanobis(mu=math.inf).fit(known.values, known.labels)
+    return judge.recommend(rest.values, n)
+
+
+def farthest(near: FloatArray, values: FloatArray, n: int) -> IntArray:
+    """n rows of `values` (m, p), greedily, each the farthest from all labels (near, (m,)) and those before it."""
+    chosen = []
+    for _ in range(n):
+        chosen.append(int(near.argmax()))
+        near = np.minimum(near, np.linalg.norm(values - values[chosen[-1]], axis=1))
+    return np.array(chosen, dtype=np.int64)
 
 
 def labels_for(share: float, labels: Sequence[int], shares: Sequence[float]) -> float:
@@ -278,34 +388,38 @@ def labels_for(share: float, labels: Sequence[int], shares: Sequence[float]) -> 
     return float("nan")
 
 
-def saved(found: Sequence[Result]) -> str:
+def saved(found: Sequence[Curves]) -> str:
     """Labels until both first reach the final accuracy of random choice, means over the seeds."""
     labels = found[0].labels
-    random, active = (np.mean([getattr(result, role) for result in found], axis=0) for role in ("baseline", "method"))
-    usual, needed = (labels_for(random[-1], labels, shares) for shares in (random, active))
+    random, asked = (np.mean([one.learned[rule] for one in found], axis=0) for rule in (RANDOM, LEARNED))
+    usual, needed = (labels_for(random[-1], labels, shares) for shares in (random, asked))
     if np.isnan(needed):
         return f"more than {labels[-1]} labels for {usual:.0f}"
     return f"{needed:.0f} labels for {usual:.0f} ({needed / usual - 1:+.0%})"
 
 
-def draw(curves: dict[str, list[Result]], path: Path) -> None:
-    """Accuracy over labels, mean and deviation over the seeds; the titles state the saving."""
+def draw(curves: dict[str, list[Curves]], path: Path) -> None:
+    """Accuracy over labels by rule, means and standard errors over the seeds; the titles state the saving."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
 
-    figure = Figure(figsize=(3.2 * len(curves), 3.0), dpi=100, layout="constrained")
+    n_columns = min(len(curves), 3)
+    n_rows = -(-len(curves) // n_columns)
+    figure = Figure(figsize=(3.6 * n_columns, 3.0 * n_rows), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
-    for panel, (name, found) in zip(panels, curves.items(), strict=True):
-        for role, title, colour in (("baseline", "at random", "tab:grey"), ("method", "asked for", "tab:blue")):
-            shares = 100.0 * np.array([getattr(result, role) for result in found])  # (seeds, rounds + 1)
-            mean, spread = shares.mean(0), shares.std(0)
-            panel.plot(found[0].labels, mean, color=colour, marker=".", label=title)
-            panel.fill_between(found[0].labels, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    colours = ("tab:grey", "tab:blue", "tab:orange", "tab:green", "tab:red")
+    for panel, (name, found) in zip(panels, curves.items(), strict=False):
+        for rule, colour in zip(RULES, colours, strict=True):
+            shares = 100.0 * np.array([one.learned[rule] for one in found])  # (seeds, rounds + 1)
+            error = shares.std(0) / np.sqrt(max(len(found) - 1, 1))
+            panel.errorbar(found[0].labels, shares.mean(0), error, color=colour, marker=".", label=rule, linewidth=1)
         panel.set_title(f"{name}\n{saved(found)}", fontsize=10)
         panel.set_xlabel("labels")
+    for panel in panels[len(curves) :]:
+        panel.set_axis_off()
     panels[0].set_ylabel("1-NN right, %")
-    panels[0].legend(loc="lower right")
+    panels[0].legend(loc="lower right", fontsize=7)
 
     def write(stream: IO[bytes]) -> None:
         figure.savefig(stream, format="png")
@@ -323,20 +437,17 @@ def compare_people(points: Points, seed: int, setting: Setting) -> Result:
     is_known = np.isin(points.labels, people[: len(people) // 2])
     known, unseen = (points.take(np.flatnonzero(rows)) for rows in (is_known, ~is_known))
     center = known.values.mean(0)
-    directions = np.linalg.svd(known.values - center, full_matrices=False)[2][:MAX_COMPONENTS]
+    directions = np.linalg.svd(known.values - center, full_matrices=False)[2][: setting.people_components]
     # Not standardised: the lengths of the components are the network's own metric.
     near, far = (Points((part.values - center) @ directions.T, part.labels) for part in (known, unseen))
     started = time.process_time()
-    model = MIPMahalanobis(k=setting.k, time_limit_s=setting.time_limit_s, seed=seed).fit(near.values, near.labels)
+    model = MIPMahalanobis(k=setting.people_k, time_limit_s=setting.time_limit_s, seed=seed).fit(
+        near.values, near.labels
+    )
     seconds = time.process_time() - started
     ours = rank_1(bent(model, far))
-    return Result(
-        *((rank_1(far), rank_1(unseen)), (ours, ours)),
-        method_seconds=seconds,
-        status=model.status_,
-        value=model.value_,
-        gap=model.gap_,
-    )
+    end = (model.status_, model.value_, model.bound_)
+    return Result((rank_1(far), rank_1(unseen)), (ours, ours), seconds, end)
 
 
 def rank_1(points: Points) -> float:
@@ -372,15 +483,15 @@ def embedded_people(data: Path, out: Path) -> Points | None:
 # ---------------------------------------------------------------- data
 
 
-def read(name: str, seed: int) -> Points:
+def read(name: str, data: Path, seed: int) -> Points:
     if name == MOONS:
         return moons(400, np.random.default_rng([seed, 4]))
-    try:
-        from sklearn import datasets
-    except ModuleNotFoundError:
-        raise DataError("the sets of this experiment come with scikit-learn; pip install scikit-learn") from None
-    values, labels = getattr(datasets, f"load_{name}")(return_X_y=True)
-    return Points(np.asarray(values, np.float64), np.asarray(labels, np.int64))
+    if name != DIGITS:
+        return Points(*mlbench.read(OF_MLBENCH[name], data))
+    digits, _ = mnist.read(data / "mnist" / "mnist.npz", "test")
+    rng = np.random.default_rng([seed, 6])
+    rows = np.concatenate([rng.permutation(np.flatnonzero(digits.labels == one))[:N_DIGITS] for one in (3, 8)])
+    return Points(digits.pixels[rows].astype(np.float64), digits.labels[rows])
 
 
 def moons(n: int, rng: np.random.Generator) -> Points:

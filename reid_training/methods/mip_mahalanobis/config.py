@@ -20,7 +20,7 @@ class MIPMahalanobisConfig(Settings):
     # with 4 to 44 of them 91.0 on average, 3 87.4.
     k: Count = 1
     # Both first chosen on wine and breast cancer. Beside the splits above, and k = 3, mu 0.1 and 0.3 and margin 0.1 are
-    # within chance of these; mu = 1 is 4 behind on moons, margin = 1 is 9. The comparison has other splits.
+    # within chance of these; mu = 1 is 4 behind on moons, margin = 1 is 9. The comparison has other sets.
     mu: Annotated[float, Range("[0, inf]")] = 0.02  # cost of distortion, in points given up; inf = Euclid
     margin: Positive = 0.3  # delta, of the median squared distance to the nearest point of another class
     form: Annotated[str, OneOf(FORMS)] = "diagonal"  # of M; full has p (p + 1) / 2 unknowns

@@ -1,7 +1,11 @@
 """Active labelling: points on a class boundary and outliers, as the metric defines them.
 
 Both are from the abstract, (4) of the package docstring. Ours: points that represent many unlabelled ones come first
-(`most_telling`), because the points of the smallest margin alone were no better than random ones.
+(`most_telling`). Points of 1-NN accuracy above random choice, mean over curves of heuristic fits, 8 seeds (iris 20),
+with standard errors, by `most_telling` under the learned metric / under Euclid / by the smallest margin alone:
+moons +2.4 +- 2.5 / +1.1 +- 2.6 / +1.9 +- 2.0; wine +1.4 +- 0.7 / +1.8 +- 0.5 / +1.4 +- 0.5; breast cancer
++3.4 +- 0.8 / +4.5 +- 0.8 / +2.3 +- 1.1; iris +0.4 +- 0.5 / +0.6 +- 0.5 / -0.4 +- 0.6. So the margin alone does help on
+some sets, and what saves labels is the cover of the pool rather than the learned metric.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import numpy as np
 from reid_training.methods.mip_mahalanobis.metric import BoolArray, FloatArray, IntArray
 
 OUTLIER_QUANTILE = 0.95
-# What is asked about, chosen on seeds 100 to 119 of the comparison's four pools (new moons, other splits of the sets),
+# What is asked about, chosen on seeds 100 to 119 of four pools (moons; iris, wine and breast cancer of scikit-learn),
 # four questions at a time. Points of accuracy above random choice, mean over the curve, on moons / iris / wine / breast
 # cancer, standard errors 0.9, 0.4, 0.6, 0.7:
 #   doubt to the power 1: +3.4 +1.2 +1.7 +1.6;  2: +3.1 +1.0 +2.0 +2.3

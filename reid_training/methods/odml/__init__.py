@@ -8,6 +8,9 @@ What we take:
 (1) One-pass triplets: each sample with the latest one of its class and the latest of another. Rows have unit length.
 (2) A metric layer (MOML): min over M >= 0 of |M - M_t-1|^2 / 2 + gamma [1 + tr(M A)]_+ with
     A = (x - p)(x - p)' - (x - q)(x - q)'. Closed form: M_t = M_t-1 - gamma A where the triplet has a loss; M_0 = I.
+(2b) Any other online metric learner can be the layer, which is the paper's point. Here also OPML (Li, Gao, Wang, Zhou,
+    Huo, Shi. OPML: A One-Pass Closed-Form Solution for Online Metric Learning. 2016, arXiv 1609.09178): min over L of
+    |L - L_t-1|^2 / 2 + gamma / 2 [1 + tr(L A L')]_+, hence L_t = L_t-1 (I + gamma A)^-1 where the triplet has a loss.
 (3) A stack: z_i = f(L_i z_i-1) with L_i'L_i = M_i, and no non-linearity after the last layer.
 (4) Forward learning: each layer learns from the output of the layer before. Backward learning: by the gradient of the
     triplet loss of z_n. Or both.
@@ -19,8 +22,10 @@ Where we differ:
     rotated against each other, and a ReLU would then cut different parts.
 (4) "both" takes the closed form for the local losses, with equal weights, and a gradient step for the rest; after that
     L = U M^1/2 keeps its U.
-The group's other layer (OPML, which updates L itself) is left out. The first ReLU deletes half of the information of
-zero-mean rows: more than one layer needs rows that are not negative, or tanh.
+(2b) A step is at most 1 / (2 |x - q|^2): I + gamma A is then positive definite also where rows are longer than 1, as
+    behind the first layer. For unit rows and gamma up to 1/8 that changes nothing.
+The first ReLU deletes half of the information of zero-mean rows: more than one layer needs rows that are not negative,
+or tanh.
 
 A scikit-learn compatible estimator in NumPy alone; scikit-learn is imported only when it calls the estimator.
 Modules: `layers` one metric and a stack of them, `estimator` learns and transforms, `config` settings.
@@ -30,9 +35,18 @@ from __future__ import annotations
 
 from reid_training.methods.odml.config import STEPS, STRATEGIES, OdmlConfig
 from reid_training.methods.odml.estimator import ODML
-from reid_training.methods.odml.layers import ACTIVATIONS, MetricLayer, hinge, step_length, through, triplet_gradients
+from reid_training.methods.odml.layers import (
+    ACTIVATIONS,
+    LAYERS,
+    MetricLayer,
+    OpmlLayer,
+    hinge,
+    step_length,
+    through,
+    triplet_gradients,
+)
 
 __all__ = [
-    "ACTIVATIONS", "ODML", "STEPS", "STRATEGIES", "MetricLayer", "OdmlConfig", "hinge", "step_length",
-    "through", "triplet_gradients",
+    "ACTIVATIONS", "LAYERS", "ODML", "STEPS", "STRATEGIES", "MetricLayer", "OdmlConfig", "OpmlLayer", "hinge",
+    "step_length", "through", "triplet_gradients",
 ]  # fmt: skip

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
-
-from reid_training.methods.odml.layers import ACTIVATIONS
-from tracker.settings import Count, OneOf, Settings, Share, Whole
+from reid_training.methods.odml.layers import ACTIVATIONS, LAYERS
+from tracker.settings import Count, OneOf, Settings, Share, Whole, require
 
 STRATEGIES = ("forward", "backward", "both")
 STEPS = ("paper", "exact")
@@ -19,6 +17,7 @@ class OdmlConfig(Settings):
     """Settings of `ODML`, which checks them when it learns."""
 
     n_layers: Count = 1  # the paper stacks 3 and 5; with ReLU on zero-mean rows our own runs got worse beyond 1
+    layer: Annotated[str, OneOf(tuple(LAYERS))] = "moml"  # the online learner of each layer
     gamma: Share = 0.01  # the paper cross-validates around it
     # "paper": gamma; "exact": the proximal step, which stops where the triplet has no loss left.
     step: Annotated[str, OneOf(STEPS)] = "paper"
@@ -29,10 +28,7 @@ class OdmlConfig(Settings):
     n_scans: Count = 1  # of `fit`: 1 = online; the paper's tables of UCI sets use 20
     random_state: Whole = 0  # order of the scans after the first
 
-
-def _whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    def check_together(self) -> None:
+        require(
+            self.layer == "moml" or self.step == "paper", "odml: the exact step is one of the layer moml, not of opml"
+        )

@@ -21,7 +21,7 @@ from reid_training.data.points import (
     checked_points,
 )
 from reid_training.methods.odml.config import OdmlConfig
-from reid_training.methods.odml.layers import ACTIVATIONS, FloatArray, MetricLayer, through, triplet_gradients, unit
+from reid_training.methods.odml.layers import ACTIVATIONS, LAYERS, FloatArray, through, triplet_gradients, unit
 from tracker.settings import require
 
 
@@ -52,6 +52,7 @@ class ODML:
     def __init__(
         self,
         n_layers: int = _defaults.n_layers,
+        layer: str = _defaults.layer,
         gamma: float = _defaults.gamma,
         step: str = _defaults.step,
         activation: str = _defaults.activation,
@@ -63,6 +64,7 @@ class ODML:
     ) -> None:
         # Stored as they are and checked by `fit`: scikit-learn's clones and searches build on that.
         self.n_layers = n_layers
+        self.layer = layer
         self.gamma = gamma
         self.step = step
         self.activation = activation
@@ -111,7 +113,7 @@ class ODML:
 
     def _begin(self, size: int, config: OdmlConfig) -> None:
         self.n_features_in_ = size
-        self.layers_ = [MetricLayer(size) for _ in range(config.n_layers)]
+        self.layers_ = [LAYERS[config.layer](size) for _ in range(config.n_layers)]
         self.n_triplets_ = 0
         self._stream = _Stream()
 
@@ -179,7 +181,7 @@ class ODML:
         return {name: getattr(self, name) for name in inspect.signature(ODML).parameters}
 
     def set_params(self, **params: Any) -> ODML:
-        """Other settings from now on; `n_layers` from the next `fit` on."""
+        """Other settings from now on; `n_layers` and `layer` from the next `fit` on."""
         known = self.get_params()
         for name in params:
             require(name in known, f"odml: {name} is unknown; known: {', '.join(known)}")

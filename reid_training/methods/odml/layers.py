@@ -1,6 +1,7 @@
-"""A metric layer, equation (2) of the package docstring; a stack of them: output (3) and gradient (4).
+"""Metric layers, equations (2) and (2b) of the package docstring; a stack of them: output (3) and gradient (4).
 
-Ours, as explained there: the exact step, the cut that keeps M positive semi-definite, and the symmetric root L.
+Ours, as explained there: the exact step, the cut that keeps M positive semi-definite, the symmetric root L, and the
+bound on the step of OPML.
 """
 
 from __future__ import annotations
@@ -97,6 +98,38 @@ class MetricLayer:
         metric = (right.T * values**2) @ right
         self.metric = (metric + metric.T) / 2.0
         self._turn, self._root, self._least = left @ right, root, float(values[-1] ** 2)
+
+
+class OpmlLayer:
+    """One transform L (d, d), learned itself; the metric is M = L'L."""
+
+    def __init__(self, size: int) -> None:
+        self.root: FloatArray = np.eye(size)
+
+    @property
+    def metric(self) -> FloatArray:
+        """M (d, d)."""
+        return self.root.T @ self.root
+
+    def update(self, triplet: FloatArray, gamma: float, step: str) -> None:
+        """L (I + tau A)^-1 for one triplet (3, d) of this layer's input; `step` can only be "paper"."""
+        x, p, q = triplet @ self.root.T
+        if 1.0 + float((x - p) @ (x - p) - (x - q) @ (x - q)) <= 0.0:
+            return
+        pair = np.stack([triplet[0] - triplet[1], triplet[0] - triplet[2]])  # (2, d)
+        tau = min(gamma, 0.5 / max(float(pair[1] @ pair[1]), 1e-12))
+        if tau == 0.0:
+            return
+        # Woodbury: A = pair' diag(1, -1) pair has rank 2.
+        inner = np.diag([1.0, -1.0]) / tau + pair @ pair.T
+        self.root = self.root - (self.root @ pair.T) @ np.linalg.solve(inner, pair)
+
+    def set_root(self, root: FloatArray) -> None:
+        """Make L this matrix (d, d)."""
+        self.root = root
+
+
+LAYERS: dict[str, Callable[[int], MetricLayer | OpmlLayer]] = {"moml": MetricLayer, "opml": OpmlLayer}
 
 
 def through(rows: FloatArray, roots: Sequence[FloatArray], activation: str) -> list[FloatArray]:

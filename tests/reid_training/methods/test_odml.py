@@ -19,6 +19,7 @@ from reid_training.methods.odml import (
     STEPS,
     MetricLayer,
     OdmlConfig,
+    OpmlLayer,
     hinge,
     step_length,
     triplet_gradients,
@@ -171,6 +172,52 @@ def test_metric_stays_symmetric_and_measures_no_negative_distance(rng):
             assert np.linalg.eigvalsh(layer.metric)[0] >= -1e-9
             np.testing.assert_allclose(layer.root.T @ layer.root, layer.metric, atol=1e-7)
     assert cut > 100, "nothing was put to the test"
+
+
+# The other layer, OPML
+
+
+def test_opml_step_is_the_stationary_point_of_its_objective(rng):
+    for gamma in (0.01, 0.1):
+        layer, moved = OpmlLayer(D), 0
+        layer.set_root(np.eye(D) + 0.2 * rng.normal(size=(D, D)))
+        for _ in range(20):
+            before, triplet = layer.root, unit(rng.normal(size=(3, D)))
+            layer.update(triplet, gamma, "paper")
+            if 1.0 + np.trace(before @ matrix_a(triplet) @ before.T) <= 0:
+                np.testing.assert_array_equal(layer.root, before)
+                continue
+            moved += 1
+            # d / dL of |L - before|^2 / 2 + gamma / 2 (1 + tr(L A L')) is L - before + gamma L A
+            np.testing.assert_allclose(layer.root + gamma * layer.root @ matrix_a(triplet), before, atol=1e-10)
+        assert moved > 5
+        np.testing.assert_allclose(layer.metric, layer.root.T @ layer.root)
+
+
+def test_opml_stays_finite_behind_long_rows(rng):
+    layer = OpmlLayer(D)
+    for _ in range(50):
+        x, q = 10.0 * unit(rng.normal(size=(2, D)))
+        before = np.linalg.det(layer.root)
+        layer.update(np.stack([x, -x, q]), 0.2, "paper")
+        assert np.linalg.det(layer.root) * before > 0, "never through a singular transform"
+    assert np.isfinite(layer.root).all()
+
+
+def test_opml_stack_learns_and_gamma_zero_is_euclidean(rng):
+    labels = rng.integers(3, size=300)
+    rows = np.eye(D)[labels] + 0.35 * rng.normal(size=(300, D))
+    rows[:, 3:] *= 4.0
+    model = ODML(layer="opml", gamma=0.02).fit(rows, labels)
+    scale = np.linalg.norm(model.layers_[0].root, axis=0)
+    assert scale[:3].min() > 1.2 * scale[3:].max(), "the two directions of noise count less"
+    still = ODML(n_layers=3, layer="opml", gamma=0.0).fit(np.abs(rows), labels)
+    np.testing.assert_allclose(still.transform(np.abs(rows)), unit(np.abs(rows)), atol=1e-15)
+
+
+def test_opml_has_no_exact_step():
+    with pytest.raises(ConfigError, match="the exact step is one of the layer moml"):
+        OdmlConfig(layer="opml", step="exact")
 
 
 # Stacks
@@ -385,6 +432,7 @@ def test_bad_rows_and_labels_give_one_clear_line(rows, labels, said):
         ({"gamma": "much"}, "gamma must be"),
         ({"backward_rate": 2.0}, "backward_rate must be"),
         ({"penalty": -1.0}, "penalty must be"),
+        ({"layer": "lego"}, "layer must be one of moml, opml, got 'lego'"),
         ({"step": "big"}, "step must be one of paper, exact, got 'big'"),
         ({"activation": "elu"}, "activation must be one of relu, sigmoid, tanh"),
         ({"strategy": "up"}, "strategy must be one of forward, backward, both"),
@@ -412,7 +460,7 @@ def test_other_invalid_calls_are_refused(rng):
         model.score_pairs(ROWS)
     with pytest.raises(DataError, match=r"expected an array \(N, 3, d\)"):
         model.partial_fit_triplets(rng.normal(size=(4, 2, 3)))
-    with pytest.raises(ConfigError, match="gama is unknown; known: n_layers, gamma"):
+    with pytest.raises(ConfigError, match="gama is unknown; known: n_layers, layer, gamma"):
         model.set_params(gama=1)
 
 
