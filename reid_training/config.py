@@ -145,6 +145,8 @@ class ScheduleConfig(Settings):
     epochs: Count = 100
     warmup_epochs: Whole = 5
     learning_rate: Positive = 2e-3
+    # Factor of the rate below the last linear map. A network from ImageNet is protected by 0.1, as in BIER.
+    body_rate: Positive = 1.0
     decay: Annotated[str, OneOf(("cosine", "step"))] = "cosine"  # or "step": constant, times gamma after each milestone
     milestones: tuple[int, ...] = ()  # of step: numbers of epochs done, ascending, none of them inside the warm-up
     gamma: Annotated[float, Range("(0, 1)")] = 0.1  # of step

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from reid_training.config import RunConfig, ScheduleConfig, from_dict
@@ -30,6 +31,7 @@ from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
 from reid_training.members import n_apart, train_apart
 from reid_training.methods.base import Method
+from reid_training.nets.layers import PooledNet
 from reid_training.runs import CHECKPOINT, Row, RunFolder, fill, load_checkpoint, new_method
 from tracker.settings import to_dict
 
@@ -86,7 +88,7 @@ class Run:
         self.method.to(device=me.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         self.average = copy.deepcopy(self.method).eval()
         self.teacher = Teacher(config.distil, me.device) if config.distil.teacher else None
-        groups = parameter_groups(self.method, config.schedule.weight_decay)
+        groups = parameter_groups(self.method, config.schedule.weight_decay, config.schedule.body_rate)
         self.optimiser = torch.optim.AdamW(groups, lr=config.schedule.learning_rate)
         # Scales the loss for float16, where small gradients underflow; without effect if disabled.
         self.scaler = torch.amp.GradScaler(me.device.type, enabled=config.schedule.precision == "fp16")
@@ -236,18 +238,27 @@ def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> 
     return schedule.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def parameter_groups(method: Method, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(method: Method, weight_decay: float, body_rate: float = 1.0) -> list[dict[str, Any]]:
     """Two for each group of the method: biases and BN scales do not decay, they hold means and scales, not features.
 
-    "rate" is the group's factor of the learning rate.
+    "rate" is the group's factor of the learning rate. With a `body_rate` other than 1 the bodies of the networks are
+    groups of their own, with that factor besides.
     """
+    nets = [module for module in method.modules() if isinstance(module, PooledNet)]
+    body = {id(parameter) for net in nets for parameter in net.body.parameters()} if body_rate != 1.0 else set[int]()
     rates = method.rates()
-    groups = []
+    groups: list[dict[str, Any]] = []
+
+    def add(parameters: list[nn.Parameter], rate: float) -> None:
+        groups.append({"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "rate": rate})
+        groups.append({"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "rate": rate})
+
     for name, parameters in method.groups().items():
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         rate = rates.get(name, 1.0)
-        groups.append({"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "rate": rate})
-        groups.append({"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "rate": rate})
+        add([parameter for parameter in trained if id(parameter) not in body], rate)
+        if body:
+            add([parameter for parameter in trained if id(parameter) in body], rate * body_rate)
     return groups
 
 
