@@ -16,8 +16,8 @@ Where we differ:
 (1) No bias, because our networks project without one.
 (3) The penalty on the length of the weights takes the weight vector of one output everywhere; the authors' code takes
     another axis in one of its losses.
-All groups have one learning rate: the authors' tenfold rate of the embedding is for a network that starts from
-ImageNet. Optional, for re-identification: identity classification behind a BN-neck over all learners.
+The authors' tenfold rate of the embedding, for a network that starts from ImageNet, is `schedule.body_rate` = 0.1.
+Optional, for re-identification: identity classification behind a BN-neck over all learners.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ BOOSTING = ("shrinkage", "online")
 DIVERSITY = ("none", "activation", "adversarial")
 SHARES = (96, 160, 256)  # of the embedding: the learners of the release, for 512 dimensions
 START = 0.5  # score of a pair before any learner saw it, with shrinkage; the release's
-NEGATIVE_FACTOR = 2.0  # of a negative's boosting weight, beside its cost inside the loss; the release's
+# Of a negative's boosting weight with shrinkage, beside its cost inside the loss; the release's, which has none online.
+NEGATIVE_FACTOR = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +91,13 @@ def boosting_weights(
     sims (K, B, B): cosines of the learners in their order, labels (B,). Returns (K, B, B) without a gradient: after
     learner k the score of a pair is s += eta * alpha (D_k - beta) m, m = 1 for positives and -`negative_cost` for
     negatives, and the next weight is -d/ds log(1 + e^-s) = sigmoid(-s), twice that for negatives. `online`:
-    s = (1 - nu) s + nu alpha (D_k - beta) m with nu = 2 / (k + 1), from 0.
+    s = (1 - nu) s + nu alpha (D_k - beta) m with nu = 2 / (k + 1), from 0, and negatives have no factor.
 
     References: Opitz et al. 2018 and their code.
     """
     same = labels[:, None] == labels[None]
     sign, factor = torch.ones_like(sims[0]), torch.ones_like(sims[0])
-    sign[~same], factor[~same] = -negative_cost, NEGATIVE_FACTOR
+    sign[~same], factor[~same] = -negative_cost, 1.0 if online else NEGATIVE_FACTOR
     score = torch.full_like(sims[0], 0.0 if online else START)
     weights = [torch.ones_like(sims[0])]
     for k, sim in enumerate(sims.detach()[:-1], 1):
