@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from reid_training.config import RunConfig, ScheduleConfig, from_dict
@@ -241,24 +240,22 @@ def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> 
 def parameter_groups(method: Method, weight_decay: float, body_rate: float = 1.0) -> list[dict[str, Any]]:
     """Two for each group of the method: biases and BN scales do not decay, they hold means and scales, not features.
 
-    "rate" is the group's factor of the learning rate. With a `body_rate` other than 1 the bodies of the networks are
-    groups of their own, with that factor besides.
+    "rate" is the group's factor of the learning rate; `body_rate` one more for the networks' bodies, in groups of
+    their own.
     """
-    nets = [module for module in method.modules() if isinstance(module, PooledNet)]
-    body = {id(parameter) for net in nets for parameter in net.body.parameters()} if body_rate != 1.0 else set[int]()
     rates = method.rates()
-    groups: list[dict[str, Any]] = []
-
-    def add(parameters: list[nn.Parameter], rate: float) -> None:
-        groups.append({"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "rate": rate})
-        groups.append({"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "rate": rate})
-
+    bodies = [net.body for net in method.modules() if isinstance(net, PooledNet) and body_rate != 1.0]
+    in_body = {id(parameter) for body in bodies for parameter in body.parameters()}
+    groups = []
     for name, parameters in method.groups().items():
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         rate = rates.get(name, 1.0)
-        add([parameter for parameter in trained if id(parameter) not in body], rate)
-        if body:
-            add([parameter for parameter in trained if id(parameter) in body], rate * body_rate)
+        parts = [([p for p in trained if id(p) not in in_body], rate)]
+        if in_body:
+            parts.append(([p for p in trained if id(p) in in_body], rate * body_rate))
+        for part, factor in parts:
+            groups.append({"params": [p for p in part if p.ndim > 1], "weight_decay": weight_decay, "rate": factor})
+            groups.append({"params": [p for p in part if p.ndim <= 1], "weight_decay": 0.0, "rate": factor})
     return groups
 
 
