@@ -54,13 +54,13 @@ class BIERConfig(Settings):
     sizes: tuple[Count, ...] = ()  # of the learners, ascending, summing to net.embedding_size; empty = 3 : 5 : 8 of it
     boosting: Annotated[str, OneOf(BOOSTING)] = "shrinkage"  # or "online": steps of 2 / (k + 1) from 0, the paper's
     eta: NotNegative = 0.06  # step of shrinkage; 0 = independent learners
-    alpha: Positive = 2.0  # binomial deviance: slope, threshold and cost of a negative
-    beta: Annotated[float, Range("(-1, 1)")] = 0.5
-    negative_cost: Positive = 25.0
-    diversity: Annotated[str, OneOf(DIVERSITY)] = "activation"
+    alpha: Positive = 2.0  # of the binomial deviance: its slope
+    beta: Annotated[float, Range("(-1, 1)")] = 0.5  # the cosine between same and different
+    negative_cost: Positive = 25.0  # of a negative beside a positive
+    diversity: Annotated[str, OneOf(DIVERSITY)] = "activation"  # the loss that decorrelates the learners
     # The release, for SOP and GoogLeNet, has 5e-5 and 1e5: hardly more than a penalty of lambda_div * lambda_w = 5 on
     # the length of the weights. That product is kept; of 0.1 and 1 for lambda_div, 1 was better by a point of R@1 and
-    # still a weak term (4 epochs, Omniglot, validation characters; tools/experiments/experiments).
+    # still a weak term (4 epochs, Omniglot, validation characters; tools/experiments/configs/bier_activation.toml).
     lambda_div: NotNegative = 1.0
     lambda_w: NotNegative = 5.0  # of the penalty, *inside* lambda_div
     hidden: Count = 512  # of the regressors of the adversarial loss

@@ -57,7 +57,7 @@ TINY = 1e-12  # below every distance, variance and mean loss that is not 0
 class HDMLConfig(Settings):
     """Settings of `HDML`."""
 
-    base: Annotated[str, OneOf(BASES)] = "n_pair"
+    base: Annotated[str, OneOf(BASES)] = "n_pair"  # the metric loss that gets harder negatives
     miner: Annotated[str, OneOf(mining.MINERS)] = "hard"  # of the triplet base
     margin: Positive = 0.3  # of the triplet base; as in the Siamese method
     n_pair_scale: Positive = 16.0  # of the N-pair base; as in the Siamese method
@@ -68,11 +68,12 @@ class HDMLConfig(Settings):
     soft_share: Share = 0.5  # of the label in J_gen, the rest is reconstruction; the code's lambda_g
     hidden: Count = 512  # of the generator; the code's
     window: Count = 64  # steps over which J_avg and J_gen are means; the code's
-    # The code's are 1e-2 and 1e-3 beside 7e-5 for a network that is only fine-tuned. Ours learns from scratch at about
-    # 2e-3: a factor of 5 for the generator gained nothing on validation characters, the classifier must keep up.
+    # Factor of the learning rate. The code's is 1e-2 beside 7e-5 for a network that is only fine-tuned. Ours learns
+    # from scratch at about 2e-3: a factor of 5 gained nothing on validation characters.
     generator_rate: Positive = 1.0
+    # Factor of the learning rate of the classifier of y, which must keep up with the network. The code's is 1e-3.
     classifier_rate: Positive = 10.0
-    pair_weight: Positive = 1.0
+    pair_weight: Positive = 1.0  # of the metric loss, real and synthetic, beside the identity classification
     id_weight: NotNegative = 0.0  # > 0: identity classification beside it, behind a BN-neck
     label_smoothing: BelowOne = 0.1  # of the identity classification; Luo et al., section 3.4
 
