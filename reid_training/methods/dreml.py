@@ -107,7 +107,8 @@ class Dreml(Method):
         most = self.config.meta_classes
         require(most <= n_classes, f"method.meta_classes must be at most {n_classes}, the people here, got {most}")
         self.n_meta = most or n_classes
-        self.size = self.n_members * self.n_meta
+        self.sizes = (self.n_meta,) * self.n_members
+        self.size = sum(self.sizes)
         n_nets = 1 if self.config.shared else self.n_members
         self.nets = nn.ModuleList(self.new_net(self.size // n_nets) for _ in range(n_nets))
         self.meta_of: Tensor  # (N, L)
