@@ -128,8 +128,8 @@ class NetConfig(Settings):
             len(self.stage_blocks) in (0, n_stages),
             f"net.stage_blocks must be empty or {n_stages} numbers, got {self.stage_blocks}",
         )
-        for name in changed_in_vain(self, self.name):  # a setting that would have no effect is refused
-            require(False, f"net.{name} has no meaning for {self.name}")
+        vain = changed_in_vain(self, self.name)  # settings that would have no effect are refused
+        require(not vain, f"net.{', net.'.join(vain)} has no meaning for {self.name}")
         if self.start == "imagenet":
             require(self.width == 1.0, f"net.width must be 1.0 to start from ImageNet, got {self.width}")
         else:
@@ -230,7 +230,7 @@ def with_changes(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
         dropped = changed_in_vain(config.net, network)
         if dropped:
             logger.warning("without net.%s, which %s does not read", ", net.".join(dropped), network)
-        defaults = {f.name: f.default for f in dataclasses.fields(NetConfig) if f.name in dropped}
+        defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(NetConfig) if f.name in dropped}
         config = dataclasses.replace(config, net=dataclasses.replace(config.net, **defaults))
     warmup = config.schedule.warmup_epochs
     if "schedule.epochs" not in changes or "schedule.warmup_epochs" in changes:
