@@ -187,7 +187,7 @@ def projection(weight: Tensor) -> nn.Linear:
 
 def head_of(net: PooledNet, split: int, weight: Tensor) -> PooledNet:
     """The layers after the split as a network of their own, with the same weights before this projection (D, F)."""
-    top = net.body[split:]
+    top = nn.Sequential(*list(net.body)[split:])
     head = PooledNet(copy.deepcopy(top), weight.shape[1], weight.shape[0])  # with random weights
     head.body.load_state_dict(top.state_dict())
     head.project.weight.data.copy_(weight)

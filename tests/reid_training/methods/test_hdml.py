@@ -286,7 +286,7 @@ def test_without_beta_training_equals_the_base_loss_to_the_bit(base, id_weight, 
 
 
 def test_generator_learns_to_reconstruct_then_synthetic_loss_counts():
-    method = method_of(HDML, HDMLConfig(window=10, hidden=32))
+    method = method_of(HDML, HDMLConfig(alpha=0.2, window=10, hidden=32))
     optimiser = torch.optim.AdamW(method.parameters(), lr=0.003)
     history = []
     for step in range(40):
