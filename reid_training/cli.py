@@ -116,6 +116,7 @@ def _add_train(commands: Commands) -> None:
 
 def _add_methods(commands: Commands) -> None:
     methods = _command(commands, "methods", "the methods of `reid train --method`, with their settings")
+    methods.add_argument("name", nargs="?", metavar="NAME", help="explain every setting of this method")
     methods.set_defaults(run=run_methods)
 
 
@@ -236,10 +237,32 @@ def run_methods(arguments: argparse.Namespace) -> None:
 
     from reid_training.methods import METHODS
 
+    if arguments.name is not None:
+        explain_method(arguments.name)
+        return
     for name, (method, config) in METHODS.items():
         print(f"{name}: {(sys.modules[method.__module__].__doc__ or '').splitlines()[0]}")
         for setting in dataclasses.fields(config):
             print(f"    {setting.name} = {setting.default}")
+
+
+def explain_method(name: str) -> None:
+    """Prints the paper of a method and for each setting its name for --set, default, allowed values and meaning."""
+    import dataclasses
+    import textwrap
+
+    from reid_training.methods import METHODS
+    from tracker.settings import allowed, field_comments, hints_of
+
+    if name not in METHODS:
+        raise ConfigError(f"no method {name}; there are {', '.join(METHODS)}")
+    method, config = METHODS[name]
+    title, papers, *_ = (sys.modules[method.__module__].__doc__ or "").split("\n\n")
+    print(f"{name}: {title}\n\n{papers}\n\nSettings, for --set or the section [method] of a config:")
+    comments = field_comments(config)
+    for setting in dataclasses.fields(config):
+        print(f"    method.{setting.name} = {setting.default}  ({allowed(hints_of(config)[setting.name])})")
+        print(textwrap.indent(textwrap.fill(comments[setting.name], 100, break_on_hyphens=False), " " * 8))
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

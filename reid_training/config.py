@@ -130,15 +130,20 @@ class NetConfig(Settings):
             len(self.stage_blocks) in (0, n_stages),
             f"net.stage_blocks must be empty or {n_stages} numbers, got {self.stage_blocks}",
         )
-        elsewhere = {name for net in NETS.values() for name in net.settings} - set(NETS[self.name].settings)
-        for field_ in dataclasses.fields(self):  # a setting that would have no effect is refused
-            unchanged = getattr(self, field_.name) == field_.default
-            require(unchanged or field_.name not in elsewhere, f"net.{field_.name} has no meaning for {self.name}")
+        vain = changed_in_vain(self, self.name)  # settings that would have no effect are refused
+        require(not vain, f"net.{', net.'.join(vain)} has no meaning for {self.name}")
         if self.start == "imagenet":
             require(self.width == 1.0, f"net.width must be 1.0 to start from ImageNet, got {self.width}")
         else:
             require(self.frozen == 0, "net.frozen needs net.start = imagenet: random weights must learn")
         require(not self.cached or self.frozen > 0, "net.cached needs net.frozen: it is their output that is cached")
+
+
+def changed_in_vain(config: NetConfig, name: str) -> list[str]:
+    """The settings that differ from their defaults and that the network of that name does not read, but others do."""
+    elsewhere = {setting for net in NETS.values() for setting in net.settings} - set(NETS[name].settings)
+    fields = [field_ for field_ in dataclasses.fields(config) if field_.name in elsewhere]
+    return [field_.name for field_ in fields if getattr(config, field_.name) != field_.default]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +223,18 @@ def from_dict(table: Mapping[str, Any], file: object = "") -> RunConfig:
 
 
 def with_changes(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
-    """The config with `--set`. A warm-up that fewer epochs leave no epoch after is halved with them, unless it is set.
+    """The config with `--set`. What only the config's own network reads goes with it where `net.name` is another one.
 
-    A run of 2 epochs is a trial: it should not fail because the config warms up for 5.
+    A warm-up that fewer epochs leave no epoch after is halved with them, unless it is set: a run of 2 epochs is a
+    trial, it should not fail because the config warms up for 5.
     """
+    network = changes.get("net.name", config.net.name)
+    if network in NETS and network != config.net.name:
+        dropped = changed_in_vain(config.net, network)
+        if dropped:
+            logger.warning("without net.%s, which %s does not read", ", net.".join(dropped), network)
+        defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(NetConfig) if f.name in dropped}
+        config = dataclasses.replace(config, net=dataclasses.replace(config.net, **defaults))
     warmup = config.schedule.warmup_epochs
     if "schedule.epochs" not in changes or "schedule.warmup_epochs" in changes:
         return override(config, changes)

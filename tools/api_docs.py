@@ -11,18 +11,16 @@ The comments beside the fields of a dataclass describe them. pdoc reads docstrin
 from __future__ import annotations
 
 import argparse
-import ast
-import functools
 import inspect
-import io
 import re
-import tokenize
 import warnings
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from tracker.settings import field_comments
 
 if TYPE_CHECKING:
     from pdoc import doc
@@ -106,50 +104,6 @@ def _describe_fields(module: doc.Module) -> None:
 def _literal(comment: str) -> str:
     """Comments are no markdown: what would be a list, a table or emphasis stays as typed."""
     return re.sub(r"([*_<>|#\[\]])", r"\\\1", comment)
-
-
-def field_comments(cls: type) -> dict[str, str]:
-    """Field -> the comment at the end of its lines, or the one above it."""
-    classes, comments = _parsed(cls.__module__)
-    found = {}
-    for statement in classes[cls.__name__].body if cls.__name__ in classes else ():
-        target = _assigned(statement)
-        words = _comment_of(statement, comments)
-        if target and words:
-            found[target] = words
-    return found
-
-
-@functools.cache
-def _parsed(module: str) -> tuple[dict[str, ast.ClassDef], dict[int, tuple[int, str]]]:
-    """The classes of a module by name, and its comments: line -> (column, text)."""
-    source = inspect.getsource(import_module(module))
-    comments = {
-        token.start[0]: (token.start[1], token.string.removeprefix("#").strip())
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT and not re.match(r"# (fmt|noqa|type):", token.string)
-    }
-    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}, comments
-
-
-def _assigned(statement: ast.stmt) -> str | None:
-    target: ast.expr | None = None
-    if isinstance(statement, ast.AnnAssign):
-        target = statement.target
-    elif isinstance(statement, ast.Assign):
-        target = statement.targets[0]
-    return target.id if isinstance(target, ast.Name) else None
-
-
-def _comment_of(statement: ast.stmt, comments: dict[int, tuple[int, str]]) -> str:
-    """comments: line -> (column, text)."""
-    beside = [comments[n][1] for n in range(statement.lineno, (statement.end_lineno or 0) + 1) if n in comments]
-    above: list[str] = []
-    line = statement.lineno - 1
-    while line in comments and comments[line][0] == statement.col_offset:
-        above.insert(0, comments[line][1])
-        line -= 1
-    return " ".join([*above, *beside])
 
 
 def page() -> str:

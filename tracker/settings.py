@@ -14,16 +14,21 @@ value and what is allowed; those of a file begin with its name. This module know
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import functools
+import inspect
+import io
 import json
 import numbers
 import re
+import tokenize
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -319,3 +324,61 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return repr(value)  # JSON has no inf
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def allowed(hint: Any) -> str:
+    """The values of a setting in words: "a number > 0", "one of cosine, step"."""
+    inner = get_args(hint)
+    if NoneType in inner:
+        return f"{allowed(inner[0])}, or none"
+    kind, *rules = inner if get_origin(hint) is Annotated else (hint,)
+    choices = [str(rule) for rule in rules if isinstance(rule, OneOf)]
+    if choices:
+        return choices[0]
+    if get_origin(kind) is tuple:
+        return f"a list, each {allowed(get_args(kind)[0])}"
+    return " ".join([KINDS[kind][1], *map(str, rules)])
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """Field -> what the comment above it and the one at the end of its lines say: the description of a setting."""
+    classes, comments = _parsed(cls.__module__)
+    found = {}
+    for statement in classes[cls.__name__].body if cls.__name__ in classes else ():
+        target = _assigned(statement)
+        words = _comment_of(statement, comments)
+        if target and words:
+            found[target] = words
+    return found
+
+
+@functools.cache
+def _parsed(module: str) -> tuple[dict[str, ast.ClassDef], dict[int, tuple[int, str]]]:
+    """The classes of a module by name, and its comments: line -> (column, text)."""
+    source = inspect.getsource(import_module(module))
+    comments = {
+        token.start[0]: (token.start[1], token.string.removeprefix("#").strip())
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT and not re.match(r"# (fmt|noqa|type):", token.string)
+    }
+    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}, comments
+
+
+def _assigned(statement: ast.stmt) -> str | None:
+    target: ast.expr | None = None
+    if isinstance(statement, ast.AnnAssign):
+        target = statement.target
+    elif isinstance(statement, ast.Assign):
+        target = statement.targets[0]
+    return target.id if isinstance(target, ast.Name) else None
+
+
+def _comment_of(statement: ast.stmt, comments: dict[int, tuple[int, str]]) -> str:
+    """comments: line -> (column, text)."""
+    beside = [comments[n][1] for n in range(statement.lineno, (statement.end_lineno or 0) + 1) if n in comments]
+    above: list[str] = []
+    line = statement.lineno - 1
+    while line in comments and comments[line][0] == statement.col_offset:
+        above.insert(0, comments[line][1])
+        line -= 1
+    return " ".join([*above, *beside])

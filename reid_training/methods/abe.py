@@ -17,11 +17,14 @@ Where we differ:
     last 1x1 convolution.
 (3, 4) All terms are means: over the learners, over positives and negatives separately (the paper's batch has as many
     of each), over the images and the pairs of learners. So lambda_div means the same for any number of either.
+The paper's comparison, M heads without attention: each learner has a G of its own, all from the same first weights but
+for their rows of the projection, as with a network from ImageNet.
 Optional, for re-identification: identity classification behind a BN-neck over all learners.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -44,9 +47,11 @@ class ABEConfig(Settings):
     learners: Count = 4  # M; net.embedding_size must be a multiple. The paper goes up to 8, for 512 dimensions
     split: Whole = 0  # layers of the network that see no mask; 0 = half of them, see `split_of`
     margin: Annotated[float, Range("(0, 4]")] = 1.0  # m_c: squared distance of unit vectors; the paper's
-    # The paper's value is not known to us. With means, 0.05 had no effect in our first trials; 0.2 and 1 are equal on
-    # Omniglot (validation characters; tools/experiments/experiments).
+    # Of the divergence loss. The paper's value is not known to us. With means, 0.05 had no effect in our first trials;
+    # 0.2 and 1 are equal on Omniglot (validation characters; tools/experiments/configs/abe.toml).
     lambda_div: NotNegative = 1.0
+    # False is the paper's comparison of M heads: each learner has layers of its own after the split, and no mask.
+    attention: bool = True
     # M_div, as m_c: learners are driven to a cosine of 1 - m_div / 2; the paper's.
     margin_div: Annotated[float, Range("(0, 4]")] = 1.0
     id_weight: NotNegative = 0.0  # identity softmax behind a BN-neck; the paper has none
@@ -118,19 +123,28 @@ class ABE(IdentityMethod):
         )
         self.split = split_of(net, config.split)
         self.sizes = (size // config.learners,) * config.learners
-        # One projection for all learners: the first rows of the one that the network came with.
-        shared = nn.Linear(net.project.in_features, self.sizes[0], bias=False)
-        shared.weight.data.copy_(net.project.weight.data[: self.sizes[0]])
-        net.project = shared
-        self.attention = Attention(channels_after(net, self.split), config.learners)
+        # The rows of the projection that the network came with: one block for each head.
+        blocks = torch.split_with_sizes(net.project.weight.data, list(self.sizes))
+        net.project = projection(blocks[0])
+        self.attention: Attention | None = None
+        self.heads = nn.ModuleList()  # of the learners after the first
+        if config.attention:
+            self.attention = Attention(channels_into(net.body[self.split :]), config.learners)
+        else:
+            self.heads.extend(head_of(net, self.split, block) for block in blocks[1:])
 
     def features(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W). Returns (B, D): the M learners concatenated, not normalised."""
         seen = self.net.body[: self.split](images)  # (B, C, h, w)
+        if self.attention is None:
+            return torch.cat([self._first(seen), *(head(seen) for head in self.heads)], 1).float()
         masked = seen[:, None] * self.attention(seen)  # (B, M, C, h, w)
-        maps = self.net.body[self.split :](masked.flatten(0, 1))  # (B * M, C', h', w')
-        features: Tensor = self.net.project(maps.mean((2, 3)))  # (B * M, D / M)
-        return features.reshape(-1, self.size).float()
+        return self._first(masked.flatten(0, 1)).reshape(-1, self.size).float()
+
+    def _first(self, seen: Tensor) -> Tensor:
+        """The network after the split, (N, C, h, w) to (N, D / M)."""
+        features: Tensor = self.net.project(self.net.body[self.split :](seen).mean((2, 3)))
+        return features
 
     def embed(self, images: Tensor) -> Tensor:
         return unit_blocks(self.neck(self.features(images)), self.sizes)
@@ -160,11 +174,23 @@ class ABE(IdentityMethod):
         return losses.squared_contrastive_loss(distances.squared_euclidean(unit, unit), labels, self.config.margin)
 
 
-@torch.no_grad()
-def channels_after(net: PooledNet, n_layers: int) -> int:
-    """Channels of the map after the first layers, measured on a blank image; the network is not changed."""
-    training = net.training
-    net.eval()
-    n_channels: int = net.body[:n_layers](torch.zeros(1, net.n_in, 32, 32)).shape[1]
-    net.train(training)
-    return n_channels
+def channels_into(layers: nn.Module) -> int:
+    """Channels of the maps that these layers take."""
+    return next(module.in_channels for module in layers.modules() if isinstance(module, nn.Conv2d))
+
+
+def projection(weight: Tensor) -> nn.Linear:
+    """A linear map without a bias, with a copy of this weight (D, F)."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    linear.weight.data.copy_(weight)
+    return linear
+
+
+def head_of(net: PooledNet, split: int, weight: Tensor) -> PooledNet:
+    """The layers after the split as a network of their own, with the same weights before this projection (D, F)."""
+    top = nn.Sequential(*list(net.body)[split:])
+    head = PooledNet(copy.deepcopy(top), weight.shape[1], weight.shape[0])  # with random weights
+    head.body.load_state_dict(top.state_dict())
+    head.project.weight.data.copy_(weight)
+    head.freeze(max(0, net.n_frozen - split))
+    return head

@@ -37,6 +37,7 @@ class Method(nn.Module, ABC):
     """
 
     size: int  # D, the length of an embedding
+    sizes: tuple[int, ...] = ()  # of an ensemble: of its learners' blocks of an embedding, one after another
     # Methods are made from (network, its embedding_size, config); one with several networks from (factory, config),
     # where factory(embedding_size) gives a new network.
     many_nets: ClassVar[bool] = False

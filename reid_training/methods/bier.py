@@ -16,8 +16,8 @@ Where we differ:
 (1) No bias, because our networks project without one.
 (3) The penalty on the length of the weights takes the weight vector of one output everywhere; the authors' code takes
     another axis in one of its losses.
-All groups have one learning rate: the authors' tenfold rate of the embedding is for a network that starts from
-ImageNet. Optional, for re-identification: identity classification behind a BN-neck over all learners.
+The authors' tenfold rate of the embedding, for a network that starts from ImageNet, is `schedule.body_rate` = 0.1.
+Optional, for re-identification: identity classification behind a BN-neck over all learners.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ BOOSTING = ("shrinkage", "online")
 DIVERSITY = ("none", "activation", "adversarial")
 SHARES = (96, 160, 256)  # of the embedding: the learners of the release, for 512 dimensions
 START = 0.5  # score of a pair before any learner saw it, with shrinkage; the release's
-NEGATIVE_FACTOR = 2.0  # of a negative's boosting weight, beside its cost inside the loss; the release's
+# Of a negative's boosting weight with shrinkage, beside its cost inside the loss; the release's, which has none online.
+NEGATIVE_FACTOR = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,13 @@ class BIERConfig(Settings):
     sizes: tuple[Count, ...] = ()  # of the learners, ascending, summing to net.embedding_size; empty = 3 : 5 : 8 of it
     boosting: Annotated[str, OneOf(BOOSTING)] = "shrinkage"  # or "online": steps of 2 / (k + 1) from 0, the paper's
     eta: NotNegative = 0.06  # step of shrinkage; 0 = independent learners
-    alpha: Positive = 2.0  # binomial deviance: slope, threshold and cost of a negative
-    beta: Annotated[float, Range("(-1, 1)")] = 0.5
-    negative_cost: Positive = 25.0
-    diversity: Annotated[str, OneOf(DIVERSITY)] = "activation"
+    alpha: Positive = 2.0  # of the binomial deviance: its slope
+    beta: Annotated[float, Range("(-1, 1)")] = 0.5  # the cosine between same and different
+    negative_cost: Positive = 25.0  # of a negative beside a positive
+    diversity: Annotated[str, OneOf(DIVERSITY)] = "activation"  # the loss that decorrelates the learners
     # The release, for SOP and GoogLeNet, has 5e-5 and 1e5: hardly more than a penalty of lambda_div * lambda_w = 5 on
     # the length of the weights. That product is kept; of 0.1 and 1 for lambda_div, 1 was better by a point of R@1 and
-    # still a weak term (4 epochs, Omniglot, validation characters; tools/experiments/experiments).
+    # still a weak term (4 epochs, Omniglot, validation characters; tools/experiments/configs/bier_activation.toml).
     lambda_div: NotNegative = 1.0
     lambda_w: NotNegative = 5.0  # of the penalty, *inside* lambda_div
     hidden: Count = 512  # of the regressors of the adversarial loss
@@ -90,13 +91,13 @@ def boosting_weights(
     sims (K, B, B): cosines of the learners in their order, labels (B,). Returns (K, B, B) without a gradient: after
     learner k the score of a pair is s += eta * alpha (D_k - beta) m, m = 1 for positives and -`negative_cost` for
     negatives, and the next weight is -d/ds log(1 + e^-s) = sigmoid(-s), twice that for negatives. `online`:
-    s = (1 - nu) s + nu alpha (D_k - beta) m with nu = 2 / (k + 1), from 0.
+    s = (1 - nu) s + nu alpha (D_k - beta) m with nu = 2 / (k + 1), from 0, and negatives have no factor.
 
     References: Opitz et al. 2018 and their code.
     """
     same = labels[:, None] == labels[None]
     sign, factor = torch.ones_like(sims[0]), torch.ones_like(sims[0])
-    sign[~same], factor[~same] = -negative_cost, NEGATIVE_FACTOR
+    sign[~same], factor[~same] = -negative_cost, 1.0 if online else NEGATIVE_FACTOR
     score = torch.full_like(sims[0], 0.0 if online else START)
     weights = [torch.ones_like(sims[0])]
     for k, sim in enumerate(sims.detach()[:-1], 1):

@@ -56,7 +56,7 @@ class CosineConstraintConfig(Settings):
     adaptive_lead: NotNegative = 0.0  # delta: how far the margin is ahead of the mean
     adaptive_most: Annotated[float, Range("(0, 1]")] = 0.95  # where the margin stops
     exponential_margin: NotNegative = 1.0  # of exponential, between exp(kappa cos); from the same experiment
-    kappa: Positive = 1.0
+    kappa: Positive = 1.0  # of exponential: factor of its cosines
     logit_scale: NotNegative = 0.0  # 0 = plain linear classifier; > 0 = normalised, cosines with this scale
     label_smoothing: BelowOne = 0.0  # the shipped recipe takes 0.1
     neck: bool = False  # BN-neck before the classifier

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,22 +29,23 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from reid_training.methods.base import Loss, Method, check_batch
-from tracker.settings import Count, Range, Settings, require
+from tracker.settings import Count, Settings, Whole, require
 
 
 @dataclass(frozen=True, slots=True)
 class DremlConfig(Settings):
     """A member's embedding is as long as it has meta-classes: `net.embedding_size` is not used."""
 
-    # L. Ours: recall rises with L, and so does the time for a crop. On drawn glyphs (one seed) 8 members passed a
-    # softmax over all classes, 4 did not; on Omniglot see tools/experiments/configs/dreml_8.toml.
+    # L. Ours: recall rises with L, and so does the time for a crop; see tools/experiments/configs/dreml.toml.
     members: Count = 8
-    # M, at most the number of people. Ours: on the same glyphs 4 were too coarse.
-    meta_classes: Annotated[int, Range("[2, inf)")] = 12
+    # M, at most the number of people; 0 = each person a class of its own: the ordinary softmax. Ours: on drawn glyphs 4
+    # were too coarse.
+    meta_classes: Whole = 12
     member: int = -1  # one member alone, 0 .. L - 1; -1 = the whole ensemble
     shared: bool = False  # one network with the logits of all members; not the paper's
 
     def check_together(self) -> None:
+        require(self.meta_classes != 1, "method.meta_classes must be 0 or >= 2, got 1")
         require(
             -1 <= self.member < self.members,
             f"method.member must be in [-1, members - 1] = [-1, {self.members - 1}], got {self.member}",
@@ -99,16 +100,19 @@ class Dreml(Method):
     def __init__(self, new_net: Callable[[int], nn.Module], config: DremlConfig) -> None:
         super().__init__()
         self.config = config
+        self.new_net = new_net
         self.n_members = 1 if config.member >= 0 else config.members
-        self.size = self.n_members * config.meta_classes
-        n_nets = 1 if config.shared else self.n_members
-        self.nets = nn.ModuleList(new_net(self.size // n_nets) for _ in range(n_nets))
-        self.meta_of: Tensor  # (N, L)
 
     def prepare(self, n_classes: int) -> None:
         most = self.config.meta_classes
         require(most <= n_classes, f"method.meta_classes must be at most {n_classes}, the people here, got {most}")
-        self.register_buffer("meta_of", id_matrix(n_classes, most, self.n_members))
+        self.n_meta = most or n_classes
+        self.sizes = (self.n_meta,) * self.n_members
+        self.size = sum(self.sizes)
+        n_nets = 1 if self.config.shared else self.n_members
+        self.nets = nn.ModuleList(self.new_net(self.size // n_nets) for _ in range(n_nets))
+        self.meta_of: Tensor  # (N, L)
+        self.register_buffer("meta_of", id_matrix(n_classes, self.n_meta, self.n_members))
 
     def embed(self, images: Tensor) -> Tensor:
         return concatenate(self.logits(images))
@@ -116,7 +120,7 @@ class Dreml(Method):
     def logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, L, M)."""
         features = torch.cat([net(images).float() for net in self.nets], dim=1)  # (B, L * M)
-        return features.reshape(-1, self.n_members, self.config.meta_classes)
+        return features.reshape(-1, self.n_members, self.n_meta)
 
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         check_batch("dreml", images, labels)

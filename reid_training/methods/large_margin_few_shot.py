@@ -51,7 +51,7 @@ squared_distances = torch.vmap(distances.squared_euclidean)  # a (E, A, D), b (E
 class LargeMarginFewShotConfig(Settings):
     """Settings of `LargeMarginFewShot`."""
 
-    base: Annotated[str, OneOf(BASES)] = "prototypes"
+    base: Annotated[str, OneOf(BASES)] = "prototypes"  # the few-shot classifier that gets a margin
     shots: Count = 1  # support images of an identity, K of "K-shot"; its other images in the batch are queries
     # Identities of an episode, N of "N-way": a batch is divided into episodes of at most that many. 0 = all of the
     # batch, for prototypes alone: a graph has an output for each.

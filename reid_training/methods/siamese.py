@@ -43,16 +43,17 @@ MINERS = mining.MINERS
 class SiameseConfig(Settings):
     """Settings of `Siamese`."""
 
-    pair_loss: Annotated[str, OneOf(PAIR_LOSSES)] = "triplet"
+    pair_loss: Annotated[str, OneOf(PAIR_LOSSES)] = "triplet"  # squared_contrastive is ABE's
     miner: Annotated[str, OneOf(MINERS)] = "hard"  # of the triplet loss; the other losses have nothing to choose
     soft_margin: bool = False  # of the triplet loss; the margin then serves the semi-hard miner alone
-    margin: Positive = 0.3  # Euclidean distance of unit vectors; Hermans et al. and the Bag of Tricks use 0.3. Of its
-    # square in squared_contrastive, where ABE uses 1
+    # Euclidean distance of unit vectors; Hermans et al. and the Bag of Tricks use 0.3. Of its square in
+    # squared_contrastive, where ABE uses 1.
+    margin: Positive = 0.3
     n_pair_scale: Positive = 16.0  # of the similarities, in [-1, 1], that N-pair compares; a guess, not tuned
-    deviance_alpha: Positive = 2.0  # binomial deviance: slope, threshold and cost of a negative, as BIER sets them
-    deviance_beta: Annotated[float, Range("(-1, 1)")] = 0.5
-    deviance_negative_cost: Positive = 25.0
-    pair_weight: NotNegative = 1.0
+    deviance_alpha: Positive = 2.0  # of the binomial deviance: its slope, as BIER sets it
+    deviance_beta: Annotated[float, Range("(-1, 1)")] = 0.5  # the cosine between same and different; BIER's
+    deviance_negative_cost: Positive = 25.0  # of a negative beside a positive; BIER's
+    pair_weight: NotNegative = 1.0  # of the pair loss; 0 = classification alone
     id_weight: NotNegative = 1.0  # 0 = a pure Siamese network
     centre_weight: NotNegative = 0.0  # 0 = no centres; Luo et al. use 0.0005 on free features, these are of length 1
     label_smoothing: BelowOne = 0.1  # Luo et al., section 3.4

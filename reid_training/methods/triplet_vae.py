@@ -60,7 +60,7 @@ class TripletVAEConfig(Settings):
     miner: Annotated[str, OneOf(MINERS)] = "hard"  # the paper draws at random
     margin: Positive = 0.3  # Siamese's, for unit means; public MNIST code has 0.2 for free ones
     reduction: Annotated[int, OneOf((1, 2, 4, 8))] = 4  # the decoder's picture is smaller by this much on each side
-    decoder_channels: Count = 32
+    decoder_channels: Count = 32  # of the decoder's layers
     id_weight: NotNegative = 0.0  # 0 = no classification; 1 with label smoothing is the Siamese network's recipe
     label_smoothing: BelowOne = 0.1  # Luo et al. 2019, section 3.4, as in the Siamese network
 

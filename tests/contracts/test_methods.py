@@ -43,6 +43,7 @@ CASES = {
     "dreml, one network": {"name": "dreml", "members": 3, "meta_classes": 2, "shared": True},
     "abe": {"name": "abe", "learners": 4},
     "abe, classes": {"name": "abe", "learners": 3, "id_weight": 1.0},
+    "abe, heads": {"name": "abe", "learners": 4, "attention": False},
     "bier": {"name": "bier", "diversity": "none"},
     "bier, activation": {"name": "bier", "diversity": "activation", "boosting": "online", "id_weight": 1.0},
     "bier, adversarial": {"name": "bier", "diversity": "adversarial", "hidden": 16, "init_steps": 5},

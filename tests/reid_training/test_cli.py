@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -16,7 +17,7 @@ import torch
 
 from reid_training import bench
 from reid_training.cli import main, parser
-from reid_training.config import RunConfig, read_toml, with_changes
+from reid_training.config import NetConfig, RunConfig, read_toml, with_changes
 from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import ConfigError
 from reid_training.evaluate import Calibration
@@ -25,7 +26,7 @@ from reid_training.methods import METHODS
 from reid_training.runs import load_checkpoint, save_checkpoint
 from tests.oracles.training_runs import mistake
 from tracker.appearance.encoder import OnnxEncoder
-from tracker.settings import override, pairs
+from tracker.settings import field_comments, override, pairs
 from tracker.stages.embed import FALLBACK
 
 
@@ -257,6 +258,30 @@ def test_fewer_epochs_shorten_the_warm_up(changes, warmup, said, caplog):
     assert caplog.messages == ([] if said is None else [said])
 
 
+@pytest.mark.parametrize(
+    ("source", "name", "dropped"),
+    [
+        ("fast", "conv4", ["channels"]),
+        ("accurate", "resnet18", ["start", "frozen"]),
+        ("fast", "osnet", []),
+        ("accurate", "efficientnet_lite0", []),
+    ],
+)
+def test_another_network_drops_what_only_the_first_one_reads(source, name, dropped, caplog):
+    packaged = read_toml(source)
+    config = with_changes(packaged, {"net.name": name, "seed": "3"})
+    defaults = NetConfig()
+    kept = dataclasses.replace(packaged.net, name=name, **{key: getattr(defaults, key) for key in dropped})
+    assert config == dataclasses.replace(packaged, net=kept, seed=3)
+    said = [f"without net.{', net.'.join(dropped)}, which {name} does not read"] if dropped else []
+    assert caplog.messages == said
+
+
+def test_setting_of_another_network_that_is_given_is_refused():
+    with pytest.raises(ConfigError, match=r"net\.blocks has no meaning for conv4"):
+        with_changes(read_toml("fast"), {"net.name": "conv4", "net.blocks": "1"})
+
+
 def test_warm_up_that_is_set_and_does_not_fit_is_named():
     with pytest.raises(ConfigError, match=r"^schedule.warmup_epochs must be <= epochs = 2, got 3$"):
         with_changes(RunConfig(), {"schedule.epochs": "2", "schedule.warmup_epochs": "3"})
@@ -325,6 +350,27 @@ def test_methods_lists_every_method_with_its_settings(capsys):
     for name in METHODS:
         assert f"\n{name}: " in f"\n{out}"
     assert "    margin = 0.3\n" in out
+
+
+def test_methods_of_a_name_explain_every_setting(capsys):
+    assert main(["methods", "hdml"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("hdml: Hardness-aware deep metric learning")
+    assert "Wenzhao Zheng, Zhaodong Chen, Jiwen Lu, Jie Zhou. CVPR 2019" in out
+    for setting in dataclasses.fields(METHODS["hdml"][1]):
+        assert f"\n    method.{setting.name} = {setting.default}  (" in out
+    assert "\n    method.soft_share = 0.5  (a number in [0, 1])\n        of the label in J_gen" in out
+    assert "method.miner = hard  (one of all, semi_hard, hard, distance_weighted)" in out
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_of_a_method_has_a_comment(name):
+    config = METHODS[name][1]
+    assert set(field_comments(config)) == {setting.name for setting in dataclasses.fields(config)}
+
+
+def test_unknown_method_is_named(capsys):
+    assert "no method hdlm; there are siamese, " in mistake(capsys, "methods", "hdlm")
 
 
 def test_one_setting_from_the_command_line(tiny):

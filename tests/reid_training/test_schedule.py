@@ -13,8 +13,8 @@ from reid_training import train as training
 from reid_training.config import RunConfig, ScheduleConfig, from_dict
 from reid_training.data import market1501
 from reid_training.errors import ConfigError
-from reid_training.runs import event_log, load_checkpoint
-from reid_training.train import learning_rate, train
+from reid_training.runs import event_log, load_checkpoint, new_method
+from reid_training.train import learning_rate, parameter_groups, train
 from tests.oracles.training_runs import same_runs
 from tracker.settings import to_dict
 
@@ -252,3 +252,21 @@ def test_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch, f
         expected = [(row["epoch"], row[key]) for row in history if key in row]
         assert [step for step, _ in points] == [step for step, _ in expected]
         assert [value for _, value in points] == pytest.approx([value for _, value in expected], rel=1e-6)  # float32
+
+
+# Rates of groups
+
+
+@pytest.mark.parametrize("method", ["siamese", "hdml", "bier", "abe", "dreml"])
+@pytest.mark.parametrize("body_rate", [1.0, 0.1])
+def test_body_rate_slows_the_body_alone(tiny, method, body_rate):
+    trained = new_method(dataclasses.replace(tiny, method={"name": method}), 12, start=True)
+    groups = parameter_groups(trained, 0.05, body_rate)
+    rates = {id(parameter): group["rate"] for group in groups for parameter in group["params"]}
+    own = trained.rates()
+    names = {id(parameter): name for name, parameter in trained.named_parameters()}
+    for group, parameters in trained.groups().items():
+        for parameter in (p for p in parameters if p.requires_grad):
+            is_body = ".body." in names[id(parameter)]
+            assert rates[id(parameter)] == pytest.approx(own.get(group, 1.0) * (body_rate if is_body else 1.0))
+    assert sum(len(group["params"]) for group in groups) == len(rates)

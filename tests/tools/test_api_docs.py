@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import tracker
-from tools.api_docs import MODULES, PAGE, build_site, field_comments, first_sentence, page
+from tools.api_docs import MODULES, PAGE, build_site, first_sentence, page
+from tracker.settings import field_comments
 
 
 class _Docstrings(HTMLParser):

@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from reid_training.errors import ConfigError, TrackletError
+from tools.experiments import learners
 from tools.experiments.catalogue import MEASURES, ROLES, Experiment, read
 from tools.experiments.protocols import Protocol
 from tools.experiments.runs import Job, Result, code_of, finished, run, run_config
@@ -106,7 +107,7 @@ def comparisons(asked: Sequence[Asked], results: Mapping[Path, Result]) -> list[
     for experiment in dict.fromkeys(one.experiment.name for one in asked):
         ours = [one for one in asked if one.experiment.name == experiment]
         if all(one.job.result in results for one in ours):
-            rows += _rows(ours, results)
+            rows += _rows(ours, results) + _learner_rows(ours, results)
     return rows
 
 
@@ -123,6 +124,27 @@ def _rows(ours: Sequence[Asked], results: Mapping[Path, Result]) -> list[Compari
         )
         for measure in experiment.measures
     ]
+
+
+def _learner_rows(ours: Sequence[Asked], results: Mapping[Path, Result]) -> list[Comparison]:
+    """Where the method is an ensemble: parts of it, against those of the baseline or else against all of that."""
+    experiment, job = ours[0].experiment, ours[0].job
+    data = job.protocol.name if job.split == "test" else f"{job.protocol.name} ({job.split})"
+    parts = {role: [learners.scores(one.job) for one in ours if one.role == role] for role in ROLES}
+    whole = [results[one.job.result].scores["rank1"] for one in ours if one.role == "baseline"]
+    rows = []
+    for measure in parts["method"][0]:
+        if measure in parts["baseline"][0]:
+            baseline = [found[measure] for found in parts["baseline"]]
+        elif measure != learners.INDEPENDENCE:
+            baseline = whole
+        else:
+            continue
+        method = tuple(found[measure] for found in parts["method"])
+        rows.append(
+            Comparison(experiment.name, experiment.title, experiment.claim, data, measure, tuple(baseline), method)
+        )
+    return rows
 
 
 def _outcomes(todo: Sequence[Asked], n_jobs: int, bar: tqdm) -> Iterator[tuple[Asked, Result | TrackletError]]:

@@ -298,7 +298,7 @@ class InShop(PaperSplit):
 class Drawn(Protocol):
     """Drawn people and a tiny network: shows in seconds that everything works, and nothing about any method."""
 
-    n_train: int = 12  # random meta-classes need as many
+    n_train: int = 30  # random meta-classes need as many
     n_validation: int = 6
     n_test: int = 8
 

@@ -12,7 +12,7 @@ from reid_training.config import NETS, NetConfig, from_dict
 from reid_training.data import market1501
 from reid_training.data.synthetic import write_market_folder
 from reid_training.errors import ConfigError
-from reid_training.methods.abe import ABEConfig, channels_after, divergence_loss, learner_cosine, split_of
+from reid_training.methods.abe import ABEConfig, channels_into, divergence_loss, head_of, learner_cosine, split_of
 from reid_training.nets import build
 from reid_training.runs import new_method
 from reid_training.train import train
@@ -149,7 +149,7 @@ def test_learner_is_the_shared_network_behind_its_own_mask(batch):
 
 def test_learner_adds_one_1x1_convolution():
     counts = {m: sum(p.numel() for p in method_of({"name": "abe", "learners": m}).parameters()) for m in (1, 2, 4)}
-    n = channels_after(build(NetConfig(**NET)), 2)
+    n = channels_into(build(NetConfig(**NET)).body[2:])
     projection = n * 16  # shrinks to D / M columns
     assert counts[2] - counts[1] == n * n + n - projection // 2
     assert counts[4] - counts[2] == 2 * (n * n + n) - projection // 4
@@ -168,12 +168,27 @@ def test_every_network_can_be_split(name, batch):
     torch.testing.assert_close(emb.norm(dim=1), torch.ones(8))
 
 
-def test_channels_after_does_not_change_the_network():
+def test_heads_without_attention_share_the_first_layers_only(batch):
+    method = method_of({"name": "abe", "learners": 4, "attention": False})
+    torch.manual_seed(0)
+    start = build(NetConfig(**NET), start=True)
+    with torch.no_grad():
+        expected = start(batch[0])  # all heads start as the network that is cut into them
+    torch.testing.assert_close(method.features(batch[0]), expected)
+    assert all(torch.equal(head.body[0][0][0].weight, method.net.body[2][0][0].weight) for head in method.heads)
+    _, second, _, _ = method.features(batch[0]).split(4, dim=1)
+    second.sum().backward()
+    assert method.net.body[0][0][0].weight.grad.any()
+    assert not method.net.body[2][0][0].weight.grad.any()
+    assert [bool(head.project.weight.grad.any()) for head in method.heads] == [True, False, False]
+
+
+def test_heads_keep_the_frozen_layers_frozen():
     net = build(NetConfig(**NET))
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    assert channels_after(net, 1) == 16
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    assert all(module.training for module in net.modules())
+    net.freeze(3)
+    head = head_of(net, 2, net.project.weight.data[:4]).train()
+    assert [any(p.requires_grad for p in layer.parameters()) for layer in head.body] == [False, True]
+    assert not head.body[0].training
 
 
 def test_masks_get_gradients_of_both_losses(batch):

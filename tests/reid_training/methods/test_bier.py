@@ -73,7 +73,7 @@ def slow_boosted(sims, labels, eta, online):
                 sums[same] += weight * math.log1p(math.exp(-gained))
                 nu = 2.0 / (k + 2)
                 score = (1.0 - nu) * score + nu * gained if online else score + eta * gained
-                weight = (1.0 if same else 2.0) / (1.0 + math.exp(score))
+                weight = (1.0 if same or online else 2.0) / (1.0 + math.exp(score))
     return sum(sums[same] / counts[same] for same in sums) / len(sims)
 
 

@@ -74,9 +74,11 @@ def test_gradients_agree_with_finite_differences():
     assert torch.autograd.gradcheck(concatenate, (logits,))
 
 
-def test_one_member_with_identity_map_equals_softmax(tiny, batch):
+@pytest.mark.parametrize("meta_classes", [6, 0])
+def test_one_member_with_identity_map_equals_softmax(tiny, batch, meta_classes):
     images, labels = batch
-    method = make(tiny, n_classes=6, members=1, meta_classes=6)
+    method = make(tiny, n_classes=6, members=1, meta_classes=meta_classes)
+    assert sorted(method.meta_of[:, 0].tolist()) == list(range(6))
     method.meta_of.copy_(torch.arange(6)[:, None])
     torch.manual_seed(0)
     plain = build(dataclasses.replace(tiny.net, embedding_size=6), start=True)
@@ -158,7 +160,7 @@ def test_only_separate_networks_are_trained_as_jobs(options, apart):
     ("options", "message"),
     [
         ({"members": 0}, "members must be >= 1, got 0"),
-        ({"meta_classes": 1}, "meta_classes must be >= 2, got 1"),
+        ({"meta_classes": 1}, "meta_classes must be 0 or >= 2, got 1"),
         ({"members": 2, "member": 2}, r"member must be in \[-1, members - 1\] = \[-1, 1\], got 2"),
         ({"shared": True, "member": 0}, "method.member must be -1 with method.shared"),
         ({"meta_classes": 7}, "method.meta_classes must be at most 6, the people here, got 7"),

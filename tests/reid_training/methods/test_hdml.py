@@ -102,7 +102,8 @@ def test_running_means_are_of_the_last_full_window(base):
         terms = terms_of(module, project, features)
         batch = hdml.tuples(unit_rows(project(features)), LABELS, module.config, None)
         share = module.config.soft_share
-        made = (1.0 - share) * terms.parts["reconstruction"] + share * terms.parts["soft"]
+        labels_kept = (terms.parts["soft_anchors"] + terms.parts["soft"]) / 2
+        made = (1.0 - share) * terms.parts["reconstruction"] + share * labels_kept
         seen.append((terms.parts[module.config.base] / batch.chance(), made))
         expected = np.mean(seen[:3] if step < 5 else seen[3:6], axis=0) if step >= 2 else [START, START]
         np.testing.assert_allclose(module.means, expected, rtol=1e-6)
@@ -183,12 +184,19 @@ def test_generators_terms_agree_with_the_formulas():
         error = sum(math.dist(x, y) ** 2 for x, y in zip(made[:8], features, strict=True))
         spread = sum(math.dist(x, features.mean(0)) ** 2 for x in features)
         assert got.parts["reconstruction"] == pytest.approx(error / spread, rel=1e-6)
-        logs = torch.log_softmax(
-            module.classifier((made[8:] - features.mean(0)) / math.sqrt(spread / features.numel())), 1
+        scaled = (torch.cat([made[a], made[8:]]) - features.mean(0)) / math.sqrt(spread / features.numel())
+        logs = torch.log_softmax(module.classifier(scaled), 1)
+        anchors, negatives = logs[: len(a)], logs[len(a) :]
+        of_anchors, of_negatives = (
+            -sum(float(row[label]) for row, label in zip(rows, LABELS[which], strict=True)) / len(n)
+            for rows, which in ((anchors, a), (negatives, n))
         )
-        soft = -sum(float(row[label]) for row, label in zip(logs, LABELS[n], strict=True)) / len(n)
-        assert got.parts["soft"] == pytest.approx(soft / math.log(N_CLASSES), rel=1e-6)
-        assert float(got.generator) == pytest.approx(0.5 * error / spread + 0.5 * soft / math.log(N_CLASSES), rel=1e-6)
+        assert got.parts["soft_anchors"] == pytest.approx(of_anchors / math.log(N_CLASSES), rel=1e-6)
+        assert got.parts["soft"] == pytest.approx(of_negatives / math.log(N_CLASSES), rel=1e-6)
+        right = [int(row.argmax()) == int(label) for row, label in zip(negatives, LABELS[n], strict=True)]
+        assert got.parts["soft_accuracy"] == pytest.approx(sum(right) / len(n))
+        soft = (of_anchors + of_negatives) / (2 * math.log(N_CLASSES))
+        assert float(got.generator) == pytest.approx(0.5 * error / spread + 0.5 * soft, rel=1e-6)
 
 
 def test_perfect_generator_and_free_negatives_synthetic_equals_real(base):
@@ -278,7 +286,7 @@ def test_without_beta_training_equals_the_base_loss_to_the_bit(base, id_weight, 
 
 
 def test_generator_learns_to_reconstruct_then_synthetic_loss_counts():
-    method = method_of(HDML, HDMLConfig(window=10, hidden=32))
+    method = method_of(HDML, HDMLConfig(alpha=0.2, window=10, hidden=32))
     optimiser = torch.optim.AdamW(method.parameters(), lr=0.003)
     history = []
     for step in range(40):

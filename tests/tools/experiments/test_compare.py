@@ -76,9 +76,9 @@ def test_reduced_comparison_runs_every_experiment(tmp_path, capsys):
     assert compare_methods.main([*command, "--table", str(table)]) == 0
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
     trained = [row for row in rows if row["name"] in experiments.names()]
-    assert [row["name"] for row in trained] == [
-        name for name in experiments.names() for _ in experiments.read(name).measures
-    ]
+    known = set(MEASURES.values())
+    usual = [row["name"] for row in trained if row["measure"] in known]
+    assert usual == [name for name in experiments.names() for _ in experiments.read(name).measures]
     assert {"large_margin_few_shot", "meta_metric", "odml"} <= {row["name"] for row in rows}
     for row in rows:
         for value in [*row["baseline_values"].split(), *row["method_values"].split()]:
