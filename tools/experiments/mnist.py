@@ -19,7 +19,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ CLAIM = "MNIST triplet accuracy 95.60 against 75.08 (abstract)"
 N_VALIDATION = 10_000  # of the training images, the last ones: they choose the weights
 RAW = "raw pixels"
 MNIST, FASHION = "mnist", "fashion-mnist"  # folders of --data
+DRAWN = "mnist (drawn)"
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -95,20 +96,39 @@ def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, split: str = "te
         names.append(FASHION)
     else:
         print(f"experiments: {NAME} without clothes: no folder {FASHION} in --data", file=sys.stderr)
-    runs = {
-        (name, role, seed): _file(out, name, role, seed, split) for name in names for seed in seeds for role in SETTINGS
+    return [row for name in names for row in _run_all(SETTINGS, data, name, out, seeds, jobs, split)]
+
+
+def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
+    """Made-up digits, few triplets: shows that the code works, not how good the method is."""
+    small = {
+        role: setting and dataclasses.replace(setting, n_epochs=2, n_triplets=96, batch=32)
+        for role, setting in SETTINGS.items()
     }
-    todo = {key: file for key, file in runs.items() if not file.is_file()}
-    for name in dict.fromkeys(name for name, _, _ in todo):
+    return _run_all(small, None, DRAWN, out, seeds, jobs, "test")
+
+
+def _run_all(
+    settings: Mapping[str, Setting | None],
+    data: Path | None,
+    name: str,
+    out: Path,
+    seeds: Sequence[int],
+    jobs: int,
+    split: str,
+) -> list[Comparison]:
+    files = {
+        (role, seed): _file(out, name, role, setting, seed, split)
+        for seed in seeds
+        for role, setting in settings.items()
+    }
+    todo = {asked: file for asked, file in files.items() if not file.is_file()}
+    if todo:
         read(data, name, split)  # bad data is an error before any process starts
-    tasks = [(data, name, file, SETTINGS[role], seed, split) for (name, role, seed), file in todo.items()]
+    tasks = [(data, name, file, settings[role], seed, split) for (role, seed), file in todo.items()]
     results.run_all(_run, tasks, jobs)
-    found = {key: results.read(Result, file) for key, file in runs.items()}
-    rows = []
-    for name in names:
-        of_role = {role: [found[name, role, seed] for seed in seeds] for role in SETTINGS}
-        rows += _rows(of_role, name if split == "test" else f"{name} ({split})")
-    return rows
+    found = {role: [results.read(Result, files[role, seed]) for seed in seeds] for role in settings}
+    return _rows(found, name if split == "test" else f"{name} ({split})")
 
 
 def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
@@ -125,14 +145,13 @@ def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
     ]
 
 
-def _file(out: Path, name: str, role: str, seed: int, split: str) -> Path:
+def _file(out: Path, name: str, role: str, setting: Setting | None, seed: int, split: str) -> Path:
     """Named by everything that decides its content, except the code."""
-    setting = SETTINGS[role]
     facts = results.digest(dataclasses.asdict(setting) if setting else None, split)
-    return out / f"{name}-{role.replace(' ', '_')}-{facts}-{seed}.json"
+    return out / f"{name}-{role}-{facts}-{seed}.json".replace(" ", "_")
 
 
-def _run(data: Path, name: str, file: Path, setting: Setting | None, seed: int, split: str) -> None:
+def _run(data: Path | None, name: str, file: Path, setting: Setting | None, seed: int, split: str) -> None:
     torch.set_num_threads(1)
     results.write(file, run_one(*read(data, name, split), setting, seed))
 
@@ -248,8 +267,13 @@ def to_pixels(pixels: ByteArray) -> Tensor:
     return torch.from_numpy(pixels).float() / 255.0
 
 
-def read(data: Path, name: str, split: str) -> tuple[Digits, Digits]:
-    """Images of MNIST or FASHION to train on, and unseen ones: the test images, or the last of the training images."""
+def read(data: Path | None, name: str, split: str) -> tuple[Digits, Digits]:
+    """Images of MNIST or FASHION to train on, and unseen ones: the test images, or the last of the training images.
+
+    Without data: generated ones.
+    """
+    if data is None:
+        return generated(12, np.random.default_rng(0)), generated(6, np.random.default_rng(1))
     if name == FASHION:
         known, unseen = (
             Digits(read_idx(data / name / f"{part}-images-idx3-ubyte.gz").reshape(-1, 784), _labels(data / name, part))
@@ -261,6 +285,15 @@ def read(data: Path, name: str, split: str) -> tuple[Digits, Digits]:
         return known, unseen
     cut = len(known.labels) - N_VALIDATION
     return Digits(known.pixels[:cut], known.labels[:cut]), Digits(known.pixels[cut:], known.labels[cut:])
+
+
+def generated(n_per_class: int, rng: np.random.Generator) -> Digits:
+    """Each class is bright in its own place; the overall brightness is random. In no order."""
+    labels = rng.permutation(np.repeat(np.arange(10), n_per_class))
+    pixels = rng.integers(0, 60, (len(labels), 28, 28)) + rng.integers(0, 120, (len(labels), 1, 1))
+    for pixel, label in zip(pixels, labels, strict=True):
+        pixel[2 * label : 2 * label + 3] += 70
+    return Digits(pixels.reshape(-1, 784).astype(np.uint8), labels)
 
 
 def read_idx(file: Path) -> ByteArray:

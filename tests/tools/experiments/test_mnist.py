@@ -21,15 +21,9 @@ SHORT = {
 
 
 def generated(n_per_class, rng):
-    """Each class is bright in its own place; the overall brightness is random.
-
-    Returns pictures (N, 28, 28) and labels (N,), in no order.
-    """
-    labels = rng.permutation(np.repeat(np.arange(10), n_per_class)).astype(np.uint8)
-    pixels = (rng.integers(0, 60, (len(labels), 28, 28)) + rng.integers(0, 120, (len(labels), 1, 1))).astype(np.uint8)
-    for pixel, label in zip(pixels, labels, strict=True):
-        pixel[2 * label : 2 * label + 3] += 70
-    return pixels, labels
+    """Pictures (N, 28, 28) and labels (N,), in no order."""
+    digits = mnist.generated(n_per_class, rng)
+    return digits.pixels.reshape(-1, 28, 28), digits.labels.astype(np.uint8)
 
 
 @pytest.fixture
@@ -114,8 +108,10 @@ def test_finished_runs_are_not_repeated(data, tmp_path, monkeypatch):
     assert all(len(row.baseline) == len(row.method) == 2 for row in rows)
 
 
-def test_tool_knows_the_experiment():
+def test_tool_runs_the_reduced_form(tmp_path):
     assert special.SPECIAL["triplet_vae"] == "tools.experiments.mnist"
+    rows = special.run_reduced("triplet_vae", tmp_path, [0, 1], 1)
+    assert [row.data for row in rows] == ["mnist (drawn)"] * 4
 
 
 def test_validation_images_are_training_images(data, monkeypatch):

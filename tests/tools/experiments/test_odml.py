@@ -116,7 +116,6 @@ def test_tool_knows_the_experiment_and_its_reduced_form(tmp_path):
     assert special.SPECIAL["odml"] == "tools.experiments.odml"
     rows = special.run_reduced("odml", tmp_path, [0, 1], 1)
     assert {row.name for row in rows} == {"odml"}
-    assert special.run_reduced("triplet_vae", tmp_path, [0], 1) is None
 
 
 def test_missing_scikit_learn_gives_one_line_with_the_fix(tmp_path, monkeypatch):
