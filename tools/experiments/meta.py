@@ -179,7 +179,7 @@ def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
     """Means over the kinds of tests first, then each kind."""
     kinds = list(dict.fromkeys(name.split("/")[0] for name in found["method"][0].scores))
 
-    def row(title: str, of_kinds: Sequence[str], measure: str, role: str, readout: str) -> Comparison:
+    def row(title: str, of_kinds: Sequence[str], measure: str, role: str, readout: str, mine: str = OWN) -> Comparison:
         def values(role: str, readout: str) -> tuple[float, ...]:
             return tuple(
                 statistics.fmean(result.scores[key(kind, measure, readout)] for kind in of_kinds)
@@ -187,13 +187,15 @@ def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
             )
 
         seconds = (tuple(result.seconds for result in found[one]) for one in (role, "method"))
-        compared = values(role, readout), values("method", OWN)
+        compared = values(role, readout), values("method", mine)
         return Comparison(NAME, TITLE, CLAIM, data, f"accuracy, {title}", *compared, *seconds)
 
     def rows_of(name: str, of_kinds: Sequence[str], against: Sequence[str]) -> list[Comparison]:
         rows = []
         for measure, title in MEASURES.items():
             rows += [row(f"{name}{title}{AGAINST[by]}", of_kinds, measure, "baseline", by) for by in against]
+            both = f"{name}{title}, both by the nearest class mean"  # which does not prefer classes with more items
+            rows.append(row(both, of_kinds, measure, "baseline", NEAREST_MEAN, NEAREST_MEAN))
             unadapted = f"{name}{title}, against itself, not adapted"
             rows.append(row(unadapted, of_kinds, measure, "method", UNADAPTED))
         return rows
