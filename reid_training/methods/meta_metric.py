@@ -20,7 +20,8 @@ What we take:
 (8) A task with one image in each class gives no gradient. Auxiliary tasks do: those whose own metric is most often
     right on the task's labelled images. Two stages: `fit` for each of them, `suited` for the task.
 Where we differ:
-(1) The plain variant alone, not the one with LSTMs over the support.
+(1) The plain variant alone, not the one with LSTMs over the support. By default f(x) . f(x_i) is a cosine times a
+    scale, as in the matching network's own paper; the summaries of this one disagree.
 (2) The inner loss leaves one item out at a time, where the paper draws a support and a batch: nothing is random, no
     item is its own neighbour, and all of a small set is used.
 (3, 4) theta is the projection of our networks; all tasks share the body before it. So the rule keeps 20 numbers for
@@ -62,9 +63,9 @@ class MetaMetricConfig(Settings):
     steps: Whole = 5  # T; ours, where a recipe for 5 classes with 5 images takes 8. 0 = a matching network
     rule: Annotated[str, OneOf(RULES)] = "learned"  # or "sgd": plain fine-tuning from a theta_0 that is trained for it
     rate: Positive = 0.01  # of sgd; where the learned rule starts: sigmoid(-4.5)
-    # The digests' equation; the matching network's own paper has "cosine", as a tracker does.
-    similarity: Annotated[str, OneOf(SIMILARITIES)] = "dot"
-    scale: Positive = 1.0  # of the similarities; cosines need one, 16 is that of N-pair in `siamese`
+    # "dot" is what a summary of the paper shows: long features win, and the same weights then read out far worse.
+    similarity: Annotated[str, OneOf(SIMILARITIES)] = "cosine"
+    scale: Positive = 16.0  # of the similarities; that of N-pair in `siamese`. 1 suits "dot"
     hidden: Count = 20  # of the rule's LSTM; Ravi and Larochelle's, by a public port
 
 

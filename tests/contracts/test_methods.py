@@ -53,7 +53,7 @@ CASES = {
         **{"name": "large_margin_few_shot", "base": "graph", "way": 4, "hidden": 8, "margin_on": "nodes"},
     },
     "meta_metric": {"name": "meta_metric"},
-    "meta_metric, cosine": {"name": "meta_metric", "similarity": "cosine", "scale": 16.0, "rule": "sgd"},
+    "meta_metric, dot": {"name": "meta_metric", "similarity": "dot", "scale": 1.0, "rule": "sgd"},
 }
 N_CLASSES, PER_CLASS = 4, 4
 

@@ -1,6 +1,7 @@
 """Draw inputs, reconstructions and samples of a triplet VAE, in rows of pictures.
 
     python -m tools.experiments.draw_vae digits.png --data ../shared/data  # trains on MNIST first: a minute
+    python -m tools.experiments.draw_vae clothes.png --on fashion-mnist --data ../shared/data
     python -m tools.experiments.draw_vae people.jpg --run RUN --data DATA/Market-1501 # RUN: of `reid train`
 
 People are those of the test part, not used in training; --data may also be the folder of `reid crops`. Needs
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"draw_vae: {args.out} must end in {' or '.join(SUFFIXES)}", file=sys.stderr)
         return 2
     try:
-        rows = crops(args.run, args.data, args.n) if args.run else digits(args.data, args.n)
+        rows = crops(args.run, args.data, args.n) if args.run else digits(args.data, args.on, args.n)
         content = cv2.imencode(args.out.suffix, sheet(rows, args.enlarge))[1].tobytes()
         replace_file(args.out, lambda stream: stream.write(content))
     except TrackletError as error:
@@ -51,18 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="draw_vae", description=(__doc__ or "").splitlines()[0])
     top.add_argument("out", type=Path, help="picture to write, .png or .jpg")
-    top.add_argument("--run", type=Path, help="a run of `reid train`; without one, MNIST")
-    top.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of mnist/, or Market-1501")
+    top.add_argument("--run", type=Path, help="a run of `reid train`; without one, --on")
+    top.add_argument("--on", choices=(mnist.MNIST, mnist.FASHION), default=mnist.MNIST, help="(default: mnist)")
+    top.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder of mnist/ and others, or Market-1501"
+    )
     top.add_argument("--n", type=int, default=12, help="pictures in a row (12)")
     top.add_argument("--enlarge", type=int, default=2, help="side of a pixel (2)")
     return top
 
 
-def digits(data: Path, n: int, setting: mnist.Setting | None = None) -> Rows:
-    """Unseen digits, their reconstructions from the means, and samples from the prior."""
+def digits(data: Path, name: str, n: int, setting: mnist.Setting | None = None) -> Rows:
+    """Unseen digits or clothes, their reconstructions from the means, and samples from the prior."""
     setting = setting or mnist.SETTINGS["method"]
     assert setting is not None
-    known, unseen = mnist.read(data / "mnist" / "mnist.npz", "test")
+    known, unseen = mnist.read(data, name, "test")
     vae = mnist.train(known, setting, seed=0)
     pixels = mnist.to_pixels(unseen.pixels[:n])
     with torch.inference_mode():

@@ -1,8 +1,11 @@
-"""Experiment of the triplet VAE on MNIST: share of triplets of unseen digits in the right order, with and without it.
+"""Experiment of the triplet VAE: share of triplets of unseen digits or clothes in the right order, with and without it.
 
 TVAE: Triplet-Based Variational Autoencoder using Metric Learning. Ishfaq, Hoogi, Rubin. ICLR 2018 workshop,
 https://arxiv.org/abs/1802.04403: 95.60 % against the VAE's 75.08 % (abstract). Gradient-Based Learning Applied to
 Document Recognition. LeCun, Bottou, Bengio, Haffner. 1998: MNIST, 60,000 digits to train and 10,000 to test.
+Fashion-MNIST. Xiao, Rasul, Vollgraf. 2017, https://arxiv.org/abs/1708.07747: clothes in the same format, which the
+paper does not have; left out where the user does not have it (Debian's package dataset-fashion-mnist, or
+https://github.com/zalandoresearch/fashion-mnist).
 
 Both models see the same triplets, start from the same weights, take the same steps; the baseline's triplet loss has
 weight 0. Distances are Euclidean, between means. Raw pixels are the lower bound: a worse embedding lost information.
@@ -11,9 +14,12 @@ weight 0. Distances are Euclidean, between means. Raw pixels are the lower bound
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import sys
 import time
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +45,8 @@ TITLE = "Triplet VAE against the VAE"
 CLAIM = "MNIST triplet accuracy 95.60 against 75.08 (abstract)"
 N_VALIDATION = 10_000  # of the training images, the last ones: they choose the weights
 RAW = "raw pixels"
+MNIST, FASHION = "mnist", "fashion-mnist"  # folders of --data
+DRAWN = "mnist (drawn)"
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -66,6 +74,8 @@ SETTINGS: dict[str, Setting | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Digits:
+    """Or clothes."""
+
     pixels: ByteArray  # (N, 784)
     labels: IntArray  # (N,)
 
@@ -73,7 +83,7 @@ class Digits:
 @dataclass(frozen=True, slots=True)
 class Result:
     triplet_accuracy: float
-    rank1: float  # how often the nearest of all other test images shows the same digit
+    rank1: float  # how often the nearest of all other test images is of the same class
     reconstruction: float  # nats per test image, decoded from its mean; 0 for raw pixels
     kl: float  # nats per test image
     seconds: float  # processor time of training
@@ -81,14 +91,44 @@ class Result:
 
 def run(data: Path, out: Path, seeds: Sequence[int], jobs: int, split: str = "test") -> list[Comparison]:
     """Rows of the table; one file for each role and seed in `out`, and existing ones are not repeated."""
-    source = data / "mnist" / "mnist.npz"
-    todo = [(role, seed) for seed in seeds for role in SETTINGS if not _file(out, role, seed, split).is_file()]
+    names = [MNIST]
+    if (data / FASHION).is_dir():
+        names.append(FASHION)
+    else:
+        print(f"experiments: {NAME} without clothes: no folder {FASHION} in --data", file=sys.stderr)
+    return [row for name in names for row in _run_all(SETTINGS, data, name, out, seeds, jobs, split)]
+
+
+def run_reduced(out: Path, seeds: Sequence[int], jobs: int) -> list[Comparison]:
+    """Made-up digits, few triplets: shows that the code works, not how good the method is."""
+    small = {
+        role: setting and dataclasses.replace(setting, n_epochs=2, n_triplets=96, batch=32)
+        for role, setting in SETTINGS.items()
+    }
+    return _run_all(small, None, DRAWN, out, seeds, jobs, "test")
+
+
+def _run_all(
+    settings: Mapping[str, Setting | None],
+    data: Path | None,
+    name: str,
+    out: Path,
+    seeds: Sequence[int],
+    jobs: int,
+    split: str,
+) -> list[Comparison]:
+    files = {
+        (role, seed): _file(out, name, role, setting, seed, split)
+        for seed in seeds
+        for role, setting in settings.items()
+    }
+    todo = {asked: file for asked, file in files.items() if not file.is_file()}
     if todo:
-        read(source, split)  # bad data is an error before any process starts
-        tasks = [(source, _file(out, role, seed, split), SETTINGS[role], seed, split) for role, seed in todo]
-        results.run_all(_run, tasks, jobs)
-    found = {role: [results.read(Result, _file(out, role, seed, split)) for seed in seeds] for role in SETTINGS}
-    return _rows(found, "mnist" if split == "test" else f"mnist ({split})")
+        read(data, name, split)  # bad data is an error before any process starts
+    tasks = [(data, name, file, settings[role], seed, split) for (role, seed), file in todo.items()]
+    results.run_all(_run, tasks, jobs)
+    found = {role: [results.read(Result, files[role, seed]) for seed in seeds] for role in settings}
+    return _rows(found, name if split == "test" else f"{name} ({split})")
 
 
 def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
@@ -105,16 +145,15 @@ def _rows(found: dict[str, list[Result]], data: str) -> list[Comparison]:
     ]
 
 
-def _file(out: Path, role: str, seed: int, split: str) -> Path:
+def _file(out: Path, name: str, role: str, setting: Setting | None, seed: int, split: str) -> Path:
     """Named by everything that decides its content, except the code."""
-    setting = SETTINGS[role]
     facts = results.digest(dataclasses.asdict(setting) if setting else None, split)
-    return out / f"{role.replace(' ', '_')}-{facts}-{seed}.json"
+    return out / f"{name}-{role}-{facts}-{seed}.json".replace(" ", "_")
 
 
-def _run(source: Path, file: Path, setting: Setting | None, seed: int, split: str) -> None:
+def _run(data: Path | None, name: str, file: Path, setting: Setting | None, seed: int, split: str) -> None:
     torch.set_num_threads(1)
-    results.write(file, run_one(*read(source, split), setting, seed))
+    results.write(file, run_one(*read(data, name, split), setting, seed))
 
 
 def run_one(known: Digits, unseen: Digits, setting: Setting | None, seed: int) -> Result:
@@ -228,8 +267,55 @@ def to_pixels(pixels: ByteArray) -> Tensor:
     return torch.from_numpy(pixels).float() / 255.0
 
 
-def read(source: Path, split: str) -> tuple[Digits, Digits]:
-    """Digits to train on, and unseen ones: the test images, or for validation the last of the training images."""
+def read(data: Path | None, name: str, split: str) -> tuple[Digits, Digits]:
+    """Images of MNIST or FASHION to train on, and unseen ones: the test images, or the last of the training images.
+
+    Without data: generated ones.
+    """
+    if data is None:
+        return generated(12, np.random.default_rng(0)), generated(6, np.random.default_rng(1))
+    if name == FASHION:
+        known, unseen = (
+            Digits(read_idx(data / name / f"{part}-images-idx3-ubyte.gz").reshape(-1, 784), _labels(data / name, part))
+            for part in ("train", "t10k")
+        )
+    else:
+        known, unseen = _open(data / name / "mnist.npz")
+    if split == "test":
+        return known, unseen
+    cut = len(known.labels) - N_VALIDATION
+    return Digits(known.pixels[:cut], known.labels[:cut]), Digits(known.pixels[cut:], known.labels[cut:])
+
+
+def generated(n_per_class: int, rng: np.random.Generator) -> Digits:
+    """Each class is bright in its own place; the overall brightness is random. In no order."""
+    labels = rng.permutation(np.repeat(np.arange(10), n_per_class))
+    pixels = rng.integers(0, 60, (len(labels), 28, 28)) + rng.integers(0, 120, (len(labels), 1, 1))
+    for pixel, label in zip(pixels, labels, strict=True):
+        pixel[2 * label : 2 * label + 3] += 70
+    return Digits(pixels.reshape(-1, 784).astype(np.uint8), labels)
+
+
+def read_idx(file: Path) -> ByteArray:
+    """The bytes of a compressed IDX file, in its shape: yann.lecun.com/exdb/mnist describes the format."""
+    try:
+        content = gzip.decompress(file.read_bytes())
+        n_sizes = content[3]
+        sizes = np.frombuffer(content, ">i4", n_sizes, 4)
+        if content[:3] != bytes([0, 0, 8]):  # 8: unsigned bytes
+            raise ValueError("it does not begin as an IDX file of bytes")
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * n_sizes).reshape(sizes).copy()
+    except FileNotFoundError:
+        raise DataError(f"no file {file}; --data names the folder that {file.parent.name}/ lies in") from None
+    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
+        raise DataError(f"{file} is damaged: {error}") from None
+
+
+def _labels(folder: Path, part: str) -> IntArray:
+    return read_idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)
+
+
+def _open(source: Path) -> tuple[Digits, Digits]:
     try:
         with np.load(source, allow_pickle=False) as arrays:
             known, unseen = (
@@ -240,7 +326,4 @@ def read(source: Path, split: str) -> tuple[Digits, Digits]:
         raise DataError(f"no file {source}; --data names the folder that mnist/ lies in") from None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{source} is not MNIST as expected, or it is damaged: {error}") from None
-    if split == "test":
-        return known, unseen
-    cut = len(known.labels) - N_VALIDATION
-    return Digits(known.pixels[:cut], known.labels[:cut]), Digits(known.pixels[cut:], known.labels[cut:])
+    return known, unseen

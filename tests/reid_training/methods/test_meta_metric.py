@@ -284,7 +284,8 @@ def test_learned_rule_improves_on_its_tasks():
 
 def test_zero_steps_equal_the_matching_network_with_theta_0():
     images, labels = batch_of(torch.arange(3).repeat_interleave(4))
-    meta, plain = method_of(steps=5), method_of(steps=0)
+    dot = {"similarity": "dot", "scale": 1.0}
+    meta, plain = method_of(steps=5, **dot), method_of(steps=0, **dot)
     plain.net.load_state_dict(meta.net.state_dict())
     assert not [name for name, _ in plain.named_parameters() if name.startswith("rule")]
     loss = plain.loss(images, labels, np.random.default_rng(0))
@@ -319,7 +320,7 @@ def test_halves(rng):
 @pytest.mark.parametrize("training", [False, True])
 def test_adapt_returns_a_new_network_that_is_better(training):
     images, labels = batch_of(torch.arange(4).repeat_interleave(4))
-    method = method_of(rule="sgd", rate=0.05).eval()
+    method = method_of(rule="sgd", rate=0.05, similarity="dot", scale=1.0).eval()
     with torch.no_grad():
         pooled = method.net.pooled(images)
     method.train(training)  # no step moves the statistics of a norm
@@ -368,7 +369,7 @@ def test_metrics_of_similar_tasks_are_selected():
 
 
 def test_equal_accuracy_metrics_are_ranked_by_loss():
-    method = method_of().eval()
+    method = method_of(similarity="dot", scale=1.0).eval()  # a cosine does not change with the scale of a metric
     rows = torch.eye(method.net.project.in_features)[:4].repeat_interleave(2, dim=0)
     labels = torch.arange(4).repeat_interleave(2)
     weak, strong = (scale * torch.eye(rows.shape[1]) for scale in (1.0, 3.0))
@@ -376,7 +377,7 @@ def test_equal_accuracy_metrics_are_ranked_by_loss():
 
 
 def test_task_accuracy_uses_summed_attention():
-    method = method_of(steps=0).eval()
+    method = method_of(steps=0, similarity="dot", scale=1.0).eval()
     support, labels = torch.randn(6, method.net.project.in_features), torch.tensor([9, 4, 4, 9, 4, 9])
     queries, query_labels = torch.randn(10, method.net.project.in_features), torch.tensor([4, 9] * 5)
     theta = method.net.project.weight.detach()

@@ -64,7 +64,7 @@ def test_digits_are_drawn(tmp_path):
     arrays = {f"x_{part}": rng.integers(0, 256, (40, 28, 28), dtype=np.uint8) for part in ("train", "test")}
     np.savez(tmp_path / "mnist" / "mnist.npz", y_train=np.arange(40) % 10, y_test=np.arange(40) % 10, **arrays)
     setting = dataclasses.replace(draw_vae.mnist.SETTINGS["method"], n_epochs=1, n_triplets=16)
-    rows = draw_vae.digits(tmp_path, 5, setting)
+    rows = draw_vae.digits(tmp_path, "mnist", 5, setting)
     assert [tuple(row.shape) for row in rows] == [(5, 1, 28, 28)] * 3
     assert all(((row >= 0) & (row <= 1)).all() for row in rows)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -19,15 +21,9 @@ SHORT = {
 
 
 def generated(n_per_class, rng):
-    """Each class is bright in its own place; the overall brightness is random.
-
-    Returns pictures (N, 28, 28) and labels (N,), in no order.
-    """
-    labels = rng.permutation(np.repeat(np.arange(10), n_per_class)).astype(np.uint8)
-    pixels = (rng.integers(0, 60, (len(labels), 28, 28)) + rng.integers(0, 120, (len(labels), 1, 1))).astype(np.uint8)
-    for pixel, label in zip(pixels, labels, strict=True):
-        pixel[2 * label : 2 * label + 3] += 70
-    return pixels, labels
+    """Pictures (N, 28, 28) and labels (N,), in no order."""
+    digits = mnist.generated(n_per_class, rng)
+    return digits.pixels.reshape(-1, 28, 28), digits.labels.astype(np.uint8)
 
 
 @pytest.fixture
@@ -82,14 +78,14 @@ def test_baseline_is_the_method_without_triplet_loss():
 
 
 def test_seed_decides_the_weights(data):
-    digits, _ = mnist.read(data / "mnist" / "mnist.npz", "test")
+    digits, _ = mnist.read(data, mnist.MNIST, "test")
     first, second, other = (mnist.train(digits, SHORT["method"], seed) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.mean.weight, other.mean.weight)
 
 
 def test_triplet_loss_clusters_digits_by_class(data):
-    known, unseen = mnist.read(data / "mnist" / "mnist.npz", "test")
+    known, unseen = mnist.read(data, mnist.MNIST, "test")
     longer = {role: setting and dataclasses.replace(setting, n_epochs=10) for role, setting in SHORT.items()}
     vae, both = (mnist.run_one(known, unseen, longer[role], 0) for role in ("baseline", "method"))
     assert both.triplet_accuracy > vae.triplet_accuracy + 0.05
@@ -112,15 +108,16 @@ def test_finished_runs_are_not_repeated(data, tmp_path, monkeypatch):
     assert all(len(row.baseline) == len(row.method) == 2 for row in rows)
 
 
-def test_tool_knows_the_experiment():
+def test_tool_runs_the_reduced_form(tmp_path):
     assert special.SPECIAL["triplet_vae"] == "tools.experiments.mnist"
+    rows = special.run_reduced("triplet_vae", tmp_path, [0, 1], 1)
+    assert [row.data for row in rows] == ["mnist (drawn)"] * 4
 
 
 def test_validation_images_are_training_images(data, monkeypatch):
     monkeypatch.setattr(mnist, "N_VALIDATION", 30)
-    source = data / "mnist" / "mnist.npz"
-    everything, test = mnist.read(source, "test")
-    known, unseen = mnist.read(source, "validation")
+    everything, test = mnist.read(data, mnist.MNIST, "test")
+    known, unseen = mnist.read(data, mnist.MNIST, "validation")
     assert (len(known.labels), len(unseen.labels), len(test.labels)) == (90, 30, 60)
     np.testing.assert_array_equal(np.concatenate([known.pixels, unseen.pixels]), everything.pixels)
 
@@ -132,6 +129,57 @@ def test_missing_data_is_named(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more"])
 def test_corrupt_file_is_named(tmp_path, content):
-    (tmp_path / "mnist.npz").write_bytes(content)
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "mnist.npz").write_bytes(content)
     with pytest.raises(DataError, match="is not MNIST as expected, or it is damaged"):
-        mnist.read(tmp_path / "mnist.npz", "test")
+        mnist.read(tmp_path, mnist.MNIST, "test")
+
+
+def idx_of(array):
+    """As the format's page describes it: two zeros, 8 for bytes, the number of sizes, the sizes, the bytes."""
+    return b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def clothes(data):
+    folder = data / "fashion-mnist"
+    folder.mkdir()
+    for part, n in (("train", 12), ("t10k", 6)):
+        pixels, labels = generated(n, np.random.default_rng(n))
+        for name, array in ((f"{part}-images-idx3", pixels), (f"{part}-labels-idx1", labels)):
+            (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(idx_of(array)))
+    return data
+
+
+def test_clothes_are_read_as_written(clothes):
+    for n, part in zip((12, 6), mnist.read(clothes, mnist.FASHION, "test"), strict=True):
+        pixels, labels = generated(n, np.random.default_rng(n))
+        np.testing.assert_array_equal(part.pixels, pixels.reshape(-1, 784))
+        np.testing.assert_array_equal(part.labels, labels)
+
+
+def test_clothes_add_rows_after_the_digits(clothes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mnist, "SETTINGS", SHORT)
+    rows = mnist.run(clothes, tmp_path / "out", [0], 1)
+    assert [row.data for row in rows] == ["mnist"] * 4 + ["fashion-mnist"] * 4
+    assert not capsys.readouterr().err
+    (clothes / "fashion-mnist").rename(clothes / "elsewhere")
+    assert mnist.run(clothes, tmp_path / "out", [0], 1) == rows[:4]
+    assert "without clothes: no folder fashion-mnist in --data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", [b"", gzip.compress(b"\0\0"), gzip.compress(idx_of(np.zeros((2, 3), np.uint8))[:-1])]
+)
+def test_corrupt_clothes_are_named(clothes, content):
+    (clothes / "fashion-mnist" / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is damaged"):
+        mnist.read(clothes, mnist.FASHION, "test")
+
+
+def test_missing_clothes_are_named(clothes):
+    (clothes / "fashion-mnist" / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(
+        DataError, match=r"no file .*t10k-labels.*; --data names the folder that fashion-mnist/ lies in"
+    ):
+        mnist.read(clothes, mnist.FASHION, "test")
