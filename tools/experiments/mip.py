@@ -488,7 +488,7 @@ def read(name: str, data: Path, seed: int) -> Points:
         return moons(400, np.random.default_rng([seed, 4]))
     if name != DIGITS:
         return Points(*mlbench.read(OF_MLBENCH[name], data))
-    digits, _ = mnist.read(data / "mnist" / "mnist.npz", "test")
+    digits, _ = mnist.read(data, mnist.MNIST, "test")
     rng = np.random.default_rng([seed, 6])
     rows = np.concatenate([rng.permutation(np.flatnonzero(digits.labels == one))[:N_DIGITS] for one in (3, 8)])
     return Points(digits.pixels[rows].astype(np.float64), digits.labels[rows])
