@@ -169,7 +169,7 @@ def test_clothes_add_rows_after_the_digits(clothes, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
-    "content", [b"", gzip.compress(b"\0\0"), gzip.compress(idx_of(np.zeros((2, 3), np.uint8))[:-1])]
+    "content", [b"", gzip.compress(b"\0\0", mtime=0), gzip.compress(idx_of(np.zeros((2, 3), np.uint8))[:-1], mtime=0)]
 )
 def test_corrupt_clothes_are_named(clothes, content):
     (clothes / "fashion-mnist" / "train-images-idx3-ubyte.gz").write_bytes(content)
