@@ -33,7 +33,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 fast: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "$(QUICK)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "$(QUICK)"
 
 # Without torch: the parts that need it are tested with one version of it alone, that of $(CONSTRAINTS).
 oldest: $(OLDEST)/.installed

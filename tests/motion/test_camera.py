@@ -51,7 +51,10 @@ def paste(rng, image, boxes):
     return noisy(rng, out)
 
 
-@pytest.mark.parametrize("size", [(1920, 1080), (1281, 721), (640, 480), (321, 240)])
+OTHER_SIZES = [pytest.param(size, marks=pytest.mark.slow) for size in ((1920, 1080), (1281, 721), (321, 240))]
+
+
+@pytest.mark.parametrize("size", [(640, 480), *OTHER_SIZES])
 @pytest.mark.parametrize(("zoom", "turn", "shift"), MOTIONS)
 def test_known_motion_is_found_to_a_third_of_a_pixel(rng, size, zoom, turn, shift):
     motion = similarity(zoom, turn, (shift[0] * size[0], shift[1] * size[0]), size)

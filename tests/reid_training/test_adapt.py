@@ -50,6 +50,8 @@ from tracker.appearance.encoder import read_card
 from tracker.commands.track import main as track
 from tracker.settings import to_dict
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):

@@ -29,6 +29,8 @@ from tracker.appearance.encoder import OnnxEncoder
 from tracker.settings import field_comments, override, pairs
 from tracker.stages.embed import FALLBACK
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, market, config):

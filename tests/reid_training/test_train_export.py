@@ -26,6 +26,8 @@ from reid_training.train import learning_rate, train, update_average
 from tests.oracles.training_runs import same_weights
 from tracker.settings import to_dict, to_toml
 
+pytestmark = pytest.mark.slow
+
 DRAWN = {"miner": "distance_weighted", "centre_weight": 0.05}
 
 

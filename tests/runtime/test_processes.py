@@ -16,6 +16,8 @@ from tracker.errors import SourceError
 from tracker.runtime.processes import Done, Failure, WorkerPool, n_cores, run_all, share_of_cores
 from tracker.runtime.signals import command
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

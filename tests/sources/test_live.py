@@ -22,6 +22,8 @@ from tracker.sources.open import open_source
 from tracker.sources.webcam import LiveSource, camera_name, fitted, waits
 from tracker.types import Detections
 
+pytestmark = pytest.mark.slow
+
 CAMERAS = [MjpegCamera, RtspCamera]
 
 

@@ -29,6 +29,8 @@ from reid_training.methods.mip_mahalanobis import (
     repaired,
 )
 
+pytestmark = pytest.mark.slow
+
 ENOUGH_S = 1e6  # a slow machine must not change the optimum
 
 
