@@ -105,7 +105,7 @@ class _Bundled:
 
 
 def test_lost_car_is_not_found_again_by_a_persons_look():
-    """All look alike to this network; a person at the place of a lost car is somebody new."""
+    """All look alike to this network; a person at the place of a lost car is a new track."""
     frames = [[car(0)]] * 10 + [[]] * 30 + [[car(0, PERSON)]] * 5
     tracker = Tracker(reid=Looked(), class_names=NAMES, lifecycle__coast_s=0.5)
     for rows in frames:

@@ -191,7 +191,7 @@ def test_export_with_data_of_other_people(capsys, run, tmp_path):
     assert not (tmp_path / "net.onnx").exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1])  # of 12 people: nobody, and one, who makes no pair of different people
+@pytest.mark.parametrize("share", [0.0, 0.1])  # of 12 people: none, and one, who makes no pair of different people
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_export_from_too_few_people_warns_and_takes_default_thresholds(capsys, market, run, tmp_path, share, precision):
     state = load_checkpoint(run)
