@@ -90,18 +90,25 @@ class ScenesConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class TeacherConfig(Settings):
-    """Boxes of another detector, added to the labels; see teacher.py."""
+    """Another detector: its boxes, added to the labels, see teacher.py; its features, to be imitated, see imitation.py.
 
-    file: str = ""  # what `label` wrote, relative to the data; none: the labels alone
+    Files are relative to the folder given as --data.
+    """
+
+    file: str = ""  # what `label` wrote; none: the labels alone
     person_score: Score = 0.5  # a box with less is no person where labels are missing
     ignore_score: Score = 0.25  # nor background, with more than this
     full_score: Score = 0.65  # from here on it counts like a label; below by its share
+    network: str = ""  # ONNX, pictures as RTMDet's; none: nothing is imitated
+    features: tuple[str, ...] = ()  # names of its tensors at strides 8, 16, ...
+    feature_weight: NotNegative = 6.0  # of the imitation in the loss; PKD's
 
     def check_together(self) -> None:
         require(
             self.ignore_score <= self.person_score,
             f"teacher.ignore_score must be <= teacher.person_score ({self.person_score}), got {self.ignore_score}",
         )
+        require(bool(self.network) == bool(self.features), "teacher.network and teacher.features go together")
 
 
 @dataclass(frozen=True, slots=True)

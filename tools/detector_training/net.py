@@ -184,7 +184,16 @@ class PersonNet(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, distances = self.head(self.pyramid(self.backbone((images - MEAN) / DEVIATION)))
+        return self.read(self.features(images))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The pyramid's, fine to coarse: (B, width, H / 8, W / 8), ..."""
+        found: list[Tensor] = self.pyramid(self.backbone((images - MEAN) / DEVIATION))
+        return found
+
+    def read(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, N) and log distances (B, N, 4) of the features."""
+        logits, distances = self.head(features)
         return logits.float(), distances.float()  # under autocast: what follows needs the digits
 
 

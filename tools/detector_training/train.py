@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -22,6 +22,7 @@ from reid_training.runs import Row, replace_file, write_log
 from reid_training.train import AUTOCAST, update_average
 from tools.detector_training.ap import Found, curve, match
 from tools.detector_training.config import RunConfig, ScheduleConfig, from_dict
+from tools.detector_training.imitation import FeatureTeacher, Imitation
 from tools.detector_training.loss import Truth, detection_loss
 from tools.detector_training.net import PersonNet, cells, n_parameters
 from tools.detector_training.predict import TorchDetector
@@ -88,11 +89,21 @@ class Run:
             fill(self.net, load_checkpoint(start)["ema"], start)
         self.net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net).eval()
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.net, config.schedule))
+        self.teacher, self.imitation = self.open_teacher(data)
+        trained = nn.ModuleList([self.net, self.imitation] if self.imitation else [self.net])
+        self.optimiser = torch.optim.AdamW(parameter_groups(trained, config.schedule))
         self.history: list[Row] = []
         if resume:
             self.restore(out / CHECKPOINT)
         logger.info("%d parameters, on %s", n_parameters(self.net), self.device)
+
+    def open_teacher(self, data: Path) -> tuple[FeatureTeacher | None, Imitation | None]:
+        """The network whose features are imitated, and what compares the two."""
+        config, schedule = self.config.teacher, self.config.schedule
+        if not config.network:
+            return None, None
+        teacher = FeatureTeacher(data / config.network, config.features, self.out, self.device.type, schedule.threads)
+        return teacher, Imitation(self.config.net.width, teacher.channels).to(self.device)
 
     def train(self, until: int) -> list[Row]:
         """The epochs up to `until` that are not done yet. Returns the rows of all."""
@@ -155,8 +166,13 @@ class Run:
         batch = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         dtype = AUTOCAST.get(schedule.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            logits, distances = self.net(batch)
+            features = self.net.features(batch)
+            logits, distances = self.net.read(features)
         loss, parts = detection_loss(logits, distances, truth.to(self.device), places, self.config.loss)
+        if self.teacher is not None and self.imitation is not None:
+            unlike = self.imitation(features, [found.to(self.device) for found in self.teacher(images)])
+            loss = loss + self.config.teacher.feature_weight * unlike
+            parts |= {"feature_loss": float(unlike.detach())}
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
@@ -190,6 +206,7 @@ class Run:
             "net": self.net.state_dict(),
             "ema": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "imitation": self.imitation.state_dict() if self.imitation else {},
             "history": self.history,
         }
 
@@ -200,6 +217,8 @@ class Run:
             raise ModelError(f"{path} holds another network than the config.toml beside it")
         fill(self.net, state["net"], path)
         fill(self.average, state["ema"], path)
+        if self.imitation is not None:
+            fill(self.imitation, state.get("imitation", {}), path)
         self.optimiser.load_state_dict(state["optimiser"])
         self.history = list(state["history"])
 
@@ -215,7 +234,7 @@ def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> 
     return schedule.learning_rate * 0.5 * (1.0 - math.cos(math.pi * left / decay))
 
 
-def parameter_groups(net: PersonNet, schedule: ScheduleConfig) -> list[dict[str, Any]]:
+def parameter_groups(net: nn.Module, schedule: ScheduleConfig) -> list[dict[str, Any]]:
     """Biases and BN scales do not decay: they hold means and scales."""
     weights = [parameter for parameter in net.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in net.parameters() if parameter.ndim <= 1]
