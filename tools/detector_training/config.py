@@ -149,6 +149,10 @@ class ScheduleConfig(Settings):
     learning_rate: Positive = 1.2e-3
     weight_decay: NotNegative = 0.05
     ema_decay: BelowOne = 0.9995
+    # Epochs in which batch norms take the statistics of the batch. Those of canvases of other sizes differ, and what is
+    # exported has one set of them: afterwards they are measured once, on all canvases, and the network learns with
+    # these. None: all epochs.
+    batch_norm_epochs: Count | None = None
     clip_norm: Positive = 10.0  # of the gradient
     plain_epochs: Whole = 3  # last epochs without grids and pasting: the network ends on pictures as they are
     validate_every: Count = 1  # epochs

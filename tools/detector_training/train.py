@@ -122,20 +122,19 @@ class Run:
     def epoch(self, epoch: int) -> Row:
         """Returns its row of the log."""
         schedule, scenes = self.config.schedule, self.config.scenes
-        plain = epoch >= schedule.epochs - schedule.plain_epochs
         n_steps = schedule.steps_per_epoch
-        batches: Iterable[tuple[Tensor, Truth]] = DataLoader(
-            Scenes(self.stock, self.cuts, scenes, self.config.seed, epoch, plain=plain),
-            batch_sampler=plan_batches(scenes, n_steps, schedule.batch_pixels, self.config.seed, epoch),
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            num_workers=schedule.loaders,
-            # Its own: a loader draws a number from torch's generator for its processes.
-            generator=torch.Generator().manual_seed(0),
-        )
+        batches = self.batches(epoch)
+        if epoch == schedule.batch_norm_epochs:
+            logger.info("measuring the statistics of the batch norms, which stay from here on")
+            self.net.load_state_dict(self.average.state_dict())
+            measure_norms(self.net, (self.pixels(images) for images, _ in batches))
+            self.average.load_state_dict(self.net.state_dict())
         places = {size: cells(*size, self.device) for size in zip(scenes.heights, scenes.widths, strict=True)}
         started, sums, n_done, n_pixels = time.perf_counter(), dict[str, float](), 0, 0
         self.net.train()
+        if schedule.batch_norm_epochs is not None and epoch >= schedule.batch_norm_epochs:
+            for norm in norms(self.net):
+                norm.eval()
         title = f"epoch {epoch + 1}/{schedule.epochs}"
         with tqdm(
             batches, desc=title, total=n_steps, unit=" batches", leave=False, dynamic_ncols=True, disable=None
@@ -159,11 +158,30 @@ class Run:
         row["megapixels_per_s"] = n_pixels / 1e6 / (time.perf_counter() - started)
         return row
 
+    def batches(self, epoch: int) -> Iterable[tuple[Tensor, Truth]]:
+        """Of an epoch: pictures (B, H, W, 3) uint8 and their people."""
+        schedule, scenes = self.config.schedule, self.config.scenes
+        plain = epoch >= schedule.epochs - schedule.plain_epochs
+        return DataLoader(
+            Scenes(self.stock, self.cuts, scenes, self.config.seed, epoch, plain=plain),
+            batch_sampler=plan_batches(
+                scenes, schedule.steps_per_epoch, schedule.batch_pixels, self.config.seed, epoch
+            ),
+            collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
+            num_workers=schedule.loaders,
+            # Its own: a loader draws a number from torch's generator for its processes.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 on the device; this is channels_last already."""
+        return images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+
     def step(self, images: Tensor, truth: Truth, places: Any, step: int, rate: float) -> tuple[float, dict[str, float]]:
         """One batch, one step of the optimiser. images (B, H, W, 3) uint8. Returns the loss and its parts."""
         schedule = self.config.schedule
-        # As (B, 3, H, W) this is channels_last already.
-        batch = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
+        batch = self.pixels(images)
         dtype = AUTOCAST.get(schedule.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             features = self.net.features(batch)
@@ -221,6 +239,24 @@ class Run:
             fill(self.imitation, state.get("imitation", {}), path)
         self.optimiser.load_state_dict(state["optimiser"])
         self.history = list(state["history"])
+
+
+def norms(net: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def measure_norms(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Statistics of the batch norms: the mean over the batches, with the weights as they are now."""
+    net.train()
+    momenta = [norm.momentum for norm in norms(net)]
+    for norm in norms(net):
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all
+    for batch in batches:
+        net(batch)
+    for norm, momentum in zip(norms(net), momenta, strict=True):
+        norm.momentum = momentum
 
 
 def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> float:

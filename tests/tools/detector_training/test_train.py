@@ -65,6 +65,32 @@ def test_a_run_stops_where_asked_and_goes_on(data, tmp_path):
 
 
 @pytest.mark.slow
+def test_batch_norms_keep_their_statistics_after_their_epochs(data, tmp_path):
+    config = small_config(epochs=3, batch_norm_epochs=1)
+    train(config, data, tmp_path / "run", until=2)
+    second = load_checkpoint(tmp_path / "run")["net"]
+    train(config, data, tmp_path / "run", resume=True)
+    third = load_checkpoint(tmp_path / "run")["net"]
+    train(config, data, tmp_path / "whole")
+    assert all(value.equal(third[name]) for name, value in load_checkpoint(tmp_path / "whole")["net"].items())
+    statistics = [name for name in third if "running" in name]
+    assert all(second[name].equal(third[name]) for name in statistics)
+    weights = [name for name in third if name.endswith("weight")]
+    assert not any(second[name].equal(third[name]) for name in weights)
+
+
+def test_measured_statistics_are_the_mean_over_the_batches():
+    net = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    batches = [torch.randn(n, 3, 5, 4, generator=torch.Generator().manual_seed(n)) for n in (2, 7)]
+    loop.measure_norms(net, batches)
+    expected = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
+    torch.testing.assert_close(net[0].running_mean, expected)
+    expected = torch.stack([batch.var((0, 2, 3)) for batch in batches]).mean(0)
+    torch.testing.assert_close(net[0].running_var, expected)
+    assert net[0].momentum == 0.1
+
+
+@pytest.mark.slow
 def test_a_run_starts_from_the_averaged_weights_of_another(data, tmp_path):
     train(small_config(epochs=1), data, tmp_path / "first")
     config = small_config(epochs=2)
