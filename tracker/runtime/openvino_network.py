@@ -52,7 +52,7 @@ def load(model: Path | bytes, threads: int | None, *, f32: bool) -> Network:
 class _Requests:
     """Compiled copies of a model, one for each call at a time, made when they are first needed.
 
-    Where a change of shape costs OpenVINO some milliseconds, as much as a small network itself, frames have different
+    A change of shape costs OpenVINO some milliseconds, as much as a small network itself, and frames have different
     numbers of people. So a batch is split in parts of 16, 8, 4, 2 and 1 rows, and there is a copy for each size. The
     other dimensions may change from call to call.
     """
@@ -81,7 +81,9 @@ class _Requests:
             request = self._compile(rows)
         try:
             for index, value in zip(range(len(self._model.inputs)), values, strict=True):
-                request.set_input_tensor(index, self._tensor(np.require(value, requirements="CW"), shared_memory=True))
+                request.set_input_tensor(
+                    index, self._tensor(np.require(value, requirements=("C", "W")), shared_memory=True)
+                )
             request.infer(share_outputs=True)
             return [np.array(tensor.data) for tensor in request.output_tensors]
         finally:
