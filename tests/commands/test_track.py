@@ -160,6 +160,26 @@ def test_bundled_network_tracks(track, tmp_path):
     assert len(check_mot_file(tmp_path / "tracks.txt")) > 20
 
 
+def test_device_openvino_tracks_as_the_cpu_does(track, tmp_path):
+    pytest.importorskip("openvino", reason="the package openvino is not installed")
+    for device in ("cpu", "openvino-f32"):
+        status, _, err = track("--out", tmp_path / device, "--device", device, "--detector-size", 96, detections=None)
+        assert status == 0, err
+        status, _, err = track("--out", tmp_path / f"{device}.txt", "--device", device, reid=None)
+        assert status == 0, err
+        assert f"identity from reid_fast on {device}" in err
+    found, right = check_mot_file(tmp_path / "openvino-f32.txt"), check_mot_file(tmp_path / "cpu.txt")
+    assert len(right) > 20
+    np.testing.assert_allclose(found, right, atol=0.02)
+
+
+def test_device_openvino_without_the_package_is_one_line(track, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    status, _, err = track("--out", tmp_path / "t.txt", "--device", "openvino", detections=None)
+    assert status == 2
+    assert "pip install openvino" in one_line(err)
+
+
 def test_without_detector_the_bundled_one_runs(track, tmp_path):
     for name, words in (("a", ()), ("b", ("--detector", "person"))):
         words = ("--out", tmp_path / name, "--device", "cpu", "--detector-size", 96, *words)

@@ -28,6 +28,7 @@ NOT_RUN = {
     ("pip install", "python -m venv", ". .venv/bin/activate"): ("installs from the network", check_pip),
     ("docker ",): ("CI has no docker; the pip commands of the Dockerfile are those of `make small`", None),
     ("track video.mp4 --device cuda",): ("needs a GPU", check_words),
+    ("track video.mp4 --device openvino",): ("needs an optional package; tests/runtime has it", check_words),
     ("make ",): ("installs; CI runs it on a bare machine", check_make),
     ("yolo export",): ("ultralytics is not installed (AGPL); its files are generated", None),
     ("python -m tests.fuzz all",): ("takes hours, and atheris, which only Linux and macOS have", None),

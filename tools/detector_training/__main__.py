@@ -116,6 +116,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("detectors", nargs="+", metavar="FILE.onnx[@SIZE]", help="ours, or YOLOX- and YOLO-style ones")
     one.add_argument("--test", action="append", default=[], metavar="SEQUENCE[=VIDEO][@FIRST-LAST][:EVERY]")
     one.add_argument("--without-people", type=Path, metavar="FOLDER", help="pictures without people")
+    one.add_argument(
+        "--device", nargs="+", choices=("cpu", "openvino", "openvino-f32"), default=["cpu"],
+        help="what runs each of them (default: cpu)",
+    )  # fmt: skip
     one.add_argument("--csv", type=Path, metavar="FILE")
     one.set_defaults(run=run_evaluate)
 
@@ -185,7 +189,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if not args.test:
         raise ConfigError("evaluate needs at least one --test SEQUENCE")
     tests = [evaluate.open_test(text) for text in args.test]
-    detectors = [evaluate.open_detector(text) for text in args.detectors]
+    detectors = [evaluate.open_detector(text, device) for text in args.detectors for device in args.device]
     rows = evaluate.as_rows(evaluate.evaluate(detectors, tests, args.without_people))
     print(evaluate.to_markdown(rows), end="")
     if args.csv is not None:

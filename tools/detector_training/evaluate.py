@@ -49,14 +49,19 @@ class Detector(Protocol):
 
 
 class FileDetector:
-    """Our own network or a YOLOX- or YOLO-style one, as `track --detector` runs it, on one CPU thread."""
+    """Our own network or a YOLOX- or YOLO-style one, as `track --detector` runs it, on one CPU thread.
 
-    def __init__(self, path: Path, size: int, *, score: float = SCORE, nms_iou: float = NMS_IOU) -> None:
+    device: "cpu", "openvino" or "openvino-f32": with one thread each computes in the calling one, whose time is taken.
+    """
+
+    def __init__(
+        self, path: Path, size: int, device: str = "cpu", *, score: float = SCORE, nms_iou: float = NMS_IOU
+    ) -> None:
         (image,) = open_session(path, "cpu", 1).inputs
         asked = None if image.shape[-1] else size  # a fixed input stays as it is
-        self.detector = OnnxDetector(path, device="cpu", size=asked, threads=1, score=score, nms_iou=nms_iou)
-        self.tracking = OnnxDetector(path, device="cpu", size=asked, threads=1)
-        self.name = f"{path.stem} {size}"
+        self.detector = OnnxDetector(path, device=device, size=asked, threads=1, score=score, nms_iou=nms_iou)
+        self.tracking = OnnxDetector(path, device=device, size=asked, threads=1)
+        self.name = f"{path.stem} {size}" + (f" {device}" if device != "cpu" else "")
 
     def __call__(self, image: ImageArray) -> tuple[FloatArray, FloatArray]:
         found = self.detector.detect(_as_frame(image))
@@ -72,14 +77,14 @@ def _as_frame(image: ImageArray) -> Frame:
     return Frame(0, 0.0, image, image.shape[1], image.shape[0])
 
 
-def open_detector(text: str) -> Detector:
+def open_detector(text: str, device: str = "cpu") -> Detector:
     """FILE.onnx or FILE.onnx@SIZE: SIZE is the longer side of the input, as far as the file leaves it open."""
     parts = DETECTOR.fullmatch(text)
     assert parts is not None  # any text has a path
     path, size = Path(parts["path"]), int(parts["size"] or DEFAULT_SIZE)
     if size < 32:
         raise ConfigError(f"{text}: the size of a detector's input is at least 32")
-    return FileDetector(path, size)
+    return FileDetector(path, size, device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from tracker import __version__
 from tracker.analytics.regions import Region, parse_regions
 from tracker.config import VERIFY, TrackerConfig
 from tracker.errors import ConfigError
+from tracker.runtime.onnx_session import DEVICES
 from tracker.sinks.counts import COUNTS
 from tracker.sinks.registry import Result, add_sink_options, check_results, results_of
 from tracker.sources.span import Span
@@ -215,9 +216,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_appearance(parser)
     parser.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda"),
+        choices=DEVICES,
         default="auto",
-        help="where networks run; auto: cuda if it loads, else cpu",
+        help="where networks run; auto: cuda if it loads, else cpu; openvino: the CPU, with that package",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="cores to use at most (default: all)")
     parser.add_argument("--config", metavar="TOML", help="settings file")

@@ -49,7 +49,7 @@ class DetectorBase(ABC):
     class_names: Mapping[int, str] = {}  # by class number
     path: Path | None = None  # the file that it comes from
     note: str | None = None  # for the line that says what runs, such as what the scores of a file were taken for
-    provider: str | None = None  # where its network runs, "cpu" or "cuda"
+    provider: str | None = None  # where its network runs: "cpu", "cuda", "openvino", "openvino-f32"
     last_frame: int | None = None  # of a replay: index of the last frame with a detection
 
     @abstractmethod

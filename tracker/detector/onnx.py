@@ -82,7 +82,7 @@ class OnnxDetector(DetectorBase):
         self.name = self.path.name
         self.provider = self._session.provider
         self.second_look = self  # frames are shrunk to the network's input, so a window of them shows more
-        self.n_at_once = n_at_once if self.provider == "cpu" else 1  # a GPU has work enough with one
+        self.n_at_once = n_at_once if self.provider != "cuda" else 1  # a GPU has work enough with one
         self._score, self._nms_iou = score, nms_iou
         self._labelled = sorted(port.name for port in self._session.outputs) == ["dets", "labels"]
         self._dtype, self._fixed = self._check_input()

@@ -10,6 +10,7 @@ from pathlib import Path
 from tracker.config import VERIFY, TrackerConfig
 from tracker.errors import ConfigError
 from tracker.eval.sequences import find_sequences
+from tracker.runtime.onnx_session import DEVICES
 from tracker.runtime.processes import n_cores
 
 
@@ -64,9 +65,9 @@ def add_tracking(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda"),
+        choices=DEVICES,
         default="auto",
-        help="where networks run; auto: cuda if it loads, else cpu",
+        help="where networks run; auto: cuda if it loads, else cpu; openvino: the CPU, with that package",
     )
     group.add_argument("--config", metavar="TOML", help="settings file")
     group.add_argument("--detect-every", type=int, metavar="N", help="use only the detections of every Nth frame")

@@ -1,4 +1,4 @@
-"""Open an ONNX model: choose the provider, read its inputs, outputs and metadata, raise errors of one line."""
+"""Open an ONNX model: check the file, choose what runs it, raise errors of one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import mmap
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file
 from pathlib import Path
@@ -20,31 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.errors import ModelError
+from tracker.runtime import openvino_network
+from tracker.runtime.network import Network, Port, reason_in
 from tracker.runtime.safe_paths import leaves_folder
 from tracker.runtime.weights import weights_folder
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "openvino", "openvino-f32")
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "SHA256SUMS"  # in weights/, as `sha256sum *.onnx` writes it
 _SILENT = 4  # onnxruntime's "fatal": every error reaches us as an exception anyway
+# Of onnxruntime, and of OpenVINO for a file and for bytes.
+_NO_MODEL = ("Protobuf parsing failed", "Model can't be parsed", "Error during import of ONNX model")
 _GIT_LFS = b"version https://git-lfs"
 # The entry {key: "location", value: NAME} of a tensor whose data lie in another file. Reading it properly needs the
 # package onnx. Names of 128 bytes or more have a length of two bytes.
 _LOCATION = re.compile(rb"\n\x08location\x12([\x00-\x7f]|[\x80-\xff].)", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """An input or output of a model."""
-
-    name: str
-    shape: tuple[int | None, ...]  # None where the model leaves a dimension open
-    dtype: str  # as onnxruntime writes it: "float", "float16", "int64", ...
-
-    def __str__(self) -> str:
-        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
-        return f"{self.name!r} {self.dtype} ({sizes})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +56,17 @@ class _ModelFile:
 
 
 class Session:
-    """A loaded model. `provider` is "cuda" or "cpu": the one that really runs it.
+    """A loaded model. `provider` is the device that really runs it, never "auto".
 
-    It keeps nothing from run to run, so that copies share it; pickled, it is the arguments of `open_session`.
+    It keeps nothing from run to run, so that copies and threads share it; pickled, it is the arguments of
+    `open_session`.
     """
 
-    def __init__(self, path: Path, runtime: Any, provider: str, arguments: _Arguments) -> None:
+    def __init__(self, path: Path, network: Network, provider: str, arguments: _Arguments) -> None:
         self.path = path
-        self._arguments = arguments
         self.provider = provider
-        try:
-            self.metadata: Mapping[str, str] = dict(runtime.get_modelmeta().custom_metadata_map)
-            self.inputs = tuple(_port(value) for value in runtime.get_inputs())
-            self.outputs = tuple(_port(value) for value in runtime.get_outputs())
-        except UnicodeDecodeError as error:
-            raise ModelError(f"{path}: is damaged: a name in it is no text in UTF-8") from error
-        self._runtime = runtime
+        self.metadata, self.inputs, self.outputs = network.metadata, network.inputs, network.outputs
+        self._network, self._arguments = network, arguments
 
     def __copy__(self) -> Session:
         return self
@@ -93,13 +79,11 @@ class Session:
 
     def run(self, *values: NDArray[Any]) -> list[NDArray[Any]]:
         """All outputs for the inputs in the model's order. Raises ModelError where the model refuses them."""
-        feeds = {port.name: value for port, value in zip(self.inputs, values, strict=True)}
         try:
-            results: list[NDArray[Any]] = self._runtime.run(None, feeds)
-        except Exception as error:  # onnxruntime's exceptions have no base class of their own
+            return self._network.run(values)
+        except Exception as error:  # the runtimes' exceptions have no base class of their own
             shapes = ", ".join(str(np.shape(value)) for value in values)
-            raise ModelError(f"{self.path}: the model failed on input of shape {shapes}: {_reason(error)}") from error
-        return results
+            raise ModelError(f"{self.path}: the model failed on input of shape {shapes}: {reason_in(error)}") from error
 
 
 @contextlib.contextmanager
@@ -121,8 +105,10 @@ def packaged_model(file_name: str) -> Iterator[PackagedModel]:
 def open_session(model: str | Path | PackagedModel, device: str = "auto", threads: int | None = None) -> Session:
     """Load a model. Of a bundled one the SHA-256 is checked, on the same bytes that are loaded.
 
-    device: "cpu"; "cuda", which raises ModelError where CUDA does not load; "auto", which then falls back to the CPU.
-    threads: of one call on the CPU; None leaves the choice to onnxruntime (one for each physical core).
+    device: "cpu"; "cuda", which raises ModelError where CUDA does not load; "auto", which then falls back to the CPU;
+    "openvino" and "openvino-f32", the CPU by way of that package, which raise ModelError where it is not installed. The
+    first computes in bfloat16 on processors that have it.
+    threads: of one call on the CPU; None leaves the choice to the runtime (one for each physical core).
     Raises ModelError with the path and the reason if the file is missing, empty, damaged, no ONNX model, or not the
     bundled one.
     """
@@ -136,18 +122,10 @@ def open_session(model: str | Path | PackagedModel, device: str = "auto", thread
     # Disable onnxruntime's telemetry.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     file = _ModelFile(path, _checked_content(model) if isinstance(model, PackagedModel) else None)
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(_SILENT)
-    if device != "cpu":
-        runtime, problem = _open_on_cuda(onnxruntime, file, threads)
-        if runtime is not None:
-            return Session(path, runtime, "cuda", arguments)
-        if device == "cuda":
-            raise ModelError(f"device cuda was asked for, but {problem}; use --device auto or cpu")
-        _log.debug("CUDA is not used: %s", problem)
-    runtime = _open(onnxruntime, file, threads, "CPUExecutionProvider")
-    return Session(path, runtime, "cpu", arguments)
+    if device.startswith("openvino"):
+        return Session(path, _load_with_openvino(file, threads, f32=device == "openvino-f32"), device, arguments)
+    network, provider = _load_with_onnxruntime(file, device, threads)
+    return Session(path, network, provider, arguments)
 
 
 def cuda_driver_problem() -> str | None:
@@ -165,6 +143,45 @@ def cuda_driver_problem() -> str | None:
     if status != 0:
         return f"the NVIDIA driver does not start (CUDA error {status})"
     return None if count.value > 0 else "the NVIDIA driver sees no GPU"
+
+
+def _load_with_openvino(file: _ModelFile, threads: int | None, *, f32: bool) -> Network:
+    try:
+        return openvino_network.load(file.path if file.content is None else file.content, threads, f32=f32)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _cannot_load(file, error) from error
+
+
+def _load_with_onnxruntime(file: _ModelFile, device: str, threads: int | None) -> tuple[Network, str]:
+    """The network, and "cuda" or "cpu"."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_SILENT)
+    if device != "cpu":
+        runtime, problem = _open_on_cuda(onnxruntime, file, threads)
+        if runtime is not None:
+            return _network(runtime, file), "cuda"
+        if device == "cuda":
+            raise ModelError(f"device cuda was asked for, but {problem}; use --device auto or cpu")
+        _log.debug("CUDA is not used: %s", problem)
+    return _network(_open(onnxruntime, file, threads, "CPUExecutionProvider"), file), "cpu"
+
+
+def _network(runtime: Any, file: _ModelFile) -> Network:
+    try:
+        metadata = dict(runtime.get_modelmeta().custom_metadata_map)
+        inputs, outputs = tuple(map(_port, runtime.get_inputs())), tuple(map(_port, runtime.get_outputs()))
+    except UnicodeDecodeError as error:
+        raise _cannot_load(file, error) from error
+    names = [port.name for port in inputs]
+
+    def run(values: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        results: list[NDArray[Any]] = runtime.run(None, dict(zip(names, values, strict=True)))
+        return results
+
+    return Network(metadata, inputs, outputs, run)
 
 
 def _open_on_cuda(onnxruntime: Any, file: _ModelFile, threads: int | None) -> tuple[Any | None, str]:
@@ -199,10 +216,16 @@ def _open(onnxruntime: Any, file: _ModelFile, threads: int | None, *providers: s
         # No second try by onnxruntime itself: it prints on stdout, among the results of `--out -`.
         return onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     except Exception as error:
-        reason = _reason(error)
-        if "Protobuf parsing failed" in reason:
-            reason = "is not an ONNX model, or is truncated or corrupt"
-        raise ModelError(f"{file.path}: cannot be loaded: {reason}") from error
+        raise _cannot_load(file, error) from error
+
+
+def _cannot_load(file: _ModelFile, error: Exception) -> ModelError:
+    if isinstance(error, UnicodeDecodeError):
+        return ModelError(f"{file.path}: is damaged: a name in it is no text in UTF-8")
+    reason = reason_in(error)
+    if any(words in reason for words in _NO_MODEL):
+        reason = "is not an ONNX model, or is truncated or corrupt"
+    return ModelError(f"{file.path}: cannot be loaded: {reason}")
 
 
 def _checked_content(model: PackagedModel) -> bytes:
@@ -248,14 +271,6 @@ def _external_files(path: Path) -> Iterator[str]:
         for entry in _LOCATION.finditer(data):
             length = entry[1][0] if len(entry[1]) == 1 else (entry[1][0] & 0x7F) + 128 * entry[1][1]
             yield data[entry.end() : entry.end() + length].decode("utf-8", "replace")
-
-
-def _reason(error: Exception) -> str:
-    """The sentence in onnxruntime's message, without its codes, source lines and line breaks."""
-    text = " ".join(str(error).split())
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    text = re.sub(r"\S+\.(?:cc|h):\d+ ", "", text)
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _port(value: Any) -> Port:

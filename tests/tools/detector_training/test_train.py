@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -247,6 +248,15 @@ def test_from_the_command_line_to_a_table(data, sequence, tmp_path, capsys):
         (row,) = csv.DictReader(stream)
     assert 0 <= float(row["AP MOT-01"]) <= 1
     assert float(row["CPU ms"]) > 0
+
+
+def test_evaluate_compares_devices(sequence, capsys):
+    pytest.importorskip("openvino", reason="the package openvino is not installed")
+    detector = Path(__file__).resolve().parents[3] / "weights" / "person.onnx"
+    words = [f"{detector}@64", "--device", "cpu", "openvino", "--test", f"{sequence}@1-1"]
+    assert command.main(["evaluate", *words]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| person 64", "| person 64 openvino"]
 
 
 def test_mistakes_on_the_command_line(tmp_path, capsys):
