@@ -24,6 +24,7 @@ from tracker.pipeline import Pipeline
 from tracker.runtime.processes import n_cores
 from tracker.runtime.weights import bundled_reid
 from tracker.sources.base import FrameSource
+from tracker.sources.frame_queue import LATE_S
 from tracker.sources.span import WHOLE, Span
 from tracker.stages.embed import Encoder, Thresholds
 from tracker.types import FeatureArray, FloatArray, ImageArray
@@ -67,7 +68,10 @@ def open_pipeline(
     if isinstance(source, FrameSource):
         opened = source
     else:
-        opened = open_source(source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span)
+        opened = open_source(
+            source, fps=fps, default_fps=config.default_fps, reconnect_s=patience_s, span=span,
+            late_s=LATE_S if config.detection.every is None else 0.0,
+        )  # fmt: skip
     try:
         network = partial(_open_network, opened, detector, device, classes, detector_size, layout, threads)
         if detections is None:

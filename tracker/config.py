@@ -27,8 +27,9 @@ class DetectionConfig(Settings):
     weak_score: Share = 0.1  # ByteTrack's low threshold; such detections only continue tracks
     nms_iou: Share = 0.5  # tuned, in 0.5 .. 0.7
     # The detector runs on every n-th frame. On the others tracks continue by prediction; no track is
-    # created, aged or deleted there, and nothing is proposed. See docs/detectors.md.
-    every: Annotated[int, Range("[1, 100]")] = 1
+    # created, aged or deleted there, and nothing is proposed. None: auto, which is every frame of a file, and of a live
+    # source as many as time allows. See docs/detectors.md.
+    every: Annotated[int, Range("[1, 100]")] | None = None
 
     def check_together(self) -> None:
         require(

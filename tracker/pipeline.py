@@ -166,7 +166,7 @@ class Pipeline:
         identity = "motion alone" if encoder is None else encoder.name
         where = f" on {encoder.provider}" if isinstance(encoder, OnnxEncoder) else ""
         every = self._engine.config.detection.every
-        often = "" if every == 1 else f" of one frame in {every}"
+        often = "" if every in (None, 1) else f" of one frame in {every}"
         second_look = self._detector.second_look
         by = f" ({second_look.name})" if self.verify == "detector" and second_look is not None else ""
         note = "" if self._detector.note is None else f", {self._detector.note}"
@@ -269,13 +269,13 @@ class Pipeline:
             yield found
 
     def _due(self) -> Iterator[tuple[Frame, bool]]:
-        """Every frame, and whether the detector runs on it; not on those that an earlier run held."""
+        """Every frame, and whether the detector runs on it; not on late ones, and those that an earlier run held."""
         frames = iter(self._frames_ahead)
         if self._detected_ahead is None:
             frames = self._waited_for(frames)
-        n_tracked, every = self.n_frames, self._engine.config.detection.every
+        n_tracked, every = self.n_frames, self._engine.config.detection.every or 1
         for place, frame in enumerate(frames, n_tracked - len(self._held)):
-            yield frame, place >= n_tracked and place % every == 0
+            yield frame, place >= n_tracked and place % every == 0 and not frame.late
 
     def _detect(self, frame_due: tuple[Frame, bool]) -> _Seen:
         frame, due = frame_due

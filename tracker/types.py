@@ -44,6 +44,7 @@ class Frame:
     image: ImageArray | None  # (H, W, 3) uint8 BGR; None where a sequence has detections but no images
     width: int
     height: int
+    late: bool = False  # of a live source: a newer one had come when it was taken; the detector does not run on it
 
 
 @dataclass(frozen=True, slots=True)

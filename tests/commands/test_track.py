@@ -421,9 +421,24 @@ def test_detector_runs_at_every_nth_frame(track, tmp_path):
     assert track("--out", tmp_path / "c.txt", "--detect-every", 1)[0] == 0
     assert track("--out", tmp_path / "d.txt")[0] == 0
     assert (tmp_path / "c.txt").read_bytes() == (tmp_path / "d.txt").read_bytes()
-    status, _, err = track("--out", tmp_path / "e.txt", "--detect-every", 0)
+    assert track("--out", tmp_path / "e.txt", "--set", "detection.every=4", "--detect-every", "auto")[0] == 0
+    assert (tmp_path / "c.txt").read_bytes() == (tmp_path / "e.txt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("0", "detection.every must be in [1, 100], got 0"),
+        ("-1", "detection.every must be in [1, 100], got -1"),
+        ("soon", "--detect-every must be auto or a number of frames from 1 to 100, got 'soon'"),
+        ("2.5", "--detect-every must be auto or a number of frames from 1 to 100, got '2.5'"),
+        ("", "--detect-every must be auto or a number of frames from 1 to 100, got ''"),
+    ],
+)
+def test_invalid_detect_every_is_one_line(track, tmp_path, value, said):
+    status, _, err = track("--out", tmp_path / "t.txt", "--detect-every", value)
     assert status == 2
-    assert "detection.every must be in [1, 100], got 0" in one_line(err)
+    assert said in one_line(err)
 
 
 def test_detector_size_without_detector_is_refused(track, tmp_path):

@@ -15,6 +15,7 @@ from tests.test_pipeline import Reel, Replay
 from tracker.engine import Engine
 from tracker.errors import ConfigError
 from tracker.pipeline import Pipeline
+from tracker.sources.frame_queue import LATE_S, FrameQueue
 from tracker.types import Detections, Frame, Source
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
@@ -168,6 +169,111 @@ def test_pipeline_detects_every_nth_frame(n, live):
     assert ("one frame in" in pipeline.description) == (n > 1)
     expected = every(stream, n)
     assert same(found, run(expected) if live else run_settled(expected))
+
+
+class LiveReel(Reel):
+    """A camera in virtual time: a frame every `period_s`; only the detector and the tracker let time pass."""
+
+    def __init__(self, n_frames, period_s, late_s):
+        super().__init__([t * period_s for t in range(n_frames)], live=True)
+        self.queue, self.now_s, self.dropped = FrameQueue(late_s), 0.0, 0
+
+    def __iter__(self):
+        coming = list(super().__iter__())
+        while coming or self.queue:
+            while coming and (coming[0].time_s <= self.now_s or not self.queue):
+                self.now_s = max(self.now_s, coming[0].time_s)
+                self.dropped += self.queue.put(coming[0].time_s, coming.pop(0))
+            _, frame, late = self.queue.take()
+            yield replace(frame, late=late)
+
+
+class SlowDetector(Counted):
+    """Takes `cost_s` of the reel's time for a frame."""
+
+    def __init__(self, detections, reel, cost_s):
+        super().__init__(detections)
+        self.reel, self.cost_s = reel, cost_s
+
+    def detect(self, frame):
+        self.reel.now_s += self.cost_s
+        return super().detect(frame)
+
+
+def tracked_live(cost_s, step_s=0.004, late_s=LATE_S, every=None, n_frames=300, period_s=0.04):
+    """(frames, tracks, age of each result in s, frames that were detected, frames dropped) of a camera at 25 fps."""
+    stream = wild_stream(np.random.default_rng(6), n_frames=n_frames)
+    reel = LiveReel(n_frames, period_s, late_s)
+    detector = SlowDetector(stream.detections, reel, cost_s)
+    frames, outputs, ages = [], [], []
+    for frame, tracks in Pipeline(reel, detector, Engine(config_of({"detection.every": every}))):
+        reel.now_s += step_s
+        frames.append(frame)
+        outputs.append(tracks)
+        ages.append(reel.now_s - frame.time_s)
+    stepped = replace(stream, times=reel.times).only([frame.index for frame in frames])
+    found = [d if frame.index in detector.asked else None for frame, d in zip(frames, stepped.detections, strict=True)]
+    assert same(outputs, run(replace(stepped, detections=found)))
+    return frames, ages, detector.asked, reel.dropped
+
+
+def test_auto_fast_machine_detects_every_frame():
+    frames, ages, asked, dropped = tracked_live(cost_s=0.03)
+    assert asked == [frame.index for frame in frames] == list(range(300))
+    assert dropped == 0
+    assert max(ages) < 0.04
+
+
+@pytest.mark.parametrize("cost_s", [0.045, 0.1, 0.25, 0.45])
+def test_auto_slow_detector_keeps_pace_and_gives_every_frame(cost_s):
+    frames, ages, asked, dropped = tracked_live(cost_s)
+    assert [frame.index for frame in frames] == list(range(300))
+    assert dropped == 0
+    # The detector starts on the newest frame, so that none is older; only at the end that frame may be an old one.
+    assert max(ages[:-1]) < cost_s + 0.04 + 2 * 0.004
+    # The detector runs whenever tracking leaves it time: 12 s less 4 ms for each frame.
+    assert len(asked) == pytest.approx((12 - 300 * 0.004) / cost_s, rel=0.1)
+    gaps = np.diff(asked)[:-1]
+    assert np.ptp(gaps) <= 1  # no oscillation
+
+
+@pytest.mark.parametrize("cost_s", [0.6, 1.3])
+def test_auto_predicts_no_longer_than_the_bound(cost_s):
+    """Beyond it frames are dropped, and the newest is detected."""
+    frames, ages, asked, dropped = tracked_live(cost_s)
+    assert dropped == 300 - len(frames) > 0
+    since_s = [frame.time_s - max(t for t in asked if t <= frame.index) * 0.04 for frame in frames]
+    assert max(since_s) == pytest.approx(LATE_S, abs=0.04)
+    assert max(since_s) <= LATE_S
+    assert max(ages[:-1]) < cost_s + 0.04 + 2 * 0.004
+    assert len(asked) >= 12 / (cost_s + LATE_S * 0.004 / 0.04 + 0.04)
+
+
+@pytest.mark.parametrize("step_s", [0.039, 0.05, 0.2])
+def test_auto_tracking_slower_than_the_camera_never_falls_behind(step_s):
+    """Even frames without detection leave no time: some are dropped, and no result is old."""
+    _, ages, asked, dropped = tracked_live(0.1, step_s)
+    assert dropped > 0
+    n_late = LATE_S / 0.04  # at most between two detections
+    assert max(ages) <= 0.1 + n_late * step_s + 0.04
+    assert len(asked) >= 12 / (0.1 + (n_late + 2) * step_s)
+
+
+def test_number_of_frames_on_a_camera_drops_frames():
+    """The source gives no late frame where N is said."""
+    frames, _, asked, dropped = tracked_live(0.1, late_s=0.0, every=2)
+    assert asked == [frame.index for frame in frames][::2]
+    assert dropped == 300 - len(frames) >= 100
+    assert not any(frame.late for frame in frames)
+
+
+def test_auto_on_a_file_detects_every_frame():
+    stream = wild_stream(np.random.default_rng(2), n_frames=30)
+    detector = Counted(stream.detections)
+    found = [tracks for _, tracks in Pipeline(Reel(stream.times), detector, Engine(config_of()))]
+    assert config_of().detection.every is None
+    assert detector.asked == list(range(30))
+    assert same(found, run_settled(stream))
 
 
 @pytest.mark.parametrize("n", [0, -1, 101, "often"])

@@ -113,7 +113,9 @@ class PageRunner:
             return
         if "--teacher" in words and not (teacher := self.folder / words[words.index("--teacher") + 1]).exists():
             self._run_ours(["reid", "train", "--data", "Market-1501", "--out", str(teacher)])  # the reader's own
-        with mock.patch.dict(os.environ), self._webcam():
+        outs = [self.folder / value for option, value in itertools.pairwise(words) if option == "--out"]
+        wrote = lambda: all(out.stat().st_size for out in outs if out.is_file())  # noqa: E731
+        with mock.patch.dict(os.environ), self._webcam(wrote=wrote):
             try:
                 status = main_of(program)(words[1:])
             except SystemExit as ended:  # as --version does, and the parser that refuses
@@ -215,8 +217,13 @@ class PageRunner:
                     time.sleep(0)
 
     @contextmanager
-    def _webcam(self, n_pictures: int = 10, endless: bool = True) -> Iterator[None]:
-        """cv2.VideoCapture of a number plays the video; windows are not shown, and `q` is pressed after some images."""
+    def _webcam(
+        self, n_pictures: int = 10, endless: bool = True, wrote: Callable[[], bool] = lambda: True
+    ) -> Iterator[None]:
+        """cv2.VideoCapture of a number plays the video; windows are not shown, and `q` is pressed after some images.
+
+        wrote: whether the results have rows, which may take long where most images are of frames without detections.
+        """
         real = cv2.VideoCapture
 
         def open_capture(what: int | str = 0, *more: Any) -> Any:
@@ -226,7 +233,7 @@ class PageRunner:
         replaced: dict[str, Any] = {name: lambda *words: None for name in WINDOW}
         replaced["VideoCapture"] = open_capture
         replaced["imshow"] = lambda title, picture: shown.append(picture)
-        replaced["waitKeyEx"] = lambda wait_ms: ord("q") if len(shown) >= n_pictures else -1
+        replaced["waitKeyEx"] = lambda wait_ms: ord("q") if len(shown) >= n_pictures and wrote() else -1
         replaced["getWindowProperty"] = lambda *words: 1.0
         with mock.patch.multiple(cv2, **replaced), mock.patch("tracker.sinks.window.check_display"):
             yield

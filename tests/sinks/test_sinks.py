@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,14 @@ def test_summary_of_camera_has_latency_drops_losses(losses, end, rng):
     half, most = np.median(ages_ms), np.sort(ages_ms)[95]
     line = f"live        latency {half:.0f} ms (95 %: {most} ms), 25 of 126 frames dropped for newer ones{end}"
     assert line in sink.text(1.0).splitlines()
+
+
+def test_summary_of_camera_counts_late_frames():
+    sink = SummarySink(Feed([0.01] * 5, 2, 0))
+    for index in range(5):
+        sink.write(replace(frame_of(index), late=index in (1, 2, 4)), tracks_of([], []))
+    said = "latency 10 ms (95 %: 10 ms), 3 of 7 frames predicted to keep pace, 2 of 7 frames dropped for newer ones"
+    assert said in sink.text(1.0)
 
 
 def test_summary_of_camera_without_frames():

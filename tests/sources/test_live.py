@@ -311,6 +311,34 @@ def runner(time_s: float) -> np.ndarray:
     return picture
 
 
+class SlowBright(Bright):
+    """Takes as long as six frames of its camera."""
+
+    def __init__(self):
+        self.asked = []
+
+    def detect(self, frame):
+        self.asked.append(frame.index)
+        time.sleep(0.15)
+        return super().detect(frame)
+
+
+@pytest.mark.parametrize(("every", "predicts"), [("none", True), (1, False)])
+def test_slow_detector_on_a_camera_predicts_late_frames_with_auto_alone(every, predicts):
+    config = TrackerConfig().override({"detection.every": every, "motion.camera": False})
+    detector, late, predicted = SlowBright(), [], []
+    with MjpegCamera(runner, fps=40.0) as camera:
+        for frame, tracks in track_video(camera.address, detector=detector, reid=None, config=config):
+            if frame.late:
+                late.append(frame.index)
+            predicted += [frame.index] * bool(tracks.predicted.any())
+            if frame.index == 40 or (not predicts and frame.index == 6):
+                break
+    assert bool(late) == bool(predicted) == predicts
+    assert set(predicted) <= set(late)
+    assert sorted(detector.asked + late) == list(range(frame.index + 1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CAMERAS)
 def test_identity_survives_a_lost_connection(kind):

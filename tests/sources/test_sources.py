@@ -631,6 +631,21 @@ def test_slow_reader_of_a_camera_gets_the_newest_frame():
     assert camera.released
 
 
+def test_slow_reader_of_a_camera_gets_late_frames_where_it_asks_for_them():
+    camera = Camera(60, 0.004)
+    values, late = [], []
+    with LiveSource("0", capture=camera, late_s=1e3, reconnect_s=0) as source, pytest.raises(SourceError):
+        for frame in source:
+            values.append(int(frame.image[0, 0, 0]))
+            late.append(frame.late)
+            if frame.index == 3:
+                wait_until(lambda: camera.given == 60)
+    assert values == list(range(values[0], 61))  # before the first one is taken, only the newest is kept
+    assert source.dropped == values[0] - 1
+    assert late[4:-1] == [True] * (len(late) - 5)
+    assert not late[-1]
+
+
 def test_camera_that_goes_away_is_an_error():
     values = []
     with LiveSource("0", capture=Camera(3, 0.01), reconnect_s=0) as source, pytest.raises(SourceError) as caught:

@@ -14,6 +14,7 @@ from tracker.analytics.regions import Region, parse_regions
 from tracker.config import VERIFY, TrackerConfig
 from tracker.errors import ConfigError
 from tracker.runtime.onnx_session import DEVICES
+from tracker.settings import shown
 from tracker.sinks.counts import COUNTS
 from tracker.sinks.registry import Result, add_sink_options, check_results, results_of
 from tracker.sources.span import Span
@@ -270,8 +271,9 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
         "(docs/detectors.md)",
     )  # fmt: skip
     people.add_argument(
-        "--detect-every", type=int, metavar="N",
-        help="run the detector at every Nth frame; between them tracks are predicted (default: 1)",
+        "--detect-every", metavar="N",
+        help="run the detector at every Nth frame; between them tracks are predicted. auto (default): at every "
+        "frame of a file; of a live source as often as keeps pace with it",
     )  # fmt: skip
     people.add_argument(
         "--conf",
@@ -340,6 +342,13 @@ def _classes_of(text: str) -> tuple[str | int, ...]:
     return tuple(int(word) if _CLASS_NUMBER.fullmatch(word) else word for word in words)
 
 
+def _every_of(text: str) -> int | None:
+    """The setting `detection.every` that --detect-every asks for."""
+    if text != "auto" and not re.fullmatch(r"[-+]?[0-9]{1,9}", text):
+        raise ConfigError(f"--detect-every must be auto or a number of frames from 1 to 100, got {shown(text)}")
+    return None if text == "auto" else int(text)
+
+
 def _config_of(args: argparse.Namespace) -> TrackerConfig:
     """File, then --set, then the named options. What --conf implies for low scores gives way to --set."""
     config = TrackerConfig() if args.config is None else TrackerConfig.load(args.config)
@@ -353,7 +362,7 @@ def _config_of(args: argparse.Namespace) -> TrackerConfig:
         settings["detection.strong_score"] = args.conf
         settings.setdefault("detection.weak_score", min(args.conf, config.detection.weak_score))
     if args.detect_every is not None:
-        settings["detection.every"] = args.detect_every
+        settings["detection.every"] = _every_of(args.detect_every)
     if args.no_veto:
         settings["association.veto"] = False
     if args.no_reassociate:

@@ -81,7 +81,7 @@ class OpenRun:
         frames, ids, boxes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros((0, 4))]
         with self._source() as source:
             # The cache learns the frame from `detect`, which is not called for frames without detection.
-            encoder = self._cached_encoder if config.detection.every == 1 else self._encoder
+            encoder = self._cached_encoder if config.detection.every in (None, 1) else self._encoder
             pipeline = Pipeline(source, self, Engine(config, encoder, self._thresholds))
             for frame, tracks in pipeline:
                 frames.append(np.full(len(tracks), frame.index))

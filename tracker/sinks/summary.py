@@ -16,6 +16,7 @@ class SummarySink(ClosedByWith):
         self._feed = feed
         self._ages_ms: Counter[int] = Counter()
         self.n_frames = 0
+        self._n_late = 0  # of a live source, that were only predicted
         self.n_detected = 0
         self.n_proposed = 0
         self.n_occluded = 0
@@ -32,6 +33,7 @@ class SummarySink(ClosedByWith):
             int(rows.sum()) for rows in (tracks.proposed, tracks.occluded, tracks.predicted, tracks.interpolated)
         )
         self.n_frames += 1
+        self._n_late += frame.late
         self.n_proposed += proposed
         self.n_occluded += occluded
         self.n_predicted += predicted
@@ -61,17 +63,18 @@ class SummarySink(ClosedByWith):
             stage_s=stage_s or {},
             beside_s=beside_s or {},
             verify=verify,
-            live="" if self._feed is None else live_text(self._feed, self._ages_ms, self.n_frames),
+            live="" if self._feed is None else live_text(self._feed, self._ages_ms, self.n_frames, self._n_late),
         )
 
 
-def live_text(feed: LiveFeed, ages_ms: Counter[int], n_frames: int) -> str:
+def live_text(feed: LiveFeed, ages_ms: Counter[int], n_frames: int, n_late: int) -> str:
     """One line about a live source: the age of its frames when their results were there, what was dropped and lost.
 
-    ages_ms: how many results were so many milliseconds old.
+    ages_ms: how many results were so many milliseconds old. n_late: how many of the n_frames were late, see `Frame`.
     """
     came = n_frames + feed.dropped
-    dropped = f"{feed.dropped} of {came} frames dropped for newer ones"
+    late = f"{n_late} of {came} frames predicted to keep pace, " if n_late else ""
+    dropped = f"{late}{feed.dropped} of {came} frames dropped for newer ones"
     losses = f", connection lost {feed.losses} times" if feed.losses > 1 else ", connection lost once"
     if not ages_ms:
         return dropped + (losses if feed.losses else "")

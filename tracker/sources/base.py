@@ -112,6 +112,7 @@ class SourceRequest:
     default_fps: float
     reconnect_s: float
     span: Span
+    late_s: float  # of a live source: for which time frames are given late, see `FrameQueue`
 
     @property
     def path(self) -> Path:

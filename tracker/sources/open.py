@@ -25,6 +25,7 @@ def open_source(
     default_fps: float = DEFAULT_FPS,
     reconnect_s: float = RECONNECT_S,
     span: Span = WHOLE,
+    late_s: float = 0.0,
 ) -> FrameSource:
     """Open a video file, a folder or glob of images, a MOT sequence, a webcam index ("0", "webcam"), or an address.
 
@@ -32,7 +33,8 @@ def open_source(
     exists wins over every other reading. fps: the frame rate to take instead of the source's own; None: its own.
     default_fps: for the times of frames where neither is known; `FrameSource.fps` is 0 then. span: which frames to
     read of a source that has an end. reconnect_s: how long to retry a lost camera or stream; 0: not at all, inf: for
-    ever. Raises SourceError in one line: what is wrong, where, what would be right. Wrap the result in `Prefetch`.
+    ever. late_s: for which time a live source gives late frames, see `FrameQueue`; 0: each is the newest. Raises
+    SourceError in one line: what is wrong, where, what would be right. Wrap the result in `Prefetch`.
     """
     if math.isnan(reconnect_s) or reconnect_s < 0:
         raise SourceError(f"the time for reconnecting must be 0 s or more, got {reconnect_s!r}")
@@ -45,7 +47,7 @@ def open_source(
         exists = Path(text).expanduser().exists()
     except OSError as error:
         raise SourceError(f"{text}: cannot be read: {error.strerror}") from error
-    request = SourceRequest(text, exists, fps, default_fps, reconnect_s, span)
+    request = SourceRequest(text, exists, fps, default_fps, reconnect_s, span, late_s)
     for kind in KINDS:
         if kind.accepts(request):
             return kind.open(request)

@@ -1,8 +1,9 @@
-"""Cameras and streams: the newest frame with real time stamps; a lost connection is opened again.
+"""Cameras and streams: the newest frames with real time stamps; a lost connection is opened again.
 
-Drop policy: a thread reads the camera at its full rate and keeps only the newest frame. A tracker slower than the
-camera skips the frames in between (`dropped` counts them) and never falls behind. `Frame.index` counts the yielded
-frames, without gaps; `Frame.time_s` is the time at which the frame came, so motion gets the true time step.
+Drop policy: a thread reads the camera at its full rate and keeps the newest frame, and of those before it the ones that
+are late by little, if they are asked for (`FrameQueue`). A tracker slower than the camera skips the others (`dropped`
+counts them) and never falls behind. `Frame.index` counts the yielded frames, without gaps; `Frame.time_s` is the time
+at which the frame came, so motion gets the true time step.
 
 A silent camera is opened again, after waits that double from 0.5 s to 10 s, for at most `reconnect_s`. The clock keeps
 running, so that the tracker treats a short loss like an occlusion.
@@ -28,6 +29,7 @@ import numpy as np
 from tracker.errors import SourceError
 from tracker.runtime.signals import SLICE_S, check
 from tracker.sources.base import DEFAULT_FPS, FrameSource, SourceKind, SourceRequest, interruptible, quiet_opencv
+from tracker.sources.frame_queue import FrameQueue
 from tracker.sources.video import VideoFile, sane_fps
 from tracker.types import Frame, ImageArray
 
@@ -52,8 +54,9 @@ class LiveSource(FrameSource):
     """A webcam index ("0", "1", "webcam"), the device file of a camera, or the address of a stream.
 
     fps: what to report instead of the camera's own; time stamps are real in any case. reconnect_s: how long to try to
-    get a lost camera back before SourceError is raised; 0: not at all, inf: for ever. `capture` is an opened
-    cv2.VideoCapture, for callers that set up the camera themselves; `reopen` opens it again (None: by `spec`).
+    get a lost camera back before SourceError is raised; 0: not at all, inf: for ever. late_s: for which time frames are
+    given late, see `FrameQueue`; 0: each is the newest. `capture` is an opened cv2.VideoCapture, for callers that set
+    up the camera themselves; `reopen` opens it again (None: by `spec`).
     All frames have the size of the first one: others, after a loss or in the middle, are scaled to it.
     """
 
@@ -65,6 +68,7 @@ class LiveSource(FrameSource):
         *,
         fps: float | None = None,
         reconnect_s: float = RECONNECT_S,
+        late_s: float = 0.0,
         capture: Any = None,
         reopen: Callable[[], Any] | None = None,
     ) -> None:
@@ -74,7 +78,7 @@ class LiveSource(FrameSource):
         self._gathers = spec.lower().startswith(URL_SCHEMES)
         self._reconnect_s = reconnect_s
         self._changed = threading.Condition()
-        self._newest: tuple[float, ImageArray] | None = None
+        self._queue = FrameQueue(late_s)
         self._stopped = False
         self._failure: Exception | None = None
         self._given = 0  # frames yielded
@@ -99,12 +103,12 @@ class LiveSource(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         while (taken := self._take()) is not None:
-            stamp_s, image = taken
+            stamp_s, image, late = taken
             if self._given == 0:
                 self._start_s = stamp_s
             index = self._given
             self._given += 1
-            yield Frame(index, stamp_s - self._start_s, self._in_our_size(image), self.width, self.height)
+            yield Frame(index, stamp_s - self._start_s, self._in_our_size(image), self.width, self.height, late)
 
     def age_s(self, time_s: float) -> float:
         """Seconds since the frame with this `Frame.time_s` came out of the driver."""
@@ -130,8 +134,8 @@ class LiveSource(FrameSource):
             for _ in range(math.ceil(OPEN_TIMEOUT_S / SLICE_S)):
                 check()
                 with self._changed:
-                    if self._newest is not None:
-                        return self._newest[1]
+                    if self._queue:
+                        return self._queue.newest
                     if self._failure is not None:
                         break
                     self._changed.wait(SLICE_S)
@@ -140,17 +144,17 @@ class LiveSource(FrameSource):
             self.close()
             raise
 
-    def _take(self) -> tuple[float, ImageArray] | None:
+    def _take(self) -> tuple[float, ImageArray, bool] | None:
         """Wait for a frame; None if the source was closed. Raises SourceError if it is lost for good."""
         # The thread gives up by itself, unless it hangs in a driver.
         until_s = time.monotonic() + SILENCE_S + OPEN_TIMEOUT_S + self._reconnect_s
         while True:
             check()
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._newest or self._failure, SLICE_S)
+                self._changed.wait_for(lambda: self._stopped or self._queue or self._failure, SLICE_S)
                 if self._stopped:
                     return None
-                taken, self._newest = self._newest, None
+                taken = self._queue.take() if self._queue else None
                 failure = self._failure
             if taken is not None:
                 return taken
@@ -217,13 +221,12 @@ class LiveSource(FrameSource):
             last_s = now_s
 
     def _publish(self) -> bool:
-        """Read one frame and make it the newest; False if there was none."""
+        """Read one frame into the queue; False if there was none."""
         ok, image = self._capture.read()
         if not ok or image is None:
             return False
         with self._changed:
-            self.dropped += self._newest is not None
-            self._newest = (time.monotonic(), image)
+            self.dropped += self._queue.put(time.monotonic(), image)
             self._changed.notify_all()
         return True
 
@@ -231,7 +234,7 @@ class LiveSource(FrameSource):
         """Retry to open the camera until a frame comes. Raises EOFError after `reconnect_s`."""
         lost_s = time.monotonic()
         self._capture.release()
-        if self._reconnect_s <= 0 or (self._newest is None and self._given == 0):
+        if self._reconnect_s <= 0 or (not self._queue and self._given == 0):
             raise EOFError(f"({why})")
         self.lost = True
         self.losses += 1
@@ -379,7 +382,7 @@ def _open(request: SourceRequest) -> FrameSource:
             f"{camera_name(spec)}: is live, and its frames are taken as they come; --start, --end and --stride are for "
             "files"
         )
-    return LiveSource(spec, fps=request.fps, reconnect_s=request.reconnect_s, capture=capture)
+    return LiveSource(spec, fps=request.fps, reconnect_s=request.reconnect_s, late_s=request.late_s, capture=capture)
 
 
 KIND = SourceKind(
