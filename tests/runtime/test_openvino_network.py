@@ -280,3 +280,15 @@ def test_usage_data_is_neither_collected_nor_sent(layer, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, layer], env=env, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(home.iterdir()) == []
+
+
+@needs_openvino
+def test_interruption_after_models_are_deleted_does_not_crash(layer):
+    code = (
+        "import signal, sys\nfrom tracker.runtime.onnx_session import open_session\n"
+        "first, second = (open_session(sys.argv[1], 'openvino') for _ in range(2))\n"
+        "del first\ndel second\nsignal.raise_signal(signal.SIGINT)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(WEIGHTS.parent)}
+    done = subprocess.run([sys.executable, "-c", code, layer], env=env, capture_output=True, text=True, timeout=100)
+    assert done.stderr.endswith("KeyboardInterrupt\n"), done

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,8 @@ class _Requests:
             shape = model.input().partial_shape
             shape[0] = rows
             model.reshape(shape)
-        return self._core.compile_model(model, "CPU", self._options).create_infer_request()
+        with _signal_stack_kept():
+            return self._core.compile_model(model, "CPU", self._options).create_infer_request()
 
 
 def _parts(batch: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -104,6 +107,24 @@ def _parts(batch: NDArray[Any]) -> Iterator[NDArray[Any]]:
         size = min(_LARGEST, 1 << len(batch).bit_length() - 1)
         yield batch[:size]
         batch = batch[size:]
+
+
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """The thread's stack for signal handlers is as before, on Linux.
+
+    A compiled model sets one of its own, and later puts back what it found, in any order: without this the stack of a
+    deleted model can stay, and the next Ctrl-C crashes the process.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc, found = ctypes.CDLL(None), ctypes.create_string_buffer(64)  # stack_t, 24 bytes
+    libc.sigaltstack(None, found)
+    try:
+        yield
+    finally:
+        libc.sigaltstack(found, None)
 
 
 def _import_openvino() -> tuple[Any, Any]:
