@@ -526,6 +526,11 @@ def test_open_input_has_the_shape_of_the_frame(model, height, width, size):
         ({"imgsz": "huge"}, (1080, 1920), (384, 640)),
         ({"imgsz": "[640, 'x']"}, (1080, 1920), (384, 640)),
         ({"imgsz": "[]"}, (1080, 1920), (384, 640)),
+        # Half of large frames, between the two sizes of the file.
+        ({"imgsz": "512", "tracklet.largest_imgsz": "1088"}, (1080, 1920), (544, 960)),
+        ({"imgsz": "512", "tracklet.largest_imgsz": "1088"}, (576, 768), (384, 512)),
+        ({"imgsz": "512", "tracklet.largest_imgsz": "1088"}, (3840, 2160), (1088, 640)),
+        ({"imgsz": "512", "tracklet.largest_imgsz": "1088"}, (240, 320), (256, 320)),
     ],
 )
 def test_default_size_follows_frame_and_model(model, metadata, frame_size, shape):

@@ -451,7 +451,7 @@ def _metadata(data: bytes) -> None:
 
     pairs = (line.partition(" ")[::2] for line in data.decode("utf-8", "replace").split("\n"))
     metadata = dict(pairs)
-    long_side_in(metadata)
+    long_side_in(metadata, "imgsz")
     class_names_in(metadata)
     read_card(metadata, Path("model.onnx"))
 

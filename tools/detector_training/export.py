@@ -43,6 +43,7 @@ def export(checkpoint: Path, out: Path, size_px: int = SIZE_PX, *, data: Path | 
         "color_order": "BGR",
         "strides": ",".join(map(str, STRIDES)),
         "imgsz": str(size_px),
+        "tracklet.largest_imgsz": str(max(size_px, *config.scenes.heights)),
         "names": "{0: 'person'}",
         "parameters": str(n_parameters(net)),
         "score_slope": f"{slope:.6g}",

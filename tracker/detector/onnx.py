@@ -87,7 +87,8 @@ class OnnxDetector(DetectorBase):
         self._labelled = sorted(port.name for port in self._session.outputs) == ["dets", "labels"]
         self._dtype, self._fixed = self._check_input()
         self._size = self._check_size(size)
-        self._own_size = long_side_in(self._session.metadata)
+        self._own_size = long_side_in(self._session.metadata, "imgsz")
+        self._largest_size = long_side_in(self._session.metadata, "tracklet.largest_imgsz")
         self._file_names = class_names_in(self._session.metadata)
         # One run on a grey picture: warms the network up and shows the output's real shape before the video starts.
         height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
@@ -132,7 +133,7 @@ class OnnxDetector(DetectorBase):
 
     def _input_size(self, frame_height: int, frame_width: int) -> tuple[int, int]:
         """(height, width) of the network's input for frames of this size."""
-        size = self._size or default_long_side(frame_height, frame_width, self._own_size)
+        size = self._size or default_long_side(frame_height, frame_width, self._own_size, self._largest_size)
         coarse, scale = STRIDES[-1], size / max(frame_height, frame_width)
         open_height, open_width = (
             max(coarse, math.ceil(side * scale / coarse - 1e-9) * coarse) for side in (frame_height, frame_width)
@@ -266,13 +267,16 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
-def default_long_side(frame_height: int, frame_width: int, own: int | None = None) -> int:
+def default_long_side(frame_height: int, frame_width: int, own: int | None = None, largest: int | None = None) -> int:
     """Long side of the input for frames of this size where the user names none, before rounding up to 32.
 
     The frame's own, so that nothing is enlarged, but at most the size the network was made for: own, its "imgsz", else
-    DEFAULT_LONG_SIDE_PX.
+    DEFAULT_LONG_SIDE_PX. largest: of a network that was trained for more, too; large frames, which have more and
+    smaller people, then get half their own size, up to this.
     """
-    return min(max(frame_height, frame_width), own or DEFAULT_LONG_SIDE_PX)
+    longest = max(frame_height, frame_width)
+    own = own or DEFAULT_LONG_SIDE_PX
+    return min(longest, max(own, min(longest // 2, largest or own)))
 
 
 def class_names_in(metadata: Mapping[str, str]) -> dict[int, str]:
@@ -293,9 +297,9 @@ def _literal_in(metadata: Mapping[str, str], key: str) -> Any:
         return None
 
 
-def long_side_in(metadata: Mapping[str, str]) -> int | None:
-    """The long side in "imgsz", as ultralytics writes it: 640 or [480, 640]."""
-    sides = _literal_in(metadata, "imgsz")
+def long_side_in(metadata: Mapping[str, str], key: str) -> int | None:
+    """The long side under a key, as ultralytics writes its "imgsz": 640 or [480, 640]."""
+    sides = _literal_in(metadata, key)
     sides = sides if isinstance(sides, (list, tuple)) else [sides]
     good = [side for side in sides if isinstance(side, int) and _MIN_SIZE <= side <= _MAX_SIZE]
     return max(good) if good and len(good) == len(sides) else None
