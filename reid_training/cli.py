@@ -243,7 +243,7 @@ def run_methods(arguments: argparse.Namespace) -> None:
     for name, (method, config) in METHODS.items():
         print(f"{name}: {(sys.modules[method.__module__].__doc__ or '').splitlines()[0]}")
         for setting in dataclasses.fields(config):
-            print(f"    {setting.name} = {setting.default}")
+            print(f"    {setting.name} = {getattr(config(), setting.name)}")
 
 
 def explain_method(name: str) -> None:
@@ -261,7 +261,8 @@ def explain_method(name: str) -> None:
     print(f"{name}: {title}\n\n{papers}\n\nSettings, for --set or the section [method] of a config:")
     comments = field_comments(config)
     for setting in dataclasses.fields(config):
-        print(f"    method.{setting.name} = {setting.default}  ({allowed(hints_of(config)[setting.name])})")
+        values = allowed(hints_of(config)[setting.name])
+        print(f"    method.{setting.name} = {getattr(config(), setting.name)}  ({values})")
         print(textwrap.indent(textwrap.fill(comments[setting.name], 100, break_on_hyphens=False), " " * 8))
 
 
