@@ -31,7 +31,10 @@ RIGHT = {
     OTHER_IMAGES: "another image of the same identity, among all other images: no camera is known",
     SAME_VIDEO: "the same person in the same video, --min-gap frames away or more, among the people of that video",
 }
-DATA_HELP = "Market-1501 folder (bounding_box_train, query, bounding_box_test), or a table image,id,camera[,split]"
+DATA_HELP = (
+    "table image,id,camera[,split], or the folder of Market-1501, MSMT17, CUHK03-NP, DukeMTMC-reID, CUB-200-2011, "
+    "Cars196, Stanford Online Products or In-Shop as it was unpacked"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -459,13 +462,13 @@ def run_adapt(arguments: argparse.Namespace) -> None:
 
 
 def read_data(path: Path) -> Dataset:
-    """What --data names: a table, the folder of `reid crops` with its table, or a Market-1501 folder."""
-    from reid_training.data import csv_table, market1501
+    """What --data names: a table, the folder of `reid crops` with its table, or the folder of a known data set."""
+    from reid_training.data import csv_table, folders
     from reid_training.data.mot_crops import TABLE
 
     if path.is_file():
         return csv_table.read(path)
-    return csv_table.read(path / TABLE) if (path / TABLE).is_file() else market1501.read(path)
+    return csv_table.read(path / TABLE) if (path / TABLE).is_file() else folders.read(path)
 
 
 def run_crops(arguments: argparse.Namespace) -> None:
