@@ -44,6 +44,9 @@ class DataConfig(Settings):
     width: int = 64
     n_ids: Annotated[int, Range("[2, inf)")] = 16  # P and K of a batch: MSINet's 16 x 4
     n_per_id: Annotated[int, Range("[2, inf)")] = 4
+    # pk: every person equally often, K of their images at random. camera: the K from as many cameras as possible, so
+    # that positives are seen differently; for data with cameras.
+    sampler: Annotated[str, OneOf(("pk", "camera"))] = "pk"
 
     def check_together(self) -> None:
         for name, size in (("height", self.height), ("width", self.width)):

@@ -264,3 +264,15 @@ def test_damaged_image_of_a_table_is_named(capsys, market, config, tmp_path):
     bad.write_bytes(bad.read_bytes()[:20])
     line = mistake(capsys, "train", "--config", config, "--data", table, "--out", tmp_path / "run")
     assert f"{bad} is not an image, or it is damaged" in line
+
+
+def test_sampler_across_cameras_trains_with_cameras_and_needs_them(market, config, tmp_path, capsys):
+    options = ["--config", config, "--set", "data.sampler=camera", "--set", "schedule.epochs=1"]
+    assert run("train", "--data", market, "--out", tmp_path / "run", *options) == 0
+    table = write_table(tmp_path / "people.csv", market, ["image", "id"])
+    capsys.readouterr()
+    assert run("train", "--data", table, "--out", tmp_path / "other", *options) == 2
+    assert (
+        "reid: data.sampler = camera needs images of two known cameras or more; pk needs none"
+        in capsys.readouterr().err
+    )
