@@ -110,6 +110,9 @@ class NetConfig(Settings):
     name: Annotated[str, OneOf(NETS)] = "osnet"
     width: Annotated[float, Range("(0, 4]")] = 0.25  # factor of all numbers of channels
     embedding_size: Count = 128
+    # Of the last map: its mean, its maximum, or the generalised mean between them, whose exponent is learned (GeM).
+    pooling: Annotated[str, OneOf(("mean", "gem", "max"))] = "mean"
+    parts: Count = 1  # horizontal stripes of the last map that are pooled apart (PCB, which has 6); 1 = the whole
     # osnet alone
     channels: tuple[Count, ...] = (64, 256, 384, 512)  # stem and stages at width 1.0, the OSNet paper's
     last_channels: Count = 512
