@@ -38,6 +38,7 @@ PARTS = {"distance": "distances", "reducer": "reducers"}  # options that are obj
 
 
 def is_named(name: str) -> bool:
+    """Whether the name of a loss or miner is one of the package: `pml:...`."""
     return name.startswith(PREFIX)
 
 
