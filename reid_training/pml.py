@@ -83,7 +83,7 @@ class PackageLoss(nn.Module):
         size: int,
     ) -> None:
         super().__init__()
-        self.title = " with ".join(name.removeprefix(PREFIX) for name in (loss, miner) if name)
+        self.name = loss.removeprefix(PREFIX)
         self.loss = _made("method.pair_loss", loss, "losses", loss_options, _sizes(n_classes, size))
         self.miner: Any = _made("method.miner", miner, "miners", miner_options, {}) if miner else None
         self.memory: Any = None
@@ -92,7 +92,7 @@ class PackageLoss(nn.Module):
             self.memory = losses.CrossBatchMemory(self.loss, size, memory, self.miner)
             # Plain attributes in the package, which a checkpoint would not hold.
             self.register_buffer("place", torch.zeros(2, dtype=torch.int64))
-        self._try_out(size)
+        self._try_out(size, " with ".join(name for name in (loss, miner) if name))
 
     def forward(self, unit: Tensor, labels: Tensor, rng: np.random.Generator | None) -> Tensor:
         """unit (B, D), rows of unit length; labels (B,) in 0 .. n_classes - 1. Returns a scalar."""
@@ -116,7 +116,7 @@ class PackageLoss(nn.Module):
         self.place.copy_(torch.tensor([self.memory.queue_idx, self.memory.has_been_filled]))
         return value
 
-    def _try_out(self, size: int) -> None:
+    def _try_out(self, size: int, title: str) -> None:
         """One batch of two people, on a copy: what the class cannot do is found before the training."""
         generator = torch.Generator().manual_seed(0)
         batch = F.normalize(torch.randn(4, size, generator=generator)), torch.tensor([0, 0, 1, 1])
@@ -125,7 +125,7 @@ class PackageLoss(nn.Module):
         except ConfigError:
             raise
         except Exception as error:  # whatever foreign code raises on a value that it does not expect
-            raise ConfigError(f"{PREFIX}{self.title} does not work with these options: {_line(error)}") from None
+            raise ConfigError(f"{title} does not work with these options: {_line(error)}") from None
 
 
 def _sizes(n_classes: int, size: int) -> dict[str, int]:

@@ -160,7 +160,7 @@ class Siamese(IdentityMethod):
         if config.pair_weight > 0:
             value = self._pair_loss(unit, labels, rng)
             total = total + config.pair_weight * value
-            parts[self.package_loss.title if self.package_loss else config.pair_loss] = float(value.detach())
+            parts[self.package_loss.name if self.package_loss else config.pair_loss] = float(value.detach())
         if self.centres is not None:
             value = losses.centre_loss(unit, self.centres.detach(), labels)
             total = total + config.centre_weight * value + losses.centre_pull(unit, self.centres, labels)
