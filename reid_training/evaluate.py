@@ -175,7 +175,7 @@ def _score(
     """Ranks and verification of n_rows queries with n_diff wrong pairs in all; `nothing` says why none has an answer.
 
     References: MAP@R and R-precision: A Metric Learning Reality Check. Musgrave, Belongie, Lim. ECCV 2020,
-        https://arxiv.org/abs/2003.08505, equations 3 and 4.
+        https://arxiv.org/abs/2003.08505.
     Memory: about 8 * chunk * G bytes, and the one per cent of the different-person pairs that lies nearest.
     """
     allowed = [n_diff // 100, n_diff // 1000]  # false accepts at FPR 1e-2 and 1e-3, exact in integers
@@ -271,7 +271,7 @@ def nmi(embeddings: FloatArray, labels: IntArray, seed: int = 0) -> float:
     """Normalised mutual information of the labels and k-means clusters, as many as there are labels; in [0, 1].
 
     embeddings (N, D), labels (N,). The mutual information over the mean of both entropies. One run of k-means from
-    k-means++ centres: another seed gives another value, in the third digit for thousands of images.
+    k-means++ centres: another seed gives a slightly different value.
 
     References: Introduction to Information Retrieval. Manning, Raghavan, Schütze. 2008, section 16.3.
     """

@@ -53,7 +53,7 @@ class Pooling(nn.Module):
     stripes of the map, as even as its rows allow, pooled apart and concatenated from top to bottom.
 
     References: GeM: Fine-tuning CNN Image Retrieval with No Human Annotation. Radenovic, Tolias, Chum. TPAMI 2018,
-        https://arxiv.org/abs/1711.02512, equations 3 and 4. Stripes: Beyond Part Models. Sun et al. ECCV 2018,
+        https://arxiv.org/abs/1711.02512, section 3.2. Stripes: Beyond Part Models. Sun et al. ECCV 2018,
         https://arxiv.org/abs/1711.09349 (PCB), section 3.1; there each has a classifier of its own, here they share
         the projection and the losses.
     """
