@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
 NETWORK_HELP = "ONNX file, checkpoint or run folder; or a bundled network: fast, accurate"
 SITE_METRICS = ("whitening", "odml", "mip")  # site_metric.METRICS, which --help must not import
-DATA_HELP = "Market-1501 folder (bounding_box_train, query, bounding_box_test), or a table image,id,camera[,split]"
+# What a query asks for: the name of a row of scores, and what it means.
+OTHER_CAMERAS, SAME_CAMERA, OTHER_IMAGES, SAME_VIDEO = "other cameras", "same camera", "other images", "same video"
+RIGHT = {
+    OTHER_CAMERAS: "the same person by another camera, among all people (the protocol of Market-1501)",
+    SAME_CAMERA: "another image of the same person by the same camera, among the people of that camera",
+    OTHER_IMAGES: "another image of the same identity, among all other images: no camera is known",
+    SAME_VIDEO: "the same person in the same video, --min-gap frames away or more, among the people of that video",
+}
+DATA_HELP = (
+    "table image,id,camera[,split], or the folder of Market-1501, MSMT17, CUHK03-NP, DukeMTMC-reID, CUB-200-2011, "
+    "Cars196, Stanford Online Products or In-Shop as it was unpacked"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,7 +132,7 @@ def _add_methods(commands: Commands) -> None:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    evaluate = _command(commands, "evaluate", "rank-1/5/10, mAP and verification on query and gallery")
+    evaluate = _command(commands, "evaluate", "rank-k, mAP, MAP@R and verification on query and gallery")
     evaluate.add_argument("model", type=reid_file, help=NETWORK_HELP)
     evaluate.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     evaluate.add_argument("--rerank", action="store_true", help="also by k-reciprocal re-ranking (k1 20, k2 6, 0.3)")
@@ -130,6 +141,11 @@ def _add_evaluate(commands: Commands) -> None:
         type=int,
         metavar="N",
         help="for the table of `reid crops`: find the same person in the same video, at least N frames away",
+    )
+    evaluate.add_argument("--nmi", action="store_true", help="also NMI of k-means; needs scikit-learn")
+    evaluate.add_argument("--picture", type=Path, metavar="PNG", help="draw queries and their ten nearest images")
+    evaluate.add_argument(
+        "--queries", type=int, default=10, metavar="N", help="in the picture, spread over all (default %(default)s)"
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all scores there too")
     evaluate.add_argument("--csv", type=Path, metavar="FILE", help="the same as a table")
@@ -243,7 +259,7 @@ def run_methods(arguments: argparse.Namespace) -> None:
     for name, (method, config) in METHODS.items():
         print(f"{name}: {(sys.modules[method.__module__].__doc__ or '').splitlines()[0]}")
         for setting in dataclasses.fields(config):
-            print(f"    {setting.name} = {setting.default}")
+            print(f"    {setting.name} = {getattr(config(), setting.name)}")
 
 
 def explain_method(name: str) -> None:
@@ -261,32 +277,50 @@ def explain_method(name: str) -> None:
     print(f"{name}: {title}\n\n{papers}\n\nSettings, for --set or the section [method] of a config:")
     comments = field_comments(config)
     for setting in dataclasses.fields(config):
-        print(f"    method.{setting.name} = {setting.default}  ({allowed(hints_of(config)[setting.name])})")
+        values = allowed(hints_of(config)[setting.name])
+        print(f"    method.{setting.name} = {getattr(config(), setting.name)}  ({values})")
         print(textwrap.indent(textwrap.fill(comments[setting.name], 100, break_on_hyphens=False), " " * 8))
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
-    from reid_training.data.base import check_rankable
+    from reid_training.data.base import check_rankable, has_cameras
     from reid_training.embedders import embed_samples
-    from reid_training.evaluate import JUNK, rank, rank_by
+    from reid_training.evaluate import JUNK, by_other_cameras, cosine_rows, nmi, rank, rank_by, rank_in_cameras
+    from reid_training.ranked_lists import check_picture, write_ranked_lists
     from reid_training.rerank import reranked_rows
 
     if arguments.min_gap is not None:
         run_evaluate_in_videos(arguments)
         return
+    if arguments.picture is not None:
+        check_picture(arguments.picture, arguments.queries)
     embedder = load_embedder(arguments.model)
     data = read_data(arguments.data)
     check_rankable(data)
     query, gallery = data.query, data.gallery.take((data.gallery.pids != JUNK).nonzero()[0])
     labels = (query.pids, query.camids, gallery.pids, gallery.camids)
     query_emb, gallery_emb = embed_samples(embedder, query), embed_samples(embedder, gallery)
-    found = {"cosine": rank(query_emb, *labels[:2], gallery_emb, *labels[2:])}
+    others = OTHER_CAMERAS if has_cameras(data) else OTHER_IMAGES
+    cosine = rank(query_emb, *labels[:2], gallery_emb, *labels[2:])
+    found = {(others, "cosine"): cosine}
     if arguments.rerank:
-        found["k-reciprocal"] = rank_by(reranked_rows(query_emb, gallery_emb), *labels)
+        found[others, "k-reciprocal"] = rank_by(reranked_rows(query_emb, gallery_emb), *labels)
+    distances = cosine_rows(query_emb, gallery_emb)
+    in_cameras = rank_in_cameras(distances, query, gallery) if others == OTHER_CAMERAS else None
+    if in_cameras is not None:
+        found[SAME_CAMERA, "cosine"] = in_cameras
 
-    n_queries = found["cosine"].n_queries
-    print(f"{data.name}, single query, same-camera rule: {n_queries} queries, {len(gallery)} gallery images")
-    report(found, {"model": str(arguments.model), "data": data.name, "n_gallery": len(gallery)}, arguments)
+    print(f"{data.name}, single query: {cosine.n_queries} queries, {len(gallery)} gallery images")
+    about: dict[str, Any] = {"model": str(arguments.model), "data": data.name, "n_gallery": len(gallery)}
+    if arguments.nmi:
+        people = gallery.pids > 0  # distractors are no class
+        about["nmi"] = nmi(gallery_emb[people], gallery.pids[people])
+    report(found, about, arguments)
+    if arguments.picture is not None:
+        size = (embedder.height, embedder.width)
+        answers = by_other_cameras(*labels)
+        n = write_ranked_lists(distances, answers, query, gallery, arguments.queries, size, arguments.picture)
+        print(f"{arguments.picture}: {n} queries and their nearest images by cosine distance, {others}")
 
 
 def run_evaluate_in_videos(arguments: argparse.Namespace) -> None:
@@ -297,8 +331,9 @@ def run_evaluate_in_videos(arguments: argparse.Namespace) -> None:
 
     if arguments.min_gap < 1:
         raise ConfigError(f"--min-gap must be >= 1, got {arguments.min_gap}")
-    if arguments.rerank:
-        raise ConfigError("--rerank is for query and gallery; it does not go together with --min-gap")
+    for option in ("rerank", "nmi", "picture"):
+        if getattr(arguments, option):
+            raise ConfigError(f"--{option} is for query and gallery; it does not go together with --min-gap")
     embedder = load_embedder(arguments.model)
     table = arguments.data / TABLE if arguments.data.is_dir() else arguments.data
     if arguments.data.is_dir() and not table.is_file():
@@ -312,7 +347,7 @@ def run_evaluate_in_videos(arguments: argparse.Namespace) -> None:
         f"{scores.n_queries} queries, {len(samples)} crops"
     )
     about = {"model": str(arguments.model), "data": table.name, "n_gallery": len(samples), "min_gap": arguments.min_gap}
-    report({"cosine": scores}, about, arguments)
+    report({(SAME_VIDEO, "cosine"): scores}, about, arguments)
 
 
 def load_embedder(model: Path) -> Embedder:
@@ -327,22 +362,32 @@ def load_embedder(model: Path) -> Embedder:
     return TorchEmbedder(method, config.data.height, config.data.width)
 
 
-def report(found: dict[str, Ranking], about: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Prints one line per distance, and writes the requested files."""
-    from reid_training.evaluate import as_row
+def report(found: dict[tuple[str, str], Ranking], about: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Prints one line per kind of right answer and distance, and writes the requested files."""
+    from reid_training.evaluate import RANKS, as_row
 
-    print("distance      rank-1  rank-5  rank-10     mAP  TPR at FPR 1e-2    1e-3")
-    for name, scores in found.items():
-        shares = (scores.rank1, scores.rank5, scores.rank10, scores.mean_ap)
+    for right in dict.fromkeys(right for right, _ in found):
+        print(f"{right}: {RIGHT[right]}")
+    print("distance      right          rank-1  rank-5  rank-10     mAP   MAP@R  R-prec  TPR at FPR 1e-2    1e-3")
+    for (right, name), scores in found.items():
+        shares = (scores.rank1, scores.rank5, scores.rank10, scores.mean_ap, scores.map_at_r, scores.r_precision)
         rates = (scores.tpr_at_fpr_1e2, scores.tpr_at_fpr_1e3)
-        widths = (6, 6, 7, 6, 15, 6)
+        widths = (6, 6, 7, 6, 6, 6, 15, 6)
         cells = "  ".join(f"{100 * x:{n}.2f}" for x, n in zip((*shares, *rates), widths, strict=True))
-        print(f"{name:<12}  {cells}")
-    write_scores([{**about, "distance": name, **as_row(s)} for name, s in found.items()], arguments.json, arguments.csv)
+        print(f"{name:<12}  {right:<13}  {cells}")
+    print(f"{'recall at':<27}  {'  '.join(f'{k:6d}' for k in RANKS)}")
+    rows = {key: as_row(scores) for key, scores in found.items()}
+    for (right, name), row in rows.items():
+        recalls = "  ".join(f"{100 * row[f'rank{k}']:6.2f}" for k in RANKS)
+        print(f"{name:<12}  {right:<13}  {recalls}")
+    if "nmi" in about:
+        print(f"k-means, as many clusters as people: NMI {100 * about['nmi']:.2f}")
+    lines = [{**about, "distance": name, "right": right, **row} for (right, name), row in rows.items()]
+    write_scores(lines, arguments.json, arguments.csv)
 
 
 def write_scores(rows: list[dict[str, Any]], json_path: Path | None, csv_path: Path | None) -> None:
-    """One row per distance, the same columns in both files; NaN becomes null in JSON and an empty cell in CSV."""
+    """One line per row, the same columns in both files; NaN becomes null in JSON and an empty cell in CSV."""
     import json
 
     from reid_training.runs import csv_line, replace_file
@@ -417,13 +462,13 @@ def run_adapt(arguments: argparse.Namespace) -> None:
 
 
 def read_data(path: Path) -> Dataset:
-    """What --data names: a table, the folder of `reid crops` with its table, or a Market-1501 folder."""
-    from reid_training.data import csv_table, market1501
+    """What --data names: a table, the folder of `reid crops` with its table, or the folder of a known data set."""
+    from reid_training.data import csv_table, folders
     from reid_training.data.mot_crops import TABLE
 
     if path.is_file():
         return csv_table.read(path)
-    return csv_table.read(path / TABLE) if (path / TABLE).is_file() else market1501.read(path)
+    return csv_table.read(path / TABLE) if (path / TABLE).is_file() else folders.read(path)
 
 
 def run_crops(arguments: argparse.Namespace) -> None:

@@ -44,6 +44,9 @@ class DataConfig(Settings):
     width: int = 64
     n_ids: Annotated[int, Range("[2, inf)")] = 16  # P and K of a batch: MSINet's 16 x 4
     n_per_id: Annotated[int, Range("[2, inf)")] = 4
+    # pk: every person equally often, K of their images at random. camera: the K from as many cameras as possible, so
+    # that positives are seen differently; for data with cameras.
+    sampler: Annotated[str, OneOf(("pk", "camera"))] = "pk"
 
     def check_together(self) -> None:
         for name, size in (("height", self.height), ("width", self.width)):
@@ -107,6 +110,9 @@ class NetConfig(Settings):
     name: Annotated[str, OneOf(NETS)] = "osnet"
     width: Annotated[float, Range("(0, 4]")] = 0.25  # factor of all numbers of channels
     embedding_size: Count = 128
+    # Of the last map: its mean, its maximum, or the generalised mean between them, whose exponent is learned (GeM).
+    pooling: Annotated[str, OneOf(("mean", "gem", "max"))] = "mean"
+    parts: Count = 1  # horizontal stripes of the last map that are pooled apart (PCB, which has 6); 1 = the whole
     # osnet alone
     channels: tuple[Count, ...] = (64, 256, 384, 512)  # stem and stages at width 1.0, the OSNet paper's
     last_channels: Count = 512

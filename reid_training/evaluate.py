@@ -1,4 +1,7 @@
-"""Retrieval scores (rank-1, mAP) and distance thresholds for a tracker, from embeddings and labels; NumPy only."""
+"""Retrieval scores (rank-k, mAP, MAP@R) and distance thresholds for a tracker, from embeddings and labels.
+
+NumPy only, but for `nmi`, which takes scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_training.data.base import IntArray, Samples, ranking_cameras
-from reid_training.errors import DataError
+from reid_training.errors import ConfigError, DataError
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 JUNK = -1
+# Where the papers look: 1, 2, 4 and 8 for birds and cars, 1 to 1000 for products, 1, 5 and 10 for people.
+RANKS = (1, 2, 4, 5, 8, 10, 20, 100, 1000)
 SAME_FPR = 0.01  # the false positive rate that defines tau_same
 
 
@@ -25,12 +30,23 @@ AnswerRows = Callable[[int, int], tuple[BoolArray, BoolArray]]
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Shares in [0, 1]. The first four: over the queries that have a right answer in the gallery."""
+    """Shares in [0, 1]. Those of ranks and precision: over the queries that have a right answer in the gallery."""
 
+    # Recall at k: whether one of the k nearest images is right. It is 1 where the gallery has no more than k images.
     rank1: float
+    rank2: float
+    rank4: float
     rank5: float
+    rank8: float
     rank10: float
+    rank20: float
+    rank100: float
+    rank1000: float
     mean_ap: float
+    # Of the R nearest images, where R are right: share of right ones, and its mean precision at the right ones, which
+    # counts a right image that is missing as 0.
+    r_precision: float
+    map_at_r: float
     # Verification, over all pairs of a query and a gallery image: share of the same-person pairs accepted at the
     # loosest threshold that accepts at most that share of the different-person pairs; nan if there are none of those.
     tpr_at_fpr_1e2: float
@@ -106,8 +122,20 @@ def rank_by(
     For each query the gallery is sorted by distance after taking out (1) images of the same person by the same camera
     and (2) junk (pid -1). Distractors (pid 0) stay and are wrong. Average precision is the mean of the precision at
     each right image; a query without a right image is left out of ranks and mAP. Equal distances: gallery order.
-    The pairs that remain are also scored one by one (verification).
+    The pairs that remain are also scored one by one (verification). Where every image is by a camera of its own
+    (unknown cameras), each query asks for all images of its person but itself.
     """
+    answers = by_other_cameras(query_pids, query_camids, gallery_pids, gallery_camids)
+    is_person = gallery_pids != JUNK
+    n_diff = len(query_pids) * np.count_nonzero(is_person) - _equal(query_pids, gallery_pids[is_person]).sum()
+    nothing = "no query has an image of the same person by another camera in the gallery"
+    return _score(distance_rows, answers, len(query_pids), int(n_diff), chunk, nothing)
+
+
+def by_other_cameras(
+    query_pids: IntArray, query_camids: IntArray, gallery_pids: IntArray, gallery_camids: IntArray
+) -> AnswerRows:
+    """Right: the same person by another camera; wrong: all other people, by any camera. See `rank_by`."""
     is_junk = gallery_pids == JUNK
 
     def answers(start: int, stop: int) -> tuple[BoolArray, BoolArray]:
@@ -115,9 +143,30 @@ def rank_by(
         same_camera = query_camids[start:stop, None] == gallery_camids
         return is_same & ~same_camera & ~is_junk, ~is_same & ~is_junk
 
-    n_diff = _different_pairs(query_pids, gallery_pids[~is_junk])
-    nothing = "no query has an image of the same person by another camera in the gallery"
-    return _score(distance_rows, answers, len(query_pids), n_diff, chunk, nothing)
+    return answers
+
+
+def rank_in_cameras(distance_rows: DistanceRows, query: Samples, gallery: Samples, chunk: int = 256) -> Ranking | None:
+    """As `rank_by`, inside each camera: another image of the same person, among the images of the query's camera.
+
+    Junk is left out, and so is the query's own image. None where no person has two images by one camera.
+    """
+    is_junk = gallery.pids == JUNK
+    files = {path: number for number, path in enumerate(dict.fromkeys((*query.paths, *gallery.paths)))}
+    query_files, gallery_files = (np.array([files[path] for path in one.paths]) for one in (query, gallery))
+
+    def answers(start: int, stop: int) -> tuple[BoolArray, BoolArray]:
+        block = slice(start, stop)
+        is_same = query.pids[block, None] == gallery.pids
+        among = (query.camids[block, None] == gallery.camids) & ~is_junk
+        return is_same & among & (query_files[block, None] != gallery_files), ~is_same & among
+
+    keys = [(one.camids, one.pids, numbers) for one, numbers in ((query, query_files), (gallery, gallery_files))]
+    people = tuple(column[~is_junk] for column in keys[1])
+    here, alike, itself = (_equal(np.stack(keys[0][:n], 1), np.stack(people[:n], 1)) for n in (1, 2, 3))
+    if not (alike > itself).any():
+        return None
+    return _score(distance_rows, answers, len(query), int((here - alike).sum()), chunk, "no answer in any camera")
 
 
 def _score(
@@ -125,13 +174,16 @@ def _score(
 ) -> Ranking:
     """Ranks and verification of n_rows queries with n_diff wrong pairs in all; `nothing` says why none has an answer.
 
+    References: MAP@R and R-precision: A Metric Learning Reality Check. Musgrave, Belongie, Lim. ECCV 2020,
+        https://arxiv.org/abs/2003.08505.
     Memory: about 8 * chunk * G bytes, and the one per cent of the different-person pairs that lies nearest.
     """
     allowed = [n_diff // 100, n_diff // 1000]  # false accepts at FPR 1e-2 and 1e-3, exact in integers
     nearest_diff = _Lowest(allowed[0] + 1)
     same: list[FloatArray] = []
-    hits_at = np.zeros(3)
-    precision_sum, n_queries = 0.0, 0
+    hits_at = np.zeros(len(RANKS))
+    precisions = np.zeros(3)  # sums over queries: average precision, R-precision, average precision at R
+    n_queries = 0
     for start in range(0, n_rows, chunk):
         stop = min(start + chunk, n_rows)
         dist = distance_rows(start, stop)  # (q, G)
@@ -142,16 +194,28 @@ def _score(
         for row in np.flatnonzero(is_right.any(axis=1)):
             places = _places(dist[row], is_right[row], kept[row])
             n_queries += 1
-            hits_at += places[0] < np.array([1, 5, 10])
-            precision_sum += float(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
+            hits_at += places[0] < np.array(RANKS)
+            precision = np.arange(1, len(places) + 1) / (places + 1)  # at each right image
+            in_r = places < len(places)
+            precisions += np.array([precision.mean(), in_r.mean(), (precision * in_r).mean()])
     if n_queries == 0:
         raise DataError(nothing)
     same_dist = np.concatenate(same)
-    rank1, rank5, rank10 = (float(share) for share in hits_at / n_queries)
-    mean_ap = precision_sum / n_queries
+    ranks = {f"rank{k}": float(share) for k, share in zip(RANKS, hits_at / n_queries, strict=True)}
+    mean_ap, r_precision, map_at_r = (float(share) for share in precisions / n_queries)
     # The first different-person pair that may no longer be accepted; what lies before it is.
     tpr_1e2, tpr_1e3 = (float(np.mean(same_dist < nearest_diff.value(n))) if n_diff else float("nan") for n in allowed)
-    return Ranking(rank1, rank5, rank10, mean_ap, tpr_1e2, tpr_1e3, n_queries, len(same_dist), n_diff)
+    return Ranking(
+        **ranks,
+        mean_ap=mean_ap,
+        r_precision=r_precision,
+        map_at_r=map_at_r,
+        tpr_at_fpr_1e2=tpr_1e2,
+        tpr_at_fpr_1e3=tpr_1e3,
+        n_queries=n_queries,
+        n_same_pairs=len(same_dist),
+        n_diff_pairs=n_diff,
+    )
 
 
 def _places(dist: FloatArray, is_right: BoolArray, kept: BoolArray) -> IntArray:
@@ -169,11 +233,12 @@ def _places(dist: FloatArray, is_right: BoolArray, kept: BoolArray) -> IntArray:
     return np.sort(places)
 
 
-def _different_pairs(query_pids: IntArray, gallery_pids: IntArray) -> int:
-    people, counts = np.unique(gallery_pids, return_counts=True)
-    count_of = dict(zip(people.tolist(), counts.tolist(), strict=True))
-    n_same = sum(count_of.get(pid, 0) for pid in query_pids.tolist())
-    return int(len(query_pids) * len(gallery_pids) - n_same)
+def _equal(query: IntArray, gallery: IntArray) -> IntArray:
+    """How many rows of the gallery are equal to each query, (Q,): both (n,) or (n, C)."""
+    _, inverse = np.unique(np.concatenate([query, gallery]), axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    counts = np.bincount(inverse[len(query) :], minlength=int(inverse.max(initial=0)) + 1)
+    return counts[inverse[: len(query)]].astype(np.int64)
 
 
 class _Lowest:
@@ -200,6 +265,24 @@ def rank_held_out(embeddings: FloatArray, samples: Samples) -> Ranking:
     camids = ranking_cameras(samples)
     _, first = np.unique(np.stack([samples.pids, camids], axis=1), axis=0, return_index=True)
     return rank(embeddings[first], samples.pids[first], camids[first], embeddings, samples.pids, camids)
+
+
+def nmi(embeddings: FloatArray, labels: IntArray, seed: int = 0) -> float:
+    """Normalised mutual information of the labels and k-means clusters, as many as there are labels; in [0, 1].
+
+    embeddings (N, D), labels (N,). The mutual information over the mean of both entropies. One run of k-means from
+    k-means++ centres: another seed gives a slightly different value.
+
+    References: Introduction to Information Retrieval. Manning, Raghavan, Schütze. 2008, section 16.3.
+    """
+    try:
+        from sklearn.cluster import KMeans
+        from sklearn.metrics import normalized_mutual_info_score
+    except ModuleNotFoundError:
+        raise ConfigError("the NMI of k-means needs scikit-learn: pip install scikit-learn") from None
+    _check_finite(embeddings)
+    clusters = KMeans(len(np.unique(labels)), n_init=1, random_state=seed).fit_predict(embeddings)
+    return float(normalized_mutual_info_score(labels, clusters))
 
 
 @dataclass(frozen=True, slots=True)

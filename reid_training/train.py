@@ -133,7 +133,8 @@ class Run:
         """One pass over the images. Returns its row of the log."""
         config, me = self.config, self.me
         rng = np.random.default_rng([config.seed, 2, epoch])
-        batches = me.share(list(pk_batches(self.train_set.pids, config.data.n_ids, config.data.n_per_id, rng)))
+        camids = self.train_set.camids if config.data.sampler == "camera" else None
+        batches = me.share(list(pk_batches(self.train_set.pids, config.data.n_ids, config.data.n_per_id, rng, camids)))
         if not batches:
             raise ConfigError(f"fewer batches than processes ({me.n}): lower data.n_ids or data.n_per_id")
         rng = me.generator(rng, config.seed, 4, epoch)

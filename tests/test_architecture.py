@@ -1,7 +1,7 @@
 """Imports point one way, as docs/architecture.md draws them: a forbidden import or an import cycle fails here.
 
 tracker:        SHARED <- ALGORITHM, INPUT_OUTPUT, eval <- stages <- engine <- pipeline, build, api, ... <- commands
-reid_training:  distances, mining, losses, data, nets <- methods <- train, evaluate, export, ... <- cli
+reid_training:  distances, mining, losses, pml, data, nets <- methods <- train, evaluate, export, ... <- cli
 Imports inside functions count too; those under `if TYPE_CHECKING:` do not, because they do not run.
 """
 
@@ -18,7 +18,10 @@ SHARED = {"types", "errors", "boxes", "classes", "settings", "config", "runtime"
 ALGORITHM = {"appearance", "motion", "association", "tracks", "proposals"}  # the parts that stages and engine join
 INPUT_OUTPUT = {"sources", "detector", "sinks"}
 PARTS = ALGORITHM | INPUT_OUTPUT | {"eval"}
-TRAINING_LEVEL = {"distances": 1, "mining": 1, "losses": 1, "data": 1, "nets": 1, "methods": 2, "cli": 4}  # others: 3
+TRAINING_LEVEL = {
+    **{"distances": 1, "mining": 1, "losses": 1, "pml": 1, "data": 1, "nets": 1},
+    **{"methods": 2, "cli": 4},  # others: 3
+}
 TRAINING_SHARED = {"errors", "config", "configs"}
 VAGUE = {"utils.py", "common.py", "misc.py", "helpers.py"}
 FOREIGN = {"tracker": {"torch", "torchvision", "onnx", "reid_training"}, "reid_training": {"tracker"}}

@@ -139,7 +139,7 @@ MISTAKES = [
     ("part.n.deep", 1, "unknown setting part.n.deep"),
     ("part", 1, "part must be a table, got 1"),
     ("seed.a", 1, "unknown setting seed.a"),
-    ("method", {"x": {}}, "method.x must be a text, got {}"),
+    ("method", {"x": {"y": None}}, "method.x.y must be a text, got None"),
 ]
 
 
@@ -216,7 +216,7 @@ def test_toml_there_and_back_is_equal(tmp_path):
     whole = Whole(
         seed=3,
         part=Part(limit=math.inf, name='ä "\x7f\t𝄞\\', on=False, sizes=(9,), free=1e-7),
-        method={"name": "x", "odd key": [1, 2.5, "b"], "flag": True},
+        method={"name": "x", "odd key": [1, 2.5, "b"], "flag": True, "inner": {"a": 1, "b": {"c": "d"}}},
         sources={"one": Needy("a"), "two words": Needy("b", 2.0)},
     )
     path = tmp_path / "whole.toml"

@@ -36,7 +36,7 @@ METHODS = tuple(
         "meta_metric", "odml", "mip_mahalanobis",
     )
 )  # fmt: skip
-LOSSES = ("reid_training.losses", "reid_training.mining", "reid_training.distances", "reid_training.evaluate")
+LOSSES = tuple(f"reid_training.{name}" for name in ("losses", "mining", "distances", "pml", "evaluate"))
 MODULES = (*TRACKER, *METHODS, *LOSSES)
 
 HEAD = """# API reference

@@ -198,9 +198,9 @@ def _as_type(value: Any, hint: Any, name: str) -> Any:
         kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
         require(len(kinds) == len(value), f"{name} must be a list of {len(kinds)}, got {shown(value)}")
         return tuple(convert(item, kind, name) for item, kind in zip(value, kinds, strict=True))
-    if origin is Mapping:
+    if origin is Mapping or (hint is Any and isinstance(value, Mapping)):
         require(isinstance(value, Mapping), f"{name} must be a table, got {shown(value)}")
-        return {key: convert(item, inner[1], f"{name}.{key}") for key, item in value.items()}
+        return {key: convert(item, inner[1] if inner else Any, f"{name}.{key}") for key, item in value.items()}
     if hint is Any:
         if isinstance(value, list | tuple):
             return [convert(item, Any, name) for item in value]
@@ -335,6 +335,8 @@ def allowed(hint: Any) -> str:
     choices = [str(rule) for rule in rules if isinstance(rule, OneOf)]
     if choices:
         return choices[0]
+    if get_origin(kind) is Mapping:
+        return "a table"
     if get_origin(kind) is tuple:
         return f"a list, each {allowed(get_args(kind)[0])}"
     return " ".join([KINDS[kind][1], *map(str, rules)])

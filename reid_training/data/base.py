@@ -85,16 +85,24 @@ def has_pairs(samples: Samples) -> bool:
 
 
 def check_rankable(dataset: Dataset) -> None:
-    """Ranking asks for the same person by another camera, so every image needs its camera."""
+    """Ranking asks for the same person by another camera: every image needs its camera, or none has one."""
     for name, samples in (("query", dataset.query), ("gallery", dataset.gallery)):
         if len(samples) == 0:
             raise DataError(f"{dataset.name}: no {name} images; evaluation needs query and gallery")
+    if not has_cameras(dataset):
+        return
+    for name, samples in (("query", dataset.query), ("gallery", dataset.gallery)):
         unknown = np.flatnonzero(samples.camids < 0)
         if len(unknown):
             raise DataError(
-                f"{dataset.name}: evaluation needs the camera of every image; {len(unknown)} of {len(samples)} "
-                f"{name} images have none, the first is {samples.paths[unknown[0]]}"
+                f"{dataset.name}: evaluation needs the camera of every image, or of none; {len(unknown)} of "
+                f"{len(samples)} {name} images have none, the first is {samples.paths[unknown[0]]}"
             )
+
+
+def has_cameras(dataset: Dataset) -> bool:
+    """Whether the camera of some query or gallery image is known."""
+    return bool((dataset.query.camids >= 0).any() or (dataset.gallery.camids >= 0).any())
 
 
 def ranking_cameras(samples: Samples) -> IntArray:

@@ -74,8 +74,8 @@ def _checked_rows(path: Path) -> list[Row]:
 
 def _to_samples(rows: list[Row]) -> Samples:
     pids, camids = number([row.person for row in rows]), number([row.camera for row in rows])
-    # An unknown camera is different from all others: -1, -2, ...
-    camids = np.where([row.camera == "" for row in rows], -1 - np.arange(len(rows)), camids)
+    # An unknown camera is different from all others: -1, -2, ...; the same for an image that is query and gallery.
+    camids = np.where([row.camera == "" for row in rows], -number([str(row.image) for row in rows]), camids)
     return Samples(tuple(row.image for row in rows), pids, camids)
 
 

@@ -31,7 +31,7 @@ def read_cub(folder: Path) -> Dataset:
     """`folder` or CUB_200_2011 in it: images.txt, image_class_labels.txt and images/."""
     root = _root(folder, "CUB_200_2011", "images.txt")
     names, classes = (
-        {row[0]: row[1] for row in _table(root / file, 2)} for file in ("images.txt", "image_class_labels.txt")
+        {row[0]: row[1] for row in read_words(root / file, 2)} for file in ("images.txt", "image_class_labels.txt")
     )
     if names.keys() != classes.keys():
         raise DataError(f"{root}: images.txt and image_class_labels.txt list different images")
@@ -58,7 +58,7 @@ def read_sop(folder: Path) -> Dataset:
     root = _root(folder, "Stanford_Online_Products", "Ebay_train.txt")
     parts = []
     for name in ("Ebay_train.txt", "Ebay_test.txt"):
-        rows = _table(root / name, 4, skip=1)  # image_id class_id super_class_id path
+        rows = read_words(root / name, 4, skip=1)  # image_id class_id super_class_id path
         parts.append(_samples(root, [row[3] for row in rows], [row[1] for row in rows]))
     return _whole("Stanford Online Products", "SOP: research only", *parts)
 
@@ -69,7 +69,7 @@ def read_inshop(folder: Path) -> Dataset:
     root = next((r for r in (folder, folder / "In-shop") if (r / "Eval" / table).is_file()), None)
     file = root / "Eval" / table if root else _root(folder, "In-shop", table) / table
     root = root or file.parent
-    rows = _table(file, 3, skip=2)  # the number of rows, then: image_name item_id evaluation_status
+    rows = read_words(file, 3, skip=2)  # the number of rows, then: image_name item_id evaluation_status
     images = root / "Img" if (root / "Img").is_dir() else root
     wrong = next((row for row in rows if row[2] not in SHOP_PARTS or not row[1].startswith("id_")), None)
     if wrong is not None:
@@ -89,7 +89,7 @@ def _root(folder: Path, name: str, file: str) -> Path:
     raise DataError(f"no {file} in {folder} or {folder / name}")
 
 
-def _table(file: Path, n_columns: int, skip: int = 0) -> list[tuple[str, ...]]:
+def read_words(file: Path, n_columns: int, skip: int = 0) -> list[tuple[str, ...]]:
     """Rows of words between spaces; the last column may hold spaces."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()[skip:]

@@ -13,13 +13,19 @@ from reid_training.errors import ConfigError, DataError
 Range = tuple[int, int]
 
 
-def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generator) -> Iterator[IntArray]:
+def pk_batches(
+    pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generator, camids: IntArray | None = None
+) -> Iterator[IntArray]:
     """Batches of `n_ids` different people with `n_per_id` images each; one epoch is about one pass over the images.
 
-    Every person comes up equally often (to one), images of people with few are repeated; within a person no image comes
-    again before the others came. With fewer people than `n_ids` all of them are used. Yields rows (P * K,), grouped
-    by person.
+    Every person comes up equally often (to one), whatever the number of their images: the batches are balanced over
+    people. Images of people with few are repeated; within a person no image comes again before the others came. With
+    fewer people than `n_ids` all of them are used. camids (N,): the images of a person in a batch are from as many
+    cameras as possible, see `across_cameras`; images of a camera with few then come again earlier. Yields rows
+    (P * K,), grouped by person.
     """
+    if camids is not None and len(np.unique(camids[camids >= 0])) < 2:
+        raise ConfigError("data.sampler = camera needs images of two known cameras or more; pk needs none")
     people = np.unique(pids)
     rows_of = {int(pid): np.flatnonzero(pids == pid) for pid in people}
     n_ids = min(n_ids, len(people))
@@ -27,6 +33,7 @@ def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generat
 
     waiting: list[int] = []
     left: dict[int, list[int]] = {pid: [] for pid in rows_of}
+    n_used = np.zeros(len(pids), np.int64)
     for _ in range(n_batches):
         if len(waiting) < n_ids:
             fresh = [int(pid) for pid in rng.permutation(people)]
@@ -35,11 +42,30 @@ def pk_batches(pids: IntArray, n_ids: int, n_per_id: int, rng: np.random.Generat
         chosen, waiting = waiting[:n_ids], waiting[n_ids:]
         rows: list[int] = []
         for pid in chosen:
+            if camids is not None:
+                picked = across_cameras(rows_of[pid], camids, n_used, n_per_id, rng)
+                np.add.at(n_used, picked, 1)
+                rows += picked.tolist()
+                continue
             while len(left[pid]) < n_per_id:
                 left[pid] += [int(row) for row in rng.permutation(rows_of[pid])]
             rows += left[pid][:n_per_id]
             left[pid] = left[pid][n_per_id:]
         yield np.array(rows, dtype=np.int64)
+
+
+def across_cameras(rows: IntArray, camids: IntArray, n_used: IntArray, n: int, rng: np.random.Generator) -> IntArray:
+    """n of one person's rows, from as many cameras as possible, and no image twice while there are others.
+
+    camids, n_used (N,) of the whole set: n_used is how often each image came before. Cameras and images that came least
+    often go first, in a random order among equals.
+    """
+    order = rng.permutation(rows)
+    order = order[np.argsort(n_used[order], kind="stable")]
+    same = camids[order, None] == camids[order]
+    turn = np.tril(same, -1).sum(1)  # 0: the first choice of its camera; every camera has one turn before any has two
+    camera_used = same @ n_used[order]
+    return np.resize(order[np.lexsort((camera_used, turn))], n)
 
 
 @dataclass(frozen=True, slots=True)

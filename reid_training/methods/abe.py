@@ -143,7 +143,7 @@ class ABE(IdentityMethod):
 
     def _first(self, seen: Tensor) -> Tensor:
         """The network after the split, (N, C, h, w) to (N, D / M)."""
-        features: Tensor = self.net.project(self.net.body[self.split :](seen).mean((2, 3)))
+        features: Tensor = self.net.project(self.net.pool(self.net.body[self.split :](seen)))
         return features
 
     def embed(self, images: Tensor) -> Tensor:
@@ -189,7 +189,9 @@ def projection(weight: Tensor) -> nn.Linear:
 def head_of(net: PooledNet, split: int, weight: Tensor) -> PooledNet:
     """The layers after the split as a network of their own, with the same weights before this projection (D, F)."""
     top = nn.Sequential(*list(net.body)[split:])
-    head = PooledNet(copy.deepcopy(top), weight.shape[1], weight.shape[0])  # with random weights
+    n_features = weight.shape[1] // net.pool.parts
+    # With random weights.
+    head = PooledNet(copy.deepcopy(top), n_features, weight.shape[0], copy.deepcopy(net.pool))
     head.body.load_state_dict(top.state_dict())
     head.project.weight.data.copy_(weight)
     head.freeze(max(0, net.n_frozen - split))

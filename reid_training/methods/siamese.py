@@ -13,38 +13,65 @@ What we take:
 (2) The pair losses (Hadsell equation 4, Hermans equation 5 and others) and the miners.
 (3) Label-smoothed classification of the training identities behind a BN-neck (Luo et al.).
 (4) The centre loss on the features before the neck (Luo et al.).
+(5) Any loss and miner of pytorch-metric-learning in place of (2), with a cross-batch memory; see `pml`.
 Where we differ:
 (2) The pair losses work on features of unit length: a margin then has the same meaning at every scale, and unit
     features are what the tracker compares. The contrastive loss averages positives and negatives separately, because
-    a PK batch has far more negatives.
+    a PK batch has far more negatives. So does whatever takes their place (5).
 (4) The centre loss works on features of unit length too.
 Each loss is an option.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reid_training import distances, losses, mining
+from reid_training import distances, losses, mining, pml
+from reid_training.errors import ConfigError
 from reid_training.methods.base import IdentityMethod, Loss, check_batch
 from reid_training.nets.heads import unit_rows
-from tracker.settings import BelowOne, NotNegative, OneOf, Positive, Range, Settings, require
+from tracker.settings import BelowOne, NotNegative, OneOf, Positive, Range, Settings, Whole, require
 
 PAIR_LOSSES = ("contrastive", "triplet", "n_pair", "binomial_deviance", "squared_contrastive")
 MINERS = mining.MINERS
+
+
+class OneOfOrPackage(OneOf):
+    """The allowed values, or a class of pytorch-metric-learning by name."""
+
+    def __contains__(self, value: object) -> bool:
+        return super().__contains__(value) or (isinstance(value, str) and pml.is_named(value))
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or {pml.PREFIX}NAME, a class of pytorch-metric-learning"
 
 
 @dataclass(frozen=True, slots=True)
 class SiameseConfig(Settings):
     """Settings of `Siamese`."""
 
-    pair_loss: Annotated[str, OneOf(PAIR_LOSSES)] = "triplet"  # squared_contrastive is ABE's
-    miner: Annotated[str, OneOf(MINERS)] = "hard"  # of the triplet loss; the other losses have nothing to choose
+    # squared_contrastive is ABE's. pml:MultiSimilarityLoss, pml:ProxyAnchorLoss, ...: any loss of
+    # pytorch-metric-learning (the extra `losses`); sizes are filled in.
+    pair_loss: Annotated[str, OneOfOrPackage(PAIR_LOSSES)] = "triplet"
+    # Of a pml: loss: the arguments of its class, whose defaults are the package's. `distance` and `reducer` are names
+    # of classes, such as CosineSimilarity.
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    # Of a pml: loss with weights of its own (proxies, centres): factor of their learning rate. The paper of proxy
+    # anchor uses 100.
+    loss_rate: Positive = 1.0
+    # Of the triplet loss; our other losses have nothing to choose. A pml: loss takes pml: miners alone, such as
+    # pml:MultiSimilarityMiner, and else all pairs or triplets that it can use.
+    miner: Annotated[str, OneOfOrPackage(MINERS)] = "hard"
+    miner_options: Mapping[str, Any] = field(default_factory=dict)  # of a pml: miner: the arguments of its class
+    # Of a pml: loss: embeddings of earlier batches (cross-batch memory) that each batch is compared with too; 0 = none.
+    # At least a batch. Wang et al. (CVPR 2020) start it after 1000 batches; here it starts with the first.
+    memory: Whole = 0
     soft_margin: bool = False  # of the triplet loss; the margin then serves the semi-hard miner alone
     # Euclidean distance of unit vectors; Hermans et al. and the Bag of Tricks use 0.3. Of its square in
     # squared_contrastive, where ABE uses 1.
@@ -61,6 +88,23 @@ class SiameseConfig(Settings):
 
     def check_together(self) -> None:
         require(self.pair_weight + self.id_weight > 0, "method.pair_weight and method.id_weight must not both be 0")
+        from_package, mined = pml.is_named(self.pair_loss), pml.is_named(self.miner)
+        for name, given in (
+            ("loss_options", self.loss_options),
+            ("loss_rate", self.loss_rate != 1.0),
+            ("memory", self.memory),
+            (f"miner = {self.miner}", mined),
+        ):
+            require(
+                not given or from_package, f"method.{name} needs a loss of the package: method.pair_loss = pml:NAME"
+            )
+        require(not self.miner_options or mined, "method.miner_options needs a miner of the package: pml:NAME")
+        if from_package:
+            pml.check("method.pair_loss", self.pair_loss, "losses", self.loss_options)
+        if mined:
+            pml.check("method.miner", self.miner, "miners", self.miner_options)
+        if self.memory:
+            pml.check_memory("method.memory", self.pair_loss)
 
 
 class Siamese(IdentityMethod):
@@ -71,12 +115,33 @@ class Siamese(IdentityMethod):
         self.config = config
         self.classifier_std = 0.001 if config.logit_scale == 0 else 0.1
         self.centres: nn.Parameter | None = None  # (n_classes, D)
+        self.package_loss: pml.PackageLoss | None = None
 
     def prepare(self, n_classes: int) -> None:
         super().prepare(n_classes)
         if self.config.centre_weight > 0:
             # At 0 a centre pulls along the feature's own length, which is then divided out: no class is sent anywhere.
             self.centres = nn.Parameter(torch.zeros(n_classes, self.size))
+        config = self.config
+        if config.pair_weight > 0 and pml.is_named(config.pair_loss):
+            miner = config.miner if pml.is_named(config.miner) else None
+            options = (config.loss_options, miner, config.miner_options, config.memory)
+            self.package_loss = pml.PackageLoss(config.pair_loss, *options, n_classes, self.size)
+            if config.loss_rate != 1.0 and not self._package_weights():
+                raise ConfigError(f"method.loss_rate: {config.pair_loss} has no weights of its own")
+
+    def _package_weights(self) -> list[nn.Parameter]:
+        return [] if self.package_loss is None else list(self.package_loss.parameters())
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        own = self._package_weights()
+        if not own:
+            return super().groups()
+        known = {id(parameter) for parameter in own}
+        return {"net": [p for p in self.parameters() if id(p) not in known], "loss": own}
+
+    def rates(self) -> dict[str, float]:
+        return {"loss": self.config.loss_rate} if self._package_weights() else {}
 
     def loss(self, images: Tensor, labels: Tensor, rng: np.random.Generator | None = None) -> Loss:
         if self.config.pair_weight > 0:
@@ -95,7 +160,7 @@ class Siamese(IdentityMethod):
         if config.pair_weight > 0:
             value = self._pair_loss(unit, labels, rng)
             total = total + config.pair_weight * value
-            parts[config.pair_loss] = float(value.detach())
+            parts[self.package_loss.name if self.package_loss else config.pair_loss] = float(value.detach())
         if self.centres is not None:
             value = losses.centre_loss(unit, self.centres.detach(), labels)
             total = total + config.centre_weight * value + losses.centre_pull(unit, self.centres, labels)
@@ -106,6 +171,9 @@ class Siamese(IdentityMethod):
 
     def _pair_loss(self, unit: Tensor, labels: Tensor, rng: np.random.Generator | None) -> Tensor:
         config = self.config
+        if self.package_loss is not None:
+            value: Tensor = self.package_loss(unit, labels, rng)
+            return value
         if config.pair_loss in ("n_pair", "binomial_deviance"):
             return self._similarity_loss(unit, labels)
         if config.pair_loss == "squared_contrastive":

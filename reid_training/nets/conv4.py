@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import nn
 
 from reid_training.config import NetConfig
-from reid_training.nets.layers import PooledNet, conv_bn, round_channels
+from reid_training.nets.layers import PooledNet, Pooling, conv_bn, round_channels
 
 CHANNELS = 64  # at width 1.0, the paper's
 
@@ -22,7 +22,9 @@ def conv4(config: NetConfig) -> PooledNet:
     layers: list[nn.Module] = []
     for n_in in (3, n, n):
         layers.append(nn.Sequential(conv_bn(n_in, n, 3), nn.MaxPool2d(2)))
-    return PooledNet(nn.Sequential(*layers, conv_bn(n, n, 3)), n, config.embedding_size)
+    return PooledNet(
+        nn.Sequential(*layers, conv_bn(n, n, 3)), n, config.embedding_size, Pooling(config.pooling, config.parts)
+    )
 
 
 def conv4_flat(n_channels: int = 1, n_filters: int = CHANNELS) -> nn.Sequential:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from reid_training.config import NetConfig
 from reid_training.data.transforms import MEAN, STD
 from reid_training.errors import ConfigError, ModelError
-from reid_training.nets.layers import PooledNet, conv_bn, round_channels
+from reid_training.nets.layers import PooledNet, Pooling, conv_bn, round_channels
 from reid_training.nets.mobilenet import InvertedResidual
 
 STEM = 32
@@ -55,7 +55,7 @@ def efficientnet_lite0(config: NetConfig) -> PooledNet:
             n_in = n_out
     n_last = round_channels(LAST * config.width)
     layers.append(conv_bn(n_in, n_last, activation=nn.ReLU6))
-    return PooledNet(nn.Sequential(*layers), n_last, config.embedding_size)
+    return PooledNet(nn.Sequential(*layers), n_last, config.embedding_size, Pooling(config.pooling, config.parts))
 
 
 def start_from_imagenet(net: PooledNet) -> None:

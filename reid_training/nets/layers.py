@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from reid_training.errors import ConfigError
+
+SMALLEST = 1e-6  # of a map's value under the logarithm of the generalised mean
 
 
 def round_channels(channels: float) -> int:
@@ -40,18 +45,66 @@ def initialise(net: nn.Module, project: nn.Linear) -> None:
     nn.init.normal_(project.weight, std=project.in_features**-0.5)
 
 
+class Pooling(nn.Module):
+    """Maps (B, C, h, w) to (B, C * parts): one number of each channel and stripe.
+
+    kind: the mean over the picture, its maximum, or the generalised mean (mean x^p)^(1/p), whose p >= 1 is learned from
+    3 on: 1 is the mean, large ones near the maximum. It needs maps >= 0, such as those after a ReLU. parts: horizontal
+    stripes of the map, as even as its rows allow, pooled apart and concatenated from top to bottom.
+
+    References: GeM: Fine-tuning CNN Image Retrieval with No Human Annotation. Radenovic, Tolias, Chum. TPAMI 2018,
+        https://arxiv.org/abs/1711.02512, section 3.2. Stripes: Beyond Part Models. Sun et al. ECCV 2018,
+        https://arxiv.org/abs/1711.09349 (PCB), section 3.1; there each has a classifier of its own, here they share
+        the projection and the losses.
+    """
+
+    exponent: nn.Parameter | None
+
+    def __init__(self, kind: str = "mean", parts: int = 1) -> None:
+        super().__init__()
+        self.kind, self.parts = kind, parts
+        self.exponent = nn.Parameter(torch.tensor([3.0])) if kind == "gem" else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if self.parts == 1:
+            return self._pooled(maps)
+        height = int(maps.shape[2])
+        if height < self.parts:
+            raise ConfigError(
+                f"net.parts = {self.parts}, but the last map of the network is {height} high; a larger data.height "
+                "makes it higher"
+            )
+        ends = [height * part // self.parts for part in range(self.parts + 1)]
+        stripes = [maps[:, :, start:end] for start, end in pairwise(ends)]
+        return torch.cat([self._pooled(stripe) for stripe in stripes], 1)
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        if self.kind == "max":
+            return maps.amax((2, 3))
+        if self.exponent is None:
+            return maps.mean((2, 3))
+        # By logarithms: x^p and its root would leave float32 where p grows.
+        p = self.exponent.clamp_min(1.0)
+        logs = p * maps.float().clamp_min(SMALLEST).log()
+        n = maps.shape[2] * maps.shape[3]
+        pooled: Tensor = ((torch.logsumexp(logs.flatten(2), 2) - math.log(n)) / p).exp()
+        return pooled
+
+
 class PooledNet(nn.Module):
     """Crops (B, 3, H, W), normalised, to features (B, embedding_size), not normalised; H and W multiples of 16.
 
-    `body` gives (B, n_features, h, w); its mean over the picture is mapped linearly.
+    `body` gives (B, n_features, h, w); what `pool` makes of it, by default its mean over the picture, is mapped
+    linearly.
     """
 
     n_in: int = 3  # channels of what `body` takes
 
-    def __init__(self, body: nn.Sequential, n_features: int, embedding_size: int) -> None:
+    def __init__(self, body: nn.Sequential, n_features: int, embedding_size: int, pool: Pooling | None = None) -> None:
         super().__init__()
         self.body = body
-        self.project = nn.Linear(n_features, embedding_size, bias=False)
+        self.pool = pool or Pooling()
+        self.project = nn.Linear(n_features * self.pool.parts, embedding_size, bias=False)
         self.n_frozen = 0
         initialise(self, self.project)
 
@@ -76,8 +129,8 @@ class PooledNet(nn.Module):
         return self
 
     def pooled(self, images: Tensor) -> Tensor:
-        """(B, n_features): what `project` maps to the features."""
-        pooled: Tensor = self.body(images).mean((2, 3))
+        """(B, n_features * parts): what `project` maps to the features."""
+        pooled: Tensor = self.pool(self.body(images))
         return pooled
 
     def forward(self, images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from reid_training.config import NetConfig
-from reid_training.nets.layers import PooledNet, conv_bn, round_channels
+from reid_training.nets.layers import PooledNet, Pooling, conv_bn, round_channels
 
 STEM = 32
 # Table 2: expansion, channels, blocks, stride of the first block; None: config.last_stride.
@@ -58,4 +58,4 @@ def mobilenetv2(config: NetConfig) -> PooledNet:
             n_in = n_out
     n_last = round_channels(LAST * config.width)
     layers.append(conv_bn(n_in, n_last, activation=nn.ReLU6))
-    return PooledNet(nn.Sequential(*layers), n_last, config.embedding_size)
+    return PooledNet(nn.Sequential(*layers), n_last, config.embedding_size, Pooling(config.pooling, config.parts))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_training.config import NetConfig
-from reid_training.nets.layers import PooledNet, conv_bn, round_channels
+from reid_training.nets.layers import PooledNet, Pooling, conv_bn, round_channels
 
 
 class LightConv(nn.Module):
@@ -85,4 +85,4 @@ class OSNet(PooledNet):
             n_in = n_out
         n_last = round_channels(config.last_channels * config.width)
         layers.append(conv_bn(n_in, n_last))
-        super().__init__(nn.Sequential(*layers), n_last, config.embedding_size)
+        super().__init__(nn.Sequential(*layers), n_last, config.embedding_size, Pooling(config.pooling, config.parts))

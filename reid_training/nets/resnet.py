@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_training.config import NetConfig
-from reid_training.nets.layers import PooledNet, conv_bn, round_channels
+from reid_training.nets.layers import PooledNet, Pooling, conv_bn, round_channels
 
 STAGES = (64, 128, 256, 512)  # table 1
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
@@ -57,4 +57,4 @@ def resnet(config: NetConfig) -> PooledNet:
         for depth in range(n_blocks):
             block, n_in = make_block(n_in, round_channels(channels * config.width), stride if depth == 0 else 1)
             layers.append(block)
-    return PooledNet(nn.Sequential(*layers), n_in, config.embedding_size)
+    return PooledNet(nn.Sequential(*layers), n_in, config.embedding_size, Pooling(config.pooling, config.parts))

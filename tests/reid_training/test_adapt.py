@@ -372,7 +372,8 @@ def test_worse_model_is_not_written(exported, support, tmp_path, monkeypatch):
     ("rank1", "mean_ap", "fine"), [(0.8, 0.5, True), (0.9, 0.1, True), (0.7, 0.9, False), (0.8, 0.49, False)]
 )
 def test_equal_rank1_is_decided_by_map(rank1, mean_ap, fine):
-    before = Ranking(0.8, 1.0, 1.0, 0.5, 0.1, 0.1, 10, 10, 10)
+    half = Ranking(**dict.fromkeys((field.name for field in dataclasses.fields(Ranking)), 0.5))
+    before = dataclasses.replace(half, rank1=0.8)
     after = dataclasses.replace(before, rank1=rank1, mean_ap=mean_ap)
     check_gain(before, after, force=True)
     with contextlib.nullcontext() if fine else pytest.raises(ModelError, match="nothing was written"):

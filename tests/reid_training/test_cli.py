@@ -74,7 +74,9 @@ def test_missing_data_folder(capsys, config, tmp_path):
 
 
 def test_folder_of_another_layout(capsys, config, tmp_path):
-    assert "is not Market-1501" in mistake(capsys, *train_on(config, tmp_path, tmp_path))
+    line = mistake(capsys, *train_on(config, tmp_path, tmp_path))
+    assert f"{tmp_path} holds none of: bounding_box_train, query and bounding_box_test (Market-1501, DukeMTMC" in line
+    assert "list_train.txt, _val, _query and _gallery, and train and test or mask_train_v2" in line
 
 
 def test_no_images(capsys, config, tmp_path):

@@ -101,6 +101,45 @@ def test_pk_batches_repeat_images_only_after_all_were_used():
     assert sorted(rows) == list(range(32))
 
 
+@pytest.mark.parametrize("n_per_id", [2, 3, 4])
+def test_camera_batches_take_a_person_s_images_from_as_many_cameras_as_possible(n_per_id):
+    rng = np.random.default_rng(0)
+    pids, camids = rng.integers(1, 9, 120), rng.integers(1, 4, 120)
+    pids[pids == 8], camids[pids == 7] = 1, 1  # person 7 is seen by one camera alone
+    seen = Counter()
+    for rows in pk_batches(pids, 4, n_per_id, np.random.default_rng(0), camids):
+        for group in rows.reshape(4, n_per_id):
+            assert len(set(pids[group].tolist())) == 1
+            there = np.flatnonzero(pids == pids[group[0]])
+            assert len(set(camids[group].tolist())) == min(n_per_id, len(set(camids[there].tolist())))
+            assert len(set(group.tolist())) == min(n_per_id, len(there)), "no image twice while there are others"
+        seen.update(pids[rows].tolist())
+    assert max(seen.values()) - min(seen.values()) <= n_per_id, "balanced over people"
+
+
+def test_camera_batches_use_all_cameras_and_images():
+    """Three cameras with 6, 3 and 1 images, pairs: each camera as often as the others, its images evenly."""
+    pids = np.repeat([1, 2], 10)
+    camids = np.tile(np.repeat([5, 6, 7], [6, 3, 1]), 2)
+    rng = np.random.default_rng(0)
+    seen = Counter(row for _ in range(9) for rows in pk_batches(pids, 2, 2, rng, camids) for row in rows.tolist())
+    first = [sum(n for row, n in seen.items() if row < 10 and camids[row] == camera) for camera in (5, 6, 7)]
+    assert sum(first) == 9 * 5 * 2
+    assert max(first) - min(first) <= 9
+    assert all(row in seen for row in range(20))
+
+
+def test_camera_batches_of_few_images_repeat_them():
+    (rows, *_) = pk_batches(np.array([1, 1, 2, 2]), 2, 4, np.random.default_rng(0), np.array([1, 2, 1, 2]))
+    assert Counter(rows.tolist()) == dict.fromkeys(range(4), 2)
+
+
+@pytest.mark.parametrize("camids", [[1, 1, 1, 1], [-1, -2, -3, -4]])
+def test_camera_batches_need_two_cameras(camids):
+    with pytest.raises(ConfigError, match="sampler = camera needs images of two known cameras or more"):
+        next(pk_batches(np.array([1, 1, 2, 2]), 2, 2, np.random.default_rng(0), np.array(camids)))
+
+
 def test_pk_batches_with_fewer_people_than_p_use_all():
     pids = np.repeat(np.arange(3), 8)
     assert all(len(rows) == 12 for rows in pk_batches(pids, 16, 4, np.random.default_rng(0)))

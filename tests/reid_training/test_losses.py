@@ -497,9 +497,12 @@ def test_random_mining_needs_and_follows_its_generator(tiny, people):
     [
         (
             {"pair_loss": "quadruplet"},
-            "pair_loss must be one of contrastive, .*, binomial_deviance, squared_contrastive, got 'quadruplet'",
+            "pair_loss must be one of contrastive, .*, squared_contrastive, or pml:NAME, .*, got 'quadruplet'",
         ),
-        ({"miner": "easy"}, "miner must be one of all, semi_hard, hard, distance_weighted, got 'easy'"),
+        (
+            {"miner": "easy"},
+            "miner must be one of all, semi_hard, hard, distance_weighted, or pml:NAME, .*, got 'easy'",
+        ),
         ({"centre_weight": -0.1}, "centre_weight must be >= 0, got -0.1"),
         ({"n_pair_scale": 0.0}, "n_pair_scale must be > 0, got 0.0"),
         ({"deviance_alpha": -2.0}, "deviance_alpha must be > 0, got -2.0"),

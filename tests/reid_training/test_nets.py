@@ -21,6 +21,7 @@ from reid_training.export import PARITY_TOLERANCE, metadata, parity, write_onnx
 from reid_training.nets import build
 from reid_training.nets.conv4 import conv4_flat
 from reid_training.nets.efficientnet import start_from_imagenet
+from reid_training.nets.layers import Pooling
 from reid_training.runs import new_method
 from reid_training.train import parameter_groups
 
@@ -294,3 +295,107 @@ def test_unknown_imagenet_weights_are_refused(tmp_path, monkeypatch):
     path.unlink()
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         start_from_imagenet(net)
+
+
+def pooled_by_hand(maps, kind, exponent, parts):
+    """Loops over images, stripes and channels."""
+    rows = []
+    for image in maps.double():
+        row, height = [], image.shape[1]
+        for part in range(parts):
+            stripe = image[:, height * part // parts : height * (part + 1) // parts]
+            for channel in stripe:
+                values = channel.flatten().tolist()
+                if kind == "max":
+                    row.append(max(values))
+                else:
+                    p = exponent if kind == "gem" else 1.0
+                    row.append((sum(value**p for value in values) / len(values)) ** (1 / p))
+        rows.append(row)
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize(("kind", "exponent"), [("mean", 1.0), ("max", 1.0), ("gem", 3.0), ("gem", 1.0), ("gem", 60.0)])
+def test_pooling_equals_its_definition(kind, exponent, parts):
+    """60: x^60 leaves float32 above 4.4, the generalised mean does not."""
+    maps = 8.0 * torch.rand(2, 5, 7, 4, generator=torch.Generator().manual_seed(0)) + 1e-3
+    pool = Pooling(kind, parts)
+    if kind == "gem":
+        pool.exponent.data.fill_(exponent)
+    expected = pooled_by_hand(maps, kind, exponent, parts).float()
+    torch.testing.assert_close(pool(maps), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_generalised_mean_of_empty_maps_has_finite_gradients():
+    maps, pool = torch.zeros(2, 3, 4, 4, requires_grad=True), Pooling("gem")
+    pool.exponent.data.fill_(9.0)
+    pool(maps).sum().backward()
+    assert torch.isfinite(maps.grad).all()
+    assert torch.isfinite(pool.exponent.grad).all()
+
+
+def test_default_pooling_is_the_mean_to_the_bit(tiny_net):
+    net = build(tiny_net).eval()
+    assert not [name for name in net.state_dict() if name.startswith("pool")]
+    images = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(net(images), net.project(net.body(images).mean((2, 3))))
+
+
+HEADS = {"gem": {"pooling": "gem"}, "max": {"pooling": "max"}, "stripes": {"parts": 2}}
+
+
+@pytest.mark.parametrize("changes", HEADS.values(), ids=HEADS)
+def test_every_network_takes_every_head(tiny_net, changes):
+    net = build(dataclasses.replace(tiny_net, **changes))
+    features = net(torch.randn(2, 3, 128, 64, generator=torch.Generator().manual_seed(0)))
+    assert features.shape == (2, 16)
+    features.sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_heads_of_an_ensemble_pool_as_their_network():
+    from reid_training.methods.abe import ABE, ABEConfig
+
+    for attention in (True, False):
+        net = build(dataclasses.replace(TINY["conv4"], pooling="gem", parts=2))
+        method = ABE(net, 16, ABEConfig(learners=2, attention=attention))
+        assert method.embed(torch.randn(2, 3, 64, 32)).shape == (2, 16)
+
+
+@pytest.mark.slow
+def test_run_with_learned_pooling_of_stripes_resumes_and_exports(tiny, data, tmp_path, monkeypatch):
+    from reid_training.export import export
+    from reid_training.runs import load_checkpoint
+    from reid_training.train import Run, train
+    from tests.oracles.training_runs import same_runs
+
+    net = dataclasses.replace(tiny.net, pooling="gem", parts=3)
+    config = dataclasses.replace(tiny, net=net, schedule=dataclasses.replace(tiny.schedule, epochs=2))
+    train(config, data, tmp_path / "whole")
+    real = Run.epoch
+
+    def stop_before_the_last(run, epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return real(run, epoch)
+
+    monkeypatch.setattr(Run, "epoch", stop_before_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, tmp_path / "cut")
+    monkeypatch.undo()
+    train(config, data, tmp_path / "cut", resume=True)
+    assert same_runs(tmp_path / "whole", tmp_path / "cut")
+    assert load_checkpoint(tmp_path / "cut")["method"]["net.pool.exponent"] != 3.0
+    export(tmp_path / "cut", data, tmp_path / "net.onnx")  # raises where the file differs from torch
+    assert (tmp_path / "net.onnx").is_file()
+
+
+def test_more_stripes_than_rows_is_named(capsys, market, config, tmp_path):
+    from tests.oracles.training_runs import mistake
+
+    line = mistake(
+        capsys, "train", "--data", market, "--out", tmp_path / "run", "--config", config, "--set", "net.parts=9"
+    )
+    assert "net.parts = 9, but the last map of the network is 8 high" in line
