@@ -103,7 +103,9 @@ def _add_train(commands: Commands) -> None:
     )
     train.add_argument("--data", type=Path, required=True, help=DATA_HELP)
     train.add_argument("--out", type=Path, required=True, help="run folder")
-    train.add_argument("--method", metavar="NAME", help="instead of the config's; `reid methods` lists them")
+    train.add_argument(
+        "--method", metavar="NAME", help="instead of the config's; `reid methods` lists them; or module:NAME"
+    )
     train.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting of the config; repeatable"
     )
@@ -251,18 +253,17 @@ def explain_method(name: str) -> None:
     import dataclasses
     import textwrap
 
-    from reid_training.methods import METHODS
+    from reid_training.methods import method_of
     from tracker.settings import allowed, field_comments, hints_of
 
-    if name not in METHODS:
-        raise ConfigError(f"no method {name}; there are {', '.join(METHODS)}")
-    method, config = METHODS[name]
-    title, papers, *_ = (sys.modules[method.__module__].__doc__ or "").split("\n\n")
-    print(f"{name}: {title}\n\n{papers}\n\nSettings, for --set or the section [method] of a config:")
+    method, config = method_of(name)
+    about = (sys.modules[method.__module__].__doc__ or "").split("\n\n")[:2]  # title and papers
+    print(f"{name}: " + "\n\n".join(about) + "\n\nSettings, for --set or the section [method] of a config:")
     comments = field_comments(config)
     for setting in dataclasses.fields(config):
         print(f"    method.{setting.name} = {setting.default}  ({allowed(hints_of(config)[setting.name])})")
-        print(textwrap.indent(textwrap.fill(comments[setting.name], 100, break_on_hyphens=False), " " * 8))
+        if setting.name in comments:
+            print(textwrap.indent(textwrap.fill(comments[setting.name], 100, break_on_hyphens=False), " " * 8))
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

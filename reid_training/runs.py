@@ -119,7 +119,8 @@ def fill(method: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
 
 def new_method(config: RunConfig, n_classes: int, *, start: bool = False) -> Method:
     """An untrained method. start: with the weights that training starts from; else random ones, to be overwritten."""
-    method = create(config.method, functools.partial(build, start=start), config.net)
+    size = (config.data.height, config.data.width)
+    method = create(config.method, functools.partial(build, start=start, size=size), config.net)
     method.prepare(n_classes)
     return method
 

@@ -31,7 +31,7 @@ from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
 from reid_training.members import n_apart, train_apart
 from reid_training.methods.base import Method
-from reid_training.nets.layers import PooledNet
+from reid_training.nets.projected import projected_nets
 from reid_training.runs import CHECKPOINT, Row, RunFolder, fill, load_checkpoint, new_method
 from tracker.settings import to_dict
 
@@ -252,12 +252,13 @@ def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> 
 def parameter_groups(method: Method, weight_decay: float, body_rate: float = 1.0) -> list[dict[str, Any]]:
     """Two for each group of the method: biases and BN scales do not decay, they hold means and scales, not features.
 
-    "rate" is the group's factor of the learning rate; `body_rate` one more for the networks' bodies, in groups of
-    their own.
+    "rate" is the group's factor of the learning rate; `body_rate` one more for all of the networks but their
+    projections, in groups of their own.
     """
     rates = method.rates()
-    bodies = [net.body for net in method.modules() if isinstance(net, PooledNet) and body_rate != 1.0]
-    in_body = {id(parameter) for body in bodies for parameter in body.parameters()}
+    nets = projected_nets(method) if body_rate != 1.0 else []
+    projections = {id(parameter) for net in nets for parameter in net.project.parameters()}
+    in_body = {id(parameter) for net in nets for parameter in net.parameters()} - projections
     groups = []
     for name, parameters in method.groups().items():
         trained = [parameter for parameter in parameters if parameter.requires_grad]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_training.errors import ConfigError
+from reid_training.nets.projected import ProjectedNet
 
 
 def round_channels(channels: float) -> int:
@@ -40,7 +41,7 @@ def initialise(net: nn.Module, project: nn.Linear) -> None:
     nn.init.normal_(project.weight, std=project.in_features**-0.5)
 
 
-class PooledNet(nn.Module):
+class PooledNet(ProjectedNet):
     """Crops (B, 3, H, W), normalised, to features (B, embedding_size), not normalised; H and W multiples of 16.
 
     `body` gives (B, n_features, h, w); its mean over the picture is mapped linearly.
@@ -79,7 +80,3 @@ class PooledNet(nn.Module):
         """(B, n_features): what `project` maps to the features."""
         pooled: Tensor = self.body(images).mean((2, 3))
         return pooled
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.project(self.pooled(images))
-        return features
