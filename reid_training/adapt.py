@@ -20,6 +20,7 @@ from torch import Tensor
 
 from reid_training.config import RunConfig
 from reid_training.data.base import Dataset, Samples, read_images
+from reid_training.data.from_python import as_dataset
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import normalise, to_tensor
 from reid_training.embedders import FloatArray, OnnxEmbedder, TorchEmbedder, embed_images, embed_samples
@@ -73,11 +74,12 @@ class Adaptation:
 
 
 def adapt(
-    model: Path, dataset: Dataset, out: Path, *, metric: str | None = None, force: bool = False, seed: int = 0
+    model: Path, data: Any, out: Path, *, metric: str | None = None, force: bool = False, seed: int = 0
 ) -> Adaptation:
     """Writes `out`. Raises ModelError, and writes nothing, if the retrieval of held-out people gets worse.
 
-    model: a run, a checkpoint or an exported file; `dataset.train` are the tracks. metric: of METRICS, for an exported
+    model: a run, a checkpoint or an exported file; the training part of the data, of any kind that `train` takes, are
+    the tracks. metric: of METRICS, for an exported
     file alone; None: whitening. `force` writes in any case.
     """
     if metric is not None and metric not in METRICS:
@@ -88,7 +90,7 @@ def adapt(
         raise ConfigError(f"--out must be an ONNX file (NAME.onnx), got {out}")
     if out.exists() and model.exists() and out.samefile(model):
         raise ConfigError(f"--out is {model} itself; a model is never adapted in place")
-    support = split_support(dataset, seed)
+    support = split_support(as_dataset(data), seed)
     if model.suffix == ".onnx":
         return adapt_file(model, support, out, metric or "whitening", force, seed)
     return adapt_run(model, support, out, force, seed)

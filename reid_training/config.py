@@ -52,6 +52,12 @@ class DataConfig(Settings):
     width: Side = 64
     n_ids: Annotated[int, Range("[2, inf)")] = 16  # P and K of a batch: MSINet's 16 x 4
     n_per_id: Annotated[int, Range("[2, inf)")] = 4
+    # decoded: all pictures in the device's memory; files: each batch is read when its turn comes. The same results.
+    keep: Annotated[str, OneOf(("decoded", "files"))] = "decoded"
+    loaders: Whole = 2  # processes that read, of keep = "files"; 0: the training process
+
+    def check_together(self) -> None:
+        require(self.keep == "files" or self.loaders == 2, "data.loaders has no meaning for data.keep = decoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +268,7 @@ class RunConfig(Settings):
 
     def check_together(self) -> None:
         require(isinstance(self.method.get("name"), str), "method.name is missing")
+        require(not (self.net.cached and self.data.keep == "files"), "net.cached reads no files: data.keep is decoded")
         for name in ("height", "width") if self.net.name in NETS else ():
             size = getattr(self.data, name)
             require(size % NET_STEP == 0, f"data.{name} must be a positive multiple of {NET_STEP}, got {size}")

@@ -8,12 +8,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from reid_training.config import RunConfig
 from reid_training.data.base import Dataset, Samples, has_pairs, split_identities
+from reid_training.data.from_python import as_dataset
 from reid_training.data.transforms import MEAN, PIXEL_SCALE, STD, normalise, to_tensor
 from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_samples
 from reid_training.errors import ModelError, not_written
@@ -31,12 +33,14 @@ PARITY_BATCHES = (1, 2, 7, 32)  # 1, and sizes that no kernel's block divides
 PARITY_TOLERANCE = 1e-4  # per coordinate of a unit vector; measured 1e-6
 
 
-def export(checkpoint: Path, dataset: Dataset, out: Path) -> dict[str, Calibration]:
+def export(checkpoint: Path, data: Any, out: Path) -> dict[str, Calibration]:
     """Writes `out` when the graph agrees with torch, and keeps an earlier `out` when it does not.
 
-    The thresholds come from the people that training held out, so the data set must be the one trained on. Returns
-    nothing, and the file gets DEFAULT thresholds, where these people are too few to measure any.
+    The thresholds come from the people that training held out, so the data, of any kind that `train` takes, must be
+    those trained on. Returns nothing, and the file gets DEFAULT thresholds, where these people are too few to measure
+    any.
     """
+    dataset = as_dataset(data)
     method, config, state = load_method(checkpoint)
     _, held_set = split_as_trained(checkpoint, config, state["n_classes"], dataset)
     n_held = len(np.unique(held_set.pids))

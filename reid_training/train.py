@@ -22,11 +22,13 @@ from tqdm import tqdm
 
 from reid_training.config import RunConfig, ScheduleConfig, from_dict
 from reid_training.data.base import Dataset, IntArray, check_trainable, has_pairs, read_inputs, split_identities
+from reid_training.data.from_python import as_dataset
+from reid_training.data.loading import Decoded, Files
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import augment
 from reid_training.devices import Worker, loss_of, worker
 from reid_training.distil import Teacher
-from reid_training.embedders import TorchEmbedder, embed_images
+from reid_training.embedders import TorchEmbedder, embed_images, embed_samples
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
 from reid_training.members import n_apart, train_apart
@@ -47,12 +49,14 @@ EVERY_S = 30.0  # between two lines of progress inside an epoch, where there is 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = False, n_jobs: int = 1) -> list[Row]:
-    """Train on the people of `dataset.train` that are not held out, and write the run to the folder `out`.
+def train(config: RunConfig, data: Any, out: Path, *, resume: bool = False, n_jobs: int = 1) -> list[Row]:
+    """Train on the people of the training part that are not held out, and write the run to the folder `out`.
 
+    data: a `Dataset`, (images, labels[, cameras]) or a torch.utils.data.Dataset, see `data.from_python.as_dataset`.
     Under torchrun every process takes its share of the batches; a step is then as many batches as there are processes.
     n_jobs: members of an ensemble to train at the same time, for methods with separately trained members.
     """
+    dataset = as_dataset(data)
     if n_apart(config.method) > 0:
         return train_apart(config, dataset, out, train_run, resume=resume, n_jobs=n_jobs)
     if n_jobs != 1:
@@ -79,10 +83,13 @@ class Run:
         if config.net.cached != (self.train_set.maps is not None):
             raise ConfigError("net.cached is for data that hold the output of the frozen layers, and for these alone")
         size = (config.data.height, config.data.width)
-        # Decoded once and kept on the network's device, where they are augmented: (N, H, W, 3) uint8, or the maps.
-        images = read_inputs(self.train_set, *size) if self.train_set.maps is None else self.train_set.maps
-        self.images = torch.from_numpy(images).to(me.device)
-        self.held_images = read_inputs(self.held_set, *size)
+        in_memory = config.data.keep == "decoded"
+        self.images: Decoded | Files
+        if in_memory:
+            self.images = Decoded(self.train_set, *size, me.device)
+        else:
+            self.images = Files(self.train_set, *size, me.device, config.data.loaders)
+        self.held_images = read_inputs(self.held_set, *size) if in_memory else None
         people, labels = np.unique(self.train_set.pids, return_inverse=True)  # pids -> 0 .. n_classes - 1
         self.n_classes, self.labels = len(people), torch.from_numpy(labels).to(me.device)
 
@@ -137,6 +144,9 @@ class Run:
         if not batches:
             raise ConfigError(f"fewer batches than processes ({me.n}): lower data.n_ids or data.n_per_id")
         rng = me.generator(rng, config.seed, 4, epoch)
+        # For a network with dropout: nothing else draws from torch's generator.
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, 6, epoch, me.rank]).generate_state(1)[0]))
+        images = self.images.batches(batches)
         started, sums, n_images = time.perf_counter(), dict[str, float](), 0
         self.method.train()
         title = f"epoch {epoch + 1}/{config.schedule.epochs}"
@@ -146,7 +156,7 @@ class Run:
             for index, rows in enumerate(announced(batches, title) if bar.disable and me.leads else bar):
                 step = epoch * len(batches) + index
                 rate = learning_rate(step, len(batches), config.schedule)
-                parts = self.step(rows, step, rate, rng)
+                parts = self.step(next(images), rows, step, rate, rng)
                 if not math.isfinite(parts["loss"]):
                     raise ModelError(
                         f"the loss became {parts['loss']} in epoch {epoch + 1}; lower schedule.learning_rate"
@@ -159,10 +169,12 @@ class Run:
         row["images_per_s"] = me.n * n_images / (time.perf_counter() - started)
         return row
 
-    def step(self, rows: IntArray, step: int, rate: float, rng: np.random.Generator) -> dict[str, float]:
-        """One batch, one step of the optimiser. Returns the parts of the loss."""
+    def step(
+        self, images: Tensor, rows: IntArray, step: int, rate: float, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """One batch, the images of these rows, and one step of the optimiser. Returns the parts of the loss."""
         config = self.config
-        batch = self.batch(rows, rng)
+        batch = self.batch(images, rng)
         # A separate generator, so that a miner does not change the augmentation.
         draws = self.me.generator(np.random.default_rng([config.seed, 3, step]), config.seed, 5, step)
         dtype = AUTOCAST.get(config.schedule.precision)
@@ -179,20 +191,23 @@ class Run:
         update_average(self.average, self.method, config.schedule.ema_decay, step)
         return {"loss": float(loss.total.detach()), **loss.parts}
 
-    def batch(self, rows: IntArray, rng: np.random.Generator) -> Tensor:
+    def batch(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Augmented images (P * K, 3, H, W), or one of the cached views of each, (P * K, C, h, w)."""
-        picked = self.images[torch.from_numpy(rows).to(self.me.device)]
         if not self.config.net.cached:
-            return augment(picked, rng, self.config.augment)
-        views = rng.integers(picked.shape[1], size=len(picked))
-        return picked[torch.arange(len(picked)), torch.from_numpy(views)].float()
+            return augment(images, rng, self.config.augment)
+        views = rng.integers(images.shape[1], size=len(images))
+        return images[torch.arange(len(images)), torch.from_numpy(views)].float()
 
     def validate(self, epoch: int) -> Row:
         """Scores of the averaged weights on the held-out people, every `validate_every` epochs."""
         if not has_pairs(self.held_set) or not self.is_due(epoch, self.config.schedule.validate_every):
             return {}
         embedder = TorchEmbedder(self.average, self.config.data.height, self.config.data.width)
-        scores = rank_held_out(embed_images(embedder, self.held_images), self.held_set)
+        if self.held_images is None:
+            embeddings = embed_samples(embedder, self.held_set)
+        else:
+            embeddings = embed_images(embedder, self.held_images)
+        scores = rank_held_out(embeddings, self.held_set)
         return {"held_out_rank1": scores.rank1, "held_out_map": scores.mean_ap}
 
     def snapshot(self) -> dict[str, Any]:
