@@ -7,6 +7,7 @@ of a run are written by `runs`, ensembles by `members`.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import copy
 import logging
 import math
@@ -34,7 +35,7 @@ from reid_training.evaluate import rank_held_out
 from reid_training.members import n_apart, train_apart
 from reid_training.methods.base import Method
 from reid_training.nets.projected import projected_nets
-from reid_training.runs import CHECKPOINT, Row, RunFolder, fill, load_checkpoint, new_method
+from reid_training.runs import CHECKPOINT, Callback, Row, RunFolder, fill, load_checkpoint, new_method
 from tracker.settings import to_dict
 
 logger = logging.getLogger(__name__)
@@ -49,28 +50,44 @@ EVERY_S = 30.0  # between two lines of progress inside an epoch, where there is 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(config: RunConfig, data: Any, out: Path, *, resume: bool = False, n_jobs: int = 1) -> list[Row]:
+def train(
+    config: RunConfig,
+    data: Any,
+    out: Path,
+    *,
+    resume: bool = False,
+    n_jobs: int = 1,
+    callbacks: Sequence[Callback] = (),
+) -> list[Row]:
     """Train on the people of the training part that are not held out, and write the run to the folder `out`.
 
     data: a `Dataset`, (images, labels[, cameras]) or a torch.utils.data.Dataset, see `data.from_python.as_dataset`.
     Under torchrun every process takes its share of the batches; a step is then as many batches as there are processes.
-    n_jobs: members of an ensemble to train at the same time, for methods with separately trained members.
+    n_jobs: members of an ensemble to train at the same time, for methods with separately trained members; the callbacks
+    are told their rows at the end.
     """
     dataset = as_dataset(data)
     if n_apart(config.method) > 0:
-        return train_apart(config, dataset, out, train_run, resume=resume, n_jobs=n_jobs)
+        history = train_apart(config, dataset, out, train_run, resume=resume, n_jobs=n_jobs)
+        for callback in callbacks:
+            for row in history:
+                callback.on_epoch(row)
+            callback.on_end()
+        return history
     if n_jobs != 1:
         raise ConfigError(
             f"{n_jobs} jobs need a method with separately trained members; {config.method['name']} is one run"
         )
-    return train_run(config, dataset, out, resume)
+    return train_run(config, dataset, out, resume, callbacks)
 
 
-def train_run(config: RunConfig, dataset: Dataset, out: Path, resume: bool) -> list[Row]:
+def train_run(
+    config: RunConfig, dataset: Dataset, out: Path, resume: bool, callbacks: Sequence[Callback] = ()
+) -> list[Row]:
     """As `train`, for a single run."""
     torch.set_num_threads(config.schedule.threads)
     with worker(config.schedule.device) as me:
-        return Run(config, dataset, out, me, resume=resume).train()
+        return Run(config, dataset, out, me, resume=resume).train(callbacks)
 
 
 class Run:
@@ -109,14 +126,22 @@ class Run:
             raise ConfigError(f"{out} holds a run already; give --resume or another --out")
         self.loss_of = loss_of(self.method, me)
 
-    def train(self) -> list[Row]:
+    def train(self, callbacks: Sequence[Callback] = ()) -> list[Row]:
         """Trains the epochs that are not done yet. Returns one row of the log for each epoch."""
         if not self.me.leads:
             for epoch in range(len(self.history), self.config.schedule.epochs):
                 self.history.append(self.epoch(epoch))
             return self.history
 
-        folder = RunFolder(self.out, self.config, self.history)
+        folder = RunFolder(self.out, self.config, self.history, callbacks)
+        with contextlib.ExitStack() as ends:
+            for callback in folder.callbacks:
+                ends.callback(callback.on_end)
+            self.train_epochs(folder)
+        return self.history
+
+    def train_epochs(self, folder: RunFolder) -> None:
+        """On the process that leads: validates, logs and writes after each epoch."""
         logger.info(
             "%d images of %d people; %d images of %d people held out",
             *(len(self.train_set), self.n_classes, len(self.held_set), len(np.unique(self.held_set.pids))),
@@ -131,7 +156,6 @@ class Run:
             logger.info("%s", "  ".join([*(f"{key} {value:.4g}" for key, value in row.items()), f"left {left}"]))
             due = self.is_due(epoch, self.config.schedule.checkpoint_every)
             folder.add_epoch(self.history, self.snapshot, is_due=due)
-        return self.history
 
     def is_due(self, epoch: int, every: int) -> bool:
         return (epoch + 1) % every == 0 or epoch + 1 == self.config.schedule.epochs
