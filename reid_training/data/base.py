@@ -6,6 +6,7 @@ import lzma
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,40 @@ def undivided(name: str, licence: str, samples: Samples) -> Dataset:
     """A set without parts: all images are for training and the gallery, the first by each person and camera a query."""
     _, first = np.unique(np.stack([samples.pids, samples.camids], axis=1), axis=0, return_index=True)
     return Dataset(name, licence, samples, samples.take(first), samples)
+
+
+def combine(datasets: Sequence[Dataset]) -> Dataset:
+    """One set to train on: the training parts of all, no identity and no camera of two of them the same.
+
+    The licences are joined. Query and gallery are empty: evaluation is on one set, whose cameras are known to overlap.
+    Raises DataError for a file that is in two sets, where it would be two identities, and for sets of computed maps.
+    """
+    if not datasets:
+        raise DataError("no data sets to combine")
+    pids, camids = list[IntArray](), list[IntArray]()
+    paths: list[Path | Picture] = []
+    set_of: dict[Path, int] = {}
+    n_pids = n_cameras = 0
+    for index, dataset in enumerate(datasets):
+        samples = dataset.train
+        if samples.maps is not None:
+            raise DataError(f"{dataset.name}: holds the output of frozen layers; such a set cannot be combined")
+        for path in samples.paths:
+            if isinstance(path, Path) and set_of.setdefault(path.resolve(), index) != index:
+                other = datasets[set_of[path.resolve()]].name
+                raise DataError(f"{path} is in {other} and in {dataset.name}: it would be of two identities")
+        people, identity = np.unique(samples.pids, return_inverse=True)
+        cameras, camera = np.unique(samples.camids[samples.camids >= 0], return_inverse=True)
+        numbered = -1 - len(paths) - np.arange(len(samples), dtype=np.int64)  # unknown: one for each image
+        numbered[samples.camids >= 0] = 1 + n_cameras + camera
+        pids.append(1 + n_pids + identity)
+        camids.append(numbered)
+        paths += samples.paths
+        n_pids, n_cameras = n_pids + len(people), n_cameras + len(cameras)
+    train = Samples(tuple(paths), np.concatenate(pids), np.concatenate(camids))
+    nothing = train.take(np.empty(0, np.int64))
+    licences = dict.fromkeys(dataset.licence for dataset in datasets)
+    return Dataset(" + ".join(dataset.name for dataset in datasets), "; ".join(licences), train, nothing, nothing)
 
 
 def split_identities(samples: Samples, val_fraction: float, seed: int) -> tuple[Samples, Samples]:
