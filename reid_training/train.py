@@ -38,6 +38,8 @@ from reid_training.nets.projected import projected_nets
 from reid_training.runs import CHECKPOINT, Callback, Row, RunFolder, fill, load_checkpoint, new_method
 from tracker.settings import to_dict
 
+__all__ = ["train"]  # of the API reference
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -49,10 +49,11 @@ def as_dataset(data: Any) -> Dataset:
 def from_arrays(
     images: Any, labels: Any, cameras: Any = None, *, name: str = "arrays", licence: str = LICENCE
 ) -> Dataset:
-    """images (N, H, W, 3) uint8 RGB, a memory map too, or a sequence of pictures; labels and cameras (N,).
+    """A set of pictures in memory, or in a memory map.
 
-    Labels and cameras are numbers or texts; without cameras no two images are by the same one. All images are for
-    training, and queries and gallery. Raises DataError where they do not fit together.
+    images (N, H, W, 3) uint8 RGB, or a sequence of pictures as `as_picture` takes them; labels and cameras (N,) are
+    numbers or texts. Without cameras no two images are by the same one. All images are for training, and queries and
+    gallery. Raises DataError where they do not fit together.
     """
     if len(images) != len(labels) or (cameras is not None and len(cameras) != len(images)):
         n_cameras = "" if cameras is None else f" and {len(cameras)} cameras"
@@ -64,10 +65,11 @@ def from_arrays(
 
 
 def from_torch(data: Any, *, name: str = "", licence: str = LICENCE) -> Dataset:
-    """A torch.utils.data.Dataset that gives (image, label) or (image, label, camera), the same for the same row.
+    """The set that a torch.utils.data.Dataset is, which gives (image, label) or (image, label, camera).
 
-    Pictures are read when they are needed. Labels: `data.targets`, as the data sets of torchvision have it, where it
-    gives no cameras; else every picture is read once here. Random changes belong into the run's `[augment]`.
+    It must give the same for the same row; random changes belong into the run's `[augment]`. Pictures are read when
+    they are needed. Labels: `data.targets`, as the data sets of torchvision have it, where it gives no cameras; else
+    every picture is read once here.
     """
     name = name or type(data).__name__
     if len(data) == 0:
@@ -81,7 +83,11 @@ def from_torch(data: Any, *, name: str = "", licence: str = LICENCE) -> Dataset:
 
 
 def as_picture(image: Any, where: str) -> ByteArray:
-    """RGB (H, W, 3) of such an array, a PIL image, or a tensor (3, H, W), uint8 or in [0, 1]. where: for messages."""
+    """One picture of any kind as RGB (H, W, 3) uint8.
+
+    image: such an array, a PIL image, or a tensor (3, H, W), uint8 or in [0, 1]. where: for messages. Raises DataError
+    for anything else.
+    """
     if hasattr(image, "convert"):  # PIL's; palettes, grey and transparency become RGB
         image = image.convert("RGB")
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)

@@ -32,8 +32,9 @@ def register_net(name: str, build: Callable[[NetConfig], nn.Module]) -> None:
 
 
 def build(config: NetConfig, *, start: bool = False, size: tuple[int, int] = (128, 64)) -> ProjectedNet:
-    """start: with the weights that `config.start` names, to be trained; else with random ones, to be overwritten.
+    """The network that a config names.
 
+    start: with the weights that `config.start` names, to be trained; else with random ones, to be overwritten.
     size: height and width of the pictures, for networks that are not bundled.
     """
     net = _bundled(config, start) if config.name in NETS else _foreign(config, start, size)
