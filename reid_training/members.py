@@ -23,7 +23,7 @@ import numpy as np
 from reid_training.config import RunConfig, from_dict
 from reid_training.data.base import Dataset, Samples, has_pairs, read_images, split_identities
 from reid_training.devices import keep_freed_memory
-from reid_training.embedders import TorchEmbedder, embed_images
+from reid_training.embedders import TorchEmbedder, embed_images, embed_samples
 from reid_training.errors import ConfigError, ModelError, TrackletError
 from reid_training.evaluate import rank_held_out
 from reid_training.methods import settings_of
@@ -117,10 +117,11 @@ def held_out_scores(config: RunConfig, folders: Sequence[Path], held_set: Sample
     if not has_pairs(held_set):
         return [{} for _ in folders]
     size = (config.data.height, config.data.width)
-    images = read_images(held_set, *size)
+    images = read_images(held_set, *size) if config.data.keep == "decoded" else None
     embeddings, scores = [], []
     for folder in folders:
-        embeddings.append(embed_images(TorchEmbedder(load_method(folder)[0], *size), images))
+        embedder = TorchEmbedder(load_method(folder)[0], *size)
+        embeddings.append(embed_samples(embedder, held_set) if images is None else embed_images(embedder, images))
         found = rank_held_out(np.concatenate(embeddings, axis=1) / np.sqrt(np.float32(len(embeddings))), held_set)
         scores.append({"held_out_rank1": found.rank1, "held_out_map": found.mean_ap})
         logger.info("members %d  held_out_rank1 %.4g  held_out_map %.4g", len(scores), found.rank1, found.mean_ap)

@@ -12,21 +12,18 @@ import io
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, Protocol
 
 import torch
 
 from reid_training.config import RunConfig, from_dict
-from reid_training.errors import ModelError, TrackletError, not_written
+from reid_training.errors import ModelError, not_written
 from reid_training.methods import create
 from reid_training.methods.base import Method
 from reid_training.nets import build
 from tracker.settings import to_toml
-
-if TYPE_CHECKING:
-    from reid_training.event_log import EventLog
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +32,16 @@ PARTS = {"config": dict, "n_classes": int, "method": dict, "ema": dict, "optimis
 MOST_CLASSES = 10**7  # more than any data set has
 CHECKPOINT, CONFIG = "last.pt", "config.toml"
 Row = dict[str, float]  # one epoch of the log
+
+
+class Callback(Protocol):
+    """Is told how a run goes. An exception ends the run; its last epoch is in the checkpoint."""
+
+    def on_epoch(self, row: Row) -> None:
+        """After each epoch: its row of the log. Not of the epochs that a resumed run has done before."""
+
+    def on_end(self) -> None:
+        """Once, after the last epoch, or where the run is interrupted or fails after it has begun."""
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -119,7 +126,8 @@ def fill(method: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
 
 def new_method(config: RunConfig, n_classes: int, *, start: bool = False) -> Method:
     """An untrained method. start: with the weights that training starts from; else random ones, to be overwritten."""
-    method = create(config.method, functools.partial(build, start=start), config.net)
+    size = (config.data.height, config.data.width)
+    method = create(config.method, functools.partial(build, start=start, size=size), config.net)
     method.prepare(n_classes)
     return method
 
@@ -141,7 +149,7 @@ def load_method(path: Path) -> tuple[Method, RunConfig, dict[str, Any]]:
 class RunFolder:
     """Writes the files of a run while it trains: config.toml, last.pt, metrics.csv and the curves for TensorBoard."""
 
-    def __init__(self, out: Path, config: RunConfig, history: list[Row]) -> None:
+    def __init__(self, out: Path, config: RunConfig, history: list[Row], callbacks: Sequence[Callback] = ()) -> None:
         """history: the epochs done before, where a run is resumed."""
         self.out, self.config = out, config
         self._write_config()
@@ -149,21 +157,21 @@ class RunFolder:
             draft_of(out / CHECKPOINT).unlink()  # of a run that was killed
         if history:  # a run that was killed after its last checkpoint may lack these rows
             write_log(out, history)
-        self._events = event_log(out, history)
+        self.callbacks = [*event_log(out, history), *callbacks]
 
     def add_epoch(self, history: list[Row], snapshot: Callable[[], dict[str, Any]], *, is_due: bool) -> None:
-        """Writes checkpoint and log if they are due, and the last row's curves.
+        """Writes checkpoint and log if they are due, and tells the callbacks the last row.
 
-        The checkpoint is written also if a log cannot be: the epoch would be lost otherwise.
+        The checkpoint is written also if one of these fails: the epoch would be lost otherwise.
         """
         if is_due:
             self._save(snapshot())
         try:
             if is_due:
                 write_log(self.out, history)
-            if self._events is not None:
-                self._events.add(history)
-        except TrackletError:
+            for callback in self.callbacks:
+                callback.on_epoch(history[-1])
+        except Exception:
             if not is_due:
                 self._save(snapshot())
             raise
@@ -179,13 +187,13 @@ class RunFolder:
         replace_file(self.out / CONFIG, lambda stream: stream.write(to_toml(self.config).encode()))
 
 
-def event_log(folder: Path, history: list[Row]) -> EventLog | None:
-    """Curves for TensorBoard, where that package is installed."""
+def event_log(folder: Path, history: list[Row]) -> list[Callback]:
+    """Curves for TensorBoard, where that package is installed; else nothing."""
     try:
         from reid_training.event_log import EventLog
     except ImportError:
-        return None
-    return EventLog(folder, history)
+        return []
+    return [EventLog(folder, history)]
 
 
 def write_log(folder: Path, history: list[Row]) -> None:

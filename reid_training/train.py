@@ -7,6 +7,7 @@ of a run are written by `runs`, ensembles by `members`.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import copy
 import logging
 import math
@@ -22,18 +23,22 @@ from tqdm import tqdm
 
 from reid_training.config import RunConfig, ScheduleConfig, from_dict
 from reid_training.data.base import Dataset, IntArray, check_trainable, has_pairs, read_inputs, split_identities
+from reid_training.data.from_python import as_dataset
+from reid_training.data.loading import Decoded, Files
 from reid_training.data.samplers import pk_batches
 from reid_training.data.transforms import augment
 from reid_training.devices import Worker, loss_of, worker
 from reid_training.distil import Teacher
-from reid_training.embedders import TorchEmbedder, embed_images
+from reid_training.embedders import TorchEmbedder, embed_images, embed_samples
 from reid_training.errors import ConfigError, ModelError
 from reid_training.evaluate import rank_held_out
 from reid_training.members import n_apart, train_apart
 from reid_training.methods.base import Method
-from reid_training.nets.layers import PooledNet
-from reid_training.runs import CHECKPOINT, Row, RunFolder, fill, load_checkpoint, new_method
+from reid_training.nets.projected import projected_nets
+from reid_training.runs import CHECKPOINT, Callback, Row, RunFolder, fill, load_checkpoint, new_method
 from tracker.settings import to_dict
+
+__all__ = ["train"]  # of the API reference
 
 logger = logging.getLogger(__name__)
 
@@ -47,26 +52,44 @@ EVERY_S = 30.0  # between two lines of progress inside an epoch, where there is 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(config: RunConfig, dataset: Dataset, out: Path, *, resume: bool = False, n_jobs: int = 1) -> list[Row]:
-    """Train on the people of `dataset.train` that are not held out, and write the run to the folder `out`.
+def train(
+    config: RunConfig,
+    data: Any,
+    out: Path,
+    *,
+    resume: bool = False,
+    n_jobs: int = 1,
+    callbacks: Sequence[Callback] = (),
+) -> list[Row]:
+    """Train on the people of the training part that are not held out, and write the run to the folder `out`.
 
+    data: a `Dataset`, (images, labels[, cameras]) or a torch.utils.data.Dataset, see `data.from_python.as_dataset`.
     Under torchrun every process takes its share of the batches; a step is then as many batches as there are processes.
-    n_jobs: members of an ensemble to train at the same time, for methods with separately trained members.
+    n_jobs: members of an ensemble to train at the same time, for methods with separately trained members; the callbacks
+    are told their rows at the end.
     """
+    dataset = as_dataset(data)
     if n_apart(config.method) > 0:
-        return train_apart(config, dataset, out, train_run, resume=resume, n_jobs=n_jobs)
+        history = train_apart(config, dataset, out, train_run, resume=resume, n_jobs=n_jobs)
+        for callback in callbacks:
+            for row in history:
+                callback.on_epoch(row)
+            callback.on_end()
+        return history
     if n_jobs != 1:
         raise ConfigError(
             f"{n_jobs} jobs need a method with separately trained members; {config.method['name']} is one run"
         )
-    return train_run(config, dataset, out, resume)
+    return train_run(config, dataset, out, resume, callbacks)
 
 
-def train_run(config: RunConfig, dataset: Dataset, out: Path, resume: bool) -> list[Row]:
+def train_run(
+    config: RunConfig, dataset: Dataset, out: Path, resume: bool, callbacks: Sequence[Callback] = ()
+) -> list[Row]:
     """As `train`, for a single run."""
     torch.set_num_threads(config.schedule.threads)
     with worker(config.schedule.device) as me:
-        return Run(config, dataset, out, me, resume=resume).train()
+        return Run(config, dataset, out, me, resume=resume).train(callbacks)
 
 
 class Run:
@@ -79,10 +102,13 @@ class Run:
         if config.net.cached != (self.train_set.maps is not None):
             raise ConfigError("net.cached is for data that hold the output of the frozen layers, and for these alone")
         size = (config.data.height, config.data.width)
-        # Decoded once and kept on the network's device, where they are augmented: (N, H, W, 3) uint8, or the maps.
-        images = read_inputs(self.train_set, *size) if self.train_set.maps is None else self.train_set.maps
-        self.images = torch.from_numpy(images).to(me.device)
-        self.held_images = read_inputs(self.held_set, *size)
+        in_memory = config.data.keep == "decoded"
+        self.images: Decoded | Files
+        if in_memory:
+            self.images = Decoded(self.train_set, *size, me.device)
+        else:
+            self.images = Files(self.train_set, *size, me.device, config.data.loaders)
+        self.held_images = read_inputs(self.held_set, *size) if in_memory else None
         people, labels = np.unique(self.train_set.pids, return_inverse=True)  # pids -> 0 .. n_classes - 1
         self.n_classes, self.labels = len(people), torch.from_numpy(labels).to(me.device)
 
@@ -102,14 +128,22 @@ class Run:
             raise ConfigError(f"{out} holds a run already; give --resume or another --out")
         self.loss_of = loss_of(self.method, me)
 
-    def train(self) -> list[Row]:
+    def train(self, callbacks: Sequence[Callback] = ()) -> list[Row]:
         """Trains the epochs that are not done yet. Returns one row of the log for each epoch."""
         if not self.me.leads:
             for epoch in range(len(self.history), self.config.schedule.epochs):
                 self.history.append(self.epoch(epoch))
             return self.history
 
-        folder = RunFolder(self.out, self.config, self.history)
+        folder = RunFolder(self.out, self.config, self.history, callbacks)
+        with contextlib.ExitStack() as ends:
+            for callback in folder.callbacks:
+                ends.callback(callback.on_end)
+            self.train_epochs(folder)
+        return self.history
+
+    def train_epochs(self, folder: RunFolder) -> None:
+        """On the process that leads: validates, logs and writes after each epoch."""
         logger.info(
             "%d images of %d people; %d images of %d people held out",
             *(len(self.train_set), self.n_classes, len(self.held_set), len(np.unique(self.held_set.pids))),
@@ -124,7 +158,6 @@ class Run:
             logger.info("%s", "  ".join([*(f"{key} {value:.4g}" for key, value in row.items()), f"left {left}"]))
             due = self.is_due(epoch, self.config.schedule.checkpoint_every)
             folder.add_epoch(self.history, self.snapshot, is_due=due)
-        return self.history
 
     def is_due(self, epoch: int, every: int) -> bool:
         return (epoch + 1) % every == 0 or epoch + 1 == self.config.schedule.epochs
@@ -138,6 +171,9 @@ class Run:
         if not batches:
             raise ConfigError(f"fewer batches than processes ({me.n}): lower data.n_ids or data.n_per_id")
         rng = me.generator(rng, config.seed, 4, epoch)
+        # For a network with dropout: nothing else draws from torch's generator.
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, 6, epoch, me.rank]).generate_state(1)[0]))
+        images = self.images.batches(batches)
         started, sums, n_images = time.perf_counter(), dict[str, float](), 0
         self.method.train()
         title = f"epoch {epoch + 1}/{config.schedule.epochs}"
@@ -147,7 +183,7 @@ class Run:
             for index, rows in enumerate(announced(batches, title) if bar.disable and me.leads else bar):
                 step = epoch * len(batches) + index
                 rate = learning_rate(step, len(batches), config.schedule)
-                parts = self.step(rows, step, rate, rng)
+                parts = self.step(next(images), rows, step, rate, rng)
                 if not math.isfinite(parts["loss"]):
                     raise ModelError(
                         f"the loss became {parts['loss']} in epoch {epoch + 1}; lower schedule.learning_rate"
@@ -160,10 +196,12 @@ class Run:
         row["images_per_s"] = me.n * n_images / (time.perf_counter() - started)
         return row
 
-    def step(self, rows: IntArray, step: int, rate: float, rng: np.random.Generator) -> dict[str, float]:
-        """One batch, one step of the optimiser. Returns the parts of the loss."""
+    def step(
+        self, images: Tensor, rows: IntArray, step: int, rate: float, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """One batch, the images of these rows, and one step of the optimiser. Returns the parts of the loss."""
         config = self.config
-        batch = self.batch(rows, rng)
+        batch = self.batch(images, rng)
         # A separate generator, so that a miner does not change the augmentation.
         draws = self.me.generator(np.random.default_rng([config.seed, 3, step]), config.seed, 5, step)
         dtype = AUTOCAST.get(config.schedule.precision)
@@ -180,20 +218,23 @@ class Run:
         update_average(self.average, self.method, config.schedule.ema_decay, step)
         return {"loss": float(loss.total.detach()), **loss.parts}
 
-    def batch(self, rows: IntArray, rng: np.random.Generator) -> Tensor:
+    def batch(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Augmented images (P * K, 3, H, W), or one of the cached views of each, (P * K, C, h, w)."""
-        picked = self.images[torch.from_numpy(rows).to(self.me.device)]
         if not self.config.net.cached:
-            return augment(picked, rng, self.config.augment)
-        views = rng.integers(picked.shape[1], size=len(picked))
-        return picked[torch.arange(len(picked)), torch.from_numpy(views)].float()
+            return augment(images, rng, self.config.augment)
+        views = rng.integers(images.shape[1], size=len(images))
+        return images[torch.arange(len(images)), torch.from_numpy(views)].float()
 
     def validate(self, epoch: int) -> Row:
         """Scores of the averaged weights on the held-out people, every `validate_every` epochs."""
         if not has_pairs(self.held_set) or not self.is_due(epoch, self.config.schedule.validate_every):
             return {}
         embedder = TorchEmbedder(self.average, self.config.data.height, self.config.data.width)
-        scores = rank_held_out(embed_images(embedder, self.held_images), self.held_set)
+        if self.held_images is None:
+            embeddings = embed_samples(embedder, self.held_set)
+        else:
+            embeddings = embed_images(embedder, self.held_images)
+        scores = rank_held_out(embeddings, self.held_set)
         return {"held_out_rank1": scores.rank1, "held_out_map": scores.mean_ap}
 
     def snapshot(self) -> dict[str, Any]:
@@ -253,12 +294,13 @@ def learning_rate(step: int, steps_per_epoch: int, schedule: ScheduleConfig) -> 
 def parameter_groups(method: Method, weight_decay: float, body_rate: float = 1.0) -> list[dict[str, Any]]:
     """Two for each group of the method: biases and BN scales do not decay, they hold means and scales, not features.
 
-    "rate" is the group's factor of the learning rate; `body_rate` one more for the networks' bodies, in groups of
-    their own.
+    "rate" is the group's factor of the learning rate; `body_rate` one more for all of the networks but their
+    projections, in groups of their own.
     """
     rates = method.rates()
-    bodies = [net.body for net in method.modules() if isinstance(net, PooledNet) and body_rate != 1.0]
-    in_body = {id(parameter) for body in bodies for parameter in body.parameters()}
+    nets = projected_nets(method) if body_rate != 1.0 else []
+    projections = {id(parameter) for net in nets for parameter in net.project.parameters()}
+    in_body = {id(parameter) for net in nets for parameter in net.parameters()} - projections
     groups = []
     for name, parameters in method.groups().items():
         trained = [parameter for parameter in parameters if parameter.requires_grad]

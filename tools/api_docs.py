@@ -36,8 +36,9 @@ METHODS = tuple(
         "meta_metric", "odml", "mip_mahalanobis",
     )
 )  # fmt: skip
+LIBRARY = ("reid_training.train", "reid_training.data.from_python", "reid_training.data.base", "reid_training.nets")
 LOSSES = tuple(f"reid_training.{name}" for name in ("losses", "mining", "distances", "pml", "evaluate"))
-MODULES = (*TRACKER, *METHODS, *LOSSES)
+MODULES = (*TRACKER, *LIBRARY, *METHODS, *LOSSES)
 
 HEAD = """# API reference
 
@@ -108,8 +109,8 @@ def _literal(comment: str) -> str:
 
 def page() -> str:
     """The text of docs/api.md."""
-    tracker, losses = (map(_loaded, names) for names in (TRACKER, LOSSES))
-    return HEAD + "".join([*map(_section, tracker), _methods(), *map(_section, losses)])
+    before, after = (map(_loaded, names) for names in ((*TRACKER, *LIBRARY), LOSSES))
+    return HEAD + "".join([*map(_section, before), _methods(), *map(_section, after)])
 
 
 def _section(module: ModuleType) -> str:
@@ -131,6 +132,7 @@ def _trainers() -> Iterator[tuple[ModuleType, str]]:
         yield import_module(method.__module__), f"{method.__module__.rpartition('.')[2]}.{method.__name__}"
     for module, name in (("odml", "ODML"), ("mip_mahalanobis", "MIPMahalanobis")):
         yield getattr(import_module(f"reid_training.methods.{module}"), name), f"{module}.{name}"
+    yield import_module("reid_training.methods").register_method, "register_method"
     base = import_module("reid_training.methods.base")
     yield base.Method, "base.Method"
     yield base.Loss, "base.Loss"

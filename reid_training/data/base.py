@@ -6,10 +6,11 @@ import lzma
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -27,11 +28,18 @@ PNG = b"\x89PNG\r\n\x1a\n"
 MOST_PX = 1 << 28  # of a PNG
 
 
+class Picture(Protocol):
+    """A picture of a data set in Python, in the place of a file."""
+
+    def read(self) -> ByteArray:
+        """RGB (H, W, 3)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Images with their person and camera. N may be 0."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | Picture, ...]
     pids: IntArray  # (N,)  person; -1 = junk, 0 = distractor where the data set has them
     camids: IntArray  # (N,)  negative = unknown, another number for every image
     # (N, V, C, h, w) float16: what the frozen layers of a network give for V views of each image, the first of them
@@ -58,6 +66,46 @@ class Dataset:
     train: Samples
     query: Samples
     gallery: Samples
+
+
+def undivided(name: str, licence: str, samples: Samples) -> Dataset:
+    """A set without parts: all images are for training and the gallery, the first by each person and camera a query."""
+    _, first = np.unique(np.stack([samples.pids, samples.camids], axis=1), axis=0, return_index=True)
+    return Dataset(name, licence, samples, samples.take(first), samples)
+
+
+def combine(datasets: Sequence[Dataset]) -> Dataset:
+    """One set to train on: the training parts of all, no identity and no camera of two of them the same.
+
+    The licences are joined. Query and gallery are empty: evaluation is on one set, whose cameras are known to overlap.
+    Raises DataError for a file that is in two sets, where it would be two identities, and for sets of computed maps.
+    """
+    if not datasets:
+        raise DataError("no data sets to combine")
+    pids, camids = list[IntArray](), list[IntArray]()
+    paths: list[Path | Picture] = []
+    set_of: dict[Path, int] = {}
+    n_pids = n_cameras = 0
+    for index, dataset in enumerate(datasets):
+        samples = dataset.train
+        if samples.maps is not None:
+            raise DataError(f"{dataset.name}: holds the output of frozen layers; such a set cannot be combined")
+        for path in samples.paths:
+            if isinstance(path, Path) and set_of.setdefault(path.resolve(), index) != index:
+                other = datasets[set_of[path.resolve()]].name
+                raise DataError(f"{path} is in {other} and in {dataset.name}: it would be of two identities")
+        people, identity = np.unique(samples.pids, return_inverse=True)
+        cameras, camera = np.unique(samples.camids[samples.camids >= 0], return_inverse=True)
+        numbered = -1 - len(paths) - np.arange(len(samples), dtype=np.int64)  # unknown: one for each image
+        numbered[samples.camids >= 0] = 1 + n_cameras + camera
+        pids.append(1 + n_pids + identity)
+        camids.append(numbered)
+        paths += samples.paths
+        n_pids, n_cameras = n_pids + len(people), n_cameras + len(cameras)
+    train = Samples(tuple(paths), np.concatenate(pids), np.concatenate(camids))
+    nothing = train.take(np.empty(0, np.int64))
+    licences = dict.fromkeys(dataset.licence for dataset in datasets)
+    return Dataset(" + ".join(dataset.name for dataset in datasets), "; ".join(licences), train, nothing, nothing)
 
 
 def split_identities(samples: Samples, val_fraction: float, seed: int) -> tuple[Samples, Samples]:
@@ -165,12 +213,12 @@ def _claims_too_much(raw: ByteArray) -> bool:
     return True  # no end
 
 
-def read_image(path: Path, height: int, width: int) -> ByteArray:
+def read_image(path: Path | Picture, height: int, width: int) -> ByteArray:
     """One image as RGB (height, width, 3): all of it, stretched by plain bilinear interpolation, as at run time."""
-    image: npt.NDArray[Any] = decode(path)
+    image: npt.NDArray[Any] = decode(path) if isinstance(path, Path) else path.read()
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if isinstance(path, Path) else image, dtype=np.uint8)
 
 
 def read_inputs(samples: Samples, height: int, width: int) -> npt.NDArray[Any]:
@@ -181,7 +229,8 @@ def read_inputs(samples: Samples, height: int, width: int) -> npt.NDArray[Any]:
 def read_images(samples: Samples, height: int, width: int) -> ByteArray:
     """All images, decoded once: (N, height, width, 3) uint8. Market-1501's training set at 128x64 takes 0.3 GB."""
     images = np.empty((len(samples), height, width, 3), np.uint8)
-    with ThreadPoolExecutor(4) as pool:
+    n_threads = 4 if all(isinstance(path, Path) for path in samples.paths) else 1  # Python data sets expect one
+    with ThreadPoolExecutor(n_threads) as pool:
         for row, image in enumerate(pool.map(lambda path: read_image(path, height, width), samples.paths)):
             images[row] = image
     return images

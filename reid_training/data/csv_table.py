@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_training.data.base import Dataset, IntArray, Samples
+from reid_training.data.base import Dataset, IntArray, Samples, undivided
 from reid_training.errors import DataError
 from tracker.runtime.safe_paths import leaves_folder
 
@@ -40,10 +40,8 @@ def read(path: Path) -> Dataset:
     if rows[0].split:
         parts = np.array([row.split for row in rows])
         train, query, gallery = (samples.take(np.flatnonzero(parts == split)) for split in SPLITS)
-    else:
-        _, first = np.unique(np.stack([samples.pids, samples.camids], axis=1), axis=0, return_index=True)
-        train, query, gallery = samples, samples.take(first), samples
-    return Dataset(path.name, LICENCE, train, query, gallery)
+        return Dataset(path.name, LICENCE, train, query, gallery)
+    return undivided(path.name, LICENCE, samples)
 
 
 def read_videos(path: Path) -> tuple[Samples, IntArray]:

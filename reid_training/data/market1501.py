@@ -70,7 +70,7 @@ def find_root(folder: Path) -> Path:
 def read(folder: Path) -> Dataset:
     root = find_root(folder)
     train = read_people(root / "bounding_box_train")
-    name, licence = name_set(train.paths[0].name if len(train) else "", root)
+    name, licence = name_set(Path(str(train.paths[0])).name if len(train) else "", root)
     return Dataset(name, licence, train, read_people(root / "query"), read_folder(root / "bounding_box_test"))
 
 

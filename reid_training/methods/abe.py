@@ -118,6 +118,11 @@ class ABE(IdentityMethod):
         super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
         require(
+            isinstance(net, PooledNet),
+            "abe cuts the network in two and needs its layers: PooledNet(nn.Sequential(...), n_features, "
+            f"embedding_size), whose layers give (B, n_features, h, w); it got a {type(net).__name__}",
+        )
+        require(
             size % config.learners == 0,
             f"net.embedding_size must be a multiple of method.learners, got {size} and {config.learners}",
         )

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from reid_training import losses
 from reid_training.methods.base import IdentityMethod, Loss, check_batch
 from reid_training.nets.heads import unit_blocks, unit_rows
-from reid_training.nets.layers import PooledNet
+from reid_training.nets.projected import ProjectedNet
 from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Range, Settings, Whole, require
 
 BOOSTING = ("shrinkage", "online")
@@ -213,9 +213,9 @@ def sizes_of(size: int, sizes: Sequence[int] = ()) -> tuple[int, ...]:
 class BIER(IdentityMethod):
     """Embedding: the learners, each at unit length times its share of the dimensions; the whole at unit length."""
 
-    net: PooledNet
+    net: ProjectedNet
 
-    def __init__(self, net: PooledNet, size: int, config: BIERConfig) -> None:
+    def __init__(self, net: ProjectedNet, size: int, config: BIERConfig) -> None:
         super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
         self.sizes = sizes_of(size, config.sizes)

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from reid_training import distances, losses, mining
 from reid_training.methods.base import IdentityMethod, Loss, check_batch
 from reid_training.nets.heads import unit_rows
-from reid_training.nets.layers import PooledNet
+from reid_training.nets.projected import ProjectedNet
 from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Settings, Share
 
 BASES = ("n_pair", "triplet")
@@ -298,9 +298,9 @@ class HardnessAware(nn.Module):
 class HDML(IdentityMethod):
     """Embedding: that of the Siamese method; the generator and the classifier of y are for training alone."""
 
-    net: PooledNet
+    net: ProjectedNet
 
-    def __init__(self, net: PooledNet, size: int, config: HDMLConfig) -> None:
+    def __init__(self, net: ProjectedNet, size: int, config: HDMLConfig) -> None:
         super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
         self.synthesis: HardnessAware | None = None

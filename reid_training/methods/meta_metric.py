@@ -48,7 +48,7 @@ from reid_training import mining
 from reid_training.errors import DataError
 from reid_training.methods.base import Loss, Method, check_batch
 from reid_training.nets.heads import unit_rows
-from reid_training.nets.layers import PooledNet
+from reid_training.nets.projected import ProjectedNet
 from tracker.settings import Count, OneOf, Positive, Settings, Whole
 
 RULES = ("learned", "sgd")
@@ -263,7 +263,7 @@ def halves(labels: Tensor, rng: np.random.Generator | None = None) -> tuple[Tens
 class MetaMetric(Method):
     """theta is the weight of the projection. A batch is a task: its people are the classes."""
 
-    def __init__(self, net: PooledNet, size: int, config: MetaMetricConfig) -> None:
+    def __init__(self, net: ProjectedNet, size: int, config: MetaMetricConfig) -> None:
         super().__init__()
         self.net = net
         self.config = config

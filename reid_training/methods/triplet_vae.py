@@ -37,7 +37,8 @@ from reid_training import distances, losses, mining
 from reid_training.data.transforms import MEAN, STD
 from reid_training.methods.base import IdentityMethod, Loss, check_batch
 from reid_training.nets.heads import unit_rows
-from reid_training.nets.layers import PooledNet, conv_bn
+from reid_training.nets.layers import conv_bn
+from reid_training.nets.projected import ProjectedNet
 from tracker.settings import BelowOne, Count, NotNegative, OneOf, Positive, Settings, require
 
 MINERS = ("random", "hard", "all")
@@ -142,9 +143,9 @@ class CropDecoder(nn.Module):
 class TripletVAE(IdentityMethod):
     """Embedding: the means at unit length, behind the BN-neck where there is one."""
 
-    net: PooledNet
+    net: ProjectedNet
 
-    def __init__(self, net: PooledNet, size: int, config: TripletVAEConfig) -> None:
+    def __init__(self, net: ProjectedNet, size: int, config: TripletVAEConfig) -> None:
         super().__init__(net, size, config.id_weight, config.label_smoothing)
         self.config = config
         self.log_variance: nn.Linear | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_training.errors import ConfigError
+from reid_training.nets.projected import ProjectedNet
 
 SMALLEST = 1e-6  # of a map's value under the logarithm of the generalised mean
 
@@ -91,7 +92,7 @@ class Pooling(nn.Module):
         return pooled
 
 
-class PooledNet(nn.Module):
+class PooledNet(ProjectedNet):
     """Crops (B, 3, H, W), normalised, to features (B, embedding_size), not normalised; H and W multiples of 16.
 
     `body` gives (B, n_features, h, w); what `pool` makes of it, by default its mean over the picture, is mapped
@@ -132,7 +133,3 @@ class PooledNet(nn.Module):
         """(B, n_features * parts): what `project` maps to the features."""
         pooled: Tensor = self.pool(self.body(images))
         return pooled
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.project(self.pooled(images))
-        return features

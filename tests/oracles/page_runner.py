@@ -79,13 +79,14 @@ class PageRunner:
         text = block.text
         if "camera/stream" not in text:
             with self._webcam(endless=False):
-                exec(compile(text, block.where, "exec"), self.names)
+                exec(compile(text, block.where, "exec", dont_inherit=True), self.names)
             return
         said: list[str] = []
         self.names["print"] = lambda *words: said.append(" ".join(map(str, words)))
         with self._camera(lambda: any("[1" in line for line in said)) as address:  # a list of identities
             try:
-                exec(compile(text.replace("camera/stream", address), block.where, "exec"), self.names)
+                code = text.replace("camera/stream", address)
+                exec(compile(code, block.where, "exec", dont_inherit=True), self.names)
             except KeyboardInterrupt:
                 del self.names["print"]
                 return

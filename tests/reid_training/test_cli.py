@@ -374,7 +374,7 @@ def test_every_setting_of_a_method_has_a_comment(name):
 
 
 def test_unknown_method_is_named(capsys):
-    assert "no method hdlm; there are siamese, " in mistake(capsys, "methods", "hdlm")
+    assert "method.name must be one of siamese, " in mistake(capsys, "methods", "hdlm")
 
 
 def test_one_setting_from_the_command_line(tiny):

@@ -177,7 +177,7 @@ def test_every_network_exports_to_onnx(tmp_path, name):
     [
         (
             {"name": "resnet"},
-            "net.name must be one of osnet, resnet18, resnet50, mobilenetv2, efficientnet_lite0, conv4, got",
+            "net.name must be one of osnet, resnet18, resnet50, mobilenetv2, efficientnet_lite0, conv4, or module",
         ),
         ({"name": "resnet18", "scales": 2}, "net.scales has no meaning for resnet18"),
         ({"name": "mobilenetv2", "channels": [8, 16]}, "net.channels has no meaning for mobilenetv2"),

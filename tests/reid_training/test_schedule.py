@@ -195,9 +195,9 @@ def test_every_epoch_number_becomes_a_curve_point(tmp_path):
     for path in (ours, other):
         path.write_bytes(b"")
     rows = [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 2.0, "held_out_map": 0.5}]
-    events = event_log(tmp_path, rows[:1])
+    (events,) = event_log(tmp_path, rows[:1])
     assert read_points(tmp_path) == {"loss": [(1, 3.0)]}, "there before the next row"
-    events.add(rows)
+    events.on_epoch(rows[-1])
     assert read_points(tmp_path) == {"loss": [(1, 3.0), (2, 2.0)], "held_out_map": [(2, 0.5)]}
     assert not ours.exists()
     assert other.exists(), "the event file of another program stays"
@@ -206,9 +206,9 @@ def test_every_epoch_number_becomes_a_curve_point(tmp_path):
 def test_removed_curves_are_written_again(tmp_path):
     pytest.importorskip("tensorboard")
     rows = [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 2.0}]
-    events = event_log(tmp_path, rows[:1])
+    (events,) = event_log(tmp_path, rows[:1])
     events.path.unlink()
-    events.add(rows)
+    events.on_epoch(rows[-1])
     assert read_points(tmp_path) == {"loss": [(1, 3.0), (2, 2.0)]}
 
 
@@ -218,11 +218,11 @@ def test_curves_equal_those_of_torch(tmp_path):
 
     rng = np.random.default_rng(0)
     rows = [{"epoch": epoch, "loss": float(rng.normal()), "a b": float(rng.normal())} for epoch in range(1, 6)]
-    events = event_log(tmp_path / "ours", rows[:2])
+    (events,) = event_log(tmp_path / "ours", rows[:2])
     writer = SummaryWriter(tmp_path / "torch", purge_step=1)
     for n, row in enumerate(rows, start=1):
         if n > 2:
-            events.add(rows[:n])
+            events.on_epoch(row)
         for key in ("loss", "a b"):
             writer.add_scalar(key, row[key], row["epoch"])
     writer.close()
@@ -252,6 +252,53 @@ def test_resumed_run_continues_its_curves(tmp_path, market, tiny, monkeypatch, f
         expected = [(row["epoch"], row[key]) for row in history if key in row]
         assert [step for step, _ in points] == [step for step, _ in expected]
         assert [value for _, value in points] == pytest.approx([value for _, value in expected], rel=1e-6)  # float32
+
+
+# Callbacks
+
+
+class Told:
+    def __init__(self, fails_at=None):
+        self.rows, self.n_ends, self.fails_at = [], 0, fails_at
+
+    def on_epoch(self, row):
+        self.rows.append(row)
+        if row["epoch"] == self.fails_at:
+            raise ValueError("of the user")
+
+    def on_end(self):
+        self.n_ends += 1
+
+
+@pytest.mark.slow
+def test_callbacks_are_told_every_epoch_and_the_end(tmp_path, market, tiny):
+    first, second = Told(), Told()
+    history = train(tiny, market1501.read(market), tmp_path, callbacks=[first, second])
+    assert first.rows == second.rows == history
+    assert (first.n_ends, second.n_ends) == (1, 1)
+
+
+@pytest.mark.slow
+def test_failing_callback_ends_the_run_and_loses_no_epoch(tmp_path, market, tiny):
+    data, config = market1501.read(market), with_schedule(tiny, checkpoint_every=4)
+    told = [Told(fails_at=2), Told()]
+    with pytest.raises(ValueError, match="of the user"):
+        train(config, data, tmp_path, callbacks=told)
+    assert len(load_checkpoint(tmp_path)["history"]) == 2
+    assert [one.n_ends for one in told] == [1, 1]
+    resumed = Told()
+    history = train(config, data, tmp_path, resume=True, callbacks=[resumed])
+    assert resumed.rows == history[2:]
+
+
+@pytest.mark.slow
+def test_callbacks_of_an_ensemble_are_told_all_members(tmp_path, market, tiny):
+    told = Told()
+    config = dataclasses.replace(
+        with_schedule(tiny, epochs=1), method={"name": "dreml", "members": 2, "meta_classes": 3}
+    )
+    assert train(config, market1501.read(market), tmp_path, callbacks=[told]) == told.rows
+    assert ([row["member"] for row in told.rows], told.n_ends) == ([0, 1], 1)
 
 
 # Rates of groups

@@ -24,7 +24,7 @@ from reid_training.data.base import ByteArray, IntArray
 from reid_training.data.transforms import normalise
 from reid_training.errors import DataError
 from reid_training.nets import build
-from reid_training.nets.layers import PooledNet
+from reid_training.nets.projected import ProjectedNet
 from tools.experiments import cifar100, mnist
 
 N_PER_CLASS = 600  # pictures of digits and clothes: as many as CIFAR-100 has
@@ -51,7 +51,7 @@ class Domains(Protocol):
 
     def copies(self, rows: IntArray) -> Tensor: ...  # the same of copies, which differ a little
 
-    def network(self, width: float, embedding_size: int) -> PooledNet: ...
+    def network(self, width: float, embedding_size: int) -> ProjectedNet: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Pictures:
     def copies(self, rows: IntArray) -> Tensor:
         return to_input(turned(self.pixels[rows]))
 
-    def network(self, width: float, embedding_size: int) -> PooledNet:
+    def network(self, width: float, embedding_size: int) -> ProjectedNet:
         return build(NetConfig(name="conv4", width=width, embedding_size=embedding_size))
 
 

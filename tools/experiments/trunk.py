@@ -100,6 +100,7 @@ class OnTrunk(Protocol):
 
     def _write(self, parts: Mapping[str, Samples], folder: Path) -> None:
         net = build(NetConfig(**NET, frozen=FROZEN["frozen"]), start=True).eval()
+        assert isinstance(net, PooledNet)
         changes = from_dict({"augment": {**UNCHANGED, **self.input.augment}}).augment
         for number, (part, samples) in enumerate(parts.items()):
             paths = np.array([str(path) for path in samples.paths])

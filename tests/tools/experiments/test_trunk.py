@@ -111,7 +111,8 @@ def test_batch_draws_one_view_of_each_image(root, tmp_path):
     with worker("cpu") as me:
         run = Run(config, data, tmp_path, me, resume=False)
     rows = np.arange(len(parts["train"]))
-    batch = run.batch(rows, np.random.default_rng(0)).half().numpy()
+    (images,) = run.images.batches([rows])
+    batch = run.batch(images, np.random.default_rng(0)).half().numpy()
     hits = np.array([[(batch[i] == parts["train"].maps[i, v]).all() for v in range(2)] for i in rows])
     assert hits.any(1).all()
     assert hits[:, 0].any()
