@@ -38,7 +38,7 @@ from reid_training.nets.projected import projected_nets
 from reid_training.runs import CHECKPOINT, Callback, Row, RunFolder, fill, load_checkpoint, new_method
 from tracker.settings import to_dict
 
-__all__ = ["train"]  # of the API reference
+__all__ = ["Callback", "train"]  # of the API reference
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ class Picture(Protocol):
 class Samples:
     """Images with their person and camera. N may be 0."""
 
-    paths: tuple[Path | Picture, ...]
+    paths: tuple[Path | Picture, ...]  # (N,)
     pids: IntArray  # (N,)  person; -1 = junk, 0 = distractor where the data set has them
     camids: IntArray  # (N,)  negative = unknown, another number for every image
     # (N, V, C, h, w) float16: what the frozen layers of a network give for V views of each image, the first of them
