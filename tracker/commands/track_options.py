@@ -238,7 +238,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     )
     out.add_argument("--headless", action="store_true", help="no window, even where there is a display")
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
-    out.add_argument("--resume", action="store_true", help="continue an interrupted run: give the same command again")
+    out.add_argument("--resume", action="store_true", help="continue an interrupted run, by the same command")
     out.add_argument(
         "--checkpoint-every", type=float, default=10.0, metavar="SECONDS",
         help="how often to save a checkpoint, FILE.resume beside the first result (default: 10; 0: never)",
