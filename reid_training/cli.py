@@ -267,9 +267,15 @@ def run_methods(arguments: argparse.Namespace) -> None:
         explain_method(arguments.name)
         return
     for name, (method, config) in METHODS.items():
-        print(f"{name}: {(sys.modules[method.__module__].__doc__ or '').splitlines()[0]}")
+        print(f"{name}: {about_method(method)[0].strip()}")
         for setting in dataclasses.fields(config):
             print(f"    {setting.name} = {getattr(config(), setting.name)}")
+
+
+def about_method(method: type[Any]) -> list[str]:
+    """Title and papers of a method, from its module; of one without a module, such as a notebook's, from its class."""
+    module = sys.modules.get(method.__module__)
+    return (getattr(module, "__doc__", None) or method.__doc__ or "").split("\n\n")[:2]
 
 
 def explain_method(name: str) -> None:
@@ -281,8 +287,9 @@ def explain_method(name: str) -> None:
     from tracker.settings import allowed, field_comments, hints_of
 
     method, config = method_of(name)
-    about = (sys.modules[method.__module__].__doc__ or "").split("\n\n")[:2]  # title and papers
-    print(f"{name}: " + "\n\n".join(about) + "\n\nSettings, for --set or the section [method] of a config:")
+    print(
+        f"{name}: " + "\n\n".join(about_method(method)) + "\n\nSettings, for --set or the section [method] of a config:"
+    )
     comments = field_comments(config)
     for setting in dataclasses.fields(config):
         values = allowed(hints_of(config)[setting.name])
