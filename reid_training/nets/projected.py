@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import cast
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from reid_training.errors import ConfigError
 
 
-class ProjectedNet(nn.Module):
+class ProjectedNet(nn.Module, ABC):
     """Images (B, 3, H, W), normalised, to (B, embedding_size), not normalised: `project` of `pooled`.
 
     Methods that look behind the embedding take the features: `pooled(images)` (B, F) and `project.in_features`, F.
@@ -18,9 +19,9 @@ class ProjectedNet(nn.Module):
 
     project: nn.Linear  # without a bias
 
+    @abstractmethod
     def pooled(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, F): what `project` maps to the embedding."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.project(self.pooled(images))

@@ -16,7 +16,8 @@ from reid_training.errors import DataError
 from reid_training.export import export
 from reid_training.methods import METHODS
 from reid_training.runs import load_checkpoint, load_method, new_method
-from reid_training.train import Run, train
+from reid_training.train import train
+from tests.oracles.training_runs import train_in_two_parts
 from tracker.appearance.encoder import OnnxEncoder
 
 # Settings that make every part of a method work; a method with several faces has several rows.
@@ -182,19 +183,8 @@ def test_invalid_batch_is_refused(config, batch, spoil, said):
 
 
 @pytest.mark.slow
-def test_interrupted_run_resumes_to_the_same_bits(config, drawn, whole, tmp_path, monkeypatch):
-    real = Run.epoch
-
-    def stop_before_the_last(run, epoch):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return real(run, epoch)
-
-    monkeypatch.setattr(Run, "epoch", stop_before_the_last)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, drawn, tmp_path / "cut")
-    monkeypatch.undo()
-    train(config, drawn, tmp_path / "cut", resume=True)
+def test_interrupted_run_resumes_to_the_same_bits(config, drawn, whole, tmp_path):
+    train_in_two_parts(config, drawn, tmp_path / "cut")
     whole, cut = load_checkpoint(whole), load_checkpoint(tmp_path / "cut")
     for part in ("method", "ema"):
         assert whole[part].keys() == cut[part].keys()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pytest
 import torch
 
 from reid_training.cli import main
+from reid_training.config import RunConfig
+from reid_training.data.base import Dataset
 from reid_training.runs import load_checkpoint
+from reid_training.train import Run, train
 
 
 def mistake(capsys, *argv: object, status: int = 2) -> str:
@@ -45,3 +50,17 @@ def train_in_parallel(first: torch.nn.Module, second: torch.nn.Module, batch: tu
             optimiser.zero_grad()
             value.total.backward()
             optimiser.step()
+
+
+def train_in_two_parts(config: RunConfig, data: Dataset, out: Path) -> None:
+    """A run that is interrupted before its second epoch, and resumed."""
+    real = Run.epoch
+
+    def stop_before_the_second(run: Run, epoch: int) -> Any:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return real(run, epoch)
+
+    with mock.patch.object(Run, "epoch", stop_before_the_second), pytest.raises(KeyboardInterrupt):
+        train(config, data, out)
+    train(config, data, out, resume=True)

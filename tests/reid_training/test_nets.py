@@ -365,27 +365,16 @@ def test_heads_of_an_ensemble_pool_as_their_network():
 
 
 @pytest.mark.slow
-def test_run_with_learned_pooling_of_stripes_resumes_and_exports(tiny, data, tmp_path, monkeypatch):
+def test_run_with_learned_pooling_of_stripes_resumes_and_exports(tiny, data, tmp_path):
     from reid_training.export import export
     from reid_training.runs import load_checkpoint
-    from reid_training.train import Run, train
-    from tests.oracles.training_runs import same_runs
+    from reid_training.train import train
+    from tests.oracles.training_runs import same_runs, train_in_two_parts
 
     net = dataclasses.replace(tiny.net, pooling="gem", parts=3)
     config = dataclasses.replace(tiny, net=net, schedule=dataclasses.replace(tiny.schedule, epochs=2))
     train(config, data, tmp_path / "whole")
-    real = Run.epoch
-
-    def stop_before_the_last(run, epoch):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return real(run, epoch)
-
-    monkeypatch.setattr(Run, "epoch", stop_before_the_last)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, data, tmp_path / "cut")
-    monkeypatch.undo()
-    train(config, data, tmp_path / "cut", resume=True)
+    train_in_two_parts(config, data, tmp_path / "cut")
     assert same_runs(tmp_path / "whole", tmp_path / "cut")
     assert load_checkpoint(tmp_path / "cut")["method"]["net.pool.exponent"] != 3.0
     export(tmp_path / "cut", data, tmp_path / "net.onnx")  # raises where the file differs from torch
