@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,3 +35,17 @@ def data_root() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real data at {path}; set TRACKLET_DATA")
     return path
+
+
+@pytest.fixture
+def registers() -> Iterator[None]:
+    """Networks and methods that a test registers are gone after it."""
+    from reid_training.config import REGISTERED_NETS
+    from reid_training.methods import METHODS
+
+    registered = (REGISTERED_NETS, METHODS)
+    before = [dict(register) for register in registered]
+    yield
+    for register, old in zip(registered, before, strict=True):
+        register.clear()
+        register.update(old)

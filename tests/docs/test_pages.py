@@ -45,7 +45,7 @@ def material(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def runner(material, tmp_path, monkeypatch, capsys) -> PageRunner:
+def runner(material, tmp_path, monkeypatch, capsys, registers) -> PageRunner:
     """In its own copy of the material."""
     desk = shutil.copytree(material, tmp_path / "desk")
     monkeypatch.chdir(desk)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import IterableDataset
 
 from reid_training import train as training
-from reid_training.config import REGISTERED_NETS, from_dict
+from reid_training.config import from_dict
 from reid_training.data import loading
 from reid_training.data.base import Samples, read_image
 from reid_training.data.from_python import as_dataset, as_picture, from_arrays, from_torch
@@ -117,29 +117,26 @@ def test_export_takes_the_data_of_the_run(tmp_path, arrays, tiny):
 
 
 @pytest.mark.slow
-def test_network_with_dropout_resumes_to_the_same_bits(tmp_path, data, tiny, monkeypatch):
+def test_network_with_dropout_resumes_to_the_same_bits(tmp_path, data, tiny, monkeypatch, registers):
     def build(config):
         layers = (nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         return nn.Sequential(*layers)
 
     register_net("with_dropout", build)
-    try:
-        config = dataclasses.replace(tiny, net=dataclasses.replace(tiny.net, name="with_dropout"))
-        train(config, data, tmp_path / "whole")
-        real = training.Run.epoch
+    config = dataclasses.replace(tiny, net=dataclasses.replace(tiny.net, name="with_dropout"))
+    train(config, data, tmp_path / "whole")
+    real = training.Run.epoch
 
-        def stop_before_the_third(run, epoch):
-            if epoch == 2:
-                raise KeyboardInterrupt
-            return real(run, epoch)
+    def stop_before_the_third(run, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return real(run, epoch)
 
-        monkeypatch.setattr(training.Run, "epoch", stop_before_the_third)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, data, tmp_path / "cut")
-        monkeypatch.undo()
-        train(config, data, tmp_path / "cut", resume=True)
-    finally:
-        del REGISTERED_NETS["with_dropout"]
+    monkeypatch.setattr(training.Run, "epoch", stop_before_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, tmp_path / "cut")
+    monkeypatch.undo()
+    train(config, data, tmp_path / "cut", resume=True)
     assert same_weights(*(load_checkpoint(tmp_path / name)["method"] for name in ("whole", "cut")))
 
 

@@ -27,6 +27,8 @@ from reid_training.train import parameter_groups, train
 from tests.contracts.test_methods import CASES
 from tracker.settings import to_toml
 
+pytestmark = pytest.mark.usefixtures("registers")
+
 SIZE = (30, 20)  # no multiple of 16
 
 
@@ -99,16 +101,6 @@ class Own(IdentityMethod):
 
 OWN = (Own, OwnConfig)
 """
-
-
-@pytest.fixture(autouse=True)
-def registers():
-    """What a test registers is gone after it."""
-    before, known = dict(REGISTERED_NETS), dict(METHODS)
-    yield
-    for register, old in ((REGISTERED_NETS, before), (METHODS, known)):
-        register.clear()
-        register.update(old)
 
 
 @pytest.fixture(scope="module")
