@@ -143,9 +143,12 @@ class Scene:
 
 def places_of(boxes: FloatArray) -> FloatArray:
     """(N, 3) centre x, centre y and log height of boxes (N, 4) xyxy."""
-    height = np.maximum(boxes[:, 3] - boxes[:, 1], 1.0)
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return np.concatenate([centre, np.log(height)[:, None]], axis=1)
+    left, top, right, bottom = boxes.T
+    out = np.empty((len(boxes), 3))
+    np.divide(left + right, 2, out=out[:, 0])
+    np.divide(top + bottom, 2, out=out[:, 1])
+    np.log(np.maximum(bottom - top, 1.0), out=out[:, 2])
+    return out
 
 
 def _same_person(tau_diff: float, sigma: float) -> tuple[float, float]:

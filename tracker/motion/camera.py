@@ -128,7 +128,7 @@ class SharedMotion:
         shift = np.zeros(2)
         for _ in range(1 + self.moves):  # the second time with tracks that were too far off
             if overlapping is None or np.count_nonzero(shift):
-                overlapping = _overlapping(predicted + np.concatenate([shift, shift]), detected)
+                overlapping = bx.overlapping(predicted + np.concatenate([shift, shift]), detected)
             i, j = _nearest(*overlapping)
             if len(i) < MIN_PEOPLE:
                 return still()
@@ -148,12 +148,6 @@ class SharedMotion:
 
     def restore(self, state: State) -> None:
         self._common_sq, self._chance_sq = state["common_sq"], state["chance_sq"]
-
-
-def _overlapping(predicted: FloatArray, detected: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Rows of the boxes that share area, and their IoU."""
-    i, j = bx.overlapping(predicted, detected)
-    return i, j, bx.paired_iou(predicted[i], detected[j])
 
 
 def _nearest(i: IntArray, j: IntArray, overlap: FloatArray) -> tuple[IntArray, IntArray]:

@@ -84,12 +84,13 @@ def widened(
     person or the outside of the image covers it. Not all of it: a track that started with a box around two people would
     never become narrow.
     """
-    size, expected = boxes[:, 2:] - boxes[:, :2], predicted[:, 2:] - predicted[:, :2]
-    usual = np.minimum(expected[:, 0], size[:, 1] * expected[:, 0] / expected[:, 1])
-    narrow = (size[:, 0] < CUT_WIDTH * usual).nonzero()[0]  # few, and only they need the pairs below
+    x1, y1, x2, y2 = boxes.T
+    expected = predicted[:, 2] - predicted[:, 0]
+    usual = np.minimum(expected, (y2 - y1) * expected / (predicted[:, 3] - predicted[:, 1]))
+    narrow = (x2 - x1 < CUT_WIDTH * usual).nonzero()[0]  # few, and only they need the pairs below
     if config.complete == 0 or len(narrow) == 0:
         return boxes
-    missing = config.complete * (usual - size[:, 0])[narrow]
+    missing = config.complete * (usual - (x2 - x1))[narrow]
     x1, y1, x2, y2 = boxes[narrow].T
     beside = np.array([[x1 - missing, y1, x1, y2], [x2, y1, x2 + missing, y2]]).swapaxes(1, 2).reshape(-1, 4)
     left, right = _taken(beside, front, width).reshape(2, -1)
