@@ -150,8 +150,10 @@ class Appearance:
         if self._config.scene:
             self._observe_distances(frame.index, dets, overlaps, bank, detection, rows)
         outlier = self.known(slots) & (self.gallery.dist_pairs(slots, features) >= self.thresholds.diff)
-        self.gallery.write(slots[~outlier], features[~outlier])
-        self.gallery.mark_embedded(slots[~outlier & ~dets.reused[detection[rows]]], frame.time_s)
+        kept = (~outlier).nonzero()[0]
+        rows, slots = rows[kept], slots[kept]
+        self.gallery.write(slots, features.take(kept, axis=0))
+        self.gallery.mark_embedded(slots[~dets.reused[detection[rows]]], frame.time_s)
 
     def _observe_boxes(self, dets: FrameDetections, detection: IntArray, bank: TrackBank) -> None:
         rows = (dets.high & dets.embeddable).nonzero()[0]
@@ -192,10 +194,10 @@ class Appearance:
 
     def _clean(self, frame: Frame, dets: FrameDetections) -> BoolArray:
         """(N,) detections whose embedding may enter a gallery."""
-        boxes = dets.boxes
         if not (frame.width and frame.height):
             return dets.high
-        inside = (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2:] <= [frame.width, frame.height]).all(axis=1)
+        left, top, right, bottom = dets.boxes.T
+        inside = (left >= 0) & (top >= 0) & (right <= frame.width) & (bottom <= frame.height)
         return np.asarray(dets.high & inside)
 
     def output_features(
