@@ -125,13 +125,14 @@ def overlapping_within(boxes: FloatArray) -> tuple[IntArray, IntArray, FloatArra
     n_behind = np.maximum(left.searchsorted(right) - at - 1, 0)
     first = at.repeat(n_behind)
     second = np.arange(1, len(first) + 1) + (at - n_behind.cumsum() + n_behind).repeat(n_behind)
-    height = np.minimum(bottom[first], bottom[second]) - np.maximum(top[first], top[second])
+    height = np.minimum(bottom.repeat(n_behind), bottom.take(second))
+    height -= np.maximum(top.repeat(n_behind), top.take(second))
     met = (height > 0).nonzero()[0]
-    first, second = first[met], second[met]
-    common = (np.minimum(right[first], right[second]) - left[second]) * height[met]
+    first, second = first.take(met), second.take(met)
+    common = (np.minimum(right.take(first), right.take(second)) - left.take(second)) * height.take(met)
     own = area(boxes)
-    i, j = order[first], order[second]
-    return np.minimum(i, j), np.maximum(i, j), common / (own[first] + own[second] - common)
+    i, j = order.take(first), order.take(second)
+    return np.minimum(i, j), np.maximum(i, j), common / (own.take(first) + own.take(second) - common)
 
 
 def across(i: IntArray, j: IntArray, n_first: int, n_second: int) -> IntArray:

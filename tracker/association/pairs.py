@@ -62,8 +62,8 @@ def find_overlaps(predicted: FloatArray, detected: FloatArray, all_pairs: bool =
     n = len(predicted)
     i, j, iou = bx.overlapping_within(np.concatenate([predicted, detected]))
     if all_pairs:
-        table = bx.iou(predicted, detected)
-        pairs = Pairs(*np.ones(table.shape, bool).nonzero(), table.ravel())
+        track, detection = np.ones((n, len(detected)), bool).nonzero()
+        pairs = Pairs(track, detection, bx.iou(predicted, detected).ravel())
     else:
         between = bx.across(i, j, n, len(detected))
         pairs = Pairs(i[between], j[between] - n, iou[between])

@@ -72,28 +72,23 @@ def associate(
     candidates = candidates.keep(bank.group[candidates.track] == dets.group[candidates.detection])
 
     # First association: high-score detections.
-    for group in (tracks.active & confirmed, ~confirmed):
-        if not np.count_nonzero(group):
+    pairs = candidates.among(tracks.active, dets.high, config.min_iou)
+    pairs = _without_stolen(pairs, tracks, dets, overlaps, occlusion_config)
+    cost, dist = 1.0 - pairs.iou, None
+    if config.veto and dets.features is not None:  # use A: pairs against the odds are vetoed
+        dist = appearance.gallery.dist_pairs(bank.slot[pairs.track], dets.features.take(pairs.detection, axis=0))
+        odds = _log_odds(pairs, dist, tracks, dets, appearance, config, motion)
+        likely = (odds > 0).nonzero()[0]
+        pairs, dist, cost = pairs.keep(likely), dist[likely], -odds[likely]
+    of_confirmed = confirmed[pairs.track]
+    for group in (of_confirmed, ~of_confirmed):
+        rows = (group & (track[pairs.detection] < 0)).nonzero()[0]
+        if len(rows) == 0:
             continue
-        pairs = candidates.among(group, dets.high & (track < 0), config.min_iou)
-        if len(pairs) == 0:
-            continue
-        pairs = _without_stolen(pairs, tracks, dets, overlaps, group, occlusion_config)
-        dist = None
-        if config.veto and dets.features is not None:  # use A: pairs against the odds are vetoed
-            dist = appearance.gallery.dist_pairs(bank.slot[pairs.track], dets.features.take(pairs.detection, axis=0))
-            odds = _log_odds(pairs, dist, tracks, dets, appearance, config, motion)
-            likely = odds > 0
-            pairs, dist, cost = pairs.keep(likely), dist[likely], -odds[likely]
-        else:
-            cost = 1.0 - pairs.iou
-        if len(pairs) == 0:
-            continue
-        chosen = assign_pairs(pairs.track, pairs.detection, cost)
+        chosen = rows[assign_pairs(pairs.track[rows], pairs.detection[rows], cost[rows])]
         if with_costs:
             chosen_costs.append(_pair_costs(pairs, chosen, cost, dist, tracks, appearance))
-        pairs = pairs.keep(chosen)
-        detection[pairs.track], track[pairs.detection] = pairs.detection, pairs.track
+        detection[pairs.track[chosen]], track[pairs.detection[chosen]] = pairs.detection[chosen], pairs.track[chosen]
 
     # Second association: low-score detections, by overlap alone.
     unmatched = tracks.active & confirmed & (detection < 0)
@@ -119,17 +114,19 @@ def _without_stolen(
     tracks: PredictedTracks,
     dets: FrameDetections,
     overlaps: Overlaps,
-    group: BoolArray,
     config: OcclusionConfig,
 ) -> Pairs:
-    """Pairs without those in which an occluded track would take the detection of its occluder; group (T,)."""
-    occluded = group & ~tracks.visible
+    """Pairs without those in which an occluded track would take the detection of its occluder."""
+    occluded = tracks.active & ~tracks.visible
     if not (config.enabled and np.count_nonzero(occluded)):
         return pairs
-    i, j = overlaps.tracks
-    rivals = tracks.bank.group[i] == tracks.bank.group[j]
-    occluder = occlusion.occluder(tracks.boxes, occluded, group & tracks.visible, i[rivals], j[rivals], config)
-    return pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, dets.boxes[pairs.detection], tracks.boxes, occluder))
+    bank, (i, j) = tracks.bank, overlaps.tracks
+    confirmed = bank.confirmed  # a tentative track occludes no confirmed one
+    rivals = ((bank.group[i] == bank.group[j]) & (confirmed[i] == confirmed[j])).nonzero()[0]
+    in_front = tracks.active & tracks.visible
+    occluder = occlusion.occluder(tracks.boxes, occluded, in_front, i[rivals], j[rivals], config)
+    detected = dets.boxes.take(pairs.detection, axis=0)
+    return pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, detected, tracks.boxes, occluder))
 
 
 def _log_odds(

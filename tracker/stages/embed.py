@@ -117,7 +117,7 @@ class Appearance:
             features[fresh] = computed
         if latest is not None:
             features[reused] = latest
-        return replace(dets, features=features, embedded=features.any(axis=1), reused=reused)
+        return replace(dets, features=features, embedded=np.asarray(features.any(axis=1)), reused=reused)
 
     def _reusable(self, dets: FrameDetections, tracks: PredictedTracks) -> IntArray:
         """(N,) row of the track whose latest embedding can be reused for the detection; -1: embed it.
@@ -210,7 +210,8 @@ class Appearance:
     ) -> FeatureArray | None:
         """(T, D) embeddings of the tracks of `bank` for `Tracks.features`, NaN: none; None unless they are kept.
 
-        detection (T,) as in `store`; source (T,) `Source`. Low-score detections, proposals and reused ones are embedded here.
+        detection (T,) as in `store`; source (T,) `Source`. Low-score detections, proposals and reused
+        ones are embedded here.
         """
         if not self._keep_features:
             return None

@@ -65,7 +65,7 @@ def select(
         classes=class_id,
         group=group,
         features=features,
-        embedded=np.zeros(len(row), bool) if features is None else features.any(axis=1),
+        embedded=np.zeros(len(row), bool) if features is None else np.asarray(features.any(axis=1)),
         row=row,
         high=scores >= config.strong_score,
         embeddable=classes.embedded(group),

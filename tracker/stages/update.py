@@ -90,13 +90,12 @@ def measured_boxes(
     width: int,
     config: OcclusionConfig,
 ) -> FloatArray:
-    """(T, 4) xyxy box that each track was detected or proposed with; zeros where there is none.
+    """(T, 4) xyxy box that each track was detected or proposed with; the predicted one where there is none.
 
     Detections of confirmed tracks that an occluder or the edge of the image cuts are widened, see `occlusion.widened`;
     width of the image in pixels, 0: unknown.
     """
-    bank, rows = tracks.bank, matches.matched.nonzero()[0]
-    measured = np.zeros((len(bank), 4))
+    bank, rows, measured = tracks.bank, matches.matched.nonzero()[0], tracks.boxes.copy()
     measured[rows] = dets.boxes.take(matches.detection[rows], axis=0)
     if config.enabled:
         found = bank.confirmed[rows]
@@ -121,30 +120,24 @@ def correct(
     The noise of a detection depends on its score (NSA, docs/method.md, 1), that of a proposal does not.
     """
     bank, detected = tracks.bank, matches.matched
-    with_box = detected.copy()
-    with_box[proposals.track] = True
-    rows = with_box.nonzero()[0]
-    if len(rows) == 0:
-        return bank
-    z = bx.xyxy_to_cxcyah(boxes.take(rows, axis=0))
-    by_detection = detected[rows]
-    of_detection = matches.detection[detected]  # (d,) of the tracks `detected`, in the same order as `by_detection`
+    of_detection = matches.detection[detected]
     scores, classes = dets.scores[of_detection], dets.classes[of_detection]
-    noise = np.ones(len(rows))
-    noise[by_detection] = kalman.score_noise(scores, config)
-    mean, cov = bank.mean.copy(), bank.cov.copy()
-    mean[rows], cov[rows] = kalman.correct(mean.take(rows, axis=0), cov.take(rows, axis=0), z, config, noise)
+    with_box, noise = detected.copy(), np.ones(len(bank))
+    with_box[proposals.track] = True
+    noise[detected] = kalman.score_noise(scores, config)
+    z = bx.xyxy_to_cxcyah(boxes)
+    mean, cov = kalman.correct(bank.mean, bank.cov, z, config, noise)
+    mean = np.where(with_box[:, None], mean, bank.mean)
+    cov = np.where(with_box[:, None, None], cov, bank.cov)
 
-    again = matches.reassociated[rows].nonzero()[0]
+    again = matches.reassociated.nonzero()[0]
     if len(again):
         # The prediction through the gap is worth less than the detection: start again, with the mean velocity.
-        mean[rows[again]], cov[rows[again]] = kalman.initiate(z[again], config)
-        gap_s = np.maximum(tracks.time_s - bank.seen_s[rows[again]], 1.0 / config.reference_hz)
-        mean[rows[again], 4:6] = (z[again, :2] - bank.seen_xy[rows[again]]) / gap_s[:, None]
+        mean[again], cov[again] = kalman.initiate(z[again], config)
+        gap_s = np.maximum(tracks.time_s - bank.seen_s[again], 1.0 / config.reference_hz)
+        mean[again, 4:6] = (z[again, :2] - bank.seen_xy[again]) / gap_s[:, None]
 
-    seen_xy, score = bank.seen_xy.copy(), bank.score.copy()
-    class_id, class_lead = bank.class_id.copy(), bank.class_lead.copy()
-    seen_xy[detected] = z[by_detection, :2]
+    score, class_id, class_lead = bank.score.copy(), bank.class_id.copy(), bank.class_lead.copy()
     score[detected], score[proposals.track] = scores, proposals.scores
     before = class_id[detected]
     lead = class_lead[detected] + np.where(classes == before, scores, -scores)
@@ -154,7 +147,7 @@ def correct(
         cov=cov,
         hits=bank.hits + detected,
         seen_s=np.where(detected, tracks.time_s, bank.seen_s),
-        seen_xy=seen_xy,
+        seen_xy=np.where(detected[:, None], z[:, :2], bank.seen_xy),
         score=score,
         class_id=class_id,
         class_lead=class_lead,
@@ -184,9 +177,7 @@ def _delete(current: _Current, stays: BoolArray, appearance: Appearance) -> _Cur
     if np.count_nonzero(stays) == len(stays):
         return current
     appearance.gallery.release(current.bank.slot[~stays])
-    return _Current(
-        current.bank.keep(stays), current.detection[stays], current.source[stays], current.has_box[stays]
-    )
+    return _Current(current.bank.keep(stays), current.detection[stays], current.source[stays], current.has_box[stays])
 
 
 def _create(
@@ -244,8 +235,9 @@ def _output(
     features = appearance.output_features(image, dets, bank, detection, source)
 
     def tracks_of(rows: IntArray) -> Tracks:
+        boxes = bx.cxcyah_to_xyxy(bank.mean.take(rows, axis=0)[:, :4])
         return Tracks(
-            bx.cxcyah_to_xyxy(bank.mean.take(rows, axis=0)[:, :4]), bank.id[rows], bank.score[rows], bank.class_id[rows],
+            boxes, bank.id[rows], bank.score[rows], bank.class_id[rows],
             det_index[rows], source[rows], None if features is None else features[rows],
         )  # fmt: skip
 
