@@ -99,7 +99,7 @@ def test_new_tracks_against_a_loop(rng):
         ids, matched = rng.permutation([1, 2, 3, 0, 0]), rng.permutation([0, 1, 2, 3, -1])
         owned = [k for identity, k in zip(ids, matched, strict=True) if identity and k >= 0]
         wanted = []
-        for k in range(8):
+        for k in np.argsort(-score):
             if k not in matched and score[k] >= 0.6:
                 if all(iou_of(boxes[k], boxes[j]) <= 0.3 for j in owned):
                     wanted.append(boxes[k])
