@@ -234,13 +234,16 @@ def _output(
     det_index = np.concatenate([dets.row, [-1]])[detection]
     features = appearance.output_features(image, dets, bank, detection, source)
 
-    shown, tentative = (current.has_box & confirmed).nonzero()[0], (current.has_box & ~confirmed).nonzero()[0]
-    rows = np.concatenate([shown[bank.id[shown].argsort()], tentative])
-    tracks = Tracks(
-        bx.cxcyah_to_xyxy(bank.mean.take(rows, axis=0)[:, :4]), bank.id[rows], bank.score[rows], bank.class_id[rows],
-        det_index[rows], source[rows], None if features is None else features[rows],
-    )  # fmt: skip
-    identities.keep_tentative(frame.index, bank.key[tentative], tracks[len(shown) :])
+    def tracks_of(rows: IntArray) -> Tracks:
+        boxes = bx.cxcyah_to_xyxy(bank.mean.take(rows, axis=0)[:, :4])
+        return Tracks(
+            boxes, bank.id[rows], bank.score[rows], bank.class_id[rows],
+            det_index[rows], source[rows], None if features is None else features[rows],
+        )  # fmt: skip
+
+    tentative = (current.has_box & ~confirmed).nonzero()[0]
+    identities.keep_tentative(frame.index, bank.key[tentative], tracks_of(tentative))
+    shown = (current.has_box & confirmed).nonzero()[0]
     shown_index = bank.shown_index.copy()
     shown_index[shown] = frame.index
-    return bank.with_(shown_index=shown_index), tracks[: len(shown)]
+    return bank.with_(shown_index=shown_index), tracks_of(shown[bank.id[shown].argsort()])
