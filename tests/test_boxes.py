@@ -89,14 +89,16 @@ def boxes_on_a_grid(rng, n: int, side: int) -> np.ndarray:
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 5), (5, 0), (1, 1), (30, 50)])
 def test_boxes_that_meet_are_those_with_a_common_area(rng, n, m, side):
     a, b = boxes_on_a_grid(rng, n, side), boxes_on_a_grid(rng, m, side)
-    i, j = bx.overlapping(a, b)
+    i, j, overlap = bx.overlapping(a, b)
     assert list(zip(i, j, strict=True)) == [
         (p, q) for p in range(n) for q in range(m) if bx.intersection(a[p : p + 1], b[q : q + 1])[0, 0] > 0
     ]
-    assert np.array_equal(bx.paired_iou(a[i], b[j]), bx.iou(a, b)[i, j])
+    assert np.array_equal(overlap, bx.iou(a, b)[i, j])
+    assert np.array_equal(bx.paired_iou(a[i], b[j]), overlap)
     assert np.array_equal(bx.paired_intersection(a[i], b[j]), bx.intersection(a, b)[i, j])
 
-    first, second = bx.overlapping_within(b)
+    first, second, overlap = bx.overlapping_within(b)
+    assert np.array_equal(overlap, bx.iou(b, b)[first, second])
     assert sorted(zip(first, second, strict=True)) == [
         (p, q) for p in range(m) for q in range(p + 1, m) if bx.intersection(b[p : p + 1], b[q : q + 1])[0, 0] > 0
     ]

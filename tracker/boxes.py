@@ -11,19 +11,26 @@ MAX_PX = 1e9  # of any coordinate that comes in or goes out; sums of larger numb
 
 def xyxy_to_cxcyah(boxes: FloatArray) -> FloatArray:
     """(N, 4) xyxy -> (N, 4) centre x, centre y, aspect = width / height, height. Heights must be positive."""
+    left, top, right, bottom = boxes.T  # column by column: numpy is slow on rows of two
+    width, height = right - left, bottom - top
     out = np.empty((len(boxes), 4))
-    size = boxes[:, 2:] - boxes[:, :2]
-    np.add(boxes[:, :2], size / 2, out=out[:, :2])
-    np.divide(size[:, 0], size[:, 1], out=out[:, 2])
-    out[:, 3] = size[:, 1]
+    np.add(left, width / 2, out=out[:, 0])
+    np.add(top, height / 2, out=out[:, 1])
+    np.divide(width, height, out=out[:, 2])
+    out[:, 3] = height
     return out
 
 
 def cxcyah_to_xyxy(state: FloatArray) -> FloatArray:
     """(N, 4) centre x, centre y, aspect, height -> (N, 4) xyxy."""
-    half = state[:, 2:4] / 2  # aspect and height
-    half[:, 0] = state[:, 2] * state[:, 3] / 2
-    return np.concatenate([state[:, :2] - half, state[:, :2] + half], axis=1)
+    x, y, aspect, height = state.T
+    half_width, half_height = aspect * height / 2, height / 2
+    out = np.empty((len(state), 4))
+    np.subtract(x, half_width, out=out[:, 0])
+    np.subtract(y, half_height, out=out[:, 1])
+    np.add(x, half_width, out=out[:, 2])
+    np.add(y, half_height, out=out[:, 3])
+    return out
 
 
 def xyxy_to_ltwh(boxes: FloatArray) -> FloatArray:
@@ -51,8 +58,8 @@ def ltwh_to_xyxy(boxes: FloatArray) -> FloatArray:
 
 def area(boxes: FloatArray) -> FloatArray:
     """(N, 4) -> (N,) square pixels; 0 for a box of negative width or height."""
-    size = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
-    return size[:, 0] * size[:, 1]
+    left, top, right, bottom = boxes.T
+    return np.asarray(np.maximum(right - left, 0.0) * np.maximum(bottom - top, 0.0))
 
 
 def intersection(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -98,47 +105,50 @@ def valid(boxes: FloatArray) -> BoolArray:
         return finite & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
-def overlapping(a: FloatArray, b: FloatArray) -> tuple[IntArray, IntArray]:
-    """Pairs of boxes that share area: rows (P,) of a (A, 4) and rows (P,) of b (B, 4), ascending by both."""
-    i, j = overlapping_within(np.concatenate([a, b]))
-    return across(i, j, len(a), len(b))
+def overlapping(a: FloatArray, b: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Pairs of boxes that share area, ascending by both: rows (P,) of a (A, 4), rows (P,) of b (B, 4), and IoU (P,)."""
+    i, j, overlap = overlapping_within(np.concatenate([a, b]))
+    pairs = across(i, j, len(a), len(b))
+    return i[pairs], j[pairs] - len(a), overlap[pairs]
 
 
-def overlapping_within(boxes: FloatArray) -> tuple[IntArray, IntArray]:
-    """Pairs of rows i < j (P,) of boxes (N, 4) that share area, each pair once, in no particular order.
+def overlapping_within(boxes: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Pairs of boxes (N, 4) that share area: rows i < j (P,) and IoU (P,), each pair once, in no particular order.
 
     In a crowd nearly all pairs are far apart, and a table of all grows with the square of its size. A sweep from left
     to right visits only boxes that overlap in x: of two that do, one starts within the other.
     """
-    left, top, right, bottom = boxes.T
-    order = left.argsort(kind="stable")
-    n_behind = left[order].searchsorted(right[order]) - np.arange(1, len(boxes) + 1)
-    np.maximum(n_behind, 0, out=n_behind)
-    place = np.arange(len(boxes)).repeat(n_behind)
-    first_behind = n_behind.cumsum() - n_behind
-    behind = np.arange(1, len(place) + 1) + (place - first_behind[place])
-    i, j = order[place], order[behind]
-    met = np.minimum(bottom[i], bottom[j]) > np.maximum(top[i], top[j])
-    i, j = i[met], j[met]
-    return np.minimum(i, j), np.maximum(i, j)
+    order = boxes[:, 0].argsort(kind="stable")
+    boxes = boxes.take(order, axis=0)
+    left, top, right, bottom = boxes.T.copy()
+    at = np.arange(len(boxes))
+    n_behind = np.maximum(left.searchsorted(right) - at - 1, 0)
+    first = at.repeat(n_behind)
+    second = np.arange(1, len(first) + 1) + (at - n_behind.cumsum() + n_behind).repeat(n_behind)
+    height = np.minimum(bottom.repeat(n_behind), bottom.take(second))
+    height -= np.maximum(top.repeat(n_behind), top.take(second))
+    met = (height > 0).nonzero()[0]
+    first, second = first.take(met), second.take(met)
+    common = (np.minimum(right.take(first), right.take(second)) - left.take(second)) * height.take(met)
+    own = area(boxes)
+    i, j = order.take(first), order.take(second)
+    return np.minimum(i, j), np.maximum(i, j), common / (own.take(first) + own.take(second) - common)
 
 
-def across(i: IntArray, j: IntArray, n_first: int, n_second: int) -> tuple[IntArray, IntArray]:
+def across(i: IntArray, j: IntArray, n_first: int, n_second: int) -> IntArray:
     """Of pairs i < j (P,) in two concatenated tables of n_first and n_second rows, those with a row in each.
 
-    Returns rows of the first and rows of the second, ascending by both.
+    Returns indices of the pairs, ascending by both rows.
     """
-    between = (i < n_first) & (j >= n_first)
-    i, j = i[between], j[between] - n_first
-    order = (i * n_second + j).argsort()
-    return i[order], j[order]
+    between = ((i < n_first) & (j >= n_first)).nonzero()[0]
+    return between[(i[between] * (n_first + n_second) + j[between]).argsort()]
 
 
 def paired_intersection(a: FloatArray, b: FloatArray) -> FloatArray:
     """Common area of each box of a (P, 4) with the box of the same row of b (P, 4): (P,) square pixels."""
-    size = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    np.maximum(size, 0.0, out=size)
-    return np.asarray(size[:, 0] * size[:, 1])
+    width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
+    height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
+    return np.asarray(np.maximum(width, 0.0) * np.maximum(height, 0.0))
 
 
 def paired_iou(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -155,8 +165,8 @@ def nms(boxes: FloatArray, scores: FloatArray, max_iou: float) -> IntArray:
     """
     order = by_score(boxes, scores)
     boxes = boxes[order]
-    i, j = overlapping_within(boxes)
-    return order[suppress(len(boxes), i, j, paired_iou(boxes[i], boxes[j]) > max_iou)]
+    i, j, overlap = overlapping_within(boxes)
+    return order[suppress(len(boxes), i, j, overlap > max_iou)]
 
 
 def by_score(boxes: FloatArray, scores: FloatArray) -> IntArray:

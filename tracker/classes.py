@@ -39,7 +39,8 @@ class Classes:
         ):
             raise ConfigError(f"class names must be a list, or a dictionary such as {{0: 'person'}}, got {names!r}")
         words = {int(number): name.strip().lower() for number, name in known.items() if number >= 0}
-        self._group = np.arange(max(words, default=-1) + 1)
+        n = max(words, default=-1) + 1
+        self._group = np.append(np.arange(n), -1)  # by class number; the last entry is read for all others
         for related in RELATED:
             members = sorted(number for number, word in words.items() if word in related)
             self._group[members] = members[:1] * len(members)
@@ -49,9 +50,8 @@ class Classes:
 
     def group(self, classes: IntArray) -> IntArray:
         """(N,) group of each class number (N,): the smallest class number of the group."""
-        n = len(self._group)
-        named = (classes >= 0) & (classes < n)
-        return np.where(named, np.append(self._group, -1)[np.where(named, classes, n)], classes)
+        named = (classes >= 0) & (classes < len(self._group) - 1)
+        return np.where(named, self._group[np.where(named, classes, -1)], classes)
 
     def embedded(self, group: IntArray) -> BoolArray:
         """(N,) whether the re-ID network can tell objects of these groups (N,) apart."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from time import perf_counter
 
-from tracker.association.pairs import Overlaps, find_overlaps
+from tracker.association.pairs import find_overlaps
 from tracker.classes import Classes
 from tracker.config import TrackerConfig
 from tracker.proposals.window import WindowDetector
@@ -21,10 +21,10 @@ from tracker.stages.camera_motion import CameraEstimator, compensate
 from tracker.stages.embed import Appearance, Encoder, Thresholds
 from tracker.stages.identities import Identities
 from tracker.stages.occlude import find_continued, find_occluded
-from tracker.stages.predict import Clock, PredictedTracks, predict
+from tracker.stages.predict import Clock, predict
 from tracker.stages.propose import Proposer
 from tracker.stages.reassociate import reassociate
-from tracker.stages.select import FrameDetections, select
+from tracker.stages.select import select
 from tracker.stages.trace import trace_of
 from tracker.stages.update import update
 from tracker.tracks.bank import TrackBank
@@ -82,17 +82,18 @@ class Engine:
         config, lap = self.config, _StageTimer(self.stage_s)
         clock = self.clock = self.clock.tick(frame, detections is not None)
         self._check_gap(clock)
-        given = Detections.empty() if detections is None else detections
-        dets = select(given, config.detection, self.classes)  # score filter, NMS -> N rows
-        lap("select")
         tracks = predict(self.bank, clock, config.motion, config.lifecycle)  # Kalman filter
-        overlaps = self._overlaps(tracks, dets)
         lap("predict")
+        given = Detections.empty() if detections is None else detections
+        all_pairs = min(config.association.min_iou, config.association.min_iou_weak) == 0
+        # Score filter, NMS -> N rows; and which boxes share area, for all stages.
+        dets, overlaps = select(given, tracks.boxes, config.detection, self.classes, all_pairs)
+        lap("select")
         if config.motion.camera:
             motion = self.camera.estimate(frame.image, self.bank, tracks, dets, overlaps)  # (2, 3), None: at rest
             if motion is not None:
                 tracks = compensate(tracks, motion)
-                overlaps = self._overlaps(tracks, dets)
+                overlaps = find_overlaps(tracks.boxes, dets.boxes, all_pairs)
         lap("camera")
         image = self.appearance.image_for(frame, detections)  # None: the re-ID network does not run
         dets = self.appearance.embed_detections(image, dets, tracks)  # dets with features (N, D)
@@ -122,6 +123,7 @@ class Engine:
             dets,
             matches,
             proposals,
+            overlaps,
             shown_as_predicted,
             clock,
             self.appearance,
@@ -148,10 +150,6 @@ class Engine:
                 clock.detector_gap_s, life_s,
             )  # fmt: skip
             self._n_far = None
-
-    def _overlaps(self, tracks: PredictedTracks, dets: FrameDetections) -> Overlaps:
-        link = self.config.association
-        return find_overlaps(tracks.boxes, dets.boxes, all_pairs=min(link.min_iou, link.min_iou_weak) == 0)
 
     # ---------------------------------------------------------------------------------------------- around the loop
 

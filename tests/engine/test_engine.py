@@ -316,7 +316,7 @@ def test_thresholds_settings_before_model_before_defaults():
 def test_stage_times_are_recorded():
     engine = Engine(config_of(OFF))
     run(lone_walker(5), engine=engine)
-    stages = "select predict camera embed associate re-associate propose occlude update"
+    stages = "predict select camera embed associate re-associate propose occlude update"
     assert list(engine.stage_s) == stages.split()
     assert all(seconds >= 0 for seconds in engine.stage_s.values())
 

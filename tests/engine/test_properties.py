@@ -348,7 +348,7 @@ def test_5_gallery_stores_only_high_score_detections_inside_the_image(seed):
         before = len(written)
         tracks = engine.step(stream.frame(t), seen.with_features(embeddings))
         rows = {int(np.abs(embeddings - each).sum(axis=1).argmin()) for call in written[before:] for each in call}
-        kept = select(seen, engine.config.detection, engine.classes).row
+        kept = select(seen, np.zeros((0, 4)), engine.config.detection, engine.classes)[0].row
         for row in range(len(seen)):
             box = seen.boxes[row]
             clean = row in kept and seen.scores[row] >= 0.5

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.oracles.banks import bank_of
+from tests.oracles.matches import matches_of
 from tests.oracles.plain_tracker import iou_of
 from tests.oracles.runs import config_of
 from tracker import boxes as bx
+from tracker.classes import Classes
 from tracker.motion import kalman
-from tracker.stages.associate import Matches
 from tracker.stages.embed import Appearance
 from tracker.stages.identities import Identities
 from tracker.stages.predict import Clock, PredictedTracks
 from tracker.stages.propose import Proposals
-from tracker.stages.select import FrameDetections
+from tracker.stages.select import select
 from tracker.stages.update import update
-from tracker.types import Frame
+from tracker.types import Detections, Frame
 
 PERSON = np.array([300.0, 200, 340, 300])
 
@@ -39,15 +42,16 @@ def new_boxes(places, detections, matched, *, ids=None, scores=0.9, proposed=())
     bank = bank_of(n, key=identities.new_keys(n), id=np.arange(1, n + 1) if ids is None else ids, mean=mean, cov=cov,
                    seen_s=np.full(n, 1.96), slot=appearance.gallery.allocate(n))  # fmt: skip
     tracks = PredictedTracks(2.0, bank, places, np.ones(n, bool), np.ones(n, bool))
-    score, none = np.broadcast_to(np.asarray(scores, float), len(boxes)), np.zeros(len(boxes), bool)
-    of_class_0 = np.zeros(len(boxes), np.int64)
-    dets = FrameDetections(boxes, score, of_class_0, of_class_0, None, np.arange(len(boxes)), score >= 0.5, ~none, none)
-    matches = Matches(np.asarray(matched, np.int64).reshape(n), np.zeros(n, bool), np.full(n, -1))
+    score = np.broadcast_to(np.asarray(scores, float), len(boxes))
+    given = Detections(boxes, score, np.zeros(len(boxes), np.int64))
+    dets, overlaps = select(given, places, replace(config.detection, nms_iou=1.0), Classes())
+    of_row = np.append(np.argsort(dets.row), -1)  # given row -> row of `dets`
+    matches = matches_of(of_row[np.asarray(matched, np.int64).reshape(n)], len(dets))
     rows = np.array(proposed, np.int64)
     proposals = Proposals(rows, places[rows], np.full(len(rows), 0.9), places[rows])
     clock = Clock(2.0, 0.04, True, 2.0, 50, 0.04)
-    after, *_ = update(Frame(50, 2.0, None, 640, 480), None, tracks, dets, matches, proposals, np.zeros(n, bool), clock,
-                       appearance, identities, config)  # fmt: skip
+    after, *_ = update(Frame(50, 2.0, None, 640, 480), None, tracks, dets, matches, proposals, overlaps,
+                       np.zeros(n, bool), clock, appearance, identities, config)  # fmt: skip
     created = after.keep(~np.isin(after.key, bank.key))
     assert (created.id == 0).all()
     return bx.cxcyah_to_xyxy(created.mean[:, :4])
@@ -95,7 +99,7 @@ def test_new_tracks_against_a_loop(rng):
         ids, matched = rng.permutation([1, 2, 3, 0, 0]), rng.permutation([0, 1, 2, 3, -1])
         owned = [k for identity, k in zip(ids, matched, strict=True) if identity and k >= 0]
         wanted = []
-        for k in range(8):
+        for k in np.argsort(-score):
             if k not in matched and score[k] >= 0.6:
                 if all(iou_of(boxes[k], boxes[j]) <= 0.3 for j in owned):
                     wanted.append(boxes[k])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.oracles.banks import bank_of
+from tests.oracles.matches import matches_of
 from tests.oracles.runs import config_of
 from tracker import boxes as bx
 from tracker.classes import Classes
 from tracker.motion import kalman
-from tracker.stages.associate import Matches
 from tracker.stages.embed import Appearance
 from tracker.stages.predict import Clock, PredictedTracks
 from tracker.stages.propose import Proposals, Proposer
@@ -101,10 +101,10 @@ def propose(
     tracks = PredictedTracks(NOW_S, bank, boxes, np.zeros(n, bool), np.ones(n, bool))
     found = np.asarray(dets, float).reshape(-1, 4)
     given = Detections(found, np.broadcast_to(np.asarray(scores, float), len(found)), np.zeros(len(found), np.int64))
-    chosen = select(given, config.detection, Classes())
+    chosen, _ = select(given, boxes, config.detection, Classes())
     of_row = np.append(np.argsort(chosen.row), -1) if len(found) else np.array([-1])  # given row -> chosen row
     detection = np.full(n, -1) if matched is None else of_row[np.asarray(matched)]
-    matches = Matches(detection, np.zeros(n, bool), np.full(n, -1))
+    matches = matches_of(detection, len(chosen))
     clock = Clock(NOW_S, 0.04, detector_ran, NOW_S if detector_ran else NOW_S - 0.04, 49, 0.04)
     frame = Frame(50, NOW_S, image, 640, 480)
     proposer = Proposer(config.proposals, config.motion, Classes(), detector)

@@ -47,7 +47,8 @@ def test_box_with_feet_not_lower_covers_nothing():
 
 def occluder(boxes, visible, config=CONFIG):
     """Of all unseen tracks behind all visible ones."""
-    return occlusion.occluder(boxes, ~visible, visible, *bx.overlapping_within(boxes), config)
+    i, j, _ = bx.overlapping_within(boxes)
+    return occlusion.occluder(boxes, ~visible, visible, i, j, config)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -79,10 +80,11 @@ def test_occluder_is_in_front_and_first_of_equal_ones(rng):
     behind, near = np.array([[0.0, 0, 40, 100]]), np.array([[0.0, 20, 40, 120]])
     boxes = np.concatenate([near, behind, near, near])
     unseen = np.array([False, True, False, False])
+    i, j, _ = bx.overlapping_within(boxes)
     for front, row in (([0, 2, 3], 0), ([3, 2], 2), ([3], 3), ([], -1)):
         may = np.isin(np.arange(4), front)
-        for i, j in (bx.overlapping_within(boxes), [np.flip(each) for each in bx.overlapping_within(boxes)]):
-            assert occlusion.occluder(boxes, unseen, may, i, j, CONFIG).tolist() == [-1, row, -1, -1]
+        for first, second in ((i, j), (np.flip(i), np.flip(j))):
+            assert occlusion.occluder(boxes, unseen, may, first, second, CONFIG).tolist() == [-1, row, -1, -1]
 
 
 @pytest.mark.parametrize("seed", range(4))

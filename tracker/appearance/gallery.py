@@ -51,8 +51,7 @@ class Gallery:
             return
         self._counts[slots] = 0
         self._next[slots] = 0
-        self._sums[slots] = 0.0
-        self._summed_up(slots)
+        self._sum_up(slots, np.zeros((len(slots), self.dim)))
         self._free.extend(int(slot) for slot in slots[::-1])
 
     def write(self, slots: IntArray, embeddings: FeatureArray) -> None:
@@ -63,11 +62,11 @@ class Gallery:
         at, count = self._next[slots], self._counts[slots]
         leaving = self._rings[slots, at]
         leaving[count < self._size] = 0.0  # nothing yet, or a rest of the slot's earlier owner
-        self._sums[slots] += embeddings - leaving.astype(np.float64)
+        sums = self._sums.take(slots, axis=0) + (embeddings - leaving.astype(np.float64))
         self._rings[slots, at] = embeddings
         self._next[slots] = (at + 1) % self._size
         self._counts[slots] = np.minimum(count + 1, self._size)
-        self._summed_up(slots)
+        self._sum_up(slots, sums)
 
     def counts(self, slots: IntArray) -> IntArray:
         """(n,) entries in each slot."""
@@ -91,7 +90,7 @@ class Gallery:
 
     def means(self, slots: IntArray) -> FeatureArray:
         """(n, D) mean direction of each slot's entries, unit rows; zeros where there are none."""
-        return self._means[slots]
+        return self._means.take(slots, axis=0)
 
     def dist_mean(self, slots: IntArray, embeddings: FeatureArray) -> FloatArray:
         """Distance of (N, D) embeddings to the mean of each slot: (n, N); 1 (orthogonal) where a slot is empty."""
@@ -117,15 +116,15 @@ class Gallery:
         self._embedded_s = state["embedded_s"]
         self._free = state["free"].tolist()  # the order decides which slot the next track gets
         self._means = np.zeros(self._sums.shape, np.float32)
-        self._summed_up(np.arange(len(self._sums)))
+        self._sum_up(np.arange(len(self._sums)), self._sums)
 
-    def _summed_up(self, slots: IntArray) -> None:
-        """Direction of the sums of these slots, after they changed."""
-        sums = self._sums[slots]
+    def _sum_up(self, slots: IntArray, sums: FloatArray) -> None:
+        """Set the sums (n, D) of these slots (n,), and their direction."""
+        self._sums[slots] = sums
         lengths = np.sqrt(np.add.reduce(sums * sums, axis=1))
-        sums /= np.maximum(lengths, NO_LENGTH)[:, None]
-        sums[lengths <= NO_LENGTH] = 0.0
-        self._means[slots] = sums
+        directions = sums / np.maximum(lengths, NO_LENGTH)[:, None]
+        directions[lengths <= NO_LENGTH] = 0.0
+        self._means[slots] = directions
 
     def _set_dim(self, dim: int) -> None:
         if self.dim == dim:

@@ -26,7 +26,8 @@ class Pairs:
 
     def among(self, tracks: BoolArray, detections: BoolArray, min_iou: float) -> Pairs:
         """Pairs of the chosen tracks (T,) and detections (N,) with at least that IoU."""
-        return self.keep(tracks[self.track] & detections[self.detection] & (self.iou >= min_iou))
+        chosen = tracks[self.track] & detections[self.detection] & (self.iou >= min_iou)
+        return self.keep(chosen.nonzero()[0])
 
     def within(self, tracks: BoolArray, detections: BoolArray) -> Pairs:
         """Pairs of the chosen tracks (T,) and detections (N,), numbered by their place among the chosen rows."""
@@ -36,21 +37,35 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """Which boxes of a frame share area."""
+    """Which boxes of a frame share area, and their IoU: all that the stages need to know of pairs of boxes."""
 
     detections: Pairs  # predicted boxes with detections
     tracks: tuple[IntArray, IntArray]  # (Q,) two rows of predicted boxes, each pair once
+    among_detections: tuple[IntArray, IntArray, FloatArray]  # (R,) two rows of detections, each pair once, and IoU
+
+    def keep_detections(self, kept: BoolArray) -> Overlaps:
+        """The overlaps when only these detections (N,) stay."""
+        row = kept.cumsum() - 1
+        pairs = self.detections.keep(kept[self.detections.detection])
+        i, j, iou = self.among_detections
+        both = kept[i] & kept[j]
+        return Overlaps(
+            Pairs(pairs.track, row[pairs.detection], pairs.iou), self.tracks, (row[i[both]], row[j[both]], iou[both])
+        )
 
 
 def find_overlaps(predicted: FloatArray, detected: FloatArray, all_pairs: bool = False) -> Overlaps:
-    """Overlaps of predicted boxes (T, 4) with each other and with detections (N, 4), xyxy in the same pixels.
+    """Overlaps of predicted boxes (T, 4) and detections (N, 4), xyxy in the same pixels.
 
     all_pairs: `Overlaps.detections` also has the pairs that share no area, for association without a minimal IoU.
     """
-    i, j = bx.overlapping_within(np.concatenate([predicted, detected]))
+    n = len(predicted)
+    i, j, iou = bx.overlapping_within(np.concatenate([predicted, detected]))
     if all_pairs:
-        track, detection = np.ones((len(predicted), len(detected)), bool).nonzero()
+        track, detection = np.ones((n, len(detected)), bool).nonzero()
+        pairs = Pairs(track, detection, bx.iou(predicted, detected).ravel())
     else:
-        track, detection = bx.across(i, j, len(predicted), len(detected))
-    among = j < len(predicted)
-    return Overlaps(Pairs(track, detection, bx.paired_iou(predicted[track], detected[detection])), (i[among], j[among]))
+        between = bx.across(i, j, n, len(detected))
+        pairs = Pairs(i[between], j[between] - n, iou[between])
+    tracks, detections = (j < n).nonzero()[0], (i >= n).nonzero()[0]
+    return Overlaps(pairs, (i[tracks], j[tracks]), (i[detections] - n, j[detections] - n, iou[detections]))

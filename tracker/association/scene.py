@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.lapack import dpotrf, dtrtrs
 
 from tracker.types import FloatArray, State
 
@@ -47,18 +48,20 @@ class Normal:
         m = len(values)
         if m == 0:
             return
-        mean = values.mean(axis=0)
+        mean = np.add.reduce(values, axis=0) / m
         step, centred, total = mean - self.mean, values - mean, self.n + m
-        between = np.outer(step, step) * (self.n * m / total)
+        between = step[:, None] * step * (self.n * m / total)
         self.cov = (self.n * self.cov + centred.T @ centred + between) / total
         self.mean = self.mean + step * (m / total)
         self.n = min(total, memory)
 
     def log_density(self, values: FloatArray, blur: FloatArray) -> FloatArray:
         """(m,) of values (m, k), each known up to the standard deviations `blur` (k,)."""
-        centred, cov = values - self.mean, self.cov + np.diag(blur**2)
-        square = (centred @ np.linalg.inv(cov) * centred).sum(axis=1)
-        return np.asarray(-0.5 * (square + np.linalg.slogdet(2 * np.pi * cov)[1]))
+        # LAPACK itself: numpy's wrappers take longer than these small problems.
+        factor, _ = dpotrf(self.cov + np.eye(len(blur)) * blur**2, lower=1)
+        standard, _ = dtrtrs(factor, (values - self.mean).T, lower=1)  # (k, m) independent, of variance 1
+        log_scale = np.add.reduce(np.log(math.sqrt(2 * math.pi) * factor.diagonal()))
+        return np.asarray(-0.5 * np.add.reduce(standard * standard, axis=0) - log_scale)
 
     def state(self) -> State:
         return {"n": self.n, "mean": self.mean, "cov": self.cov}
@@ -106,11 +109,9 @@ class Scene:
         distance, as a ratio of normal densities would where the other view is wider than different people are here.
         """
         at = np.maximum(_DIST, self._same.mean)  # nearer than one person usually is says no more
-        same = _log_sum(1.0 - OTHER_VIEW, _log_normal(at, *_one(self._same)), _log_normal(at, *self._other_view))
-        different = _log_sum(
-            1.0 - LOOKALIKES, _log_normal(at, *_one(self._different)), np.full_like(_DIST, -math.log(2.0))
-        )
-        ratio = _log_sum(1.0 - SPOILED, same, different) - different
+        same = (1.0 - OTHER_VIEW) * _normal(at, *_one(self._same)) + OTHER_VIEW * _normal(at, *self._other_view)
+        different = (1.0 - LOOKALIKES) * _normal(at, *_one(self._different)) + LOOKALIKES / 2.0  # any of [0, 2]
+        ratio = np.log((1.0 - SPOILED) * same / different + SPOILED)
         return np.interp(dist, _DIST, np.minimum.accumulate(ratio))
 
     def log_newcomers(self, places: FloatArray) -> FloatArray:
@@ -143,9 +144,12 @@ class Scene:
 
 def places_of(boxes: FloatArray) -> FloatArray:
     """(N, 3) centre x, centre y and log height of boxes (N, 4) xyxy."""
-    height = np.maximum(boxes[:, 3] - boxes[:, 1], 1.0)
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return np.concatenate([centre, np.log(height)[:, None]], axis=1)
+    left, top, right, bottom = boxes.T
+    out = np.empty((len(boxes), 3))
+    np.divide(left + right, 2, out=out[:, 0])
+    np.divide(top + bottom, 2, out=out[:, 1])
+    np.log(np.maximum(bottom - top, 1.0), out=out[:, 2])
+    return out
 
 
 def _same_person(tau_diff: float, sigma: float) -> tuple[float, float]:
@@ -165,8 +169,10 @@ def _one(normal: Normal) -> tuple[float, float]:
     return float(normal.mean[0]), max(math.sqrt(float(normal.cov[0, 0])), LEAST_STD)
 
 
-def _log_normal(x: FloatArray, mean: float, std: float) -> FloatArray:
-    return np.asarray(-0.5 * ((x - mean) / std) ** 2 - math.log(std * math.sqrt(2.0 * math.pi)))
+def _normal(x: FloatArray, mean: float, std: float) -> FloatArray:
+    """Its density."""
+    standard = (x - mean) / std
+    return np.asarray(np.exp(-0.5 * standard * standard) / (std * math.sqrt(2.0 * math.pi)))
 
 
 def _log_sum(share: float, a: FloatArray, b: FloatArray) -> FloatArray:

@@ -128,17 +128,17 @@ class SharedMotion:
         shift = np.zeros(2)
         for _ in range(1 + self.moves):  # the second time with tracks that were too far off
             if overlapping is None or np.count_nonzero(shift):
-                overlapping = _overlapping(predicted + np.concatenate([shift, shift]), detected)
+                overlapping = bx.overlapping(predicted + np.concatenate([shift, shift]), detected)
             i, j = _nearest(*overlapping)
             if len(i) < MIN_PEOPLE:
                 return still()
-            missed_by = detected[j] - predicted[i]
-            residual = (missed_by[:, :2] + missed_by[:, 2:]) / 2  # (n, 2) of the centres
+            left, top, right, bottom = (detected.take(j, axis=0) - predicted.take(i, axis=0)).T
+            residual = np.array([left + right, top + bottom]) / 2  # (2, n) of the centres
             shift = _median(residual)
-        share = residual / (predicted[i, 3:] - predicted[i, 1:2])
+        share = residual / (predicted[i, 3] - predicted[i, 1])
         common_sq = (_median(share) ** 2).sum()
-        deviation = share - np.add.reduce(share, axis=0) / len(i)
-        chance_sq = np.pi / 2 * (np.add.reduce(deviation * deviation, axis=0) / (len(i) - 1)).sum() / len(i)
+        deviation = share - np.add.reduce(share, axis=1, keepdims=True) / len(i)
+        chance_sq = np.pi / 2 * (deviation * deviation).sum() / (len(i) - 1) / len(i)
         self._common_sq += SHARED_MEMORY * (common_sq - self._common_sq)
         self._chance_sq += SHARED_MEMORY * (chance_sq - self._chance_sq)
         return np.column_stack([np.eye(2), shift]) if self.moves else still()
@@ -148,12 +148,6 @@ class SharedMotion:
 
     def restore(self, state: State) -> None:
         self._common_sq, self._chance_sq = state["common_sq"], state["chance_sq"]
-
-
-def _overlapping(predicted: FloatArray, detected: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Rows of the boxes that share area, and their IoU."""
-    i, j = bx.overlapping(predicted, detected)
-    return i, j, bx.paired_iou(predicted[i], detected[j])
 
 
 def _nearest(i: IntArray, j: IntArray, overlap: FloatArray) -> tuple[IntArray, IntArray]:
@@ -171,9 +165,9 @@ def _nearest(i: IntArray, j: IntArray, overlap: FloatArray) -> tuple[IntArray, I
 
 
 def _median(rows: FloatArray) -> FloatArray:
-    """The median of each column of (n, 2): (2,)."""
-    ordered = np.sort(rows, axis=0)
-    return np.asarray((ordered[(len(rows) - 1) // 2] + ordered[len(rows) // 2]) / 2)
+    """The median of each row of (2, n): (2,)."""
+    n, ordered = rows.shape[1], np.sort(rows)
+    return np.asarray((ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2)
 
 
 def still() -> FloatArray:

@@ -9,7 +9,6 @@ import numpy as np
 from tracker.association import evidence
 from tracker.association.assignment import assign_pairs
 from tracker.association.pairs import Overlaps, Pairs
-from tracker.association.scene import places_of
 from tracker.config import AssociationConfig, MotionConfig, OcclusionConfig
 from tracker.motion import kalman
 from tracker.stages.embed import Appearance
@@ -33,6 +32,7 @@ class Matches:
     """Which detection belongs to which of the T predicted tracks."""
 
     detection: IntArray  # (T,) row of the detection, -1: none
+    track: IntArray  # (N,) row of the track, -1: none
     reassociated: BoolArray  # (T,) matched by appearance alone after a gap (use B)
     handed_over: IntArray  # (T,) detection that a tentative track gave to a re-associated one, which absorbs it; -1
     costs: PairCosts | None = None  # only where they were asked for
@@ -46,13 +46,6 @@ class Matches:
     def absorbed(self) -> BoolArray:
         """(T,) tentative tracks that turned out to be a lost track."""
         return self.handed_over >= 0
-
-    def track_of(self, n_detections: int) -> IntArray:
-        """(N,) row of the track that has each detection, -1: none."""
-        track = np.full(n_detections, -1, np.int64)
-        rows = self.matched.nonzero()[0]
-        track[self.detection[rows]] = rows
-        return track
 
 
 def associate(
@@ -70,8 +63,8 @@ def associate(
     The first round takes high-score detections, confirmed tracks before tentative ones (a cascade of two levels, Wojke
     et al. 2017); the second gives low-score detections to confirmed tracks that are still unmatched.
     """
-    bank = tracks.bank
-    detection = np.full(len(bank), -1, np.int64)
+    bank, confirmed = tracks.bank, tracks.bank.confirmed
+    detection, track = np.full(len(bank), -1), np.full(len(dets), -1)
     chosen_costs: list[PairCosts] = []
 
     # Tracks take detections of their own group of classes.
@@ -79,33 +72,26 @@ def associate(
     candidates = candidates.keep(bank.group[candidates.track] == dets.group[candidates.detection])
 
     # First association: high-score detections.
-    free = dets.high.copy()
-    for group in (tracks.active & bank.confirmed, ~bank.confirmed):
-        if not np.count_nonzero(group):
+    pairs = candidates.among(tracks.active, dets.high, config.min_iou)
+    pairs = _without_stolen(pairs, tracks, dets, overlaps, occlusion_config)
+    cost, dist = 1.0 - pairs.iou, None
+    if config.veto and dets.features is not None:  # use A: pairs against the odds are vetoed
+        dist = appearance.gallery.dist_pairs(bank.slot[pairs.track], dets.features.take(pairs.detection, axis=0))
+        odds = _log_odds(pairs, dist, tracks, dets, appearance, config, motion)
+        likely = (odds > 0).nonzero()[0]
+        pairs, dist, cost = pairs.keep(likely), dist[likely], -odds[likely]
+    of_confirmed = confirmed[pairs.track]
+    for group in (of_confirmed, ~of_confirmed):
+        rows = (group & (track[pairs.detection] < 0)).nonzero()[0]
+        if len(rows) == 0:
             continue
-        pairs = candidates.among(group, free, config.min_iou)
-        if len(pairs) == 0:
-            continue
-        pairs = _without_stolen(pairs, tracks, dets, overlaps, group, occlusion_config)
-        dist = None
-        if config.veto and dets.features is not None:  # use A: pairs against the odds are vetoed
-            dist = appearance.gallery.dist_pairs(tracks.bank.slot[pairs.track], dets.features[pairs.detection])
-            odds = _log_odds(pairs, dist, tracks, dets, appearance, config, motion)
-            likely = odds > 0
-            pairs, dist, cost = pairs.keep(likely), dist[likely], -odds[likely]
-        else:
-            cost = 1.0 - pairs.iou
-        if len(pairs) == 0:
-            continue
-        chosen = assign_pairs(pairs.track, pairs.detection, cost)
+        chosen = rows[assign_pairs(pairs.track[rows], pairs.detection[rows], cost[rows])]
         if with_costs:
             chosen_costs.append(_pair_costs(pairs, chosen, cost, dist, tracks, appearance))
-        pairs = pairs.keep(chosen)
-        detection[pairs.track] = pairs.detection
-        free[pairs.detection] = False
+        detection[pairs.track[chosen]], track[pairs.detection[chosen]] = pairs.detection[chosen], pairs.track[chosen]
 
     # Second association: low-score detections, by overlap alone.
-    unmatched = tracks.active & bank.confirmed & (detection < 0)
+    unmatched = tracks.active & confirmed & (detection < 0)
     pairs = candidates.among(unmatched, ~dets.high, config.min_iou_weak)
     if len(pairs):
         cost = 1.0 - pairs.iou
@@ -113,11 +99,12 @@ def associate(
         if with_costs:
             chosen_costs.append(_pair_costs(pairs, chosen, cost, None, tracks, appearance))
         pairs = pairs.keep(chosen)
-        detection[pairs.track] = pairs.detection
+        detection[pairs.track], track[pairs.detection] = pairs.detection, pairs.track
     return Matches(
         detection=detection,
+        track=track,
         reassociated=np.zeros(len(bank), bool),
-        handed_over=np.full(len(bank), -1, np.int64),
+        handed_over=np.full(len(bank), -1),
         costs=_joined(chosen_costs) if with_costs else None,
     )
 
@@ -127,17 +114,19 @@ def _without_stolen(
     tracks: PredictedTracks,
     dets: FrameDetections,
     overlaps: Overlaps,
-    group: BoolArray,
     config: OcclusionConfig,
 ) -> Pairs:
-    """Pairs without those in which an occluded track would take the detection of its occluder; group (T,)."""
-    occluded = group & ~tracks.visible
+    """Pairs without those in which an occluded track would take the detection of its occluder."""
+    occluded = tracks.active & ~tracks.visible
     if not (config.enabled and np.count_nonzero(occluded)):
         return pairs
-    i, j = overlaps.tracks
-    rivals = tracks.bank.group[i] == tracks.bank.group[j]
-    occluder = occlusion.occluder(tracks.boxes, occluded, group & tracks.visible, i[rivals], j[rivals], config)
-    return pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, dets.boxes[pairs.detection], tracks.boxes, occluder))
+    bank, (i, j) = tracks.bank, overlaps.tracks
+    confirmed = bank.confirmed  # a tentative track occludes no confirmed one
+    rivals = ((bank.group[i] == bank.group[j]) & (confirmed[i] == confirmed[j])).nonzero()[0]
+    in_front = tracks.active & tracks.visible
+    occluder = occlusion.occluder(tracks.boxes, occluded, in_front, i[rivals], j[rivals], config)
+    detected = dets.boxes.take(pairs.detection, axis=0)
+    return pairs.keep(~occlusion.stolen(pairs.track, pairs.iou, detected, tracks.boxes, occluder))
 
 
 def _log_odds(
@@ -153,16 +142,16 @@ def _log_odds(
 
     Where appearance tells nothing apart, the IoU: such pairs compete with no others.
     """
-    assert dets.features is not None
-    bank, places = tracks.bank, places_of(dets.boxes)
-    has_embedding: BoolArray = np.asarray(dets.features.any(axis=1))  # zeros: the crop was empty
-    mean, cov = bank.mean[pairs.track], bank.cov[pairs.track]
+    bank, track, detection = tracks.bank, pairs.track, pairs.detection
+    variance = kalman.innovation_variance(bank.mean, bank.cov, motion)
     odds = evidence.log_odds(
         appearance.scene,
         dist,
-        appearance.known(bank.slot[pairs.track]) & has_embedding[pairs.detection],
-        evidence.log_motion(mean, kalman.innovation_variance(mean, cov, motion), places[pairs.detection]),
-        appearance.scene.log_newcomers(places)[pairs.detection],
+        appearance.known(bank.slot)[track] & dets.embedded[detection],
+        evidence.log_motion(
+            bank.mean.take(track, axis=0), variance.take(track, axis=0), dets.places.take(detection, axis=0)
+        ),
+        appearance.scene.log_newcomers(dets.places)[detection],
         config.motion_weight,
     )
     return np.where(dets.embeddable[pairs.detection], odds, pairs.iou)

@@ -6,17 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker import boxes as bx
 from tracker.appearance.gallery import Gallery
 from tracker.appearance.reuse import reusable
-from tracker.association.scene import Scene, places_of
+from tracker.association.pairs import Overlaps
+from tracker.association.scene import Scene
 from tracker.config import AppearanceConfig, TrackerConfig
 from tracker.stages.predict import PredictedTracks
 from tracker.stages.select import FrameDetections
 from tracker.tracks.bank import TrackBank
 from tracker.tracks.lifecycle import TIME_SLACK_S
-from tracker.types import BoolArray, Detections, FeatureArray, FloatArray, Frame, ImageArray, IntArray, State
+from tracker.types import BoolArray, Detections, FeatureArray, FloatArray, Frame, ImageArray, IntArray, Source, State
 
 _MOST_OBSERVED = 16  # embeddings of a frame that the scene learns from
 
@@ -115,7 +117,7 @@ class Appearance:
             features[fresh] = computed
         if latest is not None:
             features[reused] = latest
-        return replace(dets, features=features, reused=reused)
+        return replace(dets, features=features, embedded=np.asarray(features.any(axis=1)), reused=reused)
 
     def _reusable(self, dets: FrameDetections, tracks: PredictedTracks) -> IntArray:
         """(N,) row of the track whose latest embedding can be reused for the detection; -1: embed it.
@@ -131,7 +133,9 @@ class Appearance:
         row = reusable(tracks.boxes[active], dets.boxes, settled[active])
         return np.where(row >= 0, np.append(active, -1)[row], -1)
 
-    def store(self, frame: Frame, dets: FrameDetections, bank: TrackBank, detection: IntArray) -> None:
+    def store(
+        self, frame: Frame, dets: FrameDetections, overlaps: Overlaps, bank: TrackBank, detection: IntArray
+    ) -> None:
         """Add this frame's embeddings to the galleries; detection (T,) row of each track of `bank`, -1: none.
 
         Only of high-score detections inside the image that are not too far from the gallery (docs/method.md, 5).
@@ -140,22 +144,31 @@ class Appearance:
             self._observe_boxes(dets, detection, bank)
         if dets.features is None:
             return
-        rows = ((detection >= 0) & np.append(self._clean(frame, dets), False)[detection]).nonzero()[0]
-        rows = rows[dets.features[detection[rows]].any(axis=1)]  # zeros: the crop was empty
-        slots, features = bank.slot[rows], dets.features[detection[rows]]
+        rows = (detection >= 0).nonzero()[0]
+        rows = rows[(self._clean(frame, dets) & dets.embedded)[detection[rows]]]
+        slots, features = bank.slot[rows], dets.features.take(detection[rows], axis=0)
         if self._config.scene:
-            self._observe_distances(frame.index, dets, bank, detection, rows)
+            self._observe_distances(frame.index, dets, overlaps, bank, detection, rows)
         outlier = self.known(slots) & (self.gallery.dist_pairs(slots, features) >= self.thresholds.diff)
-        self.gallery.write(slots[~outlier], features[~outlier])
-        self.gallery.mark_embedded(slots[~outlier & ~dets.reused[detection[rows]]], frame.time_s)
+        kept = (~outlier).nonzero()[0]
+        rows, slots = rows[kept], slots[kept]
+        self.gallery.write(slots, features.take(kept, axis=0))
+        self.gallery.mark_embedded(slots[~dets.reused[detection[rows]]], frame.time_s)
 
     def _observe_boxes(self, dets: FrameDetections, detection: IntArray, bank: TrackBank) -> None:
-        boxes = dets.boxes[dets.high & dets.embeddable]
-        n_new = int(np.count_nonzero((bank.hits == 1) & np.append(dets.embeddable, False)[detection]))
-        self.scene.observe_boxes(places_of(boxes), boxes[:, 2:], n_new)
+        rows = (dets.high & dets.embeddable).nonzero()[0]
+        new = detection[(bank.hits == 1) & (detection >= 0)]
+        n_new = int(np.count_nonzero(dets.embeddable[new]))
+        self.scene.observe_boxes(dets.places.take(rows, axis=0), dets.boxes[rows, 2:], n_new)
 
     def _observe_distances(
-        self, index: int, dets: FrameDetections, bank: TrackBank, detection: IntArray, rows: IntArray
+        self,
+        index: int,
+        dets: FrameDetections,
+        overlaps: Overlaps,
+        bank: TrackBank,
+        detection: IntArray,
+        rows: IntArray,
     ) -> None:
         """The scene learns from the embeddings of this frame that are about to be stored, for the tracks `rows` (n,).
 
@@ -171,25 +184,34 @@ class Appearance:
         if len(fresh) == 0 or len(others) == 0:
             return
         dist = self.gallery.dist_mean(bank.slot[others], dets.features[detection[fresh]])  # (others, fresh)
-        own = others[:, None] == fresh[None]
-        near = bx.iou(dets.boxes[detection[others]], dets.boxes[detection[fresh]]) > 0
-        alone = ~(near & ~own).any(axis=0)
-        self.scene.observe_distances(dist[own & alone], dist[~own & ~near])
+        i, j, _ = overlaps.among_detections
+        overlapping = np.zeros((len(dets), len(dets)), bool)
+        overlapping[i, j] = overlapping[j, i] = True
+        near = overlapping[detection[others, None], detection[fresh]]
+        own = others[:, None] == fresh
+        alone = ~near.any(axis=0)
+        self.scene.observe_distances(dist[own & alone], dist[~(own | near)])
 
     def _clean(self, frame: Frame, dets: FrameDetections) -> BoolArray:
         """(N,) detections whose embedding may enter a gallery."""
-        boxes = dets.boxes
         if not (frame.width and frame.height):
             return dets.high
-        inside = (boxes[:, :2] >= 0).all(axis=1) & (boxes[:, 2:] <= [frame.width, frame.height]).all(axis=1)
+        left, top, right, bottom = dets.boxes.T
+        inside = (left >= 0) & (top >= 0) & (right <= frame.width) & (bottom <= frame.height)
         return np.asarray(dets.high & inside)
 
     def output_features(
-        self, image: ImageArray | None, dets: FrameDetections, bank: TrackBank, detection: IntArray, proposed: BoolArray
+        self,
+        image: ImageArray | None,
+        dets: FrameDetections,
+        bank: TrackBank,
+        detection: IntArray,
+        source: NDArray[np.uint8],
     ) -> FeatureArray | None:
         """(T, D) embeddings of the tracks of `bank` for `Tracks.features`, NaN: none; None unless they are kept.
 
-        detection (T,) as in `store`; proposed (T,). Low-score detections, proposals and reused ones are embedded here.
+        detection (T,) as in `store`; source (T,) `Source`. Low-score detections, proposals and reused
+        ones are embedded here.
         """
         if not self._keep_features:
             return None
@@ -202,7 +224,7 @@ class Appearance:
         if dets.features is not None:
             known = dets.features[detection[found]]
             features[found] = np.where(dets.reused[detection[found], None], np.nan, known)
-        missing = ((found | proposed) & ~np.nan_to_num(features).any(axis=1)).nonzero()[0]
+        missing = ((found | (source == Source.PROPOSED)) & ~np.nan_to_num(features).any(axis=1)).nonzero()[0]
         if image is not None and len(missing):
             features[missing] = self.embed(image, bx.cxcyah_to_xyxy(bank.mean[missing, :4]))
         features[~features.any(axis=1)] = np.nan  # zeros: the crop was empty

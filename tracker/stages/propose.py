@@ -143,9 +143,8 @@ class Proposer:
             same = _log_ratio(image, bank, found, appearance) + np.log(p) - np.log1p(-p) > 0
             found, belief = found.take(same), belief[same]
         better = np.argsort(-belief, kind="stable")  # of two proposals for one place the better one stays
-        i, j = bx.overlapping_within(found.boxes[better])
-        near = bx.paired_iou(found.boxes[better[i]], found.boxes[better[j]]) > self._config.max_overlap
-        kept = np.sort(better[bx.suppress(len(better), i, j, near)])
+        i, j, overlap = bx.overlapping_within(found.boxes[better])
+        kept = np.sort(better[bx.suppress(len(better), i, j, overlap > self._config.max_overlap)])
         return _Found(found.take(kept), belief[kept], places.boxes)
 
     def _free(self, boxes: FloatArray, frame: Frame, taken: FloatArray) -> BoolArray:

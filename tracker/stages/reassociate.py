@@ -8,7 +8,6 @@ import numpy as np
 
 from tracker.association import evidence
 from tracker.association.assignment import assign
-from tracker.association.scene import places_of
 from tracker.config import AssociationConfig, MotionConfig, TrackerConfig
 from tracker.motion import kalman
 from tracker.stages.associate import Matches
@@ -43,8 +42,9 @@ def reassociate(
         return matches
     lost = lifecycle.reassociable(bank, matches.matched, tracks.time_s, config.lifecycle)
     lost_rows = (lost & appearance.known(bank.slot)).nonzero()[0]
-    track_of = matches.track_of(len(dets))
-    found = (dets.high & dets.embeddable & ((track_of < 0) | ~np.append(bank.confirmed, True)[track_of])).nonzero()[0]
+    available = dets.high & dets.embeddable
+    available[matches.detection[bank.confirmed & matches.matched]] = False
+    found = available.nonzero()[0]
     if len(lost_rows) == 0 or len(found) == 0:
         return matches
     odds = _log_odds(bank.keep(lost_rows), dets, found, appearance, link, config.motion)
@@ -55,7 +55,7 @@ def reassociate(
     odds += np.log(np.maximum(returns, _LEAST))[:, None] + np.log(np.maximum(dets.scores[found], _LEAST))
     likely = evidence.posterior(odds) >= link.least_posterior
     i, j = assign(np.where(likely, -odds, np.inf))
-    return _given(matches, lost_rows[i], found[j], track_of[found[j]])
+    return _given(matches, lost_rows[i], found[j])
 
 
 def _log_odds(
@@ -68,7 +68,7 @@ def _log_odds(
 ) -> FloatArray:
     """(L, F) log odds that detection `found` (F,) is the person of each lost track, all with a gallery."""
     assert dets.features is not None
-    places = places_of(dets.boxes[found])
+    places = dets.places[found]
     variance = kalman.innovation_variance(lost.mean, lost.cov, motion)
     return evidence.log_odds(
         appearance.scene,
@@ -80,13 +80,16 @@ def _log_odds(
     )
 
 
-def _given(matches: Matches, lost: IntArray, detections: IntArray, holders: IntArray) -> Matches:
-    """The matches after detections (k,) went to lost tracks (k,) from the tentative tracks `holders` (k,), -1: none."""
-    detection, reassociated = matches.detection.copy(), matches.reassociated.copy()
+def _given(matches: Matches, lost: IntArray, detections: IntArray) -> Matches:
+    """The matches after detections (k,) went to lost tracks (k,), some of them from tentative tracks."""
+    detection, track, reassociated = matches.detection.copy(), matches.track.copy(), matches.reassociated.copy()
     handed_over = matches.handed_over.copy()
+    holders = track[detections]
     has_holder = holders >= 0
     handed_over[holders[has_holder]] = detections[has_holder]
     detection[holders[has_holder]] = -1
-    detection[lost] = detections
+    detection[lost], track[detections] = detections, lost
     reassociated[lost] = True
-    return dataclasses.replace(matches, detection=detection, reassociated=reassociated, handed_over=handed_over)
+    return dataclasses.replace(
+        matches, detection=detection, track=track, reassociated=reassociated, handed_over=handed_over
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker import boxes as bx
+from tracker.association.pairs import Overlaps
 from tracker.config import LifecycleConfig, MotionConfig, OcclusionConfig, TrackerConfig
 from tracker.motion import kalman
 from tracker.stages.associate import Matches
@@ -27,7 +28,8 @@ class _Current:
 
     bank: TrackBank  # T rows
     detection: IntArray  # (T,) row of the detection, -1: none
-    source: NDArray[np.uint8]  # (T,) `Source`; DETECTED without a detection: not output
+    source: NDArray[np.uint8]  # (T,) `Source`
+    has_box: BoolArray  # (T,) detected, proposed or predicted in this frame: output, once confirmed
 
 
 def update(
@@ -37,6 +39,7 @@ def update(
     dets: FrameDetections,
     matches: Matches,
     proposals: Proposals,
+    overlaps: Overlaps,
     shown_as_predicted: BoolArray,
     clock: Clock,
     appearance: Appearance,
@@ -50,32 +53,29 @@ def update(
     absorbed.
     """
     known, absorbed = tracks.bank, matches.absorbed.nonzero()[0]
-    heir = matches.track_of(len(dets))[matches.handed_over[absorbed]]
+    heir = matches.track[matches.handed_over[absorbed]]
     backfilled = identities.resolve(known.key[absorbed], known.id[heir], known.shown_index[heir])
 
-    source = np.full(len(known), Source.DETECTED, np.uint8)
+    source = np.full(len(known), Source.DETECTED.value, np.uint8)
     source[shown_as_predicted] = Source.OCCLUDED if clock.detector_ran else Source.PREDICTED
     source[proposals.track] = Source.PROPOSED
+    has_box = matches.matched | shown_as_predicted
+    has_box[proposals.track] = True
     boxes = measured_boxes(tracks, dets, matches, proposals, frame.width, config.occlusion)
     bank = correct(tracks, dets, matches, proposals, boxes, config.motion)
-    current = _Current(bank, matches.detection, source)
+    current = _Current(bank, matches.detection, source, has_box)
     if clock.detector_ran:
         remembered = appearance.known(bank.slot) & config.association.reassociate
         stays = lifecycle.alive(bank, matches.matched, remembered, frame.time_s, config.lifecycle) & ~matches.absorbed
         current = _delete(current, stays, appearance)
-    create_score = max(config.detection.strong_score, config.lifecycle.birth_score)
-    unmatched = ((matches.track_of(len(dets)) < 0) & (dets.scores >= create_score)).nonzero()[0]
-    tracked = matches.detection[matches.matched & known.confirmed]
-    on_top = bx.iou(dets.boxes[unmatched], dets.boxes[tracked]) > lifecycle.NEW_TRACK_IOU
-    unmatched = unmatched[~(on_top & (dets.group[unmatched, None] == dets.group[tracked])).any(axis=1)]
-    current = _create(current, unmatched, dets, frame.time_s, appearance, identities, config.motion)
-    appearance.store(frame, dets, current.bank, current.detection)
+    new = _without_track(known, dets, matches, overlaps, config)
+    current = _create(current, new, dets, frame.time_s, appearance, identities, config.motion)
+    appearance.store(frame, dets, overlaps, current.bank, current.detection)
     bank, confirmed_rows = _confirm(current.bank, identities, config.lifecycle)
     if not clock.detector_ran:
         current.source[~bank.confirmed] = Source.PREDICTED  # the next run of the detector decides about them
-    bank, output = _output(
-        frame, image, dets, _Current(bank, current.detection, current.source), appearance, identities
-    )
+        current.has_box[~bank.confirmed] = True
+    bank, output = _output(frame, image, dets, replace(current, bank=bank), appearance, identities)
     return bank, output, backfilled + confirmed_rows
 
 
@@ -90,19 +90,20 @@ def measured_boxes(
     width: int,
     config: OcclusionConfig,
 ) -> FloatArray:
-    """(T, 4) xyxy box that each track was detected or proposed with; zeros where there is none.
+    """(T, 4) xyxy box that each track was detected or proposed with; the predicted one where there is none.
 
     Detections of confirmed tracks that an occluder or the edge of the image cuts are widened, see `occlusion.widened`;
     width of the image in pixels, 0: unknown.
     """
-    bank, rows = tracks.bank, matches.matched.nonzero()[0]
-    measured = np.zeros((len(bank), 4))
-    measured[rows] = dets.boxes[matches.detection[rows]]
-    measured[proposals.track] = proposals.boxes
+    bank, rows, measured = tracks.bank, matches.matched.nonzero()[0], tracks.boxes.copy()
+    measured[rows] = dets.boxes.take(matches.detection[rows], axis=0)
     if config.enabled:
-        found = bank.confirmed & matches.matched
-        rows = (found & ~matches.reassociated).nonzero()[0]
-        measured[rows] = occlusion.widened(measured[rows], tracks.boxes[rows], measured[found], width, config)
+        found = bank.confirmed[rows]
+        known, front = rows[found & ~matches.reassociated[rows]], measured.take(rows[found], axis=0)
+        measured[known] = occlusion.widened(
+            measured.take(known, axis=0), tracks.boxes.take(known, axis=0), front, width, config
+        )
+    measured[proposals.track] = proposals.boxes
     return measured
 
 
@@ -119,43 +120,34 @@ def correct(
     The noise of a detection depends on its score (NSA, docs/method.md, 1), that of a proposal does not.
     """
     bank, detected = tracks.bank, matches.matched
-    with_box = detected.copy()
+    of_detection = matches.detection[detected]
+    scores, classes = dets.scores[of_detection], dets.classes[of_detection]
+    with_box, noise = detected.copy(), np.ones(len(bank))
     with_box[proposals.track] = True
-    rows = with_box.nonzero()[0]
-    if len(rows) == 0:
-        return bank
-    z = bx.xyxy_to_cxcyah(boxes[rows])
-    by_detection = detected[rows]
-    of_detection = matches.detection[detected]  # (d,) of the tracks `detected`, in the same order as `by_detection`
-    noise = np.ones(len(rows))
-    noise[by_detection] = kalman.score_noise(dets.scores[of_detection], config)
-    mean, cov = bank.mean.copy(), bank.cov.copy()
-    mean[rows], cov[rows] = kalman.correct(bank.mean[rows], bank.cov[rows], z, config, noise)
+    noise[detected] = kalman.score_noise(scores, config)
+    z = bx.xyxy_to_cxcyah(boxes)
+    mean, cov = kalman.correct(bank.mean, bank.cov, z, config, noise)
+    mean = np.where(with_box[:, None], mean, bank.mean)
+    cov = np.where(with_box[:, None, None], cov, bank.cov)
 
-    again = matches.reassociated[rows].nonzero()[0]
+    again = matches.reassociated.nonzero()[0]
     if len(again):
         # The prediction through the gap is worth less than the detection: start again, with the mean velocity.
-        mean[rows[again]], cov[rows[again]] = kalman.initiate(z[again], config)
-        gap_s = np.maximum(tracks.time_s - bank.seen_s[rows[again]], 1.0 / config.reference_hz)
-        mean[rows[again], 4:6] = (z[again, :2] - bank.seen_xy[rows[again]]) / gap_s[:, None]
+        mean[again], cov[again] = kalman.initiate(z[again], config)
+        gap_s = np.maximum(tracks.time_s - bank.seen_s[again], 1.0 / config.reference_hz)
+        mean[again, 4:6] = (z[again, :2] - bank.seen_xy[again]) / gap_s[:, None]
 
-    hits, seen_s, seen_xy = bank.hits.copy(), bank.seen_s.copy(), bank.seen_xy.copy()
     score, class_id, class_lead = bank.score.copy(), bank.class_id.copy(), bank.class_lead.copy()
-    hits[detected] += 1
-    seen_s[detected] = tracks.time_s
-    seen_xy[detected] = z[by_detection, :2]
-    score[detected] = dets.scores[of_detection]
-    agrees = dets.classes[of_detection] == class_id[detected]
-    lead = class_lead[detected] + np.where(agrees, 1.0, -1.0) * dets.scores[of_detection]
-    class_id[detected] = np.where(lead < 0, dets.classes[of_detection], class_id[detected])
-    class_lead[detected] = np.abs(lead)
-    score[proposals.track] = proposals.scores
+    score[detected], score[proposals.track] = scores, proposals.scores
+    before = class_id[detected]
+    lead = class_lead[detected] + np.where(classes == before, scores, -scores)
+    class_id[detected], class_lead[detected] = np.where(lead < 0, classes, before), np.abs(lead)
     return bank.with_(
         mean=mean,
         cov=cov,
-        hits=hits,
-        seen_s=seen_s,
-        seen_xy=seen_xy,
+        hits=bank.hits + detected,
+        seen_s=np.where(detected, tracks.time_s, bank.seen_s),
+        seen_xy=np.where(detected[:, None], z[:, :2], bank.seen_xy),
         score=score,
         class_id=class_id,
         class_lead=class_lead,
@@ -165,12 +157,27 @@ def correct(
 # ------------------------------------------------------------------------------------------------------- the lifecycle
 
 
+def _without_track(
+    known: TrackBank, dets: FrameDetections, matches: Matches, overlaps: Overlaps, config: TrackerConfig
+) -> IntArray:
+    """(n,) rows of the detections that create tracks: no track has them, nor one that overlaps them much."""
+    create_score = max(config.detection.strong_score, config.lifecycle.birth_score)
+    creates = (matches.track < 0) & (dets.scores >= create_score)
+    i, j, iou = overlaps.among_detections
+    near = ((iou > lifecycle.NEW_TRACK_IOU) & (dets.group[i] == dets.group[j])).nonzero()[0]
+    i, j = np.concatenate([i[near], j[near]]), np.concatenate([j[near], i[near]])
+    tracked = np.zeros(len(dets), bool)
+    tracked[matches.detection[matches.matched & known.confirmed]] = True
+    creates[i[tracked[j]]] = False
+    return creates.nonzero()[0]
+
+
 def _delete(current: _Current, stays: BoolArray, appearance: Appearance) -> _Current:
     """Only the tracks that stay (T,); the gallery slots of the others become free."""
     if np.count_nonzero(stays) == len(stays):
         return current
     appearance.gallery.release(current.bank.slot[~stays])
-    return _Current(current.bank.keep(stays), current.detection[stays], current.source[stays])
+    return _Current(current.bank.keep(stays), current.detection[stays], current.source[stays], current.has_box[stays])
 
 
 def _create(
@@ -199,6 +206,7 @@ def _create(
         current.bank.append(created),
         np.concatenate([current.detection, detection]),
         np.concatenate([current.source, np.full(n, Source.DETECTED, np.uint8)]),
+        np.concatenate([current.has_box, np.full(n, True)]),
     )
 
 
@@ -222,20 +230,20 @@ def _output(
     identities: Identities,
 ) -> tuple[TrackBank, Tracks]:
     """The bank, and the confirmed tracks to output, by identity; tentative ones are kept until they are confirmed."""
-    bank, detection, source = current.bank, current.detection, current.source
-    det_index = np.append(dets.row, -1)[detection]
-    features = appearance.output_features(image, dets, bank, detection, source == Source.PROPOSED)
+    bank, detection, source, confirmed = current.bank, current.detection, current.source, current.bank.confirmed
+    det_index = np.concatenate([dets.row, [-1]])[detection]
+    features = appearance.output_features(image, dets, bank, detection, source)
 
     def tracks_of(rows: IntArray) -> Tracks:
+        boxes = bx.cxcyah_to_xyxy(bank.mean.take(rows, axis=0)[:, :4])
         return Tracks(
-            bx.cxcyah_to_xyxy(bank.mean[rows, :4]), bank.id[rows], bank.score[rows], bank.class_id[rows],
+            boxes, bank.id[rows], bank.score[rows], bank.class_id[rows],
             det_index[rows], source[rows], None if features is None else features[rows],
         )  # fmt: skip
 
-    has_box = (detection >= 0) | (source != Source.DETECTED)
-    tentative = (has_box & ~bank.confirmed).nonzero()[0]
+    tentative = (current.has_box & ~confirmed).nonzero()[0]
     identities.keep_tentative(frame.index, bank.key[tentative], tracks_of(tentative))
-    shown = (has_box & bank.confirmed).nonzero()[0]
+    shown = (current.has_box & confirmed).nonzero()[0]
     shown_index = bank.shown_index.copy()
     shown_index[shown] = frame.index
     return bank.with_(shown_index=shown_index), tracks_of(shown[bank.id[shown].argsort()])

@@ -29,8 +29,7 @@ def covered_share(boxes: FloatArray, front: FloatArray) -> FloatArray:
 
 def largest_covered_share(boxes: FloatArray, front: FloatArray) -> FloatArray:
     """(T,) largest share of each box (T, 4) that one nearer box of `front` (M, 4) covers, in [0, 1]."""
-    common = bx.intersection(boxes, front)
-    common[front[:, 3] <= boxes[:, None, 3]] = 0.0  # only a nearer person occludes: lower feet
+    common = bx.intersection(boxes, front) * (front[:, 3] > boxes[:, None, 3])  # a nearer person has lower feet
     most, own = common.max(axis=1, initial=0.0), bx.area(boxes)
     return np.asarray(np.divide(most, own, out=most, where=own > 0))
 
@@ -84,15 +83,15 @@ def widened(
     person or the outside of the image covers it. Not all of it: a track that started with a box around two people would
     never become narrow.
     """
-    size, expected = boxes[:, 2:] - boxes[:, :2], predicted[:, 2:] - predicted[:, :2]
-    usual = np.minimum(expected[:, 0], size[:, 1] * expected[:, 0] / expected[:, 1])
-    narrow = (size[:, 0] < CUT_WIDTH * usual).nonzero()[0]  # few, and only they need the pairs below
+    x1, y1, x2, y2 = boxes.T
+    expected = predicted[:, 2] - predicted[:, 0]
+    usual = np.minimum(expected, (y2 - y1) * expected / (predicted[:, 3] - predicted[:, 1]))
+    narrow = (x2 - x1 < CUT_WIDTH * usual).nonzero()[0]  # few, and only they need the pairs below
     if config.complete == 0 or len(narrow) == 0:
         return boxes
-    missing = config.complete * (usual - size[:, 0])[narrow]
-    x1, y1, x2, y2 = boxes[narrow].T
-    beside = np.array([[x1 - missing, y1, x1, y2], [x2, y1, x2 + missing, y2]]).swapaxes(1, 2).reshape(-1, 4)
-    left, right = _taken(beside, front, width).reshape(2, -1)
+    missing = config.complete * (usual - (x2 - x1))[narrow]
+    x1, y1, x2, y2 = boxes.take(narrow, axis=0).T
+    left, right = _taken(np.array([x1 - missing, x2]), np.array([x1, x2 + missing]), y1, y2, front, width)
     # Occluded on both sides: around the predicted centre, as far as the detection lies within.
     middle = (predicted[narrow, 0] + predicted[narrow, 2] - (x2 - x1) - missing) / 2
     from_middle = x1 - np.minimum(np.maximum(middle, x1 - missing), x1)
@@ -106,11 +105,20 @@ def widened(
     return whole
 
 
-def _taken(strips: FloatArray, front: FloatArray, width: int) -> FloatArray:
-    """(T,) share of each strip (T, 4) beside a box that one nearer person covers, or that is outside the image."""
-    beyond = np.zeros(len(strips))
+def _taken(
+    low: FloatArray, high: FloatArray, top: FloatArray, bottom: FloatArray, front: FloatArray, width: int
+) -> FloatArray:
+    """(2, T) share of each strip that one nearer person covers, or that is outside the image.
+
+    low, high (2, T): x of the strips to the left and to the right of a box; top, bottom (T,) of both.
+    """
+    x1, y1, x2, y2 = front.T
+    size = high - low
+    height = np.minimum(bottom[:, None], y2) - np.maximum(top[:, None], y1)
+    height = np.maximum(height, 0.0) * (y2 > bottom[:, None])  # (T, M) that is covered; a nearer person has lower feet
+    covered = np.maximum(np.minimum(high[..., None], x2) - np.maximum(low[..., None], x1), 0.0)
+    share = (covered * height).max(axis=2, initial=0.0) / (size * (bottom - top))
     if width > 0:
-        inside = np.minimum(strips[:, 2], width) - np.maximum(strips[:, 0], 0.0)
-        whole = strips[:, 2] - strips[:, 0]
-        beyond = 1.0 - np.divide(np.maximum(inside, 0.0), whole, out=np.ones_like(whole), where=whole > 0)
-    return np.maximum(beyond, largest_covered_share(strips, front))
+        inside = np.maximum(np.minimum(high, width) - np.maximum(low, 0.0), 0.0)
+        share = np.maximum(share, 1.0 - inside / size)
+    return np.asarray(share)

@@ -9,7 +9,7 @@ import pytest
 from tools.benchmarks import peers as tracker_peers
 from tools.benchmarks import tracker as bench_tracker
 
-STAGES = ["select", "predict", "camera", "embed", "associate", "re-associate", "propose", "occlude", "update"]
+STAGES = ["predict", "select", "camera", "embed", "associate", "re-associate", "propose", "occlude", "update"]
 
 
 def test_table_lists_step_and_stages_for_each_crowd(capsys):
