@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from tracker.sinks.base import class_name, plain_rows
+from tracker.sinks.base import COLUMNS, class_name, plain_rows
 from tracker.sinks.frame_file import FrameFileSink
 from tracker.types import Frame, State, Tracks
 
@@ -21,7 +21,7 @@ class CsvSink(FrameFileSink):
     class_names: by class number; 0 is a person unless it says otherwise. resume: see `FrameFile`.
     """
 
-    HEAD = b"frame,time_s,id,x1,y1,x2,y2,score,class,source,class_name\n"
+    HEAD = (",".join(COLUMNS) + "\n").encode()
 
     def __init__(
         self,
