@@ -1,11 +1,13 @@
-"""Read results of `track`: MOT text, CSV or JSON lines."""
+"""Read results of `track`: MOT text, CSV, JSON lines, SQLite or Parquet."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from tracker.errors import TrackletError
 from tracker.eval.mot_files import read_results
+from tracker.sinks.parquet import check_pyarrow
 from tracker.types import BoolArray, FloatArray, IntArray, Source, Tracks
 
 KINDS = {source.name.lower(): int(source) for source in Source}
@@ -72,13 +75,21 @@ class TrackTable:
         )
 
 
-def read_table(path: str | Path) -> TrackTable:
-    """Read .csv, .jsonl, or MOT text (any other ending). Raises TableError, or MotFileError for MOT text."""
+def read_table(path: str | Path, run: int | None = None) -> TrackTable:
+    """Read .csv, .jsonl, .db, .parquet, or MOT text (any other ending).
+
+    run: of a database that has several. Raises TableError, or MotFileError for MOT text.
+    """
     path = Path(path)
-    readers: dict[str, Callable[[Path], TrackTable]] = {".csv": _read_csv, ".jsonl": _read_json_lines}
-    if path.suffix.lower() == ".json":
+    ending = path.suffix.lower()
+    readers: dict[str, Callable[[Path], TrackTable]] = {
+        ".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet,
+    }  # fmt: skip
+    if ending == ".json":
         raise TableError(f"{path}: COCO JSON has no sources of boxes; give the .csv, .jsonl or .txt of the same run")
-    table = readers.get(path.suffix.lower(), _read_mot)(path)
+    if run is not None and ending != ".db":
+        raise TableError(f"{path}: holds one run; a run is chosen (--run) in a .db")
+    table = _read_database(path, run) if ending == ".db" else readers.get(ending, _read_mot)(path)
     return table.take(np.lexsort((table.id, table.frame)))
 
 
@@ -113,6 +124,37 @@ def _read_json_lines(path: Path) -> TrackTable:
                 raise TableError(f"{path}: line {number} is not a frame of tracks: {error!r}") from error
 
     return _of_rows(path, rows())
+
+
+def _read_database(path: Path, run: int | None) -> TrackTable:
+    if not path.is_file():
+        raise TableError(f"{path}: cannot be read: there is no such file")
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            runs = dict(database.execute("SELECT run, source FROM runs ORDER BY run"))
+            if (run is None and len(runs) != 1) or (run is not None and run not in runs):
+                listed = "; ".join(f"{number} of {source}" for number, source in runs.items()) or "none"
+                raise TableError(f"{path}: choose one of its runs with --run; there are: {listed}")
+            database.row_factory = sqlite3.Row
+            names = ", ".join(CSV_COLUMNS)
+            found = database.execute(f"SELECT {names} FROM tracks WHERE run = ?", (run or next(iter(runs)),))
+            return _of_rows(path, enumerate(map(dict, found), start=1))
+    except sqlite3.Error as error:
+        raise TableError(f"{path}: is no database of `track --out FILE.db`: {error}") from error
+
+
+def _read_parquet(path: Path) -> TrackTable:
+    check_pyarrow(path)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        missing = [name for name in CSV_COLUMNS if name not in pq.read_schema(path).names]
+        if not missing:
+            return _of_rows(path, enumerate(pq.read_table(path, columns=list(CSV_COLUMNS)).to_pylist(), start=1))
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    raise TableError(f"{path}: lacks the columns {', '.join(missing)}; a table of `track --out FILE.parquet` has them")
 
 
 def _of_rows(path: Path, rows: Iterator[tuple[int, Mapping[str, Any]]]) -> TrackTable:
