@@ -13,7 +13,8 @@ from tracker.sinks.summary import SummarySink
 
 OPTIONS = {
     "tracks.txt": "--out", "tracks.csv": "--out", "tracks.json": "--out", "tracks.db": "--out",
-    "video.avi": "--video", "video.mp4": "--video", "counts.csv": "--counts", "heat.png": "--heatmap", "crops": "--crops",
+    "video.avi": "--video", "video.mp4": "--video", "counts.csv": "--counts", "heat.png": "--heatmap",
+    "crops": "--crops",
 }  # fmt: skip
 
 
