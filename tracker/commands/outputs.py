@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
+from tracker.analytics.ground import open_ground
 from tracker.analytics.regions import open_counters
 from tracker.commands.track_options import NOTHING_ASKED, TrackOptions
 from tracker.errors import ConfigError, OutputError
@@ -86,6 +87,7 @@ def open_outputs(
         class_names=pipeline.class_names,
         lines=lines,
         zones=zones,
+        ground=None if options.ground is None else open_ground(options.ground, source.width, source.height),
         overwrite=overwrite,
         resumed=resumed,
         place=_place(source),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol, Self, TypeAlias, runtime_check
 import numpy as np
 
 from tracker.analytics.counting import LineCounter, ZoneCounter
+from tracker.analytics.ground import GroundPlane
 from tracker.errors import OutputError
 from tracker.types import Frame, ImageArray, Source, State, Tracks
 
@@ -21,6 +23,9 @@ COLUMNS: Mapping[str, type] = {
     "frame": int, "time_s": float, "id": int, "x1": float, "y1": float, "x2": float, "y2": float,
     "score": float, "class": int, "source": str, "class_name": str,
 }  # of every table of boxes: CSV, SQLite, Parquet  # fmt: skip
+
+
+GROUND_COLUMNS = ("gx", "gy")  # metres on the floor, with --ground
 
 
 @runtime_checkable
@@ -91,6 +96,7 @@ class RunFacts:
     class_names: Mapping[int, str] = field(default_factory=dict)
     lines: Sequence[LineCounter] = ()
     zones: Sequence[ZoneCounter] = ()
+    ground: GroundPlane | None = None
     overlay: Overlay | None = None  # drawn on pictures after the tracks
     overwrite: bool = False
     resume: State | None = None  # what the sink's `state()` gave in an interrupted run; None: begin
@@ -154,22 +160,37 @@ class PlainRow(NamedTuple):
     score: float  # four digits
     class_id: int
     source: str  # a word of SOURCE_WORDS
+    ground: list[float] | list[None]  # x, y in metres, three digits; None where the floor is not known
 
 
-def plain_rows(tracks: Tracks) -> Iterator[PlainRow]:
-    """The rows of one frame, ids ascending."""
+def plain_rows(tracks: Tracks, ground: GroundPlane | None = None) -> Iterator[PlainRow]:
+    """The rows of one frame, ids ascending. ground: the floor on which people stand, if it is known."""
     # Adding 0 turns the -0.0 that rounding leaves into 0.0.
     boxes = (np.round(tracks.xyxy, 2) + 0.0).tolist()
     scores = (np.round(tracks.score, 4) + 0.0).tolist()
+    metres = None if ground is None else (np.round(ground.of_feet(tracks.xyxy), 3) + 0.0).tolist()
     for row in np.argsort(tracks.id, kind="stable").tolist():
         word = SOURCE_WORDS[int(tracks.source[row])]
-        yield PlainRow(int(tracks.id[row]), boxes[row], scores[row], int(tracks.class_id[row]), word)
+        place = [None, None] if metres is None or math.isnan(metres[row][0]) else metres[row]
+        yield PlainRow(int(tracks.id[row]), boxes[row], scores[row], int(tracks.class_id[row]), word, place)
 
 
-def table_rows(frame: Frame, tracks: Tracks, class_names: Mapping[int, str]) -> list[tuple[int | float | str, ...]]:
-    """The rows of one frame with the values of COLUMNS."""
+def table_rows(
+    frame: Frame, tracks: Tracks, class_names: Mapping[int, str], ground: GroundPlane | None
+) -> list[tuple[int | float | str | None, ...]]:
+    """The rows of one frame with the values of COLUMNS and GROUND_COLUMNS."""
     number, time_s = frame.index + 1, round(frame.time_s, 6)
     return [
-        (number, time_s, row.id, *row.xyxy, row.score, row.class_id, row.source, class_name(row.class_id, class_names))
-        for row in plain_rows(tracks)
+        (
+            number,
+            time_s,
+            row.id,
+            *row.xyxy,
+            row.score,
+            row.class_id,
+            row.source,
+            class_name(row.class_id, class_names),
+            *row.ground,
+        )
+        for row in plain_rows(tracks, ground)
     ]

@@ -9,7 +9,6 @@ from tracker.errors import OutputError
 from tracker.sinks.base import RunFacts, Sink, SinkOption, check_output_path
 from tracker.sinks.coco import CocoVideoSink
 from tracker.sinks.csv import CsvSink
-from tracker.sinks.frame_file import FrameFileSink
 from tracker.sinks.jsonl import JsonLinesSink
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.parquet import ParquetSink, check_pyarrow
@@ -20,7 +19,6 @@ FORMATS = {
     ".txt": "MOT text", ".csv": "a table", ".jsonl": "JSON lines", ".json": "COCO for videos",
     ".db": "SQLite", ".parquet": "Parquet",
 }  # fmt: skip
-_APPENDED: dict[str, type[FrameFileSink]] = {".txt": MotTextSink, ".jsonl": JsonLinesSink}
 
 
 def format_of(path: str | Path) -> str:
@@ -63,12 +61,14 @@ def _open(path: str | None, run: RunFacts) -> Sink:
     if ending == ".json":
         return CocoVideoSink(path, run.overwrite, name=run.name, class_names=run.class_names)
     if ending == ".csv":
-        return CsvSink(path, run.overwrite, run.resume, class_names=run.class_names)
+        return CsvSink(path, run.overwrite, run.resume, class_names=run.class_names, ground=run.ground)
     if ending == ".db":
         return SqliteSink(path, run)
     if ending == ".parquet":
         return ParquetSink(path, run)
-    return _APPENDED[ending](path, run.overwrite, run.resume)
+    if ending == ".jsonl":
+        return JsonLinesSink(path, run.overwrite, run.resume, ground=run.ground)
+    return MotTextSink(path, run.overwrite, run.resume)
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -82,8 +82,7 @@ def _check_free(path: Path, overwrite: bool) -> None:
 OUT = SinkOption(
     flags=("-o", "--out", "--output"),
     metavar="FILE",
-    help="tracks, by ending: .txt MOT, .csv, .jsonl, .json COCO, .db SQLite, .parquet; '-' is standard output; "
-    "may be repeated",
+    help="tracks, by ending: .txt, .csv, .jsonl, .json (COCO), .db, .parquet; '-' is stdout; may be repeated",
     check=format_of,
     check_free=_check_free,
     open=_open,

@@ -11,7 +11,7 @@ from typing import Any
 
 from tracker import __version__
 from tracker.errors import OutputError
-from tracker.sinks.base import COLUMNS, ClosedByWith, RunFacts, table_rows
+from tracker.sinks.base import COLUMNS, GROUND_COLUMNS, ClosedByWith, RunFacts, table_rows
 from tracker.sinks.frame_file import FrameFile
 from tracker.types import Frame, Tracks
 
@@ -29,12 +29,12 @@ class ParquetSink(ClosedByWith):
         check_pyarrow(path)
         self._run_facts = run
         self._file = FrameFile(path, run.overwrite)
-        self._rows: list[tuple[int | float | str, ...]] = []
+        self._rows: list[tuple[int | float | str | None, ...]] = []
         self._writer: Any = None
         self._open = True
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
-        self._rows += table_rows(frame, tracks, self._run_facts.class_names)
+        self._rows += table_rows(frame, tracks, self._run_facts.class_names, self._run_facts.ground)
         if len(self._rows) >= ROWS_AT_ONCE:
             self._write_group()
 
@@ -60,8 +60,11 @@ class ParquetSink(ClosedByWith):
             "version": __version__, "settings": json.loads(run.settings),
         }  # fmt: skip
         kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-        schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()], {"tracklet": json.dumps(facts)})
-        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(COLUMNS)
+        fields = [(name, kinds[kind]) for name, kind in COLUMNS.items()]
+        if run.ground is not None:
+            fields += [(name, pa.float64()) for name in GROUND_COLUMNS]
+        schema = pa.schema(fields, {"tracklet": json.dumps(facts)})
+        columns = [[row[i] for row in self._rows] for i in range(len(schema))]
         table = pa.table([pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema)
         try:
             if self._writer is None:

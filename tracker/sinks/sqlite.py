@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tracker import __version__
 from tracker.errors import OutputError, ResumeError, WriteError
-from tracker.sinks.base import COLUMNS, ClosedByWith, RunFacts, check_output_path, table_rows
+from tracker.sinks.base import COLUMNS, GROUND_COLUMNS, ClosedByWith, RunFacts, check_output_path, table_rows
 from tracker.sinks.frame_file import check_in_place
 from tracker.types import Frame, State, Tracks
 
@@ -18,18 +18,20 @@ SCHEMA_VERSION = 1
 BUSY_S = 30.0  # how long a frame waits for another program that writes to the database
 _TYPES = {int: "INTEGER", float: "REAL", str: "TEXT"}
 _COLUMNS = ", ".join(f"{name} {_TYPES[kind]} NOT NULL" for name, kind in COLUMNS.items())
+_GROUND = ", ".join(f"{name} REAL" for name in GROUND_COLUMNS)
 # The primary key, in which the rows are stored, finds the frames of a run; the index finds the frames of a person.
 _SCHEMA = f"""
     CREATE TABLE runs (run INTEGER PRIMARY KEY, source TEXT NOT NULL, started TEXT NOT NULL, fps REAL, width INTEGER,
         height INTEGER, frames INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0, version TEXT NOT NULL,
         settings TEXT NOT NULL);
-    CREATE TABLE tracks (run INTEGER NOT NULL REFERENCES runs, {_COLUMNS}, PRIMARY KEY (run, frame, id)) WITHOUT ROWID;
+    CREATE TABLE tracks (run INTEGER NOT NULL REFERENCES runs, {_COLUMNS}, {_GROUND},
+        PRIMARY KEY (run, frame, id)) WITHOUT ROWID;
     CREATE INDEX tracks_by_person ON tracks (run, id, frame);
     CREATE TRIGGER delete_tracks_of_run AFTER DELETE ON runs BEGIN DELETE FROM tracks WHERE run = OLD.run; END;
     PRAGMA application_id = {APPLICATION_ID};
     PRAGMA user_version = {SCHEMA_VERSION};
 """
-_INSERT = f"INSERT INTO tracks VALUES (?{', ?' * len(COLUMNS)})"
+_INSERT = f"INSERT INTO tracks VALUES (?{', ?' * (len(COLUMNS) + len(GROUND_COLUMNS))})"
 
 
 class SqliteSink(ClosedByWith):
@@ -44,7 +46,7 @@ class SqliteSink(ClosedByWith):
 
     def __init__(self, path: str | Path, run: RunFacts) -> None:
         self.path = Path(path)
-        self._class_names = run.class_names
+        self._class_names, self._ground = run.class_names, run.ground
         self._run, self._started = 0, run.started
         self._last_frame = self._n_rows = 0
         if run.resume is not None and not self.path.is_file():
@@ -62,7 +64,7 @@ class SqliteSink(ClosedByWith):
         self._written = self.path.stat()
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
-        rows = [(self._run, *row) for row in table_rows(frame, tracks, self._class_names)]
+        rows = [(self._run, *row) for row in table_rows(frame, tracks, self._class_names, self._ground)]
         with self._transaction(f" at frame {frame.index + 1}", "; the frames before it are there"):
             self._db.executemany(_INSERT, rows)
             self._db.execute(
