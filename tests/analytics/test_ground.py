@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sqlite3
 from contextlib import closing
 
@@ -12,7 +13,9 @@ import pandas as pd
 import pytest
 
 from tests.oracles.pages import blocks
-from tracker.analytics.ground import MAX_M_PER_PX, open_ground, parse_ground
+from tracker.analytics.ground import MAX_M_PER_PX, open_ground, parse_ground, walked
+from tracker.commands.report.cli import write_report
+from tracker.commands.report.table import TableError, read_table
 from tracker.errors import ConfigError
 from tracker.sinks.base import RunFacts
 from tracker.sinks.open import _open
@@ -185,3 +188,27 @@ def test_speeds_and_distances_of_the_page_are_those_walked(tmp_path):
     np.testing.assert_allclose(found[:, 2], [1.4] * 4 + [0.8] * 4, atol=0.05)
     assert [identity for identity, _ in walked] == [1, 2]
     np.testing.assert_allclose([metres for _, metres in walked], [4 * 1.4, 4 * 0.8], rtol=0.03)
+
+
+def test_report_says_how_far_and_how_fast_each_person_walked(tmp_path):
+    """The person in the sky has no place on the floor."""
+    for ending in ("csv", "jsonl", "db"):
+        walk(Camera(), tmp_path / f"t.{ending}")
+        page = write_report(tmp_path / f"t.{ending}", out=tmp_path / f"{ending}.html").read_text()
+        found = re.findall(r"walked ([\d.]+) m, ([\d.]+) m/s", page)
+        assert [float(metres) for metres, _ in found] == pytest.approx([5.6, 3.2], abs=0.15)
+        assert [speed for _, speed in found] == ["1.4", "0.8"]
+    text = re.sub("person,[^,]+,", "person,inf,", (tmp_path / "t.csv").read_text(), count=1)
+    (tmp_path / "bad.csv").write_text(text)
+    with pytest.raises(TableError, match="all values must be finite"):
+        read_table(tmp_path / "bad.csv")
+
+
+def test_standing_person_walks_nothing_and_a_glimpse_is_not_known(rng):
+    times = np.arange(0, 20, 0.1)
+    trembling = np.array([3.0, 8.0]) + rng.normal(0, 0.05, (200, 2))
+    metres, seconds = walked(times, trembling)
+    assert metres < 1.0 < np.linalg.norm(np.diff(trembling, axis=0), axis=1).sum() / 5
+    assert seconds == pytest.approx(19.0)
+    assert np.isnan(walked(times[:5], trembling[:5])).all()
+    assert np.isnan(walked(times, trembling * np.nan)).all()

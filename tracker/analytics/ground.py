@@ -49,6 +49,22 @@ class GroundPlane:
         return self.locate(np.column_stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]]))
 
 
+def walked(time_s: FloatArray, metres: FloatArray) -> tuple[float, float]:
+    """Metres that a person walked, and in how many seconds.
+
+    time_s (R,) ascending, metres (R, 2), NaN where the place is not known. Boxes tremble, so the way leads through the
+    mean places of each second of the source; what lies before the first and after the last of them is not counted.
+    (NaN, NaN) where fewer than two seconds have a place.
+    """
+    known = np.isfinite(metres).all(axis=1)
+    rows = np.column_stack([time_s, metres])[known]
+    _, second, count = np.unique(rows[:, 0] // 1, return_inverse=True, return_counts=True)
+    if len(count) < 2:
+        return math.nan, math.nan
+    means = np.column_stack([np.bincount(second, weights=column) / count for column in rows.T])
+    return float(np.linalg.norm(np.diff(means[:, 1:], axis=0), axis=1).sum()), float(means[-1, 0] - means[0, 0])
+
+
 def parse_ground(words: Sequence[str]) -> tuple[Pair, ...]:
     """x, y in pixels and X, Y in metres of each point.
 

@@ -8,7 +8,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tracker.errors import TrackletError
 from tracker.eval.mot_files import read_results
+from tracker.sinks.base import GROUND_COLUMNS
 from tracker.sinks.parquet import check_pyarrow
 from tracker.types import BoolArray, FloatArray, IntArray, Source, Tracks
 
@@ -40,6 +41,7 @@ class TrackTable:
     score: FloatArray  # (R,) in [0, 1]
     source: NDArray[np.uint8]  # (R,) values of `Source`
     has_sources: bool  # False: the format does not say where boxes come from
+    metres: FloatArray | None = None  # (R, 2) on the floor, NaN where not known; None: the run had no ground plane
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -47,18 +49,17 @@ class TrackTable:
     def take(self, rows: BoolArray | IntArray) -> TrackTable:
         """The selected rows."""
         time_s = None if self.time_s is None else self.time_s[rows]
+        metres = None if self.metres is None else self.metres[rows]
         return TrackTable(
             self.frame[rows], time_s, self.id[rows], self.boxes[rows], self.score[rows], self.source[rows],
-            self.has_sources,
+            self.has_sources, metres,
         )  # fmt: skip
 
     def timed(self, fps: float) -> TrackTable:
         """The table with a time for every row: the one it has, or that of its frame at `fps` frames per second."""
         if self.time_s is not None:
             return self
-        return TrackTable(
-            self.frame, self.frame / fps, self.id, self.boxes, self.score, self.source, self.has_sources
-        )  # fmt: skip
+        return replace(self, time_s=self.frame / fps)
 
     def of_frames(self) -> Mapping[int, Tracks]:
         """Frame (from 0) -> its tracks, for frames that have tracks."""
@@ -136,7 +137,7 @@ def _read_database(path: Path, run: int | None) -> TrackTable:
                 listed = "; ".join(f"{number} of {source}" for number, source in runs.items()) or "none"
                 raise TableError(f"{path}: choose one of its runs with --run; there are: {listed}")
             database.row_factory = sqlite3.Row
-            names = ", ".join(CSV_COLUMNS)
+            names = ", ".join([*CSV_COLUMNS, *GROUND_COLUMNS])
             found = database.execute(f"SELECT {names} FROM tracks WHERE run = ?", (run or next(iter(runs)),))
             return _of_rows(path, enumerate(map(dict, found), start=1))
     except sqlite3.Error as error:
@@ -149,9 +150,11 @@ def _read_parquet(path: Path) -> TrackTable:
     import pyarrow.parquet as pq
 
     try:
-        missing = [name for name in CSV_COLUMNS if name not in pq.read_schema(path).names]
+        there = pq.read_schema(path).names
+        missing = [name for name in CSV_COLUMNS if name not in there]
         if not missing:
-            return _of_rows(path, enumerate(pq.read_table(path, columns=list(CSV_COLUMNS)).to_pylist(), start=1))
+            names = [*CSV_COLUMNS, *(name for name in GROUND_COLUMNS if name in there)]
+            return _of_rows(path, enumerate(pq.read_table(path, columns=names).to_pylist(), start=1))
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     raise TableError(f"{path}: lacks the columns {', '.join(missing)}; a table of `track --out FILE.parquet` has them")
@@ -163,17 +166,19 @@ def _of_rows(path: Path, rows: Iterator[tuple[int, Mapping[str, Any]]]) -> Track
         try:
             values = [float(row[name]) for name in CSV_COLUMNS[:-1]]
             kind = KINDS[row["source"]]
+            place = [float("nan" if row.get(name) in (None, "") else row[name]) for name in GROUND_COLUMNS]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise TableError(f"{path}: line {line} is not a box: {error!r}") from error
-        if not np.isfinite(values).all() or values[0] < 1 or values[2] < 1:
+        if not np.isfinite(values).all() or np.isinf(place).any() or values[0] < 1 or values[2] < 1:
             raise TableError(f"{path}: line {line}: frame and id count from 1, and all values must be finite")
         if not max(map(abs, values)) <= LARGEST or values[0] != int(values[0]) or values[2] != int(values[2]):
             raise TableError(f"{path}: line {line}: frame and id must be whole, and no value above {LARGEST:g}")
-        numbers.append([*values, kind])
-    table = np.array(numbers).reshape(-1, len(CSV_COLUMNS))
+        numbers.append([*values, kind, *place])
+    table = np.array(numbers).reshape(-1, len(CSV_COLUMNS) + len(GROUND_COLUMNS))
+    metres = table[:, 9:]
     return TrackTable(
         table[:, 0].astype(np.int64) - 1, table[:, 1], table[:, 2].astype(np.int64), table[:, 3:7], table[:, 7],
-        table[:, 8].astype(np.uint8), True,
+        table[:, 8].astype(np.uint8), True, None if np.isnan(metres).all() else metres,
     )  # fmt: skip
 
 
