@@ -6,11 +6,14 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.oracles.disks import contents
@@ -21,6 +24,7 @@ from tracker.runtime import checkpoint
 from tracker.sinks.annotated_video import AnnotatedVideoSink
 from tracker.sinks.mot_txt import MotTextSink
 from tracker.sinks.progress import ProgressSink
+from tracker.sinks.sqlite import SqliteSink
 
 ROOT = Path(__file__).resolve().parents[2]
 N_FRAMES = 40
@@ -151,6 +155,54 @@ def test_copy_of_files_at_any_frame_resumes(track, uninterrupted, tmp_path, monk
         shutil.copytree(copy, tmp_path / "run")
         assert track("--resume", *outs(tmp_path / "run"))[0] == 0
         assert contents(tmp_path / "run") == uninterrupted
+
+
+def rows_of(path: Path) -> list[tuple]:
+    """Of the database, by the source of the run; all but the time at which it began."""
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        columns = "run, source, fps, width, height, frames, seconds, version"
+        runs = database.execute(f"SELECT {columns}, settings FROM runs ORDER BY run").fetchall()
+        return [*runs, *database.execute("SELECT * FROM tracks ORDER BY run, frame, id")]
+
+
+@pytest.mark.parametrize("when", ["interrupted", "killed as it began", "killed later"])
+def test_database_and_parquet_resume_to_the_same_rows(track, interrupt, scene, tmp_path, monkeypatch, when):
+    """The database had a run of the same video before; no kill adds or loses a row."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    names = ("tracks.txt", "tracks.db", "tracks.parquet")
+    whole, run, copy = (tmp_path / name for name in ("whole", "run", "copy"))
+    for folder in (whole, run):
+        folder.mkdir()
+        assert track("--out", folder / "tracks.db", "--end", 5)[0] == 0
+    assert track(*outs(whole, names))[0] == 0
+    if when == "interrupted":
+        interrupt(23)
+        assert track(*outs(run, names))[0] == 130
+    else:
+        plain, at = SqliteSink.write, 1 if when == "killed as it began" else 23
+
+        def write(sink, frame, tracks):
+            plain(sink, frame, tracks)
+            if frame.index + 1 == at:  # the files as a kill leaves them
+                shutil.copytree(run, copy, ignore=shutil.ignore_patterns("*-shm"))
+
+        monkeypatch.setattr(SqliteSink, "write", write)
+        assert track(*outs(run, names))[0] == 0
+        assert (copy / "tracks.db-wal").stat().st_size > 0
+        shutil.rmtree(run)
+        copy.rename(run)
+    monkeypatch.undo()
+    status, err = track("--resume", *outs(run, names))
+    assert status == 0, err
+    assert {path.name for path in run.iterdir()} == set(names)
+    assert rows_of(run / "tracks.db") == rows_of(whole / "tracks.db")
+    assert [row[5] for row in rows_of(run / "tracks.db")[:2]] == [5, N_FRAMES]
+    tables = [pd.read_parquet(folder / "tracks.parquet") for folder in (run, whole)]
+    pd.testing.assert_frame_equal(*tables)
+    assert len(tables[0]) > 40
+    # Without a checkpoint nothing is resumed, and so nothing is there twice.
+    refused(track("--resume", "--out", run / "tracks.db"), "tracks.db: nothing to resume")
 
 
 def test_span_of_a_video_resumes(track, interrupt, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import ast
 import json
 import re
 import shutil
+import sqlite3
 import sys
 import tomllib
 from pathlib import Path
@@ -62,7 +63,7 @@ def exception_of(command: Command):
 
 def missing(error: Exception) -> bool:
     """Whether it is an optional library of another project that a page uses."""
-    return isinstance(error, ModuleNotFoundError) and error.name in ("supervision", "pycocotools")
+    return isinstance(error, ModuleNotFoundError) and error.name in ("supervision", "pycocotools", "pyarrow")
 
 
 def run_block(runner: PageRunner, block: Block, absent: list[str]) -> list[str]:
@@ -80,8 +81,9 @@ def run_block(runner: PageRunner, block: Block, absent: list[str]) -> list[str]:
                 return
             wrong.append(f"{where}: {text}\n    {type(error).__name__}: {error}")
 
-    if block.language == "python":
-        attempt(block.where, block.text.strip().splitlines()[0], runner.run_snippet, block)
+    if block.language in ("python", "sql"):
+        run = runner.run_snippet if block.language == "python" else runner.run_query
+        attempt(block.where, block.text.strip().splitlines()[0], run, block)
         return wrong
     for command in commands(block):
         known = exception_of(command)
@@ -100,7 +102,7 @@ def run_block(runner: PageRunner, block: Block, absent: list[str]) -> list[str]:
 def test_page_commands_and_snippets_run(page, runner):
     wrong, absent = [], []
     for block in blocks(page):
-        if block.language in SHELL or block.language == "python":
+        if block.language in (*SHELL, "python", "sql"):
             wrong += run_block(runner, block, absent)
     assert not wrong, "\n".join(wrong)
     if absent:
@@ -121,6 +123,8 @@ def test_page_blocks_have_a_valid_language(page):
             assert commands(block), f"{block.where}: no command; the output of a program is a block of `text`"
         elif block.language == "python":
             ast.parse(block.text)
+        elif block.language == "sql":
+            assert sqlite3.complete_statement(block.text), f"{block.where}: no whole statement"
         elif block.language == "toml":
             tomllib.loads(block.text)
         elif block.language == "json":

@@ -12,8 +12,9 @@ from tracker.commands.track import main
 from tracker.sinks.summary import SummarySink
 
 OPTIONS = {
-    "tracks.txt": "--out", "tracks.csv": "--out", "tracks.json": "--out", "video.avi": "--video",
-    "video.mp4": "--video", "counts.csv": "--counts", "heat.png": "--heatmap", "crops": "--crops",
+    "tracks.txt": "--out", "tracks.csv": "--out", "tracks.json": "--out", "tracks.db": "--out",
+    "video.avi": "--video", "video.mp4": "--video", "counts.csv": "--counts", "heat.png": "--heatmap",
+    "crops": "--crops",
 }  # fmt: skip
 
 

@@ -13,13 +13,14 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -73,6 +74,11 @@ class PageRunner:
                 f"#!{sys.executable}\nimport sys\nfrom {module} import {function} as main\nsys.exit(main())\n"
             )
             shim.chmod(0o755)
+
+    def run_query(self, block: Block) -> None:
+        """Ask the database that a command of the page wrote."""
+        with closing(sqlite3.connect(f"file:{self.folder / 'tracks.db'}?mode=ro", uri=True)) as database:
+            database.execute(block.text).fetchall()
 
     def run_snippet(self, block: Block) -> None:
         """Run a snippet in Python; its names stay for the next one of the page."""

@@ -1,7 +1,7 @@
 """The documentation's pages, split into shell commands, Python snippets, data and output.
 
-A fence without a language is for the shell; `python` is a snippet; `toml` and `json` are data; `text` is the output of
-a program or a drawing, without commands.
+A fence without a language is for the shell; `python` is a snippet; `sql` a query of tracks.db; `toml` and `json` are
+data; `text` is the output of a program or a drawing, without commands.
 """
 
 from __future__ import annotations

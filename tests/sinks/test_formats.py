@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sqlite3
+from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,10 @@ from tracker.sinks.open import FORMATS, open_sink
 from tracker.types import Frame, Source, Tracks
 
 DIM = 5
-ENDINGS = [*FORMATS, ".npy"]
+no_pyarrow = pytest.mark.skipif(find_spec("pyarrow") is None, reason="pyarrow is not installed")
+RESULTS = [pytest.param(ending, marks=no_pyarrow if ending == ".parquet" else ()) for ending in FORMATS]
+ENDINGS = [*RESULTS, ".npy"]
+OWN_WRITER = [".txt", ".csv", ".jsonl", ".json", ".npy"]  # test_sqlite.py and test_parquet.py have the others
 
 
 def frame_of(index: int) -> Frame:
@@ -65,6 +71,12 @@ def expected_rows(run: list[Tracks]) -> list[tuple]:
 
 def read_rows(path: Path) -> list[tuple]:
     """The same from a file, by its ending; pixels from 0."""
+    if path.suffix in (".db", ".parquet"):
+        return [
+            (row["frame"], row["id"], np.array([row[edge] for edge in ("x1", "y1", "x2", "y2")]), row["score"],
+             row["class"], row["source"])
+            for row in table_of(path)
+        ]  # fmt: skip
     text = path.read_text()
     if path.suffix == ".txt":
         rows = [[float(field) for field in line.split(",")] for line in text.splitlines()]
@@ -93,6 +105,15 @@ def read_rows(path: Path) -> list[tuple]:
     ]
 
 
+def table_of(path: Path) -> list[dict]:
+    """The rows of a database, of all its runs, or of a Parquet file."""
+    if path.suffix == ".parquet":
+        return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    with closing(sqlite3.connect(path)) as database:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute("SELECT * FROM tracks ORDER BY run, frame, id")]
+
+
 def assert_same_rows(path: Path, run: list[Tracks]) -> None:
     found, expected = read_rows(path), expected_rows(run)
     assert [row[:2] for row in found] == [row[:2] for row in expected]
@@ -103,7 +124,7 @@ def assert_same_rows(path: Path, run: list[Tracks]) -> None:
         assert row[5] in (None, known[5])
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", RESULTS)
 def test_written_rows_read_back(tmp_path, rng, ending):
     run = random_run(rng)
     assert_same_rows(written(tmp_path / f"Tracks{ending.upper()}", run).rename(tmp_path / f"tracks{ending}"), run)
@@ -134,7 +155,7 @@ def test_time_is_in_seconds(tmp_path):
     assert image["file_name"] == "frame_000009.jpg"
 
 
-@pytest.mark.parametrize("ending", [".txt", ".csv", ".jsonl", ".npy"])
+@pytest.mark.parametrize("ending", [".txt", ".csv", ".jsonl", ".db", ".npy"])
 def test_concurrent_reader_sees_whole_frames(tmp_path, rng, ending):
     run = random_run(rng, 8)
     path = tmp_path / f"t{ending}"
@@ -162,7 +183,7 @@ def assert_whole(path: Path, run: list[Tracks], n_frames: int) -> None:
 
 
 @pytest.mark.parametrize("room", [2500, 4000, 9000])
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", OWN_WRITER)
 def test_full_disk_leaves_whole_frames(tmp_path, rng, ending, room):
     """The process limit on file sizes stands for a full disk."""
     resource = pytest.importorskip("resource", reason="no limits on files here")
@@ -184,7 +205,7 @@ def test_full_disk_leaves_whole_frames(tmp_path, rng, ending, room):
 
 
 @pytest.mark.parametrize("cut", [0, 10])
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", OWN_WRITER)
 def test_interrupt_during_a_write_leaves_whole_frames(tmp_path, rng, monkeypatch, ending, cut):
     """A second Ctrl-C ends the run at once, wherever it is."""
     run = [tracks for tracks in random_run(rng, 40) if len(tracks)]
@@ -204,7 +225,7 @@ def test_interrupt_during_a_write_leaves_whole_frames(tmp_path, rng, monkeypatch
     assert_whole(path, run, 6)
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", RESULTS)
 def test_error_elsewhere_closes_the_file(tmp_path, rng, ending):
     run = random_run(rng, 5)
     path = tmp_path / f"t{ending}"
@@ -230,8 +251,8 @@ def test_pipe_takes_append_only_formats(tmp_path, rng, ending):
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        if ending in (".json", ".npy"):
-            with pytest.raises(OutputError, match="need a file on disk"):
+        if ending in (".json", ".npy", ".db"):
+            with pytest.raises(OutputError, match=r"needs? a file on disk"):
                 sink_of(path)
             return
         written(path, run)
@@ -263,7 +284,7 @@ def test_name_without_extension_is_mot_text(tmp_path, rng):
 def test_existing_file_is_kept(tmp_path, ending):
     path = tmp_path / f"t{ending}"
     path.write_text("mine")
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="another name" if ending == ".db" else "--overwrite"):
         sink_of(path)
     assert path.read_text() == "mine"
 

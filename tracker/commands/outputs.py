@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
+from tracker.analytics.ground import open_ground
 from tracker.analytics.regions import open_counters
 from tracker.commands.track_options import NOTHING_ASKED, TrackOptions
 from tracker.errors import ConfigError, OutputError
 from tracker.pipeline import Pipeline
-from tracker.sinks.base import Overlay, Resumable, RunFacts, Sink
+from tracker.sinks.base import Overlay, Resumable, RunFacts, Sink, utc_now
 from tracker.sinks.counts import CountsSink
 from tracker.sinks.registry import Result
 from tracker.sinks.summary import SummarySink
 from tracker.sinks.track_record import TrackRecord
 from tracker.sinks.window import WindowSink
+from tracker.sources.base import FrameSource
 from tracker.sources.webcam import LiveSource
 from tracker.types import Frame, State, Tracks
 
@@ -62,12 +66,14 @@ def open_outputs(
     saved: Mapping[str, State] | None = None,
     record: TrackRecord | None = None,
     write_s: float = 0.0,
+    started: str | None = None,
 ) -> Outputs:
     """Open what was asked for; `stack` closes it. Raises ConfigError or OutputError.
 
     saved, write_s: `Outputs.states` and `write_s` of an interrupted run; None, 0: begin. record: see `Outputs`.
+    started: see `RunFacts`; None: now.
     """
-    source, saved = pipeline.source, saved or {}
+    source, resumed, saved = pipeline.source, saved is not None, saved or {}
     feed = source if isinstance(source, LiveSource) else None
     lines, zones = open_counters(
         options.lines, options.zones, source.width, source.height, options.config.lifecycle.lost_s
@@ -81,7 +87,12 @@ def open_outputs(
         class_names=pipeline.class_names,
         lines=lines,
         zones=zones,
+        ground=None if options.ground is None else open_ground(options.ground, source.width, source.height),
         overwrite=overwrite,
+        resumed=resumed,
+        place=_place(source),
+        started=started or utc_now(),
+        settings=json.dumps({**dataclasses.asdict(options.config), "options": dict(options.compared)}, default=str),
     )
     outputs = Outputs(SummarySink(feed), record=record, write_s=write_s)
     # Those that may refuse to be resumed come before those that are made again: then nothing is lost.
@@ -100,6 +111,14 @@ def open_outputs(
         window = outputs.window
         feed.on_idle(lambda: (window is None or window.idle()) and not pipeline.stopped)
     return outputs
+
+
+def _place(source: FrameSource) -> str:
+    """The file or folder that a source is read from; a camera's or address's name."""
+    if not source.files:
+        return source.name
+    first = source.files[0].resolve()
+    return str(first if len(source.files) == 1 else first.parent)
 
 
 def _open_window(

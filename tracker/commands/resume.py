@@ -2,8 +2,8 @@
 
 Two files stand beside the first result, here tracks.txt, until the run ends. tracks.txt.resume is the checkpoint:
 what was asked for, the state of the pipeline, and how far each result is written. tracks.txt.resume.tracks is the
-record of all final tracks. Text files and embeddings are truncated to the checkpoint and continued; every other result
-is made again from the record, with the pictures of the source where it needs them.
+record of all final tracks. Text files, databases and embeddings are truncated to the checkpoint and continued; every
+other result is made again from the record, with the pictures of the source where it needs them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tracker.errors import ConfigError, ResumeError, TrackletError, WriteError
 from tracker.pipeline import Pipeline
 from tracker.runtime import checkpoint
 from tracker.runtime.signals import check
+from tracker.sinks.base import utc_now
 from tracker.sinks.track_record import TrackRecord
 from tracker.sources.base import FrameSource
 from tracker.sources.open import open_source
@@ -35,7 +36,15 @@ from tracker.types import Frame, State, Tracks
 SUFFIX = ".resume"
 RECORD_SUFFIX = ".tracks"  # behind the other
 SHOWN_DIFFERENCES = 3
-_PARTS = {"asked": dict, "pipeline": dict, "outputs": dict, "record": dict, "write_s": float, "run_s": float}
+_PARTS = {
+    "asked": dict,
+    "pipeline": dict,
+    "outputs": dict,
+    "record": dict,
+    "write_s": float,
+    "run_s": float,
+    "started": str,
+}
 
 
 def checkpoint_path(options: TrackOptions) -> Path | None:
@@ -124,7 +133,7 @@ def check_same(path: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> No
 class Checkpoints:
     """Saves the checkpoint of a run: at once, then every `every_s` seconds of wall time, and when it is interrupted.
 
-    asked: see `asked_for`. run_s: seconds of wall time in the runs before this one.
+    asked: see `asked_for`. run_s: seconds of wall time in the runs before this one. started: see `RunFacts`.
     """
 
     def __init__(
@@ -134,6 +143,7 @@ class Checkpoints:
         asked: Mapping[str, Any],
         pipeline: Pipeline,
         outputs: Outputs,
+        started: str,
         run_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -142,6 +152,7 @@ class Checkpoints:
         self._asked = asked
         self._pipeline = pipeline
         self._outputs = outputs
+        self._started = started
         self._clock = clock
         self._start_s = clock() - run_s
         self._saved_s: float | None = None
@@ -151,7 +162,7 @@ class Checkpoints:
         now_s = self._clock()
         if not last and self._saved_s is not None and now_s - self._saved_s < self._every_s:
             return
-        _save(self.path, self._asked, self._pipeline, self._outputs, now_s - self._start_s)
+        _save(self.path, self._asked, self._pipeline, self._started, self._outputs, now_s - self._start_s)
         self._saved_s = self._clock()
 
     def finish(self) -> None:
@@ -180,16 +191,19 @@ def open_run(
             pipeline.restore(saved["pipeline"])
             outputs = _open(options, pipeline, stack, path, saved)
         return outputs, Checkpoints(
-            path, options.checkpoint_every_s, asked, pipeline, outputs, run_s=saved["run_s"]
+            path, options.checkpoint_every_s, asked, pipeline, outputs, saved["started"], run_s=saved["run_s"]
         )  # fmt: skip
+    started = utc_now()
     with suppress(WriteError):  # opening the results fails, too, or the next checkpoint
-        _save(path, asked, pipeline)  # before any result exists: a run killed while it begins can be resumed, too
+        _save(
+            path, asked, pipeline, started
+        )  # before any result exists: a run killed while it begins can be resumed, too
     try:
-        outputs = _open(options, pipeline, stack, path)
+        outputs = _open(options, pipeline, stack, path, started=started)
     except TrackletError:
         _remove(path)
         raise
-    return outputs, Checkpoints(path, options.checkpoint_every_s, asked, pipeline, outputs)
+    return outputs, Checkpoints(path, options.checkpoint_every_s, asked, pipeline, outputs, started)
 
 
 def replay(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, saved: State) -> None:
@@ -235,15 +249,17 @@ def _open(
     stack: ExitStack,
     path: Path,
     saved: State | None = None,
+    started: str | None = None,
 ) -> Outputs:
-    """The outputs with their record of tracks. saved: the checkpoint of the run to resume; None: begin."""
+    """The outputs with their record of tracks. saved: the checkpoint of the run to resume; None: begin at `started`."""
     if saved is None:
         record = stack.enter_context(TrackRecord(_record_path(path)))
-        return open_outputs(options, pipeline, stack, options.overwrite, record=record)
+        return open_outputs(options, pipeline, stack, options.overwrite, record=record, started=started)
     record = stack.enter_context(TrackRecord(_record_path(path), saved["record"] or None))
     return open_outputs(
-        options, pipeline, stack, overwrite=True, saved=saved["outputs"], record=record, write_s=saved["write_s"]
-    )
+        options, pipeline, stack, overwrite=True, saved=saved["outputs"], record=record, write_s=saved["write_s"],
+        started=saved["started"],
+    )  # fmt: skip
 
 
 def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:
@@ -263,7 +279,12 @@ def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:
 
 
 def _save(
-    path: Path, asked: Mapping[str, Any], pipeline: Pipeline, outputs: Outputs | None = None, run_s: float = 0.0
+    path: Path,
+    asked: Mapping[str, Any],
+    pipeline: Pipeline,
+    started: str,
+    outputs: Outputs | None = None,
+    run_s: float = 0.0,
 ) -> None:
     """outputs: None before any is open."""
     record = None if outputs is None or outputs.record is None else outputs.record.state()
@@ -274,6 +295,7 @@ def _save(
         "record": record or {},
         "write_s": 0.0 if outputs is None else outputs.write_s,
         "run_s": run_s,
+        "started": started,
     }
     checkpoint.save(path, state)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tracker import __version__
+from tracker.analytics.ground import Pair, parse_ground
 from tracker.analytics.regions import Region, parse_regions
 from tracker.config import VERIFY, TrackerConfig
 from tracker.errors import ConfigError
@@ -24,7 +25,9 @@ MAX_THREADS = 1024
 NOTHING_ASKED = "no result was asked for: give --out tracks.txt, --video tracked.mp4 or --show"
 _CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
 # Options that change results and are no settings; a run can only be resumed with the same ones.
-_COMPARED = ("fps", "start", "end", "stride", "line", "zone", "classes", "detector_size", "layout", "threads")
+_COMPARED = (
+    "fps", "start", "end", "stride", "line", "zone", "ground", "classes", "detector_size", "layout", "threads",
+)  # fmt: skip
 EPILOG = """examples:
   track video.mp4 --out tracks.txt
   track video.mp4 --out tracks.txt --video tracked.mp4
@@ -55,6 +58,7 @@ class TrackOptions:
     threads: int | None
     lines: list[Region]
     zones: list[Region]
+    ground: tuple[Pair, ...] | None  # see `parse_ground`
     results: tuple[Result, ...]
     show: bool
     headless: bool
@@ -116,6 +120,7 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
         threads=args.threads,
         lines=lines,
         zones=zones,
+        ground=None if args.ground is None else parse_ground(args.ground),
         results=results,
         show=args.show,
         headless=args.headless,
@@ -314,6 +319,10 @@ def _add_counting(parser: argparse.ArgumentParser) -> None:
         help="count people who enter and leave this polygon, and how long they stay; may be repeated",
     )  # fmt: skip
     add_sink_options(count, "counting")
+    count.add_argument(
+        "--ground", nargs="+", metavar="X,Y=X_M,Y_M",
+        help="four or more points of the floor in pixels and in metres: tables get gx, gy, where each person stands",
+    )  # fmt: skip
 
 
 def _add_afterwards(parser: argparse.ArgumentParser) -> None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from tracker.analytics.counting import LineCounter, ZoneCounter
+from tracker.analytics.ground import GroundPlane
 from tracker.errors import OutputError
 from tracker.types import Frame, ImageArray, Source, State, Tracks
 
 Overlay: TypeAlias = Callable[[ImageArray], None]  # draws on a picture (H, W, 3) uint8 BGR, in place
 SOURCE_WORDS = {int(source): source.name.lower() for source in Source}  # 0: "detected", 1: "proposed", ...
 STDOUT = "-"
+COLUMNS: Mapping[str, type] = {
+    "frame": int, "time_s": float, "id": int, "x1": float, "y1": float, "x2": float, "y2": float,
+    "score": float, "class": int, "source": str, "class_name": str,
+}  # of every table of boxes: CSV, SQLite, Parquet  # fmt: skip
+
+
+GROUND_COLUMNS = ("gx", "gy")  # metres on the floor, with --ground
 
 
 @runtime_checkable
@@ -86,9 +96,14 @@ class RunFacts:
     class_names: Mapping[int, str] = field(default_factory=dict)
     lines: Sequence[LineCounter] = ()
     zones: Sequence[ZoneCounter] = ()
+    ground: GroundPlane | None = None
     overlay: Overlay | None = None  # drawn on pictures after the tracks
     overwrite: bool = False
     resume: State | None = None  # what the sink's `state()` gave in an interrupted run; None: begin
+    resumed: bool = False  # the run was interrupted and goes on; a sink without `resume` is made again
+    place: str = ""  # the file or folder of the source, in full; its name where it has none, as a camera
+    started: str = field(default_factory=lambda: utc_now())  # when the run began; a resumed one keeps it
+    settings: str = "{}"  # JSON: what the run was asked for
 
 
 def check_output_path(path: Path, overwrite: bool) -> None:
@@ -132,6 +147,11 @@ def class_name(class_id: int, names: Mapping[int, str]) -> str:
     return names.get(class_id, "person" if class_id == 0 else f"class {class_id}")
 
 
+def utc_now() -> str:
+    """2026-11-30 21:15:02.123456, which SQL compares and converts as a time."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
 class PlainRow(NamedTuple):
     """One box, rounded as the text formats write it. Pixels count from 0 at the left and top edge of the picture."""
 
@@ -140,13 +160,37 @@ class PlainRow(NamedTuple):
     score: float  # four digits
     class_id: int
     source: str  # a word of SOURCE_WORDS
+    ground: list[float] | list[None]  # x, y in metres, three digits; None where the floor is not known
 
 
-def plain_rows(tracks: Tracks) -> Iterator[PlainRow]:
-    """The rows of one frame, ids ascending."""
+def plain_rows(tracks: Tracks, ground: GroundPlane | None = None) -> Iterator[PlainRow]:
+    """The rows of one frame, ids ascending. ground: the floor on which people stand, if it is known."""
     # Adding 0 turns the -0.0 that rounding leaves into 0.0.
     boxes = (np.round(tracks.xyxy, 2) + 0.0).tolist()
     scores = (np.round(tracks.score, 4) + 0.0).tolist()
+    metres = None if ground is None else (np.round(ground.of_feet(tracks.xyxy), 3) + 0.0).tolist()
     for row in np.argsort(tracks.id, kind="stable").tolist():
         word = SOURCE_WORDS[int(tracks.source[row])]
-        yield PlainRow(int(tracks.id[row]), boxes[row], scores[row], int(tracks.class_id[row]), word)
+        place = [None, None] if metres is None or math.isnan(metres[row][0]) else metres[row]
+        yield PlainRow(int(tracks.id[row]), boxes[row], scores[row], int(tracks.class_id[row]), word, place)
+
+
+def table_rows(
+    frame: Frame, tracks: Tracks, class_names: Mapping[int, str], ground: GroundPlane | None
+) -> list[tuple[int | float | str | None, ...]]:
+    """The rows of one frame with the values of COLUMNS and GROUND_COLUMNS."""
+    number, time_s = frame.index + 1, round(frame.time_s, 6)
+    return [
+        (
+            number,
+            time_s,
+            row.id,
+            *row.xyxy,
+            row.score,
+            row.class_id,
+            row.source,
+            class_name(row.class_id, class_names),
+            *row.ground,
+        )
+        for row in plain_rows(tracks, ground)
+    ]

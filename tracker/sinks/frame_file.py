@@ -127,16 +127,9 @@ class FrameFile:
             self._file.close()
 
     def _check_there(self, file: io.FileIO) -> None:
-        """Systems let an open file be removed, or another take its name, without an error."""
         written = os.fstat(file.fileno())
-        if not stat.S_ISREG(written.st_mode):
-            return
-        try:
-            there = os.path.samestat(written, self.path.stat())
-        except OSError:
-            there = False
-        if not there:
-            raise WriteError(f"{self.path}: was removed or replaced while it was written; what it held is lost")
+        if stat.S_ISREG(written.st_mode):
+            check_in_place(self.path, written)
 
     def _resume(self, file: io.FileIO, resume: State) -> None:
         kept, found = resume["bytes"], os.fstat(file.fileno()).st_size
@@ -191,6 +184,19 @@ class FrameFileSink(ClosedByWith, ABC):
 
     def close(self) -> None:
         self._file.close()
+
+
+def check_in_place(path: Path, written: os.stat_result) -> None:
+    """Raise WriteError unless `path` is still the file that is written.
+
+    Systems let an open file be removed, or another take its name, without an error.
+    """
+    try:
+        there = os.path.samestat(written, path.stat())
+    except OSError:
+        there = False
+    if not there:
+        raise WriteError(f"{path}: was removed or replaced while it was written; what it held is lost")
 
 
 def _checksum(file: io.FileIO | BinaryIO, start: int, end: int) -> int:

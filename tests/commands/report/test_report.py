@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from importlib.util import find_spec
 from itertools import pairwise
 
 import cv2
@@ -34,7 +35,7 @@ def tracked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tracked")
     scene = make_scene(3, n_people=5, n_frames=60, width=320, height=240)
     write_sequence(scene, folder / "SYN", video=folder / "video.avi")
-    sinks = [open_sink(folder / f"tracks.{ending}") for ending in ("csv", "jsonl", "txt")]
+    sinks = [open_sink(folder / f"tracks.{ending}") for ending in FORMATS]
     for frame, tracks in track_video(folder / "SYN", detections="public"):
         for sink in sinks:
             sink.write(frame, tracks)
@@ -43,6 +44,7 @@ def tracked(tmp_path_factory):
     return folder
 
 
+FORMATS = ("csv", "jsonl", "txt", "db", *(["parquet"] if find_spec("pyarrow") else []))
 HEADER = "frame,time_s,id,x1,y1,x2,y2,score,class,source\n"
 
 
@@ -97,12 +99,12 @@ def test_page_loads_nothing_from_elsewhere(tracked, tmp_path):
 
 def test_all_formats_give_same_people(tracked, tmp_path):
     by_format = {}
-    for ending in ("csv", "jsonl", "txt"):
+    for ending in FORMATS:
         table = read_table(tracked / f"tracks.{ending}").timed(25.0)
         by_format[ending] = [
             (p.id, sum(p.n_of_kind.values()), round(p.start_s, 3), round(p.end_s, 3)) for p in facts.people(table)
         ]
-    assert by_format["csv"] == by_format["jsonl"] == by_format["txt"]
+    assert all(by_format[ending] == by_format["csv"] for ending in FORMATS)
     page = cli.write_report(tracked / "tracks.txt", out=tmp_path / "page.html", fps=25.0).read_text()
     assert "The format does not say" in page
 
@@ -321,6 +323,43 @@ def test_people_over_time_short_video_has_one_bin_per_frame(tmp_path):
 
 
 # Mistakes
+
+
+def test_run_of_a_database_is_chosen(tracked, tmp_path):
+    """One run needs no choice; of several each gives its own people, and none is guessed."""
+    path = tmp_path / "t.db"
+    for n_frames in (2, 3):
+        with open_sink(path, name=f"{n_frames}.mp4") as sink:
+            for index in range(n_frames):
+                sink.write(Frame(index, index / 10, None, 64, 48), Tracks())
+    with pytest.raises(TableError, match=r"choose one of its runs with --run; there are: 1 of 2\.mp4; 2 of 3\.mp4"):
+        read_table(path)
+    with pytest.raises(TableError, match="choose one of its runs with --run"):
+        read_table(path, 3)
+    assert len(read_table(path, 2)) == 0
+    page = tmp_path / "page.html"
+    assert cli.main([str(tracked / "tracks.db"), "--run", "1", "--out", str(page)]) == 0
+    assert len(Page(page.read_text()).cards) == len(set(read_table(tracked / "tracks.csv").id))
+    with pytest.raises(TableError, match="holds one run"):
+        read_table(tracked / "tracks.csv", 1)
+
+
+@pytest.mark.parametrize("ending", [ending for ending in FORMATS if ending in ("db", "parquet")])
+def test_damaged_binary_table_is_one_line(tmp_path, ending):
+    path = tmp_path / f"t.{ending}"
+    for data in (None, b"", b"text" * 100):
+        if data is not None:
+            path.write_bytes(data)
+        with pytest.raises(TableError, match=rf"t\.{ending}: (cannot be read|is no database)") as caught:
+            read_table(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_parquet_of_another_program_names_the_missing_columns(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pd.DataFrame({"frame": [1], "id": [1]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(TableError, match="lacks the columns time_s, x1"):
+        read_table(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize(

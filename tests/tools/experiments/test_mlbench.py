@@ -29,6 +29,7 @@ def test_values_classes_and_missing_rows(folder):
             "Class": pandas.Categorical(["malignant", "benign", "benign", "malignant"]),
         }
     )
+    table = table.astype({"Id": pandas.StringDtype("python")})  # rdata cannot write the strings of pyarrow
     rdata.write_rda(folder / "mlbench" / "BreastCancer.rda", {"BreastCancer": table})
     rows, labels = mlbench.read("BreastCancer", folder)
     np.testing.assert_array_equal(rows, [[1.0, 0.5], [10.0, 1.5], [3.0, 3.5]])

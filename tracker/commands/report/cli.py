@@ -40,10 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"tracklet {__version__}")
-    parser.add_argument("tracks", help="result of track: .csv or .jsonl, with the source of each box, or MOT text")
+    parser.add_argument(
+        "tracks", help="result of track: .csv, .jsonl, .db or .parquet, with the source of each box, or MOT text"
+    )
     parser.add_argument("--video", metavar="SOURCE", help="the tracked video; without it the page has no pictures")
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (default: the tracks' name with .html)")
     parser.add_argument("--counts", metavar="CSV", help="events of `track --counts FILE.csv`")
+    parser.add_argument("--run", type=int, metavar="N", help="which run of a .db, where it has several")
     parser.add_argument("--fps", type=float, help="frame rate, if neither the tracks nor the video have times")
     parser.add_argument("--overwrite", action="store_true", help="replace a page that exists")
     return parser
@@ -61,6 +64,7 @@ def write_report(
     video: str | None = None,
     out: str | Path | None = None,
     counts: str | Path | None = None,
+    run: int | None = None,
     fps: float | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -76,7 +80,7 @@ def write_report(
     tracks = Path(tracks)
     out = tracks.with_suffix(".html") if out is None else Path(out)
     check_output_path(out, overwrite)
-    table = read_table(tracks)
+    table = read_table(tracks, run)
     events = {} if counts is None else read_counts(counts)
     pictures = Pictures() if video is None else take_pictures(video, table, fps)
     table = table.timed(fps or pictures.fps or TrackerConfig().default_fps)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from tracker.analytics.ground import walked
 from tracker.commands.report.table import TrackTable
 from tracker.types import FloatArray, IntArray, Source
 
@@ -33,6 +35,8 @@ class Person:
     end_s: float
     stretches: tuple[Stretch, ...]
     gaps_s: tuple[float, ...]  # seconds without a box between two boxes
+    walked_m: float = math.nan  # on the floor; NaN: not known
+    walked_s: float = math.nan  # seconds that took
 
     @property
     def seen_s(self) -> float:
@@ -64,6 +68,7 @@ def _person(rows: TrackTable, length_s: float) -> Person:
         Stretch(float(rows.time_s[a]), float(rows.time_s[b]) + length_s, _kind(rows.source[a]))
         for a, b in zip(starts, ends, strict=True)
     )
+    walked_m, walked_s = (math.nan, math.nan) if rows.metres is None else walked(rows.time_s, rows.metres)
     values, counts = np.unique(rows.source, return_counts=True)
     return Person(
         id=int(rows.id[0]),
@@ -72,6 +77,8 @@ def _person(rows: TrackTable, length_s: float) -> Person:
         end_s=stretches[-1].end_s,
         stretches=stretches,
         gaps_s=tuple((step_s[is_gap] - length_s).tolist()),
+        walked_m=walked_m,
+        walked_s=walked_s,
     )
 
 
