@@ -3,15 +3,18 @@
     python -m tools.benchmarks.program vtest.avi "MOT16/train/MOT16-09 --detections public" [--repeat 3] [--json FILE]
     python -m tools.benchmarks.program vtest.avi --peer "theirs=their-tracker --source vtest.avi"
 
-Each argument is what follows `track` on a command line; `--out` is added. Every run is a process of its own; of
-`--repeat` runs the fastest counts, because other programs on the machine only make a run slower. Prints
+Each argument is what follows `track` on a command line; `--out` is added. Every run is a process of its own, all
+commands take turns, and of `--repeat` runs of each the fastest counts, because other programs on the machine only make
+a run slower. Prints
 
 - start: seconds of `track --help`, and from the start of the process to the first tracked frame;
 - fps: frames over all of the time, start included; p50 and p95 of the milliseconds from one tracked frame to the next;
 - cores: processor seconds over seconds;
 - the stages of the thread that tracks, with their shares of the time, and what runs beside it in threads of its own.
 
---peer NAME=COMMAND times any other command on the same frames, from its start to its end.
+--peer NAME=COMMAND times any other command on the same frames, from its start to its end: another tracker, or `track`
+of another checkout. A table then has frames per second, processor seconds and peak memory of all, and the ratio of the
+frames per second to those of the first argument.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -28,6 +30,9 @@ import time
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+
+from tracker.errors import ConfigError
+from tracker.eval.options import pairs
 
 CHILD = "--measured-run"  # begins the command line of the process that is measured
 
@@ -41,6 +46,7 @@ class Run:
     wall_s: float  # of the whole process
     first_s: float  # from the start of the process to the first frame tracked
     cpu_s: float
+    peak_mb: float
     p50_ms: float  # from one tracked frame to the next
     p95_ms: float
     stage_s: dict[str, float]
@@ -49,6 +55,30 @@ class Run:
     @property
     def fps(self) -> float:
         return self.n_frames / self.wall_s
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process took."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float  # of its resident memory
+
+
+def cost_of(argv: list[str]) -> Cost:
+    """Of a command. Raises SystemExit with its output if it failed."""
+    with tempfile.TemporaryFile("w+") as said:
+        start = time.perf_counter()
+        process = subprocess.Popen(argv, stdout=said, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{shlex.join(argv)}: exit status {process.returncode}\n{said.read()}")
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
+    return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / unit)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -62,21 +92,13 @@ def measured(words: str) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "notes.json"
         track = [*shlex.split(words), "--out", str(Path(folder) / "tracks.txt"), "--quiet"]
-        before, start_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-        done = subprocess.run(
-            [sys.executable, "-m", "tools.benchmarks.program", CHILD, str(notes), *track],
-            capture_output=True,
-            text=True,
-        )
-        wall_s, after = time.time() - start_s, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode:
-            raise SystemExit(f"track {words}: exit status {done.returncode}\n{done.stderr}")
+        start_s = time.time()
+        cost = cost_of([sys.executable, "-m", "tools.benchmarks.program", CHILD, str(notes), *track])
         noted = json.loads(notes.read_text())
     times: list[float] = noted["stepped"]
     steps_ms = [1000 * (b - a) for a, b in pairwise(times)] or [0.0]
     return Run(
-        words=words, n_frames=len(times), wall_s=wall_s, first_s=times[0] - start_s,
-        cpu_s=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        words=words, n_frames=len(times), first_s=times[0] - start_s, **asdict(cost),
         p50_ms=quantile(steps_ms, 0.5), p95_ms=quantile(steps_ms, 0.95),
         stage_s=noted["stage_s"], beside_s=noted["beside_s"],
     )  # fmt: skip
@@ -119,15 +141,6 @@ def help_s(repeat: int) -> float:
     return min(took)
 
 
-def peer_s(command: str) -> float:
-    """Seconds of another program. Raises SystemExit with its output if it failed."""
-    start = time.perf_counter()
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{command}: exit status {done.returncode}\n{done.stderr}")
-    return time.perf_counter() - start
-
-
 def as_text(run: Run) -> str:
     """The lines about one run."""
     lines = [
@@ -144,6 +157,17 @@ def as_text(run: Run) -> str:
     return "\n".join(lines)
 
 
+def table(costs: dict[str, Cost], n_frames: int) -> str:
+    """One line for each program; the first is what the others are compared with."""
+    first_s = next(iter(costs.values())).wall_s
+    width = max(map(len, costs))
+    lines = [f"{'':<{width}}{'fps':>9}{'ratio':>8}{'CPU s':>9}{'peak MB':>10}"]
+    for name, cost in costs.items():
+        rates = f"{n_frames / cost.wall_s:>9.1f}{first_s / cost.wall_s:>8.2f}"
+        lines.append(f"{name:<{width}}{rates}{cost.cpu_s:>9.1f}{cost.peak_mb:>10.0f}")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == [CHILD]:
@@ -155,14 +179,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
     print(f"{os.cpu_count()} cores; track --help: {help_s(args.repeat):.2f} s")
-    best = []
-    for words in args.words:
-        best.append(max((measured(words) for _ in range(args.repeat)), key=lambda run: run.fps))
-        print(as_text(best[-1]))
-    for peer in args.peer:
-        name, _, command = peer.partition("=")
-        seconds = min(peer_s(command) for _ in range(args.repeat))
-        print(f"{name}: {seconds:.2f} s, {best[0].n_frames / seconds:.1f} fps on the {best[0].n_frames} frames above")
+    try:
+        peers = pairs(args.peer, "--peer takes NAME=COMMAND")
+    except ConfigError as error:
+        parser.error(str(error))
+    runs, costs = dict[str, list[Run]](), dict[str, list[Cost]]()
+    for _ in range(args.repeat):
+        for words in args.words:
+            runs.setdefault(words, []).append(measured(words))
+        for name, command in peers.items():
+            costs.setdefault(name, []).append(cost_of(shlex.split(command)))
+    best = [min(of_one, key=lambda run: run.wall_s) for of_one in runs.values()]
+    print("\n".join(map(as_text, best)))
+    if peers:
+        fastest = {f"track {run.words}": Cost(run.wall_s, run.cpu_s, run.peak_mb) for run in best[:1]}
+        fastest |= {name: min(of_one, key=lambda cost: cost.wall_s) for name, of_one in costs.items()}
+        print(table(fastest, best[0].n_frames))
     if args.json is not None:
         args.json.write_text(json.dumps([asdict(run) for run in best], indent=2))
     return 0

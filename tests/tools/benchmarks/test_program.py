@@ -27,7 +27,9 @@ def test_program_prints_and_saves_a_run_and_a_peer(sequence, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "6 frames in" in printed
     assert "beside: decode" in printed
-    assert "other: " in printed
+    lines = [line.split() for line in printed.splitlines()[-2:]]
+    assert [line[0] for line in lines] == ["track", "other"]
+    assert [line[-3] for line in lines[:1]] == ["1.00"]  # the ratio to itself
     (run,) = json.loads(saved.read_text())
     assert run["n_frames"] == 6
     assert 0 < run["first_s"] < run["wall_s"]
@@ -40,7 +42,16 @@ def test_failed_command_gives_its_reason(tmp_path):
     with pytest.raises(SystemExit, match="no such file"):
         bench_program.measured(str(tmp_path / "nothing.avi"))
     with pytest.raises(SystemExit, match="exit status 3"):
-        bench_program.peer_s(f"{sys.executable} -c 'raise SystemExit(3)'")
+        bench_program.cost_of([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_cost_is_that_of_the_process():
+    """A process that sleeps takes time, one that computes takes the processor, one that holds memory takes memory."""
+    nothing = bench_program.cost_of([sys.executable, "-c", "import time; time.sleep(0.5)"])
+    busy = bench_program.cost_of([sys.executable, "-c", "x = bytearray(200 * 2**20); [i for i in range(10**7)]"])
+    assert nothing.wall_s >= 0.5
+    assert nothing.cpu_s < busy.cpu_s
+    assert busy.peak_mb > nothing.peak_mb + 150
 
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.0, 1.0), (0.5, 3.0), (0.95, 4.0)])
