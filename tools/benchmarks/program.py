@@ -31,9 +31,6 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tracker.errors import ConfigError
-from tracker.eval.options import pairs
-
 CHILD = "--measured-run"  # begins the command line of the process that is measured
 
 
@@ -172,6 +169,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == [CHILD]:
         return run_and_note(argv[1], argv[2:])
+    from tracker.errors import ConfigError  # not in the measured process before its time
+    from tracker.eval.options import pairs
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="+", help="what follows `track`, in quotes where it has spaces")
     parser.add_argument("--repeat", type=int, default=3)
