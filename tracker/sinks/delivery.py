@@ -258,7 +258,7 @@ def channel_of(address: str) -> tuple[str, Channel]:
     if parts.scheme.startswith("http"):
         return name, Webhook(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl(), login)
     topic = unquote(parts.path.removeprefix("/"))
-    if not topic or any(sign in topic for sign in "+#"):
+    if not topic or "+" in topic or "#" in topic + address:
         raise OutputError(f"{name}: needs a topic without + and #, as in {parts.scheme}://HOST/tracklet/events")
     if importlib.util.find_spec("paho") is None:
         raise OutputError(f'{name}: needs paho-mqtt, which is not installed: pip install ".[mqtt]"')

@@ -39,7 +39,7 @@ SEND_BUFFER = 1 << 17  # bytes: a slow network delays pictures by one or two, no
 SILENT_S = 20.0  # a client that takes nothing for so long is dropped
 RATE_FRAMES = 30  # over which the frame rate is measured
 _JPEG_HEAD = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
-_BOUNDARY = b"\r\n--frame\r\n"
+_BOUNDARY = b"--frame\r\n"
 
 
 class LivePage(ClosedByWith):
@@ -217,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         if not self._allowed(parse_qs(parts.query).get("token", [""])[0]):
-            self._answer(403, "text/plain", b"This page needs its token: open the whole address that track printed.\n")
+            self._answer(403, "text/plain", b"Open the whole address that track printed.\n")
         elif parts.path == "/":
             self._answer(200, "text/html; charset=utf-8", self.server.page)
         elif parts.path == "/state":
@@ -246,12 +246,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._head(200, "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
-        self.wfile.write(_BOUNDARY)
+        self.wfile.write(_BOUNDARY)  # without a line break before it: Chromium would show nothing
         number = self.server.screen.number
         while (shown := self.server.screen.next(number)) is not None:
             number, jpeg = shown
             # The next boundary at once: browsers show a picture when they have seen its end.
-            self.wfile.write(_JPEG_HEAD % len(jpeg) + jpeg + _BOUNDARY)
+            self.wfile.write(_JPEG_HEAD % len(jpeg) + jpeg + b"\r\n" + _BOUNDARY)
 
     def _head(self, status: int, kind: str) -> None:
         self.send_response(status)
