@@ -102,12 +102,16 @@ def test_resumed_run_makes_the_file_again(track, tmp_path, monkeypatch):
 @pytest.mark.parametrize("target", [("--events", "http://host/"), ("--embedded-events", "e.jsonl")])
 def test_resume_with_what_cannot_be_made_again_is_one_line(track, tmp_path, monkeypatch, target):
     monkeypatch.chdir(tmp_path)
-    status, _, err = track(*target, "--out", "t.txt", "--resume")
+    status, _, err = track(*target, "--reid", "fast", "--out", "t.txt", "--resume")
     assert status == 2
     assert err == f"track: --resume cannot continue {' '.join(target)}; leave one of them out\n"
 
 
-def test_embeddings_need_a_network(track, tmp_path):
-    status, _, err = track("--embedded-events", tmp_path / "e.jsonl", "--quiet")
-    assert status == 2
-    assert err.endswith("carry no embeddings; track with a re-ID network\n")
+@pytest.mark.slow
+def test_embedded_events_have_unit_vectors(track, tmp_path):
+    status, _, err = track("--embedded-events", tmp_path / "e.jsonl", "--reid", "fast", "--end", 8)
+    assert status == 0, err
+    ends = [event for event in lines_of((tmp_path / "e.jsonl").read_text()) if event["kind"] == "end"]
+    assert len(ends) > 2
+    for event in ends:
+        assert sum(x * x for x in event["embedding"]) == pytest.approx(1, abs=1e-3)

@@ -146,7 +146,10 @@ def test_live_page_and_events_while_it_runs_and_an_interrupt_with_a_viewer(detec
     assert [(line["kind"], line["id"]) for line in lines] == [("start", 1), ("end", 1)]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", lines[0]["wall"])
     away = [line for line in run.lines if "127.0.0.1:9/away" in line]
-    assert [line.partition("/away: ")[2][:24] for line in away] == ["takes no events (Connect", "0 of 2 events delivered;"]
+    assert [line.partition("/away: ")[2][:24] for line in away] == [
+        "takes no events (Connect",
+        "0 of 2 events delivered;",
+    ]
 
 
 @pytest.mark.slow

@@ -285,5 +285,7 @@ class TestMosquitto:
 
 def test_mqtt_without_its_package_is_one_line(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(delivery.OutputError, match=r'needs paho-mqtt, which is not installed: pip install "\.\[mqtt\]"'):
+    with pytest.raises(
+        delivery.OutputError, match=r'needs paho-mqtt, which is not installed: pip install "\.\[mqtt\]"'
+    ):
         channel_of("mqtt://host/topic")

@@ -282,7 +282,9 @@ def test_phone_shows_picture_people_counts_and_events(tmp_path):
             finally:
                 stop.set()
                 thread.join()
-        wait_for(lambda: phone.run('document.getElementById("status").textContent') == "ended, or out of reach", "the end")
+        wait_for(
+            lambda: phone.run('document.getElementById("status").textContent') == "ended, or out of reach", "the end"
+        )
 
 
 @pytest.mark.slow
