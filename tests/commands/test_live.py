@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from functools import partial
 from pathlib import Path
 
@@ -122,6 +124,35 @@ def test_text_and_video_survive_a_loss_and_an_interrupt(kind, detections, tmp_pa
 
 
 @pytest.mark.slow
+def test_live_page_and_events_while_it_runs_and_an_interrupt_with_a_viewer(detections, tmp_path):
+    events = tmp_path / "e.jsonl"
+    words = ["--detections", detections, "--reid", "none", "--serve", "127.0.0.1:0", "--headless"]
+    words += ["--events", events, "--events", "http://127.0.0.1:9/away"]
+    with MjpegCamera() as camera, Run(camera.address, *words) as run:
+        run.wait_for(lambda: "live page at" in run.err, "the address")
+        url = re.search(r"^track: live page at (\S+)$", run.err, re.MULTILINE)[1]
+        run.wait_for(lambda: events.exists() and events.stat().st_size, "an event")
+        with urllib.request.urlopen(f"{url}state", timeout=10) as answer:
+            state = json.load(answer)
+        assert [person["id"] for person in state["people"]] == [1]
+        assert state["lost"] is False
+        assert state["age_ms"] >= 0
+        with urllib.request.urlopen(f"{url}video", timeout=20) as video:
+            assert video.readline() == b"--frame\r\n"
+            assert video.readline() == b"Content-Type: image/jpeg\r\n"
+            assert run.interrupt() == 130
+    assert "Traceback" not in run.err
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [(line["kind"], line["id"]) for line in lines] == [("start", 1), ("end", 1)]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", lines[0]["wall"])
+    away = [line for line in run.lines if "127.0.0.1:9/away" in line]
+    assert [line.partition("/away: ")[2][:24] for line in away] == [
+        "takes no events (Connect",
+        "0 of 2 events delivered;",
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["waiting", "reconnecting"])
 def test_interrupt_while_no_frame_comes_ends_the_run(when, detections, tmp_path):
     words = ["--detections", detections, "--reid", "none", "--out", tmp_path / "t.txt", "--reconnect", "inf"]
@@ -196,6 +227,9 @@ def test_camera_without_display_or_outputs_is_refused(capsys, detections):
     [
         (["webcam", "--headless"], "no result was asked for"),
         (["video.avi"], "no result was asked for"),
+        (["webcam", "--serve", "8000x"], "--serve takes PORT or HOST:PORT"),
+        (["video.avi", "--serve", "8000", "--smooth"], "--serve needs frames as they come"),
+        (["webcam", "--events", "events.txt"], "events.txt: events go to - (standard output), a file that ends with"),
         (["webcam", "--headless", "--show"], "--show asks for a window and --headless for none"),
         (["rtsp://nowhere", "--reconnect", "-1", "--out", "x.txt"], "reconnecting must be 0 s or more"),
     ],

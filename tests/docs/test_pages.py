@@ -31,6 +31,7 @@ NOT_RUN = {
     ("track video.mp4 --device cuda",): ("needs a GPU", check_words),
     ("track video.mp4 --device openvino",): ("needs an optional package; tests/runtime has it", check_words),
     ("make ",): ("installs; CI runs it on a bare machine", check_make),
+    ("sudo apt-get install mosquitto", "mosquitto_sub "): ("tests/sinks/test_delivery.py has a broker", None),
     ("yolo export",): ("ultralytics is not installed (AGPL); its files are generated", None),
     ("python -m tests.fuzz all",): ("takes hours, and atheris, which only Linux and macOS have", None),
     ("python tools/export_onnx.py",): ("is a file of YOLOX", None),

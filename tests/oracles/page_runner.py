@@ -21,6 +21,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from http.server import HTTPServer
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -84,7 +85,7 @@ class PageRunner:
         """Run a snippet in Python; its names stay for the next one of the page."""
         text = block.text
         if "camera/stream" not in text:
-            with self._webcam(endless=False):
+            with self._webcam(endless=False), _serving_beside():
                 exec(compile(text, block.where, "exec", dont_inherit=True), self.names)
             return
         said: list[str] = []
@@ -246,6 +247,18 @@ class PageRunner:
             yield
 
 
+@contextmanager
+def _serving_beside() -> Iterator[None]:
+    """A server of a snippet serves the rest of its page, instead of holding it up."""
+    serve = HTTPServer.serve_forever
+
+    def serve_beside(server: HTTPServer) -> None:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+
+    with mock.patch.object(HTTPServer, "serve_forever", serve_beside):
+        yield
+
+
 class _Webcam:
     """Replaces cv2.VideoCapture of a number: the frames of the video, repeated if `endless`."""
 
@@ -366,7 +379,10 @@ def _shortened(words: list[str]) -> list[str]:
         if "--detect-every" in words:
             # The stand-in network reports the same boxes whatever they show, and four frames are few to look alike.
             words = [*words, "--no-veto"]
-        writes = {"--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap"} & set(words)
+        if "--serve" in words:  # pages are run side by side, and a port can be taken once
+            at = words.index("--serve") + 1
+            words = [*words[:at], words[at].replace("8000", "0"), *words[at + 1 :]]
+        writes = {"--out", "--video", "--crops", "--events", "--embedded-events", "--save-embeddings", "--counts", "--heatmap"} & set(words)
         return [*words, "--overwrite"] if writes and "--resume" not in words else words
     if words[:2] == ["track-eval", "tune"]:
         return [*words, "--overwrite", "--trials", "2", "--jobs", "1"]

@@ -16,6 +16,7 @@ from tracker.errors import ConfigError, OutputError
 from tracker.pipeline import Pipeline
 from tracker.sinks.base import Overlay, Resumable, RunFacts, Sink, utc_now
 from tracker.sinks.counts import CountsSink
+from tracker.sinks.live_page import LivePage
 from tracker.sinks.registry import Result
 from tracker.sinks.summary import SummarySink
 from tracker.sinks.track_record import TrackRecord
@@ -33,6 +34,7 @@ class Outputs:
     sinks: list[tuple[Result, Sink]] = field(default_factory=list)
     counts: CountsSink | None = None
     window: WindowSink | None = None
+    page: LivePage | None = None
     record: TrackRecord | None = None  # of a run that keeps checkpoints
     write_s: float = 0.0  # seconds that writing took so far
     n_undrawn: int = 0  # frames that sinks which need pictures did not get
@@ -48,6 +50,8 @@ class Outputs:
         self.n_undrawn += undrawn and any(result.option.pictures == "required" for result, _ in self.sinks)
         if self.window is not None:
             self.window.write(frame, tracks)
+        if self.page is not None:
+            self.page.write(frame, tracks)
         if self.record is not None:
             self.record.write(frame, tracks)
         self.write_s += perf_counter() - begin
@@ -84,10 +88,12 @@ def open_outputs(
         height=source.height,
         fps=source.fps or options.span.rate(options.fps or options.config.default_fps),
         live=source.live,
+        feed=feed,
         class_names=pipeline.class_names,
         lines=lines,
         zones=zones,
         ground=None if options.ground is None else open_ground(options.ground, source.width, source.height),
+        gone_s=max(options.config.lifecycle.coast_s, options.config.lifecycle.lost_s),
         overwrite=overwrite,
         resumed=resumed,
         place=_place(source),
@@ -101,12 +107,17 @@ def open_outputs(
         outputs.sinks.append((result, stack.enter_context(sink)))
         if isinstance(sink, CountsSink):
             outputs.counts = sink
-            run = replace(run, overlay=sink.draw)
+            run = replace(run, overlay=sink.draw, counts=sink)
     outputs.window = _open_window(options, pipeline, feed, run.overlay)
     if outputs.window is not None:
         stack.enter_context(outputs.window)
-    elif not options.results:  # an address that turned out to be a video file
+    elif not (options.results or options.serve):  # an address that turned out to be a video file
         raise ConfigError(NOTHING_ASKED)
+    if options.serve is not None:
+        # A file that makes nothing else is there to be looked at; else nobody waits for a video to play.
+        paced = feed is None and all(result.value is None for result in options.results)
+        page = LivePage(options.serve, run, paced=paced, stopped=lambda: pipeline.stopped)
+        outputs.page = stack.enter_context(page)
     if feed is not None:
         window = outputs.window
         feed.on_idle(lambda: (window is None or window.idle()) and not pipeline.stopped)
@@ -134,6 +145,6 @@ def _open_window(
             class_names=pipeline.class_names,
         )  # fmt: skip
     except OutputError:
-        if options.show or not options.results:
+        if options.show or not (options.results or options.serve):
             raise
         return None

@@ -273,7 +273,8 @@ def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:
     if options.two_passes:
         return "--resume cannot continue --smooth and --fill-gaps"
     for result in options.results:
-        if result.on_stdout or (result.file is not None and _is_device(result.file)):
+        elsewhere = result.value is not None and result.file is None  # standard output, a server
+        if elsewhere or not result.option.resumes or (result.file is not None and _is_device(result.file)):
             return f"--resume cannot continue {result}; leave one of them out"
     return None
 

@@ -17,6 +17,7 @@ from tracker.errors import ConfigError
 from tracker.runtime.onnx_session import DEVICES
 from tracker.settings import shown
 from tracker.sinks.counts import COUNTS
+from tracker.sinks.live_page import parse_address
 from tracker.sinks.registry import Result, add_sink_options, check_results, results_of
 from tracker.sources.span import Span
 from tracker.sources.webcam import is_live_spec
@@ -34,7 +35,7 @@ EPILOG = """examples:
   track video.mp4 --out tracks.csv --out tracks.json --crops crops
   track MOT16/train/MOT16-09 --detections public --out MOT16-09.txt
   track webcam
-  track rtsp://camera/stream --out tracks.txt --video tracked.mp4
+  track rtsp://camera/stream --out tracks.txt --serve 8000
   track video.mp4 --detector yolox_nano.onnx --classes person --out tracks.txt
 """
 
@@ -62,6 +63,7 @@ class TrackOptions:
     results: tuple[Result, ...]
     show: bool
     headless: bool
+    serve: str | None  # where to serve the live page
     overwrite: bool
     resume: bool
     checkpoint_every_s: float  # 0: never
@@ -124,6 +126,7 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
         results=results,
         show=args.show,
         headless=args.headless,
+        serve=args.serve,
         overwrite=args.overwrite,
         resume=args.resume,
         checkpoint_every_s=args.checkpoint_every,
@@ -148,15 +151,18 @@ def _check(options: TrackOptions) -> None:
     if options.show and options.headless:
         raise ConfigError("--show asks for a window and --headless for none; give one of them")
     may_open_window = options.show or (is_live_spec(options.source) and not options.headless)
-    if not (options.results or may_open_window):
+    if options.serve is not None:
+        parse_address(options.serve)
+    if not (options.results or may_open_window or options.serve):
         raise ConfigError(NOTHING_ASKED)
     if any(result.option is COUNTS for result in options.results) and not (options.lines or options.zones):
         raise ConfigError("--counts needs something to count: give --line x1,y1,x2,y2 or --zone x1,y1,x2,y2,x3,y3")
     fill_gaps_s = options.fill_gaps_s
     if fill_gaps_s is not None and not (math.isfinite(fill_gaps_s) and fill_gaps_s > 0):
         raise ConfigError(f"--fill-gaps must be a number of seconds above 0, got {fill_gaps_s:g}")
-    if options.show and options.two_passes:
-        raise ConfigError("--show needs frames as they come, --smooth and --fill-gaps all of them: leave one out")
+    if (options.show or options.serve) and options.two_passes:
+        view = "--show" if options.show else "--serve"
+        raise ConfigError(f"{view} needs frames as they come, --smooth and --fill-gaps all of them: leave one out")
     if options.resume and options.two_passes:
         raise ConfigError(
             "--resume continues results, --smooth and --fill-gaps write them after the end: leave one out"
@@ -241,6 +247,10 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     out.add_argument(
         "--show", action="store_true", help="live window, h for its keys; cameras and streams open it by default"
     )
+    out.add_argument(
+        "--serve", metavar="[HOST:]PORT",
+        help="live page for a browser, on this machine alone unless a HOST is given, as in 0.0.0.0:8000 (docs/live.md)",
+    )  # fmt: skip
     out.add_argument("--headless", action="store_true", help="no window, even where there is a display")
     out.add_argument("--overwrite", action="store_true", help="replace result files that exist")
     out.add_argument("--resume", action="store_true", help="continue an interrupted run, by the same command")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from tracker.analytics.counting import LineCounter, ZoneCounter
 from tracker.analytics.ground import GroundPlane
 from tracker.errors import OutputError
 from tracker.types import Frame, ImageArray, Source, State, Tracks
+
+if TYPE_CHECKING:
+    from tracker.sinks.counts import CountsSink
 
 Overlay: TypeAlias = Callable[[ImageArray], None]  # draws on a picture (H, W, 3) uint8 BGR, in place
 SOURCE_WORDS = {int(source): source.name.lower() for source in Source}  # 0: "detected", 1: "proposed", ...
@@ -93,10 +96,13 @@ class RunFacts:
     height: int
     fps: float  # frames per second that come, as best known
     live: bool = False
+    feed: LiveFeed | None = None  # of a live source
     class_names: Mapping[int, str] = field(default_factory=dict)
     lines: Sequence[LineCounter] = ()
     zones: Sequence[ZoneCounter] = ()
+    counts: CountsSink | None = None  # what feeds them, fed before the sink that gets this
     ground: GroundPlane | None = None
+    gone_s: float = 3.0  # a track without a row for longer does not come back
     overlay: Overlay | None = None  # drawn on pictures after the tracks
     overwrite: bool = False
     resume: State | None = None  # what the sink's `state()` gave in an interrupted run; None: begin
@@ -132,8 +138,10 @@ class SinkOption:
     group: Literal["results", "counting"] = "results"  # of the options in --help
     repeats: bool = False  # may be given several times
     takes_stdout: bool = False  # "-" is standard output
+    names_file: Callable[[str], bool] = lambda value: True  # whether this value names a file or folder to write
     pictures: Literal["none", "used", "required"] = "none"  # of the source
     embeddings: bool = False  # tracks must carry them
+    resumes: bool = True  # False: a run with it keeps no checkpoint
     first: bool = False  # fed before the sinks that draw what it counts
 
     @property

@@ -40,19 +40,27 @@ class CountsSink(ClosedByWith):
         self._counters: list[LineCounter | ZoneCounter] = [*lines, *zones]
         self._file = None if path is None else FrameFile(path, overwrite)
         self._last_index = 0
+        self.events: list[CountEvent] = []  # of the frame that was written last
+        self._finished: list[CountEvent] | None = None
         if self._file is not None:
             self._file.begin(_rows([COLUMNS]))
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         self._last_index = frame.index
-        events: list[CountEvent] = []
+        self.events = []
         for counter in self._counters:
-            events += counter.update(tracks, frame.time_s, frame.index)
-        self._append(events)
+            self.events += counter.update(tracks, frame.time_s, frame.index)
+        self._append(self.events)
+
+    def finish(self) -> list[CountEvent]:
+        """The events of those who are inside at the end, after the last frame."""
+        if self._finished is None:
+            self._finished = [event for zone in self._zones for event in zone.finish()]
+        return self._finished
 
     def close(self) -> None:
         """Write the stays of those still inside, and close the file."""
-        events = [event for zone in self._zones for event in zone.finish()]
+        events = self.finish()
         if self._file is None:
             return
         try:

@@ -13,10 +13,11 @@ from tracker.sinks.base import STDOUT, SinkOption
 from tracker.sinks.counts import COUNTS
 from tracker.sinks.crops import CROPS
 from tracker.sinks.embeddings import EMBEDDINGS
+from tracker.sinks.events import EMBEDDED_EVENTS, EVENTS
 from tracker.sinks.heatmap import HEATMAP
 from tracker.sinks.open import OUT
 
-SINKS: tuple[SinkOption, ...] = (OUT, VIDEO, CROPS, EMBEDDINGS, COUNTS, HEATMAP)
+SINKS: tuple[SinkOption, ...] = (OUT, VIDEO, CROPS, EMBEDDINGS, COUNTS, HEATMAP, EVENTS, EMBEDDED_EVENTS)
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Result:
 
     @property
     def file(self) -> Path | None:
-        """The file or folder to write; None for standard output, and where nothing is written."""
-        if self.value is None or self.on_stdout:
+        """The file or folder to write; None for standard output, addresses, and where nothing is written."""
+        if self.value is None or self.on_stdout or not self.option.names_file(self.value):
             return None
         return Path(self.value)
 
@@ -75,7 +76,7 @@ def check_results(results: Sequence[Result], inputs: Sequence[str]) -> None:
     if len(on_stdout) > 1:
         a, b = on_stdout[0].option.name, on_stdout[1].option.name
         if a == b:
-            raise ConfigError(f"{a} - is there twice; standard output takes the tracks once")
+            raise ConfigError(f"{a} - is there twice; standard output takes one result")
         raise ConfigError(f"standard output takes one result: only one of {a} and {b} can be -")
     read = {Path(name).resolve() for name in inputs}
     claimed: dict[Path, str] = {}
