@@ -95,6 +95,12 @@ class OnTrunk(Protocol):
                 parts[part] = Samples(paths, table["pids"], table["camids"], maps)
         return parts
 
+    def untrained(self, root: Path, part: str) -> FloatArray | None:
+        """Unit rows (N, 1280): pooled features of the whole network from ImageNet, whatever `trunk` is."""
+        maps = np.load(root / f"{part}_frozen.npy", mmap_mode="r", allow_pickle=False)
+        rows = maps[:, 0].reshape(len(maps), -1).astype(np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
     def rank(self, embeddings: FloatArray, samples: Samples) -> Ranking:
         return self.images.rank(embeddings, samples)
 
