@@ -200,7 +200,7 @@ class Cifar100(Protocol):
     name: ClassVar[str] = "cifar100"
     settings: ClassVar[Settings] = {}
     trunk_input: ClassVar[TrunkInput] = TrunkInput(
-        96, 96, 4, {"flip": 0.5, "zoom": 0.2, "shift": 0.08}, {"frozen": 4, "tuned": 4}
+        96, 96, 4, {"flip": 0.5, "zoom": 0.2, "shift": 0.08}, {"frozen": 4, "tuned": 2}
     )
 
     def prepare(self, data: Path, folder: Path) -> Path:

@@ -78,7 +78,8 @@ class OnTrunk(Protocol):
 
     def prepare(self, data: Path, folder: Path) -> Path:
         """Computes the features of both ways at once."""
-        facts = [self.images.key(), asdict(self.input), dict(NET), BATCH]
+        seen = {name: value for name, value in asdict(self.input).items() if name != "epochs"}
+        facts = [self.images.key(), seen, dict(NET), BATCH]
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
         root = self.images.prepare(data, folder.with_name(f"{self.images.name}-{self.images.key()}"))
         return write_whole(
