@@ -6,7 +6,8 @@
     python -m tools.experiments --all --on market --market DATA/Market-1501
     python -m tools.experiments --all --reduced                               # a minute on drawn people, no data
 
-An experiment is a TOML file in tools/experiments/configs/. What is finished in --out is not repeated,
+An experiment is a TOML file in tools/experiments/configs/; constants that it lists under [choose] are chosen on the
+validation split before the test. What is finished in --out is not repeated,
 an interrupted run (Ctrl-C) resumes; --redo restarts. How the comparison works: docs/training_results.md.
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 ON = ("omniglot", "market", "cifar100", "cub", "cars", "sop", "inshop")
 SEEDS = 5
+CHOICE_SEEDS = 2  # of each value of an experiment's [choose], on validation
 # For numpy and torch, in all processes, before they load: parallel runs would compete for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -135,7 +137,7 @@ def compare(options: Options) -> int:
 
 def trained(options: Options, read: list[Experiment], seeds: Sequence[int]) -> tuple[list[Comparison], list[str]]:
     """Rows of the experiments that train for retrieval, and the failures."""
-    from tools.experiments.compare import carry_out, comparisons, forget, outdated, plan
+    from tools.experiments.compare import carry_out, choices, chosen, comparisons, forget, outdated, plan
     from tools.experiments.protocols import PROTOCOLS, Drawn
     from tools.experiments.trunk import OnTrunk
 
@@ -150,12 +152,20 @@ def trained(options: Options, read: list[Experiment], seeds: Sequence[int]) -> t
                 read = [one for one in read if one is not experiment]
     data, out = options.market if options.on == "market" else options.data, options.out
     # Checked before anything is read or written: a mistake in an experiment is found at once.
-    plan(read, protocol, options.split, seeds, data, out)
+    tried = [] if options.split == "validation" or options.reduced else [c for one in read for c in choices(one)]
+    plan([*read, *tried], protocol, options.split, seeds, data, out)
     root = protocol.prepare(data, out / "data" / f"{protocol.name}-{protocol.key()}")
-    asked = plan(read, protocol, options.split, seeds, root, out)
+    candidates = [
+        one for one in plan(tried, protocol, "validation", seeds[:CHOICE_SEEDS], root, out) if one.role == "method"
+    ]
     if options.redo:
-        forget(asked)
+        forget(candidates)
+    validated, lost = carry_out(candidates, options.jobs)
+    asked = plan(chosen(read, candidates, validated), protocol, options.split, seeds, root, out)
+    if options.redo:
+        forget(one for one in asked if one.job.folder not in {tried.job.folder for tried in candidates})
     results, failures = carry_out(asked, options.jobs)
+    failures = [*lost, *failures]
     for method in outdated(asked, results):
         print(f"experiments: some results are older than the code of {method}; --redo repeats them", file=sys.stderr)
     return comparisons(asked, results), failures

@@ -8,12 +8,15 @@
     method = { name = "siamese", pair_loss = "contrastive", id_weight = 0.0 }
     [method]
     method = { name = "siamese", pair_loss = "triplet", id_weight = 0.0 }
+    [choose]                            # optional: values to try on validation; the best go into the test
+    "method.margin" = [0.1, 0.3]
     [on.cifar100_tuned.method]          # optional: settings of a role for one setting (a protocol's name) alone
     method = { margin = 0.2 }
 
 `measures` (optional) names those of MEASURES that the rows show; R@1 and mAP otherwise. A role's settings go over
 [common], those of [on] over them, and all over the protocol's (`protocols`), key by key. A teacher of the section
-distil is the name of another experiment: its method, with the same seed.
+distil is the name of another experiment: its method, with the same seed. Values of [choose], and of --grid, are the
+method's; a setting that [common] has they change in both roles.
 """
 
 from __future__ import annotations
@@ -50,6 +53,8 @@ class Experiment:
     roles: Mapping[str, Table]  # of each role: what it sets over the protocol, [common] included
     on: Mapping[str, Mapping[str, Table]] = field(default_factory=dict)  # protocol -> role -> what goes over that
     measures: tuple[str, ...] = USUAL_MEASURES
+    common: Table = field(default_factory=dict)  # settings of both roles that a grid changes in both
+    choose: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # "section.name" -> values
 
     def settings(self, role: str, protocol: str) -> dict[str, Any]:
         return merged(self.roles[role], self.on.get(protocol, {}).get(role, {}))
@@ -71,27 +76,27 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
     common = table.get("common", {})
     roles = {role: merged(common, table[role]) for role in ROLES}
     measures = tuple(table.get("measures", USUAL_MEASURES))
-    return Experiment(name, table["title"], table["claim"], roles, table.get("on", {}), measures)
+    texts = (table["title"], table["claim"])
+    return Experiment(name, *texts, roles, table.get("on", {}), measures, common, table.get("choose", {}))
 
 
 def variants(experiment: Experiment, grid: Mapping[str, Sequence[Any]]) -> list[Experiment]:
-    """The experiment with each combination of values for its method; grid: "section.name" -> values."""
+    """The experiment with each combination of values; grid: "section.name" -> values."""
     found = []
     for values in itertools.product(*grid.values()):
-        changes: dict[str, dict[str, Any]] = {}
+        changes: dict[str, dict[str, dict[str, Any]]] = {role: {} for role in ROLES}
         for dotted, value in zip(grid, values, strict=True):
             section, _, name = dotted.partition(".")
-            changes.setdefault(section, {})[name] = value
+            for role in ROLES if name in experiment.common.get(section, {}) else ("method",):
+                changes[role].setdefault(section, {})[name] = value
         said = ", ".join(f"{dotted} = {value}" for dotted, value in zip(grid, values, strict=True))
         on = {
-            name: {**roles, "method": merged(roles.get("method", {}), changes)} for name, roles in experiment.on.items()
+            name: {role: merged(roles.get(role, {}), changes[role]) for role in ROLES}
+            for name, roles in experiment.on.items()
         }
-        roles = {**experiment.roles, "method": merged(experiment.roles["method"], changes)}
-        found.append(
-            replace(
-                experiment, name=f"{experiment.name}: {said}", title=f"{experiment.name}: {said}", roles=roles, on=on
-            )
-        )
+        roles = {role: merged(experiment.roles[role], changes[role]) for role in ROLES}
+        named = f"{experiment.name}: {said}"
+        found.append(replace(experiment, name=named, title=named, roles=roles, on=on))
     return found
 
 
@@ -105,7 +110,7 @@ def merged(*tables: Table) -> dict[str, Any]:
 
 
 def _check(table: Table, path: Path) -> None:
-    _check_keys(table, (*TEXTS, *ROLES), ("common", "on", "measures"), str(path))
+    _check_keys(table, (*TEXTS, *ROLES), ("common", "choose", "on", "measures"), str(path))
     for key in TEXTS:
         if not isinstance(table[key], str) or not table[key].strip():
             raise ConfigError(f"{path}: {key} must be a text, got {table[key]!r}")
@@ -114,6 +119,9 @@ def _check(table: Table, path: Path) -> None:
         raise ConfigError(f"{path}: measures must be some of {', '.join(MEASURES)}, got {measures!r}")
     for part in ("common", *ROLES):
         _check_sections(table.get(part, {}), f"{path}: {part}")
+    for dotted, values in _checked_table(table.get("choose", {}), f"{path}: choose").items():
+        if "." not in dotted or not isinstance(values, list) or not values:
+            raise ConfigError(f'{path}: choose needs lines like "method.margin" = [0.1, 0.3], got {dotted} = {values}')
     for name, roles in _checked_table(table.get("on", {}), f"{path}: on").items():
         _check_keys(_checked_table(roles, f"{path}: on.{name}"), (), ROLES, f"{path}: on.{name}")
         for role, sections in roles.items():

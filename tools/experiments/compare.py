@@ -14,15 +14,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from tqdm import tqdm
 
 from reid_training.errors import ConfigError, TrackletError
 from tools.experiments import learners
-from tools.experiments.catalogue import MEASURES, ROLES, Experiment, read
+from tools.experiments.catalogue import MEASURES, ROLES, Experiment, read, variants
 from tools.experiments.protocols import Protocol
-from tools.experiments.runs import Job, Result, code_of, finished, run, run_config
+from tools.experiments.runs import Job, Result, code_of, finished, run, run_config, scores_of
 from tools.experiments.table import Comparison
 
 
@@ -58,6 +59,33 @@ def plan(
         return Asked(experiment, role, seed, replace(job, teacher=teacher.job.folder), teacher)
 
     return [ask(experiment, role, seed) for seed in seeds for experiment in experiments for role in ROLES]
+
+
+def choices(experiment: Experiment) -> list[Experiment]:
+    """Variants that [choose] tries; their titles say what they have."""
+    tried = variants(experiment, experiment.choose) if experiment.choose else []
+    return [replace(one, title=f"{experiment.title} ({one.title.partition(': ')[2]}, by validation)") for one in tried]
+
+
+def chosen(
+    experiments: Sequence[Experiment], asked: Sequence[Asked], results: Mapping[Path, Result]
+) -> list[Experiment]:
+    """Each experiment, or that of its `choices` whose method has the largest mean of the first measure.
+
+    asked: methods of choices on the validation split; of equals the first is taken. A choice that lacks a run is out.
+    """
+    best = {experiment.name: experiment for experiment in experiments}
+    most: dict[str, float] = {}
+    for variant in dict.fromkeys(one.experiment.name for one in asked):
+        ours = [one for one in asked if one.experiment.name == variant]
+        if any(one.job.result not in results for one in ours):
+            continue
+        tried = ours[0].experiment
+        name = variant.partition(": ")[0]
+        reached = fmean(results[one.job.result].scores[tried.measures[0]] for one in ours)
+        if reached > most.get(name, -1.0):
+            most[name], best[name] = reached, replace(tried, name=name)
+    return list(best.values())
 
 
 def forget(asked: Iterable[Asked]) -> None:
@@ -104,11 +132,37 @@ def outdated(asked: Iterable[Asked], results: Mapping[Path, Result]) -> list[str
 def comparisons(asked: Sequence[Asked], results: Mapping[Path, Result]) -> list[Comparison]:
     """A row for each experiment and measure; experiments that lack a run are left out."""
     rows = []
+    start = _untrained(asked[0].job) if results else None
     for experiment in dict.fromkeys(one.experiment.name for one in asked):
         ours = [one for one in asked if one.experiment.name == experiment]
         if all(one.job.result in results for one in ours):
-            rows += _rows(ours, results) + _learner_rows(ours, results)
+            found = _rows(ours, results)
+            rows += found + _untrained_rows(found, start) + _learner_rows(ours, results)
     return rows
+
+
+def _untrained(job: Job) -> dict[str, float] | None:
+    """Scores of the network that training starts from, by the title of the measure; None where that is random."""
+    embeddings = job.protocol.untrained(job.root, job.split)
+    if embeddings is None:
+        return None
+    scores = scores_of(embeddings, job.protocol, job.protocol.read(job.root)[job.split])
+    return {MEASURES[measure]: value for measure, value in scores.items()}
+
+
+def _untrained_rows(found: Sequence[Comparison], start: Mapping[str, float] | None) -> list[Comparison]:
+    """The method of each row against the network that training starts from; that has no seed."""
+    if start is None:
+        return []
+    return [
+        replace(
+            row,
+            measure=f"{row.measure}, against the features of ImageNet alone",
+            baseline=(start[row.measure],) * len(row.method),
+            baseline_seconds=(),
+        )
+        for row in found
+    ]
 
 
 def _rows(ours: Sequence[Asked], results: Mapping[Path, Result]) -> list[Comparison]:

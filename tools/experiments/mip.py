@@ -77,7 +77,7 @@ class Setting:
     first_per_class: int = 2
     n_asked: int = 4  # at a time
     n_rounds: int = 6
-    curve_limit_s: float = 10.0  # of each of the curves' fits
+    curve_limit_s: float = 3.0  # of each of the curves' fits
     people: bool = True  # where they are
     people_k: int = 3
     people_components: int = 32

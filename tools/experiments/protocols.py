@@ -75,6 +75,10 @@ class Protocol(ABC):
         """Retrieval inside a part: embeddings (N, D), unit rows."""
         return rank_held_out(embeddings, samples)
 
+    def untrained(self, root: Path, part: str) -> FloatArray | None:
+        """Unit rows (N, F) of a part by the network that training starts from; None where that is random."""
+        return None
+
     def key(self) -> str:
         facts = {"protocol": self.name, **asdict(self)}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
@@ -196,7 +200,7 @@ class Cifar100(Protocol):
     name: ClassVar[str] = "cifar100"
     settings: ClassVar[Settings] = {}
     trunk_input: ClassVar[TrunkInput] = TrunkInput(
-        96, 96, 4, {"flip": 0.5, "zoom": 0.2, "shift": 0.08}, {"frozen": 4, "tuned": 4}
+        96, 96, 4, {"flip": 0.5, "zoom": 0.2, "shift": 0.08}, {"frozen": 4, "tuned": 2}
     )
 
     def prepare(self, data: Path, folder: Path) -> Path:

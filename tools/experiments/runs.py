@@ -23,6 +23,7 @@ from reid_training.config import RunConfig, from_dict
 from reid_training.data.base import Dataset, Samples
 from reid_training.embedders import TorchEmbedder, embed_samples
 from reid_training.errors import ConfigError, ModelError
+from reid_training.evaluate import FloatArray
 from reid_training.methods import METHODS, settings_of
 from reid_training.runs import CHECKPOINT, load_method, replace_file
 from reid_training.train import train
@@ -133,5 +134,10 @@ def _score(job: Job, samples: Samples) -> dict[str, float]:
     """Scores of the averaged weights on people not used in training."""
     method, config, _ = load_method(job.folder)
     embeddings = embed_samples(TorchEmbedder(method, config.data.height, config.data.width), samples)
-    scores = {**asdict(job.protocol.rank(embeddings, samples)), **asdict(verify(embeddings, samples))}
+    return scores_of(embeddings, job.protocol, samples)
+
+
+def scores_of(embeddings: FloatArray, protocol: Protocol, samples: Samples) -> dict[str, float]:
+    """MEASURES of embeddings (N, D), unit rows."""
+    scores = {**asdict(protocol.rank(embeddings, samples)), **asdict(verify(embeddings, samples))}
     return {name: scores[name] for name in MEASURES}

@@ -78,7 +78,8 @@ class OnTrunk(Protocol):
 
     def prepare(self, data: Path, folder: Path) -> Path:
         """Computes the features of both ways at once."""
-        facts = [self.images.key(), asdict(self.input), dict(NET), BATCH]
+        seen = {name: value for name, value in asdict(self.input).items() if name != "epochs"}
+        facts = [self.images.key(), seen, dict(NET), BATCH]
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
         root = self.images.prepare(data, folder.with_name(f"{self.images.name}-{self.images.key()}"))
         return write_whole(
@@ -94,6 +95,12 @@ class OnTrunk(Protocol):
                 maps = np.load(root / f"{part}_{self.trunk}.npy", mmap_mode="r", allow_pickle=False)
                 parts[part] = Samples(paths, table["pids"], table["camids"], maps)
         return parts
+
+    def untrained(self, root: Path, part: str) -> FloatArray | None:
+        """Unit rows (N, 1280): pooled features of the whole network from ImageNet, whatever `trunk` is."""
+        maps = np.load(root / f"{part}_frozen.npy", mmap_mode="r", allow_pickle=False)
+        rows = maps[:, 0].reshape(len(maps), -1).astype(np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
     def rank(self, embeddings: FloatArray, samples: Samples) -> Ranking:
         return self.images.rank(embeddings, samples)

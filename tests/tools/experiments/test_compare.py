@@ -266,7 +266,11 @@ def test_experiment_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("claim", "clam", "bad.toml: clam is unknown; known: title, claim, baseline, method, common, on, measures"),
+        (
+            "claim",
+            "clam",
+            "bad.toml: clam is unknown; known: title, claim, baseline, method, common, choose, on, measures",
+        ),
         ("[common]", 'measures = ["rank2"]\n[common]', "bad.toml: measures must be some of rank1, rank5"),
         ("[method]", "[on.market.mehtod]\n[method]", "bad.toml: on.market: mehtod is unknown"),
         ("[method]", "[on.market.method]\nmethod = 3\n[method]", "on.market.method.method must be a table"),
@@ -326,6 +330,33 @@ def test_grid_varies_the_method_and_shares_the_baseline(asked_of, trained):
     configs = [asked.job.config for asked in asked_of(*variants) if asked.role == "method"]
     assert [(c.method["margin"], c.data.n_ids) for c in configs] == [(0.1, 2), (0.1, 4), (0.3, 2), (0.3, 4)]
     assert len({asked.job.folder for asked in asked_of(*variants) if asked.role == "baseline"}) == 1
+
+
+def test_constant_is_chosen_by_the_validation_scores_of_the_method(asked_of, trained):
+    one = dataclasses.replace(experiment("a", PAIRS, TRIPLETS), choose={"data.n_per_id": [2, 4]})
+    plain = experiment("b", PAIRS, DEVIANCE)
+    tried = [asked for asked in asked_of(*compare.choices(one), split="validation") if asked.role == "method"]
+    results, _ = carry_out(tried, 1)
+    assert len(trained) == 2, "no baseline is needed to choose"
+    first, second = (results[asked.job.result].scores["rank1"] for asked in tried)
+    found, kept = compare.chosen([one, plain], tried, results)
+    best = 2 if first >= second else 4
+    assert (found.name, found.title) == ("a", f"title of a (data.n_per_id = {best}, by validation)")
+    assert found.roles["method"]["data"] == {"n_per_id": best}
+    assert found.roles["baseline"] == PAIRS
+    assert kept == plain
+    carry_out(asked_of(found), 1)
+    assert len(trained) == 3, "the best one is trained already"
+
+
+def test_grid_changes_a_setting_of_both_roles_in_both():
+    common = {"method": {"name": "hdml", "alpha": 0.2}}
+    roles = {"baseline": {"method": {**common["method"], "soft_share": 0.0}}, "method": common}
+    one = experiments.Experiment("a", "A", "c", roles, common=common)
+    (both,) = experiments.variants(one, {"method.alpha": [0.1]})
+    assert [both.roles[role]["method"]["alpha"] for role in ("baseline", "method")] == [0.1, 0.1]
+    (alone,) = experiments.variants(one, {"method.beta": [0.1]})
+    assert "beta" not in alone.roles["baseline"]["method"]
 
 
 # The command

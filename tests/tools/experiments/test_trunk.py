@@ -92,6 +92,14 @@ def test_training_on_the_cache_gives_a_network_that_embeds(root, tmp_path, way):
     assert protocol.rank(emb, parts["test"]).mean_ap > 0.0
 
 
+def test_untrained_features_are_those_of_the_whole_network_for_both_ways(root):
+    frozen, tuned = (OnTrunk(Drawn(), way).untrained(root, "test") for way in ("frozen", "tuned"))
+    np.testing.assert_array_equal(frozen, tuned)
+    pooled = OnTrunk(Drawn(), "frozen").read(root)["test"].maps.astype(np.float64).reshape(len(frozen), 1280)
+    np.testing.assert_allclose(frozen, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-6)
+    assert Drawn().untrained(root, "test") is None
+
+
 def test_images_for_a_cached_network_are_refused(tmp_path):
     protocol = Drawn()
     parts = protocol.read(protocol.prepare(tmp_path, tmp_path / "drawn"))
@@ -151,7 +159,14 @@ def test_reduced_command_on_a_trunk_leaves_out_what_it_cannot_train(tmp_path, ca
     command = ["--reduced", "--trunk", "frozen", "--jobs", "1", "--seeds", "1", "--out", str(tmp_path / "out")]
     assert compare_methods.main(["--method", "siamese_miner", "abe", *command, "--table", str(table)]) == 0
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
-    assert [(row["name"], row["setting"]) for row in rows] == [("siamese_miner", "drawn_frozen")] * 2
+    assert [(row["name"], row["setting"]) for row in rows] == [("siamese_miner", "drawn_frozen")] * 4
+    alone = " of ImageNet alone"
+    assert [row["measure"] for row in rows] == [
+        "R@1",
+        "mAP",
+        *(f"{m}, against the features{alone}" for m in ("R@1", "mAP")),
+    ]
+    assert [row["method_values"] for row in rows[2:]] == [row["method_values"] for row in rows[:2]]
     assert rows[0]["command"].endswith("--method siamese_miner --trunk frozen --seeds 1 --reduced")
     assert "abe is left out: its masks need maps" in capsys.readouterr().err
 
