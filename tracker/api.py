@@ -199,9 +199,10 @@ def track_video(
     "appearance" or "detector"; None: the setting `proposals.verify`. With "detector" the detector verifies detections
     of a file, too (`detector.verified`).
     detector_size: long side in pixels of the input of a network that leaves it open; None: by the size of the frames,
-    see `detector.onnx.default_long_side`. layout: of the output of its file, see docs/detectors.md; "auto" tells it
-    from the file. start, end, stride: the part of a file to track: frame numbers from 1, the end included, or times as
-    "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and `Frame.time_s` stay those of the whole file.
+    see `detector.onnx.default_long_side`. layout: of the outputs of its file, and of the picture that it expects, see
+    docs/detectors.md; "auto" tells it from the file. start, end, stride: the part of a file to track: frame numbers
+    from 1, the end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and
+    `Frame.time_s` stay those of the whole file.
     reconnect_s: how long a camera or stream that is lost is tried again; 0: not at all, inf: for ever, None: 60.
     keep_features: put embeddings into the tracks, see `Tracks.features`. Raises TrackletError, in one line.
     """

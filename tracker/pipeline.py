@@ -17,6 +17,7 @@ from tracker.detector.base import Detector, with_defaults
 from tracker.detector.verified import VerifiedDetections
 from tracker.engine import Engine
 from tracker.errors import ResumeError, TrackletError
+from tracker.extras import Extras
 from tracker.finalise import FrameBuffer
 from tracker.runtime.read_ahead import OrderedPrefetch
 from tracker.sources.base import FrameSource, Recorded
@@ -52,7 +53,9 @@ class Pipeline:
         self._buffer = FrameBuffer()
         self._waited_s = self._detect_s = 0.0
         self._stopping = False
-        self._traces: dict[int, StepTrace] = {}  # of the frames that are held, by their index
+        # Of the frames that are held, by their index.
+        self._traces: dict[int, StepTrace] = {}
+        self._extras: dict[int, Extras] = {}
         self.n_frames = 0
         self.trace: StepTrace | None = None  # of the frame that came out last, if `tracing` was on when it was tracked
         self._last_index = -1  # of the frame read last
@@ -71,7 +74,8 @@ class Pipeline:
         """
         for frame, tracks in self._tracked(between_frames):
             self.trace = self._traces.pop(frame.index, None)
-            yield frame, tracks
+            extras = self._extras.pop(frame.index, None)
+            yield frame, tracks if extras is None else extras.joined(tracks)
 
     def _tracked(self, between_frames: Callable[[bool], None]) -> Iterator[tuple[Frame, Tracks]]:
         buffer = self._buffer
@@ -82,6 +86,9 @@ class Pipeline:
             for frame, detections in frames:
                 self._consistent = False
                 tracks = engine.step(frame, detections)
+                extras = Extras.of(detections)
+                if extras is not None:
+                    self._extras[frame.index] = extras
                 self.n_frames += 1
                 if engine.trace is not None:
                     self._traces[frame.index] = engine.trace
@@ -132,6 +139,7 @@ class Pipeline:
             "waited_s": self._waited_s,
             "detect_s": self._all_detect_s,
             "held": self._buffer.state(),
+            "extras": [{"index": index, **extras.state()} for index, extras in self._extras.items()],
             "engine": self._engine.state(),
         }
 
@@ -144,6 +152,7 @@ class Pipeline:
         self._given_index = state["given_index"]
         self._waited_s, self._detect_s = state["waited_s"], state["detect_s"]
         self._held = [(late["index"], Tracks.restored(late["tracks"])) for late in state["held"]]
+        self._extras = {late["index"]: Extras.restored(late) for late in state["extras"]}
         self._engine.restore(state["engine"])
         assert isinstance(self.source, Recorded)
         self.source.go_on_after(self._given_index)

@@ -47,6 +47,47 @@ class Frame:
     late: bool = False  # of a live source: a newer one had come when it was taken; the detector does not run on it
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """Which pixels of a frame belong to a person; all of them are within the frame."""
+
+    x: int  # column of the frame at the left of `bits`
+    y: int  # row of the frame at its top
+    bits: BoolArray  # (h, w)
+
+    def on(self, height: int, width: int) -> BoolArray:
+        """(height, width) the same for every pixel of the frame, which has that size."""
+        whole = np.zeros((height, width), bool)
+        whole[self.y : self.y + self.bits.shape[0], self.x : self.x + self.bits.shape[1]] = self.bits
+        return whole
+
+
+MaskArray: TypeAlias = NDArray[np.object_]  # each a `Mask`, or None
+
+
+def pack_masks(masks: MaskArray) -> State:
+    """The masks (N,) as arrays of numbers: places (N, 4) x, y, h, w, and all bits in one row, eight in a byte."""
+    places = [(0, 0, 0, 0) if mask is None else (mask.x, mask.y, *mask.bits.shape) for mask in masks]
+    bits = [np.zeros(0, bool), *(mask.bits.ravel() for mask in masks if mask is not None)]
+    return {"places": np.array(places, np.int64).reshape(-1, 4), "bits": np.packbits(np.concatenate(bits))}
+
+
+def unpack_masks(state: State) -> MaskArray:
+    """What `pack_masks` was given."""
+    places, masks = state["places"], np.full(len(state["places"]), None, object)
+    sizes = places[:, 2] * places[:, 3]
+    bits = np.unpackbits(state["bits"], count=int(sizes.sum())).astype(bool)
+    for row, (part, (x, y, h, w)) in enumerate(zip(np.split(bits, np.cumsum(sizes)), places.tolist(), strict=False)):
+        masks[row] = Mask(x, y, part.reshape(h, w)) if h else None
+    return masks
+
+
+def _rows_of(record: Any, rows: Any) -> Iterator[Any]:
+    """Those rows of each column; None where the record lacks it."""
+    columns = (getattr(record, column.name) for column in fields(record))
+    return (None if column is None else column[rows] for column in columns)
+
+
 @dataclass(frozen=True, slots=True)
 class Detections:
     """Detections of one frame, in no order. N may be 0; every array still has its full rank."""
@@ -55,14 +96,16 @@ class Detections:
     scores: FloatArray  # (N,) float64 in [0, 1]
     classes: IntArray  # (N,) class number as the detector gave it; 0 where it gave none
     features: FeatureArray | None = None  # (N, D) float32, unit rows; None where there are none yet
+    # Not read by the engine, joined to the tracks at the end. None where the detector gives none.
+    keypoints: FloatArray | None = None  # (N, K, 3) float64: x, y in pixels of the source frame, score in [0, 1]
+    masks: MaskArray | None = None  # (N,)
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def take(self, rows: IntArray | BoolArray) -> Detections:
         """The same columns, those rows."""
-        features = None if self.features is None else self.features[rows]
-        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], features)
+        return Detections(*_rows_of(self, rows))
 
     def with_features(self, features: FeatureArray | None) -> Detections:
         return replace(self, features=features)
@@ -101,6 +144,9 @@ class Tracks:
     source: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))  # (M,) values of `Source`
     # (M, D) unit rows, NaN where nothing was embedded; None unless the engine keeps them
     features: FeatureArray | None = None
+    # Of the detection `det_index`; None where the detector gives none, or did not run on the frame.
+    keypoints: FloatArray | None = None  # (M, K, 3) x, y in pixels of the source frame, score; NaN where not detected
+    masks: MaskArray | None = None  # (M,) `Mask`, None where not detected
 
     def __len__(self) -> int:
         return len(self.id)
@@ -121,15 +167,7 @@ class Tracks:
         if isinstance(rows, (int, np.integer)):
             # A list, not a slice: -1 must be the last row and a wrong number an IndexError.
             rows = [int(rows)]
-        return Tracks(
-            self.xyxy[rows],
-            self.id[rows],
-            self.score[rows],
-            self.class_id[rows],
-            self.det_index[rows],
-            self.source[rows],
-            None if self.features is None else self.features[rows],
-        )
+        return Tracks(*_rows_of(self, rows))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         table = np.column_stack([self.xyxy, self.id, self.score, self.class_id, self.det_index])
@@ -137,11 +175,12 @@ class Tracks:
 
     def state(self) -> State:
         """The columns by name."""
-        return {column.name: getattr(self, column.name) for column in fields(self)}
+        columns = {column.name: getattr(self, column.name) for column in fields(self)}
+        return columns | {"masks": None if self.masks is None else pack_masks(self.masks)}
 
     @staticmethod
     def restored(state: State) -> Tracks:
-        return Tracks(**state)
+        return Tracks(**state | {"masks": None if state["masks"] is None else unpack_masks(state["masks"])})
 
     @property
     def proposed(self) -> BoolArray:

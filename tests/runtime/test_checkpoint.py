@@ -218,8 +218,8 @@ def test_damaged_checkpoint_is_one_line(tmp_path):
         (b"", "is no checkpoint of track"),
         (b"1,1,2,3\n", "is no checkpoint of track"),
         (b"PK\x03\x04" + bytes(200), "is no checkpoint of track"),
-        (b"tracklet-checkpoint 9 abc\n{}", "of version 9, and this program reads 5"),
-        (b"tracklet-checkpoint 5 abc\n{}", "is damaged or truncated"),
+        (b"tracklet-checkpoint 9 abc\n{}", "of version 9, and this program reads 6"),
+        (b"tracklet-checkpoint 6 abc\n{}", "is damaged or truncated"),
     ],
 )
 def test_foreign_files_are_recognised(tmp_path, content, said):
@@ -238,7 +238,7 @@ def test_pickled_data_is_never_read(tmp_path):
     harmful = np.array([{"a": 1}], object)
     document = np.frombuffer(json.dumps({"x": {"@array": "0"}}).encode(), np.uint8)
     np.savez(body, document=document, **{"0": harmful})
-    head = f"tracklet-checkpoint 5 {hashlib.sha256(body.getvalue()).hexdigest()}\n"
+    head = f"tracklet-checkpoint 6 {hashlib.sha256(body.getvalue()).hexdigest()}\n"
     (tmp_path / "x").write_bytes(head.encode() + body.getvalue())
     with pytest.raises(ResumeError, match="allow_pickle"):
         checkpoint.load(tmp_path / "x")

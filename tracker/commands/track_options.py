@@ -269,7 +269,7 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
     )
     people.add_argument(
         "--detector", "--model", metavar="ONNX",
-        help="network to run: person, the bundled one (default), or a file: YOLO, YOLOX, RT-DETR, NanoDet",
+        help="network to run: person, the bundled one (default), or a file: YOLO, RT-DETR, RF-DETR, RTMDet, SSD",
     )  # fmt: skip
     people.add_argument(
         "--classes",
@@ -282,8 +282,8 @@ def _add_people(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     people.add_argument(
         "--layout", metavar="NAME", default="auto",
-        help="layout of the detector's output, where its file does not tell: yolox, yolov5, yolo, end2end, ... "
-        "(docs/detectors.md)",
+        help="layout of the detector's outputs, where its file does not tell: yolox, yolov5, yolo, end2end, ..., and "
+        "behind a colon what picture it expects, as in mmdeploy:bgr,255 (docs/detectors.md)",
     )  # fmt: skip
     people.add_argument(
         "--detect-every", metavar="N",

@@ -6,6 +6,7 @@ Nothing is cropped, sorted or dropped: row i of the input is row i of the output
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ def parse_detections(dets: Any) -> Detections:
     if dets is None:
         return Detections.empty()
     if isinstance(dets, Detections):
-        return _checked(dets.boxes, dets.scores, dets.classes, dets.features)
+        checked = _checked(dets.boxes, dets.scores, dets.classes, dets.features)
+        return replace(checked, keypoints=dets.keypoints, masks=dets.masks)
     if isinstance(dets, (list, tuple)) and dets and (hasattr(dets[0], "boxes") or hasattr(dets[0], "xyxy")):
         if len(dets) > 1:
             raise DetectionError(f"got the results of {len(dets)} frames; give those of one frame")

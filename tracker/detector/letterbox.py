@@ -30,6 +30,10 @@ class Letterbox:
         offset = np.array([self.left, self.top, self.left, self.top], dtype=np.float64)
         return np.asarray((boxes - offset) / [self.scale_x, self.scale_y, self.scale_x, self.scale_y])
 
+    def points_to_source(self, points: FloatArray) -> FloatArray:
+        """(..., 3) x, y and a score: x and y from input pixels to source pixels."""
+        return np.asarray((points - [self.left, self.top, 0]) / [self.scale_x, self.scale_y, 1])
+
 
 def letterbox(
     image: ImageArray, height: int, width: int, *, place: Place, smooth: bool = False

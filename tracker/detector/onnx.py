@@ -1,6 +1,6 @@
 """Person detection with an ONNX model: letterbox, inference, decode, NMS.
 
-The layouts of outputs that are known are in `detector.decode`; docs/detectors.md describes them for users.
+The layouts of outputs that are known are in `detector.layouts`; docs/detectors.md describes them for users.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 
 from tracker import boxes as box_maths
 from tracker.detector.base import DetectorBase
-from tracker.detector.decode import LAYOUT_NAMES, LAYOUTS, STRIDES, Layout, layout_named, n_points
-from tracker.detector.letterbox import PAD, letterbox
+from tracker.detector.layouts.base import STRIDES, Facts, Heads, Layout, Outputs, n_points
+from tracker.detector.layouts.registry import LAYOUT_NAMES, LAYOUTS
+from tracker.detector.letterbox import PAD, Letterbox, letterbox
+from tracker.detector.masks import cut_masks
 from tracker.errors import DetectionError, ModelError
 from tracker.runtime.onnx_session import PackagedModel, open_session
 from tracker.types import Detections, Frame, IntArray
@@ -38,6 +41,8 @@ COCO_NAMES = (
     "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )
 # fmt: on
+_NO_CATEGORIES = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # numbers up to 90 that COCO gave no class
+_CATEGORIES = dict(zip((i for i in range(1, 91) if i not in _NO_CATEGORIES), COCO_NAMES, strict=True))
 
 # Long side of the input of models that leave it open, where neither the user nor the model's "imgsz" says one: what
 # most YOLO networks are trained at.
@@ -46,8 +51,10 @@ _MIN_SIZE, _MAX_SIZE = 32, 8192
 _MAX_LISTED = 100  # names of classes in a message; COCO has 80
 _MAX_CANDIDATES = 1000  # non-maximum suppression is quadratic; no frame has so many people
 _CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
-_OTHER_TASKS = ("classify", "segment", "obb")  # obb: rotated boxes
-_DTYPES: dict[str, type[np.floating[Any]]] = {"float": np.float32, "float16": np.float16}
+_OTHER_TASKS = ("classify", "obb", "semantic", "depth")  # obb: rotated boxes
+_DTYPES: dict[str, Any] = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}  # of the picture
+_NUMBERS = (*_DTYPES, "double", "int32", "int64")  # of outputs
+_SIZES = "orig_target_sizes"  # name of the second input of RT-DETR and its heirs
 
 
 class OnnxDetector(DetectorBase):
@@ -56,8 +63,9 @@ class OnnxDetector(DetectorBase):
     classes: names or numbers of the classes to keep; a model with one class is taken to find people. score: least
     score to keep. nms_iou: boxes of one class that overlap more are one. size: long side of the input, pixels, of a
     model that leaves it open; the other side follows the frame, both rounded up to multiples of 32; None: see
-    `default_long_side`. layout: one of `detector.decode.LAYOUT_NAMES`; "auto" tells it from the file's metadata, and
-    from the shape and the numbers of the output for a grey picture. device, threads: see `open_session`. n_at_once: how
+    `default_long_side`. layout: one of `detector.layouts.registry.LAYOUT_NAMES`; "auto" tells it from the file's
+    metadata, and from the names, shapes and numbers of the outputs for a grey picture. A colon and words for the
+    picture may follow, see `Picture.changed`: "mmdeploy:bgr,255". device, threads: see `open_session`. n_at_once: how
     many frames may be searched at once, each with so many threads; nothing is kept from frame to frame. Raises
     ModelError if the model cannot be used.
     """
@@ -75,8 +83,9 @@ class OnnxDetector(DetectorBase):
         threads: int | None = None,
         n_at_once: int = 1,
     ) -> None:
-        if layout not in LAYOUT_NAMES:
-            raise ModelError(f"unknown detector layout {layout!r}; there are: {', '.join(LAYOUT_NAMES)}")
+        name, _, picture = layout.partition(":")
+        if name not in LAYOUT_NAMES:
+            raise ModelError(f"unknown detector layout {name!r}; there are: {', '.join(LAYOUT_NAMES)}")
         self._session = open_session(path, device, threads)
         self.path = self._session.path
         self.name = self.path.name
@@ -84,52 +93,72 @@ class OnnxDetector(DetectorBase):
         self.second_look = self  # frames are shrunk to the network's input, so a window of them shows more
         self.n_at_once = n_at_once if self.provider != "cuda" else 1  # a GPU has work enough with one
         self._score, self._nms_iou = score, nms_iou
-        self._labelled = sorted(port.name for port in self._session.outputs) == ["dets", "labels"]
-        self._dtype, self._fixed = self._check_input()
+        self._check_ports()
         self._size = self._check_size(size)
         self._own_size = long_side_in(self._session.metadata, "imgsz")
         self._largest_size = long_side_in(self._session.metadata, "tracklet.largest_imgsz")
         self._file_names = class_names_in(self._session.metadata)
-        # One run on a grey picture: warms the network up and shows the output's real shape before the video starts.
+        self._facts = Facts(len(self._file_names), keypoints_in(self._session.metadata), len(self._session.inputs) > 1)
+        # One run on a grey picture: warms the network up and shows the outputs' real shapes before the video starts.
         height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
-        output = self._infer(np.full((1, 3, height, width), PAD, dtype=np.float32))
-        if output.size and not np.isfinite(output).any():
+        outputs = self._infer(np.full((1, 3, height, width), PAD, dtype=np.float32))
+        if any(output.size and not np.isfinite(output).any() for output in outputs.values()):
             raise ModelError(f"{self.path}: its output for a grey picture is no number (NaN); float16 may overflow")
-        self._layout = self._layout_of(output, height, width, layout)
-        self.layout = self._layout.name
-        n_classes = self._layout.n_classes(output[0])
+        self.layout, table = self._layout_of(outputs, height, width, name)
+        self._picture = LAYOUTS[self.layout].picture
+        if picture:
+            self._picture = self._picture.changed(picture)
+        n_classes = LAYOUTS[self.layout].n_classes(table)
         self.class_names = self._names(n_classes)
         self._classes = self._choose(classes, n_classes)
 
     def detect(self, frame: Frame) -> Detections:
-        """People in the frame, best first, cut to the picture."""
+        """People in the frame, best first, cut to the picture; with keypoints and masks if the network gives them."""
         if frame.image is None:
             raise DetectionError(
                 f"frame {frame.index} has no picture: {self.name} needs one; give --detections instead"
             )
         height, width = self._input_size(frame.height, frame.width)
-        layout = self._layout
-        blob, placed = letterbox(frame.image, height, width, place=layout.place, smooth=layout.smooth)
-        output = self._infer(layout.pixels(blob))
-        boxes, scores, classes = layout.decode(output[0], height, width, self._classes, self._score)
+        layout, picture = LAYOUTS[self.layout], self._picture
+        blob, placed = letterbox(frame.image, height, width, place=picture.place, smooth=picture.smooth)
+        heads = layout.heads(self._infer(picture.pixels(blob)), height, width, self._facts)
+        if heads is None:
+            raise ModelError(f"{self.path}: the outputs for frame {frame.index + 1} are not those of {self.layout}")
+        scores, classes = layout.score(heads.table, self._classes)
+        rows = np.flatnonzero(scores >= self._score)
+        scores, classes = scores[rows].astype(np.float64), classes[rows]
+        boxes = layout.boxes(heads.table, rows, height, width)
         boxes = box_maths.clip(placed.to_source(boxes), frame.width, frame.height)
         good = np.flatnonzero(box_maths.valid(boxes) & np.isfinite(scores))
         good = good[np.argsort(-scores[good], kind="stable")][:_MAX_CANDIDATES]
-        boxes, scores, classes = boxes[good], scores[good], classes[good]
         # Shifted apart by class: boxes of different classes never suppress one another.
-        apart = boxes + (classes * (max(frame.width, frame.height) + 1.0))[:, None]
-        keep = box_maths.nms(apart, scores, self._nms_iou)
-        return Detections(boxes[keep], np.clip(scores[keep], 0.0, 1.0), classes[keep])
+        apart = boxes[good] + (classes[good] * (max(frame.width, frame.height) + 1.0))[:, None]
+        keep = good[box_maths.nms(apart, scores[good], self._nms_iou)]
+        found = Detections(boxes[keep], np.clip(scores[keep], 0.0, 1.0), classes[keep])
+        return self._with_extras(found, heads, rows[keep], placed, (height, width))
 
-    def _infer(self, blob: NDArray[np.float32]) -> NDArray[Any]:
-        outputs = self._session.run(np.ascontiguousarray(blob, dtype=self._dtype))
-        if self._labelled:
-            found = dict(zip((port.name for port in self._session.outputs), outputs, strict=True))
-            return np.concatenate([found["dets"], found["labels"][:, :, None]], axis=2).astype(np.float32)
-        output = outputs[0].astype(np.float32, copy=False)
-        if self._session.metadata.get("task") == "pose" and self._file_names and output.ndim == 3:  # key points last
-            return output[:, : 4 + len(self._file_names)] if output.shape[1] < output.shape[2] else output[:, :, :6]
-        return output
+    def _with_extras(
+        self, found: Detections, heads: Heads, rows: IntArray, placed: Letterbox, input_size: tuple[int, int]
+    ) -> Detections:
+        """The detections, which are these rows of the heads, with their keypoints and masks."""
+        logits, keypoints = heads.mask_logits(rows), heads.keypoints
+        if keypoints is not None:
+            found = replace(found, keypoints=placed.points_to_source(keypoints[rows].astype(np.float64)))
+        return found if logits is None else replace(found, masks=cut_masks(logits, found.boxes, placed, input_size))
+
+    def _infer(self, blob: NDArray[np.float32]) -> Outputs:
+        """All outputs for a picture (1, 3, H, W) as the network expects it; floats as float32."""
+        height, width = blob.shape[2:]
+        given = [
+            np.array([[width, height]], np.int64) if port.name == _SIZES
+            else np.ascontiguousarray(blob.transpose(0, 2, 3, 1) if self._rows_first else blob, dtype=self._dtype)
+            for port in self._session.inputs
+        ]  # fmt: skip
+        outputs = zip(self._session.outputs, self._session.run(*given), strict=True)
+        return {
+            port.name: value.astype(np.float32, copy=False) if value.dtype.kind == "f" else value
+            for port, value in outputs
+        }
 
     def _input_size(self, frame_height: int, frame_width: int) -> tuple[int, int]:
         """(height, width) of the network's input for frames of this size."""
@@ -157,50 +186,63 @@ class OnnxDetector(DetectorBase):
             )
         return size
 
-    def _check_input(self) -> tuple[type[np.floating[Any]], tuple[int | None, int | None]]:
+    def _check_ports(self) -> None:
+        """Learn the picture's input, and refuse inputs and outputs that no layout has."""
         inputs, outputs = self._session.inputs, self._session.outputs
-        found = f"found inputs {', '.join(map(str, inputs))} and outputs {', '.join(map(str, outputs))}"
-        image = inputs[0].shape if len(inputs) == 1 else ()
-        if len(image) != 4 or image[0] not in (1, None) or image[1] not in (3, None) or inputs[0].dtype not in _DTYPES:
-            raise ModelError(f"{self.path}: no detector: expected one float input (1, 3, height, width), {found}")
-        if not self._labelled and (len(outputs) != 1 or outputs[0].dtype not in _DTYPES):
-            hint = _hint([port.shape for port in outputs])
-            wanted = _words(LAYOUTS, "N")
-            raise ModelError(f"{self.path}: no known detector: expected one float output, {wanted}; {found}{hint}")
+        pictures = [port for port in inputs if port.name != _SIZES]
+        port = pictures[0] if len(pictures) == 1 else None
+        shape = port.shape if port is not None else ()
+        self._rows_first = len(shape) == 4 and shape[3] == 3 and shape[1] != 3  # TensorFlow's order
+        batch, channels, *sides = (*shape[:1], *shape[3:], *shape[1:3]) if self._rows_first else shape or (0, 0)
+        if port is None or len(sides) != 2 or batch not in (1, None) or channels not in (3, None):
+            expected = f"one picture (1, 3, height, width) or (1, height, width, 3), and at most {_SIZES!r} beside it"
+            raise ModelError(f"{self.path}: no detector: expected {expected}; found {self._ports()}")
+        if port.dtype not in _DTYPES or any(output.dtype not in _NUMBERS for output in outputs):
+            expected = f"a picture of {', '.join(_DTYPES)} and outputs of numbers"
+            raise ModelError(f"{self.path}: no detector: expected {expected}; found {self._ports()}")
         task = self._session.metadata.get("task")  # as ultralytics writes it
         if task in _OTHER_TASKS:
-            raise ModelError(f"{self.path}: no detector: its metadata says that its task is {task}; expected detect")
-        return _DTYPES[inputs[0].dtype], (image[2], image[3])
+            raise ModelError(
+                f"{self.path}: no detector: its metadata says that its task is {task}; expected detect, pose or segment"
+            )
+        self._dtype, self._fixed = _DTYPES[port.dtype], (sides[0], sides[1])
 
-    def _layout_of(self, output: NDArray[Any], height: int, width: int, asked: str) -> Layout:
-        """The layout that was asked for, that the metadata name, or the only one that explains shape and numbers."""
+    def _ports(self) -> str:
+        inputs, outputs = self._session.inputs, self._session.outputs
+        return f"inputs {', '.join(map(str, inputs))} and outputs {', '.join(map(str, outputs))}"
+
+    def _layout_of(self, outputs: Outputs, height: int, width: int, asked: str) -> tuple[str, NDArray[Any]]:
+        """The layout that was asked for, that the metadata name, or the only one that explains shape and numbers; and
+        its table.
+        """
         known = self._session.metadata.get("tracklet.format")
         if known is not None:
             if known != PERSON_FORMAT:
                 raise ModelError(f"{self.path}: its metadata says {known!r}; expected a detector, {PERSON_FORMAT!r}")
             asked = "person" if asked == "auto" else asked
-        if self._labelled and asked in ("auto", "mmdeploy"):
-            return layout_named("mmdeploy")
-        possible = LAYOUTS if asked == "auto" else (layout_named(asked),)
-        shape, names = output.shape, len(self._file_names)
-        shaped = []
-        if len(shape) == 3 and shape[0] == 1:
-            shaped = [layout for layout in possible if layout.shaped(output[0], height, width)]
-        if shaped and asked != "auto":
-            return shaped[0]
+        possible = tuple(LAYOUTS.values()) if asked == "auto" else (LAYOUTS[asked],)
+        sorted_out = [(layout, layout.heads(outputs, height, width, self._facts)) for layout in possible]
+        shaped = [
+            (layout, heads.table) for layout, heads in sorted_out
+            if heads is not None and layout.shaped(heads.table, height, width)
+        ]  # fmt: skip
+        n_names = len(self._file_names)
         fitting = [
-            layout for layout in shaped
-            if layout.plausible(output[0], height, width)
-            and (not names or layout.n_classes(output[0]) in (0, names))
+            (layout, table) for layout, table in shaped
+            if asked != "auto"
+            or (layout.plausible(table, height, width) and (not n_names or layout.n_classes(table) in (0, n_names)))
         ]  # fmt: skip
         if len(fitting) == 1:
-            return fitting[0]
-        points = n_points(height, width)
-        image, port = self._session.inputs[0], self._session.outputs[0]
-        found = f"output {port.name!r} has shape {shape} for the input {image.name!r} of (1, 3, {height}, {width})"
+            return fitting[0][0].name, fitting[0][1]
+        shapes = ", ".join(f"{name!r} {output.shape}" for name, output in outputs.items())
+        image = ", ".join(f"{port.name!r} {port.shape}" for port in self._session.inputs)
+        found = f"outputs {shapes} for an input of {height} x {width} pixels"
         if not shaped:
-            raise ModelError(f"{self.path}: {found}; expected {_words(possible, points)}{_hint([shape])}")
-        listed = " or ".join(layout.name for layout in shaped)
+            raise ModelError(
+                f"{self.path}: no known detector: {found}{_hint(outputs)}; inputs {image}; known are "
+                f"{_words(possible, n_points(height, width))}"
+            )
+        listed = " or ".join(layout.name for layout, _ in shaped)
         raise ModelError(
             f"{self.path}: {found}, which fits {listed}, but its numbers for a grey picture and its class names do not "
             f"confirm one; if you know the layout, name it with --layout (layout= in Python): "
@@ -211,6 +253,8 @@ class OnnxDetector(DetectorBase):
         """Class names by number; numbers as text where they have none. n_classes 0: the layout does not tell."""
         if self._file_names:
             return self._file_names
+        if LAYOUTS[self.layout].category_ids and n_classes in (max(_CATEGORIES) + 1, 0):
+            return _CATEGORIES
         if n_classes in (len(COCO_NAMES), 0):
             return dict(enumerate(COCO_NAMES))
         return {number: str(number) for number in range(n_classes)}
@@ -246,19 +290,15 @@ class OnnxDetector(DetectorBase):
         return f"{_listed(named)}, or numbers {numbers}" if named else f"numbers {numbers}, for the file holds no names"
 
 
-def _words(layouts: Sequence[Layout], points: int | str) -> str:
+def _words(layouts: Sequence[Layout], points: int) -> str:
     """The outputs of these layouts in words; points: the number of anchor points."""
-    return " or ".join(dict.fromkeys(layout.words.format(n=points) for layout in layouts))
+    return "; ".join(f"{layout.name}: {layout.words.format(n=points)}" for layout in layouts)
 
 
-def _hint(shapes: Sequence[tuple[int | None, ...]]) -> str:
-    """What outputs of these shapes probably are, and what to do about it; "": not known."""
-    if len(shapes) > 1 and any(len(shape) in (4, 5) for shape in shapes):
-        return "; several maps are raw heads or masks: export a plain detector, with its decoding inside"
-    if len(shapes) == 4:
-        return "; four outputs are those of a TensorRT plug-in: export without it"
-    if len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][1] == 7:
-        return "; rows of seven with the batch first are YOLOv7's end-to-end export: export without suppression"
+def _hint(outputs: Outputs) -> str:
+    """What these outputs probably are, and what to do about it; "": not known."""
+    if any(output.ndim in (4, 5) for output in outputs.values()):
+        return " (maps are raw heads: export with the decoding inside)"
     return ""
 
 
@@ -295,6 +335,13 @@ def _literal_in(metadata: Mapping[str, str], key: str) -> Any:
         return ast.literal_eval(metadata.get(key, "None"))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
+
+
+def keypoints_in(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """Number and columns (2 or 3) of the keypoints of a pose, as ultralytics writes its "kpt_shape": [17, 3]."""
+    shape = _literal_in(metadata, "kpt_shape")
+    good = isinstance(shape, (list, tuple)) and len(shape) == 2 and all(isinstance(side, int) for side in shape)
+    return (shape[0], shape[1]) if good and shape[0] > 0 and shape[1] in (2, 3) else None
 
 
 def long_side_in(metadata: Mapping[str, str], key: str) -> int | None:

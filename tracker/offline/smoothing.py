@@ -102,8 +102,11 @@ def _filled(path: _Path, times: FloatArray, longest_s: float) -> _Path:
     rows.score[:] = np.minimum(rows.score, path.rows.score[after])
     rows.det_index[added] = -1
     rows.source[added] = Source.INTERPOLATED
-    if rows.features is not None:
-        rows.features[added] = np.nan
+    for column in (rows.features, rows.keypoints):
+        if column is not None:
+            column[added] = np.nan
+    if rows.masks is not None:
+        rows.masks[added] = None
     return _Path(at, rows)
 
 
@@ -179,9 +182,21 @@ def _by_frame(paths: Sequence[_Path], n_frames: int) -> list[Tracks]:
 
 
 def _stacked(parts: Sequence[Tracks]) -> Tracks:
-    """The rows of all parts, one after the other. Embeddings are None unless all rows have them."""
+    """The rows of all parts, one after the other. Embeddings are None unless all rows have them; keypoints and masks
+    are None unless some rows have them.
+    """
     names = ("xyxy", "id", "score", "class_id", "det_index", "source")
     columns = {name: np.concatenate([getattr(part, name) for part in (Tracks(), *parts)]) for name in names}
     features = [part.features for part in parts if len(part)]
     known = [part for part in features if part is not None]
-    return Tracks(**columns, features=np.concatenate(known) if known and len(known) == len(features) else None)
+    shape = next((part.keypoints.shape[1:] for part in parts if part.keypoints is not None), None)
+    keypoints = masks = None
+    if shape is not None:
+        none = (np.full((len(part), *shape), np.nan) for part in parts)
+        keypoints = np.concatenate(
+            [n if p.keypoints is None else p.keypoints for n, p in zip(none, parts, strict=True)]
+        )
+    if any(part.masks is not None for part in parts):
+        masks = np.concatenate([np.full(len(p), None, object) if p.masks is None else p.masks for p in parts])
+    everything = Tracks(**columns, features=np.concatenate(known) if known and len(known) == len(features) else None)
+    return replace(everything, keypoints=keypoints, masks=masks)

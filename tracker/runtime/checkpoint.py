@@ -1,6 +1,6 @@
 """A checkpoint file: one state, with a checksum, replaced as a whole or not at all.
 
-A line of text, `tracklet-checkpoint 5 SHA-256`, with the hash of all that follows: a .npz archive whose member
+A line of text, `tracklet-checkpoint 6 SHA-256`, with the hash of all that follows: a .npz archive whose member
 `document` is JSON in UTF-8 bytes, in which {"@array": "0"} stands for the member `0`. Nothing in it is ever executed:
 no pickle.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tracker.errors import ResumeError, WriteError
 from tracker.types import State
 
-VERSION = "5"  # of what is inside; others cannot be resumed
+VERSION = "6"  # of what is inside; others cannot be resumed
 _MAGIC = "tracklet-checkpoint"
 _ARRAY = "@array"
 _START_AGAIN = "--overwrite starts again"

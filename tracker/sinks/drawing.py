@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tracker.sinks.base import class_name
-from tracker.types import FloatArray, Frame, ImageArray, Source, TrackRow, Tracks
+from tracker.types import FloatArray, Frame, ImageArray, Mask, Source, TrackRow, Tracks
 
 Colour: TypeAlias = tuple[int, int, int]  # BGR
 Point: TypeAlias = tuple[float, float]  # x, y in pixels
@@ -22,6 +22,13 @@ SMOOTH_S = 0.15  # of a trail: shorter than a step, longer than the jitter of bo
 OCCLUDED_OPACITY = 0.7  # of the dots around an occluded person
 SUBPIXEL_BITS = 4  # of the points of a trail: whole pixels would be steps again
 GOLDEN_RATIO = 0.6180339887498949
+MASK_OPACITY = 0.4
+LEAST_KEYPOINT = 0.3  # score from which a keypoint is drawn
+# Limbs between the 17 keypoints of COCO: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles.
+LIMBS = (
+    (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12), (11, 12), (11, 13),
+    (13, 15), (12, 14), (14, 16),
+)  # fmt: skip
 
 
 class Trails:
@@ -114,16 +121,22 @@ def annotate(
     """A copy of the image (H, W, 3) BGR with tracks drawn on it; lines and letters grow with the image.
 
     Detected boxes are solid; proposed ones are dashed, with a diamond at the upper right corner; those predicted
-    (occluded or between detections) or interpolated are rows of faint dots. `trails` holds foot points per
-    identity, oldest first; they fade towards the past. ids: whether the numbers stand at the boxes. names: of the
-    classes by number, to stand beside the numbers.
+    (occluded or between detections) or interpolated are rows of faint dots. Masks are filled; keypoints are dots, with
+    limbs between them if they are the 17 of COCO. `trails` holds foot points per identity, oldest first; they fade
+    towards the past. ids: whether the numbers stand at the boxes. names: of the classes by number, to stand beside the
+    numbers.
     """
     picture = image.copy()
     thickness, letter = line_width(image)
     for row in tracks:
         _draw_trail(picture, (trails or {}).get(row.id, ()), identity_colour(row.id), thickness)
+    for row, mask in zip(tracks, tracks.masks if tracks.masks is not None else (), strict=False):
+        if mask is not None:
+            _draw_mask(picture, mask, identity_colour(row.id))
     for row in tracks:
         _draw_box(picture, row, thickness)
+    for row, points in zip(tracks, tracks.keypoints if tracks.keypoints is not None else (), strict=False):
+        _draw_keypoints(picture, points, row, thickness)
     for row in tracks if ids else ():  # labels last: a neighbour's box must not cross a number
         x1, y1 = _corners(row)[:2]
         name = _drawable(names.get(row.class_id, "")) if names else ""
@@ -171,6 +184,28 @@ def _draw_box(picture: ImageArray, row: TrackRow, thickness: int) -> None:
     half = 3 * thickness
     diamond = np.array([(x2 - half, y1), (x2, y1 - half), (x2 + half, y1), (x2, y1 + half)], np.int32)
     cv2.fillConvexPoly(picture, diamond, colour, cv2.LINE_AA)
+
+
+def _draw_mask(picture: ImageArray, mask: Mask, colour: Colour) -> None:
+    """Fills it; what lies below shines through."""
+    inside = picture[mask.y : mask.y + mask.bits.shape[0], mask.x : mask.x + mask.bits.shape[1]]
+    inside[mask.bits] = MASK_OPACITY * np.array(colour) + (1 - MASK_OPACITY) * inside[mask.bits]
+
+
+def _draw_keypoints(picture: ImageArray, points: FloatArray, row: TrackRow, thickness: int) -> None:
+    """White dots that shrink with the person; points (K, 3): x, y and score, NaN where there are none."""
+    import cv2
+
+    colour = identity_colour(row.id)
+    _, y1, _, y2 = _corners(row)
+    radius = min(max(1, (y2 - y1) // 60), 3 * thickness)
+    sure = points[:, 2] >= LEAST_KEYPOINT  # false for NaN
+    places = [(round(x), round(y)) for x, y in np.clip(np.nan_to_num(points[:, :2]), -20000, 20000).tolist()]
+    for a, b in LIMBS if len(points) == 17 else ():
+        if sure[a] and sure[b]:
+            cv2.line(picture, places[a], places[b], colour, thickness, cv2.LINE_AA)
+    for place in (place for place, seen in zip(places, sure, strict=True) if seen):
+        cv2.circle(picture, place, radius, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
 
 
 def _draw_dots(picture: ImageArray, start: Point, end: Point, colour: Colour, thickness: int) -> None:

@@ -1,0 +1,1 @@
+"""Layouts of detectors' outputs: what each looks like, how it is decoded, and the picture that its network expects."""
