@@ -12,6 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias, TypeVar
 
+import numpy as np
+
 from tracker.appearance.encoder import OnnxEncoder
 from tracker.detector.base import Detector, with_defaults
 from tracker.detector.verified import VerifiedDetections
@@ -21,7 +23,7 @@ from tracker.finalise import FrameBuffer
 from tracker.runtime.read_ahead import OrderedPrefetch
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.prefetch import Prefetch
-from tracker.types import Detections, Frame, State, StepTrace, Tracks
+from tracker.types import Detections, FloatArray, Frame, State, StepTrace, Tracks
 
 Item = TypeVar("Item")
 _Seen: TypeAlias = tuple[Frame, Detections | None]  # None: the detector did not run
@@ -53,7 +55,9 @@ class Pipeline:
         self._waited_s = self._detect_s = 0.0
         self._stopping = False
         self._traces: dict[int, StepTrace] = {}  # of the frames that are held, by their index
+        self._people: dict[int, FloatArray] = {}  # of the frames that are held, by their index
         self.n_frames = 0
+        self.people: FloatArray = np.zeros((0, 4))  # where people may be in the frame that came out last: Engine.people
         self.trace: StepTrace | None = None  # of the frame that came out last, if `tracing` was on when it was tracked
         self._last_index = -1  # of the frame read last
         self._given_index = -1  # of the frame that came out last
@@ -71,6 +75,7 @@ class Pipeline:
         """
         for frame, tracks in self._tracked(between_frames):
             self.trace = self._traces.pop(frame.index, None)
+            self.people = self._people.pop(frame.index, tracks.xyxy)  # held by a run that this one resumes: its tracks
             yield frame, tracks
 
     def _tracked(self, between_frames: Callable[[bool], None]) -> Iterator[tuple[Frame, Tracks]]:
@@ -83,6 +88,7 @@ class Pipeline:
                 self._consistent = False
                 tracks = engine.step(frame, detections)
                 self.n_frames += 1
+                self._people[frame.index] = engine.people(detections)
                 if engine.trace is not None:
                     self._traces[frame.index] = engine.trace
                 self._last_index = frame.index

@@ -272,6 +272,8 @@ def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:
         return "--resume needs a checkpoint, but --checkpoint-every 0 keeps none"
     if options.two_passes:
         return "--resume cannot continue --smooth and --fill-gaps"
+    if options.blur is not None:
+        return "--resume cannot continue --blur"
     for result in options.results:
         if result.on_stdout or (result.file is not None and _is_device(result.file)):
             return f"--resume cannot continue {result}; leave one of them out"
