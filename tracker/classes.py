@@ -46,12 +46,17 @@ class Classes:
             self._group[members] = members[:1] * len(members)
         people = [number for number, word in words.items() if word in PEOPLE]
         self.person = min(people, default=0)  # class number of boxes that the bundled detector adds
+        self._all_people = not people
         self._all_embedded = all_embedded or not people
 
     def group(self, classes: IntArray) -> IntArray:
         """(N,) group of each class number (N,): the smallest class number of the group."""
         named = (classes >= 0) & (classes < len(self._group) - 1)
         return np.where(named, self._group[np.where(named, classes, -1)], classes)
+
+    def people(self, classes: IntArray) -> BoolArray:
+        """(N,) whether these class numbers (N,) are of people; all are where no name says people."""
+        return np.full(len(classes), True) if self._all_people else np.asarray(self.group(classes) == self.person)
 
     def embedded(self, group: IntArray) -> BoolArray:
         """(N,) whether the re-ID network can tell objects of these groups (N,) apart."""

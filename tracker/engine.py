@@ -12,6 +12,9 @@ from __future__ import annotations
 import logging
 from time import perf_counter
 
+import numpy as np
+
+from tracker import boxes as bx
 from tracker.association.pairs import find_overlaps
 from tracker.classes import Classes
 from tracker.config import TrackerConfig
@@ -28,10 +31,11 @@ from tracker.stages.select import select
 from tracker.stages.trace import trace_of
 from tracker.stages.update import update
 from tracker.tracks.bank import TrackBank
-from tracker.types import Detections, Frame, FrameTracks, State, StepTrace, Tracks
+from tracker.types import Detections, FloatArray, Frame, FrameTracks, State, StepTrace, Tracks
 
 _log = logging.getLogger(__name__)
 N_FAR = 3  # frames that are too far apart before a warning
+HIDE_S = 1.0  # how long after its last detection a track may be a person in view; more hid no more people
 
 
 class Engine:
@@ -175,6 +179,19 @@ class Engine:
     def tracing(self) -> bool:
         """Whether steps are recorded."""
         return self._tracing
+
+    def possible_people(self, detections: Detections | None) -> FloatArray:
+        """(K, 4) boxes where people may be in the frame of the last step, so that they can be hidden.
+
+        They are the detections of that step, however low their score, and all tracks, also tentative ones and those
+        not output, until HIDE_S after their last detection.
+        """
+        bank, classes = self.bank, self.classes
+        recent = (self.clock.now_s or 0.0) - bank.seen_s <= HIDE_S
+        boxes = bx.cxcyah_to_xyxy(bank.mean[recent & classes.people(bank.class_id), :4])
+        if detections is None:
+            return boxes
+        return np.concatenate([boxes, detections.boxes[classes.people(detections.classes)]])
 
     @property
     def settled_before(self) -> int | None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias, TypeVar
 
+import numpy as np
+
 from tracker.appearance.encoder import OnnxEncoder
 from tracker.detector.base import Detector, with_defaults
 from tracker.detector.verified import VerifiedDetections
@@ -22,7 +24,7 @@ from tracker.finalise import FrameBuffer
 from tracker.runtime.read_ahead import OrderedPrefetch
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.prefetch import Prefetch
-from tracker.types import Detections, Frame, State, StepTrace, Tracks
+from tracker.types import Detections, FloatArray, Frame, State, StepTrace, Tracks
 
 Item = TypeVar("Item")
 _Seen: TypeAlias = tuple[Frame, Detections | None]  # None: the detector did not run
@@ -56,7 +58,11 @@ class Pipeline:
         # Of the frames that are held, by their index.
         self._traces: dict[int, StepTrace] = {}
         self._extras: dict[int, Extras] = {}
+        self._possible_people: dict[int, FloatArray] = {}
         self.n_frames = 0
+        self.possible_people: FloatArray = np.zeros(
+            (0, 4)
+        )  # where people may be in the frame that came out last: Engine.possible_people
         self.trace: StepTrace | None = None  # of the frame that came out last, if `tracing` was on when it was tracked
         self._last_index = -1  # of the frame read last
         self._given_index = -1  # of the frame that came out last
@@ -74,6 +80,9 @@ class Pipeline:
         """
         for frame, tracks in self._tracked(between_frames):
             self.trace = self._traces.pop(frame.index, None)
+            self.possible_people = self._possible_people.pop(
+                frame.index, tracks.xyxy
+            )  # held by a run that this one resumes: its tracks
             extras = self._extras.pop(frame.index, None)
             yield frame, tracks if extras is None else extras.joined(tracks)
 
@@ -90,6 +99,7 @@ class Pipeline:
                 if extras is not None:
                     self._extras[frame.index] = extras
                 self.n_frames += 1
+                self._possible_people[frame.index] = engine.possible_people(detections)
                 if engine.trace is not None:
                     self._traces[frame.index] = engine.trace
                 self._last_index = frame.index

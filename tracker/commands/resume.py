@@ -272,6 +272,8 @@ def _obstacle(options: TrackOptions, source: FrameSource) -> str | None:
         return "--resume needs a checkpoint, but --checkpoint-every 0 keeps none"
     if options.two_passes:
         return "--resume cannot continue --smooth and --fill-gaps"
+    if options.blur is not None:
+        return "--resume cannot continue --blur"
     for result in options.results:
         elsewhere = result.value is not None and result.file is None  # standard output, a server
         if elsewhere or not result.option.resumes or (result.file is not None and _is_device(result.file)):

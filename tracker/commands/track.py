@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tracker.commands.track_options import TrackOptions
     from tracker.pipeline import Pipeline
     from tracker.sinks.progress import ProgressSink
-    from tracker.types import Frame, Tracks
+    from tracker.types import FloatArray, Frame, Tracks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,10 +129,33 @@ def _frames(
     progress: ProgressSink | None,
     interruption: Interruption,
 ) -> Iterator[tuple[Frame, Tracks]]:
-    """Frames with final tracks, refined in a second pass if that was asked for; progress is that of the tracking."""
+    """Frames with final tracks, and people hidden in their pictures if that was asked for."""
+    people: dict[int, FloatArray] = {}  # where they may be, by the index of frames that are not written yet
+    frames = _tracked_frames(options, pipeline, checkpoints, progress, interruption, people)
+    if options.blur is None:
+        return frames
+    from tracker.sinks.blur import blurred_frames
+
+    return blurred_frames(frames, lambda frame, _: people.pop(frame.index), options.blur, pipeline.source.live)
+
+
+def _tracked_frames(
+    options: TrackOptions,
+    pipeline: Pipeline,
+    checkpoints: Checkpoints | None,
+    progress: ProgressSink | None,
+    interruption: Interruption,
+    people: dict[int, FloatArray],
+) -> Iterator[tuple[Frame, Tracks]]:
+    """Frames with final tracks, refined in a second pass if that was asked for; progress is that of the tracking.
+
+    people: gets `Pipeline.possible_people` of each frame, by its index, if they are to be hidden.
+    """
     if not options.two_passes:
         frames = iter(pipeline) if checkpoints is None else pipeline.frames(checkpoints.between_frames)
         for frame, tracks in frames:
+            if options.blur is not None:
+                people[frame.index] = pipeline.possible_people
             yield frame, tracks
             if progress is not None:
                 progress.write(frame, tracks)
@@ -140,13 +163,19 @@ def _frames(
     from tracker.commands.resume import reopened
     from tracker.offline.two_pass import refined_frames
 
+    def watch(frame: Frame, tracks: Tracks) -> None:
+        if options.blur is not None:
+            people[frame.index] = pipeline.possible_people
+        if progress is not None:
+            progress.write(frame, tracks)
+
     yield from refined_frames(
         pipeline,
         smooth=options.smooth,
         fill_gaps_s=options.fill_gaps_s or 0.0,
         motion=options.config.motion,
         reopen=partial(reopened, options) if options.uses_pictures else None,
-        watch=None if progress is None else progress.write,
+        watch=watch,
         hurried=lambda: interruption.seen,
     )
 

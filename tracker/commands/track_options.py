@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 from tracker import __version__
 from tracker.analytics.ground import Pair, parse_ground
 from tracker.analytics.regions import Region, parse_regions
+from tracker.classes import PEOPLE
 from tracker.config import VERIFY, TrackerConfig
 from tracker.errors import ConfigError
 from tracker.runtime.onnx_session import DEVICES
 from tracker.settings import shown
+from tracker.sinks.blur import PARTS
 from tracker.sinks.counts import COUNTS
 from tracker.sinks.live_page import parse_address
 from tracker.sinks.registry import Result, add_sink_options, check_results, results_of
@@ -61,6 +63,7 @@ class TrackOptions:
     zones: list[Region]
     ground: tuple[Pair, ...] | None  # see `parse_ground`
     results: tuple[Result, ...]
+    blur: str | None  # what is hidden in all pictures, one of PARTS
     show: bool
     headless: bool
     serve: str | None  # where to serve the live page
@@ -124,6 +127,7 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
         zones=zones,
         ground=None if args.ground is None else parse_ground(args.ground),
         results=results,
+        blur=args.blur,
         show=args.show,
         headless=args.headless,
         serve=args.serve,
@@ -155,6 +159,8 @@ def _check(options: TrackOptions) -> None:
         parse_address(options.serve)
     if not (options.results or may_open_window or options.serve):
         raise ConfigError(NOTHING_ASKED)
+    if options.blur is not None:
+        _check_blur(options, may_open_window)
     if any(result.option is COUNTS for result in options.results) and not (options.lines or options.zones):
         raise ConfigError("--counts needs something to count: give --line x1,y1,x2,y2 or --zone x1,y1,x2,y2,x3,y3")
     fill_gaps_s = options.fill_gaps_s
@@ -175,9 +181,20 @@ def _check(options: TrackOptions) -> None:
         raise ConfigError("--resume continues the results that are there, --overwrite replaces them: give one only")
 
 
+def _check_blur(options: TrackOptions, may_open_window: bool) -> None:
+    """Raise ConfigError where nothing would be hidden, although that was asked for."""
+    if not (options.uses_pictures or may_open_window or options.serve):
+        raise ConfigError("--blur hides people in pictures, and none was asked for: give --video, --crops or --show")
+    names = {word.lower() for word in options.classes if isinstance(word, str)}
+    if len(names) == len(options.classes) and not names & (PEOPLE | {"all"}):
+        raise ConfigError(f"--blur hides people, and --classes {','.join(sorted(names))} finds none; add person")
+    if options.resume:
+        raise ConfigError("--resume makes pictures again from finished tracks, --blur needs more: leave one out")
+
+
 # What `--help` shows; `--help-all` shows the rest, too.
 COMMON = {
-    "source", "help_all", "out", "video", "crops", "show", "overwrite", "resume", "line", "zone", "counts",
+    "source", "help_all", "out", "video", "crops", "blur", "show", "overwrite", "resume", "line", "zone", "counts",
     "detections", "detector", "classes", "reid", "device", "set",
 }  # fmt: skip
 
@@ -244,9 +261,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_results(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("results")
     add_sink_options(out, "results")
-    out.add_argument(
-        "--show", action="store_true", help="live window, h for its keys; cameras and streams open it by default"
-    )
+    out.add_argument("--blur", choices=PARTS, metavar="PART", help="hide people or heads in all pictures")
+    out.add_argument("--show", action="store_true", help="live window, h: its keys; cameras and streams open it")
     out.add_argument(
         "--serve", metavar="[HOST:]PORT",
         help="live page for a browser, on this machine alone unless a HOST is given, as in 0.0.0.0:8000 (docs/live.md)",

@@ -17,6 +17,7 @@ from tracker import __version__
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, WriteError
 from tracker.runtime.signals import command, leave
+from tracker.sinks.blur import PARTS
 
 EPILOG = """examples:
   track video.mp4 --out tracks.csv && track-report tracks.csv --video video.mp4
@@ -47,6 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--out", metavar="FILE", help="the page (default: the tracks' name with .html)")
     parser.add_argument("--counts", metavar="CSV", help="events of `track --counts FILE.csv`")
     parser.add_argument("--run", type=int, metavar="N", help="which run of a .db, where it has several")
+    parser.add_argument(
+        "--blur", choices=PARTS, help="hide people or heads in all pictures, where the tracks have them"
+    )
     parser.add_argument("--fps", type=float, help="frame rate, if neither the tracks nor the video have times")
     parser.add_argument("--overwrite", action="store_true", help="replace a page that exists")
     return parser
@@ -65,6 +69,7 @@ def write_report(
     out: str | Path | None = None,
     counts: str | Path | None = None,
     run: int | None = None,
+    blur: str | None = None,
     fps: float | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -77,12 +82,14 @@ def write_report(
 
     if fps is not None and not 0 < fps < float("inf"):
         raise ConfigError(f"--fps must be a positive number, got {fps}")
+    if blur is not None and blur not in PARTS:
+        raise ConfigError(f"blur must be one of {', '.join(PARTS)}, got {blur!r}")
     tracks = Path(tracks)
     out = tracks.with_suffix(".html") if out is None else Path(out)
     check_output_path(out, overwrite)
     table = read_table(tracks, run)
     events = {} if counts is None else read_counts(counts)
-    pictures = Pictures() if video is None else take_pictures(video, table, fps)
+    pictures = Pictures() if video is None else take_pictures(video, table, fps, blur)
     table = table.timed(fps or pictures.fps or TrackerConfig().default_fps)
     edges_s, most = facts.people_over_time(table)
     name = tracks.stem if video is None else Path(video).name or video

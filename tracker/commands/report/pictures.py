@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +14,12 @@ from tracker.commands.report.table import TrackTable
 from tracker.config import TrackerConfig
 from tracker.errors import OutputError, SourceError
 from tracker.runtime.signals import check
+from tracker.sinks.blur import blurred_frames
 from tracker.sinks.crops import CropSink
 from tracker.sinks.heatmap import HeatmapSink
 from tracker.sources.open import open_source
 from tracker.sources.prefetch import Prefetch
-from tracker.types import ImageArray, Tracks
+from tracker.types import Frame, ImageArray, Tracks
 
 CROP_HEIGHT_PX = 160
 TRAILS_WIDTH_PX = 1280
@@ -38,10 +40,11 @@ class Pictures:
     size: tuple[int, int] = (0, 0)  # width, height
 
 
-def take_pictures(video: str, table: TrackTable, fps: float | None = None) -> Pictures:
-    """Read the video once. Raises SourceError, also if the result has frames after the end of the video.
+def take_pictures(video: str, table: TrackTable, fps: float | None = None, blur: str | None = None) -> Pictures:
+    """Read the video once. blur: hide people or heads, where the table has them, see `blurred_frames`.
 
-    Raises OutputError where there is no folder for temporary files.
+    Raises SourceError, also if the result has frames after the end of the video, and OutputError where there is no
+    folder for temporary files.
     """
     pictures = Pictures()
     tracks_of = table.of_frames()
@@ -59,14 +62,17 @@ def take_pictures(video: str, table: TrackTable, fps: float | None = None) -> Pi
         ):
             # Of boxes in a malformed table, however large, the heat map takes the height for that of a person.
             farthest = 2 * max(source.width, source.height)
-            for frame in frames:
+            tracked: Iterator[tuple[Frame, Tracks]]
+            tracked = ((frame, tracks_of.get(frame.index, Tracks())) for frame in frames)
+            if blur is not None:
+                tracked = blurred_frames(tracked, lambda _, tracks: tracks.xyxy, blur)
+            for frame, tracks in tracked:
                 pictures.n_frames = frame.index + 1
                 if frame.image is not None and (middle is None or frame.index == last // 2):
                     middle = frame.image
                 if frame.image is not None and frame.index in tracks_of:
-                    crops.write(frame, tracks_of[frame.index])
+                    crops.write(frame, tracks)
                 if frame.index in tracks_of or (frame.index - last) % step == 0:
-                    tracks = tracks_of.get(frame.index, Tracks())
                     heat.write(frame, replace(tracks, xyxy=np.clip(tracks.xyxy, -farthest, farthest)))
                 if frame.index >= last:
                     break
