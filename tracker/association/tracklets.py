@@ -8,8 +8,8 @@ log likelihood ratio = SLOPE (1 - d) / (1 - tau_same) + OFFSET, at most MOST
 
 1 - d is measured in units of the network: 0 for unrelated people on average, 1 at tau_same. The line is a logistic
 regression on tracks of the 75 people of Market-1501's training part that no bundled network was trained on, pairs of
-different cameras, reid_fast and reid_accurate together (1,979 pairs of one person and 140,000 of two, each); both
-alone give nearly the same line. Source: docs/method.md, 7; `python -m tools.benchmarks.cross_camera --fit`.
+different cameras, reid_fast and reid_accurate together (1,979 pairs of one person and 118,602 of two, each). Alone
+they give 7.5 and -5.3, 8.1 and -6.1. Source: docs/identities.md; `python -m tools.benchmarks.cross_camera --fit`.
 """
 
 from __future__ import annotations

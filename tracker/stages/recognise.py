@@ -2,7 +2,7 @@
 
 A visit is the time from the first to the last box of a confirmed track. It begins with a number of its own; some time
 later, when its embeddings say enough, it keeps that number or gets that of a person who is not in view. Then it is
-decided, for good. Source: docs/method.md, 7.
+decided, for good. Source: docs/identities.md.
 """
 
 from __future__ import annotations
