@@ -188,6 +188,7 @@ def track_video(
     end: str | int | None = None,
     stride: str | int | None = None,
     keep_features: bool = False,
+    people: str | Path | None = None,
 ) -> Iterator[tuple[Frame, Tracks]]:
     """Track a whole source; yields (frame, tracks) in order, each track from its first frame on.
 
@@ -204,13 +205,14 @@ def track_video(
     from 1, the end included, or times as "12.5s" or "1:30", the end not included; `Frame.index` (from 0) and
     `Frame.time_s` stay those of the whole file.
     reconnect_s: how long a camera or stream that is lost is tried again; 0: not at all, inf: for ever, None: 60.
-    keep_features: put embeddings into the tracks, see `Tracks.features`. Raises TrackletError, in one line.
+    keep_features: put embeddings into the tracks, see `Tracks.features`. people: a file, people.npz, of the people of
+    earlier runs, whose numbers return with them; written at the end. Raises TrackletError, in one line.
     """
     pipeline = open_pipeline(
         source, detections=detections, detector=detector, reid=reid,
         config=_verified_by(config or TrackerConfig(), verify), device=device, fps=fps,
         classes=classes, detector_size=detector_size, layout=layout, reconnect_s=reconnect_s,
-        span=Span.parse(start, end, stride), keep_features=keep_features,
+        span=Span.parse(start, end, stride), keep_features=keep_features, people=people,
     )  # fmt: skip
     try:
         yield from pipeline

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tracker.appearance.people import PeopleFile
 from tracker.classes import Classes
 from tracker.config import TrackerConfig
 from tracker.detector.base import DetectFunction, Detector, DetectorBase, with_defaults
@@ -27,6 +28,7 @@ from tracker.sources.base import FrameSource
 from tracker.sources.frame_queue import LATE_S
 from tracker.sources.span import WHOLE, Span
 from tracker.stages.embed import Encoder, Thresholds
+from tracker.stages.recognise import Recogniser
 from tracker.types import FeatureArray, FloatArray, ImageArray
 
 EmbedFunction = Callable[[ImageArray, FloatArray], Any]
@@ -51,6 +53,7 @@ def open_pipeline(
     reconnect_s: float | None = None,
     span: Span = WHOLE,
     keep_features: bool = False,
+    people: str | Path | None = None,
 ) -> Pipeline:
     """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
 
@@ -58,7 +61,7 @@ def open_pipeline(
     span: the frames of the source to track. An open source comes with its frame rate and span; it is closed here if
     something else cannot be opened, else by `Pipeline.close`. With detections and images, the detector (None:
     the bundled one) verifies the detections, unless the setting `proposals.verify` or `reid` (None: motion alone) says
-    otherwise.
+    otherwise. people: file of the people of earlier runs, read if it exists, and written by `Pipeline.close`.
     """
     from tracker.sources.open import open_source
     from tracker.sources.webcam import RECONNECT_S
@@ -90,10 +93,22 @@ def open_pipeline(
             why = "with --reid none" if reid is None else f"{opened.name} has no images"
             raise ConfigError(f"there are no embeddings to save: {why}")
         known = Classes(part.class_names, all_embedded=not for_people(reid))
-        return Pipeline(opened, part, Engine(config, encoder, thresholds, part.second_look, keep_features, known))
+        file = None if people is None else _open_people(people, encoder, opened.name)
+        recogniser = None if file is None else Recogniser(file.people)
+        engine = Engine(config, encoder, thresholds, part.second_look, keep_features, known, recogniser)
+        return Pipeline(opened, part, engine, file)
     except BaseException:
         opened.close()
         raise
+
+
+def _open_people(path: str | Path, encoder: Encoder | None, source: str) -> PeopleFile:
+    from tracker.appearance.encoder import OnnxEncoder
+
+    if not isinstance(encoder, OnnxEncoder):
+        why = f"{source} has no images, or there is no network" if encoder is None else f"{encoder.name} is no file"
+        raise ConfigError(f"--people knows people by the embeddings of a re-ID file: {why}")
+    return PeopleFile(path, encoder.path, encoder.embedding_size)
 
 
 def for_people(reid: Reid) -> bool:

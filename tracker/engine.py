@@ -10,6 +10,7 @@ docs/method.md has our reconstruction of the details.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -27,6 +28,7 @@ from tracker.stages.occlude import find_continued, find_occluded
 from tracker.stages.predict import Clock, predict
 from tracker.stages.propose import Proposer
 from tracker.stages.reassociate import reassociate
+from tracker.stages.recognise import Recogniser, renumbered, renumbered_ids
 from tracker.stages.select import select
 from tracker.stages.trace import trace_of
 from tracker.stages.update import update
@@ -53,21 +55,25 @@ class Engine:
         detector: WindowDetector | None = None,
         keep_features: bool = False,
         classes: Classes | None = None,
+        recogniser: Recogniser | None = None,
     ) -> None:
         """detector: runs again on windows of the frame, for use C; None: detections only come in.
 
         keep_features: the output has the embeddings of the tracks, see `Tracks.features`. classes: which of the
-        detector's classes may be one object, and which are people; None: nothing is known of them.
+        detector's classes may be one object, and which are people; None: nothing is known of them. recogniser: knows
+        people of earlier runs; None: numbers are those of this stream.
         """
         self.config = config
         self.classes = classes or Classes()
         self.bank = TrackBank.empty()
         self.appearance = Appearance(config, encoder, thresholds, keep_features)
-        self.identities = Identities()
+        self.recogniser = recogniser
+        self.identities = Identities(1 if recogniser is None else recogniser.people.next_id)
         self.clock = Clock()
         self.camera = CameraEstimator()
         self.proposer = Proposer(config.proposals, config.motion, self.classes, detector)
         self.backfilled: list[FrameTracks] = []  # rows of earlier frames that the last step made known
+        self.renumbered: dict[int, int] = {}  # by the last step: numbers of earlier output -> those of known people
         self.trace: StepTrace | None = None  # of the last step, if `trace_steps` asked for it
         self.stage_s: dict[str, float] = {}  # seconds spent in each stage so far
         self._tracing = False
@@ -135,6 +141,18 @@ class Engine:
             config,
         )
         lap("update")
+        if self.recogniser is not None:
+            # People of earlier visits get their numbers back.
+            self.renumbered = self.recogniser.step(
+                frame, self.bank, output, self.backfilled, self.appearance, config.association.least_posterior
+            )
+            if self.renumbered:
+                self.bank = self.bank.with_(id=renumbered_ids(self.bank.id, self.renumbered))
+                output = renumbered(output, self.renumbered)
+                self.backfilled = [
+                    replace(late, tracks=renumbered(late.tracks, self.renumbered)) for late in self.backfilled
+                ]
+            lap("recognise")
         self.trace = trace_of(tracks, dets, matches, proposals, config) if self._tracing else None
         return output
 
@@ -171,6 +189,12 @@ class Engine:
         """Embed nothing from the next step on: the embeddings come with the detections. Thresholds stay."""
         self.appearance.detach()
 
+    def finish(self) -> dict[int, int]:
+        """The stream has ended: `renumbered` once more, of the visits that are undecided."""
+        if self.recogniser is None:
+            return {}
+        return self.recogniser.finish(self.appearance, self.config.association.least_posterior)
+
     def trace_steps(self, on: bool) -> None:
         """Record what each step compares and decides in `trace`, for the debug overlay."""
         self._tracing = on
@@ -195,8 +219,11 @@ class Engine:
 
     @property
     def settled_before(self) -> int | None:
-        """Index of the first frame that a later confirmation can still add to; None if there is no such frame."""
-        return self.identities.settled_before(self.bank)
+        """Index of the first frame that a later step can still add to, or renumber; None if there is no such frame."""
+        firsts = [self.identities.settled_before(self.bank)]
+        if self.recogniser is not None:
+            firsts.append(self.recogniser.undecided_from)
+        return min((first for first in firsts if first is not None), default=None)
 
     def state(self) -> State:
         """All that later frames depend on, besides settings and networks; valid until the next step."""
@@ -204,6 +231,7 @@ class Engine:
             "bank": self.bank.state(),
             "appearance": self.appearance.state(),
             "identities": self.identities.state(),
+            "recogniser": None if self.recogniser is None else self.recogniser.state(),
             "clock": self.clock.state(),
             "camera": self.camera.state(),
             "stage_s": self.stage_s,
@@ -214,6 +242,8 @@ class Engine:
         self.bank = TrackBank.restored(state["bank"])
         self.appearance.restore(state["appearance"])
         self.identities.restore(state["identities"])
+        if self.recogniser is not None:
+            self.recogniser.restore(state["recogniser"])
         self.clock = Clock(**state["clock"])
         self.camera.restore(state["camera"])
         self.stage_s = state["stage_s"]

@@ -1,12 +1,14 @@
-"""Hold frames until their tentative tracks are decided, so that a confirmed track has its first boxes (backfill)."""
+"""Hold frames until their tracks are decided: a confirmed track has its first boxes (backfill), a person one number."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from tracker.stages.recognise import renumbered
 from tracker.types import FeatureArray, Frame, FrameTracks, IntArray, State, Tracks
 
 
@@ -29,12 +31,19 @@ class FrameBuffer:
         return [{"index": frame.index, "tracks": tracks.state()} for frame, tracks in self._held]
 
     def push(
-        self, frame: Frame, tracks: Tracks, backfilled: list[FrameTracks], settled_before: int | None
+        self,
+        frame: Frame,
+        tracks: Tracks,
+        backfilled: list[FrameTracks],
+        settled_before: int | None,
+        numbers: Mapping[int, int] | None = None,
     ) -> list[tuple[Frame, Tracks]]:
         """Add a frame and the backfilled rows of earlier ones; returns the frames that are final now.
 
-        settled_before: index of the first frame that may still change, None if none can.
+        settled_before: index of the first frame that may still change, None if none can. numbers: new ones of tracks in
+        frames that are held, see `Engine.renumbered`.
         """
+        self.renumber(numbers or {})
         self._held.append((frame, tracks))
         for late in backfilled:
             for at, (held, known) in enumerate(self._held):
@@ -44,6 +53,11 @@ class FrameBuffer:
         while self._held and (settled_before is None or self._held[0][0].index < settled_before):
             final.append(self._held.popleft())
         return final
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Give tracks in the frames that are held other numbers."""
+        if numbers:
+            self._held = deque((frame, renumbered(tracks, numbers)) for frame, tracks in self._held)
 
     def flush(self) -> list[tuple[Frame, Tracks]]:
         """The frames still held, at the end of the source; tracks that are tentative then are not output."""

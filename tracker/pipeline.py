@@ -7,7 +7,10 @@ thread, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias, TypeVar
@@ -15,6 +18,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from tracker.appearance.encoder import OnnxEncoder
+from tracker.appearance.people import PeopleFile
 from tracker.detector.base import Detector, with_defaults
 from tracker.detector.verified import VerifiedDetections
 from tracker.engine import Engine
@@ -24,8 +28,10 @@ from tracker.finalise import FrameBuffer
 from tracker.runtime.read_ahead import OrderedPrefetch
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.prefetch import Prefetch
+from tracker.stages.recognise import renumbered_ids
 from tracker.types import Detections, FloatArray, Frame, State, StepTrace, Tracks
 
+_log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 _Seen: TypeAlias = tuple[Frame, Detections | None]  # None: the detector did not run
 
@@ -41,8 +47,12 @@ class Pipeline:
     to live sources. Whatever ends the source early (a broken file, `stop`), the frames tracked until then come first.
     """
 
-    def __init__(self, source: FrameSource, detector: Detector, engine: Engine) -> None:
+    def __init__(
+        self, source: FrameSource, detector: Detector, engine: Engine, people: PeopleFile | None = None
+    ) -> None:
+        """people: the file of the people that the engine's recogniser knows; `close` writes it."""
         self.source = source
+        self.people = people
         self._frames_ahead = Prefetch(source)
         self._live = source.live
         self._detector = with_defaults(detector)
@@ -80,9 +90,8 @@ class Pipeline:
         """
         for frame, tracks in self._tracked(between_frames):
             self.trace = self._traces.pop(frame.index, None)
-            self.possible_people = self._possible_people.pop(
-                frame.index, tracks.xyxy
-            )  # held by a run that this one resumes: its tracks
+            # Of frames that were held by the run that this one resumes, the tracks are known.
+            self.possible_people = self._possible_people.pop(frame.index, tracks.xyxy)
             extras = self._extras.pop(frame.index, None)
             yield frame, tracks if extras is None else extras.joined(tracks)
 
@@ -103,21 +112,39 @@ class Pipeline:
                 if engine.trace is not None:
                     self._traces[frame.index] = engine.trace
                 self._last_index = frame.index
+                if engine.renumbered:
+                    self._tell(engine.renumbered)
                 if self._live:
                     final = [(frame, tracks)]
                 else:
-                    final = buffer.push(frame, tracks, engine.backfilled, engine.settled_before)
+                    final = buffer.push(frame, tracks, engine.backfilled, engine.settled_before, engine.renumbered)
                 yield from final
                 self._given_index = final[-1][0].index if final else self._given_index
                 self._consistent = True
                 between_frames(False)
         except (TrackletError, KeyboardInterrupt):
             self._interrupted(between_frames)
-            yield from buffer.flush()
+            yield from self._rest()
             raise
         if self._stopping:
             self._interrupted(between_frames)
-        yield from buffer.flush()
+        yield from self._rest()
+
+    def _rest(self) -> list[tuple[Frame, Tracks]]:
+        """The frames that are held when the source has ended."""
+        numbers = self._engine.finish()
+        self._tell(numbers)
+        self._buffer.renumber(numbers)
+        return self._buffer.flush()
+
+    def _tell(self, numbers: Mapping[int, int]) -> None:
+        """Say of a live source, whose results have the earlier numbers, who is who; of a file, traces are held, too."""
+        for number, person in numbers.items() if self._live else ():
+            _log.info("%d is %d", number, person)
+        self._traces = {
+            index: replace(trace, id=renumbered_ids(trace.id, numbers), pair_id=renumbered_ids(trace.pair_id, numbers))
+            for index, trace in self._traces.items()
+        }
 
     def stop(self) -> None:
         """End after the current frame, as if the source ended there; does not wait, so a signal handler may call it."""
@@ -173,9 +200,15 @@ class Pipeline:
         return self._given_index
 
     def close(self) -> None:
+        """Write the people of the run, if it had a frame, and release all. Raises WriteError."""
         self._frames_ahead.close()
         if self._detected_ahead is not None:
             self._detected_ahead.close()  # second: it may wait for frames
+        if self.people is not None:
+            self._engine.finish()  # where the caller left early
+            with closing(self.people):
+                if self.n_frames:
+                    self.people.save()
 
     @property
     def description(self) -> str:
@@ -226,6 +259,12 @@ class Pipeline:
             "the re-ID network": encoder.provider if isinstance(encoder, OnnxEncoder) else None,
         }
         return {part: provider for part, provider in providers.items() if provider is not None}
+
+    @property
+    def n_recognised(self) -> int:
+        """Visits of known people so far."""
+        recogniser = self._engine.recogniser
+        return 0 if recogniser is None else recogniser.n_recognised
 
     @property
     def n_crops(self) -> int:

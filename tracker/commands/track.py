@@ -109,6 +109,7 @@ def _open_pipeline(options: TrackOptions) -> Pipeline:
         reconnect_s=options.reconnect_s,
         span=options.span,
         keep_features=any(result.option.embeddings for result in options.results),
+        people=options.people,
     )
 
 
@@ -191,6 +192,9 @@ def _print_summary(options: TrackOptions, pipeline: Pipeline, outputs: Outputs, 
     print(outputs.tally.text(wall_s, stages, pipeline.beside_s, pipeline.verify), file=sys.stderr)
     if outputs.counts is not None:
         print(f"\n{outputs.counts.text()}", file=sys.stderr)
+    if pipeline.people is not None:
+        n = len(pipeline.people.people)
+        print(f"people: {pipeline.n_recognised} recognised; {pipeline.people.path} knows {n}", file=sys.stderr)
     for result in options.results:
         if result.file is not None and result.file.exists():
             print(f"wrote {result.value}", file=sys.stderr)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tracker import __version__
@@ -30,9 +31,9 @@ _CLASS_NUMBER = re.compile(r"[0-9]{1,9}")
 # Options that change results and are no settings; a run can only be resumed with the same ones.
 _COMPARED = (
     "fps", "start", "end", "stride", "line", "zone", "ground", "classes", "detector_size", "layout", "threads",
+    "people",
 )  # fmt: skip
 EPILOG = """examples:
-  track video.mp4 --out tracks.txt
   track video.mp4 --out tracks.txt --video tracked.mp4
   track video.mp4 --out tracks.csv --out tracks.json --crops crops
   track MOT16/train/MOT16-09 --detections public --out MOT16-09.txt
@@ -57,6 +58,7 @@ class TrackOptions:
     layout: str
     classes: tuple[str | int, ...]
     reid: str | None  # None: motion alone
+    people: str | None
     device: str
     threads: int | None
     lines: list[Region]
@@ -121,6 +123,7 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
         layout=args.layout,
         classes=_classes_of(args.classes),
         reid=None if args.reid.lower() == "none" else args.reid,
+        people=args.people,
         device=args.device,
         threads=args.threads,
         lines=lines,
@@ -143,13 +146,18 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
     )
     if not options.print_config:
         _check(options)
-        inputs = (source, args.detections, args.detector, args.reid, args.config)
+        inputs = (source, args.detections, args.detector, args.reid, args.config, args.people)
         check_results(results, [name for name in inputs if name])
     return options
 
 
 def _check(options: TrackOptions) -> None:
     """Raise ConfigError for combinations that cannot be meant."""
+    if options.people is not None:
+        if options.reid is None:
+            raise ConfigError("--people knows people by their appearance, and --reid none looks at none: leave one out")
+        if Path(options.people).suffix.lower() != ".npz":
+            raise ConfigError(f"--people takes a file that ends in .npz, got {options.people}")
     if options.layout != "auto" and options.detector is None:
         raise ConfigError("--layout is of the output of a detector's file: it goes with --detector")
     if options.show and options.headless:
@@ -195,7 +203,7 @@ def _check_blur(options: TrackOptions, may_open_window: bool) -> None:
 # What `--help` shows; `--help-all` shows the rest, too.
 COMMON = {
     "source", "help_all", "out", "video", "crops", "blur", "show", "overwrite", "resume", "line", "zone", "counts",
-    "detections", "detector", "classes", "reid", "device", "set",
+    "detections", "detector", "classes", "reid", "people", "device", "set",
 }  # fmt: skip
 
 
@@ -322,6 +330,7 @@ def _add_appearance(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="re-ID network: fast (default), accurate, a file; none: motion alone",
     )
+    group.add_argument("--people", metavar="FILE.npz", help="people of earlier runs keep their numbers; updated")
     group.add_argument("--no-veto", action="store_true", help="A off: motion alone associates, as in SORT")
     group.add_argument("--no-reassociate", action="store_true", help="B off: no re-identification after occlusion")
     group.add_argument(

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.errors import ResumeError, WriteError
+from tracker.runtime.whole_file import replace_file, unfinished
 from tracker.types import State
 
 VERSION = "6"  # of what is inside; others cannot be resumed
@@ -37,17 +37,9 @@ def save(path: Path, state: State) -> None:
     body = io.BytesIO()
     np.savez(body, document=np.frombuffer(document, np.uint8), **arrays)  # type: ignore[arg-type]
     head = f"{_MAGIC} {VERSION} {hashlib.sha256(body.getvalue()).hexdigest()}\n"
-    new = _unfinished(path)
     try:
-        with new.open("wb") as file:
-            file.write(head.encode() + body.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-        _sync_folder(path.parent)
+        replace_file(path, head.encode() + body.getvalue())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
         raise WriteError(f"{path}: the checkpoint cannot be written: {error.strerror or error}") from error
 
 
@@ -76,23 +68,9 @@ def load(path: Path) -> State:
 
 def remove(path: Path) -> None:
     """Remove the checkpoint, if there is one."""
-    for name in (path, _unfinished(path)):
+    for name in (path, unfinished(path)):
         with contextlib.suppress(OSError):
             name.unlink(missing_ok=True)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".new")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power cut; where folders cannot be opened (Windows), the system does it."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _without_arrays(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:

@@ -12,10 +12,10 @@ from tracker.types import FrameTracks, IntArray, State, Tracks
 
 
 class Identities:
-    """Numbers of one stream: identities 1, 2, ... in the order of confirmation, keys 0, 1, ... in that of creation."""
+    """Numbers of one stream: identities in the order of confirmation, keys 0, 1, ... in that of creation."""
 
-    def __init__(self) -> None:
-        self.n_ids = 0
+    def __init__(self, first_id: int = 1) -> None:
+        self.n_ids = first_id - 1
         self._n_keys = 0
         # Output rows of tentative tracks in earlier frames, with their keys; starts at the first undecided frame.
         self._tentative: deque[tuple[int, IntArray, Tracks]] = deque()

@@ -6,17 +6,16 @@ import argparse
 import csv
 import io
 import math
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from tracker import __version__
 from tracker.config import TrackerConfig
 from tracker.errors import ConfigError, WriteError
 from tracker.runtime.signals import command, leave
+from tracker.runtime.whole_file import replace_file
 from tracker.sinks.blur import PARTS
 
 EPILOG = """examples:
@@ -139,14 +138,9 @@ def _seconds(text: str, path: str | Path, line: int) -> float:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
     try:
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+        replace_file(path, text.encode())
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
         raise WriteError(f"{path}: cannot be written: {error.strerror}") from error
 
 

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracker.commands.report.facts import Person
 from tracker.commands.report.pictures import Pictures
 from tracker.sinks.drawing import identity_colour
 from tracker.types import FloatArray, IntArray, Source
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MAX_CARDS = 1000  # people with a card and a row of the timeline; a browser shows more, but too many to read
 MAX_STEPS = 8  # of an axis: labels do not touch on a narrow window
@@ -37,12 +40,8 @@ class Contents:
 
 def page(contents: Contents) -> str:
     """The HTML text."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"clock": clock, "colour": _colour, "data_uri": _data_uri}
     end_s = float(contents.edges_s[-1])
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    template = open_template(__package__, "page.html")
     shown = contents.people[:MAX_CARDS]
     return template.render(
         {name: getattr(contents, name) for name in Contents.__slots__},
@@ -55,6 +54,15 @@ def page(contents: Contents) -> str:
         grid=tick_step_s(end_s) / end_s,
         counted=_counted(contents.counts),
     )
+
+
+def open_template(package: str, name: str) -> Template:
+    """The template of a page, with the filters that pages use."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"clock": clock, "colour": _colour, "data_uri": data_uri}
+    return environment.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))
 
 
 def clock(seconds: float) -> str:
@@ -122,5 +130,5 @@ def _colour(identity: int) -> str:
     return f"rgb({red},{green},{blue})"
 
 
-def _data_uri(jpeg: bytes) -> str:
+def data_uri(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

@@ -82,10 +82,10 @@ def take_pictures(video: str, table: TrackTable, fps: float | None = None, blur:
             )
         for path in sorted((Path(folder) / "crops").glob("*.jpg")):
             check()
-            pictures.crops[int(path.name.split("_")[0])] = _reduced(_read(path), height=CROP_HEIGHT_PX)
+            pictures.crops[int(path.name.split("_")[0])] = reduced(read_image(path), height=CROP_HEIGHT_PX)
         if middle is not None:
-            pictures.still = _reduced(_dimmed(middle), width=TRAILS_WIDTH_PX)
-            pictures.heatmap = _reduced(_read(heatmap), width=TRAILS_WIDTH_PX)
+            pictures.still = reduced(_dimmed(middle), width=TRAILS_WIDTH_PX)
+            pictures.heatmap = reduced(read_image(heatmap), width=TRAILS_WIDTH_PX)
     return pictures
 
 
@@ -128,15 +128,17 @@ def _dimmed(image: ImageArray) -> ImageArray:
     return (grey * DIMMED).astype(np.uint8)
 
 
-def _read(path: Path) -> ImageArray:
+def read_image(path: Path) -> ImageArray:
+    """(H, W, 3) BGR. Raises SourceError."""
     import cv2
 
     image = cv2.imread(str(path))
-    assert image is not None  # written a moment ago
+    if image is None:
+        raise SourceError(f"{path}: is no picture that can be read")
     return np.asarray(image, np.uint8)
 
 
-def _reduced(image: ImageArray, *, width: float = math.inf, height: float = math.inf) -> bytes:
+def reduced(image: ImageArray, *, width: float = math.inf, height: float = math.inf) -> bytes:
     """JPEG of the picture, no wider and no higher than that."""
     import cv2
 

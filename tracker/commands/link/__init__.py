@@ -1,0 +1,1 @@
+"""`track-link`: one identity per person over the results of several videos."""
