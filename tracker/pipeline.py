@@ -70,9 +70,7 @@ class Pipeline:
         self._extras: dict[int, Extras] = {}
         self._possible_people: dict[int, FloatArray] = {}
         self.n_frames = 0
-        self.possible_people: FloatArray = np.zeros(
-            (0, 4)
-        )  # where people may be in the frame that came out last: Engine.possible_people
+        self.possible_people: FloatArray = np.zeros((0, 4))  # `Engine.possible_people` of the frame that came out last
         self.trace: StepTrace | None = None  # of the frame that came out last, if `tracing` was on when it was tracked
         self._last_index = -1  # of the frame read last
         self._given_index = -1  # of the frame that came out last
