@@ -382,17 +382,9 @@ def _shortened(words: list[str]) -> list[str]:
         if "--serve" in words:  # pages are run side by side, and a port can be taken once
             at = words.index("--serve") + 1
             words = [*words[:at], words[at].replace("8000", "0"), *words[at + 1 :]]
-        writes = {
-            "--out",
-            "--video",
-            "--crops",
-            "--events",
-            "--embedded-events",
-            "--save-embeddings",
-            "--counts",
-            "--heatmap",
-        } & set(words)
-        return [*words, "--overwrite"] if writes and "--resume" not in words else words
+        results = {"--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap"}
+        results |= {"--events", "--embedded-events"}
+        return [*words, "--overwrite"] if results & set(words) and "--resume" not in words else words
     if words[:2] == ["track-eval", "tune"]:
         return [*words, "--overwrite", "--trials", "2", "--jobs", "1"]
     if "--replicas" in words:
