@@ -12,11 +12,12 @@ import pytest
 from tests.oracles.runs import config_of, run_settled, same
 from tests.oracles.streams import one, wild_stream
 from tracker.engine import Engine
-from tracker.errors import SourceError
+from tracker.errors import DetectionError, SourceError
 from tracker.pipeline import Pipeline
+from tracker.runtime import checkpoint
 from tracker.sources.base import FrameSource, Recorded
 from tracker.sources.span import WHOLE
-from tracker.types import Detections, Frame
+from tracker.types import Detections, Frame, Mask
 
 
 class Reel(FrameSource):
@@ -257,3 +258,67 @@ def test_stop_ends_a_wait_for_a_source_that_hangs():
     assert found == list(range(5))
     never.set()
     pipeline.close()
+
+
+def with_extras(detections: Detections, number: int) -> Detections:
+    """Keypoints and masks that name the frame and the row of each detection."""
+    rows = np.arange(len(detections))
+    points = np.stack([np.full(len(rows), number), rows, np.ones(len(rows))], axis=1)[:, None] * np.ones((1, 2, 1))
+    masks = np.full(len(rows), None, object)
+    for row in rows:
+        masks[row] = Mask(number, int(row), np.ones((2, 3), bool))
+    return Detections(detections.boxes, detections.scores, detections.classes, None, points, masks)
+
+
+def assert_joined(found) -> int:
+    """Each row has the keypoints and the mask of its detection, others have none; returns how many have."""
+    n = 0
+    for frame, tracks in found:
+        for row in range(len(tracks)):
+            wanted, index = tracks.det_index[row] >= 0, tracks.det_index[row]
+            assert np.isfinite(tracks.keypoints[row]).all() == wanted
+            assert (tracks.masks[row] is not None) == wanted
+            if wanted:
+                assert tracks.keypoints[row, 1].tolist() == [frame.index, index, 1]
+                assert (tracks.masks[row].x, tracks.masks[row].y) == (frame.index, index)
+                n += 1
+    return n
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_keypoints_and_masks_stay_with_their_tracks(live):
+    """Also in the first frames of a track, which are known only when it is confirmed."""
+    stream = wild_stream(np.random.default_rng(4))
+    plain = list(pipeline_of(stream, live=live))
+    extras = [with_extras(each, number) for number, each in enumerate(stream.detections)]
+    found = list(Pipeline(Reel(stream.times, live=live), Replay(extras), Engine(config_of())))
+    assert assert_joined(found) > 20
+    for (_, tracks), (_, wanted) in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(tracks.xyxy, wanted.xyxy)
+        assert (wanted.keypoints, wanted.masks) == (None, None)
+
+
+def test_detections_given_with_too_few_keypoints_are_refused():
+    stream = wild_stream(np.random.default_rng(4))
+    number, some = next((n, each) for n, each in enumerate(stream.detections) if len(each))
+    wrong = Detections(some.boxes, some.scores, some.classes, None, np.zeros((len(some) + 1, 2, 3)))
+    detections = [*stream.detections[:number], wrong, *stream.detections[number + 1 :]]
+    with pytest.raises(
+        DetectionError, match=f"keypoints have {len(some) + 1} rows; expected {len(some)}, one for each"
+    ):
+        list(Pipeline(Reel(stream.times), Replay(detections), Engine(config_of())))
+
+
+@pytest.mark.parametrize("cut", [1, 7, 20])
+def test_resumed_run_keeps_keypoints_and_masks_of_held_frames(cut, tmp_path):
+    stream = wild_stream(np.random.default_rng(8), n_frames=40)
+    times = dict(enumerate(stream.times))
+    extras = Replay([with_extras(each, number) for number, each in enumerate(stream.detections)])
+    whole = list(Pipeline(Video(times), extras, Engine(config_of())))
+    first, states = Pipeline(Video(times), extras, Engine(config_of())), []
+    given = list(first.frames(lambda last: states.append(deepcopy(first.state()))))
+    checkpoint.save(tmp_path / "x.resume", states[cut])
+    again = Pipeline(Video(times), extras, Engine(config_of()))
+    again.restore(checkpoint.load(tmp_path / "x.resume"))
+    rest = list(again)
+    assert assert_joined(given[: len(whole) - len(rest)] + rest) == assert_joined(whole)

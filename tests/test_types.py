@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from tracker.types import Detections, Source, TrackRow, Tracks
+from tracker.types import Detections, Mask, Source, TrackRow, Tracks, pack_masks, unpack_masks
 
 
 def three() -> Tracks:
@@ -91,3 +93,29 @@ def test_detections_take_and_features():
     assert dets.features is None
     assert len(Detections.empty()) == 0
     assert Detections.empty().boxes.shape == (0, 4)
+
+
+def test_masks_are_packed_and_unpacked(rng):
+    masks = np.full(4, None, object)
+    for row in (0, 2):
+        masks[row] = Mask(row, 7, rng.random((5 + row, 3)) < 0.5)
+    for chosen in (masks, masks[:0], masks[1:2], masks[[2, 0, 0]]):
+        again = unpack_masks(pack_masks(chosen))
+        assert len(again) == len(chosen)
+        for mask, wanted in zip(again, chosen, strict=True):
+            if wanted is None:
+                assert mask is None
+            else:
+                assert (mask.x, mask.y) == (wanted.x, wanted.y)
+                np.testing.assert_array_equal(mask.bits, wanted.bits)
+
+
+def test_rows_take_their_keypoints_and_masks_along():
+    masks = np.array([Mask(number, 0, np.ones((1, 1), bool)) for number in range(3)], object)
+    points = np.arange(3.0)[:, None, None] * np.ones((1, 2, 3))
+    tracks = replace(three(), keypoints=points, masks=masks)[[2, 0]]
+    assert (tracks.keypoints[:, 0, 0].tolist(), [mask.x for mask in tracks.masks]) == ([2, 0], [2, 0])
+    found = Detections(np.zeros((3, 4)), np.zeros(3), np.zeros(3, int), None, points, masks).take(np.array([1]))
+    assert (found.keypoints[0, 0, 0], found.masks[0].x, found.features) == (1, 1, None)
+    again = Tracks.restored(tracks.state())
+    assert [mask.x for mask in again.masks] == [2, 0]

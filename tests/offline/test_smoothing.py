@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from tracker.config import MotionConfig
 from tracker.errors import ConfigError
 from tracker.motion import kalman
 from tracker.offline.smoothing import LONGEST_BRIDGE_S, refine_tracks
-from tracker.types import Source, Tracks
+from tracker.types import Mask, Source, Tracks
 
 MOTION = MotionConfig()
 
@@ -197,3 +199,12 @@ def test_noise_equals_tracker_filter():
         cov = kalman.predict(mean, np.zeros((1, 3, 4)), dt[k], MOTION)[1]
         np.testing.assert_allclose(cov[0, 0], drift[k])
         np.testing.assert_allclose(cov[0, 2], jerk[k])
+
+
+def test_keypoints_and_masks_stay_in_their_frames_and_added_boxes_have_none():
+    mask = np.full(1, None, object)
+    mask[0] = Mask(0, 0, np.ones((1, 1), bool))
+    ends = [replace(row([x, 0, x + 9, 20]), keypoints=np.full((1, 2, 3), float(x)), masks=mask) for x in (0, 30)]
+    refined = refine_tracks([ends[0], Tracks(), Tracks(), ends[1]], [0, 0.1, 0.2, 0.3], fill_gaps_s=1)
+    assert [tracks.keypoints[0, 0, 0] for tracks in refined] == pytest.approx([0, np.nan, np.nan, 30], nan_ok=True)
+    assert [tracks.masks[0] is None for tracks in refined] == [False, True, True, False]

@@ -94,6 +94,7 @@ def write_material(folder: Path) -> Path:
     for name in ("yolox_nano.onnx", "yolox.onnx"):
         write_detector(folder / name, None, yolox=True)
     write_detector(folder / "traffic.onnx", ["car", "pedestrian", "cyclist"], shown=1)
+    write_pose_and_masks(folder / "yolo11n-pose.onnx", folder / "yolo11n-seg.onnx")
     write_market_folder(folder / "Market-1501", n_train=20)
     write_crops(folder / "crops")
     (folder / "weights").mkdir()
@@ -141,6 +142,28 @@ def write_crops(folder: Path, n_people: int = 8, frames: Iterator[int] | range =
         table = csv.writer(stream)
         table.writerow(["image", "id", "camera", "frame", "time_s", "x1", "y1", "x2", "y2", "score", "quality"])
         table.writerows(rows)
+
+
+def write_pose_and_masks(pose: Path, masks: Path) -> None:
+    """Networks that find one person with keypoints, or with a mask, whatever they see; NMS inside."""
+    person = np.zeros((1, 300, 57), np.float32)
+    person[0, 0, :6] = [180, 150, 220, 250, 0.9, 0]
+    person[0, 0, 6:] = np.tile([200, 170, 0.9], 17)
+    segment = person[:, :, :7].copy()
+    segment[0, 0, 6] = 1
+    prototypes = np.ones((1, 1, 160, 160), np.float32)
+    for path, answers, more in ((pose, [person], {"kpt_shape": "[17, 3]"}), (masks, [segment, prototypes], {})):
+        outputs = [(f"output{number}", answer) for number, answer in enumerate(answers)]
+        graph = helper.make_graph(
+            [helper.make_node("Identity", [f"answer_{name}"], [name]) for name, _ in outputs],
+            "constant",
+            [helper.make_tensor_value_info("images", TensorProto.FLOAT, (1, 3, 640, 640))],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, answer.shape) for name, answer in outputs],
+            [numpy_helper.from_array(answer, f"answer_{name}") for name, answer in outputs],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        helper.set_model_props(model, {"names": "{0: 'person'}", **more})
+        onnx.save(model, path)
 
 
 def write_detector(path: Path, names: list[str] | None, *, shown: int = 0, yolox: bool = False) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.synthetic.tracks import tracks_of
-from tracker.sinks.drawing import ClassNames, Trails, annotate
+from tracker.sinks.drawing import ClassNames, Trails, annotate, identity_colour
 from tracker.sinks.window_view import View, compose
+from tracker.types import Mask
 
 
 def trail_of(times, feet) -> np.ndarray:
@@ -75,3 +78,32 @@ def test_name_stands_beside_number():
     assert np.array_equal(labelled({5: "dog"}), plain)
     assert np.array_equal(labelled({2: "car"}, ids=False), labelled(None, ids=False))
     labelled({2: "Fußgänger"})  # OpenCV has no such letters
+
+
+def test_masks_are_filled_and_let_the_picture_through():
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[:, :, 1] = 100
+    masks = np.array([Mask(20, 30, np.tri(40, dtype=bool)), None], object)
+    tracks = replace(tracks_of([1, 2], [[20, 30, 60, 70], [90, 30, 130, 70]]), masks=masks)
+    drawn, plain = annotate(image, tracks, ids=False), annotate(image, replace(tracks, masks=None), ids=False)
+    changed = (drawn != plain).any(axis=2)
+    inside = np.zeros((120, 160), bool)
+    inside[30:70, 20:60] = np.tri(40)
+    assert not (changed & ~inside).any()
+    np.testing.assert_array_equal(changed[32:68, 22:58], inside[32:68, 22:58])  # without the lines of the box
+    np.testing.assert_allclose(drawn[60, 25], 0.6 * image[60, 25] + 0.4 * np.array(identity_colour(1)), atol=1)
+
+
+def test_keypoints_are_dots_and_those_of_coco_have_limbs():
+    image = np.zeros((120, 160, 3), np.uint8)
+    points = np.full((2, 17, 3), np.nan)
+    points[0] = [[30.0, 20.0, 0.9]] * 17
+    points[0, 5], points[0, 6], points[0, 16] = (10, 60, 0.9), (50, 60, 0.9), (90, 110, 0.1)  # shoulders; a weak ankle
+    far = tracks_of([1, 2], [[500, 500, 510, 510]] * 2)
+    drawn = annotate(image, replace(far, keypoints=points), ids=False)
+    assert drawn[60, 10].min() == 255
+    assert drawn[60, 30].max() > 100  # the line between the shoulders
+    assert not drawn[100:, 80:].any()
+    few = annotate(image, replace(far, keypoints=points[:, 5:7]), ids=False)
+    assert few[60, 10].min() == 255
+    assert not few[60, 30].any()

@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -370,3 +371,12 @@ def test_csv_names_classes(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == ["0", "1", "2", "3", "4"]
     assert [row["class_name"] for row in rows] == ["person", "bicycle", 'van, "large"', "Fußgänger zwei", "class 4"]
+
+
+def test_json_lines_have_keypoints_of_those_who_were_detected(tmp_path):
+    points = np.array([[[10.126, 20, 0.98768]], [[np.nan] * 3]])
+    tracks = Tracks(np.zeros((2, 4)), np.array([7, 3]), *(np.zeros(2, kind) for kind in (float, int, int, np.uint8)))
+    path = written(tmp_path / "t.jsonl", [replace(tracks, keypoints=points), Tracks(keypoints=points[:0])])
+    rows = [json.loads(line)["tracks"] for line in path.read_text().splitlines()]
+    assert [(row["id"], row["keypoints"]) for row in rows[0]] == [(3, None), (7, [[10.13, 20.0, 0.9877]])]
+    assert rows[1] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tracker.sinks.counts import CountsSink
 from tracker.sinks.crops import CropSink
 from tracker.sinks.heatmap import HeatmapSink
 from tracker.sinks.track_record import TrackRecord
-from tracker.types import Frame, Source, Tracks
+from tracker.types import Frame, Mask, Source, Tracks
 
 N_FRAMES, WIDTH, HEIGHT = 60, 96, 72
 ZONE = [(10.0, 20.0), (70.0, 20.0), (70.0, 66.0), (10.0, 66.0)]
@@ -58,6 +59,26 @@ def test_record_read_back_equals_what_was_written(tmp_path):
         assert (frame.index, frame.time_s, frame.image) == (wanted.index, wanted.time_s, None)
         assert (frame.width, frame.height) == (WIDTH, HEIGHT)
         assert_equal(tracks, wanted_tracks)
+
+
+def test_record_keeps_keypoints_and_masks(tmp_path, rng):
+    frame, tracks = scene(2)[0]
+    points = rng.uniform(0, 90, (len(tracks), 17, 3))
+    points[0] = np.nan
+    masks = np.full(len(tracks), None, object)
+    masks[1] = Mask(3, 5, rng.random((7, 9)) < 0.5)
+    given = [replace(tracks, keypoints=points), replace(tracks, masks=masks), tracks, Tracks(keypoints=points[:0])]
+    with TrackRecord(tmp_path / "x.tracks") as record:
+        for each in given:
+            record.write(frame, each)
+        found = [each for _, each in record.read(WIDTH, HEIGHT)]
+    np.testing.assert_array_equal(found[0].keypoints, points)
+    assert found[0].masks is None
+    assert [mask is None for mask in found[1].masks] == [mask is None for mask in masks]
+    assert (found[1].masks[1].x, found[1].masks[1].y) == (3, 5)
+    np.testing.assert_array_equal(found[1].masks[1].bits, masks[1].bits)
+    assert (found[2].keypoints, found[2].masks) == (None, None)
+    assert found[3].keypoints.shape == (0, 17, 3)
 
 
 def test_record_resumed_drops_frames_after_its_state(tmp_path):

@@ -46,6 +46,9 @@ def parse_detections(dets: Any) -> Detections:
         return Detections.empty()
     if isinstance(dets, Detections):
         checked = _checked(dets.boxes, dets.scores, dets.classes, dets.features)
+        for name, column in (("keypoints", dets.keypoints), ("masks", dets.masks)):
+            if column is not None and len(column) != len(checked):
+                raise DetectionError(f"{name} have {len(column)} rows; expected {len(checked)}, one for each box")
         return replace(checked, keypoints=dets.keypoints, masks=dets.masks)
     if isinstance(dets, (list, tuple)) and dets and (hasattr(dets[0], "boxes") or hasattr(dets[0], "xyxy")):
         if len(dets) > 1:
