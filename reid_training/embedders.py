@@ -74,6 +74,7 @@ def open_session(path: Path, threads: int) -> Any:
         raise ModelError(f"no file {path}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors: files of other origins have weights that nothing uses, a warning for each
     try:
         # Without onnxruntime's own fallback, which prints to stdout.
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
