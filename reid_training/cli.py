@@ -110,10 +110,10 @@ def _add_train(commands: Commands) -> None:
     train.add_argument(
         "--config",
         default="fast",
-        help="TOML file, or that of a bundled network: fast, accurate (default %(default)s)",
+        help="TOML file, or one of the package: fast, accurate, taught, taught_large (default %(default)s)",
     )
     train.add_argument(
-        "--data", type=Path, action="append", required=True, help=f"{DATA_HELP}; repeatable: no identity is in two sets"
+        "--data", type=Path, action="append", default=[], help=f"{DATA_HELP}; repeatable: no identity is in two sets"
     )
     train.add_argument("--out", type=Path, required=True, help="run folder")
     train.add_argument(
@@ -122,7 +122,18 @@ def _add_train(commands: Commands) -> None:
     train.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting of the config; repeatable"
     )
-    train.add_argument("--teacher", metavar="RUN", help="run of a larger network to learn from as well")
+    teacher_help = "network to learn from: ONNX file, .xml of OpenVINO, or run folder; foreign files: see [distil]"
+    train.add_argument("--teacher", metavar="MODEL_OR_RUN", help=teacher_help)
+    train.add_argument(
+        "--unlabelled",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="crops of unknown people, for the teacher; beside --data or alone; repeatable",
+    )
+    validate_help = "as --data, in a run without it: people held out of this set are looked for, it is not trained on"
+    train.add_argument("--validate", type=Path, metavar="DATA", help=validate_help)
     train.add_argument("--seed", type=int, help="instead of the config's")
     train.add_argument("--jobs", type=int, default=1, metavar="N", help="members of an ensemble trained at a time")
     train.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
@@ -235,6 +246,7 @@ def run_train(arguments: argparse.Namespace) -> None:
 
     from reid_training.config import read_toml, with_changes
     from reid_training.curve import draw
+    from reid_training.data.folders import read_unlabelled
     from reid_training.devices import keep_freed_memory
     from reid_training.train import train
     from tracker.settings import pairs
@@ -250,8 +262,17 @@ def run_train(arguments: argparse.Namespace) -> None:
     if arguments.method is not None and arguments.method != config.method["name"]:
         config = dataclasses.replace(config, method={"name": arguments.method})
     config = with_changes(config, pairs(arguments.set))
-    data = read_all(arguments.data)
-    history = train(config, data, arguments.out, resume=arguments.resume, n_jobs=arguments.jobs)
+    if not arguments.data and not arguments.unlabelled:
+        raise ConfigError("nothing to train on: give --data, or --teacher with --unlabelled")
+    history = train(
+        config,
+        read_all(arguments.data) if arguments.data else None,
+        arguments.out,
+        unlabelled=read_unlabelled(arguments.unlabelled) if arguments.unlabelled else None,
+        validation=read_data(arguments.validate) if arguments.validate else None,
+        resume=arguments.resume,
+        n_jobs=arguments.jobs,
+    )
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun one process writes
         scores = {"held_out_rank1": "rank-1", "held_out_map": "mAP"}
         draw(history, arguments.out / "curve.png", scores, "held-out people, %", 100.0)

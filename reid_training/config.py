@@ -87,6 +87,15 @@ class AugmentConfig(Settings):
     motion_blur_length: LowHigh = (0.05, 0.2)  # of the crop's width; along or across it
     low_resolution: Share = 0.0  # probability
     low_resolution_scale: LowHigh = (0.25, 0.7)  # side before it is enlarged again, of the crop's side
+    # Those of Intel's networks for people (training_extensions), which hold on cameras that they were not trained on;
+    # there the probabilities are 0.33, 0.25, 0.15, 0.33 and 0.1.
+    figures: Share = 0.0  # probability of a few random lines, rectangles and ellipses
+    pad: Share = 0.0  # probability of bars of one colour along the edges
+    grid: Share = 0.0  # probability of a turned grid of lines: a fence
+    rotate: Share = 0.0  # probability of a turn of up to 10 degrees
+    grey: Share = 0.0  # probability of a picture without colours
+    # Factors of height and width, one of which is drawn for each batch; sides are rounded to multiples of 16. Empty: 1.
+    sizes: tuple[Annotated[float, Range("[0.25, 2]")], ...] = ()
 
     def check_together(self) -> None:
         for name in ("erase_area", "occlude_depth", "motion_blur_length", "low_resolution_scale"):
@@ -104,7 +113,7 @@ class Network:
 
 # The networks that come with this package: each is one file in nets/ and one line here.
 NETS = {
-    "osnet": Network("osnet:OSNet", ("channels", "last_channels", "blocks", "stage_blocks", "scales")),
+    "osnet": Network("osnet:OSNet", ("channels", "last_channels", "blocks", "stage_blocks", "scales", "instance_norm")),
     "resnet18": Network("resnet:resnet", ("last_stride",)),
     "resnet50": Network("resnet:resnet", ("last_stride",)),
     "mobilenetv2": Network("mobilenet:mobilenetv2", ("last_stride",)),
@@ -164,6 +173,9 @@ class NetConfig(Settings):
     blocks: Count = 2  # per stage
     stage_blocks: tuple[Count, ...] = ()  # blocks of each stage, where they are not the same in all
     scales: Count = 4  # receptive fields mixed in a block
+    # Instance normalisation of the picture, and in place of the batch's after the first convolution: takes out the
+    # light and colour of a camera.
+    instance_norm: bool = False
     # all but osnet and conv4
     # 2 is their papers'; 1 leaves the last stage twice the height and width: better for people.
     last_stride: Annotated[int, OneOf((1, 2))] = 1
@@ -218,6 +230,7 @@ class ScheduleConfig(Settings):
     milestones: tuple[int, ...] = ()  # of step: numbers of epochs done, ascending, none of them inside the warm-up
     gamma: Annotated[float, Range("(0, 1)")] = 0.1  # of step
     weight_decay: NotNegative = 0.05  # decoupled (AdamW); not on biases and BN
+    amsgrad: bool = False  # steps by the largest second moment so far (Reddi et al. 2018)
     ema_decay: BelowOne = 0.999  # about the last 1000 steps; 0 = no averaging
     checkpoint_every: Count = 1  # epochs
     validate_every: Count = 5  # epochs
@@ -251,12 +264,26 @@ class ScheduleConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class DistilConfig(Settings):
-    """A teacher in addition to the labels; see `distil`."""
+    """A teacher, with or without labels; see `distil`."""
 
-    teacher: str = ""  # run folder or checkpoint; empty = none
+    # Run folder or checkpoint, or a network as a file: .onnx, or .xml of OpenVINO; empty = none
+    teacher: str = ""
     # Of the relation loss. A similarity that is off by 0.1 costs 0.4 then, beside an identity loss that ends at 1.2.
-    weight: Positive = 40.0
-    every: Count = 1  # the teacher embeds every n-th image of a batch: it is the slower of the two
+    weight: NotNegative = 40.0
+    direct_weight: NotNegative = 1.0  # of the direct loss, which ends at about 0.1 to 0.2
+    every: Count = 1  # every n-th image of a labelled batch is taught
+    batch: Annotated[int, Range("[2, inf)")] = 64  # unlabelled crops of a batch
+    # What a file of another origin takes; one of `reid export` says so itself, and a run knows.
+    height: Annotated[int, Range("[0, 4096]")] = 0  # pixels; 0: as in the file
+    width: Annotated[int, Range("[0, 4096]")] = 0
+    color_order: Annotated[str, OneOf(("RGB", "BGR"))] = "RGB"
+    # value = (pixel * pixel_scale - mean) / std; the defaults are ImageNet's, which most networks take
+    pixel_scale: Positive = 1.0 / 255.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+
+    def check_together(self) -> None:
+        require(self.weight + self.direct_weight > 0, "distil.weight and distil.direct_weight must not both be 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +337,10 @@ def with_changes(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
 
 
 def read_toml(source: str) -> RunConfig:
-    """`source` is a path, or a bundled network's short name (`fast`), for the config that it was trained with."""
+    """`source` is a path, or a config of the package by its name: a bundled network's (`fast`), or `taught`."""
+    packaged = resources.files("reid_training.configs")
+    own = packaged / f"reid_{source.removeprefix('reid_')}.toml"
+    if own.is_file() and not Path(source).exists():
+        return load(RunConfig, str(own))
     network = bundled_reid(source)
-    packaged = resources.files("reid_training.configs") / f"{Path(network or source).stem}.toml"
-    return load(RunConfig, source if network is None else str(packaged))
+    return load(RunConfig, source if network is None else str(packaged / f"{Path(network).stem}.toml"))

@@ -50,20 +50,8 @@ class OnnxEmbedder:
     """An ONNX network; preprocesses crops exactly as its metadata says."""
 
     def __init__(self, path: Path, threads: int = 2) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reports usage otherwise
-        import onnxruntime as ort
-
-        if not path.is_file():
-            raise ModelError(f"no file {path}")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        try:
-            # Without onnxruntime's own fallback, which prints to stdout.
-            cpu = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
-            self.session = ort.InferenceSession(str(path), options, **cpu)
-            self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
-        except Exception:  # onnxruntime has a dozen exception types without a public base
-            raise ModelError(f"{path} is not an ONNX model, or it is damaged") from None
+        self.session = open_session(path, threads)
+        self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         if self.metadata.get("tracklet.format") != "reid/1":
             raise ModelError(f"{path} has no metadata of `reid export` (tracklet.format = reid/1)")
         self.height, self.width, self._scale, self._mean, self._std = read_preparation(self.metadata, path)
@@ -75,6 +63,23 @@ class OnnxEmbedder:
         """images (B, height, width, 3) uint8 RGB. Returns what the network takes, (B, 3, height, width)."""
         values = (images.astype(np.float32) * self._scale - self._mean) / self._std
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def open_session(path: Path, threads: int) -> Any:
+    """onnxruntime's session of a file, on the CPU. Raises ModelError for one that is missing or damaged."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reports usage otherwise
+    import onnxruntime as ort
+
+    if not path.is_file():
+        raise ModelError(f"no file {path}")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors: files of other origins have weights that nothing uses, a warning for each
+    try:
+        # Without onnxruntime's own fallback, which prints to stdout.
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except Exception:  # onnxruntime has a dozen exception types without a public base
+        raise ModelError(f"{path} is not an ONNX model, or it is damaged") from None
 
 
 def read_preparation(metadata: Mapping[str, str], path: Path) -> tuple[int, int, np.float32, FloatArray, FloatArray]:

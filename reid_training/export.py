@@ -37,8 +37,8 @@ def export(checkpoint: Path, data: Any, out: Path) -> dict[str, Calibration]:
     """Writes `out` when the graph agrees with torch, and keeps an earlier `out` when it does not.
 
     The thresholds come from the people that training held out, so the data, of any kind that `train` takes, must be
-    those trained on. Returns nothing, and the file gets DEFAULT thresholds, where these people are too few to measure
-    any.
+    those trained on; for a run without labels, those that validated it or any other. Returns nothing, and the file gets
+    DEFAULT thresholds, where these people are too few to measure any.
     """
     dataset = as_dataset(data)
     method, config, state = load_method(checkpoint)
@@ -54,15 +54,24 @@ def export(checkpoint: Path, data: Any, out: Path) -> dict[str, Calibration]:
             "%.2f, %.2f and %.2f: set appearance.tau_same and tau_diff, or train with more people or data.val_fraction",
             *(len(held_set), n_held, DEFAULT.tau_same, DEFAULT.tau_diff, DEFAULT.sigma_same),
         )
-    trained_on = (
-        f"{dataset.name} training part, {state['n_classes']} people ({n_held} more held out), "
-        f"{len(state['history'])} epochs from {start_words(config)}"
-    )
+    trained_on = training_words(config, state, dataset, n_held)
     properties = metadata(
         config, method.size, calibration.get("pooled", DEFAULT), out.stem, trained_on, dataset.licence
     )
     write_onnx(method, config, properties, out)
     return calibration
+
+
+def training_words(config: RunConfig, state: Mapping[str, Any], dataset: Dataset, n_held: int) -> str:
+    """What the training saw, for the metadata."""
+    parts = []
+    if state["n_classes"]:
+        parts.append(f"{dataset.name} training part, {state['n_classes']} people ({n_held} more held out)")
+    if state.get("n_crops"):  # older checkpoints have none
+        parts.append(f"{state['n_crops']} unlabelled crops")
+    if config.distil.teacher:
+        parts.append(f"taught by {Path(config.distil.teacher).name}")
+    return f"{', '.join(parts)}, {len(state['history'])} epochs from {start_words(config)}"
 
 
 def start_words(config: RunConfig) -> str:
@@ -71,10 +80,13 @@ def start_words(config: RunConfig) -> str:
 
 
 def split_as_trained(checkpoint: Path, config: RunConfig, n_classes: int, dataset: Dataset) -> tuple[Samples, Samples]:
-    """The people of the training, and those held out; raises ModelError where the data cannot be the same."""
+    """The people of the training, and those held out; raises ModelError where the data cannot be the same.
+
+    A run without labels has trained on none of them; the same people are held out.
+    """
     train_set, held_set = split_identities(dataset.train, config.data.val_fraction, config.seed)
     n_people = len(np.unique(train_set.pids))
-    if n_people != n_classes:
+    if n_classes and n_people != n_classes:
         raise ModelError(f"{checkpoint} was trained on {n_classes} people, the data has {n_people}")
     return train_set, held_set
 

@@ -152,6 +152,25 @@ def identity_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
+def confidence(logits: Tensor) -> Tensor:
+    """Minus the mean entropy of the predicted classes, in nats: logits (B, C). From -log C (undecided) to 0 (certain).
+
+    References: Regularizing Neural Networks by Penalizing Confident Output Distributions. Pereyra et al. 2017,
+        https://arxiv.org/abs/1701.06548, equation 1.
+    """
+    log_shares = F.log_softmax(logits, dim=1)
+    return (log_shares.exp() * log_shares).sum(1).mean()
+
+
+def with_margin(logits: Tensor, labels: Tensor, margin: float) -> Tensor:
+    """logits (B, C), scaled cosines, less `margin` at the own class; labels (B,). Added to the loss, a large margin.
+
+    References: Additive Margin Softmax for Face Verification. Wang, Liu, Liu, Cheng. 2018,
+        https://arxiv.org/abs/1801.05599, equation 6, where the margin is m * s; also CosFace.
+    """
+    return logits - margin * F.one_hot(labels, logits.shape[1])
+
+
 def centre_loss(features: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
     """Half the mean squared distance of every image to the centre of its class: 1/(2B) sum |x_i - c_y(i)|^2.
 

@@ -128,7 +128,8 @@ def new_method(config: RunConfig, n_classes: int, *, start: bool = False) -> Met
     """An untrained method. start: with the weights that training starts from; else random ones, to be overwritten."""
     size = (config.data.height, config.data.width)
     method = create(config.method, functools.partial(build, start=start, size=size), config.net)
-    method.prepare(n_classes)
+    if n_classes > 0:  # without labels only the network is trained
+        method.prepare(n_classes)
     return method
 
 

@@ -54,6 +54,23 @@ class Samples:
         return Samples(tuple(self.paths[i] for i in rows), self.pids[rows], self.camids[rows], maps)
 
 
+NO_SAMPLES = Samples((), np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def unlabelled_samples(paths: Sequence[Path | Picture]) -> Samples:
+    """Pictures of unknown people: each is a person of its own, by an unknown camera."""
+    rows = np.arange(len(paths), dtype=np.int64)
+    return Samples(tuple(paths), rows, -1 - rows)
+
+
+def chain_samples(*parts: Samples) -> Samples:
+    """One after another, those of no images left out. Their identities are not told apart."""
+    full = [part for part in parts if len(part)]
+    maps = None if any(part.maps is None for part in full) else np.concatenate([part.maps for part in full])
+    pids, camids = (np.concatenate([getattr(part, name) for part in full]) for name in ("pids", "camids"))
+    return Samples(tuple(path for part in full for path in part.paths), pids, camids, maps)
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """The three parts of a re-identification data set.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reid_training.data import market1501, msmt17, retrieval_sets
-from reid_training.data.base import Dataset
+from reid_training.data.base import Dataset, Samples, unlabelled_samples
 from reid_training.errors import DataError
 
 
@@ -38,6 +38,19 @@ LAYOUTS = (
     Layout("SOP", "Ebay_train.txt", ("Ebay_train.txt",), ("Stanford_Online_Products",), retrieval_sets.read_sop),
     Layout("In-Shop", "Eval/list_eval_partition.txt", SHOP, ("In-shop",), retrieval_sets.read_inshop),
 )
+
+
+def read_unlabelled(folders: Sequence[Path]) -> Samples:
+    """All images in the folders and below, whoever they show."""
+    paths: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"no folder {folder}")
+        found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in market1501.SUFFIXES)
+        if not found:
+            raise DataError(f"{folder}: no images ({', '.join(sorted(market1501.SUFFIXES))})")
+        paths += found
+    return unlabelled_samples(paths)
 
 
 def read(folder: Path) -> Dataset:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from reid_training.data.base import ByteArray, Dataset, IntArray, Samples, undivided
+from reid_training.data.base import ByteArray, Dataset, IntArray, Samples, undivided, unlabelled_samples
 from reid_training.data.retrieval_sets import unknown_cameras
 from reid_training.errors import DataError
 
@@ -44,6 +44,13 @@ def as_dataset(data: Any) -> Dataset:
         "the data must be a Dataset, (images, labels[, cameras]), or a torch.utils.data.Dataset with a length that "
         f"gives (image, label[, camera]); got a {type(data).__name__}"
     )
+
+
+def as_crops(images: Any) -> Samples:
+    """Unlabelled pictures: `Samples` as they are, or any sequence of pictures as `as_picture` takes them."""
+    if isinstance(images, Samples):
+        return images
+    return unlabelled_samples([Item(images, row) for row in range(len(images))])
 
 
 def from_arrays(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everyone knows
 from torch import Tensor
 
-from reid_training.config import AugmentConfig
+from reid_training.config import NET_STEP, AugmentConfig
 from reid_training.data.base import ByteArray
 
 FloatArray = npt.NDArray[np.float64]
@@ -22,6 +23,11 @@ GREY = (0.299, 0.587, 0.114)
 YUV = np.array(
     [GREY, 0.492 * (np.array([0.0, 0.0, 1.0]) - GREY), 0.877 * (np.array([1.0, 0.0, 0.0]) - GREY)]
 )  # (3, 3) from RGB
+MOST_TURN = 10.0  # degrees of a rotated box
+MOST_FIGURES = 5  # of a picture
+FIGURE_SIDE = (0.05, 0.3)  # of the crop's height
+MOST_PAD = 0.15  # of the crop's side, along each edge
+GRID_SPACING, GRID_LINE = (0.12, 0.35), (0.01, 0.03)  # between lines and their width, of the crop's height
 MOST_JITTER = 2.0  # standard deviations: an edge that errs by more belongs to another box
 
 
@@ -50,10 +56,11 @@ def augment(images: ByteArray | Tensor, rng: np.random.Generator, config: Augmen
     """
     batch = move_window(to_tensor(images), rng, config)
     batch = occlude(batch, rng, config)
+    batch = draw_over(batch, rng, config)
     batch = blur_motion(batch, rng, config)
     batch = lower_resolution(batch, rng, config)
     batch = normalise(change_colour(batch, rng, config))
-    return erase(batch, rng, config)
+    return resize(erase(batch, rng, config), rng, config)
 
 
 def move_window(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
@@ -72,6 +79,12 @@ def move_window(images: Tensor, rng: np.random.Generator, config: AugmentConfig)
         half, centre = 1.0 + edges[:, :, 1] - edges[:, :, 0], edges.sum(2)  # of the new box, from -1 to 1
         theta *= half[:, :, None]
         theta[:, :, 2] += centre
+    if config.rotate > 0:
+        turns = np.where(rng.random(n) < config.rotate, np.deg2rad(rng.uniform(-MOST_TURN, MOST_TURN, n)), 0.0)
+        cos, sin, aspect = np.cos(turns), np.sin(turns), images.shape[2] / images.shape[3]
+        # In pixels a rotation, in the look-up's units, where both sides are 2, of the picture's shape.
+        rotation = np.stack([np.stack([cos, -sin * aspect], 1), np.stack([sin / aspect, cos], 1)], 1)
+        theta[:, :, :2] = rotation @ theta[:, :, :2]
     grid = F.affine_grid(images.new_tensor(theta), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
@@ -98,6 +111,67 @@ def occlude(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> 
         part = images[others[i], :, : height - down, max(0, -right) : width - max(0, right)]
         covered[i, :, down:, max(0, right) : width + min(0, right)] = part
     return covered
+
+
+def draw_over(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
+    """Things between camera and person, each of one random colour: a grid, figures, bars along the edges."""
+    covered = images
+    for chance, draw in ((config.grid, grid_mask), (config.figures, figures_mask), (config.pad, bars_mask)):
+        if chance == 0:
+            continue
+        covered = covered.clone() if covered is images else covered
+        for i in np.flatnonzero(rng.random(len(images)) < chance):
+            colours, mask = (
+                rng.random((MOST_FIGURES + 1, 3)),
+                draw(images.shape[2], images.shape[3], rng),
+            )  # 0: nothing there
+            painted = torch.from_numpy(mask).to(images.device)
+            values = images.new_tensor(colours)[painted.long()].permute(2, 0, 1)
+            covered[i] = torch.where(painted > 0, values, covered[i])
+    return covered
+
+
+def grid_mask(height: int, width: int, rng: np.random.Generator) -> ByteArray:
+    """(height, width), 1 where lines of a turned square grid are."""
+    angle, spacing, line = rng.uniform(0.0, np.pi / 2), rng.uniform(*GRID_SPACING), rng.uniform(*GRID_LINE)
+    y, x = np.mgrid[:height, :width] + rng.uniform(0.0, height, (2, 1, 1))
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    lines = [place % (spacing * height) < max(1.0, line * height) for place in (along, across)]
+    return np.asarray(lines[0] | lines[1], np.uint8)
+
+
+def figures_mask(height: int, width: int, rng: np.random.Generator) -> ByteArray:
+    """(height, width), k where the k-th of up to MOST_FIGURES lines, rectangles and ellipses is."""
+    mask = np.zeros((height, width), np.uint8)
+    for number in range(1, int(rng.integers(1, MOST_FIGURES, endpoint=True)) + 1):
+        kind, x, y = int(rng.integers(3)), int(rng.integers(width)), int(rng.integers(height))
+        sides = np.maximum(1, rng.uniform(*FIGURE_SIDE, 2) * height).astype(int)
+        turn = float(rng.uniform(0.0, 180.0))
+        if kind == 0:
+            end = (int(x + sides[0] * np.cos(np.deg2rad(turn))), int(y + sides[0] * np.sin(np.deg2rad(turn))))
+            cv2.line(mask, (x, y), end, number, max(1, height // 64))
+        elif kind == 1:
+            cv2.rectangle(mask, (x, y), (x + int(sides[0]) // 2, y + int(sides[1]) // 2), number, -1)
+        else:
+            cv2.ellipse(mask, (x, y), (int(sides[0]) // 2, int(sides[1]) // 2), turn, 0, 360, number, -1)
+    return mask
+
+
+def bars_mask(height: int, width: int, rng: np.random.Generator) -> ByteArray:
+    """(height, width), 1 where bars of up to MOST_PAD of the side lie along the four edges."""
+    mask = np.ones((height, width), np.uint8)
+    top, bottom, left, right = rng.uniform(0.0, MOST_PAD, 4) * np.array([height, height, width, width])
+    mask[int(top) : height - int(bottom), int(left) : width - int(right)] = 0
+    return mask
+
+
+def resize(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
+    """The whole batch at one of the sizes, for a network that has to work at several."""
+    if not config.sizes:
+        return images
+    factor = config.sizes[int(rng.integers(len(config.sizes)))]
+    height, width = (max(1, round(side * factor / NET_STEP)) * NET_STEP for side in images.shape[2:])
+    return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
 
 
 def blur_motion(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> Tensor:
@@ -160,6 +234,10 @@ def change_colour(images: Tensor, rng: np.random.Generator, config: AugmentConfi
     images = grey + (images - grey) * factors(config.saturation)
     if config.hue > 0:
         images = turn_hue(images, rng.uniform(-config.hue, config.hue, len(images)))
+    if config.grey > 0:
+        hit = torch.from_numpy(rng.random(len(images)) < config.grey).to(images.device)
+        grey = (images * images.new_tensor(GREY)[:, None, None]).sum(1, keepdim=True)
+        images = torch.where(hit[:, None, None, None], grey, images)
     return images.clamp_(0.0, 1.0)
 
 

@@ -98,16 +98,26 @@ class IdentityMethod(Method):
         return unit_rows(self.neck(self.net(images).float()))
 
     def identity_loss(
-        self, necked: Tensor, labels: Tensor, parts: dict[str, float], logit_scale: float = 0.0
+        self,
+        necked: Tensor,
+        labels: Tensor,
+        parts: dict[str, float],
+        logit_scale: float = 0.0,
+        margin: float = 0.0,
+        penalty: float = 0.0,
     ) -> Tensor:
         """`id_weight` times the classification loss, a scalar; 0 without a classifier. Adds its values to `parts`.
 
-        necked (B, D), labels (B,). logit_scale > 0: a cosine classifier with this scale.
+        necked (B, D), labels (B,). logit_scale > 0: a cosine classifier with this scale; margin: of the own class's
+        cosine. penalty: weight of `losses.confidence`.
         """
         if self.classifier is None:
             return necked.new_zeros(())
         logits = class_logits(necked, self.classifier.weight, logit_scale)
-        value = losses.identity_loss(logits, labels, self.label_smoothing)
+        judged = losses.with_margin(logits, labels, margin * logit_scale) if margin > 0 else logits
+        value = losses.identity_loss(judged, labels, self.label_smoothing)
+        if penalty > 0:
+            value = value + penalty * losses.confidence(logits)
         parts["id"] = float(value.detach())
         parts["id_accuracy"] = float((logits.detach().argmax(1) == labels).float().mean())
         return self.id_weight * value

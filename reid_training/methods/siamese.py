@@ -85,9 +85,12 @@ class SiameseConfig(Settings):
     centre_weight: NotNegative = 0.0  # 0 = no centres; Luo et al. use 0.0005 on free features, these are of length 1
     label_smoothing: BelowOne = 0.1  # Luo et al., section 3.4
     logit_scale: NotNegative = 0.0  # 0 = plain linear classifier; > 0 = cosine classifier with this scale
+    id_margin: BelowOne = 0.0  # of the cosine classifier: AM-softmax, 0.35 with a scale of 30 in Intel's networks
+    confidence_penalty: NotNegative = 0.0  # on sure classifications, beside the identity loss; 0.3 there
 
     def check_together(self) -> None:
         require(self.pair_weight + self.id_weight > 0, "method.pair_weight and method.id_weight must not both be 0")
+        require(self.id_margin == 0 or self.logit_scale > 0, "method.id_margin needs method.logit_scale > 0")
         from_package, mined = pml.is_named(self.pair_loss), pml.is_named(self.miner)
         for name, given in (
             ("loss_options", self.loss_options),
@@ -166,7 +169,9 @@ class Siamese(IdentityMethod):
             total = total + config.centre_weight * value + losses.centre_pull(unit, self.centres, labels)
             parts["centre"] = float(value.detach())
         necked = self.neck(features)
-        total = total + self.identity_loss(necked, labels, parts, config.logit_scale)
+        total = total + self.identity_loss(
+            necked, labels, parts, config.logit_scale, config.id_margin, config.confidence_penalty
+        )
         return Loss(total, parts, unit_rows(necked))
 
     def _pair_loss(self, unit: Tensor, labels: Tensor, rng: np.random.Generator | None) -> Tensor:

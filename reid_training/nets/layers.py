@@ -27,11 +27,15 @@ def conv_bn(
     *,
     groups: int = 1,
     activation: type[nn.ReLU | nn.ReLU6 | nn.Hardswish] | None = nn.ReLU,
+    instance: bool = False,
 ) -> nn.Sequential:
-    """Convolution without a bias (the norm has one), batch norm, activation; keeps the size of the picture / stride."""
+    """Convolution without a bias (the norm has one), batch norm, activation; keeps the size of the picture / stride.
+
+    instance: each channel of each picture is normalised alone, in place of batch norm.
+    """
     layers: list[nn.Module] = [
         nn.Conv2d(n_in, n_out, size, stride=stride, padding=size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(n_out),
+        nn.InstanceNorm2d(n_out, affine=True) if instance else nn.BatchNorm2d(n_out),
     ]
     return nn.Sequential(*layers, activation(inplace=True)) if activation else nn.Sequential(*layers)
 

@@ -8,6 +8,9 @@ receptive fields of several sizes, (3) one small gate, shared by all sizes, that
 Where we differ: the paper gives each of its four sizes a chain of its own (1 + 2 + 3 + 4 = 10 light convolutions per
 block). Here the four sizes are the four depths of ONE chain (4 light convolutions per block), so that a block of equal
 width costs less than half; the channels that this frees go into the first stage and the last one. Code is our own.
+Optional: instance normalisation of the picture and after the first convolution, as in Frustratingly Easy Person
+Re-Identification: Generalizing Person Re-ID in Practice. Jia, Ruan, Hospedales. BMVC 2019,
+https://arxiv.org/abs/1905.03422, for cameras that were not trained on.
 """
 
 from __future__ import annotations
@@ -75,7 +78,9 @@ class OSNet(PooledNet):
     def __init__(self, config: NetConfig) -> None:
         stem, *stages = [round_channels(c * config.width) for c in config.channels]
         depths = config.stage_blocks or (config.blocks,) * len(stages)
-        layers: list[nn.Module] = [conv_bn(3, stem, 7, stride=2), nn.MaxPool2d(3, stride=2, padding=1)]
+        normed = config.instance_norm
+        layers: list[nn.Module] = [nn.InstanceNorm2d(3, affine=True)] if normed else []
+        layers += [conv_bn(3, stem, 7, stride=2, instance=normed), nn.MaxPool2d(3, stride=2, padding=1)]
         n_in = stem
         for index, (n_out, n_blocks) in enumerate(zip(stages, depths, strict=True)):
             for depth in range(n_blocks):

@@ -528,3 +528,36 @@ def test_packaged_recipe_equals_the_siamese_batch_hard_method():
     for name in ("miner", "margin", "id_weight", "label_smoothing"):
         assert getattr(config, name) == getattr(siamese, name)
     assert config.triplet_weight == siamese.pair_weight
+
+
+def test_margin_is_taken_from_the_own_class_alone():
+    logits, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 1, 2])
+    judged = losses.with_margin(logits, labels, 1.5)
+    for row in range(4):
+        for column in range(3):
+            less = 1.5 if column == labels[row] else 0.0
+            assert float(judged[row, column]) == pytest.approx(float(logits[row, column]) - less)
+
+
+def test_confidence_is_minus_the_entropy_one_class_at_a_time():
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    total = 0.0
+    for row in logits.tolist():
+        shares = [math.exp(value) / sum(map(math.exp, row)) for value in row]
+        total += sum(share * math.log(share) for share in shares)
+    assert float(losses.confidence(logits)) == pytest.approx(total / 4, abs=1e-12)
+
+
+def test_margin_and_penalty_raise_the_loss_of_the_classifier(tiny, people):
+    values = {}
+    for margin, penalty in ((0.0, 0.0), (0.35, 0.0), (0.0, 0.3)):
+        torch.manual_seed(0)
+        options = {"name": "siamese", "pair_weight": 0.0, "logit_scale": 30.0}
+        options |= {"id_margin": margin, "confidence_penalty": penalty}
+        method = new_method(dataclasses.replace(tiny, method=options), 4)
+        values[margin, penalty] = float(method.loss(*people).total)
+    plain = values[0.0, 0.0]
+    assert plain + 5.0 < values[0.35, 0.0] < plain + 10.5 + 1e-4  # at most 0.35 * 30
+    assert values[0.0, 0.3] < plain
+    with pytest.raises(ConfigError, match=r"method\.id_margin needs method\.logit_scale > 0"):
+        SiameseConfig(id_margin=0.35)

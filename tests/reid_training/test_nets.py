@@ -388,3 +388,16 @@ def test_more_stripes_than_rows_is_named(capsys, market, config, tmp_path):
         capsys, "train", "--data", market, "--out", tmp_path / "run", "--config", config, "--set", "net.parts=9"
     )
     assert "net.parts = 9, but the last map of the network is 8 high" in line
+
+
+def test_instance_norm_takes_out_light_and_colour_of_a_picture():
+    """Another gain and offset for each channel of each picture changes nothing; without it they do."""
+    images = torch.randn(2, 3, 32, 16, generator=torch.Generator().manual_seed(0))
+    lit = images * torch.tensor([0.5, 1.5, 1.0])[:, None, None] + torch.tensor([0.3, -0.2, 0.1])[:, None, None]
+    differences = {}
+    for instance_norm in (True, False):
+        torch.manual_seed(0)
+        net = build(NetConfig(channels=(8, 16, 24), last_channels=32, blocks=1, instance_norm=instance_norm)).eval()
+        with torch.no_grad():
+            differences[instance_norm] = float((net(lit) - net(images)).abs().max() / net(images).abs().max())
+    assert differences[True] < 1e-3 < 0.05 < differences[False]

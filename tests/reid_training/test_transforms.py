@@ -27,8 +27,8 @@ from reid_training.errors import ConfigError
 from tracker.settings import from_table, to_dict
 
 OFF = AugmentConfig(flip=0, zoom=0, shift=0, brightness=0, contrast=0, saturation=0, erase=0)
-NEW = ("hue", "box_jitter", "occlude", "motion_blur", "low_resolution")
-STRONG = {"hue": 0.1, "box_jitter": 0.1, "occlude": 1.0, "motion_blur": 1.0, "low_resolution": 1.0}
+NEW = ("hue", "box_jitter", "occlude", "motion_blur", "low_resolution", "figures", "pad", "grid", "rotate", "grey")
+STRONG = {**dict.fromkeys(NEW, 1.0), "hue": 0.1, "box_jitter": 0.1}
 
 
 @pytest.fixture
@@ -307,3 +307,65 @@ def test_earlier_checkpoint_config_has_new_transforms_off():
 def test_yuv_brightness_row_equals_saturation_grey():
     np.testing.assert_allclose(transforms.YUV[0], transforms.GREY)
     np.testing.assert_allclose(transforms.YUV @ np.ones(3), [1, 0, 0], atol=1e-12)
+
+
+# ---------------------------------------------------------------- things in front, turns, sizes
+
+
+def only(**settings):
+    return dataclasses.replace(OFF, **settings)
+
+
+def test_rotation_keeps_distances_in_pixels():
+    """A spot goes round the centre of a picture that is not square, at the same distance, by up to 10 degrees."""
+    y, x = np.mgrid[:64, :32]
+    spot = np.exp(-((x - 23.5) ** 2 + (y - 15.5) ** 2) / 8.0)  # 8 right of the centre and 16 above it
+    images = torch.from_numpy(np.broadcast_to(spot, (40, 3, 64, 32)).copy()).float()
+    turned = move_window(images, rng_of(0), only(rotate=1.0)).numpy()[:, 0]
+    mass = turned.sum((1, 2))
+    dx, dy = (turned * (x - 15.5)).sum((1, 2)) / mass, (turned * (y - 31.5)).sum((1, 2)) / mass
+    np.testing.assert_allclose(np.hypot(dx, dy), math.hypot(8, 16), atol=0.3)
+    degrees = np.rad2deg(np.arctan2(dy, dx) - math.atan2(-16, 8))
+    assert np.abs(degrees).max() < 10.5
+    assert degrees.min() < -5 < 5 < degrees.max()
+
+
+def test_grid_mask_is_two_families_of_lines_pixel_by_pixel():
+    height, width = 24, 12
+    mask, rng = transforms.grid_mask(height, width, rng_of(3)), rng_of(3)
+    angle, spacing, line = rng.uniform(0, math.pi / 2), rng.uniform(0.12, 0.35), rng.uniform(0.01, 0.03)
+    below, right = rng.uniform(0.0, height, (2, 1, 1)).ravel()
+    for row in range(height):
+        for column in range(width):
+            y, x = row + below, column + right
+            along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+            is_line = any(place % (spacing * height) < max(1.0, line * height) for place in (along, across))
+            assert mask[row, column] == is_line
+
+
+@pytest.mark.parametrize("name", ["figures", "grid", "pad"])
+def test_painted_things_have_few_colours_and_leave_the_rest(images, name):
+    covered = transforms.draw_over(images, rng_of(0), only(**{name: 1.0}))
+    for before, after in zip(images, covered, strict=True):
+        changed = (before != after).any(0)
+        assert 0.0 < float(changed.float().mean()) < 0.9
+        assert len(torch.unique(after[:, changed].T, dim=0)) <= 5
+    assert torch.equal(images, to_tensor(np.random.default_rng(0).integers(0, 256, (6, 32, 16, 3), dtype=np.uint8)))
+
+
+def test_bars_lie_along_the_edges_alone():
+    for seed in range(20):
+        mask = transforms.bars_mask(40, 20, rng_of(seed))
+        assert not mask[6:34, 3:17].any()  # 15 % of each side is the most
+
+
+def test_grey_pictures_have_no_colours(images):
+    grey = change_colour(images, rng_of(0), only(grey=1.0))
+    torch.testing.assert_close(grey[:, 0], grey[:, 1])
+    torch.testing.assert_close(grey[:, 0], (images * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1))
+
+
+def test_each_batch_has_one_of_the_sizes(crops):
+    config, rng = only(sizes=(1.0, 0.5, 1.5)), rng_of(0)
+    found = {tuple(augment(crops, rng, config).shape[2:]) for _ in range(30)}
+    assert found == {(32, 16), (16, 16), (48, 32)}  # multiples of 16
