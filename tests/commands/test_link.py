@@ -188,7 +188,8 @@ DOOR, HALL = "door.csv", "hall.csv"
 @pytest.mark.parametrize(
     ("clicks", "same", "apart"),
     [
-        ('choose(["door.csv", 2], ["hall.csv", 5]); $("merge").click();', [("door", 2, "hall", 5)], []),
+        ('choose(["hall.csv", 5], ["hall.csv", 9]); $("merge").click();', [("hall", 5, "hall", 9)], []),
+        ('choose(["door.csv", 2], ["hall.csv", 5]); $("merge").click();', [], [("door", 2, "hall", 5)]),
         ('choose(["door.csv", 3]); $("split").click();', [], [("door", 1, "door", 3), ("door", 3, "hall", 2)]),
         (
             'choose(["hall.csv", 1], ["hall.csv", 2]); $("swap").click();',
@@ -202,7 +203,7 @@ DOOR, HALL = "door.csv", "hall.csv"
             [],
         ),
     ],
-    ids=["merge", "split", "swap", "undo"],
+    ids=["merge", "merge at once", "split", "swap", "undo"],
 )
 def test_corrections_of_the_page_hold_in_the_next_run(videos, clicks, same, apart):
     """In Chromium, from the disk: what the page then shows is what the next run writes."""
