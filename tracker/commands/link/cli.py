@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
     crops = [{} if args.crops is None else read_crops(Path(folder)) for folder in args.crops or tables]
     files = {video.name: _linked_table(video, numbers) for video, numbers in _numbers(videos, linked)}
     files[LINKS] = _links_table(videos, linked)
-    files[PAGE] = review_page(videos, linked, crops, corrections, cameras)
+    files[PAGE] = review_page(videos, tracks, linked, crops, corrections, cameras)
     _write(out, files)
     n_doubtful = sum(link.doubtful for link in linked.links)
     print(

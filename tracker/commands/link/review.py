@@ -8,18 +8,20 @@ from typing import Any
 
 from tracker.commands.link.inputs import CameraFile, Corrections, Video
 from tracker.commands.report.page import clock, data_uri, open_template
-from tracker.offline.linking import Link, Linked
+from tracker.offline.linking import Link, Linked, Tracklets
 from tracker.sinks.drawing import identity_colour
 
 
 def review_page(
     videos: Sequence[Video],
+    tracklets: Tracklets,
     linked: Linked,
     crops: Sequence[Mapping[int, Sequence[bytes]]],
     corrections: Corrections,
     cameras: CameraFile | None,
 ) -> str:
-    """The HTML text, which loads nothing else. crops: for each video, JPEG files of its tracks."""
+    """The HTML text, which loads nothing else. tracklets: those of all videos, in order. crops: for each
+    video, JPEG files of its tracks."""
     tracks: list[dict[str, Any]] = []
     for video, pictures in zip(videos, crops, strict=True):
         for row, identity in enumerate(video.id.tolist()):
@@ -29,6 +31,8 @@ def review_page(
                     "id": identity,
                     "camera": video.name if cameras is None else cameras.camera_of[video.name],
                     "when": f"{clock(video.start_s[row])} - {clock(video.end_s[row])}",
+                    "start": float(tracklets.start_s[len(tracks)]),
+                    "end": float(tracklets.end_s[len(tracks)]),
                     "boxes": int(video.n_boxes[row]),
                     "person": int(linked.person[len(tracks)]) + 1,
                     "crops": [data_uri(picture) for picture in pictures.get(identity, ())],
