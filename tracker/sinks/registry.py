@@ -15,8 +15,9 @@ from tracker.sinks.crops import CROPS
 from tracker.sinks.embeddings import EMBEDDINGS
 from tracker.sinks.heatmap import HEATMAP
 from tracker.sinks.open import OUT
+from tracker.sinks.top_view import TOP_VIEW
 
-SINKS: tuple[SinkOption, ...] = (OUT, VIDEO, CROPS, EMBEDDINGS, COUNTS, HEATMAP)
+SINKS: tuple[SinkOption, ...] = (OUT, VIDEO, CROPS, EMBEDDINGS, COUNTS, HEATMAP, TOP_VIEW)
 
 
 @dataclass(frozen=True)
