@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from tracker.detector.open import open_detector
 from tracker.detector.verified import pool
 from tracker.engine import Engine
 from tracker.errors import ConfigError, DetectionError
+from tracker.pipeline import Pipeline
 from tracker.sources.span import Span
+from tracker.sources.webcam import camera_name
+from tracker.tracked_video import TrackedVideo
 from tracker.types import Detections, Frame, FrameTracks, ImageArray, Tracks
 
 _log = logging.getLogger(__name__)
@@ -189,8 +193,10 @@ def track_video(
     stride: str | int | None = None,
     keep_features: bool = False,
     people: str | Path | None = None,
-) -> Iterator[tuple[Frame, Tracks]]:
+) -> TrackedVideo:
     """Track a whole source; yields (frame, tracks) in order, each track from its first frame on.
+
+    Nothing is opened before the first frame is asked for. In a notebook the result shows itself, see `TrackedVideo`.
 
     source: a video file, a folder or glob of images, a MOT sequence folder, a webcam number, or an address.
     detections: a MOT detection file to replay ("public": the det/det.txt of a MOT sequence); detector: an ONNX file, a
@@ -208,12 +214,17 @@ def track_video(
     keep_features: put embeddings into the tracks, see `Tracks.features`. people: a file, people.npz, of the people of
     earlier runs, whose numbers return with them; written at the end. Raises TrackletError, in one line.
     """
-    pipeline = open_pipeline(
-        source, detections=detections, detector=detector, reid=reid,
+    open_it = partial(
+        open_pipeline, source, detections=detections, detector=detector, reid=reid,
         config=_verified_by(config or TrackerConfig(), verify), device=device, fps=fps,
         classes=classes, detector_size=detector_size, layout=layout, reconnect_s=reconnect_s,
         span=Span.parse(start, end, stride), keep_features=keep_features, people=people,
     )  # fmt: skip
+    return TrackedVideo(camera_name(str(source)), _frames(open_it))
+
+
+def _frames(open_it: Callable[[], Pipeline]) -> Generator[tuple[Frame, Tracks], None, None]:
+    pipeline = open_it()
     try:
         yield from pipeline
     finally:

@@ -19,7 +19,7 @@ def detections(*rows):
 
 
 def has(boxes, box):
-    return bool((np.abs(boxes - box).max(axis=1) < 2).any())
+    return bool((np.abs(boxes - box) < 2).all(axis=1).any())
 
 
 def test_people_are_detections_of_any_score_and_recent_tracks():

@@ -188,7 +188,7 @@ class PageRunner:
                 there.unlink()
 
     def _check_outputs(self, words: list[str]) -> None:
-        for option in ("--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--markdown",
+        for option in ("--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--top-view", "--markdown",
                        "--csv", "--json", "--submit", "--ablation", "--table"):  # fmt: skip
             reads = {("track-report", "--video"), ("track-report", "--counts"), ("track-eval", "--video"),
                      ("reid", "--crops"), ("python", "--video")}  # fmt: skip
@@ -382,7 +382,7 @@ def _shortened(words: list[str]) -> list[str]:
         if "--serve" in words:  # pages are run side by side, and a port can be taken once
             at = words.index("--serve") + 1
             words = [*words[:at], words[at].replace("8000", "0"), *words[at + 1 :]]
-        results = {"--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap"}
+        results = {"--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--top-view"}
         results |= {"--events", "--embedded-events"}
         return [*words, "--overwrite"] if results & set(words) and "--resume" not in words else words
     if words[:2] == ["track-eval", "tune"]:

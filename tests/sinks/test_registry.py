@@ -64,10 +64,17 @@ def test_registered_sink_is_in_the_help_checked_and_written(with_numbers, synthe
 
 @pytest.mark.parametrize("sink", registry.SINKS, ids=lambda sink: sink.name)
 def test_every_sink_option_becomes_one_result_with_its_file(sink):
-    endings = {"--out": ".txt", "--video": ".avi", "--save-embeddings": ".npy", "--heatmap": ".png"}
+    endings = {
+        "--out": ".txt",
+        "--video": ".avi",
+        "--save-embeddings": ".npy",
+        "--heatmap": ".png",
+        "--top-view": ".png",
+    }
     endings |= {"--events": ".jsonl", "--embedded-events": ".jsonl"}
     value = f"x{endings.get(sink.name, '')}"
-    options = parse_options(["video.avi", sink.name, value, "--line", "0,0,1,1"])
+    ground = ["--ground", "0,9=0,0", "9,9=1,0", "9,0=1,1", "0,0=0,1"]
+    options = parse_options(["video.avi", sink.name, value, "--line", "0,0,1,1", *ground])
     found = [result for result in options.results if result.option is sink]
     assert [(str(result), result.file) for result in found] == [(f"{sink.name} {value}", Path(value))]
 

@@ -22,6 +22,7 @@ from tracker.sinks.blur import PARTS
 from tracker.sinks.counts import COUNTS
 from tracker.sinks.live_page import parse_address
 from tracker.sinks.registry import Result, add_sink_options, check_results, results_of
+from tracker.sinks.top_view import TOP_VIEW
 from tracker.sources.span import Span
 from tracker.sources.webcam import is_live_spec
 
@@ -171,6 +172,8 @@ def _check(options: TrackOptions) -> None:
         _check_blur(options, may_open_window)
     if any(result.option is COUNTS for result in options.results) and not (options.lines or options.zones):
         raise ConfigError("--counts needs something to count: give --line x1,y1,x2,y2 or --zone x1,y1,x2,y2,x3,y3")
+    if any(result.option is TOP_VIEW for result in options.results) and options.ground is None:
+        raise ConfigError("--top-view needs the floor in metres: give --ground X,Y=X_M,Y_M for four points")
     fill_gaps_s = options.fill_gaps_s
     if fill_gaps_s is not None and not (math.isfinite(fill_gaps_s) and fill_gaps_s > 0):
         raise ConfigError(f"--fill-gaps must be a number of seconds above 0, got {fill_gaps_s:g}")

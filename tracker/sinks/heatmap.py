@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from tracker.errors import OutputError, WriteError
-from tracker.sinks.base import ClosedByWith, RunFacts, SinkOption, check_output_path
+from tracker.sinks.base import RunFacts, SinkOption
 from tracker.sinks.drawing import draw_label, line_width
+from tracker.sinks.picture_file import PictureSink, check_kind
 from tracker.types import FloatArray, Frame, ImageArray, Tracks
 
-KINDS = (".png", ".jpg", ".jpeg")
 LONGEST_FRAME_S = 1.0  # across a longer gap in a stream, where people were is unknown
 FOOTPRINT = 0.08  # standard deviation of the spot of a person, as a share of the height of a typical box
 STILLS = 9  # at most; odd, so that the median is one of them
@@ -23,30 +20,22 @@ DARKER = 0.6  # brightness that the still keeps, so that the colours stand out
 TICKS = 5  # numbers beside the scale
 
 
-class HeatmapSink(ClosedByWith):
+class HeatmapSink(PictureSink):
     """Collects foot points, each weighted with the time until the next frame, and paints them when it closes.
 
     A place shows how many seconds people stood there: a person who stands still for 10 s makes a spot that reads 10 s
     in its middle. The still is the median of frames spread over the video, so that people who walk by vanish from it.
-    frame_s: weight of the last frame, which has no next one. Raises OutputError. If the file is removed meanwhile the
-    picture is written all the same; if another file takes its place, that one stays: WriteError.
+    frame_s: weight of the last frame, which has no next one.
     """
 
     def __init__(self, path: str | Path, frame_s: float, overwrite: bool = False) -> None:
-        self.path = Path(path)
-        check_kind(self.path)
-        check_output_path(self.path, overwrite)
-        try:
-            self._begun = self.path.open("ab")  # fails now rather than at the end; open, its inode is not reused
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        super().__init__(path, overwrite)
         self._frame_s = frame_s
         self._seconds: FloatArray = np.zeros((0, 0))  # (H, W) of people at each pixel
         self._waiting: tuple[float, FloatArray] | None = None  # time and (M, 2) places of the frame before
         self._height_sum = 0.0
         self._n_feet = 0
         self._stills = _Stills()
-        self._closed = False
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
         if self._seconds.size == 0:
@@ -58,50 +47,6 @@ class HeatmapSink(ClosedByWith):
         self._n_feet += len(tracks)
         if frame.image is not None:
             self._stills.offer(frame.image)
-
-    def close(self) -> None:
-        """Paint and write the picture. Raises WriteError."""
-        import cv2
-
-        if self._closed:
-            return
-        self._closed = True
-        with self._begun:
-            self._check_not_replaced()
-        if self._waiting is None:
-            if self.path.is_file() and self.path.stat().st_size == 0:
-                self.path.unlink()
-            return
-        self._add(self._frame_s)
-        ok, data = cv2.imencode(self.path.suffix, self.picture())
-        assert ok
-        self._replace(data.tobytes())
-
-    def _check_not_replaced(self) -> None:
-        try:
-            there = self.path.stat()
-        except OSError:
-            return
-        if not os.path.samestat(os.fstat(self._begun.fileno()), there):
-            raise WriteError(f"{self.path}: was replaced meanwhile; the heat map is not written over what is there now")
-
-    def _replace(self, data: bytes) -> None:
-        """Whole or not at all: an older picture stays where there is no room."""
-        if self.path.exists() and not self.path.is_file():  # a device
-            draft = self.path
-        else:
-            draft = self.path.with_name(self.path.name + ".part")
-        try:
-            draft.write_bytes(data)
-            if draft != self.path:
-                os.replace(draft, self.path)
-        except OSError as error:
-            with suppress(OSError):
-                if draft != self.path:
-                    draft.unlink(missing_ok=True)
-                if self.path.is_file() and self.path.stat().st_size == 0:  # as it was begun
-                    self.path.unlink()
-            raise WriteError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     @property
     def seconds(self) -> FloatArray:
@@ -116,6 +61,12 @@ class HeatmapSink(ClosedByWith):
         spread = cv2.GaussianBlur(self._seconds, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
         seconds: FloatArray = np.asarray(spread, dtype=np.float64) * (2 * math.pi * sigma**2)
         return seconds
+
+    def finished_picture(self) -> ImageArray | None:
+        if self._waiting is None:
+            return None
+        self._add(self._frame_s)
+        return self.picture()
 
     def picture(self) -> ImageArray:
         """The still with the colours over it and the scale at its right edge: (H, W, 3) uint8 BGR."""
@@ -140,12 +91,6 @@ class HeatmapSink(ClosedByWith):
         # A box may end below the picture; there is nothing to paint there.
         there = ((places >= 0) & (places < (width, height))).all(axis=1)
         np.add.at(self._seconds, (places[there, 1], places[there, 0]), min(span_s, LONGEST_FRAME_S))
-
-
-def check_kind(path: str | Path) -> None:
-    """Raise OutputError unless the name ends like a kind of picture that can be written."""
-    if Path(path).suffix.lower() not in KINDS:
-        raise OutputError(f"{path}: cannot write a picture of this kind; there are: {', '.join(KINDS)}")
 
 
 def _open(path: str | None, run: RunFacts) -> HeatmapSink:

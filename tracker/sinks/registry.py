@@ -16,8 +16,9 @@ from tracker.sinks.embeddings import EMBEDDINGS
 from tracker.sinks.events import EMBEDDED_EVENTS, EVENTS
 from tracker.sinks.heatmap import HEATMAP
 from tracker.sinks.open import OUT
+from tracker.sinks.top_view import TOP_VIEW
 
-SINKS: tuple[SinkOption, ...] = (OUT, VIDEO, CROPS, EMBEDDINGS, COUNTS, HEATMAP, EVENTS, EMBEDDED_EVENTS)
+SINKS: tuple[SinkOption, ...] = (OUT, VIDEO, CROPS, EMBEDDINGS, COUNTS, HEATMAP, TOP_VIEW, EVENTS, EMBEDDED_EVENTS)
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,9 @@ def take_pictures(video: str, table: TrackTable, fps: float | None = None, blur:
         ):
             # Of boxes in a malformed table, however large, the heat map takes the height for that of a person.
             farthest = 2 * max(source.width, source.height)
-            tracked: Iterator[tuple[Frame, Tracks]]
-            tracked = ((frame, tracks_of.get(frame.index, Tracks())) for frame in frames)
+            tracked: Iterator[tuple[Frame, Tracks]] = (
+                (frame, tracks_of.get(frame.index, Tracks())) for frame in frames
+            )
             if blur is not None:
                 tracked = blurred_frames(tracked, lambda _, tracks: tracks.xyxy, blur)
             for frame, tracks in tracked:
