@@ -188,8 +188,8 @@ class PageRunner:
                 there.unlink()
 
     def _check_outputs(self, words: list[str]) -> None:
-        for option in ("--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--top-view", "--markdown",
-                       "--csv", "--json", "--submit", "--ablation", "--table"):  # fmt: skip
+        for option in ("--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--top-view",
+                       "--markdown", "--csv", "--json", "--submit", "--ablation", "--table"):  # fmt: skip
             reads = {("track-report", "--video"), ("track-report", "--counts"), ("track-eval", "--video"),
                      ("reid", "--crops"), ("python", "--video")}  # fmt: skip
             if (words[0], option) in reads:
