@@ -6,7 +6,6 @@ It speaks the DevTools protocol through two pipes, so that no package for web so
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import shutil
@@ -22,6 +21,8 @@ class Phone:
     """A context manager; profile: an empty folder."""
 
     def __init__(self, profile: Path) -> None:
+        import fcntl  # not on Windows
+
         (theirs_in, self._out), (self._in, theirs_out) = os.pipe(), os.pipe()
         # Chromium reads from 3 and writes to 4; above them nothing is in the way.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]

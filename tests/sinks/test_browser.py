@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import shutil
 import subprocess
 import threading
 from functools import partial
@@ -12,11 +11,11 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+from tests.oracles.browser import BROWSER
 from tests.synthetic.tracks import tracks_of
 from tracker.sinks.annotated_video import AnnotatedVideoSink
 from tracker.types import Frame
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FRONT, BACK = 40, 200  # grey of the first second, and of the rest
 PAGE = """<video id="video" src="video.mp4" muted></video><script>
 const say = (text) => fetch("/said?" + encodeURIComponent(text));

@@ -174,7 +174,7 @@ class Webhook:
             raise ConnectionError(said) from error
         except URLError as error:
             raise ConnectionError(_reason(error.reason)) from error
-        except HTTPException as error:
+        except (HTTPException, ValueError) as error:  # ValueError: of a name that is none
             raise ConnectionError(f"is no HTTP server: {error!r}") from error
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ class MqttTopic:
         if not self._reached:
             try:
                 self._client.connect(self._host, self._port)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise ConnectionError(_reason(error)) from error
             self._client.loop_start()
             self._reached = True

@@ -24,7 +24,7 @@ EPILOG = """examples:
 What follows -- goes to `track` for every video; `track --help` lists it.
 """
 # Options of `track` that belong to a single video.
-RESERVED = ("--out", "-o", "--output", "--video", "--show", "--overwrite", "--source", "--print-config")
+RESERVED = ("--out", "-o", "--output", "--video", "--show", "--serve", "--overwrite", "--source", "--print-config")
 
 
 @dataclass(frozen=True, slots=True)
