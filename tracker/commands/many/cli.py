@@ -51,6 +51,8 @@ class ManyOptions:
         for option in self.track:
             if option.split("=")[0] in RESERVED:
                 raise ConfigError(f"{option} cannot be given for every video; track-many names the results itself")
+            if option.split("=")[0] == "--people" and (self.jobs != 1 or self.ray is not None):
+                raise ConfigError("--people is for one video after the other: add --jobs 1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
