@@ -187,8 +187,8 @@ class PageRunner:
                 there.unlink()
 
     def _check_outputs(self, words: list[str]) -> None:
-        for option in ("--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--top-view", "--markdown",
-                       "--csv", "--json", "--submit", "--ablation", "--table"):  # fmt: skip
+        for option in ("--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--top-view",
+                       "--markdown", "--csv", "--json", "--submit", "--ablation", "--table"):  # fmt: skip
             reads = {("track-report", "--video"), ("track-report", "--counts"), ("track-eval", "--video"),
                      ("reid", "--crops"), ("python", "--video")}  # fmt: skip
             if (words[0], option) in reads:
@@ -366,9 +366,8 @@ def _shortened(words: list[str]) -> list[str]:
         if "--detect-every" in words:
             # The stand-in network reports the same boxes whatever they show, and four frames are few to look alike.
             words = [*words, "--no-veto"]
-        writes = {"--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--top-view"} & set(
-            words
-        )
+        files = {"--out", "--video", "--crops", "--save-embeddings", "--counts", "--heatmap", "--top-view"}
+        writes = files & set(words)
         return [*words, "--overwrite"] if writes and "--resume" not in words else words
     if words[:2] == ["track-eval", "tune"]:
         return [*words, "--overwrite", "--trials", "2", "--jobs", "1"]

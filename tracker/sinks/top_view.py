@@ -118,8 +118,8 @@ def _draw_grid(
             point = low.copy()
             point[axis] = number * step
             x, y = np.rint(pixels(point[None])[0]).astype(int).tolist()
-            line = ((x, 0), (x, height)) if axis == 0 else ((0, y), (width, y))
-            cv2.line(picture, *line, GRID, 1)
+            start, end = ((x, 0), (x, height)) if axis == 0 else ((0, y), (width, y))
+            cv2.line(picture, start, end, GRID, 1)
             place = (x + 2, height - 4) if axis == 0 else (2, y - 2)
             cv2.putText(picture, f"{number * step:g}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, INK, 1, cv2.LINE_AA)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from tracker.sinks.crops import CropSink
 from tracker.sinks.heatmap import HeatmapSink
 from tracker.sources.open import open_source
 from tracker.sources.prefetch import Prefetch
-from tracker.types import ImageArray, Tracks
+from tracker.types import Frame, ImageArray, Tracks
 
 CROP_HEIGHT_PX = 160
 TRAILS_WIDTH_PX = 1280
