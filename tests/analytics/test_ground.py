@@ -180,14 +180,19 @@ def test_without_a_ground_plane_tables_are_as_before(tmp_path):
 def test_speeds_and_distances_of_the_page_are_those_walked(tmp_path):
     """docs/ground.md; the means of five seconds lie four seconds apart."""
     walk(Camera(), tmp_path / "t.db")
-    speeds, distances = (block.text for block in blocks("docs/ground.md") if block.language == "sql")
+    speeds, distances, apart = (block.text for block in blocks("docs/ground.md") if block.language == "sql")
     with closing(sqlite3.connect(tmp_path / "t.db")) as database:
         found = np.array(database.execute(speeds).fetchall())
         walked = database.execute(distances).fetchall()
+        nearest = database.execute(apart.replace("< 2", "< 100")).fetchall()
+        rows = np.array(database.execute("SELECT id, gx, gy FROM tracks WHERE id < 3 ORDER BY id, frame").fetchall())
     assert found[:, :2].tolist() == [[identity, second] for identity in (1, 2) for second in range(1, 5)]
     np.testing.assert_allclose(found[:, 2], [1.4] * 4 + [0.8] * 4, atol=0.05)
     assert [identity for identity, _ in walked] == [1, 2]
     np.testing.assert_allclose([metres for _, metres in walked], [4 * 1.4, 4 * 0.8], rtol=0.03)
+    one, other = (rows[rows[:, 0] == identity, 1:] for identity in (1, 2))
+    assert [pair for *pair, _ in nearest] == [[1, 2]]
+    assert nearest[0][2] == pytest.approx(np.linalg.norm(one - other, axis=1).min())
 
 
 def test_report_says_how_far_and_how_fast_each_person_walked(tmp_path):
