@@ -240,10 +240,11 @@ class Run:
 
     def train_epochs(self, folder: RunFolder) -> None:
         """On the process that leads: validates, logs and writes after each epoch."""
-        logger.info(
-            "%d images of %d people; %d images of %d people held out",
-            *(len(self.train_set), self.n_classes, len(self.held_set), len(np.unique(self.held_set.pids))),
-        )
+        if len(self.train_set) or len(self.held_set):
+            logger.info(
+                "%d images of %d people; %d images of %d people held out",
+                *(len(self.train_set), self.n_classes, len(self.held_set), len(np.unique(self.held_set.pids))),
+            )
         if len(self.crops):
             logger.info("%d unlabelled crops; %d held out", len(self.crops), len(self.held_crops))
         logger.info(LEGEND, self.config.schedule.validate_every)
