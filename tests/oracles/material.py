@@ -97,6 +97,7 @@ def write_material(folder: Path) -> Path:
     write_pose_and_masks(folder / "yolo11n-pose.onnx", folder / "yolo11n-seg.onnx")
     write_market_folder(folder / "Market-1501", n_train=20)
     write_crops(folder / "crops")
+    write_links(folder)
     (folder / "weights").mkdir()
     for path in (ROOT / "weights").glob("*.onnx"):
         shutil.copy(path, folder / "weights")
@@ -220,3 +221,19 @@ def write_detector(path: Path, names: list[str] | None, *, shown: int = 0, yolox
     if names is not None:
         helper.set_model_props(model, {"names": str(dict(enumerate(names))), "imgsz": "[640, 640]"})
     onnx.save(model, path)
+
+
+def write_links(folder: Path) -> None:
+    """Results of two videos to link, with the ways between their cameras and corrections."""
+    times = '"door.csv" = 2026-11-30T08:00:00 }\nyard = { "yard.csv" = 2026-11-30T08:00:05'
+    (folder / "cameras.toml").write_text(f"[cameras]\ndoor = {{ {times} }}\n", encoding="utf-8")
+    (folder / "corrections.json").write_text('{"same": [], "different": []}', encoding="utf-8")
+    for name in ("door", "yard"):
+        box = "1,0,1,10,10,40,90,0.9,0,detected,person"
+        (folder / f"{name}.csv").write_text(
+            f"frame,time_s,id,x1,y1,x2,y2,score,class,source,class_name\n{box}\n", encoding="utf-8"
+        )
+        row = np.zeros(1, [("frame", "<i8"), ("id", "<i8"), ("embedding", "<f4", (128,))])
+        row["frame"] = row["id"] = 1
+        row["embedding"][0, 0] = 1.0
+        np.save(folder / f"{name}.npy", row)
