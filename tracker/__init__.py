@@ -24,6 +24,7 @@ _HOME = {
     "Tracks": "tracker.types",
     "Detections": "tracker.types",
     "Frame": "tracker.types",
+    "Mask": "tracker.types",
     "Source": "tracker.types",
     "TrackletError": "tracker.errors",
 }
