@@ -28,7 +28,7 @@ from tracker.settings import from_table, to_dict
 
 OFF = AugmentConfig(flip=0, zoom=0, shift=0, brightness=0, contrast=0, saturation=0, erase=0)
 NEW = ("hue", "box_jitter", "occlude", "motion_blur", "low_resolution", "figures", "pad", "grid", "rotate", "grey")
-STRONG = {**dict.fromkeys(NEW, 1.0), "hue": 0.1, "box_jitter": 0.1}
+STRONG = {**dict.fromkeys(NEW, 1.0), "hue": 0.1, "box_jitter": 0.1, "grey": 0.5}
 
 
 @pytest.fixture
