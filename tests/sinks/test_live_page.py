@@ -269,7 +269,9 @@ def test_phone_shows_picture_people_counts_and_events(tmp_path):
             thread.start()
             try:
                 phone.open(page.url)
-                wait_for(lambda: phone.run('video.naturalWidth === 160 && n.textContent === "1"'), "the page", BUSY_S)
+                wait_for(
+                    lambda: phone.run('window.video?.naturalWidth === 160 && n.textContent === "1"'), "the page", BUSY_S
+                )
                 wait_for(lambda: phone.run('document.querySelectorAll("li").length >= 3'), "the events", BUSY_S)
                 assert phone.run("document.title") == "cam"
                 assert phone.run('[...document.querySelectorAll(".chip")].map((chip) => chip.textContent)') == ["4"]
@@ -283,9 +285,8 @@ def test_phone_shows_picture_people_counts_and_events(tmp_path):
             finally:
                 stop.set()
                 thread.join()
-        wait_for(
-            lambda: phone.run('document.getElementById("status").textContent') == "ended, or out of reach", "the end"
-        )
+        status = 'document.getElementById("status").textContent'
+        wait_for(lambda: phone.run(status) == "ended, or out of reach", "the end", BUSY_S)
 
 
 @pytest.mark.slow
@@ -293,4 +294,4 @@ def test_phone_shows_picture_people_counts_and_events(tmp_path):
 def test_phone_without_the_token_is_told_so(tmp_path):
     with LivePage("0.0.0.0:0", RUN) as page, Phone(tmp_path / "profile") as phone:
         phone.open(page.url.partition("?")[0])
-        wait_for(lambda: "Open the whole address" in phone.run("document.body.innerText"), "the answer", BUSY_S)
+        wait_for(lambda: "Open the whole address" in phone.run('document.body?.innerText ?? ""'), "the answer", BUSY_S)
