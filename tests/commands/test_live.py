@@ -123,21 +123,26 @@ def test_text_and_video_survive_a_loss_and_an_interrupt(kind, detections, tmp_pa
     assert 1.0 < length_s <= took_s + 0.5
 
 
+def get_json(address: str):
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        return json.load(answer)
+
+
 @pytest.mark.slow
 def test_live_page_and_events_while_it_runs_and_an_interrupt_with_a_viewer(detections, tmp_path):
     events = tmp_path / "e.jsonl"
     words = ["--detections", detections, "--reid", "none", "--serve", "127.0.0.1:0", "--headless"]
     words += ["--events", events, "--events", "http://127.0.0.1:9/away"]
+    words += ["--set", "lifecycle.coast_s=60"]  # a busy machine may be away for long
     with MjpegCamera() as camera, Run(camera.address, *words) as run:
         run.wait_for(lambda: "live page at" in run.err, "the address")
         url = re.search(r"^track: live page at (\S+)$", run.err, re.MULTILINE)[1]
         run.wait_for(lambda: events.exists() and events.stat().st_size, "an event")
-        with urllib.request.urlopen(f"{url}state", timeout=10) as answer:
-            state = json.load(answer)
-        assert [person["id"] for person in state["people"]] == [1]
+        run.wait_for(lambda: [person["id"] for person in get_json(f"{url}state")["people"]] == [1], "the person")
+        state = get_json(f"{url}state")
         assert state["lost"] is False
         assert state["age_ms"] >= 0
-        with urllib.request.urlopen(f"{url}video", timeout=20) as video:
+        with urllib.request.urlopen(f"{url}video", timeout=60) as video:
             assert video.readline() == b"--frame\r\n"
             assert video.readline() == b"Content-Type: image/jpeg\r\n"
             assert run.interrupt() == 130
