@@ -63,6 +63,7 @@ class ScenesConfig(Settings):
     flip: Share = 0.5
     paste: Share = 0.4  # probability that people are pasted
     max_pasted: Whole = 6
+    posts: Share = 0.0  # probability that boards, signs and bollards are drawn, see `posts`
     brightness: BelowOne = 0.3
     contrast: BelowOne = 0.3
     saturation: BelowOne = 0.4

@@ -33,6 +33,7 @@ from tools.detector_training import labels
 from tools.detector_training.config import ScenesConfig, SourceConfig
 from tools.detector_training.labels import FloatArray, Picture
 from tools.detector_training.loss import Truth
+from tools.detector_training.posts import draw_posts
 
 logger = logging.getLogger(__name__)
 
@@ -268,6 +269,8 @@ def compose(
             ignored.append(piece.ignored + shift)
             weights.append(piece.weights)
     scene = Scene(image, np.concatenate(boxes), np.concatenate(ignored), np.concatenate(weights))
+    if config.posts > 0 and rng.random() < config.posts:  # 0 draws no number: scenes of older settings stay
+        draw_posts(scene.image, scene.boxes, config.person_px, rng)
     if len(cuts) and rng.random() < config.paste:
         scene = paste(scene, cuts, rng, config)
     if rng.random() < config.flip:
