@@ -86,7 +86,7 @@ class _Run:
         except Exception as error:
             self.fault = error
         finally:
-            self.wall_s, self.n_in_view = perf_counter() - start, 0
+            self.wall_s = perf_counter() - start
 
     def _track(self) -> None:
         with ExitStack() as stack:
