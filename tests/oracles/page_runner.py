@@ -326,15 +326,16 @@ def check_words(command: Command) -> None:
 
 @contextmanager
 def _parsing() -> Iterator[None]:
-    parse = argparse.ArgumentParser.parse_args
+    parse, parse_known = argparse.ArgumentParser.parse_args, argparse.ArgumentParser.parse_known_args
 
     def stop(self, *words):  # type: ignore[no-untyped-def]
-        raise _Parsed(parse(self, *words))
+        with mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse_known):  # which parse_args calls
+            raise _Parsed(parse(self, *words))
 
     def reject(self, message):  # type: ignore[no-untyped-def]
         raise _Rejected(message, self.format_help())
 
-    with mock.patch.multiple(argparse.ArgumentParser, parse_args=stop, error=reject):
+    with mock.patch.multiple(argparse.ArgumentParser, parse_args=stop, parse_known_args=stop, error=reject):
         yield
 
 

@@ -105,10 +105,10 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
     parser: that of `build_parser`, to use it several times.
     """
     parser = parser or build_parser()
-    args, more = parser.parse_known_args(argv)
+    args, more = parser.parse_known_args(argv)  # more: sources behind options
     if any(word.startswith("-") for word in more):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
-    sources = (*args.source, *more)  # more: those behind options
+    sources = (*args.source, *more)
     if args.source_option is not None:
         if sources:
             raise ConfigError(f"two sources: {sources[0]} and {args.source_option}; --source is for a single one")
