@@ -16,6 +16,7 @@ import pytest
 from tests.oracles.cameras import MjpegCamera
 from tests.oracles.material import street, write_detector, write_film
 from tests.synthetic.video import write_video
+from tracker.commands import several
 from tracker.commands.each_source import source_names
 from tracker.commands.track import main
 
@@ -106,6 +107,20 @@ def test_source_that_fails_is_named_and_the_others_go_on(track, films, tmp_path)
     assert lines[-1] == f"track: 2 of 3 sources failed: {broken}, {tmp_path / 'absent.avi'}"
     assert len(np.loadtxt(tmp_path / "out" / "film.txt", delimiter=",")) > 20
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["film.txt"]
+
+
+def test_fault_of_ours_ends_all_and_shows_itself(scenes, tmp_path, monkeypatch):
+    def open_outputs(options, *more):
+        if "SYN-01-2" in str(options.results):
+            raise ZeroDivisionError("a bug")
+        return real(options, *more)
+
+    real = several.open_outputs
+    monkeypatch.setattr(several, "open_outputs", open_outputs)
+    words = [*(str(scene / "SYN-01") for scene in scenes), "--out", str(tmp_path), "--detections", "public"]
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        main([*words, "--reid", "none", "--quiet"])
+    assert (tmp_path / "SYN-01.txt").exists()
 
 
 def test_nothing_is_replaced_unasked_and_nothing_begun(track, scenes, tmp_path):

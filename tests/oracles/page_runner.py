@@ -135,8 +135,10 @@ class PageRunner:
     def _run_stream(self, words: list[str]) -> None:
         """Interrupted by Ctrl-C once the results have a row."""
         out = self.folder / words[words.index("--out") + 1]
-        out.unlink(missing_ok=True)
-        wrote = lambda: out.is_file() and out.stat().st_size > 0  # noqa: E731
+        if out.is_file():
+            out.unlink()
+        # Of several sources `out` is a folder.
+        wrote = lambda: any(path.is_file() and path.stat().st_size for path in (out, *out.glob("*")))  # noqa: E731
         with self._webcam(n_pictures=10**9), self._camera(wrote) as address:
             words = [word.replace("camera/stream", address) for word in words]
             status = main_of("track")(words[1:])
@@ -195,8 +197,8 @@ class PageRunner:
             if (words[0], option) in reads:
                 continue
             for name in _named(words, option):
-                path = self.folder / name
-                assert path.exists(), f"{option} {name} was not written"
+                path = next(self.folder.glob(name.replace("{source}", "*")), None)
+                assert path is not None, f"{option} {name} was not written"
                 if path.is_file() and UNTRAINED not in words:
                     assert path.stat().st_size > 0, f"{name} is empty"
 

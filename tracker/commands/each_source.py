@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tracker.commands.track_options import TrackOptions
 
 PLACE = "{source}"  # stands for the name of the source in the value of an option
-_LONGEST_NAME = 100  # file systems take 255 bytes, endings and counts included
+_LONGEST_NAME = 60  # characters; file systems take 255 bytes, endings included
 
 
 def options_of_each(options: TrackOptions) -> list[TrackOptions]:
@@ -56,8 +57,7 @@ def source_names(sources: Sequence[str]) -> list[str]:
 
 def _plain_name(source: str) -> str:
     if not is_live_spec(source):
-        path = Path(source)
-        return path.name if path.is_dir() else path.stem
+        return Path(source).name if os.path.isdir(source) else Path(source).stem
     if "://" in source:
         address = urlsplit(source)
         return f"{address.netloc.rpartition('@')[2]}{address.path}"  # no password, and no key behind a "?"
@@ -67,9 +67,9 @@ def _plain_name(source: str) -> str:
 def _result_of(result: Result, name: str, n_sources: int) -> Result:
     """The same result for the source of this name."""
     value = result.value
-    if value is None or (result.file is None and not result.on_stdout):  # counted alone; an address takes all sources
-        return result if value is None else replace(result, value=value.replace(PLACE, name))
-    if PLACE in value:
+    if value is None:  # lines and zones that are only counted
+        return result
+    if PLACE in value or (result.file is None and not result.on_stdout):  # an address takes all sources
         return replace(result, value=value.replace(PLACE, name))
     suffix = Path(value).suffix
     if result.option is OUT and not result.on_stdout and suffix.lower() not in FORMATS:  # a folder

@@ -82,7 +82,8 @@ class _Run:
         except TrackletError as error:
             self.failed = True
             said = str(error)
-            _log.error("%s", said if said.startswith(self.name) else f"{self.name}: {said}")
+            if not self._interruption.urgent:
+                _log.error("%s", said if said.startswith(self.name) else f"{self.name}: {said}")
         except Exception as error:
             self.fault = error
         finally:
@@ -133,13 +134,18 @@ def _stop(runs: list[_Run]) -> None:
 
 
 def _wait(runs: list[_Run], progress: ProgressSink | None, interruption: Interruption) -> None:
-    """Until all runs have ended, but after an interrupt not for sources that are still being opened."""
+    """Until all runs have ended, but after an interrupt not for sources that are still being opened.
+
+    A fault in one, which is not the user's, ends all: it is to be seen soon.
+    """
 
     def going(run: _Run) -> bool:
         return run.thread.is_alive() and not (interruption.seen and run.pipeline is None)
 
     while waited_for := next((run for run in runs if going(run)), None):
         waited_for.thread.join(SLICE_S)
+        if any(run.fault is not None for run in runs):
+            _stop(runs)
         if progress is not None:
             progress.show(sum(run.n_frames for run in runs), sum(run.n_in_view for run in runs))
 
