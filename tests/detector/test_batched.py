@@ -20,10 +20,10 @@ from tracker.types import Detections, Frame
 class FakeNetwork:
     """Answers with the first pixel of each picture, and writes down who was in each batch; `gate` holds it up."""
 
-    name, path, provider, class_names = "fake", None, "cpu", {}
+    name, path, class_names = "fake", None, {}
 
-    def __init__(self, batches: bool = True) -> None:
-        self.batches = batches
+    def __init__(self, batches: bool = True, provider: str = "cuda") -> None:
+        self.batches, self.provider = batches, provider
         self.gate = threading.Event()
         self.runs: list[list[int]] = []
         self.error: Exception | None = None
@@ -71,9 +71,9 @@ class Asked(threading.Thread):
 
 
 @contextmanager
-def held_up(network: FakeNetwork):
+def held_up(network: FakeNetwork, cores: int = 1):
     """A shared detector that is busy with a frame of value 0, and `ask`, which returns when the request waits."""
-    with SharedDetector(network) as shared:  # type: ignore[arg-type]
+    with SharedDetector(network, cores) as shared:  # type: ignore[arg-type]
         first = Asked(shared.part(), 0)
         first.start()
         _wait(lambda: network.runs == [[0]])
@@ -140,10 +140,21 @@ def test_a_batch_has_a_largest_size():
     assert [len(run) for run in network.runs] == [1, MOST_IN_BATCH, 2]
 
 
+@pytest.mark.parametrize(("cores", "sizes"), [(1, [1, 1, 1, 1]), (2, [1, 1, 1, 1]), (4, [1, 2, 1]), (64, [1, 3])])
+def test_a_batch_on_the_cpu_has_a_frame_for_each_two_cores(cores, sizes):
+    network = FakeNetwork(provider="cpu")
+    with held_up(network, cores) as (shared, ask):
+        all_asked = [ask(shared.part(), value) for value in (1, 2, 3)]
+        network.gate.set()
+        for asked in all_asked:
+            asked.check()
+    assert [len(run) for run in network.runs] == sizes
+
+
 def test_a_source_without_frames_is_not_waited_for():
     network = FakeNetwork()
     network.gate.set()
-    with SharedDetector(network) as shared:  # type: ignore[arg-type]
+    with SharedDetector(network, 1) as shared:  # type: ignore[arg-type]
         busy, _silent = shared.part(), shared.part()
         for value in (1, 2):
             assert len(busy.detect(frame(value))) == 1

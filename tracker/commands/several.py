@@ -15,7 +15,7 @@ from tracker.commands.run import LogLines, final_frames, open_run_pipeline, prin
 from tracker.commands.track_options import TrackOptions
 from tracker.errors import OutputError, TrackletError
 from tracker.pipeline import Pipeline
-from tracker.runtime.processes import limit_threads
+from tracker.runtime.processes import limit_threads, n_cores
 from tracker.runtime.signals import INTERRUPTED, SLICE_S, Interruption
 from tracker.sinks.progress import ProgressSink
 from tracker.sinks.registry import Result, check_free
@@ -124,7 +124,7 @@ def _open_networks(options: TrackOptions, stack: ExitStack) -> SharedNetworks:
             device=options.device, threads=options.threads,
         )  # fmt: skip
         assert isinstance(network, OnnxDetector)
-        detector = stack.enter_context(SharedDetector(network))
+        detector = stack.enter_context(SharedDetector(network, options.threads or n_cores()))
     return SharedNetworks(detector, load_encoder(options.reid, options.device, options.threads))
 
 

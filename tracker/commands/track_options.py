@@ -250,7 +250,7 @@ def build_parser() -> argparse.ArgumentParser:
         "source",
         nargs="*",
         help="video file, folder or glob of images, MOT sequence folder, webcam number or 'webcam', /dev/video0, "
-        "/dev/stdin, rtsp:// or http://; several: --out names a folder",
+        "/dev/stdin, rtsp:// or http://; or several",
     )
     parser.add_argument("--source", dest="source_option", metavar="SOURCE", help="a single source, by name")
     parser.add_argument("--fps", type=float, help="frame rate to take instead of the source's own")

@@ -1,4 +1,4 @@
-"""One network for several sources: frames that wait at the same time are searched in one batch.
+"""One network for several sources: their frames take turns, or are searched in one batch.
 
 Each source detects in threads of its own, see `SharedDetector.part`. It prepares and decodes its frames there; one
 worker thread runs the network on what is waiting, and never waits for a source that has no frame.
@@ -21,6 +21,9 @@ from tracker.errors import DetectionError
 from tracker.types import Detections, Frame
 
 MOST_IN_BATCH = 8  # bounds the memory of a run, and how long the source that comes next waits
+# On the CPU two cores share a frame well: a batch of theirs is no faster, takes some 20 MB a frame, and all of it waits
+# for the last (docs/live.md). Only with more cores there is work for more frames.
+_CORES_OF_A_FRAME = 2
 
 
 @dataclass(eq=False, slots=True)
@@ -35,13 +38,15 @@ class _Request:
 class SharedDetector:
     """Runs one network for all its parts.
 
-    Fair: the longest waiting frame is always in the next batch, with those of other sources that have the same size, at
-    most one of each source. A network that takes no batches gets one frame after the other, in the same order.
+    cores: those that a network on the CPU may use. Fair: the longest waiting frame is always in the next batch, with
+    those of other sources that have the same size, at most one of each source. A network that takes no batches gets one
+    frame after the other, in the same order.
     """
 
-    def __init__(self, network: OnnxDetector) -> None:
+    def __init__(self, network: OnnxDetector, cores: int) -> None:
         self._network = network
-        self._most = MOST_IN_BATCH if network.takes_batches() else 1
+        useful = MOST_IN_BATCH if network.provider == "cuda" else min(MOST_IN_BATCH, cores // _CORES_OF_A_FRAME)
+        self._most = useful if useful > 1 and network.takes_batches() else 1
         self._changed = Condition()
         self._waiting: deque[_Request] = deque()
         self._closed = False
