@@ -197,8 +197,9 @@ class PageRunner:
             if (words[0], option) in reads:
                 continue
             for name in _named(words, option):
-                path = next(self.folder.glob(name.replace("{source}", "*")), None)
-                assert path is not None, f"{option} {name} was not written"
+                of_sources = [*self.folder.glob(name.replace("{source}", "*"))] if "{source}" in name else []
+                path = of_sources[0] if of_sources else self.folder / name
+                assert path.exists(), f"{option} {name} was not written"
                 if path.is_file() and UNTRAINED not in words:
                     assert path.stat().st_size > 0, f"{name} is empty"
 

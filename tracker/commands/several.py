@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import ExitStack, suppress
-from threading import Thread
+from threading import Event, Thread
 from time import perf_counter
 
 from tracker.build import SharedNetworks, load_encoder
@@ -44,7 +44,7 @@ def track_several(options: TrackOptions, interruption: Interruption) -> int:
         with suppress(KeyboardInterrupt):  # a second one
             _wait(runs, progress, interruption)
     for run in runs:
-        run.thread.join(_LEAVE_S if run.pipeline is not None else 0.0)
+        run.ended.wait(_LEAVE_S if run.pipeline is not None else 0.0)
         if run.fault is not None:
             raise run.fault
     return _report(options, runs, interruption)
@@ -57,6 +57,7 @@ class _Run:
         self.options = options
         self.name = camera_name(options.source)
         self.thread = Thread(target=self._run, name=f"track {self.name}", daemon=True)
+        self.ended = Event()  # to wait for: `Thread.join` takes a thread for ended when a signal interrupts it
         self.pipeline: Pipeline | None = None  # once the source is open
         self.outputs: Outputs | None = None
         self.n_in_view = 0
@@ -88,6 +89,7 @@ class _Run:
             self.fault = error
         finally:
             self.wall_s = perf_counter() - start
+            self.ended.set()
 
     def _track(self) -> None:
         with ExitStack() as stack:
@@ -140,10 +142,10 @@ def _wait(runs: list[_Run], progress: ProgressSink | None, interruption: Interru
     """
 
     def going(run: _Run) -> bool:
-        return run.thread.is_alive() and not (interruption.seen and run.pipeline is None)
+        return not run.ended.is_set() and not (interruption.seen and run.pipeline is None)
 
     while waited_for := next((run for run in runs if going(run)), None):
-        waited_for.thread.join(SLICE_S)
+        waited_for.ended.wait(SLICE_S)
         if any(run.fault is not None for run in runs):
             _stop(runs)
         if progress is not None:
