@@ -6,9 +6,10 @@ The command, `track_video` and the evaluation all build here, so that the same n
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,10 +32,21 @@ from tracker.stages.embed import Encoder, Thresholds
 from tracker.stages.recognise import Recogniser
 from tracker.types import FeatureArray, FloatArray, ImageArray
 
+if TYPE_CHECKING:
+    from tracker.detector.batched import SharedDetector  # loads OpenCV
+
 EmbedFunction = Callable[[ImageArray, FloatArray], Any]
 Reid = Literal["default"] | str | Path | EmbedFunction | None
 
 MOST_AT_ONCE = 4  # frames of a file in the detector at a time: more would only take memory
+
+
+@dataclass(frozen=True)
+class SharedNetworks:
+    """Networks that several pipelines share, each pipeline in a thread of its own."""
+
+    detector: SharedDetector | None  # None: all replay detections that nothing verifies
+    encoder: tuple[Encoder | None, Thresholds | None]  # see `load_encoder`
 
 
 def open_pipeline(
@@ -54,6 +66,7 @@ def open_pipeline(
     span: Span = WHOLE,
     keep_features: bool = False,
     people: str | Path | None = None,
+    shared: SharedNetworks | None = None,
 ) -> Pipeline:
     """Open the source and all parts; the words are those of `track_video`. Raises TrackletError.
 
@@ -61,7 +74,8 @@ def open_pipeline(
     span: the frames of the source to track. An open source comes with its frame rate and span; it is closed here if
     something else cannot be opened, else by `Pipeline.close`. With detections and images, the detector (None:
     the bundled one) verifies the detections, unless the setting `proposals.verify` or `reid` (None: motion alone) says
-    otherwise. people: file of the people of earlier runs, read if it exists, and written by `Pipeline.close`.
+    otherwise. people: file of the people of earlier runs, read if it exists, and written by `Pipeline.close`. shared:
+    the networks that `detector` and `reid` name, to load none.
     """
     from tracker.sources.open import open_source
     from tracker.sources.webcam import RECONNECT_S
@@ -76,7 +90,7 @@ def open_pipeline(
             late_s=LATE_S if config.detection.every is None else 0.0,
         )  # fmt: skip
     try:
-        network = partial(_open_network, opened, detector, device, classes, detector_size, layout, threads)
+        network = partial(_open_network, opened, detector, device, classes, detector_size, layout, threads, shared)
         if detections is None:
             part = network()
         elif config.proposals.by_detector and reid is not None and opened.has_images:
@@ -88,7 +102,10 @@ def open_pipeline(
                 "give either detections to replay or a detector to run; both only where the detector verifies the "
                 'detections: with images, an appearance network, and verify "detector"'
             )
-        encoder, thresholds = load_encoder(reid if opened.has_images else None, device, threads)
+        if shared is not None and opened.has_images:
+            encoder, thresholds = shared.encoder
+        else:
+            encoder, thresholds = load_encoder(reid if opened.has_images else None, device, threads)
         if keep_features and encoder is None:
             why = "with --reid none" if reid is None else f"{opened.name} has no images"
             raise ConfigError(f"there are no embeddings to save: {why}")
@@ -183,9 +200,13 @@ def _open_network(
     size: int | None,
     layout: str,
     threads: int | None,
+    shared: SharedNetworks | None,
 ) -> DetectorBase:
     if not source.has_images and getattr(detector, "last_frame", None) is None:  # not a replay
         raise SourceError(f"{source.name}: has no images to find people in; give detections with --detections FILE")
+    if shared is not None:
+        assert shared.detector is not None
+        return shared.detector.part()
     if detector is None or isinstance(detector, (str, Path)):
         n_at_once, threads = _searches(source.live, threads)
         return open_detector(

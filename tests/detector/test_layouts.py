@@ -191,8 +191,8 @@ def test_other_inputs_are_refused(model):
 def test_words_behind_the_layout_change_the_picture(model, words, pixels):
     detector = OnnxDetector(model(EXPORTS[3][1]), layout=f"auto:{words}", device="cpu")
     asked = []
-    infer = detector._infer
-    detector._infer = lambda blob: asked.append(blob) or infer(blob)
+    infer = detector.infer
+    detector.infer = lambda blob: asked.append(blob) or infer(blob)
     image = np.zeros((64, 64, 3), np.uint8) + np.array([10, 20, 30], np.uint8)
     detector.detect(Frame(0, 0.0, image, 64, 64))
     np.testing.assert_allclose(asked[0][0, :, 32, 48], pixels, rtol=1e-5, atol=1e-5)

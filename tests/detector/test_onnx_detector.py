@@ -185,8 +185,8 @@ def test_person_layout_input_is_bgr_at_the_top_left(tmp_path):
     """Blue 10, green 20, red 30; nothing divided, nothing moved, and a shrunk picture is the mean of its pixels."""
     detector = OnnxDetector(echo(tmp_path / "echo.onnx"), size=96, device="cpu")
     asked = []
-    infer = detector._infer
-    detector._infer = lambda blob: asked.append(blob) or infer(blob)
+    infer = detector.infer
+    detector.infer = lambda blob: asked.append(blob) or infer(blob)
     stripes = np.zeros((128, 192, 3), np.uint8)
     stripes[:, ::2] = (20, 40, 60)
     detector.detect(Frame(0, 0.0, stripes, 192, 128))
@@ -334,8 +334,8 @@ def test_decode_nanodet_agrees_with_a_loop(model, strides, shift):
     answer = np.column_stack([rng.uniform(0, 1, (len(points), 2)), rng.normal(0, 1, (len(points), 32))])
     detector = OnnxDetector(model(answer[None]), classes=[1], score=0.5, nms_iou=1.0, device="cpu")
     asked = []
-    infer = detector._infer
-    detector._infer = lambda blob: asked.append(blob) or infer(blob)
+    infer = detector.infer
+    detector.infer = lambda blob: asked.append(blob) or infer(blob)
     found = detector.detect(frame(96, 32))
     expected = []
     for (stride, x, y), values in zip(points, answer.astype(np.float32), strict=True):

@@ -135,8 +135,10 @@ class PageRunner:
     def _run_stream(self, words: list[str]) -> None:
         """Interrupted by Ctrl-C once the results have a row."""
         out = self.folder / words[words.index("--out") + 1]
-        out.unlink(missing_ok=True)
-        wrote = lambda: out.is_file() and out.stat().st_size > 0  # noqa: E731
+        if out.is_file():
+            out.unlink()
+        # Of several sources `out` is a folder.
+        wrote = lambda: any(path.is_file() and path.stat().st_size for path in (out, *out.glob("*")))  # noqa: E731
         with self._webcam(n_pictures=10**9), self._camera(wrote) as address:
             words = [word.replace("camera/stream", address) for word in words]
             status = main_of("track")(words[1:])
@@ -195,7 +197,8 @@ class PageRunner:
             if (words[0], option) in reads:
                 continue
             for name in _named(words, option):
-                path = self.folder / name
+                of_sources = [*self.folder.glob(name.replace("{source}", "*"))] if "{source}" in name else []
+                path = of_sources[0] if of_sources else self.folder / name
                 assert path.exists(), f"{option} {name} was not written"
                 if path.is_file() and UNTRAINED not in words:
                     assert path.stat().st_size > 0, f"{name} is empty"
@@ -326,15 +329,16 @@ def check_words(command: Command) -> None:
 
 @contextmanager
 def _parsing() -> Iterator[None]:
-    parse = argparse.ArgumentParser.parse_args
+    parse, parse_known = argparse.ArgumentParser.parse_args, argparse.ArgumentParser.parse_known_args
 
     def stop(self, *words):  # type: ignore[no-untyped-def]
-        raise _Parsed(parse(self, *words))
+        with mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse_known):  # which parse_args calls
+            raise _Parsed(parse(self, *words))
 
     def reject(self, message):  # type: ignore[no-untyped-def]
         raise _Rejected(message, self.format_help())
 
-    with mock.patch.multiple(argparse.ArgumentParser, parse_args=stop, error=reject):
+    with mock.patch.multiple(argparse.ArgumentParser, parse_args=stop, parse_known_args=stop, error=reject):
         yield
 
 

@@ -14,6 +14,7 @@ from tracker import __version__
 from tracker.analytics.ground import Pair, parse_ground
 from tracker.analytics.regions import Region, parse_regions
 from tracker.classes import PEOPLE
+from tracker.commands.each_source import options_of_each
 from tracker.config import VERIFY, TrackerConfig
 from tracker.errors import ConfigError
 from tracker.runtime.onnx_session import DEVICES
@@ -40,6 +41,7 @@ EPILOG = """examples:
   track MOT16/train/MOT16-09 --detections public --out MOT16-09.txt
   track webcam
   track rtsp://camera/stream --out tracks.txt --serve 8000
+  track rtsp://door/stream rtsp://yard/stream --out results --video results/{source}.mp4
   track video.mp4 --detector yolox_nano.onnx --classes person --out tracks.txt
 """
 
@@ -48,7 +50,7 @@ EPILOG = """examples:
 class TrackOptions:
     """What the user asked for, checked as far as that needs no file."""
 
-    source: str  # "" only with print_config
+    sources: tuple[str, ...]  # none only with print_config
     span: Span
     config: TrackerConfig
     fps: float | None
@@ -81,6 +83,12 @@ class TrackOptions:
     compared: Mapping[str, Any]  # options as given, by name, that must be the same to resume a run
 
     @property
+    def source(self) -> str:
+        """The only source."""
+        (source,) = self.sources
+        return source
+
+    @property
     def two_passes(self) -> bool:
         """Whether results can only be written when all of the source is tracked."""
         return self.smooth or self.fill_gaps_s is not None
@@ -97,23 +105,23 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
     parser: that of `build_parser`, to use it several times.
     """
     parser = parser or build_parser()
-    first, more = parser.parse_known_args(argv)
-    if first.source is not None and more and not any(word.startswith("-") for word in more):
-        sources = " ".join([first.source, *more])
-        raise ConfigError(f"one source at a time; for several there is: track-many {sources} --out FOLDER")
-    args = parser.parse_args(argv)
-    if args.source is not None and args.source_option is not None:
-        raise ConfigError(f"two sources: {args.source} and {args.source_option}")
-    source = args.source_option if args.source is None else args.source
+    args, more = parser.parse_known_args(argv)  # more: sources behind options
+    if any(word.startswith("-") for word in more):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    sources = (*args.source, *more)
+    if args.source_option is not None:
+        if sources:
+            raise ConfigError(f"two sources: {sources[0]} and {args.source_option}; --source is for a single one")
+        sources = (args.source_option,)
     config = _config_of(args)
-    if source is None and not args.print_config:
+    if not sources and not args.print_config:
         parser.error("a source is missing: a video file, a folder of images, a MOT sequence, a webcam or a URL")
     lines, zones = parse_regions(args.line, args.zone)
     results = results_of(args)
     if (lines or zones) and args.counts is None:
         results += (Result(COUNTS, None),)
     options = TrackOptions(
-        source=source or "",
+        sources=sources,
         span=Span.parse(args.start, args.end, args.stride),
         config=config,
         fps=args.fps,
@@ -146,9 +154,11 @@ def parse_options(argv: Sequence[str] | None = None, parser: argparse.ArgumentPa
         compared={f"--{name.replace('_', '-')}": getattr(args, name) for name in _COMPARED},
     )
     if not options.print_config:
-        _check(options)
-        inputs = (source, args.detections, args.detector, args.reid, args.config, args.people)
-        check_results(results, [name for name in inputs if name])
+        each = [options] if len(sources) == 1 else options_of_each(options)
+        for one in each:
+            _check(one)
+        inputs = (*sources, args.detections, args.detector, args.reid, args.config, args.people)
+        check_results([result for one in each for result in one.results], [name for name in inputs if name])
     return options
 
 
@@ -214,7 +224,7 @@ class _CommonHelp(argparse.Action):
     """Prints the options of COMMON, and ends."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
-        parser.usage = "track SOURCE [options]"
+        parser.usage = "track SOURCE ... [options]"
         for group in parser._action_groups:
             for action in group._group_actions:
                 action.help = action.help if action.dest in COMMON else argparse.SUPPRESS
@@ -238,11 +248,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tracklet {__version__}")
     parser.add_argument(
         "source",
-        nargs="?",
+        nargs="*",
         help="video file, folder or glob of images, MOT sequence folder, webcam number or 'webcam', /dev/video0, "
-        "/dev/stdin, rtsp:// or http://",
+        "/dev/stdin, rtsp:// or http://; or several",
     )
-    parser.add_argument("--source", dest="source_option", metavar="SOURCE", help="the same, by name")
+    parser.add_argument("--source", dest="source_option", metavar="SOURCE", help="a single source, by name")
     parser.add_argument("--fps", type=float, help="frame rate to take instead of the source's own")
     parser.add_argument(
         "--reconnect", type=float, metavar="SECONDS",

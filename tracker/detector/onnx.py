@@ -9,7 +9,7 @@ import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tracker import boxes as box_maths
 from tracker.detector.base import DetectorBase
-from tracker.detector.layouts.base import STRIDES, Facts, Heads, Layout, Outputs, n_points
+from tracker.detector.layouts.base import STRIDES, Blob, Facts, Heads, Layout, Outputs, n_points
 from tracker.detector.layouts.registry import LAYOUT_NAMES, LAYOUTS
 from tracker.detector.letterbox import PAD, Letterbox, letterbox
 from tracker.detector.masks import cut_masks
@@ -55,6 +55,14 @@ _OTHER_TASKS = ("classify", "obb", "semantic", "depth")  # obb: rotated boxes
 _DTYPES: dict[str, Any] = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}  # of the picture
 _NUMBERS = (*_DTYPES, "double", "int32", "int64")  # of outputs
 _SIZES = "orig_target_sizes"  # name of the second input of RT-DETR and its heirs
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A frame as the network expects it."""
+
+    pixels: Blob  # (1, 3, H, W)
+    placed: Letterbox
 
 
 class OnnxDetector(DetectorBase):
@@ -101,7 +109,7 @@ class OnnxDetector(DetectorBase):
         self._facts = Facts(len(self._file_names), keypoints_in(self._session.metadata), len(self._session.inputs) > 1)
         # One run on a grey picture: warms the network up and shows the outputs' real shapes before the video starts.
         height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
-        outputs = self._infer(np.full((1, 3, height, width), PAD, dtype=np.float32))
+        outputs = self._run(np.full((1, 3, height, width), PAD, dtype=np.float32))
         if any(output.size and not np.isfinite(output).any() for output in outputs.values()):
             raise ModelError(f"{self.path}: its output for a grey picture is no number (NaN); float16 may overflow")
         self.layout, table = self._layout_of(outputs, height, width, name)
@@ -114,14 +122,43 @@ class OnnxDetector(DetectorBase):
 
     def detect(self, frame: Frame) -> Detections:
         """People in the frame, best first, cut to the picture; with keypoints and masks if the network gives them."""
+        prepared = self.prepare(frame)
+        return self.decode(frame, prepared, self.infer(prepared.pixels)[0])
+
+    def prepare(self, frame: Frame) -> Prepared:
+        """The first step of `detect`. Raises DetectionError for a frame without a picture."""
         if frame.image is None:
             raise DetectionError(
                 f"frame {frame.index} has no picture: {self.name} needs one; give --detections instead"
             )
         height, width = self._input_size(frame.height, frame.width)
-        layout, picture = LAYOUTS[self.layout], self._picture
+        picture = self._picture
         blob, placed = letterbox(frame.image, height, width, place=picture.place, smooth=picture.smooth)
-        heads = layout.heads(self._infer(picture.pixels(blob)), height, width, self._facts)
+        return Prepared(picture.pixels(blob), placed)
+
+    def infer(self, pixels: Blob) -> list[Outputs]:
+        """The second step: the outputs for each of the pictures (B, 3, H, W); B is 1 unless `takes_batches`."""
+        outputs = self._run(pixels)
+        if len(pixels) == 1:
+            return [outputs]
+        return [{name: value[row : row + 1] for name, value in outputs.items()} for row in range(len(pixels))]
+
+    def takes_batches(self) -> bool:
+        """Whether several pictures of one size can be searched in one run. Runs the network once."""
+        if not self._open_batch:
+            return False
+        height, width = self._input_size(DEFAULT_LONG_SIDE_PX, DEFAULT_LONG_SIDE_PX)
+        try:
+            outputs = self._run(np.full((2, 3, height, width), PAD, dtype=np.float32))
+        except ModelError:  # some exports open the axis of the input alone
+            return False
+        return all(value.ndim > 0 and len(value) == 2 for value in outputs.values())
+
+    def decode(self, frame: Frame, prepared: Prepared, outputs: Outputs) -> Detections:
+        """The third step: what the outputs say of the frame."""
+        height, width = prepared.pixels.shape[2:]
+        layout, placed = LAYOUTS[self.layout], prepared.placed
+        heads = layout.heads(outputs, height, width, self._facts)
         if heads is None:
             raise ModelError(f"{self.path}: the outputs for frame {frame.index + 1} are not those of {self.layout}")
         scores, classes = layout.score(heads.table, self._classes)
@@ -146,11 +183,11 @@ class OnnxDetector(DetectorBase):
             found = replace(found, keypoints=placed.points_to_source(keypoints[rows].astype(np.float64)))
         return found if logits is None else replace(found, masks=cut_masks(logits, found.boxes, placed, input_size))
 
-    def _infer(self, blob: NDArray[np.float32]) -> Outputs:
-        """All outputs for a picture (1, 3, H, W) as the network expects it; floats as float32."""
+    def _run(self, blob: Blob) -> Outputs:
+        """All outputs for pictures (B, 3, H, W) as the network expects them; floats as float32."""
         height, width = blob.shape[2:]
         given = [
-            np.array([[width, height]], np.int64) if port.name == _SIZES
+            np.array([[width, height]] * len(blob), np.int64) if port.name == _SIZES
             else np.ascontiguousarray(blob.transpose(0, 2, 3, 1) if self._rows_first else blob, dtype=self._dtype)
             for port in self._session.inputs
         ]  # fmt: skip
@@ -205,7 +242,7 @@ class OnnxDetector(DetectorBase):
             raise ModelError(
                 f"{self.path}: no detector: its metadata says that its task is {task}; expected detect, pose or segment"
             )
-        self._dtype, self._fixed = _DTYPES[port.dtype], (sides[0], sides[1])
+        self._dtype, self._fixed, self._open_batch = _DTYPES[port.dtype], (sides[0], sides[1]), batch is None
 
     def _ports(self) -> str:
         inputs, outputs = self._session.inputs, self._session.outputs

@@ -47,11 +47,14 @@ class ProgressSink(ClosedByWith):
             )
 
     def write(self, frame: Frame, tracks: Tracks) -> None:
-        self._n_frames += 1
-        self._n_boxes = len(tracks)
+        self.show(self._n_frames + 1, len(tracks))
+
+    def show(self, n_frames: int, n_boxes: int) -> None:
+        """So many frames are done, and so many boxes in view."""
+        n_more, self._n_frames, self._n_boxes = n_frames - self._n_frames, n_frames, n_boxes
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self._n_boxes} in view", refresh=False)
-            self._bar.update()
+            self._bar.update(n_more)
         elif self._mode == "lines" and self._clock() - self._last_s >= self._every_s:
             self._print_line()
 

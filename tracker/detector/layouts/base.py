@@ -22,7 +22,7 @@ _SLACK = 1e-3  # of scores and of shares of the input: float16 rounds
 
 Output: TypeAlias = NDArray[Any]  # float32, or whole numbers
 Outputs: TypeAlias = Mapping[str, Output]  # all outputs of one run, by name, in the model's order, with the batch axis
-Blob: TypeAlias = NDArray[np.float32]  # (1, 3, H, W)
+Blob: TypeAlias = NDArray[np.float32]  # (B, 3, H, W)
 Order: TypeAlias = Literal["rgb", "bgr"]  # of the channels
 Scored: TypeAlias = tuple[Output, IntArray]  # (N,) score of the best of the wanted classes, and its number
 
@@ -63,7 +63,7 @@ class Picture:
         return replace(self, **changes)
 
     def pixels(self, blob: Blob) -> Blob:
-        """BGR 0 .. 255 (1, 3, H, W) as the network expects it."""
+        """BGR 0 .. 255 (B, 3, H, W) as the network expects it."""
         mean, deviation = SCALES[self.scale]
         if self.order == "rgb":
             blob = blob[:, ::-1]
