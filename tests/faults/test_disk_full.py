@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -189,8 +190,8 @@ def test_old_checkpoint_survives_each_failing_step(tmp_path, monkeypatch, fails_
 
         return call
 
-    monkeypatch.setattr("os.fsync", failing(checkpoint.os.fsync))
-    monkeypatch.setattr("os.replace", failing(checkpoint.os.replace))
+    monkeypatch.setattr("os.fsync", failing(os.fsync))
+    monkeypatch.setattr("os.replace", failing(os.replace))
     if fails_at < 2:
         with pytest.raises(WriteError, match="the checkpoint cannot be written: No space left on device"):
             checkpoint.save(path, {"n": 2})

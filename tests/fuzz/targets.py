@@ -297,7 +297,8 @@ def _checkpoint_seeds() -> tuple[bytes, ...]:
 
     path = place() / "seed.resume"
     state = {"asked": {"--fps": None}, "pipeline": {"held": [], "n": np.arange(3), "z": np.zeros((0, 4))}, "record": {},
-             "outputs": {"--out t": {"bytes": 3}}, "write_s": 0.5, "run_s": 1.0}  # fmt: skip
+             "outputs": {"--out t": {"bytes": 3}}, "write_s": 0.5, "run_s": 1.0,
+             "started": "2026-11-30 12:00:00"}  # fmt: skip
     checkpoint.save(path, state)
     return (path.read_bytes(),)
 

@@ -60,7 +60,7 @@ class Cost:
 
     wall_s: float
     cpu_s: float
-    peak_mb: float  # of its resident memory
+    peak_mb: float  # of its resident memory, and at least what this process had when it started it
 
 
 def cost_of(argv: list[str]) -> Cost:

@@ -117,7 +117,7 @@ def test_batch_draws_one_view_of_each_image(root, tmp_path):
     empty = parts["train"].take(np.empty(0, np.int64))
     data, config = Dataset("", "", parts["train"], empty, empty), run_config(protocol, TRIPLETS, 0, "test")
     with worker("cpu") as me:
-        run = Run(config, data, tmp_path, me, resume=False)
+        run = Run(config, data, tmp_path, me, resume=False, crops=empty, validation=None)
     rows = np.arange(len(parts["train"]))
     (images,) = run.images.batches([rows])
     batch = run.batch(images, np.random.default_rng(0)).half().numpy()
