@@ -60,7 +60,7 @@ LEGEND = """\
 learning_rate: of the last batch. loss: what is minimised, mean over the batches; lower is better
 after it its parts, unweighted, and shares of right answers (..._accuracy: higher is better); images_per_s: speed
 held_out_rank1, held_out_map: how well held-out people are found again, 0 to 1; held_out_relation, held_out_direct:
-losses against the teacher on held-out crops, where nobody is known; every %d epochs
+losses against the teacher on held-out crops, which have no identities; every %d epochs
 left: time to the end of the last epoch, at the speed so far"""
 MOST_HELD_CROPS = 1000  # enough for a mean
 EVERY_S = 30.0  # between two lines of progress inside an epoch, where there is no bar

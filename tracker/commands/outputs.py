@@ -114,7 +114,7 @@ def open_outputs(
     elif not (options.results or options.serve):  # an address that turned out to be a video file
         raise ConfigError(NOTHING_ASKED)
     if options.serve is not None:
-        # A file that makes nothing else is there to be looked at; else nobody waits for a video to play.
+        # A file that makes nothing else is there to be looked at; else there is no reason to slow down.
         paced = feed is None and all(result.value is None for result in options.results)
         page = LivePage(options.serve, run, paced=paced, stopped=lambda: pipeline.stopped)
         outputs.page = stack.enter_context(page)

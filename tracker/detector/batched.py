@@ -63,7 +63,7 @@ class SharedDetector:
         self.close()
 
     def close(self) -> None:
-        """End the worker; whoever still waits gets a DetectionError."""
+        """End the worker; frames that still wait get a DetectionError."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

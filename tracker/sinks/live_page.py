@@ -145,7 +145,7 @@ class Screen:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for a picture."""
+        """Whether a client waits for a picture."""
         return self._n_waiting > 0
 
     @property

@@ -23,7 +23,7 @@ from tracker.types import FloatArray, Frame, FrameTracks, IntArray, State, Track
 # A visit is decided so many seconds after its first box, once it has enough embeddings, and at the latest after
 # LATEST_S: the frames of a file are held until then.
 DECIDE_S, LATEST_S = 1.0, 2.0
-LEAST_CROPS = 3  # embeddings; a visit with fewer is nobody of the gallery, and does not enter it
+LEAST_CROPS = 3  # embeddings; a visit with fewer is not recognised, and does not enter the gallery
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class Recogniser:
         odds = log_ratio(mean_dist(self.people.mean.astype(np.float64), means), tau_same)  # (P, V)
         odds[np.isin(self.people.id, list(self._visits))] = -np.inf
         seen = np.array([self._last_index.get(person, -1) for person in self.people.id.tolist()])
-        # Nobody is in two places of one frame.
+        # A person is at one place of a frame.
         odds[seen[:, None] >= np.array([self._visits[number].first_index for number in known])] = -np.inf
         # Before it is looked at, a visitor is a newcomer or any one of the candidates, with even odds.
         odds -= np.log(np.maximum(np.isfinite(odds).sum(axis=0), 1))
